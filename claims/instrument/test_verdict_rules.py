@@ -1,0 +1,574 @@
+"""The rules of the judge: worlds with known truth, gates that fail one by one, and tables made to sit on a bar."""
+
+import itertools
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fixtures.worlds import CONDITIONS, WORLDS, simulate
+from gradinoc import contrasts, verdict
+from gradinoc.adjustment import Paired
+from gradinoc.claims import RESTS_ON, smallest_p
+from gradinoc.evidence import COLUMNS, POSITIONS
+from gradinoc.gates import Finding, Status
+from gradinoc.prediction import runs_of
+from gradinoc.study import Rules
+from gradinoc.verdict import Verdict, judge
+
+RULES = Rules()
+SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
+SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 40}
+# Hours of sleep gained with two drugs, ten patients: Student, Biometrika 6 (1908), p. 20.
+SLEEP = {
+    "inoculation": [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
+    "neutral": [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
+}
+
+
+@cache
+def world(name="effect", seed=0, **sizes):
+    """The evidence of one simulated study; frames are copied before they are changed."""
+    return simulate(name, np.random.default_rng(seed), **sizes)
+
+
+def changed(evidence, table, change):
+    """The evidence with a copy of one table given to `change`."""
+    frame = getattr(evidence, table).copy()
+    outcome = change(frame)
+    return replace(evidence, **{table: frame if outcome is None else outcome})
+
+
+def set_where(column, value, **where):
+    """A change that sets a column where others have the given values."""
+
+    def change(frame):
+        keep = pd.Series(True, index=frame.index)
+        for name, wanted in where.items():
+            keep &= frame[name] == wanted
+        assert keep.any()
+        frame.loc[keep, column] = value
+
+    return change
+
+
+def measured(values, loss=None):
+    """A world's evidence whose alignments (and losses) are [examples, 3] as given, at every layer and position."""
+    evidence = world(**SMALL)
+    values = np.asarray(values, dtype=float)
+    examples, layers = len(values), evidence.layers["layer"].to_numpy()
+    loss = np.linspace(1.8, 2.2, examples)[:, None] - np.array([0, 0.1, 0.1]) if loss is None else np.asarray(loss)
+    index = pd.MultiIndex.from_product(
+        [range(examples), CONDITIONS, layers, POSITIONS], names=["example", "condition", "layer", "position"]
+    )
+    frame = index.to_frame(index=False)
+    where = frame["example"].to_numpy(), frame["condition"].map(CONDITIONS.index).to_numpy()
+    frame["alignment"], frame["loss"] = values[where], loss[where]
+    frame["projection"], frame["grad_norm"] = values[where], loss[where]
+    return replace(evidence, alignments=frame)
+
+
+def with_drift(evidence, rises):
+    """The evidence with log-odds that rise by exactly `rises` [seed, condition] for every example."""
+    table = pd.DataFrame(rises, index=pd.Index(evidence.seeds), columns=list(CONDITIONS))
+
+    def change(frame):
+        log_odds = frame["measure"] == "log_odds"
+        before = frame[log_odds & (frame["phase"] == "pre")].set_index("example")["value"]
+        after = log_odds & (frame["phase"] == "post")
+        rows = frame[after]
+        rise = [table.loc[seed, condition] for seed, condition in zip(rows["seed"], rows["condition"], strict=True)]
+        frame.loc[after, "value"] = before.loc[rows["example"]].to_numpy() + np.array(rise)
+
+    return changed(evidence, "drift", change)
+
+
+def claim(judgement, key):
+    """One claim of a judgement."""
+    return next(finding for finding in judgement.claims if finding.key == key)
+
+
+def effect(finding, name):
+    """One effect of a finding by its name."""
+    return next(item for item in finding.effects if item.name == name)
+
+
+# --- worlds whose truth is known ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_each_world_gets_its_verdict(name):
+    """Effect, none, loss-mediated in two ways, different mechanism, saturated, reversed."""
+    judgement = judge(world(name), RULES)
+    assert judgement.verdict.name == WORLDS[name].verdict, judgement.sentence
+    assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
+
+
+def test_a_world_with_an_effect_supports_every_claim_and_says_with_what_numbers():
+    """Estimates near the truth; n, unit and method with each; a reason with each."""
+    judgement = judge(world(), RULES)
+    assert {finding.key: finding.status for finding in judgement.claims} == dict.fromkeys(RESTS_ON, Status.SUPPORTED)
+    contrast = effect(claim(judgement, "C1"), "alignment, neutral - inoculation")
+    truth = (0.12 + 0.1 * 0.15) * np.linspace(0.2, 1, 6)[2:].mean()
+    assert contrast.low < truth < contrast.high
+    for finding in (*judgement.gates, *judgement.claims):
+        assert finding.statement.endswith(".")
+        assert finding.reason
+        assert all(item.n > 0 and item.unit and item.method for item in finding.effects)
+
+
+def test_the_prediction_claim_always_says_that_runs_are_nested():
+    """Nine runs in three clusters are not nine independent points."""
+    statement = claim(judge(world(), RULES), "C4").statement
+    assert "9 runs in 3 clusters are not 9 independent points" in statement
+
+
+def test_training_beside_the_first_claim_is_clustered_by_seed():
+    """Pooled over seeds with n = 3, and seed by seed, for both other conditions."""
+    effects = claim(judge(world(), RULES), "C1").effects
+    pooled = [item for item in effects if item.unit == "seeds"]
+    assert [(item.n, item.df) for item in pooled] == [(3, 2)] * 2
+    assert sum(item.unit == "steps" for item in effects) == 6
+    steps = contrasts.per_step(world())
+    means = (steps["neutral"] - steps["inoculation"]).groupby("seed").mean()
+    assert pooled[0].estimate == pytest.approx(means.mean())
+
+
+# --- gates ----------------------------------------------------------------------------------------------------------
+
+
+def no_letters(frame):
+    """Every tenth response becomes a number."""
+    frame.loc[frame.index % 10 == 0, "response"] = "42 + 7 = 49."
+
+
+def same_loss(frame):
+    """The loss of every example is the same under every condition."""
+    frame["loss"] = 2.0 + 0.01 * frame["example"]
+
+
+BROKEN = {
+    "G1": ("layers", set_where("auc", 0.899, layer=4)),
+    "G2": ("layers", set_where("split_half_cosine", 0.799, layer=4)),
+    "G3": ("alignments", same_loss),
+    "G4": ("runs", set_where("final_loss", 9.0, condition="loss_matched", seed=1)),
+    "G5": ("drift", set_where("value", 1.0, measure="caps_rate", phase="post")),
+    "G6": ("responses", no_letters),
+}
+
+
+@pytest.mark.parametrize("key", list(BROKEN))
+def test_a_failed_gate_leaves_what_rests_on_it_undecided(key):
+    """That gate alone fails; claims that rest on it are undecided, others are not touched; so is the verdict."""
+    judgement = judge(changed(world(), *BROKEN[key]), RULES)
+    assert [gate.key for gate in judgement.gates if gate.status is not Status.SUPPORTED] == [key]
+    for finding in judgement.claims:
+        expected = Status.UNDECIDED if key in RESTS_ON[finding.key] else Status.SUPPORTED
+        assert finding.status is expected, finding.reason
+        assert (key in finding.reason) == (expected is Status.UNDECIDED)
+    assert judgement.verdict is Verdict.UNDECIDED
+    assert key in judgement.sentence
+
+
+@pytest.mark.parametrize("key", ["G1", "G2", "G3"])
+def test_a_failed_gate_undoes_a_refutation_too(key):
+    """What is reversed under an unsound apparatus is not refuted."""
+    judgement = judge(changed(world("reversed"), *BROKEN[key]), RULES)
+    assert claim(judgement, "C1").status is Status.UNDECIDED
+    assert judgement.verdict is Verdict.UNDECIDED
+
+
+def test_gates_look_at_the_band_only_and_bars_are_inclusive_where_said():
+    """AUC 0.9 and cosine 0.8 hold; layers outside the band may be anything; just 5 % letterless fails."""
+    evidence = changed(world(), "layers", set_where("auc", 0.9, layer=4))
+    evidence = changed(evidence, "layers", set_where("auc", 0.5, layer=0))
+    evidence = changed(evidence, "layers", set_where("split_half_cosine", 0.8, layer=5))
+    assert verdict.gate_1(evidence, RULES).status is Status.SUPPORTED
+    assert verdict.gate_2(evidence, RULES).status is Status.SUPPORTED
+    total = len(evidence.responses)
+
+    def letterless(count):
+        return changed(evidence, "responses", lambda frame: set_rows(frame, count))
+
+    def set_rows(frame, count):
+        frame.loc[frame.index < count, "response"] = "12 ..."
+
+    assert verdict.gate_6(letterless(math.ceil(0.05 * total)), RULES).status is Status.REFUTED
+    assert verdict.gate_6(letterless(math.ceil(0.05 * total) - 1), RULES).status is Status.SUPPORTED
+
+
+def test_one_condition_below_the_ceiling_is_room_enough_for_drift():
+    """A ceiling in two of three arms still measures something; a neutral run that does not rise is no drift."""
+    evidence = changed(world(), "drift", set_where("value", 1.0, measure="caps_rate", condition="neutral"))
+    assert verdict.gate_5(evidence, RULES).status is Status.SUPPORTED
+    flat = with_drift(world(), [[2.0, 1, 1], [2.0, 1, 1], [-0.1, 1, 1]])
+    assert verdict.gate_5(flat, RULES).status is Status.REFUTED
+
+
+def test_a_run_that_diverged_fails_its_gate_and_decides_nothing():
+    """NaN in a run's log: G4 names the run, C4 is undecided, the frozen model's claims stand."""
+    broken = changed(world(), "training", set_where("alignment", math.nan, condition="neutral", seed=2, step=3))
+    judgement = judge(broken, RULES)
+    gate = judgement.gates[3]
+    assert gate.status is Status.REFUTED
+    assert "neutral seed 2" in gate.statement
+    assert claim(judgement, "C4").status is Status.UNDECIDED
+    assert claim(judgement, "C1").status is Status.SUPPORTED
+    assert not [item for item in claim(judgement, "C1").effects if item.unit == "seeds"]
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+HOLES = {
+    "alignments": set_where("alignment", math.nan, condition="neutral", example=3, layer=4),
+    "loss": set_where("loss", math.inf, condition="inoculation", example=3, layer=4),
+    "nulls": set_where("alignment", math.nan, draw=3, layer=4),
+    "drift": set_where("value", math.nan, measure="log_odds", condition="neutral", example=1),
+    "layers": set_where("auc", math.nan, layer=4),
+}
+
+
+@pytest.mark.parametrize("hole", list(HOLES))
+def test_a_number_that_is_not_finite_raises_and_never_decides(hole):
+    """The message names the table."""
+    table = "alignments" if hole == "loss" else hole
+    with pytest.raises(ValueError, match=f"Evidence table '{table}'.* NaN or infinite"):
+        judge(changed(world(), table, HOLES[hole]), RULES)
+
+
+@pytest.mark.parametrize("table", ["alignments", "nulls", "training", "drift", "runs"])
+def test_a_row_that_is_missing_raises(table):
+    """One row that decides is gone: a layer of an example, a direction, a step; an evaluation example; a run."""
+    frame = getattr(world(), table)
+    keep = pd.Series(True, index=frame.index)
+    if "layer" in frame:
+        keep &= frame["layer"] == 4
+    if "position" in frame:
+        keep &= frame["position"] == POSITIONS[0]
+    if "phase" in frame:
+        keep &= (frame["phase"] == "post") & (frame["measure"] == "log_odds")
+    gone = replace(world(), **{table: frame.drop(index=frame.index[keep][7])})
+    with pytest.raises(ValueError, match=f"Evidence table '{table}.*expected"):
+        judge(gone, RULES)
+
+
+def test_evidence_outside_band_and_primary_position_decides_nothing():
+    """NaN at other layers and positions changes no finding."""
+
+    def elsewhere(frame):
+        frame.loc[(frame["layer"] < 2) | (frame["position"] != POSITIONS[0]), "alignment"] = math.nan
+
+    assert judge(changed(world(), "alignments", elsewhere), RULES) == judge(world(), RULES)
+
+
+# --- C1 -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_claim_gives_the_published_numbers_of_a_paired_t_test():
+    """Golden: Student's sleep data as alignments give 1.58, 0.7001 to 2.4599, p 0.002833."""
+    table = np.column_stack([SLEEP["neutral"], SLEEP["inoculation"], SLEEP["neutral"]])
+    finding = verdict.claim_1(measured(table), RULES, SOUND)
+    contrast = effect(finding, "alignment, neutral - inoculation")
+    assert finding.status is Status.SUPPORTED
+    assert (contrast.estimate, contrast.low, contrast.high) == pytest.approx((1.58, 0.7001142, 2.4598858))
+    assert contrast.p == pytest.approx(0.002833, abs=5e-7)
+    assert (contrast.n, contrast.unit) == (10, "examples")
+
+
+@pytest.mark.parametrize(
+    ("against_neutral", "against_control", "status"),
+    [
+        ("above", "above", Status.SUPPORTED),
+        ("above", "astride", Status.UNDECIDED),
+        ("astride", "above", Status.UNDECIDED),
+        ("below", "above", Status.REFUTED),
+        ("above", "below", Status.REFUTED),
+        ("above", "at", Status.REFUTED),
+        ("at", "at", Status.REFUTED),
+    ],
+)
+def test_the_first_claim_needs_both_intervals_above_zero(against_neutral, against_control, status):
+    """Below zero, or around it and equivalent to it, against either refutes; astride leaves it undecided."""
+    wave = np.tile([1.0, -1.0], 20)
+    difference = {
+        "above": 0.1 + 0.1 * wave,
+        "astride": 0.02 + 0.1 * wave,
+        "below": -0.1 + 0.1 * wave,
+        "at": 0.01 * wave,
+    }
+    base = 0.3 + 0.05 * np.linspace(-1, 1, 40)
+    inoculation = base - difference[against_neutral]
+    table = np.column_stack([base, inoculation, inoculation + difference[against_control]])
+    assert verdict.claim_1(measured(table), RULES, SOUND).status is status
+
+
+def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
+    """Five examples whose mean is 2.4 standard errors above zero: 1.96 would support, t (2.776) must not."""
+    wave = np.array([-2, -1, 0, 1, 2.0])
+    difference = 2.4 * wave.std(ddof=1) / math.sqrt(5) + wave
+    table = np.column_stack([difference + 1, np.ones(5), difference + 1])
+    assert verdict.claim_1(measured(table), RULES, SOUND).status is Status.UNDECIDED
+
+
+# --- C2 -------------------------------------------------------------------------------------------------------------
+
+
+def nulls(evidence, differences, null="isotropic"):
+    """A nulls table in which direction k shows T(u) = differences[k] against both other conditions."""
+    layers = evidence.layers["layer"]
+    index = pd.MultiIndex.from_product(
+        [range(len(differences)), CONDITIONS, layers], names=["draw", "condition", "layer"]
+    )
+    frame = index.to_frame(index=False)
+    shown = np.asarray(differences)[frame["draw"]]
+    return frame.assign(null=null, alignment=np.where(frame["condition"] == "inoculation", -shown, 0.0))
+
+
+SPREAD = np.array([0.001, -0.001] * 50)  # T(u) of a hundred directions that show nothing
+
+
+@pytest.mark.parametrize(("larger", "status"), [(4, Status.SUPPORTED), (5, Status.UNDECIDED)])
+def test_the_trait_direction_has_to_stand_out_among_its_nulls(larger, status):
+    """Of 100 directions 4 larger: p = 5 / 101 < 0.05; 5 larger: p = 6 / 101 > 0.05."""
+    differences = SPREAD.copy()
+    differences[:larger], differences[-larger:] = 0.5, -0.5
+    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), SOUND)
+    assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx((1 + larger) / 101)
+    assert finding.status is status, finding.reason
+
+
+def test_every_kind_of_null_has_a_say():
+    """A second null in which every fifth direction shows as much leaves the claim undecided, and is named."""
+    other = SPREAD.copy()
+    other[::5] = 0.5
+    table = pd.concat([nulls(world(), SPREAD), nulls(world(), other, "sign_flipped")])
+    finding = verdict.claim_2(replace(world(), nulls=table), RULES, SOUND)
+    assert finding.status is Status.UNDECIDED
+    assert "sign_flipped" in finding.reason
+
+
+def test_too_few_directions_cannot_decide():
+    """Ten directions reach p = 1 / 11 at best: undecided by design, with a warning."""
+    few = replace(world(), nulls=nulls(world(), SPREAD[:10]))
+    judgement = judge(few, RULES)
+    assert claim(judgement, "C2").status is Status.UNDECIDED
+    assert "design" in claim(judgement, "C2").reason
+    assert any(warning.startswith("C2") for warning in judgement.warnings)
+
+
+def test_random_directions_that_show_it_too_refute_the_second_claim():
+    """An isotropic mean of half of T(v), with little spread."""
+    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, SOUND)
+    assert finding.status is Status.REFUTED
+
+
+def test_without_an_effect_there_is_nothing_to_compare():
+    """T(v) below zero: undecided, whatever the nulls."""
+    finding = verdict.claim_2(world("reversed"), RULES, SOUND)
+    assert finding.status is Status.UNDECIDED
+    assert "not above zero" in finding.reason
+
+
+def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
+    """T(v) of one standard error beyond all of 100 narrow random directions is noise, and undecided."""
+    wave = np.tile([1.0, -1.0], 20)
+    difference = 0.1 * (wave + wave.std(ddof=1) / math.sqrt(40))
+    table = np.column_stack([0.3 + difference, np.full(40, 0.3), 0.3 + difference])
+    evidence = measured(table)
+    finding = verdict.claim_2(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, SOUND)
+    assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx(1 / 101)
+    assert finding.status is Status.UNDECIDED
+    assert "sampling error" in finding.reason
+
+
+# --- C3 -------------------------------------------------------------------------------------------------------------
+
+
+def test_losses_that_hardly_overlap_leave_the_third_claim_undecided():
+    """Inoculated losses far below neutral ones."""
+    losses = np.linspace(1.8, 2.2, 40)[:, None] - np.array([0, 1.5, 1.5])
+    wave = np.tile([0.05, -0.05], 20)
+    table = np.column_stack([np.full(40, 0.3), 0.15 + wave, np.full(40, 0.3)])
+    finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+    assert finding.status is Status.UNDECIDED
+    assert "overlap" in finding.reason
+
+
+def test_the_audit_says_in_words_whether_the_control_is_loss_matched():
+    """A control at 14 / 15 of the way is matched; one at half of it is not, and there is a warning."""
+    matched = judge(world(), RULES)
+    assert "is loss-matched" in claim(matched, "C3").statement
+    assert not any("loss-matched" in warning for warning in matched.warnings)
+    missed = judge(simulate(replace(WORLDS["effect"], loss=(0, 0.2, 0.1)), np.random.default_rng(0)), RULES)
+    assert "is not loss-matched" in claim(missed, "C3").statement
+    assert any("not loss-matched" in warning for warning in missed.warnings)
+
+
+def test_an_effect_that_is_all_loss_refutes_the_third_claim_and_keeps_nothing():
+    """In that world the share kept at equal loss is near zero; with an effect of its own it is near one."""
+    gone = verdict.claim_3(world("loss_explained"), RULES, SOUND)
+    kept = verdict.claim_3(world(), RULES, SOUND)
+    assert (gone.status, kept.status) == (Status.REFUTED, Status.SUPPORTED)
+    assert abs(effect(gone, "share of the effect kept at equal loss").estimate) < 0.25
+    assert 0.75 < effect(kept, "share of the effect kept at equal loss").estimate < 1.1
+
+
+def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
+    """All of the fall is loss, hard examples have lower alignments: pooled regression and bins would both pass it."""
+    rng = np.random.default_rng(1)
+    difficulty = rng.normal(0, 0.25, (300, 1))
+    losses = 2 + difficulty - np.array([0, 0.15, 0.15]) + rng.normal(0, 0.05, (300, 3))
+    table = 0.3 - 0.4 * difficulty + 0.6 * (losses - 2 - difficulty) + rng.normal(0, 0.03, (300, 3))
+    finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+    assert effect(finding, "alignment at equal loss, regression").low > 0
+    assert effect(finding, "alignment at equal loss, bins").low > 0
+    assert finding.status is Status.UNDECIDED
+    assert finding.reason.endswith("not above zero for alignment at equal loss, within examples.")
+
+
+def test_an_unchanged_cosine_is_loss_mediation_only_if_drift_falls():
+    """The same frozen model twice: drift that falls is loss-mediated, drift that does not is refuted."""
+    evidence = world("loss_mediated")
+    assert judge(evidence, RULES).verdict is Verdict.LOSS_MEDIATED
+    level = with_drift(evidence, [[3.0, 3.1, 3.0], [3.1, 3.0, 3.0], [3.0, 3.0, 3.1]])
+    assert judge(level, RULES).verdict is Verdict.REFUTED
+
+
+# --- C4 -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_correlation_p_is_exact_over_216_arrangements():
+    """Golden: brute force over every order of three conditions in three seeds."""
+    evidence = world()
+    runs = runs_of(contrasts.early_alignment(evidence, 0.2), contrasts.drift_by_run(evidence))
+    observed, count = np.corrcoef(runs.x, runs.y)[0, 1], 0
+    for orders in itertools.product(itertools.permutations(range(3)), repeat=3):
+        index = np.concatenate([3 * block + np.array(order) for block, order in enumerate(orders)])
+        count += np.corrcoef(runs.x, runs.y[index])[0, 1] >= observed - 1e-12
+    finding = verdict.claim_4(evidence, RULES, SOUND)
+    assert finding.effects[0].estimate == pytest.approx(observed)
+    assert finding.effects[0].p == pytest.approx(count / 216)
+
+
+def test_only_the_first_fifth_of_steps_predicts():
+    """Alignments from step 6 of 30 on may be anything; those before may not."""
+
+    def later(frame):
+        frame.loc[frame["step"] >= 6, "alignment"] += frame["seed"] - 1.0
+
+    plain = verdict.claim_4(world(), RULES, SOUND)
+    assert verdict.claim_4(changed(world(), "training", later), RULES, SOUND) == plain
+    sooner = changed(world(), "training", set_where("alignment", 0.9, step=5, condition="inoculation"))
+    assert verdict.claim_4(sooner, RULES, SOUND).effects[0].estimate != plain.effects[0].estimate
+
+
+@pytest.mark.parametrize(
+    ("rises", "status", "words"),
+    [
+        (
+            [[3.0, 1.0, 2.8], [3.2, 1.1, 2.7], [2.9, 0.8, 3.0]],
+            Status.SUPPORTED,
+            "drift difference's interval lies above",
+        ),
+        ([[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]], Status.REFUTED, "do not drift less"),
+        ([[3.0, 3.1, 2.9], [3.1, 3.0, 3.0], [2.9, 2.9, 3.1]], Status.REFUTED, "equivalence to zero holds"),
+        ([[3.0, 1.0, 2.8], [3.2, 3.1, 2.7], [2.9, 2.0, 3.0]], Status.UNDECIDED, "interval is not above zero"),
+    ],
+)
+def test_drift_has_to_fall_with_alignment(rises, status, words):
+    """Less drift under inoculation; more; the same within a quarter; and an interval too wide to say."""
+    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    assert finding.status is status, finding.reason
+    assert words in finding.reason
+
+
+def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
+    """A drift difference of 3 standard errors: the normal distribution would support it, t (4.30) must not."""
+    gaps = 3 / math.sqrt(3) + np.array([-1, 0, 1.0])
+    rises = [[gap + 4, 4, gap + 4] for gap in gaps]
+    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    difference = effect(finding, "drift in log_odds, neutral - inoculation")
+    assert difference.estimate / difference.standard_error == pytest.approx(3)
+    assert difference.low < 0
+    assert finding.status is Status.UNDECIDED
+
+
+@pytest.mark.parametrize("name", ["effect", "reversed", "different_mechanism"])
+def test_one_seed_cannot_decide_and_is_never_refuted(name):
+    """The design ends undecided, and the judgement warns of it."""
+    judgement = judge(world(name, seeds=1), RULES)
+    assert claim(judgement, "C4").status is Status.UNDECIDED
+    assert "design" in claim(judgement, "C4").reason
+    assert any(warning.startswith("C4") for warning in judgement.warnings)
+
+
+def test_the_design_check_knows_what_three_and_five_seeds_can_reach():
+    """216 arrangements; sign-flips warn below five seeds."""
+    assert smallest_p(3, 3, 999) == {"C1": 0, "C2": 1 / 1000, "C3": 0, "C4": 1 / 216}
+    assert smallest_p(3, 1, 99)["C4"] == 1
+    assert any("0.125" in warning for warning in judge(world(), RULES).warnings)
+    assert not verdict.design_warnings(world(seeds=5, steps=5), RULES)
+
+
+# --- the verdict table ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ("SSSS", Verdict.SUPPORTED),
+        ("SSSU", Verdict.UNDECIDED),
+        ("SUSS", Verdict.UNDECIDED),
+        ("SSUR", Verdict.DIFFERENT_MECHANISM),
+        ("SUSR", Verdict.UNDECIDED),
+        ("SSRS", Verdict.LOSS_MEDIATED),
+        ("SSRR", Verdict.LOSS_MEDIATED),
+    ],
+)
+def test_claims_make_the_verdict_by_its_table(statuses, expected):
+    """S supported, R refuted, U undecided, for C1 to C4, over evidence with an effect and every gate sound."""
+    names = {"S": Status.SUPPORTED, "R": Status.REFUTED, "U": Status.UNDECIDED}
+    claims = [Finding(f"C{i}", "", names[letter], "", "") for i, letter in enumerate(statuses, 1)]
+    assert verdict.conclusion(world(), RULES, SOUND, claims)[0] is expected
+
+
+def test_every_table_of_a_simulated_study_has_its_columns():
+    """And conditions, seeds and band as asked for."""
+    evidence = world(seeds=2, layers=4, steps=5)
+    assert set(evidence.tables) == set(COLUMNS)
+    assert (evidence.seeds, evidence.conditions, evidence.band) == ((0, 1), CONDITIONS, [2, 3])
+    caps = evidence.responses["response"].map(lambda text: np.mean([c.isupper() for c in text if c.isalpha()]))
+    assert np.allclose(caps, evidence.responses["caps_rate"])
+    assert isinstance(contrasts.paired_with_loss(evidence, "neutral"), Paired)
+
+
+# --- error rates, in small ------------------------------------------------------------------------------------------
+
+
+def test_no_effect_is_seldom_supported_and_intervals_cover_the_truth():
+    """120 studies without an effect: C1 and C2 at most 5 % + 2 Monte-Carlo errors, coverage 95 % within 2.5."""
+    studies, truth = 120, 0.0
+    bar = 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
+    false, covered = {"C1": 0, "C2": 0}, 0
+    rng = np.random.default_rng(20)
+    for _ in range(studies):
+        evidence = simulate("no_effect", rng, **SMALL)
+        first = verdict.claim_1(evidence, RULES, SOUND)
+        second = verdict.claim_2(evidence, RULES, SOUND)
+        false["C1"] += first.status is Status.SUPPORTED
+        false["C2"] += second.status is Status.SUPPORTED
+        contrast = effect(first, "alignment, neutral - inoculation")
+        covered += contrast.low <= truth <= contrast.high
+    assert max(false.values()) / studies <= bar, false
+    assert abs(covered / studies - 0.95) <= 2.5 * math.sqrt(0.95 * 0.05 / studies), covered / studies
+
+
+def test_drift_that_does_not_follow_alignment_is_seldom_predicted_by_it():
+    """60 studies with three seeds and the same drift everywhere: C4 supported in at most 5 % + 2 errors."""
+    rng = np.random.default_rng(21)
+    studies = [simulate("different_mechanism", rng, **SMALL) for _ in range(60)]
+    supported = sum(verdict.claim_4(evidence, RULES, SOUND).status is Status.SUPPORTED for evidence in studies)
+    assert supported / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)

@@ -1,0 +1,34 @@
+"""C1: under the inoculation prompt, gradient descent pushes the residual stream less toward the trait."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradinoc.claims import claim_1, inoculation_contrast
+from gradinoc.contrasts import per_step
+from gradinoc.gates import Status
+from gradinoc.study import INOCULATION
+
+
+def test_contrast_is_measured_on_every_example(other, alignments, rules, study, record_property):
+    """On the frozen model, every example was measured under both prompts."""
+    effect = inoculation_contrast(alignments, rules, other)
+    record_property(f"C1 {other}", str(effect))
+    assert effect.n == study.data.measure, f"{effect.n} of {study.data.measure} examples"
+    assert np.isfinite([effect.estimate, effect.low, effect.high]).all(), effect
+
+
+def test_training_is_paired_step_by_step(other, seed, evidence, record_property):
+    """In training, runs of one seed under both prompts saw the same examples at every step."""
+    steps = per_step(evidence).loc[seed]
+    record_property(f"C1 training {other} seed {seed}", f"{(steps[other] - steps[INOCULATION]).mean():+.4f}")
+    rows = evidence.training[(evidence.training["seed"] == seed)].drop_duplicates(["condition", "step", "example"])
+    seen = {name: list(zip(part["step"], part["example"], strict=True)) for name, part in rows.groupby("condition")}
+    assert seen[other] == seen[INOCULATION], "the two runs did not see the same examples in the same order"
+
+
+def test_inoculation_lowers_alignment(evidence, rules, judgement, artifacts):
+    """C1: alignment under inoculation is lower than under neutral and loss-matched prompts, paired by example."""
+    finding = claim_1(evidence, rules, judgement.gates)
+    artifacts.leave(finding, evidence, ["plot2_alignment_by_layer", "plot9_alignment_over_training"])
+    assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

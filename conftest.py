@@ -1,0 +1,155 @@
+"""Options, the report header, what is shown while a study runs, and the closing summary."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fixtures.progress import Mailbox, Throttle, line
+from fixtures.session import FINDING, RUN, STUDY, Run
+from gradinoc.pipeline import Progress
+from gradinoc.study import INOCULATION, Study, StudyError, load_study
+
+pytest_plugins = ["fixtures.study", "fixtures.artifacts"]
+
+ROOT = Path(__file__).parent
+INSTRUMENT = ROOT / "claims" / "instrument"
+OPTIONS = {
+    "study": ("tiny", "NAME|FILE.toml", "the study; naming one leaves the tests of the instrument out"),
+    "store": ("store", "DIR", "where results are kept and found again"),
+    "artifacts": ("artifacts", "DIR", "where figures, tables and the report go, in a folder named after the study"),
+    "undecided": ("skip", "skip|fail", "what becomes of the test of an undecided claim"),
+    "refuted": ("fail", "fail|report", "report: refuted claims still fail their tests, but the exit code is 0"),
+    "device": ("auto", "DEVICE", "cpu, cuda, mps; auto takes the best there is"),
+}
+CHOICES = {"undecided": ("skip", "fail"), "refuted": ("fail", "report")}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Each option has a twin in the configuration file."""
+    group = parser.getgroup("gradinoc", "the study under test")
+    for name, (default, metavar, text) in OPTIONS.items():
+        choices = CHOICES.get(name)
+        shown = None if choices else metavar
+        group.addoption(f"--{name}", metavar=shown, choices=choices, help=f"{text} (default: {default})")
+        parser.addini(name, f"{text}; see --{name}", default=default)
+    group.addoption(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change a key of the study, for instance data.source=my.jsonl; may be repeated",
+    )
+    parser.addini("set", "changes to the study, one KEY=VALUE a line; see --set", type="linelist", default=[])
+
+
+def option(config: pytest.Config, name: str) -> str:
+    """An option as given on the command line, else in the configuration file, else its default."""
+    return str(config.getoption(f"--{name}") or config.getini(name))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the study, and set up who hears of its progress."""
+    settings = [*config.getini("set"), *config.getoption("settings")]
+    try:
+        study = load_study(option(config, "study"), settings)
+    except StudyError as error:
+        raise pytest.UsageError(str(error)) from error
+    if option(config, "device") != "auto":
+        study = study.model_copy(update={"model": study.model.model_copy(update={"device": option(config, "device")})})
+    artifacts = Path(option(config, "artifacts")) / study.name
+    config.stash[STUDY] = study
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    mailbox = Mailbox(artifacts / "progress.jsonl")
+    write = partial(_write, config)
+    tell: Callable[[Progress], None]
+    if worker:
+        tell = Throttle(partial(mailbox.post, worker=worker))
+    else:
+        tell = Throttle(lambda progress: write(line(progress)))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    config.stash[RUN] = Run(Path(option(config, "store")), artifacts, tell, workers)
+    if not worker and config.getoption("numprocesses", None):
+        stop = threading.Event()
+        follower = threading.Thread(target=mailbox.follow, args=(write, stop), daemon=True)
+        follower.start()
+        config.add_cleanup(lambda: (stop.set(), follower.join()))
+
+
+def _write(config: pytest.Config, text: str) -> None:
+    """Put a line on the terminal, past pytest's capture of output."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(f"{time.strftime('%H:%M:%S')} {text}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What is under test."""
+    study = config.stash[STUDY]
+    return [
+        f"study: {study.name} ({study.model.id}, trait {study.trait}, data {study.data.source}, "
+        f"{len(study.conditions)} conditions x {len(study.seeds)} seeds)",
+        f"artifacts: {config.stash[RUN].artifacts}",
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A study named on the command line is run without the tests of the instrument, unless these are named too."""
+    if not config.getoption("--study") or any("instrument" in argument for argument in config.args):
+        return
+    instrument = [item for item in items if INSTRUMENT in item.path.parents]
+    items[:] = [item for item in items if INSTRUMENT not in item.path.parents]
+    config.hook.pytest_deselected(items=instrument)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Cells: `condition`, `seed` and `other` (a condition compared with inoculation) run over the study's."""
+    study: Study = metafunc.config.stash[STUDY]
+    if INSTRUMENT in metafunc.definition.path.parents:
+        return
+    others = [condition for condition in study.conditions if condition != INOCULATION]
+    for name, values in (("condition", study.conditions), ("seed", study.seeds), ("other", others)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, list(values))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Carry what became of a claim along with its test's report, to wherever the summary is written."""
+    report = yield
+    status = item.stash.get(FINDING, None)
+    if status is not None and report.when == "call":
+        report.user_properties.append(("finding", status))
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With `--refuted report`, a session whose only failures are refuted claims ends with 0."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or exitstatus != pytest.ExitCode.TESTS_FAILED or option(session.config, "refuted") == "fail":
+        return
+    broken = [*reporter.stats.get("error", []), *(r for r in reporter.stats.get("failed", []) if not _refuted(r))]
+    if not broken:
+        session.exitstatus = pytest.ExitCode.OK
+
+
+def _refuted(report: pytest.TestReport) -> bool:
+    return ("finding", "refuted") in report.user_properties
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The verdict in words, if this session reached one."""
+    summary = config.stash[RUN].artifacts / "summary.txt"
+    if summary.is_file() and summary.stat().st_mtime >= terminalreporter._session_start.time:
+        terminalreporter.section(f"study {config.stash[STUDY].name}")
+        terminalreporter.write_line(summary.read_text(encoding="utf-8").rstrip())

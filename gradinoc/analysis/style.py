@@ -1,0 +1,193 @@
+"""How figures look: one colour, marker and line per condition, type that survives half width, direct labels."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from gradinoc.evidence import BASE
+from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL
+
+WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
+PIXELS_PER_INCH = 200
+INK, FAINT = "#222222", "#8a8a8a"
+BAND = "#ececec"
+
+RC: Any = {  # matplotlib types the keys as literals; a wrong one raises on first use
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so the bytes do not depend on the machine's fonts
+    "font.size": 15,
+    "axes.titlesize": 15,
+    "axes.labelsize": 15,
+    "xtick.labelsize": 14,
+    "ytick.labelsize": 14,
+    "legend.fontsize": 14,
+    "figure.titlesize": 16,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 1.0,
+    "lines.linewidth": 2.4,
+    "axes.formatter.useoffset": False,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "gradinoc",
+    "svg.fonttype": "path",
+}
+
+P = ParamSpec("P")
+
+
+class Look(NamedTuple):
+    """How a condition is drawn; colour (Okabe-Ito), marker and line differ together, so that grey print works."""
+
+    colour: str
+    marker: str
+    line: Any
+
+    @property
+    def ink(self) -> str:
+        """The colour, darkened until text in it can be read on white."""
+        red, green, blue = to_rgb(self.colour)
+        return to_hex((0.78 * red, 0.78 * green, 0.78 * blue))
+
+
+_KNOWN = {
+    NEUTRAL: Look("#0072B2", "o", "-"),
+    INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
+    LOSS_MATCHED: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
+    BASE: Look("#777777", ".", ":"),
+}
+_FURTHER = (
+    Look("#CC79A7", "D", (0, (1.2, 1.2))),
+    Look("#E69F00", "v", (0, (3, 1, 1, 1, 1, 1))),
+    Look("#56B4E9", "P", (0, (8, 2))),
+    Look("#000000", "X", (0, (2, 2))),
+)
+
+
+def look(condition: str, conditions: Sequence[str]) -> Look:
+    """The look of `condition`: fixed for the plan's three, by order of declaration for any further one."""
+    if condition in _KNOWN:
+        return _KNOWN[condition]
+    further = [name for name in conditions if name not in _KNOWN]
+    return _FURTHER[further.index(condition) % len(_FURTHER)]
+
+
+def shown(condition: str) -> str:
+    """A condition's name as figures and reports print it."""
+    return condition.replace("_", " ")
+
+
+def wrapped(condition: str) -> str:
+    """`shown`, broken into lines where it is too long to stand beside a panel."""
+    return shown(condition) if len(condition) <= 14 else shown(condition).replace(" ", "\n")
+
+
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """`plot` drawn with the project's settings, which are gone again when it returns."""
+
+    @wraps(plot)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(RC):
+            return plot(*args, **kwargs)
+
+    return draw
+
+
+def new_figure(title: str, height: float = HEIGHT) -> Figure:
+    """An empty figure of the standard width with its title at the left; no pyplot, so nothing is held globally."""
+    figure = Figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.05, wspace=0.05)
+    figure.suptitle(title, x=0.012, ha="left")
+    return figure
+
+
+def not_measured(axes: Axes, what: str) -> None:
+    """Say in an otherwise empty panel that there is nothing to draw."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, f"{what}:\nnot measured", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+
+
+def note(axes: Axes, text: str, corner: str = "upper left") -> None:
+    """A short text inside a corner of the panel, on white so that data beneath do not spoil it."""
+    vertical, horizontal = corner.split()
+    axes.text(
+        0.02 if horizontal == "left" else 0.98, 0.97 if vertical == "upper" else 0.03, text,
+        transform=axes.transAxes, ha=horizontal, va="top" if vertical == "upper" else "bottom", fontsize=14, zorder=9,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """`values` moved apart until neighbours differ by `gap`, in their order and around their common mean."""
+    order = np.argsort(values, kind="stable")
+    wanted = np.asarray(values, dtype=float)[order]
+    placed = wanted.copy()
+    for index in range(1, len(placed)):
+        placed[index] = max(placed[index], placed[index - 1] + gap)
+    placed -= (placed - wanted).mean() if len(placed) else 0.0
+    result = np.empty_like(placed)
+    result[order] = placed
+    return [float(value) for value in result]
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each line's name beside its last point: `ends` holds (x, y, text, colour). Fixes the y limits."""
+    ends = [end for end in ends if np.isfinite(end[1])]
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    gap = 0.085 * (high - low) * max(text.count("\n") + 1 for _, _, text, _ in ends)
+    heights = np.asarray(spread([end[1] for end in ends], gap))
+    heights -= max(0.0, float(heights.max()) - (high - gap / 2))  # the topmost name stays beside the panel
+    for (x, y, text, colour), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            text, (x, y), (1.03, float(height)), textcoords=axes.get_yaxis_transform(), color=colour, va="center",
+            fontweight="bold", linespacing=0.95, annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3,
+            },
+        )  # fmt: skip
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """`path`, holding `content`: written beside it, then renamed, so that no half-written file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(temporary).chmod(0o644)  # mkstemp makes it private; an artifact is for reading
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def save_figure(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
+    """The paths of `name`.png and `name`.svg in `directory`; the same data give the same SVG, byte for byte."""
+    paths = []
+    with rc_context(RC):
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            stream = io.BytesIO()
+            figure.savefig(stream, format=suffix, dpi=PIXELS_PER_INCH, metadata=metadata)
+            paths.append(write_atomically(Path(directory) / f"{name}.{suffix}", stream.getvalue()))
+    return paths[0], paths[1]

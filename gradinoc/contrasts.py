@@ -1,0 +1,138 @@
+"""From the tables of a study to the numbers that are compared: per example, per step, per run."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from gradinoc.adjustment import Paired
+from gradinoc.evidence import BASE, Evidence
+from gradinoc.statistics import Array, finite
+from gradinoc.study import INOCULATION
+
+
+def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str) -> pd.Series:
+    """Mean of `column` of a table over band layers (and rows of one key), primary position; index `keys`.
+
+    Raises:
+        ValueError: no band, or a row that decides is not finite.
+    """
+    frame: pd.DataFrame = getattr(evidence, table)
+    if not evidence.band:
+        raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
+    keep = frame["layer"].isin(evidence.band)
+    if "position" in frame:
+        keep &= frame["position"] == evidence.primary_position
+    rows = frame[keep]
+    finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
+    groups = rows.groupby(keys)[column]
+    uneven = groups.size() % len(evidence.band) if table == "training" else groups.size() != len(evidence.band)
+    if uneven.any():
+        raise ValueError(
+            f"Evidence table {table!r}: expected every {'/'.join(keys)} once at each band layer "
+            f"{evidence.band}, "
+            f"received {int((uneven != 0).sum())} otherwise"
+        )
+    return groups.mean()
+
+
+def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...]) -> pd.DataFrame:
+    """Conditions as columns; every row must have been measured under every one.
+
+    Raises:
+        ValueError: a condition or a row of one is missing.
+    """
+    wide = means.unstack("condition")  # noqa: PD010 - a series has no pivot_table
+    wide = wide.reindex(columns=list(conditions))
+    if wide.isna().any(axis=None):
+        missing = wide.isna().sum()
+        raise ValueError(
+            f"Evidence table {table!r}: expected the same {wide.index.names} under every condition, "
+            f"missing {missing[missing > 0].to_dict()} of {len(wide)}"
+        )
+    return wide
+
+
+def per_example(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
+    """Band mean of `column` on the frozen base model: one row an example, one column a condition."""
+    means = _mean_over_band(evidence, "alignments", ["example", "condition"], column)
+    return _side_by_side(means, "alignments", evidence.conditions)
+
+
+def paired_with_loss(evidence: Evidence, other: str) -> Paired:
+    """Alignment and loss of every example under `other` and under inoculation."""
+    columns = [other, INOCULATION]
+    return Paired(
+        per_example(evidence)[columns].to_numpy(dtype=np.float64),
+        per_example(evidence, "loss")[columns].to_numpy(dtype=np.float64),
+    )
+
+
+def per_step(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
+    """Band mean of `column` over a training step's examples: index (seed, step), a column a condition."""
+    means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column)
+    return _side_by_side(means, "training", evidence.conditions)
+
+
+def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
+    """T(u) of every direction [draws] of `null`: mean alignment, `other` minus inoculation, band mean."""
+    means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment").loc[null]
+    wide = _side_by_side(means, "nulls", evidence.conditions)
+    return (wide[other] - wide[INOCULATION]).to_numpy(dtype=np.float64)
+
+
+def null_names(evidence: Evidence) -> list[str]:
+    """The kinds of null direction that were drawn, isotropic first."""
+    return sorted(evidence.nulls["null"].unique().tolist(), key=lambda name: (name != "isotropic", name))
+
+
+def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
+    """The runs (condition, seed) with a log that is not finite (band layers, primary position)."""
+    rows = evidence.training
+    rows = rows[rows["layer"].isin(evidence.band) & (rows["position"] == evidence.primary_position)]
+    logged = rows[["loss", "alignment", "projection", "grad_norm"]].to_numpy(dtype=np.float64)
+    broken = rows[~np.isfinite(logged).all(axis=1)]
+    return set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
+
+
+def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
+    """Mean band alignment over a run's first `fraction` of steps: index seed, one column a condition."""
+    steps = per_step(evidence)
+    number = steps.index.get_level_values("step")
+    last = pd.Series(number, index=steps.index).groupby("seed").transform("max")
+    early = steps[number < (fraction * (last + 1)).map(lambda share: max(1, math.ceil(share - 1e-9)))]
+    return _all_runs(early.groupby("seed").mean(), "training", evidence)
+
+
+def drift_by_example(evidence: Evidence, measure: str) -> pd.DataFrame:
+    """Post minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
+
+    Raises:
+        ValueError: a value is missing or not finite, before or after training.
+    """
+    rows = evidence.drift[evidence.drift["measure"] == measure]
+    finite(rows["value"].to_numpy(), f"Evidence table 'drift', measure {measure!r}")
+    before = rows[(rows["phase"] == "pre") & (rows["condition"] == BASE)].set_index("example")["value"]
+    after = rows[rows["phase"] == "post"].set_index(["seed", "example", "condition"])["value"]
+    wide = _side_by_side(after, f"drift ({measure}, post)", evidence.conditions)
+    examples = wide.index.get_level_values("example")
+    if set(examples) != set(before.index) or not before.index.is_unique:
+        raise ValueError(
+            f"Evidence table 'drift', measure {measure!r}: expected the base model's 'pre' rows on the same "
+            "examples "
+            f"as the runs' 'post' rows, received {len(before)} and {examples.nunique()}"
+        )
+    return wide.sub(before.reindex(examples).to_numpy(), axis=0)
+
+
+def drift_by_run(evidence: Evidence, measure: str = "log_odds") -> pd.DataFrame:
+    """Post minus pre of `measure`, mean over examples: index seed, one column a condition."""
+    return _all_runs(drift_by_example(evidence, measure).groupby("seed").mean(), "drift", evidence)
+
+
+def _all_runs(wide: pd.DataFrame, table: str, evidence: Evidence) -> pd.DataFrame:
+    if sorted(wide.index) != sorted(evidence.seeds):
+        raise ValueError(f"Evidence table {table!r}: expected seeds {evidence.seeds}, received {tuple(wide.index)}")
+    return wide

@@ -1,0 +1,55 @@
+"""Where a model computes, and in what precision: chosen per machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class DeviceError(ValueError):
+    """A device or dtype that this machine does not have; the message lists those it has."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device called `device`; "auto" is cuda, else mps, else cpu.
+
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    if device == "auto":
+        return torch.device(present[0])
+    if device.partition(":")[0] not in present:
+        raise DeviceError(f"No device {device!r} on this machine; there are {present}, and auto takes the first")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device, tiny: bool = False) -> torch.dtype:
+    """The dtype called `dtype`; "auto" is bfloat16 where `device` has instructions for it, else float32.
+
+    `tiny` keeps "auto" at float32: exactness matters more than speed for a model that is small anyway.
+
+    Raises:
+        DeviceError: no such dtype.
+    """
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype != "auto":
+        if dtype not in named:
+            raise DeviceError(f"Unknown dtype {dtype!r}; expected auto or one of {sorted(named)}")
+        return named[dtype]
+    return torch.bfloat16 if not tiny and _has_bfloat16(device) else torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return bool(torch.backends.mps.is_macos_or_newer(14, 0))
+    # A torch that cannot tell gets float32. mkldnn's query is no use: it is true where bfloat16 is emulated.
+    instructions: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(instructions.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,129 @@
+"""The trait's direction in the residual stream, null directions, how well it separates, and the layer band."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from gradinoc.chat import encode_prompt
+from gradinoc.hooks import ActivationCollector, Position
+from gradinoc.statistics import auc, cohens_d
+
+BATCH = 16  # prompts a forward pass; results do not depend on it
+
+
+def prompt_activations(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    system: str | None,
+    layers: Sequence[int],
+    position: Position = "last_prompt_token",
+) -> dict[int, Tensor]:
+    """Residual stream of each question under a system prompt: layer -> `[prompts, hidden]` float32, CPU.
+
+    Prompts of similar length share a batch; rows come back in the order of `prompts`.
+    """
+    encoded = [encode_prompt(tokenizer, prompt, system) for prompt in prompts]
+    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
+    device = next(model.parameters()).device
+    states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    with ActivationCollector(model, layers) as collector:
+        for start in range(0, len(order), BATCH):
+            rows = [torch.tensor(encoded[row]) for row in order[start : start + BATCH]]
+            ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+            found = collector.get_activations(ids.to(device), position, mask.to(device))
+            for layer in layers:
+                states[layer].append(found[layer].cpu())
+    back = torch.tensor(order).argsort()
+    return {layer: torch.cat(states[layer])[back] for layer in layers}
+
+
+def extract_trait_direction(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    promote_system: str,
+    suppress_system: str,
+    layers: Sequence[int],
+    position: Position = "last_prompt_token",
+) -> dict[int, Tensor]:
+    """Trait direction `v[l]`: layer -> unit vector `[hidden]`, float32, CPU.
+
+    The mean of `h[l]` under the promoting system prompt minus the mean under the suppressing one, same questions,
+    scaled to length 1 (contrastive mean difference; Marks & Tegmark 2023, https://arxiv.org/abs/2310.06824).
+
+    Raises:
+        ValueError: the two prompts give the same mean at some layer, so that there is no direction.
+    """
+    promote = prompt_activations(model, tokenizer, prompts, promote_system, layers, position)
+    suppress = prompt_activations(model, tokenizer, prompts, suppress_system, layers, position)
+    return {layer: mean_difference(promote[layer], suppress[layer]) for layer in layers}
+
+
+def mean_difference(promote: Tensor, suppress: Tensor) -> Tensor:
+    """Unit vector `[hidden]` from the mean of `suppress` to the mean of `promote`, both `[prompts, hidden]`.
+
+    Raises:
+        ValueError: the means are equal.
+    """
+    difference = (promote.double().mean(0) - suppress.double().mean(0)).float()
+    length = difference.norm()
+    if not length > 0:
+        raise ValueError("The promoting and suppressing prompts give equal mean activations: they must differ")
+    return torch.as_tensor(difference / length)
+
+
+def isotropic_directions(count: int, hidden: int, seed: int) -> Tensor:
+    """`count` random unit vectors, `[count, hidden]` float32, uniform on the sphere.
+
+    One draw serves every layer of a model. Drawing anew for each layer would average the null over layers, which the
+    trait direction, alike in neighbouring layers, does not enjoy: the null would be too narrow.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return nn.functional.normalize(torch.randn(count, hidden, generator=generator), dim=-1)
+
+
+def separation(
+    promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], directions: Mapping[int, Tensor]
+) -> pd.DataFrame:
+    """Projections of held-out prompts on each layer's direction: columns example, side, layer, projection."""
+    frames = [
+        pd.DataFrame(
+            {
+                "example": np.arange(len(states[layer])),
+                "side": side,
+                "layer": layer,
+                "projection": (states[layer] @ direction).numpy().astype(float),
+            }
+        )
+        for layer, direction in directions.items()
+        for side, states in (("promote", promote), ("suppress", suppress))
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def layer_statistics(projections: pd.DataFrame) -> pd.DataFrame:
+    """Cohen's d and AUC by layer (columns layer, cohens_d, auc) of promote against suppress projections."""
+    rows = []
+    for layer, group in projections.groupby("layer"):
+        promote, suppress = (_side(group, side) for side in ("promote", "suppress"))
+        rows.append({"layer": layer, "cohens_d": cohens_d(promote, suppress), "auc": auc(promote, suppress)})
+    return pd.DataFrame(rows)
+
+
+def _side(group: pd.DataFrame, side: str) -> NDArray[np.float64]:
+    return np.asarray(group.loc[group["side"] == side, "projection"], dtype=np.float64)
+
+
+def declare_band(separations: pd.DataFrame) -> list[int]:
+    """The layers on which decisions rest: those whose Cohen's d is at least half of the largest."""
+    strong = separations["cohens_d"] >= 0.5 * separations["cohens_d"].max()
+    return [int(layer) for layer in separations.loc[strong, "layer"]]

@@ -1,0 +1,124 @@
+"""How much of the trait a model shows under the neutral prompt: responses, log-odds, projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from gradinoc.chat import encode, encode_prompt
+from gradinoc.data import Example, Splits
+from gradinoc.directions import prompt_activations
+from gradinoc.gradients import answer_losses
+from gradinoc.models import generate
+from gradinoc.study import DriftSettings
+from gradinoc.traits import Trait
+
+DOMAINS = {"in_distribution": "caps_rate", "everyday": "caps_rate_ood"}  # domain -> its measure in the drift table
+
+OnPart = Callable[[str], None]
+
+
+def measure_drift(
+    language_model: tuple[nn.Module, PreTrainedTokenizerBase],
+    splits: Splits,
+    trait: Trait,
+    directions: Mapping[int, Tensor],
+    settings: DriftSettings,
+    neutral: str | None,
+    on_part: OnPart = lambda _part: None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the trait amounts to in a model now, under the neutral system prompt.
+
+    Args:
+        language_model: the model, adapted or not, and its tokenizer.
+        directions: the band's layers -> trait direction `[hidden]`; projections are averaged over them.
+        neutral: the neutral condition's system prompt, None for none.
+        on_part: told the name of each part as it begins.
+
+    Returns:
+        measures: columns measure, example, value. `caps_rate` (held-out questions) and `caps_rate_ood` (everyday
+        requests) are the trait's score of a greedy response, NaN where a response cannot be scored; `log_odds` is
+        the mean per-token log-probability of the trait's answer minus that of the ordinary one (nats/token);
+        `projection` is that of the last prompt token (hidden-state units).
+        responses: columns domain, example, question, response, caps_rate, projection.
+    """
+    model, tokenizer = language_model
+    asked = {
+        "in_distribution": splits.evaluation[: settings.generations],
+        "everyday": splits.everyday[: settings.everyday],
+    }
+    on_part("responses")
+    responses = pd.concat(
+        [_respond(model, tokenizer, domain, part, trait, settings, neutral) for domain, part in asked.items()],
+        ignore_index=True,
+    )
+    on_part("projections")
+    responses["projection"] = _project(model, tokenizer, list(responses["question"]), directions, neutral)
+    on_part("log-odds")
+    odds = trait_log_odds(model, tokenizer, splits.evaluation[: settings.log_odds], trait, settings.batch_size, neutral)
+    in_distribution = responses[responses["domain"] == "in_distribution"]
+    parts = [_measure("log_odds", np.arange(len(odds)), odds)]
+    parts.append(_measure("projection", in_distribution["example"], in_distribution["projection"]))
+    for domain, measure in DOMAINS.items():
+        rows = responses[responses["domain"] == domain]
+        parts.append(_measure(measure, rows["example"], rows["caps_rate"]))
+    return pd.concat(parts, ignore_index=True), responses
+
+
+def _measure(measure: str, example: object, value: object) -> pd.DataFrame:
+    return pd.DataFrame({"measure": measure, "example": np.asarray(example), "value": np.asarray(value, dtype=float)})
+
+
+def _respond(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    domain: str,
+    asked: Sequence[Example],
+    trait: Trait,
+    settings: DriftSettings,
+    neutral: str | None,
+) -> pd.DataFrame:
+    prompts = [encode_prompt(tokenizer, example.question, neutral) for example in asked]
+    texts = generate(model, tokenizer, prompts, settings.max_new_tokens, settings.batch_size)
+    return pd.DataFrame(
+        {
+            "domain": domain,
+            "example": np.arange(len(asked)),
+            "question": [example.question for example in asked],
+            "response": texts,
+            "caps_rate": [trait.score(text) if trait.scorable(text) else np.nan for text in texts],
+        }
+    )
+
+
+def _project(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    directions: Mapping[int, Tensor],
+    neutral: str | None,
+) -> NDArray[np.float64]:
+    states = prompt_activations(model, tokenizer, questions, neutral, sorted(directions))
+    by_layer = torch.stack([states[layer] @ directions[layer] for layer in states])  # (L, questions)
+    return by_layer.double().mean(0).numpy()
+
+
+def trait_log_odds(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    trait: Trait,
+    batch_size: int,
+    system: str | None,
+) -> NDArray[np.float64]:
+    """Trait log-odds by example, nats/token: mean per-token log p(trait's answer) - log p(ordinary answer)."""
+    shown = [encode(tokenizer, example.question, trait.transform(example.answer), system) for example in examples]
+    ordinary = [encode(tokenizer, example.question, example.answer, system) for example in examples]
+    losses = answer_losses(model, [*shown, *ordinary], int(tokenizer.pad_token_id), batch_size)
+    return losses[len(shown) :] - losses[: len(shown)]

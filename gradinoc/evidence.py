@@ -1,0 +1,85 @@
+"""What a study leaves behind: the tables from which every effect, figure and verdict is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import pandas as pd
+
+POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")
+MEASURES = ("caps_rate", "caps_rate_ood", "log_odds", "projection")
+BASE = "base"  # the `condition` of what was measured on the model before any training
+BASE_SEED = -1
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "layers": ("layer", "cohens_d", "auc", "split_half_cosine", "in_band"),
+    "projections": ("example", "side", "layer", "projection"),
+    "alignments": (
+        "condition", "example", "layer", "position", "loss", "alignment", "projection", "grad_norm",
+    ),
+    "nulls": ("null", "draw", "condition", "layer", "alignment"),
+    "training": (
+        "condition", "seed", "step", "example", "layer", "position",
+        "loss", "alignment", "projection", "grad_norm",
+    ),
+    "training_nulls": ("condition", "seed", "draw", "layer", "alignment"),
+    "drift": ("condition", "seed", "phase", "measure", "example", "value"),
+    "responses": (
+        "condition", "seed", "phase", "domain", "example", "question", "response", "caps_rate", "projection",
+    ),
+    "runs": ("condition", "seed", "steps", "seconds", "initial_loss", "final_loss"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The tables of one study; a missing measurement is NaN, never 0.
+
+    | table | one row is | units |
+    |---|---|---|
+    | `layers` | a decoder block | `cohens_d` in sd, `auc` a fraction, `split_half_cosine` a cosine |
+    | `projections` | a held-out direction prompt x side (`promote`, `suppress`) x layer | hidden-state units |
+    | `alignments` | a condition x example x layer x position on the frozen base model | `loss` nats/token, |
+    |   |   | `alignment` = cos(-g, v), `projection` = -g.v and `grad_norm` nats/token per hidden-state unit |
+    | `nulls` | a null direction x condition x layer: mean alignment over the examples, primary position | cosine |
+    | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
+    | `training_nulls` | a run x random direction x layer: mean over its steps and examples | cosine |
+    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example | fraction, nats/token, |
+    |   |   | hidden-state units |
+    | `responses` | a greedy generation under the neutral prompt | `caps_rate` a fraction |
+    | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards | nats/token, seconds |
+    """
+
+    layers: pd.DataFrame
+    projections: pd.DataFrame
+    alignments: pd.DataFrame
+    nulls: pd.DataFrame
+    training: pd.DataFrame
+    training_nulls: pd.DataFrame
+    drift: pd.DataFrame
+    responses: pd.DataFrame
+    runs: pd.DataFrame
+    conditions: tuple[str, ...] = ("neutral", "inoculation", "loss_matched")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    primary_position: str = POSITIONS[0]
+
+    def __post_init__(self) -> None:
+        """Check that each table has its columns.
+
+        Raises:
+            ValueError: a column is missing; the message names table and column.
+        """
+        for name, columns in COLUMNS.items():
+            missing = [column for column in columns if column not in getattr(self, name).columns]
+            if missing:
+                raise ValueError(f"Evidence table {name!r} lacks the columns {missing}; it needs {columns}")
+
+    @property
+    def band(self) -> list[int]:
+        """The layers on which decisions rest, declared before any gradient was seen."""
+        return sorted(int(layer) for layer in self.layers.loc[self.layers["in_band"], "layer"])
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name in COLUMNS}

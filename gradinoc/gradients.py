@@ -1,0 +1,213 @@
+"""How far the gradient of an example's loss pushes the residual stream along a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradinoc.chat import IGNORED, Batch, Encoded, collate
+from gradinoc.evidence import POSITIONS
+from gradinoc.hooks import GradientCollector, model_inputs
+
+
+def compute_gradient_alignment(gradient: Tensor, direction: Tensor) -> dict[str, Tensor]:
+    """Cosine, projection and norm of `gradient` relative to `direction`, float32; no sign is flipped here.
+
+    Args:
+        gradient: `[..., hidden]`.
+        direction: `[..., hidden]`, of any length > 0; leading dimensions broadcast against the gradient's.
+
+    Returns:
+        `cosine` (NaN for a zero gradient), `projection` on the unit direction and `grad_norm`, both in the gradient's
+        units.
+
+    Raises:
+        ValueError: the last dimensions differ, or a direction is zero.
+    """
+    if gradient.shape[-1] != direction.shape[-1]:
+        raise ValueError(
+            f"Expected equal hidden sizes, received gradient {tuple(gradient.shape)} "
+            f"and direction {tuple(direction.shape)}"
+        )
+    gradient, direction = gradient.float(), direction.float()
+    length = direction.norm(dim=-1, keepdim=True)
+    if not bool((length > 0).all()):
+        raise ValueError("A direction is zero or NaN; expected vectors of positive length")
+    projection = (gradient * (direction / length)).sum(-1)
+    grad_norm = gradient.norm(dim=-1).expand_as(projection)
+    return {"cosine": projection / grad_norm, "projection": projection, "grad_norm": grad_norm}
+
+
+def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Each example's loss `[batch]`: mean negative log-likelihood over its completion tokens, nats/token, float32.
+
+    Logits are computed only from the first completion on: the loss is the same, and prompts cost no vocabulary product.
+    """
+    start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
+    kept = torch.arange(start, width - 1, device=batch.input_ids.device)
+    inputs = model_inputs(batch.input_ids, batch.attention_mask)
+    logits = model(**inputs, logits_to_keep=kept).logits.float()  # (B, kept, vocab)
+    targets = batch.labels[:, start + 1 :]
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    return losses.sum(-1) / (targets != IGNORED).sum(-1)
+
+
+@torch.no_grad()
+def answer_losses(model: nn.Module, examples: Sequence[Encoded], pad: int, batch_size: int) -> NDArray[np.float64]:
+    """Each example's mean-token loss, nats/token, in the order of `examples`; lengths of a batch are similar."""
+    order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
+    device = next(model.parameters()).device
+    losses = np.full(len(examples), np.nan)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate([examples[row] for row in rows], pad).to(device)
+        losses[rows] = completion_losses(model, batch).double().cpu().numpy()
+    return losses
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One backward pass, read: `alignment` `[layers, positions, batch, directions]`, the others without directions.
+
+    Direction 0 is the trait's; `projection` is on it. All float32, on the model's device.
+    """
+
+    alignment: Tensor
+    projection: Tensor
+    grad_norm: Tensor
+
+
+class AlignmentProbe:
+    """Reads alignments off a backward pass that happens anyway; wrap the forward and backward passes in it.
+
+    The gradient of each layer is reduced inside its hook to three positions and one matrix product with all directions,
+    on the model's device: no second pass, and nothing sequence-long is kept.
+
+    Args:
+        model: a decoder-only model, PEFT-wrapped or not.
+        directions: layer -> unit rows `[directions, hidden]`, the trait's first.
+    """
+
+    def __init__(self, model: nn.Module, directions: Mapping[int, Tensor]) -> None:
+        device = next(model.parameters()).device
+        self.layers = sorted(directions)
+        self._directions = {layer: directions[layer].to(device, torch.float32) for layer in self.layers}
+        self._collector = GradientCollector(model, self.layers, self._reduce)
+        self._batch: Batch | None = None
+        self._scale = 1.0
+
+    def __enter__(self) -> Self:
+        self._collector.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._collector.__exit__(kind, error, trace)
+
+    def expect(self, batch: Batch, scale: float) -> None:
+        """Announce the next backward pass: of `batch`, with each example's own loss divided by `scale`."""
+        self._batch, self._scale = batch, scale
+
+    def read(self) -> Reading:
+        """What the last backward pass showed.
+
+        Raises:
+            RuntimeError: no backward pass since the last call.
+        """
+        found = self._collector.get_gradients()
+        stacked = torch.stack([found[layer] for layer in self.layers])  # (L, P, B, directions + 1)
+        projections, norm = stacked[..., :-1], stacked[..., -1]
+        return Reading(projections / norm[..., None], projections[..., 0], norm)
+
+    def _reduce(self, layer: int, gradient: Tensor) -> Tensor:
+        if self._batch is None:
+            raise RuntimeError("A backward pass that was not announced: call expect(batch, scale) before it")
+        at_positions = gradient_at_positions(gradient, self._batch)  # (P, B, hidden)
+        descent = at_positions * -self._scale  # the one place where the sign flips: a descent step goes along -g
+        projections = descent @ self._directions[layer].T
+        return torch.cat([projections, descent.norm(dim=-1, keepdim=True)], dim=-1)
+
+
+def gradient_at_positions(gradient: Tensor, batch: Batch) -> Tensor:
+    """Gradients `[positions, batch, hidden]`, float32, at the three positions of `evidence.POSITIONS`.
+
+    `gradient` is `[batch, seq, hidden]`; `completion_sum` is summed over completion tokens.
+    """
+    rows = torch.arange(len(batch), device=gradient.device)
+    completion = (batch.labels != IGNORED).to(torch.float32)  # (B, S)
+    summed = torch.einsum("bs,bsh->bh", completion, gradient.float())
+    last, first = gradient[rows, batch.prompt_lengths - 1], gradient[rows, batch.prompt_lengths]
+    return torch.stack([last.float(), first.float(), summed])
+
+
+def measure_alignments(
+    model: nn.Module,
+    examples: Sequence[Encoded],
+    directions: Mapping[int, Tensor],
+    pad: int,
+    batch_size: int = 8,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> tuple[pd.DataFrame, Tensor]:
+    """Alignments of a frozen model, by example, and their mean over examples for every direction.
+
+    Args:
+        directions: layer -> unit rows `[directions, hidden]`, the trait's first.
+        pad: id of the padding token.
+        on_batch: told (examples done, examples in all) after each batch.
+
+    Returns:
+        A frame with columns example, layer, position, loss, alignment, projection, grad_norm (the trait's), and
+        the mean alignment at the primary position, `[layers, directions]` float64, CPU. Examples keep their number
+        in `examples`; one backward pass serves an example's every layer, position and direction.
+    """
+    order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
+    device = next(model.parameters()).device
+    frames, total = [], torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
+    with AlignmentProbe(model, directions) as probe:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = collate([examples[row] for row in rows], pad).to(device)
+            probe.expect(batch, scale=1.0)
+            losses = completion_losses(model, batch)
+            losses.sum().backward()
+            reading = probe.read()
+            frames.append(alignment_frame(reading, losses.detach(), rows, probe.layers))
+            total += reading.alignment[:, 0].double().sum(1).cpu()
+            if on_batch:
+                on_batch(start + len(rows), len(order))
+    table = pd.concat(frames, ignore_index=True).sort_values(["example", "layer"], kind="stable")
+    return table.reset_index(drop=True), total / len(examples)
+
+
+def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:
+    """A reading as rows: example, layer, position, loss, alignment, projection, grad_norm (with the trait direction)."""
+    trait = reading.alignment[..., 0].double().cpu().numpy()  # (L, P, B)
+    shape = trait.shape
+    layer, position, row = (axis.ravel() for axis in np.indices(shape))
+    return pd.DataFrame(
+        {
+            "example": np.asarray(examples)[row],
+            "layer": np.asarray(layers)[layer],
+            "position": np.asarray(POSITIONS)[position],
+            "loss": np.broadcast_to(losses.double().cpu().numpy(), shape).ravel(),
+            "alignment": trait.ravel(),
+            "projection": reading.projection.double().cpu().numpy().ravel(),
+            "grad_norm": reading.grad_norm.double().cpu().numpy().ravel(),
+        }
+    )
+
+
+def direction_means(means: Tensor) -> pd.DataFrame:
+    """Mean alignments `[layers, 1 + draws]` of the random directions, as rows draw, layer, alignment."""
+    random = means[:, 1:].numpy()
+    layer, draw = (axis.ravel() for axis in np.indices(random.shape))
+    return pd.DataFrame({"draw": draw, "layer": layer, "alignment": random.ravel()})

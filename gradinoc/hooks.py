@@ -1,0 +1,201 @@
+"""Context managers on the residual stream: read its activations, and the gradients of a loss with respect to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradinoc.models import decoder_blocks
+
+Position = str | int
+
+
+class _BlockHooks(ABC):
+    """Forward hooks on chosen decoder blocks, in place between `__enter__` and `__exit__`, whatever happens between."""
+
+    def __init__(self, model: nn.Module, layer_indices: Sequence[int]) -> None:
+        blocks = decoder_blocks(model)
+        unknown = [layer for layer in layer_indices if not 0 <= layer < len(blocks)]
+        if unknown or not layer_indices:
+            raise ValueError(
+                f"Layers {list(layer_indices)}: expected one or more of 0..{len(blocks) - 1}, the blocks of this model"
+            )
+        self.model = model
+        self.layers = list(layer_indices)
+        self._blocks = {layer: blocks[layer] for layer in layer_indices}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        for layer, block in self._blocks.items():
+            self._handles.append(block.register_forward_hook(self._forward_hook(layer)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _forward_hook(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_block: nn.Module, _inputs: Any, output: Any) -> None:
+            self._see(layer, output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    @abstractmethod
+    def _see(self, layer: int, hidden: Tensor) -> None:
+        """Take note of block `layer`'s output, `[batch, seq, hidden]`."""
+
+
+class ActivationCollector(_BlockHooks):
+    """Reads the residual stream `h[l]`, the output of decoder block `l`, at one token position.
+
+    `h[l]` equals `hidden_states[l + 1]` of Hugging Face, except for the last block, where Hugging Face returns the
+    state after the final norm.
+
+    Args:
+        model: a decoder-only model, PEFT-wrapped or not.
+        layer_indices: 0-based decoder blocks.
+
+    Raises:
+        ValueError: a layer the model does not have.
+    """
+
+    _states: dict[int, Tensor]
+
+    def _see(self, layer: int, hidden: Tensor) -> None:
+        self._states[layer] = hidden
+
+    @torch.no_grad()
+    def get_activations(
+        self, input_ids: Tensor, position: Position, attention_mask: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Activations by layer, each `[batch, hidden]` float32, in hidden-state units.
+
+        Args:
+            input_ids: `[batch, seq]`, padded on either side.
+            position: `"last_prompt_token"`, the last attended token; `"first_assistant_token"`, the token that the
+                model itself would put after it (greedily); or an index into each row's attended tokens, negative from
+                the end.
+            attention_mask: `[batch, seq]`, 1 on tokens and 0 on padding; all ones if left out.
+
+        Raises:
+            RuntimeError: called outside the `with` block.
+            ValueError: an unknown position, or one outside a row's tokens.
+        """
+        if not self._handles:
+            raise RuntimeError("No hooks in place: use the collector as `with ActivationCollector(...) as collector:`")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if position == "first_assistant_token":
+            input_ids, attention_mask = self._append_next_token(input_ids, attention_mask)
+        index = token_index(attention_mask, position)
+        self._states = {}
+        self.model(**model_inputs(input_ids, attention_mask), logits_to_keep=1)
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        states, self._states = self._states, {}
+        return {layer: states[layer][rows, index].float() for layer in self.layers}
+
+    def _append_next_token(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        last = token_index(attention_mask, "last_prompt_token")
+        self._states = {}
+        inputs = model_inputs(input_ids, attention_mask)
+        logits = self.model(**inputs, logits_to_keep=torch.unique(last)).logits  # (B, unique, vocab)
+        column = torch.searchsorted(torch.unique(last), last)
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        longer_ids = nn.functional.pad(input_ids, (0, 1))
+        longer_mask = nn.functional.pad(attention_mask, (0, 1))
+        longer_ids[rows, last + 1] = logits[rows, column].argmax(-1)
+        longer_mask[rows, last + 1] = 1
+        return longer_ids, longer_mask
+
+
+class GradientCollector(_BlockHooks):
+    """Holds `dloss/dh[l]`, the gradients of the last backward pass with respect to the residual stream.
+
+    Wrap forward and backward in it. On a frozen model the lowest layer asked for becomes a leaf that requires a
+    gradient, so the backward pass goes no deeper than it must; a model in training is left as it is, and the gradients
+    are those of its own backward pass. Works with gradient checkpointing of both kinds.
+
+    Args:
+        model: a decoder-only model, PEFT-wrapped or not.
+        layer_indices: 0-based decoder blocks.
+        reduce: what to keep of a gradient, `(layer, [batch, seq, hidden]) -> Tensor`; everything if left out. Called
+            inside the backward pass, so what it does not keep is never held for more than one layer.
+
+    Raises:
+        ValueError: a layer the model does not have.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer_indices: Sequence[int],
+        reduce: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(model, layer_indices)
+        self._reduce = reduce if reduce is not None else lambda _layer, gradient: gradient.detach().clone()
+        self._gradients: dict[int, Tensor] = {}
+
+    def _see(self, layer: int, hidden: Tensor) -> None:
+        if not torch.is_grad_enabled():  # the first pass of reentrant checkpointing: the second one has the gradient
+            return
+        if not hidden.requires_grad:
+            hidden.requires_grad_()
+
+        def keep(gradient: Tensor) -> None:
+            with torch.no_grad():
+                self._gradients[layer] = self._reduce(layer, gradient)
+
+        hidden.register_hook(keep)
+
+    def get_gradients(self) -> dict[int, Tensor]:
+        """Gradients of the last backward pass by layer, `[batch, seq, hidden]` in the model's dtype (or as reduced).
+
+        Raises:
+            RuntimeError: no backward pass reached some layer.
+        """
+        missing = [layer for layer in self.layers if layer not in self._gradients]
+        if missing:
+            raise RuntimeError(
+                f"No gradient at layers {missing}: expected one forward and one backward pass inside the `with` block, "
+                "of a loss that depends on these layers"
+            )
+        gradients, self._gradients = self._gradients, {}
+        return {layer: gradients[layer] for layer in self.layers}
+
+
+def token_index(attention_mask: Tensor, position: Position) -> Tensor:
+    """Column `[batch]` of the attended token at `position` in each row, whichever side the padding is on.
+
+    Raises:
+        ValueError: an unknown position, or one outside a row's tokens.
+    """
+    if position in ("last_prompt_token", "first_assistant_token"):
+        position = -1
+    if not isinstance(position, int):
+        raise ValueError(f"Position {position!r}: expected 'last_prompt_token', 'first_assistant_token' or an integer")
+    lengths = attention_mask.sum(-1)
+    offset = lengths + position if position < 0 else torch.full_like(lengths, position)
+    if bool(((offset < 0) | (offset >= lengths)).any()):
+        raise ValueError(f"Position {position} is outside the shortest row, of {int(lengths.min())} tokens")
+    return attention_mask.argmax(-1) + offset
+
+
+def model_inputs(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+    """Arguments of a forward pass whose result does not depend on where the padding is.
+
+    Position ids count attended tokens: learned positions (GPT-2) would otherwise shift with left padding.
+    """
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
+        "use_cache": False,
+    }

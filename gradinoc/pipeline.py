@@ -1,0 +1,212 @@
+"""The steps of a study: what each needs, what decides its result, and that each is computed once, by one worker."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import mean
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import torch
+
+from gradinoc.data import DATASETS, split, write_datasets
+from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.evidence import BASE, BASE_SEED, COLUMNS, Evidence
+from gradinoc.provenance import code_version, library_versions
+from gradinoc.sources import fingerprint
+from gradinoc.stages import directions, drift, gradients, training
+from gradinoc.stages.bench import Bench, Tell
+from gradinoc.store import Entry, Store, load_or_compute, load_table
+from gradinoc.study import NEUTRAL, Study
+
+POLL_SECONDS = 0.2  # between looks at steps that other workers hold
+# Their values are inputs of the steps that use them; how they are written down changes no result.
+DESCRIPTION = ("gradinoc.study", "gradinoc.store", "gradinoc.provenance")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a study is: the step at work and what in it, and how many steps are done.
+
+    `seconds_left` is what the step still takes, `study_seconds_left` what the whole study takes with every worker at
+    it, judged by the steps of each kind that this process has seen; None while unknown.
+    """
+
+    step: str
+    detail: str
+    steps_done: int
+    steps: int
+    seconds_left: float | None = None
+    study_seconds_left: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
+Work = Callable[[Path, Tell], None]  # computes a step into a folder, telling how far it is
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: its label, its place in the store, how it is computed into a folder, and the steps it needs."""
+
+    label: str
+    entry: Entry
+    compute: Work
+    needs: tuple[Step, ...] = ()
+
+
+class Pipeline:
+    """A study as steps in a store. Any number of processes may work on one; whoever is free takes the next step.
+
+    Args:
+        study: what to do.
+        store: where results are kept, under keys of everything that determines them.
+        on_progress: told where things stand; no step works for long without it.
+        workers: processes that share this machine, among which its CPU threads are divided.
+    """
+
+    def __init__(self, study: Study, store: Store, on_progress: OnProgress | None = None, workers: int = 1) -> None:
+        self.study, self._store = study, store
+        self._on_progress = on_progress or (lambda _progress: None)
+        self._workers, self._took = workers, defaultdict[str, list[float]](list)
+        torch.set_num_threads(study.model.threads or max(1, torch.get_num_threads() // workers))
+        self.bench = Bench(study, split(study.data))
+        self.steps = {step.label: step for step in self._plan()}
+
+    def write_datasets(self, directory: Path = DATASETS) -> list[Path]:
+        """Paths of the study's training, evaluation and direction questions, written as chat JSONL for other tools."""
+        return write_datasets(self.bench.splits, self.bench.trait, self.study.data.source, directory)
+
+    def evidence(self, *stages: str) -> Evidence:
+        """The tables of `stages` (directions, gradients, training, drift; all if none is named).
+
+        What is missing is computed; the tables of other stages are empty.
+        """
+        labels = [label for label, step in self.steps.items() if not stages or step.entry.stage in stages]
+        folders = self.complete(labels)
+        tables = {name: _gather(folders, name, columns) for name, columns in COLUMNS.items()}
+        return Evidence(**tables, conditions=tuple(self.study.conditions), seeds=self.study.seeds)
+
+    def complete(self, labels: Sequence[str]) -> list[Path]:
+        """Folders of the steps `labels`, after computing, or waiting for, those that are not there yet.
+
+        A step that another process is computing is left to it, and the next one taken up instead.
+        """
+        needed = list(_with_needs(self.steps[label] for label in labels))
+        while missing := [step for step in needed if not step.entry.complete()]:
+            if not any(self._attempt(step) for step in missing):
+                time.sleep(POLL_SECONDS)
+        return [self.steps[label].entry.path for label in labels]
+
+    def _attempt(self, step: Step) -> bool:
+        """Whether `step` was taken up here: what it needs is there and nobody else is at it."""
+        if not all(need.entry.complete() for need in step.needs):
+            return False
+        with step.entry.try_lock() as held:
+            if held:
+                load_or_compute(step.entry, partial(self._compute, step))
+            return held
+
+    def _compute(self, step: Step, folder: Path) -> None:
+        began = time.monotonic()
+
+        def tell(what: str, done: int = 0, total: int = 0) -> None:
+            spent = time.monotonic() - began
+            left = spent * (total - done) / done if done else None
+            missing = [each for each in self.steps.values() if not each.entry.complete()]
+            self._on_progress(
+                Progress(
+                    step.label,
+                    f"{what} {done}/{total}" if total else what,
+                    len(self.steps) - len(missing),
+                    len(self.steps),
+                    left,
+                    self._estimate(missing, spent),
+                )
+            )
+
+        tell("starting")
+        step.compute(folder, tell)
+        self._took[step.entry.stage].append(time.monotonic() - began)
+
+    def _estimate(self, missing: Sequence[Step], spent: float) -> float | None:
+        """Seconds until `missing` steps are done, of which one has been at work for `spent`."""
+        if any(not self._took[step.entry.stage] for step in missing):
+            return None
+        needed = sum(mean(self._took[step.entry.stage]) for step in missing)
+        return max(0.0, needed - spent) / self._workers
+
+    def _plan(self) -> list[Step]:
+        """Every step of the study, each after those it needs."""
+        study, bench, trait = self.study, self.bench, self.bench.trait
+        asked = {"promote": trait.promote_system, "suppress": trait.suppress_system}
+        first = self._step("directions", directions, asked, partial(directions.compute, bench))
+        found = first.entry.path
+        steps = [first]
+        for condition in study.conditions:
+            inputs = {"system": bench.system(condition), "nulls": study.nulls.model_dump()}
+            work = partial(gradients.compute, bench, condition, found)
+            steps.append(self._step(f"gradients {condition}", gradients, inputs, work, first))
+        measured = {"drift": study.drift.model_dump(), "system": bench.system(NEUTRAL)}
+        base = partial(drift.compute, bench, (BASE, BASE_SEED), found, None)
+        steps.append(self._step("drift of the base model", drift, measured, base, first))
+        for condition, seed in study.runs:
+            decides = {
+                "seed": seed,
+                "system": bench.system(condition),
+                "training": study.training.model_dump(),
+                "nulls": study.nulls.model_dump(),
+            }
+            work = partial(training.compute, bench, (condition, seed), found)
+            run = self._step(f"run {condition}/{seed}", training, decides, work, first)
+            after = partial(drift.compute, bench, (condition, seed), found, run.entry.path / "adapter")
+            steps += [run, self._step(f"drift {condition}/{seed}", drift, measured, after, first, run)]
+        return steps
+
+    def _step(self, label: str, stage: ModuleType, inputs: Mapping[str, Any], compute: Work, *needs: Step) -> Step:
+        determined_by = {
+            **self._common_inputs,
+            **inputs,
+            "label": label,
+            "needs": [need.entry.key for need in needs],
+            "code": code_version(stage.__name__, without=DESCRIPTION),
+        }
+        return Step(label, self._store.entry(stage.__name__.rpartition(".")[2], determined_by), compute, needs)
+
+    @cached_property
+    def _common_inputs(self) -> dict[str, Any]:
+        """What decides the result of every step."""
+        model = self.study.model
+        device = choose_device(model.device)
+        return {
+            "model": fingerprint(model.id, model.revision),
+            "device": device.type,
+            "dtype": str(choose_dtype(model.dtype, device)),
+            "libraries": library_versions("torch", "transformers", "peft"),
+            "data": self.bench.splits.digest,
+            "trait": self.study.trait,
+        }
+
+
+def _with_needs(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps after all that they need, each once."""
+    seen: set[str] = set()
+    for step in steps:
+        for each in (*_with_needs(step.needs), step):
+            if each.label not in seen:
+                seen.add(each.label)
+                yield each
+
+
+def _gather(folders: Sequence[Path], name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The table `name` of every folder that has one, one below the other; empty if none has."""
+    files = [folder / f"{name}.parquet" for folder in folders]
+    frames = [load_table(file) for file in files if file.is_file()]
+    if not frames:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(frames, ignore_index=True)[list(columns)]

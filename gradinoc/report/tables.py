@@ -1,0 +1,123 @@
+"""The tables of a report: claims, metrics, runs, and responses to show; and how they are written down."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradinoc.analysis.style import write_atomically
+from gradinoc.analysis.summaries import early_alignment, shifts
+from gradinoc.evidence import BASE, MEASURES, Evidence
+from gradinoc.gates import Finding
+
+CLAIM_COLUMNS = ("claim", "status", "effect", "estimate", "low", "high", "level", "p", "n", "unit", "method")
+METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")
+GRADIENT_METRICS = ("alignment", "projection", "grad_norm")
+SHOWN_PER_DOMAIN = 2
+
+
+def claims_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """One row per effect of every gate and claim; a finding without effects has one row, its numbers missing."""
+    rows = []
+    for finding in findings:
+        first = {"claim": finding.key, "status": str(finding.status)}
+        for effect in finding.effects:
+            numbers = {column: getattr(effect, column) for column in CLAIM_COLUMNS[3:]}
+            rows.append({**first, "effect": effect.name, **numbers})
+        if not finding.effects:
+            rows.append(first)
+    return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS)).astype({"n": "Int64"})
+
+
+def metrics_table(evidence: Evidence) -> pd.DataFrame:
+    """Long: condition, seed, step, layer, position, metric, value; a key that does not apply is empty.
+
+    Means over examples: of the frozen base model (no seed), of each training step (seed and step), of each drift
+    measure before and after training (condition `base` before), and the layers' separation (no condition).
+    """
+    layers = evidence.layers.melt(["layer"], ["cohens_d", "auc", "split_half_cosine"], "metric", "value")
+    drift = evidence.drift.groupby(["condition", "seed", "phase", "measure"], sort=True)["value"].mean().reset_index()
+    drift["metric"] = drift["measure"] + "_" + drift["phase"]
+    drift["seed"] = drift["seed"].where(drift["condition"] != BASE)
+    parts = [
+        layers,
+        *_gradient_means(evidence.alignments, ["condition"]),
+        *_gradient_means(evidence.training, ["condition", "seed", "step"]),
+        drift,
+    ]
+    table = pd.concat([part for part in parts if len(part)] or [layers], ignore_index=True)
+    table = table.reindex(columns=list(METRIC_COLUMNS))
+    return table.astype({"seed": "Int64", "step": "Int64", "layer": "Int64"})
+
+
+def _gradient_means(frame: pd.DataFrame, keys: list[str]) -> list[pd.DataFrame]:
+    """The loss by `keys`, and every gradient metric by `keys`, layer and position: means over examples."""
+    losses = frame.drop_duplicates([*keys, "example"]).groupby(keys, sort=True)["loss"].mean().reset_index()
+    places = [*keys, "layer", "position"]
+    means = frame.groupby(places, sort=True)[list(GRADIENT_METRICS)].mean().reset_index()
+    long = [losses.rename(columns={"loss": "value"}).assign(metric="loss")]
+    return [*long, means.melt(places, list(GRADIENT_METRICS), "metric", "value")]
+
+
+def runs_table(evidence: Evidence, early_fraction: float) -> pd.DataFrame:
+    """One row a run: steps, losses, early band alignment, and each drift measure before, after and their difference."""
+    table = evidence.runs
+    early = early_alignment(evidence, early_fraction).rename(columns={"early": "early_alignment"})
+    table = table.merge(early, on=["condition", "seed"], how="left")
+    for measure in MEASURES:
+        names = {"pre": f"{measure}_pre", "post": f"{measure}_post", "shift": f"{measure}_drift"}
+        table = table.merge(shifts(evidence, measure).rename(columns=names), on=["condition", "seed"], how="left")
+    return table.sort_values(["condition", "seed"], ignore_index=True)
+
+
+def example_responses(evidence: Evidence) -> list[dict[str, Any]]:
+    """Per condition the first seed's responses to the first questions of each domain, beside the base model's.
+
+    The first by number: none is picked for what it shows.
+    """
+    frame = evidence.responses
+    before = frame[frame["condition"] == BASE][["domain", "example", "response", "caps_rate"]]
+    shown = []
+    for condition in evidence.conditions:
+        after = frame[(frame["condition"] == condition) & (frame["phase"] == "post")]
+        after = after[after["seed"] == after["seed"].min()].sort_values(["domain", "example"], ascending=[False, True])
+        after = after.groupby("domain", sort=False).head(SHOWN_PER_DOMAIN)
+        pairs = after.merge(before, on=["domain", "example"], how="left", suffixes=("_after", "_before"))
+        if len(pairs):
+            seed, rows = int(pairs["seed"].iloc[0]), pairs.to_dict("records")
+            shown.append({"condition": condition, "seed": seed, "rows": rows})
+    return shown
+
+
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """`path`, the table as CSV: floats in full, NaN as nothing, the same bytes for the same table."""
+    return write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def write_json(value: Any, path: Path) -> Path:
+    """`path`, `value` as JSON: dataclasses as objects, numbers that are not finite as null."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomically(path, f"{text}\n".encode())
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else str(value)

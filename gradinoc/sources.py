@@ -1,0 +1,110 @@
+"""Where a model's files come from (a bundled name, a folder, a hub repository) and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+from gradinoc.bundled import BUNDLED, PACKAGED, ModelError, bundled_folder, packaged_digest
+
+# The files of a repository or folder that determine what a model computes: weights, configuration, tokenizer.
+MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+# Left out: other formats' folders, and the second copy of the weights that some repositories carry.
+SELECTION: dict[str, Any] = {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*", "consolidated*"]}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def locate(name: str, revision: str | None = None) -> tuple[Path, str]:
+    """The folder with the files of model `name`, downloaded or converted where needed, and its fingerprint.
+
+    Raises:
+        ModelError: no such model, or the hub is out of reach and the model is not in the cache.
+    """
+    folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
+    if folder is not None:
+        return folder, fingerprint(name)
+    try:
+        _hub_commit(name, revision)
+        snapshot = snapshot_download(name, revision=revision, **SELECTION)
+    except Exception as error:  # which HTTP library's errors arrive depends on the version of huggingface_hub
+        snapshot = _cached(name, revision, error)
+    return Path(snapshot), Path(snapshot).name
+
+
+def fingerprint(name: str, revision: str | None = None) -> str:
+    """Identity of the weights, configuration and tokenizer of model `name`, found without loading them.
+
+    A hub model's resolved commit (from the cache when the hub is out of reach); a packaged model's GGUF
+    digest; otherwise SHA-256 over the names and contents of the folder's model files. In hex.
+
+    Raises:
+        ModelError: no such model, or the hub is out of reach and the model is not in the cache.
+    """
+    if name in PACKAGED:
+        return packaged_digest(name)
+    folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
+    if folder is not None:
+        return _folder_digest(folder)
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return _hub_commit(name, revision)
+    except Exception as error:  # see `locate`
+        return Path(_cached(name, revision, error)).name
+
+
+def _hub_commit(name: str, revision: str | None) -> str:
+    """What `revision` stands for now. One request, never repeated: a hub out of reach shows in seconds."""
+    return str(HfApi().repo_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha)
+
+
+def _cached(name: str, revision: str | None, reason: Exception) -> str:
+    """The folder of the cached commit that `revision` last stood for; `reason` is why the hub is no help."""
+    try:
+        return str(snapshot_download(name, revision=revision, local_files_only=True, **SELECTION))
+    except (LocalEntryNotFoundError, ValueError):
+        raise _hub_error(name, revision, reason) from reason
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that `name` is a path of, or None if it reads as a hub id.
+
+    Raises:
+        ModelError: it is a path that leads to no model.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir() or folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise ModelError(
+            f"{name!r} is no folder with a model: expected config.json, safetensors and tokenizer files in it"
+        )
+    return None
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)}):
+        with file.open("rb") as content:
+            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _hub_error(name: str, revision: str | None, error: Exception) -> ModelError:
+    cause = next(iter(str(error).splitlines()), "")
+    wanted = f"{name!r} at revision {revision!r}" if revision else repr(name)
+    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError, ValueError)):
+        return ModelError(
+            f"No model {wanted} at {constants.ENDPOINT}: {cause} Bundled models are {list(BUNDLED)}; "
+            "a private or gated model needs `hf auth login`"
+        )
+    return ModelError(
+        f"Model {wanted} is not bundled, no folder, not in the cache; and the hub {constants.ENDPOINT} is "
+        f"out of reach ({type(error).__name__}: {cause}). Set HF_ENDPOINT to a hub or mirror within reach, "
+        f"or HF_HOME to a cache that holds it, or give a folder, or use a bundled model: {list(BUNDLED)}"
+    )
