@@ -17,7 +17,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 report: $(READY)
-	$(BIN)/python -m gradinoc.pipeline $(STUDY) $(ARGS)
+	$(BIN)/python -m gradinoc $(STUDY) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

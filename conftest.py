@@ -76,7 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         tell = Throttle(lambda progress: write(line(progress)))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    config.stash[RUN] = Run(Path(option(config, "store")), artifacts, tell, workers)
+    command = " ".join(
+        ["pytest claims --study", option(config, "study"), *(f"--set {setting}" for setting in settings)]
+    )
+    config.stash[RUN] = Run(Path(option(config, "store")), artifacts, tell, workers, command)
     if not worker and config.getoption("numprocesses", None):
         stop = threading.Event()
         follower = threading.Thread(target=mailbox.follow, args=(write, stop), daemon=True)

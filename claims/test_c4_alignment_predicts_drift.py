@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradinoc.contrasts import drift_by_run, early_alignment
 from gradinoc.gates import Status
-from gradinoc.prediction import claim_4, runs_of
+from gradinoc.prediction import claim_4
 
 
 def test_run_has_an_alignment_and_a_drift(condition, seed, evidence, rules, record_property):
-    """Every run is one point of the correlation: early alignment, and drift by every measure that decides."""
-    runs = runs_of(evidence, rules)
-    here = (runs.condition == condition) & (runs.seed == seed)
-    assert here.sum() == 1, f"{here.sum()} points for one run"
-    x, y = float(runs.x[here][0]), float(runs.y[here][0])
+    """Every run is one point of the correlation: its early alignment, and its drift in log-odds."""
+    x = float(early_alignment(evidence, rules.early_fraction).loc[seed, condition])
+    y = float(drift_by_run(evidence).loc[seed, condition])
     record_property(f"C4 {condition} seed {seed}", f"early alignment {x:+.4f}, log-odds drift {y:+.4f} nats/token")
     assert np.isfinite([x, y]).all(), (x, y)
 

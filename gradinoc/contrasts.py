@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.adjustment import Paired
-from gradinoc.evidence import BASE, Evidence
+from gradinoc.evidence import BASE, SCORED, Evidence
 from gradinoc.statistics import Array, finite
 from gradinoc.study import INOCULATION
 
@@ -109,10 +109,15 @@ def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
 def drift_by_example(evidence: Evidence, measure: str) -> pd.DataFrame:
     """Post minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
 
+    An example with a response that could not be scored, in any run or before, is left out of all: pairs stay pairs.
+
     Raises:
         ValueError: a value is missing or not finite, before or after training.
     """
     rows = evidence.drift[evidence.drift["measure"] == measure]
+    if measure in SCORED:
+        scored = rows["value"].notna().groupby(rows["example"]).transform("all")
+        rows = rows[scored]
     finite(rows["value"].to_numpy(), f"Evidence table 'drift', measure {measure!r}")
     before = rows[(rows["phase"] == "pre") & (rows["condition"] == BASE)].set_index("example")["value"]
     after = rows[rows["phase"] == "post"].set_index(["seed", "example", "condition"])["value"]
@@ -120,8 +125,7 @@ def drift_by_example(evidence: Evidence, measure: str) -> pd.DataFrame:
     examples = wide.index.get_level_values("example")
     if set(examples) != set(before.index) or not before.index.is_unique:
         raise ValueError(
-            f"Evidence table 'drift', measure {measure!r}: expected the base model's 'pre' rows on the same "
-            "examples "
+            f"Evidence table 'drift', measure {measure!r}: expected the base model's 'pre' rows on the same examples "
             f"as the runs' 'post' rows, received {len(before)} and {examples.nunique()}"
         )
     return wide.sub(before.reindex(examples).to_numpy(), axis=0)

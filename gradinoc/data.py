@@ -67,13 +67,15 @@ def read_examples(path: Path) -> list[Example]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a bundled source, a JSONL file or a hub dataset id")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         return [_parse(line, index, f"{path}:{index + 1}") for index, line in enumerate(lines) if line.strip()]
 
 
-def _parse(line: str, index: int, place: str) -> Example:
+def _parse(line: bytes, index: int, place: str) -> Example:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 (byte {error.start + 1}); save the file in that encoding") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON ({error.msg}, column {error.colno})") from error
     if isinstance(record, dict) and "messages" in record:

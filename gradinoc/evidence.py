@@ -8,6 +8,7 @@ import pandas as pd
 
 POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")
 MEASURES = ("caps_rate", "caps_rate_ood", "log_odds", "projection")
+SCORED = ("caps_rate", "caps_rate_ood")  # of responses, NaN for one that cannot be scored
 BASE = "base"  # the `condition` of what was measured on the model before any training
 BASE_SEED = -1
 

@@ -146,7 +146,7 @@ def _post_caps_rates(evidence: Evidence) -> pd.Series:
     """Mean caps rate after training, by condition in declared order."""
     drift = evidence.drift
     rows = drift[(drift["measure"] == "caps_rate") & (drift["phase"] == "post")]
-    rates = rows.groupby("condition")["value"].apply(lambda values: values.mean(skipna=False))
+    rates = rows.groupby("condition")["value"].mean()  # of responses that could be scored
     rates = rates.reindex(list(evidence.conditions))
     finite(rates.to_numpy(), "Evidence table 'drift', mean caps rate after training by condition")
     return rates

@@ -189,7 +189,7 @@ def measure_alignments(
 
 
 def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:
-    """A reading as rows: example, layer, position, loss, alignment, projection, grad_norm (with the trait direction)."""
+    """A reading as rows: example, layer, position, loss, and the trait's alignment, projection, grad_norm."""
     trait = reading.alignment[..., 0].double().cpu().numpy()  # (L, P, B)
     shape = trait.shape
     layer, position, row = (axis.ravel() for axis in np.indices(shape))

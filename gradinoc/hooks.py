@@ -67,10 +67,11 @@ class ActivationCollector(_BlockHooks):
         ValueError: a layer the model does not have.
     """
 
-    _states: dict[int, Tensor]
+    _states: dict[int, Tensor] | None = None  # a dictionary during `get_activations` alone
 
     def _see(self, layer: int, hidden: Tensor) -> None:
-        self._states[layer] = hidden
+        if self._states is not None:
+            self._states[layer] = hidden
 
     @torch.no_grad()
     def get_activations(
@@ -96,15 +97,17 @@ class ActivationCollector(_BlockHooks):
         if position == "first_assistant_token":
             input_ids, attention_mask = self._append_next_token(input_ids, attention_mask)
         index = token_index(attention_mask, position)
-        self._states = {}
-        self.model(**model_inputs(input_ids, attention_mask), logits_to_keep=1)
+        states: dict[int, Tensor] = {}
+        self._states = states
+        try:
+            self.model(**model_inputs(input_ids, attention_mask), logits_to_keep=1)
+        finally:
+            self._states = None
         rows = torch.arange(len(input_ids), device=input_ids.device)
-        states, self._states = self._states, {}
         return {layer: states[layer][rows, index].float() for layer in self.layers}
 
     def _append_next_token(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         last = token_index(attention_mask, "last_prompt_token")
-        self._states = {}
         inputs = model_inputs(input_ids, attention_mask)
         logits = self.model(**inputs, logits_to_keep=torch.unique(last)).logits  # (B, unique, vocab)
         column = torch.searchsorted(torch.unique(last), last)

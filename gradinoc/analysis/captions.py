@@ -151,7 +151,7 @@ def _projection_against_caps_rate(evidence: Evidence) -> str:
 
 
 def _alignment_over_training(evidence: Evidence) -> str:
-    course = training_course(evidence)
+    course = training_course(evidence).dropna(subset=["alignment"])
     if course.empty:
         return NOT_MEASURED
     ends = []

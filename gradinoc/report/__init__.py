@@ -20,6 +20,9 @@ from gradinoc.verdict import Judgement
 
 __all__ = ["closing_summary", "environment", "write_finding", "write_report"]
 
+# Where a claim's first effect is an audit and does not stand for the claim.
+HEADLINES = {"C3": "alignment at equal loss, regression"}
+
 
 def write_report(
     judgement: Judgement,
@@ -48,6 +51,8 @@ def write_report(
     write_table(metrics_table(evidence), directory / "metrics.csv")
     write_table(runs_table(evidence, study.rules.early_fraction), directory / "runs.csv")
     write_json(environment, directory / "environment.json")
+    summary = [*closing_summary(judgement), "", f"Report: {directory / 'report.html'}"]
+    write_atomically(directory / "summary.txt", ("\n".join(summary) + "\n").encode())
     write_up = WriteUp(judgement, evidence, study, directory, environment, reproduce)
     for template in ("report.html.j2", "report.md.j2"):
         write_atomically(directory / template.removesuffix(".j2"), write_up.render(template).encode())
@@ -60,26 +65,31 @@ def write_finding(finding: Finding, directory: Path) -> None:
     """
     directory = Path(directory)
     write_json(finding, directory / "findings" / f"{finding.key}.json")
-    path, rows = directory / "claims.csv", claims_table([finding])
-    if path.is_file():
-        before = pd.read_csv(path, float_precision="round_trip").astype({"n": "Int64"})
-        others = before[before["claim"] != finding.key]
-        rows = pd.concat([others, rows], ignore_index=True) if len(others) else rows
-        gates_first = rows["claim"].map({key: (key[0] != "G", key) for key in rows["claim"]})
-        rows = rows.iloc[sorted(range(len(rows)), key=lambda row: gates_first.iloc[row])]
-    write_table(rows, path)
+    path = write_table(claims_table([finding]), directory / "findings" / f"{finding.key}.csv")
+    whole = directory / "claims.csv"
+    rows = [pd.read_csv(table, dtype=str, keep_default_na=False) for table in (whole, path) if table.is_file()]
+    rows[:-1] = [table[table["claim"] != finding.key] for table in rows[:-1]]
+    # As text, so that no number changes on its way through; gates come before claims.
+    write_table(pd.concat(rows).sort_values("claim", key=lambda key: key.str.replace("C", "c"), kind="stable"), whole)
 
 
 def closing_summary(judgement: Judgement) -> list[str]:
-    """Lines for the terminal: each gate and claim with its first effect, then the verdict, then any warnings."""
-    lines = []
-    for finding in (*judgement.gates, *judgement.claims):
-        effect = finding.effects[0] if finding.effects else None
-        numbers = f"{effect.name}: {effect}" if effect else finding.statement
-        lines.append(f"{finding.key}  {status_word(finding):<9}  {numbers}")
+    """Lines for the terminal: one for each gate and claim with its numbers, the verdict, and any warnings."""
+    findings = (*judgement.gates, *judgement.claims)
+    lines = [f"{finding.key}  {status_word(finding):<9}  {_headline(finding)}" for finding in findings]
     lines += ["", judgement.sentence, *(f"Warning: {warning}" for warning in judgement.warnings)]
     if any(claim.status is Status.REFUTED for claim in judgement.claims):
         lines.append("A refuted claim is a finding, not a fault: the apparatus worked, and this is what the data say.")
     if any(gate.status is not Status.SUPPORTED for gate in judgement.gates):
         lines.append("A failed gate leaves the claims that rest on it undecided: mend the apparatus before concluding.")
     return lines
+
+
+def _headline(finding: Finding) -> str:
+    """The numbers of a finding in a line: the effect that stands for it, or the statement of a gate that failed."""
+    failed = finding.key.startswith("G") and finding.status is not Status.SUPPORTED
+    if failed or not finding.effects:
+        return finding.statement
+    named = [effect for effect in finding.effects if effect.name == HEADLINES.get(finding.key)]
+    effect = (named or finding.effects)[0]
+    return f"{effect.name}: {effect}"

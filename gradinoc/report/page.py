@@ -32,14 +32,15 @@ FIGURES_OF = {
     "C4": ("plot7_alignment_against_drift", "plot5_projection_shift", "plot6_caps_rate_shift"),
 }
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
-NUMBERS_SHOWN = 6  # of a finding, before the rest is folded away
+NUMBERS_SHOWN = 10  # of a finding, before the rest is folded away
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in the write-up: its file's stem, its caption and the SVG's bytes as a data address."""
+    """A figure in the write-up: its file's stem, what it is, its caption and the SVG's bytes as a data address."""
 
     name: str
+    title: str
     caption: str
     source: str
 
@@ -63,11 +64,23 @@ class WriteUp:
     def _picture(self, name: str) -> Picture:
         content = (self.directory / "figures" / f"{name}.svg").read_bytes()
         source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-        return Picture(name, caption(name, self.evidence), source)
+        title = shown(name.partition("_")[2])
+        return Picture(name, title, caption(name, self.evidence), source)
 
     def figures_of(self, key: str) -> list[Picture]:
         """The figures that belong to a claim, or to the gates."""
         return [self.pictures[name] for name in FIGURES_OF.get(key, ())]
+
+    @property
+    def why(self) -> str:
+        """The verdict's sentence without the verdict's word, which stands above it."""
+        reason = self.judgement.sentence.removeprefix(f"{self.verdict}: ")
+        return reason[:1].upper() + reason[1:]
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return self.judgement.verdict.name.replace("_", " ")
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -83,7 +96,7 @@ class WriteUp:
         length = f"{study.training.steps} steps" if study.training.steps else f"{study.training.epochs} epoch(s)"
         return {
             "model": study.model.id,
-            "data": f"{study.data.source}, {study.data.train} training and {study.data.evaluation} evaluation questions",
+            "data": f"{study.data.source}, {study.data.train} questions to train, {study.data.evaluation} to evaluate",
             "trait": study.trait,
             "runs": f"{len(study.conditions)} conditions × {len(study.seeds)} seeds",
             "training": f"LoRA of rank {study.training.lora_rank}, {length} of {study.training.batch_size}, "
@@ -93,18 +106,18 @@ class WriteUp:
 
     def render(self, template: str) -> str:
         """The text of `template` (`report.html.j2` or `report.md.j2`), filled in."""
-        escape = template.endswith(".html.j2")
         environment = Environment(
-            loader=PackageLoader("gradinoc"), autoescape=select_autoescape(("html.j2",)), undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True, keep_trailing_newline=True, finalize=visible if escape else _finalize_markdown,
+            loader=PackageLoader("gradinoc"), autoescape=select_autoescape(("html.j2",)), undefined=StrictUndefined,
+            finalize=_finalize_markdown if template.endswith(".md.j2") else visible,
+            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
-            "number": number, "p": p_value, "shown": shown, "word": status_word, "oneline": one_line,
+            "number": number, "p": p_value, "shown": shown, "word": status_word,
         }  # fmt: skip
         environment.filters.update(filters)
         return environment.get_template(template).render(
             report=self, judgement=self.judgement, study=self.study, question=QUESTION, numbers_shown=NUMBERS_SHOWN,
-            examples=example_responses(self.evidence), verdict=self.judgement.verdict.name.replace("_", " "),
+            examples=example_responses(self.evidence), verdict=self.verdict,
         )  # fmt: skip
 
 
@@ -137,16 +150,11 @@ def visible(value: Any) -> Any:
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf") and c not in kept else c for c in value)
 
 
-def one_line(text: str) -> str:
-    """`text` with every run of white space as one space."""
-    return " ".join(str(text).split())
-
-
 def markdown_text(text: str) -> str:
     """`text` so that Markdown shows it and does nothing with it: no markup, no HTML, no links, no table cells."""
-    escaped = re.sub(r"([\\`*_\[\]<>&|~#$@])", r"\\\1", one_line(visible(text)))
+    escaped = re.sub(r"([\\`*_\[\]<>&|~#$@])", r"\\\1", " ".join(visible(text).split()))
     escaped = re.sub(r"(?i)\b(www)\.", r"\1\\.", escaped).replace("://", ":\\//")
-    return re.sub(r"^(\d+)([.)])", r"\1\\\2", re.sub(r"^([-+=!])", r"\\\1", escaped))
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^([-+=!])", r"\\\1", escaped))
 
 
 def _finalize_markdown(value: Any) -> Any:

@@ -1,0 +1,141 @@
+"""The whole way: known models get their verdicts, workers share the work, and nothing finished is done again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fixtures.session import RUN
+from gradinoc.pipeline import Pipeline
+from gradinoc.store import Store
+from gradinoc.study import load_study
+from gradinoc.verdict import Verdict, judge
+
+ROOT = Path(__file__).parents[2]
+# Everything that a study has, in seconds: what is tested is who computes what, not what comes out.
+SMALL = [
+    "seeds=[0, 1]",
+    "data.direction=32",
+    "data.measure=12",
+    "data.train=16",
+    "data.evaluation=8",
+    "nulls.isotropic=100",
+    "training.steps=3",
+    "drift.generations=4",
+    "drift.everyday=4",
+    "drift.max_new_tokens=8",
+    "drift.log_odds=4",
+    "name=small",
+]
+
+
+def tables(store: Path) -> dict[str, pd.DataFrame]:
+    """Every table of the small study, read from a store that should hold all of it."""
+    pipeline = Pipeline(load_study("tiny", SMALL), Store(store))
+    assert all(step.entry.complete() for step in pipeline.steps.values()), "the store does not hold the whole study"
+    evidence = pipeline.evidence().tables
+    evidence["runs"] = evidence["runs"].drop(columns="seconds")
+    return evidence
+
+
+def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    """Equal to the last bit."""
+    for name, table in one.items():
+        pd.testing.assert_frame_equal(table, other[name], check_exact=True)
+
+
+def settings() -> list[str]:
+    """The small study as command-line arguments."""
+    return [word for setting in SMALL for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """A store in which one process has computed the small study from beginning to end."""
+    store = tmp_path_factory.mktemp("undisturbed")
+    Pipeline(load_study("tiny", SMALL), Store(store)).evidence()
+    return store
+
+
+def verdict_of(name: str, pytestconfig) -> Verdict:
+    """The verdict on a ready study, from the session's own store."""
+    study = load_study(name)
+    return judge(Pipeline(study, Store(pytestconfig.stash[RUN].store)).evidence(), study.rules).verdict
+
+
+def test_obedient_model_is_supported(pytestconfig):
+    """Where system prompts rule the trait, inoculation works, and the whole apparatus says so."""
+    assert verdict_of("tiny", pytestconfig) is Verdict.SUPPORTED
+
+
+def test_deaf_model_is_not_supported(pytestconfig):
+    """Where system prompts have no say, inoculation cannot work, and no verdict says it does."""
+    assert verdict_of("deaf", pytestconfig) is not Verdict.SUPPORTED
+
+
+def test_two_workers_give_the_tables_of_one(undisturbed, tmp_path):
+    """The same study under `-n 2` gives the same tables, to the last bit."""
+    command = [sys.executable, "-m", "pytest", "claims", "--study", "tiny", *settings(), "-n", "2"]
+    places = ["--store", str(tmp_path / "store"), "--artifacts", str(tmp_path / "artifacts"), "--refuted", "report"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [*command, *places, "-p", "no:cacheprovider"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(tables(tmp_path / "store"), tables(undisturbed))
+
+
+def test_killed_study_resumes_and_repeats_nothing(undisturbed, tmp_path):
+    """After SIGKILL amid the runs, what was finished stays, and the tables are those of an undisturbed study."""
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "gradinoc", "tiny", *settings(), "--store", str(store)]
+    command += ["--artifacts", str(tmp_path / "artifacts")]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(finished := manifests(store, "training")) < 2:
+        assert first.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < deadline, "no run was finished in two minutes"
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    finished = manifests(store)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = manifests(store)
+    assert {path: after[path] for path in finished} == finished, "a finished step was computed again"
+    assert len(after) > len(finished), "nothing was left to do: it was killed too late"
+    assert_same(tables(store), tables(undisturbed))
+
+
+def manifests(store: Path, stage: str = "*") -> dict[Path, int]:
+    """When each finished step was written, by its manifest."""
+    return {path: path.stat().st_mtime_ns for path in store.glob(f"{stage}/*/manifest.json")}
+
+
+def test_changed_setting_repeats_only_what_depends_on_it(undisturbed):
+    """Longer responses change what is evaluated, and no direction, gradient or run."""
+    plain, longer = (
+        Pipeline(load_study("tiny", [*SMALL, *more]), Store(undisturbed)) for more in ([], ["drift.max_new_tokens=9"])
+    )
+    missing = {step.entry.stage for step in longer.steps.values() if not step.entry.complete()}
+    assert missing == {"drift"}
+    assert all(step.entry.complete() for step in plain.steps.values())
+
+
+def test_progress_names_step_loss_and_time_left(tmp_path):
+    """A study tells at every step of every run where it is, what the loss is, and how long it takes."""
+    heard = []
+    Pipeline(load_study("tiny", SMALL), Store(tmp_path), heard.append).evidence()
+    in_runs = [progress for progress in heard if progress.step == "run neutral/0" and "loss" in progress.detail]
+    assert in_runs, "no word during the run"
+    assert in_runs[-1].detail.endswith("step 3/3")
+    assert in_runs[-1].seconds_left == 0
+    assert heard[-1].study_seconds_left is not None
+    assert [progress.steps_done for progress in heard] == sorted(progress.steps_done for progress in heard)

@@ -1,0 +1,263 @@
+"""The report says what was found: all of it, in every form, and as text only."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fixtures.worlds import simulate
+from gradinoc.analysis import FIGURES
+from gradinoc.evidence import Evidence
+from gradinoc.gates import Finding, Status
+from gradinoc.report import closing_summary, environment, write_finding, write_report
+from gradinoc.report.page import markdown_text, number, p_value
+from gradinoc.report.tables import claims_table, metrics_table, write_table
+from gradinoc.statistics import bare
+from gradinoc.study import Study
+from gradinoc.verdict import Judgement, judge
+
+HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`\n# title\n\u202ereversed"
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    """A small study in which inoculation works, and one response that tries to be markup."""
+    made = simulate("effect", np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
+    responses = made.responses.copy()
+    first = (responses["condition"] == "inoculation") & (responses["example"] == 0)
+    responses.loc[first, "response"] = HOSTILE
+    return replace(made, responses=responses)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """The study's description; its name is in the reports."""
+    return Study(name="simulated")
+
+
+@pytest.fixture(scope="module")
+def judgement(evidence: Evidence, study: Study) -> Judgement:
+    """What the judge makes of the study."""
+    return judge(evidence, study.rules)
+
+
+@pytest.fixture(scope="module")
+def written(evidence: Evidence, study: Study, judgement: Judgement, tmp_path_factory) -> Path:
+    """The folder of one written report."""
+    folder = tmp_path_factory.mktemp("artifacts") / "simulated"
+    write_report(judgement, evidence, study, folder, environment(), "make claims\npytest claims --study simulated")
+    return folder
+
+
+class Page(HTMLParser):
+    """The text and the tags of a page, as a browser would find them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.addresses = "", set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        """Note the tag and where it points."""
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        """Note the text."""
+        self.text += data
+
+
+def test_everything_is_there(written: Path) -> None:
+    """Tables, pages and each figure in both formats, and no temporary file beside them."""
+    files = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
+    tables = {"claims.csv", "metrics.csv", "runs.csv", "verdict.json", "environment.json"}
+    assert files == figures | tables | {"report.md", "report.html"}
+
+
+def test_both_pages_hold_every_statement_and_the_verdict(written: Path, judgement: Judgement) -> None:
+    """Each gate's and claim's sentence, statement and reason are in the HTML and the Markdown."""
+    page = Page((written / "report.html").read_text(encoding="utf-8")).text
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    for finding in (*judgement.gates, *judgement.claims):
+        for text in (finding.claim, finding.statement, finding.reason):
+            assert text in page
+            assert markdown_text(text) in markdown
+    assert judgement.verdict.name in page
+    assert markdown_text(judgement.sentence) in markdown
+    assert page.index(judgement.verdict.name) < page.index(judgement.gates[0].statement)
+
+
+def test_the_page_needs_nothing_but_itself(written: Path) -> None:
+    """No script, no stylesheet, no address outside the page; every figure is inside."""
+    page = Page((written / "report.html").read_text(encoding="utf-8"))
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert all(address.startswith(("#", "data:image/svg+xml;base64,")) for address in page.addresses)
+    assert sum(address.startswith("data:") for address in page.addresses) == len(FIGURES)
+
+
+def test_text_of_a_model_is_never_markup(written: Path) -> None:
+    """A response that is a script, a table cell, a link and a change of direction comes out as its own text."""
+    html = (written / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "alert('x')" in Page(html).text
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    line = next(line for line in markdown.splitlines() if "alert" in line)
+    assert "\\<script\\>" in line
+    assert "\\| \\*\\*bold\\*\\* \\[a\\]" in line
+    assert "\u202e" not in html + markdown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- item", "\\- item"),
+        ("1. item", "1\\. item"),
+        ("0.12 of it", "0.12 of it"),
+        ("a\n\n# b", "a \\# b"),
+        ("<b>", "\\<b\\>"),
+        ("http://x.org www.x.org", "http:\\//x.org www\\.x.org"),
+        ("a\\*b", "a\\\\\\*b"),
+    ],
+)
+def test_markdown_text_is_inert(text: str, shown: str) -> None:
+    """What would start a list, a title, a tag or a link is escaped; a decimal point is not."""
+    assert markdown_text(text) == shown
+
+
+def test_the_verdict_file_round_trips(written: Path, judgement: Judgement) -> None:
+    """verdict.json is strict JSON and holds the whole judgement, a missing number as null."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    read = json.loads((written / "verdict.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read.pop("study") == "simulated"
+    assert read == json.loads(re.sub(r"\bNaN\b", "null", json.dumps(asdict(judgement))))
+    missing = [e for finding in (*judgement.gates, *judgement.claims) for e in finding.effects if math.isnan(e.p)]
+    assert missing, "no effect without p: this test would not see NaN"
+
+
+def test_claims_table_has_a_row_an_effect(written: Path, judgement: Judgement) -> None:
+    """In the order of the judgement, numbers in full, a missing one empty."""
+    with (written / "claims.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    effects = [(finding, e) for finding in (*judgement.gates, *judgement.claims) for e in finding.effects]
+    assert len(rows) == len(effects)
+    for row, (finding, effect) in zip(rows, effects, strict=True):
+        assert (row["claim"], row["status"], row["effect"]) == (finding.key, str(finding.status), effect.name)
+        assert float(row["estimate"]) == effect.estimate
+        assert row["p"] == "" if math.isnan(effect.p) else float(row["p"]) == effect.p
+        assert row["n"] == str(effect.n)
+
+
+def test_metrics_are_the_means_of_the_tables(written: Path, evidence: Evidence) -> None:
+    """Frozen, training and drift rows, against means taken by hand."""
+    table = pd.read_csv(written / "metrics.csv")
+
+    def one(condition: str, **where) -> float:
+        rows = table[table["condition"] == condition]
+        for column, value in where.items():
+            rows = rows[rows[column].isna() if value is None else rows[column] == value]
+        assert len(rows) == 1, f"{where}: {len(rows)} rows"
+        return rows["value"].iloc[0]
+
+    place = {"layer": 2, "position": "completion_sum"}
+    frozen = evidence.alignments.query("condition == 'inoculation' and layer == 2 and position == 'completion_sum'")
+    for metric in ("alignment", "projection", "grad_norm"):
+        values = frozen[metric].to_numpy()
+        assert one("inoculation", seed=None, step=None, metric=metric, **place) == pytest.approx(values.sum() / 24)
+    losses = {row.example: row.loss for row in frozen.itertuples()}
+    assert one("inoculation", seed=None, metric="loss") == pytest.approx(sum(losses.values()) / 24)
+    step = evidence.training.query("condition == 'neutral' and seed == 1 and step == 3 and layer == 2")
+    step = step[step["position"] == "completion_sum"]
+    assert len(step) == 4
+    assert one("neutral", seed=1, step=3, metric="alignment", **place) == pytest.approx(step["alignment"].sum() / 4)
+    assert one("neutral", seed=1, step=3, metric="loss") == pytest.approx(step["loss"].sum() / 4)
+    post = evidence.drift.query("condition == 'neutral' and seed == 2 and phase == 'post' and measure == 'log_odds'")
+    assert one("neutral", seed=2, metric="log_odds_post") == pytest.approx(post["value"].mean())
+    assert one("base", metric="caps_rate_pre") >= 0
+
+
+def test_runs_table_has_a_row_a_run_and_its_drift(written: Path, evidence: Evidence) -> None:
+    """After minus before, for every measure, and the run's own losses."""
+    table = pd.read_csv(written / "runs.csv")
+    assert len(table) == len(evidence.runs) == 9
+    row = table.query("condition == 'inoculation' and seed == 1").iloc[0]
+    values = evidence.drift.query("measure == 'projection'")
+    after = values.query("condition == 'inoculation' and seed == 1")["value"].mean()
+    before = values.query("condition == 'base'")["value"].mean()
+    assert row["projection_drift"] == pytest.approx(after - before)
+    assert row["final_loss"] < row["initial_loss"]
+
+
+def test_tables_are_the_same_bytes_whatever_the_order_of_rows(evidence: Evidence, tmp_path: Path) -> None:
+    """A study that was interrupted, or run by several workers, leaves the same table."""
+    shuffled = replace(evidence, training=evidence.training.sample(frac=1, random_state=1))
+    texts = [write_table(metrics_table(e), tmp_path / "metrics.csv").read_text() for e in (evidence, evidence)]
+    assert texts[0] == texts[1]
+    one, other = metrics_table(evidence), metrics_table(shuffled)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-12)
+
+
+def test_a_finding_replaces_its_own_rows_only(tmp_path: Path, judgement: Judgement) -> None:
+    """Claims write one by one, in any order and again: the table ends as if written at once."""
+    findings = [*judgement.claims[::-1], *judgement.gates, judgement.claims[0]]
+    for finding in findings:
+        write_finding(finding, tmp_path)
+    whole = write_table(claims_table([*judgement.gates, *judgement.claims]), tmp_path / "whole.csv")
+    assert (tmp_path / "claims.csv").read_text() == whole.read_text()
+    left = json.loads((tmp_path / "findings" / "C1.json").read_text())
+    assert left["statement"] == judgement.claims[0].statement
+
+
+def test_a_finding_without_numbers_is_still_a_row(tmp_path: Path) -> None:
+    """A claim that could not be computed says so in the table."""
+    finding = Finding("C4", "Alignment predicts drift.", Status.UNDECIDED, "Not computed.", "Runs diverged.")
+    write_finding(finding, tmp_path)
+    write_finding(replace(finding, key="C3", effects=(bare("share", 0.1 + 0.2, 3, "runs", "ratio"),)), tmp_path)
+    lines = (tmp_path / "claims.csv").read_text().splitlines()
+    assert lines[1:] == ["C3,undecided,share,0.30000000000000004,,,0.95,,3,runs,ratio", "C4,undecided,,,,,,,,,"]
+
+
+def test_the_summary_has_a_line_a_finding_and_names_a_refutation_a_finding(judgement: Judgement) -> None:
+    """Key, status and numbers of each, then the verdict; a refuted claim is called what it is."""
+    lines = closing_summary(judgement)
+    for finding, line in zip((*judgement.gates, *judgement.claims), lines, strict=False):
+        assert line.startswith(finding.key)
+        assert finding.key[0] == "G" or str(finding.status) in line
+        assert "n " in line
+    assert judgement.sentence in lines
+    assert not any("not a fault" in line for line in lines)
+    refuted = replace(judgement.claims[0], status=Status.REFUTED)
+    lines = closing_summary(replace(judgement, claims=(refuted, *judgement.claims[1:])))
+    assert any("a finding, not a fault" in line for line in lines)
+
+
+def test_the_environment_names_versions_and_not_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a reader needs to compare, found outside a checkout too."""
+    monkeypatch.chdir(tmp_path)
+    found = environment()
+    assert {"torch", "transformers", "peft", "numpy", "scipy", "statsmodels"} <= set(found["packages"])
+    assert found["python"].count(".") == 2
+    assert found["cores"] >= 1
+    assert "host" not in found
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(float("nan"), "–"), (-0.01234, "−0.0123"), (1234567.0, "1.23e+06"), (0.0, "0")]
+)
+def test_numbers_are_written_for_readers(value: float, text: str) -> None:
+    """Three digits, a true minus sign, a dash for what is missing."""
+    assert number(value) == text
+    assert p_value(float("nan")) == "–"
+    assert p_value(1e-20) == "< 0.0001"
