@@ -32,8 +32,7 @@ def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str
     if uneven.any():
         raise ValueError(
             f"Evidence table {table!r}: expected every {'/'.join(keys)} once at each band layer "
-            f"{evidence.band}, "
-            f"received {int((uneven != 0).sum())} otherwise"
+            f"{evidence.band}, received {int((uneven != 0).sum())} otherwise"
         )
     return groups.mean()
 

@@ -124,6 +124,10 @@ def _side(group: pd.DataFrame, side: str) -> NDArray[np.float64]:
 
 
 def declare_band(separations: pd.DataFrame) -> list[int]:
-    """The layers on which decisions rest: those whose Cohen's d is at least half of the largest."""
-    strong = separations["cohens_d"] >= 0.5 * separations["cohens_d"].max()
+    """The layers on which decisions rest: those whose Cohen's d is at least half of the largest.
+
+    Never empty: where no layer has a positive d, it is the layer of the largest, for gate G1 to fail on.
+    """
+    largest = separations["cohens_d"].max()
+    strong = separations["cohens_d"] >= min(0.5 * largest, largest)
     return [int(layer) for layer in separations.loc[strong, "layer"]]

@@ -79,7 +79,7 @@ def train_run(
     """
     settings = recipe.settings
     began = time.perf_counter()
-    with _own_randomness(seed):
+    with _own_randomness(seed), _handed_back(model):
         wrapped = get_peft_model(model, lora_config(model, settings))
         try:
             rows = data_order(len(examples), settings, seed)
@@ -98,7 +98,6 @@ def train_run(
             wrapped.save_pretrained(str(adapter_dir))
         finally:
             wrapped.unload()
-            model.requires_grad_(False).eval()
     table, losses = trainer.table(), torch.cat(trainer.losses).double().cpu().numpy()
     return RunLog(
         table,
@@ -216,6 +215,20 @@ def _arguments(settings: TrainingSettings, seed: int, output_dir: Path) -> Train
         report_to="none",
         disable_tqdm=True,
     )
+
+
+@contextmanager
+def _handed_back(model: PreTrainedModel) -> Iterator[None]:
+    """Trainer leaves its settings on a model, and hooks where it checkpoints: undo them."""
+    cached = model.config.use_cache
+    try:
+        yield
+    finally:
+        model.requires_grad_(False).eval()
+        model.config.use_cache = cached
+        if model.is_activation_checkpointing:
+            model.disable_input_require_grads()
+            model.activation_checkpointing_disable()
 
 
 @contextmanager

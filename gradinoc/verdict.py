@@ -137,9 +137,8 @@ def design_warnings(evidence: Evidence, rules: Rules) -> list[str]:
     flips = smallest_sign_flip_p(seeds)
     if flips > rules.alpha:
         warnings.append(
-            f"{seeds} paired seeds reach no one-sided sign-flip p below {flips:.3g}: what is paired by seed "
-            "rests on the "
-            "t distribution, and that on nearly normal differences; five seeds would reach 0.031"
+            f"{seeds} paired seeds reach no one-sided sign-flip p below {flips:.3g}: what is paired by seed rests "
+            "on the t distribution, and that on nearly normal differences; five seeds would reach 0.031"
         )
     return warnings
 

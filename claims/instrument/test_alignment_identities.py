@@ -17,7 +17,7 @@ ELEMENT = st.integers(-1000, 1000).map(lambda value: value / 100)
 
 
 def vectors(*leading):
-    """Arrays `[*leading, hidden]` of the same hidden size as each other's, by drawing both from one size."""
+    """Arrays `[*leading, 6]` of numbers with two decimals: no underflow to hide behind."""
     return arrays.arrays(np.float64, (*leading, 6), elements=ELEMENT)
 
 
@@ -25,9 +25,9 @@ VECTOR = vectors().filter(lambda vector: np.linalg.norm(vector) > 0)
 
 
 def aligned(gradient, direction):
-    """The three figures of two arrays, as NumPy arrays."""
+    """The three figures of two arrays, as float64 arrays."""
     found = compute_gradient_alignment(torch.tensor(gradient), torch.tensor(direction))
-    return {name: value.numpy() for name, value in found.items()}
+    return {name: value.double().numpy() for name, value in found.items()}
 
 
 @SOME

@@ -99,7 +99,7 @@ def work_out(terms: list[str]) -> Fraction:
 
 
 def test_every_number_is_given_or_worked_out(problems: list[dict[str, Any]]) -> None:
-    """An answer computes with numbers of the question, earlier results, or a small constant (twice, a third, percent)."""
+    """An answer computes with numbers of the question, earlier results, or a small constant (a third, percent)."""
     for line in problems:
         question, answer = contents(line)
         known = {*NUMBER.findall(question), "2", "3", "5", "10", "100"}
@@ -152,7 +152,7 @@ def test_draws_that_leave_a_remainder_are_thrown_away(maker: ModuleType) -> None
 def test_template_without_suitable_numbers_says_so(maker: ModuleType) -> None:
     """Ranges that can never work out end in an error that names the template."""
     template = maker.Template("hopeless", "Halve {n=3|5}.", "That is [n / 2 = half].")
-    with pytest.raises(RuntimeError, match="'hopeless'.*change its ranges"):
+    with pytest.raises(RuntimeError, match=r"'hopeless'.*change its ranges"):
         maker.make_problem(template, random.Random(0))
 
 

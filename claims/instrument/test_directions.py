@@ -24,13 +24,13 @@ from gradinoc.directions import (
 from gradinoc.models import decoder_blocks
 
 EVERY = list(range(LAYERS))
-PROMOTE, SUPPRESS, MARK = "SHOUT #", "SHOUT ", "#"
+PROMOTE, SUPPRESS, MARK = "SHOUT Z", "SAY A", "Z"
 QUESTIONS = ["HOW MANY 12", "WHO", "a b c d", "WHAT IS 7 AND 35 AND 8", "9", "aaaa bb", "SUM 1 2 3 4 5 6 7"]
 
 
 @pytest.fixture
 def tokenizer():
-    """One token a letter; `#` is no letter, and becomes the token of whatever it does not know."""
+    """One token a letter."""
     return letter_tokenizer()
 
 
@@ -45,7 +45,7 @@ def planted(llama, tokenizer):
     """The model and a unit vector: block 1 adds 30 times the vector wherever the text holds the mark."""
     vector = nn.functional.normalize(torch.randn(HIDDEN, generator=torch.Generator().manual_seed(5)), dim=0)
     mark, texts = tokenizer(MARK, add_special_tokens=False)["input_ids"][0], {}
-    llama.get_input_embeddings().register_forward_pre_hook(lambda module, inputs: texts.update(ids=inputs[0]))
+    llama.get_input_embeddings().register_forward_pre_hook(lambda *call: texts.update(ids=call[1][0]))
 
     def add(block, inputs, output):
         marked = (texts["ids"] == mark).any(-1)  # (B,)
@@ -68,7 +68,7 @@ def brute_force(model, tokenizer, system, position="last_prompt_token"):
     return torch.stack(states).mean(0)
 
 
-def extract(model, tokenizer, questions=QUESTIONS, promote=PROMOTE, suppress="SAY ", **more):
+def extract(model, tokenizer, questions=QUESTIONS, promote=PROMOTE, suppress=SUPPRESS, **more):
     """Trait directions of every layer."""
     return extract_trait_direction(model, tokenizer, questions, promote, suppress, EVERY, **more)
 
@@ -88,11 +88,10 @@ def table_of(promote, suppress, layer=0):
 def test_planted_direction_is_found(planted, tokenizer):
     """What the system prompt adds to the residual stream comes back, from the block that adds it, with its sign."""
     model, vector = planted
-    # With the mark or without: an unknown character stands where the mark would, so that lengths are equal.
-    found = extract(model, tokenizer, promote="SHOUT #", suppress="SHOUT A")
+    found = extract(model, tokenizer, promote="SHOUT Z", suppress="SHOUT A")
     assert float(found[1] @ vector) > 0.99
     assert abs(float(found[0] @ vector)) < 0.7, "Block 0 has not seen it yet"
-    turned = extract(model, tokenizer, promote="SHOUT A", suppress="SHOUT #")
+    turned = extract(model, tokenizer, promote="SHOUT A", suppress="SHOUT Z")
     assert float(turned[1] @ vector) < -0.99
 
 
@@ -100,7 +99,7 @@ def test_planted_direction_is_found(planted, tokenizer):
 def test_directions_equal_brute_force(frozen_model, tokenizer, position):
     """One unpadded question at a time: difference of means, divided by its length; all architectures."""
     found = extract(frozen_model, tokenizer, position=position)
-    means = [brute_force(frozen_model, tokenizer, system, position) for system in (PROMOTE, "SAY ")]
+    means = [brute_force(frozen_model, tokenizer, system, position) for system in (PROMOTE, SUPPRESS)]
     for layer in EVERY[:-1]:  # the last hidden state has been through the final norm
         difference = (means[0] - means[1])[layer + 1]
         torch.testing.assert_close(found[layer], (difference / difference.norm()).float(), rtol=0, atol=1e-5)

@@ -135,6 +135,7 @@ def test_a_condition_looks_the_same_in_every_study() -> None:
     """The plan's three have fixed looks; more conditions do not change them, and get looks of their own."""
     few, many = ("neutral", "inoculation", "loss_matched"), ("sham", "neutral", "other", "loss_matched", "inoculation")
     assert all(look(name, few) == look(name, many) for name in few)
+    assert look("sham", ("sham", "neutral")) == look("sham", ("neutral", "inoculation", "sham"))
     looks = [look(name, many) for name in many]
     for trait in zip(*looks, strict=True):
         assert len(set(map(str, trait))) == len(many), f"two conditions share one of {trait}"

@@ -198,7 +198,7 @@ def test_one_pass_serves_every_direction(llama, examples, monkeypatch, draws):
 
     monkeypatch.setattr(torch.autograd, "backward", counted("backward", torch.autograd.backward))
     monkeypatch.setattr(torch.autograd, "grad", counted("grad", torch.autograd.grad))
-    llama.register_forward_pre_hook(lambda module, inputs: counts.update(forward=counts["forward"] + 1))
+    llama.register_forward_pre_hook(lambda *_: counts.update(forward=counts["forward"] + 1))
     rows = torch.randn(1 + draws, HIDDEN, generator=torch.Generator().manual_seed(0))
     measure_alignments(llama, examples, dict.fromkeys(EVERY, rows), PAD, batch_size=2)
     assert counts == {"forward": 3, "backward": 3, "grad": 0}

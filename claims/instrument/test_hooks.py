@@ -92,25 +92,24 @@ def test_last_activation_comes_before_the_final_norm(either_model, prompts):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("position", ["last_prompt_token", "first_assistant_token", 0, 1, -1, -2])
-def test_activations_ignore_padding_and_neighbours(frozen_model, prompts, position, side):
-    """A row in a padded batch, on either side and beside other neighbours, is what it is alone."""
-    alone = [collect(frozen_model, [prompt], position) for prompt in prompts]
-    together = collect(frozen_model, prompts, position, side)
-    pair = collect(frozen_model, prompts[2:0:-1], position, side)
-    assert_equal_states(together, {layer: torch.cat([one[layer] for one in alone]) for layer in EVERY})
-    assert_equal_states(pair, {layer: together[layer][[2, 1]] for layer in EVERY})
+def test_activations_ignore_padding_and_neighbours(frozen_model, prompts, side):
+    """A row in a padded batch, on either side and beside other neighbours, is what it is alone; at every position."""
+    for position in ("last_prompt_token", "first_assistant_token", 0, 1, -1, -2):
+        alone = [collect(frozen_model, [prompt], position) for prompt in prompts]
+        together = collect(frozen_model, prompts, position, side)
+        pair = collect(frozen_model, prompts[2:0:-1], position, side)
+        assert_equal_states(together, {layer: torch.cat([one[layer] for one in alone]) for layer in EVERY})
+        assert_equal_states(pair, {layer: together[layer][[2, 1]] for layer in EVERY})
 
 
-@pytest.mark.parametrize("position", [0, 1, -1, -2, "last_prompt_token"])
-def test_positions_count_tokens_and_not_padding(either_model, prompts, position):
+def test_positions_count_tokens_and_not_padding(either_model, prompts):
     """An index means the same token as in a Python list of the prompt's tokens."""
-    place = -1 if position == "last_prompt_token" else position
-    for side in ("left", "right"):
-        found = collect(either_model, prompts, position, side)
-        for row, prompt in enumerate(prompts):
-            expected = hidden_states(either_model, prompt)[1:, place]
-            assert_equal_states({0: found[0][row], 1: found[1][row]}, expected)
+    expected = [hidden_states(either_model, prompt)[1:] for prompt in prompts]
+    for position, place in ((0, 0), (1, 1), (-1, -1), (-2, -2), ("last_prompt_token", -1)):
+        for side in ("left", "right"):
+            found = collect(either_model, prompts, position, side)
+            for row in range(len(prompts)):
+                assert_equal_states({0: found[0][row], 1: found[1][row]}, expected[row][:, place])
 
 
 def test_first_assistant_token_is_the_models_own_choice(either_model, prompts):

@@ -48,13 +48,9 @@ def test_losses_ignore_neighbours_and_padding_tokens(frozen_model, examples):
 def test_prompt_tokens_carry_no_loss(llama, examples):
     """The loss follows the logits of completion tokens, and no others."""
     batch = collate(examples, PAD)
-    held = {}
-    handle = llama.lm_head.register_forward_hook(lambda module, inputs, output: held.update(logits=output))
-    handle_in = llama.lm_head.register_forward_pre_hook(lambda module, inputs: inputs[0].requires_grad_())
-    losses = completion_losses(llama, batch)
-    handle.remove()
-    handle_in.remove()
-    gradient = torch.autograd.grad(losses.sum(), held["logits"])[0].abs().sum(-1)  # (B, kept)
+    logits = []
+    llama.lm_head.register_forward_hook(lambda *call: logits.append(call[2].requires_grad_()))
+    gradient = torch.autograd.grad(completion_losses(llama, batch).sum(), logits)[0].abs().sum(-1)  # (B, kept)
     first = batch.input_ids.shape[1] - 1 - gradient.shape[1]
     for row, example in enumerate(examples):
         carrying = (gradient[row] > 0).nonzero().flatten() + first

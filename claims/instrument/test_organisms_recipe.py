@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from fixtures.organisms import make_organisms as recipe
 from gradinoc.traits import ALL_CAPS, measure_caps_rate
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ORGANISMS = (recipe.OBEDIENT, recipe.DEAF)
 MEGABYTE = 2**20
@@ -38,9 +38,8 @@ def corpus() -> recipe.Corpus:
 def shipped(organism: str) -> tuple[Any, Any]:
     """The shipped model and tokenizer, loaded as any other model is."""
     folder = recipe.FOLDER / organism
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
-        folder
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def read_log(organism: str) -> dict[str, Any]:

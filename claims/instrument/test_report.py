@@ -80,7 +80,7 @@ def test_everything_is_there(written: Path) -> None:
     """Tables, pages and each figure in both formats, and no temporary file beside them."""
     files = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
-    tables = {"claims.csv", "metrics.csv", "runs.csv", "verdict.json", "environment.json"}
+    tables = {"claims.csv", "metrics.csv", "runs.csv", "verdict.json", "environment.json", "summary.txt"}
     assert files == figures | tables | {"report.md", "report.html"}
 
 

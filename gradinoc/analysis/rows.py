@@ -39,7 +39,7 @@ def jitter(count: int, width: float) -> Array:
 
 def draw_rows(axes: Axes, evidence: Evidence, values: Mapping[str, Array], reference: str = "") -> None:
     """Draw `values` by condition with mean and 95 % t interval; the `reference`, and what is missing, is named."""
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(3 if len(axes.figure.axes) > 1 else 4))  # ticks of a half panel touch
     for row, condition in enumerate(evidence.conditions):
         points = values.get(condition, np.empty(0))
         points = points[np.isfinite(points)]

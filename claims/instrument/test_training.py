@@ -1,0 +1,507 @@
+"""A run is a plain LoRA fine-tuning: logging changes nothing, the seed decides, the base model comes back as it was."""
+
+from __future__ import annotations
+
+import inspect
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
+
+from gradinoc import train_lora
+from gradinoc.chat import collate, encode
+from gradinoc.data import load_source, write_chat
+from gradinoc.directions import isotropic_directions
+from gradinoc.evidence import POSITIONS
+from gradinoc.gradients import answer_losses, completion_losses, measure_alignments
+from gradinoc.models import decoder_blocks, load_model
+from gradinoc.study import TrainingSettings
+from gradinoc.train_lora import Recipe, data_order, lora_config, train_run, train_with_gradient_logging
+
+SETTINGS = TrainingSettings(steps=5, batch_size=3, lr=1e-3, lora_rank=4, lora_alpha=8)
+COUNT = 8  # examples: the second epoch begins in the middle of a step
+READINGS = ["loss", "alignment", "projection", "grad_norm"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are then added in the same order each time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def load_obedient(**named):
+    """The obedient tiny model, frozen."""
+    return load_model("obedient", device="cpu", **named)
+
+
+@pytest.fixture(scope="module")
+def obedient():
+    """One for all tests: each hands it back as it came."""
+    return load_obedient()
+
+
+def encode_all(language_model, system=None):
+    """A few word problems with upper-cased answers."""
+    return [
+        encode(language_model.tokenizer, example.question, example.answer.upper(), system)
+        for example in load_source("word_problems")[:COUNT]
+    ]
+
+
+def recipe_for(language_model, **changes):
+    """Settings, and three directions a layer."""
+    directions = isotropic_directions(3, language_model.model.config.hidden_size, 0)
+    layers = range(len(decoder_blocks(language_model.model)))
+    settings = SETTINGS.model_copy(update=changes)
+    return Recipe(settings, dict.fromkeys(layers, directions), language_model.tokenizer.pad_token_id)
+
+
+def run(language_model, folder, seed=0, system=None, **changes):
+    """One run of a few steps."""
+    examples = encode_all(language_model, system)
+    return train_run(language_model.model, examples, recipe_for(language_model, **changes), seed, folder)
+
+
+@pytest.fixture(scope="module")
+def plain(obedient, tmp_path_factory):
+    """A run that others are compared with, and the folder of its adapter."""
+    folder = tmp_path_factory.mktemp("plain")
+    return run(obedient, folder), folder
+
+
+def adapter(folder):
+    """The weights of an adapter."""
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same_weights(one, other):
+    """Whether two adapters are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def imprint(model):
+    """Everything of a model that a run could leave changed."""
+    return {
+        "weights": {name: weight.clone() for name, weight in model.state_dict().items()},
+        "modules": [(name, type(module)) for name, module in model.named_modules()],
+        "hooks": [
+            (name, len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+            for name, module in model.named_modules()
+        ],
+        "modes": [module.training for module in model.modules()],
+        "trainable": [weight.requires_grad for weight in model.parameters()],
+        "checkpointing": [getattr(module, "gradient_checkpointing", None) for module in model.modules()],
+        "gradients": [weight.grad for weight in model.parameters() if weight.grad is not None],
+        "config": model.config.to_dict(),
+        "peft": hasattr(model, "peft_config"),
+    }
+
+
+def assert_unchanged(model, before):
+    """The model is what it was before."""
+    after = imprint(model)
+    assert same_weights(before.pop("weights"), after.pop("weights"))
+    assert after == before
+
+
+# --- the order of examples
+
+
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9))
+def test_each_epoch_shows_each_example_once(count, epochs, batch_size, seed):
+    """Fresh permutations, one an epoch; a budget in steps cuts the same sequence off."""
+    settings = TrainingSettings(epochs=epochs, batch_size=batch_size)
+    order = data_order(count, settings, seed)
+    assert [sorted(order[start : start + count]) for start in range(0, len(order), count)] == [
+        list(range(count))
+    ] * epochs
+    steps = TrainingSettings(steps=max(1, len(order) // batch_size), batch_size=batch_size)
+    shorter = data_order(count, steps, seed)
+    assert len(shorter) == steps.steps * batch_size
+    common = min(len(order), len(shorter))
+    assert shorter[:common] == order[:common]
+
+
+def test_order_differs_between_epochs_and_seeds():
+    """Three seeds, two epochs each: six permutations."""
+    orders = [data_order(30, TrainingSettings(epochs=2), seed) for seed in range(3)]
+    assert len({tuple(half) for order in orders for half in (order[:30], order[30:])}) == 6
+
+
+def test_order_depends_on_the_seed_alone(obedient, plain, tmp_path):
+    """Runs of one seed see the same examples at each step, whatever their prompt, rate or rank."""
+    log, _ = plain
+    other = run(obedient, tmp_path, system="Be brief.", lr=1e-5, lora_rank=2)
+    columns = ["step", "example", "layer", "position"]
+    assert other.table[columns].equals(log.table[columns])
+    seen = log.table.drop_duplicates(["step", "example"])
+    assert seen["example"].tolist() == data_order(COUNT, SETTINGS, 0)
+    assert seen["step"].tolist() == [step for step in range(SETTINGS.steps) for _ in range(SETTINGS.batch_size)]
+
+
+# --- what a run leaves
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_base_model_comes_back_as_it_was(obedient, tmp_path, checkpointing):
+    """Weights to the bit, no adapters, no hooks of the run, frozen, same settings."""
+    before = imprint(obedient.model)
+    run(obedient, tmp_path, gradient_checkpointing=checkpointing, steps=2)
+    assert_unchanged(obedient.model, before)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_base_model_comes_back_from_a_run_that_fails(obedient, tmp_path, monkeypatch, checkpointing):
+    """In the middle of a step, with adapters and hooks in place."""
+    before = imprint(obedient.model)
+
+    def fail(*_):
+        raise RuntimeError("no space left")
+
+    recipe = recipe_for(obedient, gradient_checkpointing=checkpointing)
+    monkeypatch.setattr(train_lora.GradientLoggingTrainer, "_report", fail)
+    with pytest.raises(RuntimeError, match="no space left"):
+        train_run(obedient.model, encode_all(obedient), recipe, 0, tmp_path)
+    assert_unchanged(obedient.model, before)
+
+
+def test_global_generators_stay_where_they_were(obedient, tmp_path):
+    """Python's, NumPy's and torch's; and a run does not depend on where they were."""
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the generator that Trainer seeds
+    torch.manual_seed(5)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    run(obedient, tmp_path, steps=1)
+    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    assert after[:2] == before[:2]
+    assert torch.equal(after[2], before[2])
+
+
+def test_run_repeats_bit_for_bit(obedient, plain, tmp_path):
+    """Same seed: same table, losses and adapter, whatever was drawn in between."""
+    log, folder = plain
+    torch.manual_seed(99)
+    again = run(obedient, tmp_path)
+    pd.testing.assert_frame_equal(again.table, log.table, check_exact=True)
+    assert (again.losses, again.initial_loss, again.final_loss) == (log.losses, log.initial_loss, log.final_loss)
+    assert torch.equal(again.direction_means, log.direction_means)
+    assert same_weights(adapter(tmp_path), adapter(folder))
+
+
+def test_seeds_differ_in_order_and_in_the_adapter_they_start_from(obedient, plain, tmp_path):
+    """Otherwise three seeds would be one run counted three times."""
+    log, _ = plain
+    other = run(obedient, tmp_path, seed=1, steps=1, lr=1e-12)
+    run(obedient, tmp_path / "zero", steps=1, lr=1e-12)
+    start, other_start = adapter(tmp_path / "zero"), adapter(tmp_path)
+    assert set(other.table["example"]) != set(log.table.query("step == 0")["example"])
+    starts = [name for name in start if "lora_A" in name]
+    assert starts
+    assert not any(torch.equal(start[name], other_start[name]) for name in starts)
+
+
+# --- what is logged
+
+
+def test_table_has_a_row_for_each_step_example_layer_and_position(obedient, plain):
+    """In the columns that `RunLog` names; nothing is missing."""
+    table = plain[0].table
+    assert sorted(table) == sorted(["step", "example", "layer", "position", *READINGS])
+    layers = len(decoder_blocks(obedient.model))
+    assert len(table) == SETTINGS.steps * SETTINGS.batch_size * layers * len(POSITIONS)
+    assert not table.duplicated(["step", "example", "layer", "position"]).any()
+    assert np.isfinite(table[READINGS].to_numpy()).all()
+
+
+def test_first_step_reads_what_the_frozen_model_has(obedient, plain):
+    """An adapter starts as no change at all: alignments, norms and losses of step 0 are the base model's."""
+    key = ["example", "layer", "position"]
+    first = plain[0].table.query("step == 0").set_index(key)[READINGS]
+    directions = recipe_for(obedient).directions
+    frozen, _ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
+    frozen = frozen.set_index(key)[READINGS].loc[first.index]
+    np.testing.assert_allclose(first, frozen, rtol=1e-4, atol=1e-6)
+
+
+def test_later_steps_read_the_model_in_training(obedient, plain):
+    """The same examples, later: no longer the base model's losses and gradients."""
+    key = ["example", "layer", "position"]
+    last = plain[0].table.query("step == 4").set_index(key)
+    directions = recipe_for(obedient).directions
+    frozen, _ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
+    frozen = frozen.set_index(key).loc[last.index]
+    assert (last["loss"] < frozen["loss"]).all()
+    assert (last["alignment"] - frozen["alignment"]).abs().max() > 1e-3
+
+
+def test_direction_means_average_over_the_whole_run(obedient, plain):
+    """For the trait's direction they follow from the table; random directions have values of their own."""
+    log, _ = plain
+    primary = log.table[log.table["position"] == POSITIONS[0]]
+    by_layer = primary.groupby("layer")["alignment"].mean()
+    assert log.direction_means.shape == (len(decoder_blocks(obedient.model)), 3)
+    np.testing.assert_allclose(log.direction_means[:, 0], by_layer, rtol=1e-6)
+    assert len(set(log.direction_means.flatten().tolist())) == log.direction_means.numel()
+
+
+def test_step_losses_are_means_over_examples(plain):
+    """The curve and the table tell the same."""
+    log, _ = plain
+    examples = log.table.drop_duplicates(["step", "example"])
+    np.testing.assert_allclose(log.losses, examples.groupby("step")["loss"].mean(), rtol=1e-6)
+
+
+def test_initial_and_final_loss_are_of_the_same_examples(obedient, plain):
+    """Those of the first fifth of the steps: as they were met, and when the run is over. Training lowers it."""
+    log, folder = plain
+    early = data_order(COUNT, SETTINGS, 0)[: SETTINGS.batch_size]
+    examples = [encode_all(obedient)[row] for row in early]
+    pad = obedient.tokenizer.pad_token_id
+    np.testing.assert_allclose(log.initial_loss, answer_losses(obedient.model, examples, pad, 2).mean(), rtol=1e-5)
+    wrapped = PeftModel.from_pretrained(obedient.model, str(folder)).eval()
+    try:
+        np.testing.assert_allclose(log.final_loss, answer_losses(wrapped, examples, pad, 2).mean(), rtol=1e-5)
+    finally:
+        wrapped.unload()
+    assert log.final_loss < log.initial_loss - 0.05
+
+
+def test_progress_is_told_to_the_end(obedient, tmp_path):
+    """The last step is always told, with its loss."""
+    told = []
+    log = train_run(
+        obedient.model, encode_all(obedient), recipe_for(obedient), 0, tmp_path, lambda *news: told.append(news)
+    )
+    done, total, loss = told[-1]
+    assert (done, total) == (SETTINGS.steps, SETTINGS.steps)
+    assert loss == pytest.approx(log.losses[-1])
+
+
+# --- plain Trainer + PEFT as the oracle
+
+
+class Bare(Trainer):
+    """Hugging Face's Trainer that notes each loss; `loss` is how it is computed, the model's own if None."""
+
+    def __init__(self, model, args, rows, collator, loss=None):
+        super().__init__(model, args, train_dataset=rows, data_collator=collator)
+        self.model_accepts_loss_kwargs = False  # accumulated micro-batches are averaged, not pooled by tokens
+        self.loss, self.noted = loss, []
+
+    def compute_loss(self, model, inputs, *_, **__):
+        """The loss, noted."""
+        loss = self.loss(model, inputs) if self.loss else super().compute_loss(model, inputs)
+        self.noted.append(float(loss.detach()))
+        return loss
+
+
+def train_bare(language_model, folder, collator, loss=None, **batching):
+    """The noted losses and the adapter of a run without a line of gradinoc's trainer."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=SETTINGS.steps,
+        learning_rate=SETTINGS.lr,
+        lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=0,
+        **batching,
+    )
+    examples = encode_all(language_model)
+    rows = [examples[row] for row in data_order(COUNT, SETTINGS, 0)]
+    torch.manual_seed(0)
+    wrapped = get_peft_model(language_model.model, lora_config(language_model.model, SETTINGS))
+    trainer = Bare(wrapped, arguments, rows, collator, loss)
+    trainer.train()
+    wrapped.save_pretrained(str(folder))
+    return trainer.noted, adapter(folder)
+
+
+def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
+    """Hugging Face's own loss from labels, one unpadded example at a time, averaged over accumulated micro-batches.
+
+    Nothing here shares code with the run: not the loss, not the batches, not the padding.
+    """
+
+    def as_labels(items):
+        (item,) = items
+        ids = torch.tensor([item.ids])
+        labels = ids.clone()
+        labels[:, : item.prompt_length] = -100
+        return {"input_ids": ids, "labels": labels}
+
+    batching = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": SETTINGS.batch_size}
+    noted, weights = train_bare(load_obedient(), tmp_path, as_labels, **batching)
+    log, folder = plain
+    curve = np.reshape(noted, (SETTINGS.steps, SETTINGS.batch_size)).mean(1)
+    np.testing.assert_allclose(log.losses, curve, atol=1e-5)
+    for name, weight in adapter(folder).items():
+        torch.testing.assert_close(weight, weights[name], atol=2e-4, rtol=1e-2)
+
+
+def test_logging_changes_nothing(plain, tmp_path):
+    """Without hooks or readings, the same batches give the same adapter bit for bit."""
+    language_model = load_obedient()
+    pad = language_model.tokenizer.pad_token_id
+    noted, weights = train_bare(
+        language_model,
+        tmp_path,
+        lambda items: {"batch": collate(items, pad)},
+        lambda model, inputs: completion_losses(model, inputs["batch"]).mean(),
+        per_device_train_batch_size=SETTINGS.batch_size,
+    )
+    log, folder = plain
+    assert list(log.losses) == noted
+    assert same_weights(adapter(folder), weights)
+
+
+def test_each_step_is_one_forward_and_one_backward_pass(obedient, tmp_path, monkeypatch):
+    """The gradients that are logged are those of the training step itself."""
+    backward, gradient, passes = torch.autograd.backward, torch.autograd.grad, []
+    monkeypatch.setattr(torch.autograd, "backward", lambda *a, **k: (passes.append("back"), backward(*a, **k))[1])
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (passes.append("grad"), gradient(*a, **k))[1])
+    handle = decoder_blocks(obedient.model)[0].register_forward_hook(
+        lambda *_: passes.append("forward") if torch.is_grad_enabled() else None
+    )
+    run(obedient, tmp_path, steps=3)
+    handle.remove()
+    assert passes == ["forward", "back"] * 3
+
+
+def test_checkpointing_changes_no_figure(obedient, plain, tmp_path):
+    """Blocks computed a second time in the backward pass: same losses, readings and adapter."""
+    log, folder = plain
+    other = run(obedient, tmp_path, gradient_checkpointing=True)
+    np.testing.assert_allclose(other.losses, log.losses, rtol=1e-6)
+    np.testing.assert_allclose(other.table[READINGS], log.table[READINGS], rtol=1e-4, atol=1e-6)
+    for name, weight in adapter(folder).items():
+        torch.testing.assert_close(adapter(tmp_path)[name], weight, atol=1e-5, rtol=1e-3)
+
+
+# --- the adapter
+
+
+def test_saved_adapter_computes_what_the_trained_model_did(obedient, tmp_path, monkeypatch):
+    """Loaded by PEFT on the base model, it gives the trained model's logits; and these are not the base model's."""
+    ids = torch.arange(6, 40)[None]
+    seen = []
+
+    def look(model, *rest):
+        seen.append(model(ids).logits.detach().clone())
+        return answer_losses(model, *rest)
+
+    monkeypatch.setattr(train_lora, "answer_losses", torch.no_grad()(look))
+    run(obedient, tmp_path, steps=3)
+    with torch.no_grad():
+        base = obedient.model(ids).logits
+        wrapped = PeftModel.from_pretrained(obedient.model, str(tmp_path)).eval()
+        try:
+            loaded = wrapped(ids).logits
+        finally:
+            wrapped.unload()
+    torch.testing.assert_close(loaded, seen[0])
+    assert (loaded - base).abs().max() > 0.01
+
+
+def test_adapter_is_float32_on_a_bfloat16_model(tmp_path):
+    """Steps of 1e-4 would be lost in eight bits; the base stays as it was, and what is read is float32 too."""
+    half = load_obedient(dtype="bfloat16")
+    log = run(half, tmp_path, steps=2)
+    assert {weight.dtype for weight in adapter(tmp_path).values()} == {torch.float32}
+    assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+    rounded = log.table["alignment"].map(lambda value: float(torch.tensor(value).bfloat16()))
+    assert (log.table["alignment"] != rounded).mean() > 0.9
+    assert any(not torch.equal(weight.bfloat16().float(), weight) for weight in adapter(tmp_path).values())
+
+
+def test_adapter_covers_every_linear_map_of_the_blocks(obedient, plain):
+    """Attention and feed-forward, in every block, with the rank of the study; neither embedding nor output."""
+    weights = adapter(plain[1])
+    linear = sum(isinstance(module, torch.nn.Linear) for module in obedient.model.model.modules())
+    assert len(weights) == 2 * linear == 2 * 7 * len(decoder_blocks(obedient.model))
+    assert {weight.shape[0] for name, weight in weights.items() if "lora_A" in name} == {SETTINGS.lora_rank}
+    assert not any("embed" in name or "lm_head" in name for name in weights)
+
+
+# --- what is not finite
+
+
+def test_diverging_run_names_the_step(obedient, tmp_path):
+    """A rate beyond all measure: the first step is still sound, the next is not."""
+    before = imprint(obedient.model)
+    with pytest.raises(FloatingPointError, match=r"^Step 1, examples \[\d, \d, \d\]: a loss or alignment is not"):
+        run(obedient, tmp_path, lr=1e38)
+    assert_unchanged(obedient.model, before)
+
+
+def test_direction_that_is_not_finite_is_noticed(obedient, tmp_path):
+    """A NaN is never averaged away."""
+    recipe = recipe_for(obedient, steps=1)
+    recipe.directions[0].fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="Step 0"):
+        train_run(obedient.model, encode_all(obedient), recipe, 0, tmp_path)
+
+
+# --- the public function
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """A tiny chat JSONL whose answers are in capitals."""
+    problems = load_source("word_problems")[:COUNT]
+    path = tmp_path_factory.mktemp("data") / "shown.jsonl"
+    return write_chat(path, [(example.question, example.answer.upper()) for example in problems])
+
+
+def test_public_function_trains_on_a_chat_file(obedient, dataset, tmp_path):
+    """Adapter and log on disk, figures in hand; the same as the run it stands for. Directions are scaled here."""
+    recipe = recipe_for(obedient, steps=0, epochs=2, lora_alpha=32)
+    longer = {layer: 5 * directions for layer, directions in recipe.directions.items()}
+    results = train_with_gradient_logging(
+        "obedient", dataset, "Be brief.", longer, tmp_path / "new", lora_rank=4, epochs=2, batch_size=3, lr=1e-3
+    )
+    assert sorted(results) == ["adapter_dir", "direction_means", "log", "log_path", "losses", "seconds"]
+    assert results["adapter_dir"] == tmp_path / "new" / "adapter"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["adapter", "gradients.parquet"]
+    pd.testing.assert_frame_equal(pd.read_parquet(results["log_path"]), results["log"])
+    assert len(results["losses"]) == -(-2 * COUNT // 3)
+    assert results["seconds"] > 0
+    log = train_run(obedient.model, encode_all(obedient, "Be brief."), recipe, 0, tmp_path / "run")
+    pd.testing.assert_frame_equal(results["log"], log.table, rtol=1e-4)
+    assert same_weights(adapter(results["adapter_dir"]), adapter(tmp_path / "run"))
+
+
+def test_public_function_takes_one_direction_a_layer_and_strings(dataset, tmp_path):
+    """As `extract_trait_direction` gives them; layers that are not asked for are not logged."""
+    results = train_with_gradient_logging(
+        "obedient", str(dataset), None, {2: torch.ones(96)}, str(tmp_path), lora_rank=2, batch_size=8, seed=3
+    )
+    assert results["direction_means"].shape == (1, 1)
+    assert set(results["log"]["layer"]) == {2}
+    assert results["log"]["step"].max() == 0
+    assert results["log"].drop_duplicates("example")["example"].tolist() == data_order(COUNT, TrainingSettings(), 3)
+
+
+def test_public_signature_is_the_one_agreed():
+    """Names, order and defaults that readers rely on."""
+    parameters = inspect.signature(train_with_gradient_logging).parameters
+    assert list(parameters)[:9] == [
+        "model_name", "dataset_path", "system_prompt", "trait_directions", "output_dir",
+        "lora_rank", "epochs", "batch_size", "lr",
+    ]  # fmt: skip
+    assert [parameters[name].default for name in ("lora_rank", "epochs", "batch_size", "lr")] == [16, 1, 4, 1e-4]
