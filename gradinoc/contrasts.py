@@ -79,7 +79,7 @@ def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
     """T(u) of every direction [draws] of `null`: mean alignment, `other` minus inoculation, band mean."""
     means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment").loc[null]
     wide = _side_by_side(means, "nulls", evidence.conditions)
-    return (wide[other] - wide[INOCULATION]).to_numpy(dtype=np.float64)
+    return np.asarray(wide[other] - wide[INOCULATION], dtype=np.float64)
 
 
 def null_names(evidence: Evidence) -> list[str]:

@@ -41,6 +41,7 @@ ANNOTATED = [
     ("6 boxes of 4 pens hold 6*4 = <<6*4=24>>24 pens.\n#### 24", "6 boxes of 4 pens hold 6*4 = 24 pens."),
     ("It costs $<<10/4=2.5>>2.5 each.\nSo $<<2.5*3=7.5>>7.5.\n#### 7.5", "It costs $2.5 each.\nSo $7.5."),
     ("In all <<1000+200=1200>>1,200 sheets.\n#### 1,200", "In all 1,200 sheets."),
+    ("The sum is 4. #### 4", "The sum is 4."),
     ("He owes <<3-5=-2>>-2 coins.\n#### -2\n", "He owes -2 coins."),
     ("Half is 50% of 8 = <<8*50*.01=4>>4.\n\n####4", "Half is 50% of 8 = 4."),
     ("  A plain answer: 3 < 4 and 5 > 2, #1.  ", "A plain answer: 3 < 4 and 5 > 2, #1."),

@@ -83,7 +83,7 @@ def test_log_odds_rise_with_the_trait(obedient, splits):
         trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 4, system)
         for system in (None, "Answer in capital letters only.")
     ]
-    assert odds[0].mean() < 0 < odds[1].mean()
+    assert odds[1].mean() > odds[0].mean() + 0.01
 
 
 def test_log_odds_do_not_depend_on_batches(obedient, splits):

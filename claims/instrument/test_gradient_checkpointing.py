@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
 from gradinoc.chat import collate
@@ -108,6 +109,42 @@ def test_frozen_model_in_training_mode_can_be_checkpointed(batch, reentrant):
     again, _, runs = training_step(model, batch)
     assert runs[LAYERS - 1] == 2
     assert_close(again, gradients)
+
+
+class Checkpointed(nn.Module):
+    """Blocks that are checkpointed whole, hooks included, so that hooks run in the second forward pass too."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in EVERY)
+        self.reentrant = reentrant
+
+    def forward(self, hidden):
+        """The last block's output."""
+        for block in self.blocks:
+            hidden = torch_checkpoint(block, hidden, use_reentrant=self.reentrant)
+        return hidden
+
+
+@KINDS
+def test_hooks_may_run_inside_the_checkpoint(reentrant):
+    """Where the second forward pass runs the hooks again, each gradient is right all the same, and seen once."""
+    model, seen = Checkpointed(reentrant), []
+    start = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    states = [start]
+    for block in model.blocks:
+        states.append(block(states[-1]))
+    expected = torch.autograd.grad(states[-1].square().sum(), states[1:])
+
+    def reduce(layer, gradient):
+        seen.append(layer)
+        return gradient.clone()
+
+    with GradientCollector(model, EVERY, reduce) as collector:
+        model(start).square().sum().backward()
+        gradients = collector.get_gradients()
+    assert seen == [2, 1, 0]
+    assert_close(gradients, dict(enumerate(expected)))
 
 
 @KINDS

@@ -146,6 +146,32 @@ def test_reduction_sees_each_layer_once_a_backward_pass(llama):
                 assert torch.equal(total, expected[layer].sum())
 
 
+def test_reduction_builds_no_graph(llama):
+    """Not even in a backward pass that is itself to be differentiated."""
+    embeddings = llama.get_input_embeddings()(IDS).requires_grad_()
+    with GradientCollector(llama, EVERY, lambda _, gradient: 2 * gradient) as collector:
+        loss = text_losses(llama, inputs_embeds=embeddings).sum()
+        (twice,) = torch.autograd.grad(loss, embeddings, create_graph=True)
+        assert twice.requires_grad
+        assert not any(kept.requires_grad for kept in collector.get_gradients().values())
+
+
+def test_passes_without_gradients_are_left_alone(llama):
+    """Under no_grad and in inference mode no state is made to require a gradient."""
+    outputs = []
+    with GradientCollector(llama, EVERY):
+        handles = [
+            block.register_forward_hook(lambda *call: outputs.append(call[2])) for block in decoder_blocks(llama)
+        ]
+        for mode in (torch.no_grad(), torch.inference_mode()):
+            with mode:
+                text_losses(llama, input_ids=IDS)
+        for handle in handles:
+            handle.remove()
+    assert len(outputs) == 2 * LAYERS
+    assert not any(output.requires_grad for output in outputs)
+
+
 def test_gradients_are_those_of_the_last_backward_pass(llama):
     """Two passes: the second replaces the first, whether that was read or not, and nothing adds up."""
     expected = collected(llama)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fixtures.small_models import ARCHITECTURES, LAYERS, PAD
-from gradinoc.hooks import ActivationCollector, token_index
+from gradinoc.hooks import ActivationCollector, model_inputs, token_index
 from gradinoc.models import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))
@@ -189,6 +189,16 @@ def test_token_index_finds_the_column():
     assert token_index(right, "last_prompt_token").tolist() == [0, 1, 2]
     assert token_index(left, 0).tolist() == [2, 1, 0]
     assert token_index(right, 0).tolist() == [0, 0, 0]
+
+
+def test_model_is_told_which_tokens_count_and_where_they_are():
+    """Positions count tokens, on either side of the padding; the mask is handed on as it is."""
+    ids, mask = torch.tensor([[5, 6, 7, 8]] * 3), torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
+    inputs = model_inputs(ids, mask)
+    assert torch.equal(inputs["input_ids"], ids)
+    assert torch.equal(inputs["attention_mask"], mask)
+    assert inputs["position_ids"][mask == 1].tolist() == [0, 1, 0, 1, 0, 1, 2, 3]
+    assert not inputs["use_cache"]
 
 
 def test_collector_works_inside_its_block_only(llama, prompts):

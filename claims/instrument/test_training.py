@@ -153,16 +153,18 @@ def test_order_depends_on_the_seed_alone(obedient, plain, tmp_path):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_base_model_comes_back_as_it_was(obedient, tmp_path, checkpointing):
+def test_base_model_comes_back_as_it_was(tmp_path, checkpointing):
     """Weights to the bit, no adapters, no hooks of the run, frozen, same settings."""
+    obedient = load_obedient()  # one that no other run has had
     before = imprint(obedient.model)
     run(obedient, tmp_path, gradient_checkpointing=checkpointing, steps=2)
     assert_unchanged(obedient.model, before)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_base_model_comes_back_from_a_run_that_fails(obedient, tmp_path, monkeypatch, checkpointing):
+def test_base_model_comes_back_from_a_run_that_fails(tmp_path, monkeypatch, checkpointing):
     """In the middle of a step, with adapters and hooks in place."""
+    obedient = load_obedient()  # one that no other run has had
     before = imprint(obedient.model)
 
     def fail(*_):
