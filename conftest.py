@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ OPTIONS = {
     "study": ("tiny", "NAME|FILE.toml", "the study; naming one leaves the tests of the instrument out"),
     "store": ("store", "DIR", "where results are kept and found again"),
     "artifacts": ("artifacts", "DIR", "where figures, tables and the report go, in a folder named after the study"),
+    "datasets": ("datasets", "DIR", "where the study's questions are written for other tools, as chat JSONL"),
     "undecided": ("skip", "skip|fail", "what becomes of the test of an undecided claim"),
     "refuted": ("fail", "fail|report", "report: refuted claims still fail their tests, but the exit code is 0"),
     "device": ("auto", "DEVICE", "cpu, cuda, mps; auto takes the best there is"),
@@ -68,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
     artifacts = Path(option(config, "artifacts")) / study.name
     config.stash[STUDY] = study
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker:
+        _clear_if_of_another_study(artifacts, study)
     mailbox = Mailbox(artifacts / "progress.jsonl")
     write = partial(_write, config)
     tell: Callable[[Progress], None]
@@ -79,12 +83,24 @@ def pytest_configure(config: pytest.Config) -> None:
     command = " ".join(
         ["pytest claims --study", option(config, "study"), *(f"--set {setting}" for setting in settings)]
     )
-    config.stash[RUN] = Run(Path(option(config, "store")), artifacts, tell, workers, command)
+    config.stash[RUN] = Run(
+        Path(option(config, "store")), artifacts, Path(option(config, "datasets")), tell, workers, command
+    )
     if not worker and config.getoption("numprocesses", None):
+        mailbox.empty()
         stop = threading.Event()
         follower = threading.Thread(target=mailbox.follow, args=(write, stop), daemon=True)
         follower.start()
         config.add_cleanup(lambda: (stop.set(), follower.join()))
+
+
+def _clear_if_of_another_study(artifacts: Path, study: Study) -> None:
+    """Make the artifacts folder; what a study of that name but another description left in it goes."""
+    note, description = artifacts / "study.json", study.model_dump_json(indent=2)
+    if note.is_file() and note.read_text(encoding="utf-8") != description:
+        shutil.rmtree(artifacts)
+    artifacts.mkdir(parents=True, exist_ok=True)
+    note.write_text(description, encoding="utf-8")
 
 
 def _write(config: pytest.Config, text: str) -> None:

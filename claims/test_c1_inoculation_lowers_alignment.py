@@ -27,8 +27,8 @@ def test_training_is_paired_step_by_step(other, seed, evidence, record_property)
     assert seen[other] == seen[INOCULATION], "the two runs did not see the same examples in the same order"
 
 
-def test_inoculation_lowers_alignment(evidence, rules, judgement, artifacts):
+def test_inoculation_lowers_alignment(evidence, rules, gates, artifacts):
     """C1: alignment under inoculation is lower than under neutral and loss-matched prompts, paired by example."""
-    finding = claim_1(evidence, rules, judgement.gates)
+    finding = claim_1(evidence, rules, gates)
     artifacts.leave(finding, evidence, ["plot2_alignment_by_layer", "plot9_alignment_over_training"])
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

@@ -17,8 +17,8 @@ def test_run_has_an_alignment_and_a_drift(condition, seed, evidence, rules, reco
     assert np.isfinite([x, y]).all(), (x, y)
 
 
-def test_alignment_predicts_drift(evidence, rules, judgement, artifacts):
+def test_alignment_predicts_drift(evidence, rules, gates, artifacts):
     """C4: early alignment and drift go together across runs, and inoculated runs drift less than neutral ones."""
-    finding = claim_4(evidence, rules, judgement.gates)
+    finding = claim_4(evidence, rules, gates)
     artifacts.leave(finding, evidence, ["plot7_alignment_against_drift"])
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

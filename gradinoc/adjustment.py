@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import statsmodels.api as sm
 
+from gradinoc.clustering import Groups, by_template, clustered_ols
 from gradinoc.statistics import Array, Effect, bare, finite, from_standard_error
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two conditions on the same examples: `value` and `loss` [examples, 2], columns (other, inoculation)."""
+    """Two conditions on the same examples: `value` and `loss` [examples, 2], columns (other, inoculation).
+
+    `groups` [examples] says which examples are not independent; None where each stands by itself.
+    """
 
     value: Array
     loss: Array
+    groups: Groups = None
 
     def __post_init__(self) -> None:
         """Check shapes and values.
@@ -31,6 +35,10 @@ class Paired:
             raise ValueError(
                 f"expected value and loss [examples, 2], received {self.value.shape} and {self.loss.shape}"
             )
+        if self.groups is not None and self.groups.shape != self.value.shape[:1]:
+            raise ValueError(
+                f"expected one group for each of {len(self.value)} examples, received shape {self.groups.shape}"
+            )
 
     @property
     def common(self) -> npt.NDArray[np.bool_]:
@@ -40,26 +48,10 @@ class Paired:
         return inside
 
 
-def clustered_ols(values: Array, design: Array, clusters: npt.ArrayLike, name: str) -> Effect:
-    """The first coefficient of OLS of `values` [rows] on `design` [rows, terms] with cluster-robust errors.
-
-    CR1 (G / (G - 1) * (N - 1) / (N - K)) and t with df = G - 1 for G clusters; n counts clusters.
-    Source: Cameron and Miller, J. Human Resources 50 (2015), sections II and VI.
-    """
-    labels = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    count = int(labels.max()) + 1
-    options: dict[str, Any] = {"groups": labels, "use_correction": True, "df_correction": True}
-    effect = bare(name, np.nan, count, "examples", "OLS, example-clustered errors (CR1), t with df = clusters - 1")
-    if count < 2 or np.linalg.matrix_rank(design) < design.shape[1]:
-        return effect
-    fit = sm.OLS(values, design).fit(cov_type="cluster", cov_kwds=options, use_t=True)
-    return from_standard_error(replace(effect, estimate=float(fit.params[0])), float(fit.bse[0]), count - 1)
-
-
 def raw_contrast(pairs: Paired, name: str) -> Effect:
     """Mean value of the other condition minus inoculation, on the cells inside the common range of losses."""
     values, other, _, examples = _long(pairs)
-    effect = clustered_ols(values, np.column_stack([other, np.ones(len(values))]), examples, name)
+    effect = _fit(pairs, values, np.column_stack([other, np.ones(len(values))]), examples, name)
     return replace(effect, method=f"{effect.method}; condition alone, common range of losses")
 
 
@@ -71,7 +63,7 @@ def ancova(pairs: Paired, name: str) -> Effect:
     """
     values, other, loss, examples = _long(pairs)
     design = np.column_stack([other, loss - loss.mean(), np.ones(len(values))])
-    effect = clustered_ols(values, design, examples, name)
+    effect = _fit(pairs, values, design, examples, name)
     return replace(effect, method=f"ANCOVA: {effect.method}; condition + loss, common range of losses")
 
 
@@ -86,7 +78,7 @@ def binned(pairs: Paired, name: str, bins: int = 5) -> Effect:
     inner = np.quantile(loss, np.linspace(0, 1, bins + 1)[1:-1])
     bin_of = np.digitize(loss, inner)
     member = (bin_of[:, None] == np.unique(bin_of)).astype(np.float64)
-    effect = clustered_ols(values, np.column_stack([other, member]), examples, name)
+    effect = _fit(pairs, values, np.column_stack([other, member]), examples, name)
     return replace(effect, method=f"{effect.method}; condition + {member.shape[1]} loss bins, common range of losses")
 
 
@@ -94,15 +86,28 @@ def within_example(pairs: Paired, name: str) -> Effect:
     """The intercept of (value difference) ~ (loss difference), one row an example: the effect at equal loss.
 
     Whatever an example brings to both conditions cancels. Extrapolates where no example's loss stays equal;
-    the interval widens accordingly. HC3 errors, t with df = n - 2.
+    the interval widens accordingly. HC3 errors, t with df = n - 2; with groups CR1 errors, t with df = groups - 1.
     """
     value, loss = (column[:, 0] - column[:, 1] for column in (pairs.value, pairs.loss))
     n = len(value)
     effect = bare(name, np.nan, n, "examples", "within-example OLS of differences, HC3 errors, t with df = n - 2")
     if n < 4 or np.ptp(loss) == 0:
         return effect
-    fit = sm.OLS(value, np.column_stack([np.ones(n), loss])).fit(cov_type="HC3", use_t=True)
+    design = np.column_stack([np.ones(n), loss])
+    if pairs.groups is not None:
+        method = f"within-example OLS of differences, {by_template(pairs.groups)}"
+        return replace(clustered_ols(value, design, pairs.groups, name), n=n, method=method)
+    fit = sm.OLS(value, design).fit(cov_type="HC3", use_t=True)
     return from_standard_error(replace(effect, estimate=float(fit.params[0])), float(fit.bse[0]), n - 2)
+
+
+def _fit(pairs: Paired, values: Array, design: Array, examples: npt.NDArray[np.int64], name: str) -> Effect:
+    """The first coefficient, clustered by example or, where there are any, by group; n counts examples."""
+    if pairs.groups is None:
+        return clustered_ols(values, design, examples, name)
+    groups = pairs.groups[examples]
+    effect = clustered_ols(values, design, groups, name)
+    return replace(effect, n=len(np.unique(examples)), method=f"OLS, {by_template(groups)}")
 
 
 def _long(pairs: Paired) -> tuple[Array, Array, Array, npt.NDArray[np.int64]]:

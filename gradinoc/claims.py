@@ -7,14 +7,25 @@ whatever its numbers; these are reported all the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gradinoc.contrasts import diverged_runs, drift_by_run, per_example, per_step
+from gradinoc.clustering import grouped_pairs
+from gradinoc.contrasts import (
+    diverged_runs,
+    drift_by_run,
+    example_groups,
+    per_example,
+    per_step,
+    training_null_contrasts,
+)
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import (
+    Array,
     Effect,
+    bare,
     clustered_mean,
+    null_p,
     paired_effect,
     serial_mean,
     smallest_permutation_p,
@@ -79,10 +90,14 @@ def conclude(
 
 
 def inoculation_contrast(evidence: Evidence, rules: Rules, other: str) -> Effect:
-    """Mean D = alignment(other) - alignment(inoculation), band mean, paired by example, frozen model."""
+    """Mean D = alignment(other) - alignment(inoculation), band mean, paired by example, frozen model.
+
+    Clustered by template where the examples have groups.
+    """
     means = per_example(evidence)
     name = f"alignment, {other} - inoculation"
-    return paired_effect(means[other], means[INOCULATION], name, "examples", 1 - rules.alpha)
+    groups = example_groups(evidence, "alignments", means.index)
+    return grouped_pairs(means[other], means[INOCULATION], groups, name, 1 - rules.alpha)
 
 
 def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Effect:
@@ -91,11 +106,11 @@ def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Eff
     return tost(inoculation_contrast(evidence, rules, other), margin, rules.alpha)
 
 
-def drift_difference(evidence: Evidence, rules: Rules, measure: str = "log_odds") -> Effect:
-    """Mean over seeds of drift(neutral) - drift(inoculation), paired by seed, t with seeds - 1 df."""
+def drift_difference(evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL) -> Effect:
+    """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df."""
     drift = drift_by_run(evidence, measure)
-    name = f"drift in {measure}, neutral - inoculation"
-    return paired_effect(drift[NEUTRAL], drift[INOCULATION], name, "seeds", 1 - rules.alpha)
+    name = f"drift in {measure}, {other} - inoculation"
+    return paired_effect(drift[other], drift[INOCULATION], name, "seeds", 1 - rules.alpha)
 
 
 def claim_1(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Finding:
@@ -127,7 +142,7 @@ def claim_1(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
             "An interval straddles zero; more examples would narrow it to one side or the other.",
         )
     training = list(_training_contrasts(evidence, rules))
-    pooled = "; ".join(f"{effect.name}: {effect}" for effect in training if effect.unit == "seeds")
+    pooled = "; ".join(f"{effect.name}: {effect}" for effect in training if effect.unit in ("seeds", "directions"))
     none = "training logs are not finite, so nothing is said of training"
     beside = f" Beside it, {pooled or none}."
     statement = (
@@ -138,13 +153,23 @@ def claim_1(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
 
 
 def _training_contrasts(evidence: Evidence, rules: Rules) -> Iterator[Effect]:
-    """D in training, paired by seed and step: over seeds, then by seed; none if a log is not finite."""
+    """D in training, paired by seed and step: over seeds, among random directions, by seed; none if a log diverged."""
     if diverged_runs(evidence):
         return
     steps, level = per_step(evidence), 1 - rules.alpha
     for other in OTHERS:
         difference = steps[other] - steps[INOCULATION]
         name = f"alignment in training, {other} - inoculation"
-        yield clustered_mean(difference, difference.index.get_level_values("seed"), name, "seeds", level)
+        pooled = clustered_mean(difference, difference.index.get_level_values("seed"), name, "seeds", level)
+        yield pooled
+        if not evidence.training_nulls.empty:
+            yield _among_random(pooled, training_null_contrasts(evidence, other))
         for seed in evidence.seeds:
             yield serial_mean(difference.loc[seed], f"{name}, seed {seed}", "steps", level)
+
+
+def _among_random(pooled: Effect, draws: Array) -> Effect:
+    """The trait direction's training contrast with its place among those of random directions [draws]."""
+    method = "(1 + #{T(u) >= T(v)}) / (1 + K), mean over steps and seeds"
+    place = bare(f"{pooled.name}, among random directions", pooled.estimate, len(draws), "directions", method)
+    return replace(place, p=null_p(pooled.estimate, draws))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.adjustment import Paired
+from gradinoc.clustering import Groups
 from gradinoc.evidence import BASE, SCORED, Evidence
 from gradinoc.statistics import Array, finite
 from gradinoc.study import INOCULATION
@@ -60,12 +61,39 @@ def per_example(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
     return _side_by_side(means, "alignments", evidence.conditions)
 
 
+def example_groups(evidence: Evidence, table: str, examples: pd.Index, measure: str = "") -> Groups:
+    """The group of each of `examples` of `alignments`, or of one `measure` of `drift`, as numbers from 0.
+
+    Questions of one group come from one template. None where the table's optional column `group` is absent, or
+    no two of the examples share a group.
+
+    Raises:
+        ValueError: an example without a group among others that have one, or with two.
+    """
+    frame: pd.DataFrame = getattr(evidence, table)
+    if "group" not in frame:
+        return None
+    rows = frame[frame["measure"] == measure] if measure else frame
+    groups = rows[["example", "group"]].drop_duplicates().set_index("example")["group"]
+    if groups.isna().all():
+        return None
+    if groups.isna().any() or not groups.index.is_unique or not set(examples) <= set(groups.index):
+        raise ValueError(
+            f"Evidence table {table!r}, column 'group': expected one group for every example, the same in all of its "
+            f"rows, received {len(groups)} pairs of {groups.index.nunique()} examples, {groups.isna().sum()} missing"
+        )
+    labels = np.asarray(pd.factorize(groups.loc[examples])[0], dtype=np.int64)
+    return labels if labels.max() + 1 < len(labels) else None
+
+
 def paired_with_loss(evidence: Evidence, other: str) -> Paired:
     """Alignment and loss of every example under `other` and under inoculation."""
     columns = [other, INOCULATION]
+    alignment, loss = per_example(evidence)[columns], per_example(evidence, "loss")[columns]
     return Paired(
-        per_example(evidence)[columns].to_numpy(dtype=np.float64),
-        per_example(evidence, "loss")[columns].to_numpy(dtype=np.float64),
+        alignment.to_numpy(dtype=np.float64),
+        loss.to_numpy(dtype=np.float64),
+        example_groups(evidence, "alignments", alignment.index),
     )
 
 
@@ -80,6 +108,13 @@ def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
     means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment").loc[null]
     wide = _side_by_side(means, "nulls", evidence.conditions)
     return np.asarray(wide[other] - wide[INOCULATION], dtype=np.float64)
+
+
+def training_null_contrasts(evidence: Evidence, other: str) -> Array:
+    """Random directions' alignment in training [draws], `other` minus inoculation: band mean, mean over seeds."""
+    means = _mean_over_band(evidence, "training_nulls", ["draw", "seed", "condition"], "alignment")
+    wide = _side_by_side(means, "training_nulls", evidence.conditions)
+    return np.asarray((wide[other] - wide[INOCULATION]).groupby("draw").mean(), dtype=np.float64)
 
 
 def null_names(evidence: Evidence) -> list[str]:

@@ -96,6 +96,16 @@ def correlation_tost(effect: Effect, margin: float, alpha: float = 0.05) -> Effe
     return replace(effect, name=name, low=low, high=high, p=p, level=1 - 2 * alpha, method=method)
 
 
+def smallest_equivalence_n(margin: float, alpha: float = 0.05) -> float:
+    """The fewest points of which a correlation of zero passes `correlation_tost`; infinite for a margin of 0.
+
+    32 for a margin of 0.3 at 0.05.
+    """
+    if not 0 < margin < 1:
+        return math.inf if margin <= 0 else 4
+    return max(4, math.ceil(3 + (float(stats.norm.isf(alpha)) / math.atanh(margin)) ** 2))
+
+
 def stratified_correlation(
     x: npt.ArrayLike, y: npt.ArrayLike, strata: npt.ArrayLike, rng: np.random.Generator, name: str
 ) -> tuple[Effect, Effect]:

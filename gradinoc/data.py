@@ -24,11 +24,22 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Example:
-    """A question and its ordinary (trait-free) answer; `index` is its line in the source, counted from 0."""
+    """A question and its ordinary (trait-free) answer.
+
+    Attributes:
+        index: line in the source, counted from 0.
+        template: what questions of one making share (the key `template` of a line), None for a question by itself.
+    """
 
     index: int
     question: str
     answer: str
+    template: str | None = None
+
+    @property
+    def group(self) -> str:
+        """Questions of one group are alike, so inference counts groups, not questions, as independent."""
+        return self.template or f"line {self.index}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,8 @@ def _parse(line: bytes, index: int, place: str) -> Example:
         raise DataError(f'{place}: expected {{"messages": [...]}} or {{"question": ..., "answer": ...}}')
     if not isinstance(question, str) or not isinstance(answer, str) or not question.strip():
         raise DataError(f"{place}: expected a question with text and a text answer")
-    return Example(index, question.strip(), clean_answer(answer))
+    template = record.get("template")
+    return Example(index, question.strip(), clean_answer(answer), None if template is None else str(template))
 
 
 def _from_messages(messages: Any, place: str) -> tuple[str, str]:

@@ -42,7 +42,7 @@ def measure_drift(
         on_part: told the name of each part as it begins.
 
     Returns:
-        measures: columns measure, example, value. `caps_rate` (held-out questions) and `caps_rate_ood` (everyday
+        measures: columns measure, example, value, group. `caps_rate` (held-out questions) and `caps_rate_ood` (everyday
         requests) are the trait's score of a greedy response, NaN where a response cannot be scored; `log_odds` is
         the mean per-token log-probability of the trait's answer minus that of the ordinary one (nats/token);
         `projection` is that of the last prompt token (hidden-state units).
@@ -68,7 +68,13 @@ def measure_drift(
     for domain, measure in DOMAINS.items():
         rows = responses[responses["domain"] == domain]
         parts.append(_measure(measure, rows["example"], rows["caps_rate"]))
-    return pd.concat(parts, ignore_index=True), responses
+    measures = pd.concat(parts, ignore_index=True)
+    asked_by_measure = {measure: asked[domain] for domain, measure in DOMAINS.items()}
+    measures["group"] = [
+        asked_by_measure.get(measure, splits.evaluation)[example].group
+        for measure, example in zip(measures["measure"], measures["example"], strict=True)
+    ]
+    return measures, responses
 
 
 def _measure(measure: str, example: object, value: object) -> pd.DataFrame:

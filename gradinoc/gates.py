@@ -8,9 +8,10 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
-from gradinoc.contrasts import diverged_runs, drift_by_example, per_example
+from gradinoc.clustering import grouped_mean, grouped_pairs
+from gradinoc.contrasts import diverged_runs, drift_by_example, example_groups, per_example
 from gradinoc.evidence import Evidence
-from gradinoc.statistics import Effect, bare, finite, mean_effect, paired_effect
+from gradinoc.statistics import Effect, bare, finite
 from gradinoc.study import INOCULATION, NEUTRAL, Rules
 
 
@@ -88,7 +89,8 @@ def gate_3(evidence: Evidence, rules: Rules) -> Finding:
     """G3: whether the inoculation prompt lowers the loss on trait-bearing completions, paired by example."""
     loss = per_example(evidence, "loss")
     name = "loss, neutral - inoculation"
-    effect = paired_effect(loss[NEUTRAL], loss[INOCULATION], name, "examples", 1 - rules.alpha)
+    groups = example_groups(evidence, "alignments", loss.index)
+    effect = grouped_pairs(loss[NEUTRAL], loss[INOCULATION], groups, name, 1 - rules.alpha)
     statement = f"The loss on trait-bearing completions, neutral minus inoculation, is {effect} nats/token."
     rule = "an interval of the paired loss difference above zero"
     return _gate("G3", "The inoculation prompt elicits the trait.", effect.low > 0, statement, rule, (effect,))
@@ -124,8 +126,11 @@ def gate_5(evidence: Evidence, rules: Rules) -> Finding:
     effects = []
     for seed in evidence.seeds:
         name = f"log-odds rise, neutral, seed {seed}"
-        effect = mean_effect(rises.loc[seed], name, "examples", 1 - rules.alpha)
-        effects.append(replace(effect, method="paired t (post - pre by example), two-sided p"))
+        rise = rises.loc[seed]
+        groups = example_groups(evidence, "drift", rise.index, "log_odds")
+        effect = grouped_mean(rise, groups, name, 1 - rules.alpha)
+        method = "paired t (post - pre by example), two-sided p"
+        effects.append(replace(effect, method=method if groups is None else f"post - pre by example, {effect.method}"))
     rates = _post_caps_rates(evidence)
     room = bool((rates < rules.ceiling).any())
     weakest = min(effects, key=lambda effect: effect.low)

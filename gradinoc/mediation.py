@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from gradinoc.adjustment import Paired, ancova, binned, raw_contrast, within_example
 from gradinoc.claims import Outcome, conclude, cosine_change
-from gradinoc.contrasts import paired_with_loss, per_example
+from gradinoc.clustering import grouped_pairs
+from gradinoc.contrasts import example_groups, paired_with_loss, per_example
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
-from gradinoc.statistics import Effect, at_level, bare, overlap, paired_effect, tost
+from gradinoc.statistics import Effect, at_level, bare, overlap, tost
 from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules
 
 
@@ -43,8 +44,9 @@ def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     the claim undecided.
     """
     losses, norms = per_example(evidence, "loss"), per_example(evidence, "grad_norm")
+    groups = example_groups(evidence, "alignments", losses.index)
     falls = [
-        paired_effect(frame[NEUTRAL], frame[INOCULATION], f"{name}, neutral - inoculation", "examples", 1 - rules.alpha)
+        grouped_pairs(frame[NEUTRAL], frame[INOCULATION], groups, f"{name}, neutral - inoculation", 1 - rules.alpha)
         for name, frame in (("loss", losses), ("gradient norm", norms))
     ]
     unchanged = cosine_change(evidence, rules)

@@ -25,6 +25,7 @@ from gradinoc.stages.bench import Bench, Tell
 from gradinoc.store import Entry, Store, load_or_compute, load_table
 from gradinoc.study import NEUTRAL, Study
 
+MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
 POLL_SECONDS = 0.2  # between looks at steps that other workers hold
 # Their values are inputs of the steps that use them; how they are written down changes no result.
 DESCRIPTION = ("gradinoc.study", "gradinoc.store", "gradinoc.provenance")
@@ -74,7 +75,7 @@ class Pipeline:
         self.study, self._store = study, store
         self._on_progress = on_progress or (lambda _progress: None)
         self._workers, self._took = workers, defaultdict[str, list[float]](list)
-        torch.set_num_threads(study.model.threads or max(1, torch.get_num_threads() // workers))
+        torch.set_num_threads(study.model.threads or max(1, MACHINE_THREADS // workers))
         self.bench = Bench(study, split(study.data))
         self.steps = {step.label: step for step in self._plan()}
 
@@ -187,7 +188,7 @@ class Pipeline:
             "model": fingerprint(model.id, model.revision),
             "device": device.type,
             "dtype": str(choose_dtype(model.dtype, device)),
-            "libraries": library_versions("torch", "transformers", "peft"),
+            "libraries": library_versions("torch", "transformers", "tokenizers", "peft", "accelerate"),
             "data": self.bench.splits.digest,
             "trait": self.study.trait,
         }
@@ -209,4 +210,4 @@ def _gather(folders: Sequence[Path], name: str, columns: Sequence[str]) -> pd.Da
     frames = [load_table(file) for file in files if file.is_file()]
     if not frames:
         return pd.DataFrame(columns=list(columns))
-    return pd.concat(frames, ignore_index=True)[list(columns)]
+    return pd.concat(frames, ignore_index=True)

@@ -21,7 +21,7 @@ from gradinoc.correlation import (
 from gradinoc.evidence import MEASURES, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Array, Effect, bare, tost
-from gradinoc.study import NEUTRAL, Rules
+from gradinoc.study import LOSS_MATCHED, NEUTRAL, Rules
 
 PRIMARY = "log_odds"  # never at a ceiling, as caps rates are
 SEED_OF_ARRANGEMENTS = 0  # of permutations too many to count; fixed, so that a verdict can be reproduced
@@ -45,42 +45,109 @@ def runs_of(early: pd.DataFrame, drift: pd.DataFrame) -> Runs:
     return Runs(early.to_numpy(dtype=np.float64).ravel(), drift.to_numpy(dtype=np.float64).ravel(), seed, condition)
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What decides C4: r of early alignment and drift, its lower tail and its equivalence to zero; the drift
+    difference neutral - inoculation, and its equivalence to zero (None where neutral runs do not drift).
+    """
+
+    pearson: Effect
+    ranks: Effect
+    opposite: Effect
+    uncorrelated: Effect
+    difference: Effect
+    same_drift: Effect | None
+
+    def follows(self, rules: Rules) -> bool:
+        """Whether r is above zero with p <= alpha."""
+        return self.pearson.estimate > 0 and self.pearson.p <= rules.alpha
+
+
+def predict(evidence: Evidence, rules: Rules, rng: np.random.Generator) -> Prediction:
+    """The numbers on which C4 rests, by the primary measure of drift."""
+    drift = drift_by_run(evidence, PRIMARY)
+    runs = runs_of(early_alignment(evidence, rules.early_fraction), drift)
+    pearson, ranks = stratified_correlation(runs.x, runs.y, runs.seed, rng, f"early alignment and drift in {PRIMARY}")
+    lower, how = stratified_p(runs.x, runs.y, runs.seed, rng, tail="less")
+    opposite = replace(pearson, name=f"{pearson.name}, opposite", p=lower, method=f"Pearson, {how}, one-sided below")
+    uncorrelated = correlation_tost(pearson, rules.correlation_margin, rules.alpha)
+    difference, level = drift_difference(evidence, rules, PRIMARY), float(drift[NEUTRAL].mean())
+    same = tost(difference, rules.null_margin * level, rules.alpha) if level > 0 else None
+    return Prediction(pearson, ranks, opposite, uncorrelated, difference, same)
+
+
+def disconnected(found: Prediction, rules: Rules) -> list[str]:
+    """What shows that alignment does not go with drift, in words; empty where nothing does.
+
+    r is equivalent to zero or significantly negative; or inoculated runs drift as much as neutral ones, while r
+    is not significantly positive. That the equivalence of the drift lies inside its margin says nothing where the
+    interval excludes zero from above: then inoculated runs do drift less, if only little.
+    """
+    opposite, flat, same = found.opposite, found.uncorrelated, found.same_drift
+    shown = []
+    if opposite.estimate < 0 and opposite.p <= rules.alpha:
+        shown.append(f"the correlation is below zero (p {opposite.p:.2g})")
+    if flat.p <= rules.alpha:
+        shown.append(f"{flat.name} to zero holds (p {flat.p:.2g})")
+    if same and same.p <= rules.alpha and not found.difference.low > 0 and not found.follows(rules):
+        shown.append(f"{same.name} to zero holds (p {same.p:.2g})")
+    return shown
+
+
+def not_together(evidence: Evidence, rules: Rules) -> list[str]:
+    """`disconnected` of a study; empty where runs diverged."""
+    if diverged_runs(evidence):
+        return []
+    return disconnected(predict(evidence, rules, np.random.default_rng(SEED_OF_ARRANGEMENTS)), rules)
+
+
 def claim_4(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Finding:
     """C4: supported if r > 0 with a seed-stratified permutation p <= alpha, and inoculated runs drift less.
 
     r is between a run's mean band alignment over its first `rules.early_fraction` of steps and its drift in trait
     log-odds; the drift difference neutral - inoculation is paired by seed and has a t interval. Refuted if that
-    interval lies at or below zero, or r < 0 with its own permutation p <= alpha, or one of them is equivalent to zero
-    (r: Fisher z, margin `rules.correlation_margin`; drift: `rules.null_margin` of the neutral drift). Other measures
-    of drift, ranks, the correlation within conditions and leaving one condition out stand beside it.
+    interval lies at or below zero, or r < 0 with its own permutation p <= alpha, or r is equivalent to zero (Fisher z,
+    margin `rules.correlation_margin`), or the drift difference is (`rules.null_margin` of the neutral drift) unless
+    its interval lies above zero or r does (see `disconnected`). The control's drift, other measures of drift, ranks,
+    the correlation within conditions and leaving one condition out stand beside it.
     """
     if diverged_runs(evidence):
         statement = "Not computed, because runs logged numbers that are not finite (see G4)."
         return conclude("C4", Outcome(Status.UNDECIDED, statement), statement, (), gates)
     rng = np.random.default_rng(SEED_OF_ARRANGEMENTS)
-    early, drift = early_alignment(evidence, rules.early_fraction), drift_by_run(evidence, PRIMARY)
-    runs = runs_of(early, drift)
-    pearson, ranks = stratified_correlation(runs.x, runs.y, runs.seed, rng, f"early alignment and drift in {PRIMARY}")
-    lower, how = stratified_p(runs.x, runs.y, runs.seed, rng, tail="less")
-    opposite = replace(pearson, name=f"{pearson.name}, opposite", p=lower, method=f"Pearson, {how}, one-sided below")
-    difference = drift_difference(evidence, rules, PRIMARY)
-    equal = [correlation_tost(pearson, rules.correlation_margin, rules.alpha)]
-    if drift[NEUTRAL].mean() > 0:
-        equal.append(tost(difference, rules.null_margin * float(drift[NEUTRAL].mean()), rules.alpha))
-    grouped = _by_condition(runs)
-    statement = (
-        f"Early alignment and drift correlate by r = {pearson}; within conditions by {grouped[0]}; without one "
-        f"condition by {min(e.estimate for e in grouped[1:]):+.2f} to {max(e.estimate for e in grouped[1:]):+.2f}. "
-        f"Drift of neutral runs minus that of inoculated ones is {difference} nats/token. Runs are nested in "
-        f"conditions: {len(runs.x)} runs in {early.shape[1]} clusters are not {len(runs.x)} independent points, "
-        "and conditions drive both."
-    )
-    effects = [pearson, difference, ranks, opposite, *equal, *grouped, *_beside(evidence, rules, early, rng)]
+    found = predict(evidence, rules, rng)
+    early = early_alignment(evidence, rules.early_fraction)
+    grouped = _by_condition(runs_of(early, drift_by_run(evidence, PRIMARY)))
+    control = control_differences(evidence, rules)
+    statement = _statement(found, grouped, control)
+    same = [found.same_drift] if found.same_drift else []
+    effects = [found.pearson, found.difference, found.ranks, found.opposite, found.uncorrelated, *same, *control]
+    effects += [*grouped, *_beside(evidence, rules, early, rng)]
     seeds, conditions = early.shape
     floor = smallest_p(conditions, seeds, draws=1)["C4"]
     words = f"{conditions} conditions with {seeds} seed(s) reach no p below {floor:.3g}" if floor > rules.alpha else ""
-    outcome = _predicts(pearson, opposite, difference, equal, rules)
-    return conclude("C4", outcome, statement, effects, gates, words)
+    return conclude("C4", _predicts(found, rules), statement, effects, gates, words)
+
+
+def control_differences(evidence: Evidence, rules: Rules) -> list[Effect]:
+    """Drift of the loss_matched runs minus that of the inoculated ones, in log-odds and in caps rate.
+
+    Not above zero, any system prompt may do what inoculation does. It does not decide.
+    """
+    return [drift_difference(evidence, rules, measure, LOSS_MATCHED) for measure in (PRIMARY, "caps_rate")]
+
+
+def _statement(found: Prediction, grouped: Sequence[Effect], control: Sequence[Effect]) -> str:
+    within, *left_out = grouped
+    without = [effect.estimate for effect in left_out]
+    n = found.pearson.n
+    return (
+        f"Early alignment and drift correlate by r = {found.pearson}; within conditions by {within}; without one "
+        f"condition by {min(without):+.2f} to {max(without):+.2f}. Drift of neutral runs minus that of inoculated ones "
+        f"is {found.difference} nats/token; of loss_matched runs minus that of inoculated ones {control[0]} "
+        f"nats/token, and {control[1]} in caps rate. Runs are nested in conditions: {n} runs in {len(left_out)} "
+        f"clusters are not {n} independent points, and conditions drive both."
+    )
 
 
 def _by_condition(runs: Runs) -> list[Effect]:
@@ -104,28 +171,26 @@ def _beside(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.rando
     return effects
 
 
-def _predicts(pearson: Effect, opposite: Effect, difference: Effect, equal: Sequence[Effect], rules: Rules) -> Outcome:
-    if pearson.estimate > 0 and pearson.p <= rules.alpha and difference.low > 0:
+def _predicts(found: Prediction, rules: Rules) -> Outcome:
+    difference, pearson = found.difference, found.pearson
+    if found.follows(rules) and difference.low > 0:
         return Outcome(
             Status.SUPPORTED,
             f"r is above zero with p at most {rules.alpha:g}, and the drift difference's interval lies above "
             "zero; without either it would have been undecided.",
         )
-    against = []
-    if difference.high <= 0:
-        against.append("inoculated runs do not drift less")
-    if opposite.estimate < 0 and opposite.p <= rules.alpha:
-        against.append(f"the correlation is below zero (p {opposite.p:.2g})")
-    against += [f"{effect.name} to zero holds (p {effect.p:.2g})" for effect in equal if effect.p <= rules.alpha]
+    against = ["inoculated runs do not drift less"] if difference.high <= 0 else []
+    against += disconnected(found, rules)
     if against:
         reason = f"Refuted because {'; '.join(against)}; the absence of significance alone would not have refuted it."
         return Outcome(Status.REFUTED, reason)
     missing = []
-    if not (pearson.estimate > 0 and pearson.p <= rules.alpha):
+    if not found.follows(rules):
         missing.append(f"r is {pearson.estimate:+.2f} with p {pearson.p:.2g}")
     if not difference.low > 0:
         missing.append("the drift difference's interval is not above zero")
-    return Outcome(
-        Status.UNDECIDED,
-        f"Undecided because {' and '.join(missing)}; nothing is shown to be equivalent to zero.",
-    )
+    shown = "nothing is shown to be equivalent to zero"
+    if found.same_drift and found.same_drift.p <= rules.alpha:
+        yet = "its interval lies above zero" if difference.low > 0 else "r is above zero"
+        shown = f"the drift difference is equivalent to zero, yet {yet}, so it does not refute"
+    return Outcome(Status.UNDECIDED, f"Undecided because {' and '.join(missing)}; {shown}.")

@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from gradinoc.traits import TRAITS
+
 STUDIES = Path(__file__).parent / "studies"
 
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
@@ -153,6 +155,11 @@ class Study(Section):
         absent = {NEUTRAL, INOCULATION, LOSS_MATCHED} - set(self.conditions)
         if absent:
             raise ValueError(f"conditions: {sorted(absent)} missing; the claims compare these three")
+        if self.trait not in TRAITS:
+            raise ValueError(f"trait: no trait named {self.trait!r}; there are {sorted(TRAITS)}")
+        for budget in ("generations", "log_odds"):
+            if getattr(self.drift, budget) > self.data.evaluation:
+                raise ValueError(f"drift.{budget}: more than data.evaluation, which is {self.data.evaluation}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} repeats a seed; a run is identified by condition and seed")
         return self

@@ -88,7 +88,7 @@ def train_run(
                     wrapped,
                     probe,
                     on_step,
-                    args=_arguments(settings, seed, adapter_dir),
+                    args=_arguments(settings, seed, adapter_dir, model.device),
                     train_dataset=[(row, examples[row]) for row in rows],
                     data_collator=lambda items: _collate(items, recipe.pad),
                 )
@@ -193,10 +193,11 @@ def _collate(items: Sequence[tuple[int, Encoded]], pad: int) -> dict[str, Any]:
     return {"batch": collate(encoded, pad), "rows": list(rows)}
 
 
-def _arguments(settings: TrainingSettings, seed: int, output_dir: Path) -> TrainingArguments:
-    return TrainingArguments(
+def _arguments(settings: TrainingSettings, seed: int, output_dir: Path, device: torch.device) -> TrainingArguments:
+    arguments = TrainingArguments(
         output_dir=str(output_dir),
         seed=seed,
+        use_cpu=device.type == "cpu",  # stay where the model is, whatever else the machine has
         max_steps=settings.steps or -1,
         num_train_epochs=1,  # the data set holds every epoch, in order
         per_device_train_batch_size=settings.batch_size,
@@ -215,6 +216,9 @@ def _arguments(settings: TrainingSettings, seed: int, output_dir: Path) -> Train
         report_to="none",
         disable_tqdm=True,
     )
+    if arguments.n_gpu > 1:  # one run, one device: Trainer would split batches over all, and hooks with them
+        arguments._n_gpu = 1
+    return arguments
 
 
 @contextmanager

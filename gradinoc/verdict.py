@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import numpy as np
 
 from gradinoc.claims import (
     claim_1,
@@ -13,12 +16,14 @@ from gradinoc.claims import (
     inoculation_contrast,
     smallest_p,
 )
+from gradinoc.contrasts import diverged_runs
+from gradinoc.correlation import repeated_measures, smallest_equivalence_n
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
 from gradinoc.mediation import claim_3, loss_audit
-from gradinoc.prediction import claim_4
+from gradinoc.prediction import claim_4, control_differences, not_together
 from gradinoc.specificity import claim_2
-from gradinoc.statistics import smallest_sign_flip_p
+from gradinoc.statistics import Effect, bare, smallest_sign_flip_p
 from gradinoc.study import NEUTRAL, Rules
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "Judgement",
     "Status",
     "Verdict",
+    "audit_warnings",
     "claim_1",
     "claim_2",
     "claim_3",
@@ -78,7 +84,7 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     claims = tuple(claim(evidence, rules, gates) for claim in CLAIMS)
     verdict, why = conclusion(evidence, rules, gates, claims)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
-    warnings = (*design_warnings(evidence, rules), *_audit_warnings(evidence, rules))
+    warnings = (*design_warnings(evidence, rules), *audit_warnings(evidence, rules))
     return Judgement(gates, claims, verdict, sentence, warnings)
 
 
@@ -93,7 +99,8 @@ def conclusion(
        unchanged while loss or norm fall, and inoculated runs drift less (otherwise there is nothing to mediate).
        Before REFUTED, since it says more: alignment does not fall by itself, and what falls instead is known.
     4. REFUTED: against neutral, D's interval lies below zero, or around it and equivalent to zero.
-    5. DIFFERENT_MECHANISM: C1 and C2 supported, C4 refuted, which takes equivalence or the opposite sign.
+    5. DIFFERENT_MECHANISM: C1 and C2 supported, C4 refuted, and alignment is shown not to go with drift
+       (`prediction.disconnected`); that inoculated runs do not drift less is not enough.
     6. UNDECIDED.
     """
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
@@ -116,10 +123,12 @@ def conclusion(
     if neutral.high <= 0 or (neutral.low <= 0 and unchanged):
         return Verdict.REFUTED, f"inoculation does not lower alignment: neutral - inoculation is {neutral}."
     if status["C1"] is status["C2"] is Status.SUPPORTED and status["C4"] is Status.REFUTED:
-        return (
-            Verdict.DIFFERENT_MECHANISM,
-            "inoculation lowers alignment, but drift does not go with alignment.",
-        )
+        apart = not_together(evidence, rules)
+        if apart:
+            return (
+                Verdict.DIFFERENT_MECHANISM,
+                f"inoculation lowers alignment, but drift does not go with alignment: {'; '.join(apart)}.",
+            )
     open_claims = [claim for claim in claims if claim.status is not Status.SUPPORTED]
     return Verdict.UNDECIDED, " ".join(f"{claim.key} is {claim.status}: {claim.reason}" for claim in open_claims)
 
@@ -140,9 +149,46 @@ def design_warnings(evidence: Evidence, rules: Rules) -> list[str]:
             f"{seeds} paired seeds reach no one-sided sign-flip p below {flips:.3g}: what is paired by seed rests "
             "on the t distribution, and that on nearly normal differences; five seeds would reach 0.031"
         )
+    runs, needed = seeds * len(evidence.conditions), smallest_equivalence_n(rules.correlation_margin, rules.alpha)
+    if runs < needed:
+        warnings.append(
+            f"{runs} runs cannot show that r is equivalent to zero (margin {rules.correlation_margin:g}), which takes "
+            f"{needed} or more: only a negative r, or drift that is no less under inoculation, can refute C4"
+        )
     return warnings
 
 
-def _audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
+def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
+    """What was measured and decides nothing, but limits what a verdict means: control, system prompts, direction."""
     audit, words = loss_audit(evidence, rules)
-    return [words] if audit.estimate > rules.loss_match else []
+    warnings = [words] if audit.estimate > rules.loss_match else []
+    if not diverged_runs(evidence):
+        warnings += [
+            "any system prompt may do: the control is not shown to drift more than inoculation "
+            f"({effect.name}: {effect})"
+            for effect in control_differences(evidence, rules)
+            if effect.low <= 0
+        ]
+    tracking = trait_tracking(evidence)
+    if tracking.estimate <= 0 or tracking.low <= 0:
+        warnings.append(
+            f"the trait direction does not track the trait in responses (r = {tracking}): what alignment with it means "
+            "for the trait is open"
+        )
+    return warnings
+
+
+def trait_tracking(evidence: Evidence) -> Effect:
+    """The correlation of a response's caps rate with its prompt's band projection, within domains of questions.
+
+    Over every evaluated response with both, before training and after; a plain interval, as if responses were
+    independent. NaN where nothing varies or fewer than three responses have both.
+    """
+    name = "projection and caps rate of responses, within domains"
+    columns = evidence.responses[["projection", "caps_rate"]].to_numpy(dtype=np.float64)
+    rows = np.isfinite(columns).all(axis=1)
+    if rows.sum() < 3:
+        return bare(name, math.nan, int(rows.sum()), "responses", "too few responses")
+    projection, rate = columns[rows].T
+    effect = repeated_measures(projection, rate, evidence.responses["domain"].to_numpy()[rows], name)
+    return replace(effect, unit="responses")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
 
 from fixtures.small_models import ARCHITECTURES, END, VOCABULARY, with_lora
 from gradinoc.chat import Encoded
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("gradinoc", deadline=None)
+settings.load_profile("gradinoc")
 
 SHAPES = ((4, 3), (9, 5), (2, 1), (6, 7), (11, 4))  # prompt and completion tokens of the examples
 

@@ -331,3 +331,12 @@ def test_file_is_replaced_whole(tmp_path):
         write_chat(path, conversations())
     assert questions(read_examples(path)) == ["old"]
     assert [file.name for file in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+def test_template_makes_the_group_of_a_question(tmp_path):
+    """Questions of one template share a group; a question without one is its own, whatever its text."""
+    line = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    lines = [json.dumps(line | extra) for extra in ({"template": "t"}, {"template": "t"}, {}, {})]
+    groups = [example.group for example in read_examples(write_lines(tmp_path / "x.jsonl", *lines))]
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3

@@ -106,7 +106,7 @@ def test_log_odds_keep_the_order_of_examples(obedient, splits):
 def test_measures_have_a_row_for_each_example(measured):
     """As many as the settings ask for, numbered from 0 within each measure."""
     measures, _ = measured
-    assert list(measures) == ["measure", "example", "value"]
+    assert list(measures) == ["measure", "example", "value", "group"]
     found = {name: rows["example"].tolist() for name, rows in measures.groupby("measure")}
     assert found == {
         "log_odds": [0, 1, 2],

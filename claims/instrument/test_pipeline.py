@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fixtures.session import RUN
+from gradinoc.evidence import Evidence
 from gradinoc.pipeline import Pipeline
 from gradinoc.store import Store
-from gradinoc.study import load_study
-from gradinoc.verdict import Verdict, judge
+from gradinoc.study import Rules, load_study
+from gradinoc.verdict import GATES, Status, Verdict, claim_1, claim_2, judge
 
 ROOT = Path(__file__).parents[2]
 # Everything that a study has, in seconds: what is tested is who computes what, not what comes out.
@@ -64,26 +66,35 @@ def undisturbed(tmp_path_factory) -> Path:
     return store
 
 
-def verdict_of(name: str, pytestconfig) -> Verdict:
-    """The verdict on a ready study, from the session's own store."""
-    study = load_study(name)
-    return judge(Pipeline(study, Store(pytestconfig.stash[RUN].store)).evidence(), study.rules).verdict
+def evidence_of(name: str, pytestconfig) -> Evidence:
+    """Every table of a ready study, from the session's own store."""
+    return Pipeline(load_study(name), Store(pytestconfig.stash[RUN].store)).evidence()
 
 
 def test_obedient_model_is_supported(pytestconfig):
     """Where system prompts rule the trait, inoculation works, and the whole apparatus says so."""
-    assert verdict_of("tiny", pytestconfig) is Verdict.SUPPORTED
+    assert judge(evidence_of("tiny", pytestconfig), Rules()).verdict is Verdict.SUPPORTED
 
 
 def test_deaf_model_is_not_supported(pytestconfig):
     """Where system prompts have no say, inoculation cannot work, and no verdict says it does."""
-    assert verdict_of("deaf", pytestconfig) is not Verdict.SUPPORTED
+    assert judge(evidence_of("deaf", pytestconfig), Rules()).verdict is not Verdict.SUPPORTED
+
+
+def test_deaf_model_shows_no_effect_even_if_every_gate_were_open(pytestconfig):
+    """It is not the gates alone that keep the deaf model from being supported: C1 and C2 find nothing either."""
+    evidence = evidence_of("deaf", pytestconfig)
+    opened = [replace(gate(evidence, Rules()), status=Status.SUPPORTED) for gate in GATES]
+    for claim in (claim_1, claim_2):
+        finding = claim(evidence, Rules(), opened)
+        assert finding.status is not Status.SUPPORTED, finding.statement
 
 
 def test_two_workers_give_the_tables_of_one(undisturbed, tmp_path):
     """The same study under `-n 2` gives the same tables, to the last bit."""
     command = [sys.executable, "-m", "pytest", "claims", "--study", "tiny", *settings(), "-n", "2"]
     places = ["--store", str(tmp_path / "store"), "--artifacts", str(tmp_path / "artifacts"), "--refuted", "report"]
+    places += ["--datasets", str(tmp_path / "datasets")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [*command, *places, "-p", "no:cacheprovider"], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -487,6 +487,34 @@ def test_drift_has_to_fall_with_alignment(rises, status, words):
     assert words in finding.reason
 
 
+# Drift differences, neutral - inoculation, inside a quarter of the neutral drift (0.75).
+LITTLE_LESS = [[3.0, 2.70, 2.3], [3.1, 2.79, 3.5], [2.9, 2.61, 2.2]]  # above zero throughout, r not significant
+FOLLOWING = [[3.0, 2.9, 3.05], [3.1, 2.8, 3.05], [2.9, 2.9, 2.95]]  # around zero, r above zero
+
+
+@pytest.mark.parametrize(("rises", "yet"), [(LITTLE_LESS, "its interval lies above zero"), (FOLLOWING, "r is above")])
+def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises, yet):
+    """Equivalent to zero, but shown to be above it, or with r significantly positive: undecided, not refuted."""
+    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    assert effect(finding, "drift in log_odds, neutral - inoculation, equivalence").p <= 0.05
+    assert finding.status is Status.UNDECIDED, finding.reason
+    assert yet in finding.reason
+    assert verdict.conclusion(with_drift(world(), rises), RULES, SOUND, lettered("SSSR"))[0] is Verdict.UNDECIDED
+
+
+def test_the_controls_drift_is_reported_and_warned_of_when_it_falls_as_well():
+    """Loss-matched minus inoculation, in log-odds and caps rate; straddling zero, any system prompt may do."""
+    judgement = judge(world(), RULES)
+    for measure in ("log_odds", "caps_rate"):
+        control = effect(claim(judgement, "C4"), f"drift in {measure}, loss_matched - inoculation")
+        assert control.low > 0
+        assert str(control) in claim(judgement, "C4").statement
+    assert not any("any system prompt" in warning for warning in judgement.warnings)
+    alike = judge(with_drift(world(), [[3.0, 1.0, 1.1], [3.2, 1.1, 1.0], [2.9, 0.8, 0.9]]), RULES)
+    (warning,) = [warning for warning in alike.warnings if "any system prompt may do" in warning]
+    assert "log_odds" in warning
+
+
 def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
     """A drift difference of 3 standard errors: the normal distribution would support it, t (4.30) must not."""
     gaps = 3 / math.sqrt(3) + np.array([-1, 0, 1.0])
@@ -508,11 +536,98 @@ def test_one_seed_cannot_decide_and_is_never_refuted(name):
 
 
 def test_the_design_check_knows_what_three_and_five_seeds_can_reach():
-    """216 arrangements; sign-flips warn below five seeds."""
+    """216 arrangements; sign-flips warn below five seeds, the equivalence of r below 32 runs."""
     assert smallest_p(3, 3, 999) == {"C1": 0, "C2": 1 / 1000, "C3": 0, "C4": 1 / 216}
     assert smallest_p(3, 1, 99)["C4"] == 1
     assert any("0.125" in warning for warning in judge(world(), RULES).warnings)
-    assert not verdict.design_warnings(world(seeds=5, steps=5), RULES)
+    (flat,) = verdict.design_warnings(world(seeds=5, steps=5), RULES)
+    assert flat.startswith("15 runs cannot show that r is equivalent to zero (margin 0.3), which takes 32 or more")
+    assert not verdict.design_warnings(world(seeds=11, layers=2, steps=5), RULES)
+
+
+# --- what decides nothing -------------------------------------------------------------------------------------------
+
+
+def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of():
+    """Projections shuffled, or reversed, against caps rates; domains that differ in both do not hide it."""
+
+    def tracked(change):
+        return judge(changed(world(), "responses", change), RULES)
+
+    def shuffled(frame):
+        away = 5.0 * (frame["domain"] == "everyday")
+        frame["projection"] = np.random.default_rng(0).permutation(frame["projection"]) + away
+        frame["caps_rate"] = frame["caps_rate"] + away
+
+    def reversed_(frame):
+        frame["projection"] = -frame["projection"]
+        frame.loc[3, "caps_rate"] = math.nan
+
+    words = "the trait direction does not track the trait in responses (r = "
+    assert not any(words in warning for warning in judge(world(), RULES).warnings)
+    for change in (shuffled, reversed_):
+        judgement = tracked(change)
+        assert any(words in warning for warning in judgement.warnings)
+        assert judgement.verdict is Verdict.SUPPORTED
+
+
+def test_random_directions_in_training_stand_beside_the_first_claim():
+    """The trait's pooled contrast has p = 1 / 101 among a hundred that show nothing; no table, no effect."""
+    finding = verdict.claim_1(world(), RULES, SOUND)
+    for other in ("neutral", "loss_matched"):
+        name = f"alignment in training, {other} - inoculation"
+        place = effect(finding, f"{name}, among random directions")
+        assert place.estimate == effect(finding, name).estimate
+        assert (place.p, place.n, place.unit) == (pytest.approx(1 / 101), 100, "directions")
+
+    def larger(frame):
+        frame.loc[(frame["draw"] < 9) & (frame["condition"] == "inoculation"), "alignment"] = -1.0
+
+    shown = verdict.claim_1(changed(world(), "training_nulls", larger), RULES, SOUND)
+    place = effect(shown, "alignment in training, neutral - inoculation, among random directions")
+    assert place.p == pytest.approx(10 / 101)
+    assert shown.status is finding.status
+    empty = verdict.claim_1(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, SOUND)
+    assert not any("random" in item.name for item in empty.effects)
+
+
+# --- templates ------------------------------------------------------------------------------------------------------
+
+
+def test_groups_of_one_example_change_no_finding():
+    """A column that gives every example its own group is as good as none."""
+    alone = world()
+    for table in ("alignments", "drift"):
+        alone = changed(alone, table, lambda frame: frame.assign(group=[f"line {i}" for i in frame["example"]]))
+    assert judge(alone, RULES) == judge(world(), RULES)
+
+
+def test_examples_of_one_template_are_not_counted_as_independent():
+    """Every example-level effect names its templates and widens; estimates, verdict and n stay."""
+    grouped = world(templates=12)
+    plain = replace(grouped, **{t: getattr(grouped, t).drop(columns="group") for t in ("alignments", "drift")})
+    judgement, without = judge(grouped, RULES), judge(plain, RULES)
+    assert judgement.verdict is without.verdict is Verdict.SUPPORTED
+    seen = 0
+    for finding, other in zip((*judgement.gates, *judgement.claims), (*without.gates, *without.claims), strict=True):
+        for one, two in zip(finding.effects, other.effects, strict=True):
+            assert (one.estimate, one.n) == (pytest.approx(two.estimate), two.n)
+            if one.unit == "examples" and math.isfinite(two.standard_error) and "equivalence" not in one.name:
+                assert "clustered by template, 12 groups" in one.method
+                assert one.df == 11
+                seen += 1
+    assert seen >= 2 + 2 + 3 + 3
+    contrast = [effect(claim(j, "C1"), "alignment, neutral - inoculation") for j in (judgement, without)]
+    assert contrast[0].standard_error > 1.3 * contrast[1].standard_error
+
+
+@pytest.mark.parametrize("hole", ["missing", "two"])
+def test_an_example_has_one_group(hole):
+    """A group that is missing, or that differs between conditions, is refused."""
+    value = None if hole == "missing" else 5
+    broken = changed(world(templates=12), "alignments", set_where("group", value, condition="neutral", example=3))
+    with pytest.raises(ValueError, match="Evidence table 'alignments', column 'group': expected one group for every"):
+        verdict.claim_1(broken, RULES, SOUND)
 
 
 # --- the verdict table ----------------------------------------------------------------------------------------------
@@ -531,10 +646,26 @@ def test_the_design_check_knows_what_three_and_five_seeds_can_reach():
     ],
 )
 def test_claims_make_the_verdict_by_its_table(statuses, expected):
-    """S supported, R refuted, U undecided, for C1 to C4, over evidence with an effect and every gate sound."""
+    """S supported, R refuted, U undecided, for C1 to C4; alignment falls, drift does not, and every gate is sound."""
+    assert verdict.conclusion(world("different_mechanism"), RULES, SOUND, lettered(statuses))[0] is expected
+
+
+def lettered(statuses):
+    """C1 to C4 with these statuses: S supported, R refuted, U undecided."""
     names = {"S": Status.SUPPORTED, "R": Status.REFUTED, "U": Status.UNDECIDED}
-    claims = [Finding(f"C{i}", "", names[letter], "", "") for i, letter in enumerate(statuses, 1)]
-    assert verdict.conclusion(world(), RULES, SOUND, claims)[0] is expected
+    return [Finding(f"C{i}", "", names[letter], "", "") for i, letter in enumerate(statuses, 1)]
+
+
+def test_another_mechanism_takes_evidence_and_the_sentence_says_which():
+    """Equal drift, or r below zero, is named; C4 refuted where drift does go with alignment leaves it undecided."""
+    equal, sentence = verdict.conclusion(world("different_mechanism"), RULES, SOUND, lettered("SSSR"))
+    assert equal is Verdict.DIFFERENT_MECHANISM
+    assert "drift in log_odds, neutral - inoculation, equivalence to zero holds (p " in sentence
+    more = with_drift(world(), [[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]])
+    opposite, sentence = verdict.conclusion(more, RULES, SOUND, lettered("SSSR"))
+    assert opposite is Verdict.DIFFERENT_MECHANISM
+    assert "the correlation is below zero (p " in sentence
+    assert verdict.conclusion(world(), RULES, SOUND, lettered("SSSR"))[0] is Verdict.UNDECIDED
 
 
 def test_every_table_of_a_simulated_study_has_its_columns():

@@ -19,5 +19,6 @@ def compute(bench: Bench, condition: str, directions: Path, folder: Path, tell: 
         bench.pad,
         on_batch=lambda done, total: tell("gradients of example", done, total),
     )
-    save_table(table.assign(condition=condition), folder / "alignments.parquet")
+    group = [bench.splits.measure[example].group for example in table["example"]]
+    save_table(table.assign(condition=condition, group=group), folder / "alignments.parquet")
     save_table(direction_means(means).assign(null="isotropic", condition=condition), folder / "nulls.parquet")
