@@ -19,6 +19,7 @@ from gradinoc.analysis.summaries import (
     null_effects,
     paired_losses,
     shifts,
+    template_of,
     training_course,
 )
 from gradinoc.evidence import Evidence
@@ -59,7 +60,8 @@ def _alignment_by_layer(evidence: Evidence) -> str:
     band = in_band(evidence, "alignments", ["condition", "example"])
     if band.empty:
         return NOT_MEASURED
-    means = {name: mean_interval(band.loc[band["condition"] == name, "alignment"]) for name in evidence.conditions}
+    means = {name: _clustered(evidence, rows["example"], rows["alignment"]) for name, rows in band.groupby("condition")}
+    means = {name: means[name] for name in evidence.conditions if name in means}
     layers = evidence.band
     return (
         f"Alignment, cos(−g, v), at each layer of the frozen base model, read at the "
@@ -68,13 +70,20 @@ def _alignment_by_layer(evidence: Evidence) -> str:
     )
 
 
+def _clustered(evidence: Evidence, examples: Any, values: Any) -> Mean:
+    """The mean over `examples`, its interval clustered by what they were made from."""
+    return mean_interval(values, template_of(evidence, examples))
+
+
 def _loss_by_condition(evidence: Evidence) -> str:
     losses = paired_losses(evidence)
     if losses.empty:
         return NOT_MEASURED
-    means = [(name, _words(mean_interval(losses[name]), "examples")) for name in losses]
+    means = [(name, _words(_clustered(evidence, losses.index, losses[name]), "examples")) for name in losses]
     other = [name for name in losses if name != NEUTRAL]
-    paired = [(name, _words(mean_interval(losses[name] - losses[NEUTRAL]), "examples")) for name in other]
+    paired = [
+        (name, _words(_clustered(evidence, losses.index, losses[name] - losses[NEUTRAL]), "examples")) for name in other
+    ]
     return (
         f"Loss of the trait-bearing completions on the frozen base model, nats/token, a point an example: "
         f"{_listed(means)}. Paired difference to neutral: {_listed(paired)}. Bars are 95 % t intervals of the mean."

@@ -32,6 +32,7 @@ from gradinoc.analysis.summaries import (
     mean_interval,
     null_effects,
     paired_losses,
+    template_of,
 )  # fmt: skip
 from gradinoc.evidence import Evidence
 from gradinoc.study import INOCULATION, NEUTRAL
@@ -108,10 +109,7 @@ def plot_alignment_by_layer(evidence: Evidence) -> Figure:
         group = frame[frame["condition"] == condition]
         if group.empty:
             continue
-        means = {
-            layer: mean_interval(group.loc[group["layer"] == layer, "alignment"])
-            for layer in sorted(set(group["layer"]))
-        }
+        means = {layer: mean_interval(rows["alignment"], rows.get("group")) for layer, rows in group.groupby("layer")}
         style, layers = look(condition, evidence.conditions), list(means)
         estimates = [mean.estimate for mean in means.values()]
         axes.fill_between(
@@ -143,8 +141,10 @@ def plot_loss_by_condition(evidence: Evidence) -> Figure:
     others = [name for name in evidence.conditions if name != NEUTRAL]
     differences = losses[others].sub(losses[NEUTRAL], axis=0)
     right.axvline(0, color=FAINT, linewidth=1)
-    draw_rows(left, evidence, {name: losses[name].to_numpy(dtype=float) for name in evidence.conditions})
-    draw_rows(right, evidence, {name: differences[name].to_numpy(dtype=float) for name in others}, NEUTRAL)
+    groups = template_of(evidence, losses.index)
+    draw_rows(left, evidence, {name: losses[name].to_numpy(dtype=float) for name in evidence.conditions}, groups=groups)
+    drawn = {name: differences[name].to_numpy(dtype=float) for name in others}
+    draw_rows(right, evidence, drawn, NEUTRAL, groups)
     name_rows(left, evidence.conditions)
     left.set_xlabel("loss\n(nats/token)")
     right.set_xlabel("paired difference to\nneutral (nats/token)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,11 +38,17 @@ def jitter(count: int, width: float) -> Array:
     return np.asarray((golden % 1.0 * 2.0 - 1.0) * width, dtype=np.float64)
 
 
-def draw_rows(axes: Axes, evidence: Evidence, values: Mapping[str, Array], reference: str = "") -> None:
-    """Draw `values` by condition with mean and 95 % t interval; the `reference`, and what is missing, is named."""
+def draw_rows(
+    axes: Axes, evidence: Evidence, values: Mapping[str, Array], reference: str = "", groups: Any = None
+) -> None:
+    """Draw `values` by condition with mean and 95 % t interval; the `reference`, and what is missing, is named.
+
+    `groups`, one a value, says which values are alike, so that intervals allow for it.
+    """
     axes.xaxis.set_major_locator(MaxNLocator(3 if len(axes.figure.axes) > 1 else 4))  # ticks of a half panel touch
     for row, condition in enumerate(evidence.conditions):
         points = values.get(condition, np.empty(0))
+        alike = None if groups is None or not len(points) else groups[np.isfinite(points)]
         points = points[np.isfinite(points)]
         if not len(points):
             axes.text(
@@ -56,7 +63,7 @@ def draw_rows(axes: Axes, evidence: Evidence, values: Mapping[str, Array], refer
             marker=style.marker, color=style.colour, alpha=0.35 if crowded else 0.75, linewidth=0,
             rasterized=len(points) > MANY,
         )  # fmt: skip
-        mean = mean_interval(points)
+        mean = mean_interval(points, alike)
         if math.isfinite(mean.low):
             axes.plot(
                 [mean.low, mean.high],

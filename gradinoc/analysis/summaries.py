@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from gradinoc.clustering import grouped_mean
 from gradinoc.evidence import BASE, Evidence
-from gradinoc.statistics import mean_effect, null_p
+from gradinoc.statistics import null_p
 from gradinoc.study import INOCULATION
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -34,14 +35,22 @@ class Line(NamedTuple):
     high: Array
 
 
-def mean_interval(values: Any) -> Mean:
-    """The mean of the finite `values` and its 95 % t interval."""
-    finite = np.asarray(values, dtype=float)
-    finite = finite[np.isfinite(finite)]
-    if not len(finite):
+def mean_interval(values: Any, groups: Any = None) -> Mean:
+    """The mean of the finite `values` and its 95 % t interval, clustered where `groups` says who belongs together."""
+    array = np.asarray(values, dtype=float)
+    keep = np.isfinite(array)
+    if not keep.any():
         return Mean(math.nan, math.nan, math.nan, 0)
-    effect = mean_effect(finite, "mean", "values")
+    labels = None if groups is None else np.asarray(pd.factorize(np.asarray(groups)[keep])[0], dtype=np.int64)
+    effect = grouped_mean(array[keep], labels, "mean")
     return Mean(effect.estimate, effect.low, effect.high, effect.n)
+
+
+def template_of(evidence: Evidence, examples: Any) -> Any:
+    """What the frozen model's `examples` were made from, one a value; None where that was not recorded."""
+    if "group" not in evidence.alignments:
+        return None
+    return evidence.alignments.drop_duplicates("example").set_index("example")["group"].reindex(examples).to_numpy()
 
 
 def correlation(x: Any, y: Any) -> tuple[float, int]:
