@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +60,31 @@ def test_nothing_reads_a_pickle_or_trusts_remote_code(path):
             text = ast.unparse(node)
             assert not text.startswith(("torch.load(", "pd.read_pickle(", "np.load(")), text
             assert "trust_remote_code=True" not in text, text
+
+
+PUBLIC = {
+    "ActivationCollector": ["model", "layer_indices"],
+    "GradientCollector": ["model", "layer_indices"],
+    "extract_trait_direction": [
+        "model", "tokenizer", "prompts", "promote_system", "suppress_system", "layers", "position",
+    ],
+    "compute_gradient_alignment": ["gradient", "direction"],
+    "train_with_gradient_logging": [
+        "model_name", "dataset_path", "system_prompt", "trait_directions", "output_dir",
+        "lora_rank", "epochs", "batch_size", "lr",
+    ],
+    "measure_caps_rate": ["text"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_name_keeps_its_arguments(name):
+    """Public names come from the package itself, and take the arguments that its readers use, in their order."""
+    parameters = list(inspect.signature(getattr(gradinoc, name)).parameters)
+    assert parameters[: len(PUBLIC[name])] == PUBLIC[name]
+
+
+def test_importing_the_package_loads_no_torch():
+    """No work at import: torch takes seconds, and a name that does not need it should not wait."""
+    code = "import sys, gradinoc; gradinoc.measure_caps_rate('A'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
