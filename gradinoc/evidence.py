@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
@@ -11,6 +11,10 @@ MEASURES = ("caps_rate", "caps_rate_ood", "log_odds", "projection")
 SCORED = ("caps_rate", "caps_rate_ood")  # of responses, NaN for one that cannot be scored
 BASE = "base"  # the `condition` of what was measured on the model before any training
 BASE_SEED = -1
+BEFORE, EARLY, AFTER = "pre", "early", "post"  # training: phases of drift
+ISOTROPIC, COVARIANCE, SIGN_FLIPPED = "isotropic", "covariance", "sign_flipped"
+NULLS = (ISOTROPIC, COVARIANCE, SIGN_FLIPPED)  # kinds of direction without the trait, drawn at random
+CANDIDATE = "candidate"  # the role of a prompt of the pool that is no condition's own
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "layers": ("layer", "cohens_d", "auc", "split_half_cosine", "in_band"),
@@ -19,6 +23,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "condition", "example", "layer", "position", "loss", "alignment", "projection", "grad_norm",
     ),
     "nulls": ("null", "draw", "condition", "layer", "alignment"),
+    "unrelated": ("trait", "condition", "example", "layer", "alignment"),
+    "pool": ("role", "prompt", "chosen", "example", "loss"),
+    "matched": ("seed", "step", "example", "layer", "position", "loss", "alignment", "projection", "grad_norm"),
+    "matched_steps": ("seed", "step", "loss", "target", "chosen"),
     "training": (
         "condition", "seed", "step", "example", "layer", "position",
         "loss", "alignment", "projection", "grad_norm",
@@ -43,11 +51,17 @@ class Evidence:
     | `alignments` | a condition x example x layer x position on the frozen base model | `loss` nats/token, |
     |   |   | `alignment` = cos(-g, v), `projection` = -g.v and `grad_norm` nats/token per hidden-state unit |
     | `nulls` | a null direction x condition x layer: mean alignment over the examples, primary position | cosine |
+    | `unrelated` | an unrelated trait's direction x condition x example x layer, primary position | cosine |
+    | `pool` | a system prompt x calibration example: its `role` is a condition, or `candidate`; `chosen` | nats/token |
+    |   |   | is True for the candidate closest to inoculation's mean loss |
+    | `matched` | a neutral run's checkpoint at inoculation's first loss x example x layer x position | as `alignments` |
+    | `matched_steps` | a checkpoint of a neutral run that was looked at: mean `loss` of the same examples, | nats/token |
+    |   |   | the `target` (inoculation's on the base model), and whether it is the one of `matched` (`chosen`) |
     | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
     | `training_nulls` | a run x random direction x layer: mean over its steps and examples | cosine |
-    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example | fraction, nats/token, |
-    |   |   | hidden-state units |
-    | `responses` | a greedy generation under the neutral prompt | `caps_rate` a fraction |
+    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example; `early` is amid | fraction, |
+    |   |   | training, without `caps_rate_ood`, and `post` after it | nats/token, hidden-state units |
+    | `responses` | a greedy generation under the neutral prompt, phases as in `drift` | `caps_rate` a fraction |
     | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards | nats/token, seconds |
     """
 
@@ -63,6 +77,11 @@ class Evidence:
     conditions: tuple[str, ...] = ("neutral", "inoculation", "loss_matched")
     seeds: tuple[int, ...] = (0, 1, 2)
     primary_position: str = POSITIONS[0]
+    unrelated: pd.DataFrame = field(default_factory=lambda: _nothing("unrelated"))
+    pool: pd.DataFrame = field(default_factory=lambda: _nothing("pool"))
+    matched: pd.DataFrame = field(default_factory=lambda: _nothing("matched"))
+    matched_steps: pd.DataFrame = field(default_factory=lambda: _nothing("matched_steps"))
+    untrained: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that each table has its columns.
@@ -76,6 +95,11 @@ class Evidence:
                 raise ValueError(f"Evidence table {name!r} lacks the columns {missing}; it needs {columns}")
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The conditions under which runs were trained; the others were measured on the frozen model alone."""
+        return tuple(condition for condition in self.conditions if condition not in self.untrained)
+
+    @property
     def band(self) -> list[int]:
         """The layers on which decisions rest, declared before any gradient was seen."""
         return sorted(int(layer) for layer in self.layers.loc[self.layers["in_band"], "layer"])
@@ -83,4 +107,8 @@ class Evidence:
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name in COLUMNS}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name in COLUMNS}
+
+
+def _nothing(table: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(COLUMNS[table]))

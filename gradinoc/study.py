@@ -58,7 +58,8 @@ class DataSettings(Section):
     """Where questions and answers come from, and how many go to each purpose (all disjoint by question).
 
     `source` is a bundled name, a JSONL file (chat, or `question`/`answer`), or a hub dataset id. `direction` questions
-    are shared among fitting the direction (half), declaring the band (a quarter) and gate G1 (a quarter).
+    are shared among fitting the direction (half), declaring the band (a quarter) and gate G1 (a quarter). `calibration`
+    questions choose the prompt of a condition that is "matched".
     `max_answer_chars` leaves longer answers out (0: none).
     """
 
@@ -69,13 +70,21 @@ class DataSettings(Section):
     measure: Annotated[int, Field(ge=8)] = 128
     train: PositiveInt = 500
     evaluation: Annotated[int, Field(ge=8)] = 200
+    calibration: Annotated[int, Field(ge=8)] = 24
     max_answer_chars: NonNegativeInt = 0
 
 
 class NullSettings(Section):
-    """How many random directions a layer's effect is compared with, on the frozen model and during training."""
+    """How many directions without the trait its effect is compared with, on the frozen model and during training.
+
+    `isotropic`, `covariance` and `sign_flipped` are drawn at random (see `gradinoc.directions`); the directions of
+    unrelated traits are found from `unrelated_questions` questions each.
+    """
 
     isotropic: Annotated[int, Field(ge=100)] = 1000
+    covariance: Annotated[int, Field(ge=100)] = 1000
+    sign_flipped: Annotated[int, Field(ge=100)] = 1000
+    unrelated_questions: Annotated[int, Field(ge=8)] = 32
     training: Annotated[int, Field(ge=100)] = 100
     seed: NonNegativeInt = 0
 
@@ -98,13 +107,17 @@ class TrainingSettings(Section):
 
 
 class DriftSettings(Section):
-    """How much is evaluated before and after: generations per domain and their length, and answers scored."""
+    """How much is evaluated before and after: generations per domain and their length, and answers scored.
+
+    `early` is the share of a run's steps after which its drift is measured too, everyday requests left out.
+    """
 
     generations: PositiveInt = 200
     everyday: PositiveInt = 80
     max_new_tokens: PositiveInt = 64
     log_odds: PositiveInt = 200
     batch_size: PositiveInt = 32
+    early: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class Rules(Section):
@@ -125,9 +138,10 @@ class Rules(Section):
 
 
 NEUTRAL, INOCULATION, LOSS_MATCHED = "neutral", "inoculation", "loss_matched"
+TRAIT, MATCHED = "trait", "matched"  # words that stand for a system prompt
 CONDITIONS = {
     NEUTRAL: "",
-    INOCULATION: "trait",
+    INOCULATION: TRAIT,
     LOSS_MATCHED: "Follow the style guide; answer directly and concisely.",
 }
 
@@ -136,13 +150,16 @@ class Study(Section):
     """One experiment: model, trait, data, conditions, seeds, budgets, rules.
 
     `conditions` maps a condition to its system prompt. An empty string stands for no system message at all (the chat
-    template may then insert the model's own default), the word "trait" for the trait's inoculation prompt.
+    template may then insert the model's own default), the word "trait" for the trait's inoculation prompt, the word
+    "matched" for the harmless prompt whose loss on the calibration questions is closest to inoculation's. Conditions
+    named in `untrained` are measured on the frozen model alone.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     trait: str = "all_caps"
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     conditions: dict[str, str] = CONDITIONS
+    untrained: tuple[str, ...] = ()
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     nulls: NullSettings = NullSettings()
@@ -155,6 +172,14 @@ class Study(Section):
         absent = {NEUTRAL, INOCULATION, LOSS_MATCHED} - set(self.conditions)
         if absent:
             raise ValueError(f"conditions: {sorted(absent)} missing; the claims compare these three")
+        for condition in self.untrained:
+            if condition not in self.conditions or condition in CONDITIONS:
+                others = sorted(set(self.conditions) - set(CONDITIONS))
+                raise ValueError(f"untrained: {condition!r} is not one of the further conditions {others}")
+        if [*self.conditions.values()].count(MATCHED) > 1:
+            raise ValueError("conditions: more than one is 'matched'; they would have the same prompt")
+        if MATCHED in (self.conditions[NEUTRAL], self.conditions[INOCULATION]):
+            raise ValueError("conditions: neutral and inoculation cannot be 'matched': it is chosen by their losses")
         if self.trait not in TRAITS:
             raise ValueError(f"trait: no trait named {self.trait!r}; there are {sorted(TRAITS)}")
         for budget in ("generations", "log_odds"):
@@ -167,7 +192,9 @@ class Study(Section):
     @property
     def runs(self) -> list[tuple[str, int]]:
         """Every (condition, seed), seed by seed: the order in which runs are taken up."""
-        return [(condition, seed) for seed in self.seeds for condition in self.conditions]
+        return [
+            (condition, seed) for seed in self.seeds for condition in self.conditions if condition not in self.untrained
+        ]
 
 
 def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study:
