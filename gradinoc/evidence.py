@@ -54,9 +54,9 @@ class Evidence:
     | `unrelated` | an unrelated trait's direction x condition x example x layer, primary position | cosine |
     | `pool` | a system prompt x calibration example: its `role` is a condition, or `candidate`; `chosen` | nats/token |
     |   |   | is True for the candidate closest to inoculation's mean loss |
-    | `matched` | a neutral run's checkpoint at inoculation's first loss x example x layer x position | as `alignments` |
-    | `matched_steps` | a checkpoint of a neutral run that was looked at: mean `loss` of the same examples, | nats/token |
-    |   |   | the `target` (inoculation's on the base model), and whether it is the one of `matched` (`chosen`) |
+    | `matched` | a neutral run's checkpoint at inoculation's first loss x example x layer x ... | as `alignments` |
+    | `matched_steps` | a checkpoint that was looked at: mean `loss` of the same examples, the `target` | nats/token |
+    |   |   | (inoculation's on the base model), and whether it is the one of `matched` (`chosen`) |
     | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
     | `training_nulls` | a run x random direction x layer: mean over its steps and examples | cosine |
     | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example; `early` is amid | fraction, |
