@@ -18,7 +18,7 @@ from gradinoc.contrasts import (
     per_step,
     training_null_contrasts,
 )
-from gradinoc.evidence import Evidence
+from gradinoc.evidence import AFTER, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import (
     Array,
@@ -106,10 +106,12 @@ def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Eff
     return tost(inoculation_contrast(evidence, rules, other), margin, rules.alpha)
 
 
-def drift_difference(evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL) -> Effect:
+def drift_difference(
+    evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL, phase: str = AFTER
+) -> Effect:
     """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df."""
-    drift = drift_by_run(evidence, measure)
-    name = f"drift in {measure}, {other} - inoculation"
+    drift = drift_by_run(evidence, measure, phase)
+    name = f"{'' if phase == AFTER else f'{phase} '}drift in {measure}, {other} - inoculation"
     return paired_effect(drift[other], drift[INOCULATION], name, "seeds", 1 - rules.alpha)
 
 

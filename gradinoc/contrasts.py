@@ -9,9 +9,11 @@ import pandas as pd
 
 from gradinoc.adjustment import Paired
 from gradinoc.clustering import Groups
-from gradinoc.evidence import BASE, SCORED, Evidence
+from gradinoc.evidence import AFTER, BASE, BEFORE, SCORED, Evidence
 from gradinoc.statistics import Array, finite
 from gradinoc.study import INOCULATION
+
+COMPARED = ["alignment", "loss"]  # at a matched checkpoint
 
 
 def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str) -> pd.Series:
@@ -100,7 +102,7 @@ def paired_with_loss(evidence: Evidence, other: str) -> Paired:
 def per_step(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
     """Band mean of `column` over a training step's examples: index (seed, step), a column a condition."""
     means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column)
-    return _side_by_side(means, "training", evidence.conditions)
+    return _side_by_side(means, "training", evidence.trained)
 
 
 def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
@@ -110,16 +112,42 @@ def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
     return np.asarray(wide[other] - wide[INOCULATION], dtype=np.float64)
 
 
+def unrelated_contrasts(evidence: Evidence, other: str) -> pd.DataFrame:
+    """`other` minus inoculation along each unrelated trait's direction, band mean: index example, a column a trait.
+
+    Raises:
+        ValueError: no trait, or an example that was not measured under both conditions, along every trait.
+    """
+    means = _mean_over_band(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
+    wide = _side_by_side(means, "unrelated", evidence.conditions)
+    by_trait = (wide[other] - wide[INOCULATION]).unstack("trait")  # noqa: PD010 - a series has no pivot_table
+    if by_trait.isna().any(axis=None):
+        raise ValueError("Evidence table 'unrelated': expected every example along every trait")
+    return by_trait
+
+
+def matched_checkpoint(evidence: Evidence) -> pd.DataFrame:
+    """What neutral checkpoints at inoculation's first loss show: index (seed, example), columns alignment, loss.
+
+    Band means at the primary position, under the neutral prompt, on the examples of `alignments`.
+
+    Raises:
+        ValueError: a seed is missing, or other examples were measured.
+    """
+    means = {column: _mean_over_band(evidence, "matched", ["seed", "example"], column) for column in COMPARED}
+    found = pd.DataFrame(means)
+    examples = set(evidence.alignments["example"])
+    for seed in evidence.seeds:
+        if seed not in found.index or set(found.loc[seed].index) != examples:
+            raise ValueError(f"Evidence table 'matched': expected the {len(examples)} measured examples of seed {seed}")
+    return found
+
+
 def training_null_contrasts(evidence: Evidence, other: str) -> Array:
     """Random directions' alignment in training [draws], `other` minus inoculation: band mean, mean over seeds."""
     means = _mean_over_band(evidence, "training_nulls", ["draw", "seed", "condition"], "alignment")
-    wide = _side_by_side(means, "training_nulls", evidence.conditions)
+    wide = _side_by_side(means, "training_nulls", evidence.trained)
     return np.asarray((wide[other] - wide[INOCULATION]).groupby("draw").mean(), dtype=np.float64)
-
-
-def null_names(evidence: Evidence) -> list[str]:
-    """The kinds of null direction that were drawn, isotropic first."""
-    return sorted(evidence.nulls["null"].unique().tolist(), key=lambda name: (name != "isotropic", name))
 
 
 def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
@@ -140,34 +168,35 @@ def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
     return _all_runs(early.groupby("seed").mean(), "training", evidence)
 
 
-def drift_by_example(evidence: Evidence, measure: str) -> pd.DataFrame:
-    """Post minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
+def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER) -> pd.DataFrame:
+    """`phase` minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
 
     An example with a response that could not be scored, in any run or before, is left out of all: pairs stay pairs.
 
     Raises:
         ValueError: a value is missing or not finite, before or after training.
     """
-    rows = evidence.drift[evidence.drift["measure"] == measure]
+    drift = evidence.drift
+    rows = drift[(drift["measure"] == measure) & drift["phase"].isin([BEFORE, phase])]
     if measure in SCORED:
         scored = rows["value"].notna().groupby(rows["example"]).transform("all")
         rows = rows[scored]
     finite(rows["value"].to_numpy(), f"Evidence table 'drift', measure {measure!r}")
-    before = rows[(rows["phase"] == "pre") & (rows["condition"] == BASE)].set_index("example")["value"]
-    after = rows[rows["phase"] == "post"].set_index(["seed", "example", "condition"])["value"]
-    wide = _side_by_side(after, f"drift ({measure}, post)", evidence.conditions)
+    before = rows[(rows["phase"] == BEFORE) & (rows["condition"] == BASE)].set_index("example")["value"]
+    after = rows[rows["phase"] == phase].set_index(["seed", "example", "condition"])["value"]
+    wide = _side_by_side(after, f"drift ({measure}, {phase})", evidence.trained)
     examples = wide.index.get_level_values("example")
     if set(examples) != set(before.index) or not before.index.is_unique:
         raise ValueError(
             f"Evidence table 'drift', measure {measure!r}: expected the base model's 'pre' rows on the same examples "
-            f"as the runs' 'post' rows, received {len(before)} and {examples.nunique()}"
+            f"as the runs' {phase!r} rows, received {len(before)} and {examples.nunique()}"
         )
     return wide.sub(before.reindex(examples).to_numpy(), axis=0)
 
 
-def drift_by_run(evidence: Evidence, measure: str = "log_odds") -> pd.DataFrame:
-    """Post minus pre of `measure`, mean over examples: index seed, one column a condition."""
-    return _all_runs(drift_by_example(evidence, measure).groupby("seed").mean(), "drift", evidence)
+def drift_by_run(evidence: Evidence, measure: str = "log_odds", phase: str = AFTER) -> pd.DataFrame:
+    """`phase` minus pre of `measure`, mean over examples: index seed, one column a condition."""
+    return _all_runs(drift_by_example(evidence, measure, phase).groupby("seed").mean(), "drift", evidence)
 
 
 def _all_runs(wide: pd.DataFrame, table: str, evidence: Evidence) -> pd.DataFrame:

@@ -50,6 +50,7 @@ class Splits:
     measure: tuple[Example, ...]
     train: tuple[Example, ...]
     evaluation: tuple[Example, ...]
+    calibration: tuple[Example, ...]
     everyday: tuple[Example, ...]
 
     @property
@@ -156,16 +157,16 @@ def split(settings: DataSettings) -> Splits:
         long = settings.max_answer_chars and len(example.answer) > settings.max_answer_chars
         if example.answer and not long:
             distinct.setdefault(" ".join(example.question.casefold().split()), example)
-    sizes = (settings.direction, settings.measure, settings.train, settings.evaluation)
+    sizes = (settings.direction, settings.measure, settings.train, settings.evaluation, settings.calibration)
     if sum(sizes) > len(distinct):
         raise DataError(
             f"{settings.source}: {len(distinct)} distinct answered questions, but direction + measure + train + "
-            f"evaluation ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.*"
+            f"evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.*"
         )
     pool = list(distinct.values())
     order = iter(np.random.default_rng(settings.seed).permutation(len(pool)))
-    direction, measure, train, evaluation = (tuple(pool[next(order)] for _ in range(size)) for size in sizes)
-    return Splits(direction, measure, train, evaluation, tuple(load_source(settings.everyday)))
+    direction, measure, train, evaluation, calibration = (tuple(pool[next(order)] for _ in range(n)) for n in sizes)
+    return Splits(direction, measure, train, evaluation, calibration, tuple(load_source(settings.everyday)))
 
 
 def write_datasets(splits: Splits, trait: Trait, source: str, directory: Path) -> list[Path]:

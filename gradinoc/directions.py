@@ -91,6 +91,41 @@ def isotropic_directions(count: int, hidden: int, seed: int) -> Tensor:
     return nn.functional.normalize(torch.randn(count, hidden, generator=generator), dim=-1)
 
 
+def covariance_directions(
+    promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], count: int, seed: int
+) -> dict[int, Tensor]:
+    """Random unit vectors with the residual stream's covariance: layer -> `[count, hidden]` float32.
+
+    The covariance is that of the activations `[prompts, hidden]` within each side: what sets the sides apart is the
+    trait itself. A draw is a random combination of the centred activations, whose covariance is exactly theirs, so that
+    no matrix `[hidden, hidden]` is needed; it lies in the space that they span. One combination serves every layer, for
+    the reason given in `isotropic_directions`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = sum(len(side[min(side)]) for side in (promote, suppress))
+    weights = torch.randn(count, rows, generator=generator)
+    centred = {
+        layer: torch.cat([side[layer] - side[layer].mean(0) for side in (promote, suppress)]) for layer in promote
+    }
+    return {layer: nn.functional.normalize(weights @ states, dim=-1) for layer, states in centred.items()}
+
+
+def sign_flipped_directions(
+    promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], count: int, seed: int
+) -> dict[int, Tensor]:
+    """The trait direction with promote and suppress swapped at random by question: layer -> `[count, hidden]` float32.
+
+    Each draw is the mean of the questions' contrasts with random signs, the same at every layer, over the length of
+    their mean without: on the scale of the trait's unit vector, and shorter. Scaled to length 1, it would be the
+    trait direction or its opposite whenever the contrasts agree, and half of the null equal to it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    questions = len(promote[min(promote)])
+    signs = torch.randint(0, 2, (count, questions), generator=generator) * 2.0 - 1.0
+    contrasts = {layer: promote[layer] - suppress[layer] for layer in promote}
+    return {layer: signs @ each / questions / each.mean(0).norm() for layer, each in contrasts.items()}
+
+
 def separation(
     promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], directions: Mapping[int, Tensor]
 ) -> pd.DataFrame:

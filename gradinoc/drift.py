@@ -32,6 +32,7 @@ def measure_drift(
     settings: DriftSettings,
     neutral: str | None,
     on_part: OnPart = lambda _part: None,
+    domains: Sequence[str] = tuple(DOMAINS),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the trait amounts to in a model now, under the neutral system prompt.
 
@@ -40,6 +41,7 @@ def measure_drift(
         directions: the band's layers -> trait direction `[hidden]`; projections are averaged over them.
         neutral: the neutral condition's system prompt, None for none.
         on_part: told the name of each part as it begins.
+        domains: in which of `DOMAINS` responses are generated; `in_distribution` is needed for projections.
 
     Returns:
         measures: columns measure, example, value, group. `caps_rate` (held-out questions) and `caps_rate_ood` (everyday
@@ -49,10 +51,11 @@ def measure_drift(
         responses: columns domain, example, question, response, caps_rate, projection.
     """
     model, tokenizer = language_model
-    asked = {
+    questions = {
         "in_distribution": splits.evaluation[: settings.generations],
         "everyday": splits.everyday[: settings.everyday],
     }
+    asked = {domain: questions[domain] for domain in domains}
     on_part("responses")
     responses = pd.concat(
         [_respond(model, tokenizer, domain, part, trait, settings, neutral) for domain, part in asked.items()],
@@ -65,11 +68,11 @@ def measure_drift(
     in_distribution = responses[responses["domain"] == "in_distribution"]
     parts = [_measure("log_odds", np.arange(len(odds)), odds)]
     parts.append(_measure("projection", in_distribution["example"], in_distribution["projection"]))
-    for domain, measure in DOMAINS.items():
+    for domain in asked:
         rows = responses[responses["domain"] == domain]
-        parts.append(_measure(measure, rows["example"], rows["caps_rate"]))
+        parts.append(_measure(DOMAINS[domain], rows["example"], rows["caps_rate"]))
     measures = pd.concat(parts, ignore_index=True)
-    asked_by_measure = {measure: asked[domain] for domain, measure in DOMAINS.items()}
+    asked_by_measure = {DOMAINS[domain]: part for domain, part in asked.items()}
     measures["group"] = [
         asked_by_measure.get(measure, splits.evaluation)[example].group
         for measure, example in zip(measures["measure"], measures["example"], strict=True)

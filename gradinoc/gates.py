@@ -10,7 +10,7 @@ import pandas as pd
 
 from gradinoc.clustering import grouped_mean, grouped_pairs
 from gradinoc.contrasts import diverged_runs, drift_by_example, example_groups, per_example
-from gradinoc.evidence import Evidence
+from gradinoc.evidence import AFTER, EARLY, Evidence
 from gradinoc.statistics import Effect, bare, finite
 from gradinoc.study import INOCULATION, NEUTRAL, Rules
 
@@ -99,7 +99,7 @@ def gate_3(evidence: Evidence, rules: Rules) -> Finding:
 def gate_4(evidence: Evidence, rules: Rules) -> Finding:  # noqa: ARG001 - gates are called alike
     """G4: whether every run's loss fell and everything it logged at the band's primary position is finite."""
     runs = evidence.runs
-    expected = {(condition, seed) for condition in evidence.conditions for seed in evidence.seeds}
+    expected = {(condition, seed) for condition in evidence.trained for seed in evidence.seeds}
     present = set(zip(runs["condition"], runs["seed"], strict=True))
     if present != expected or len(runs) != len(expected):
         raise ValueError(
@@ -150,16 +150,16 @@ def gate_5(evidence: Evidence, rules: Rules) -> Finding:
 def _post_caps_rates(evidence: Evidence) -> pd.Series:
     """Mean caps rate after training, by condition in declared order."""
     drift = evidence.drift
-    rows = drift[(drift["measure"] == "caps_rate") & (drift["phase"] == "post")]
+    rows = drift[(drift["measure"] == "caps_rate") & (drift["phase"] == AFTER)]
     rates = rows.groupby("condition")["value"].mean()  # of responses that could be scored
-    rates = rates.reindex(list(evidence.conditions))
+    rates = rates.reindex(list(evidence.trained))
     finite(rates.to_numpy(), "Evidence table 'drift', mean caps rate after training by condition")
     return rates
 
 
 def gate_6(evidence: Evidence, rules: Rules) -> Finding:
-    """G6: whether nearly all evaluated responses have letters, whose case can be counted."""
-    responses = evidence.responses["response"]
+    """G6: whether nearly all responses before and after training have letters, whose case can be counted."""
+    responses = evidence.responses.loc[evidence.responses["phase"] != EARLY, "response"]
     if responses.empty or responses.isna().any():
         raise ValueError(
             f"Evidence table 'responses': expected texts, received {len(responses)} with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -149,6 +149,21 @@ def gradient_at_positions(gradient: Tensor, batch: Batch) -> Tensor:
     return torch.stack([last.float(), first.float(), summed])
 
 
+class Measured(NamedTuple):
+    """Alignments of a frozen model.
+
+    Attributes:
+        table: columns example, layer, position, loss, alignment, projection, grad_norm, of the first direction.
+        means: mean alignment over examples at the primary position, `[layers, directions]` float64, CPU.
+        by_example: alignment of the first directions by example, primary position, `[layers, examples, kept]`
+            float64, CPU.
+    """
+
+    table: pd.DataFrame
+    means: Tensor
+    by_example: Tensor
+
+
 def measure_alignments(
     model: nn.Module,
     examples: Sequence[Encoded],
@@ -156,22 +171,23 @@ def measure_alignments(
     pad: int,
     batch_size: int = 8,
     on_batch: Callable[[int, int], None] | None = None,
-) -> tuple[pd.DataFrame, Tensor]:
-    """Alignments of a frozen model, by example, and their mean over examples for every direction.
+    kept: int = 1,
+) -> Measured:
+    """Alignments of a frozen model with every direction, at the price of one backward pass an example.
+
+    Examples keep their number in `examples`.
 
     Args:
-        directions: layer -> unit rows `[directions, hidden]`, the trait's first.
+        directions: layer -> rows `[directions, hidden]`, the trait's first, as unit vector. An alignment is
+            `cos(-g, u)` times the length of a row u: 1 for all but sign-flipped contrasts.
         pad: id of the padding token.
         on_batch: told (examples done, examples in all) after each batch.
-
-    Returns:
-        A frame with columns example, layer, position, loss, alignment, projection, grad_norm (the trait's), and
-        the mean alignment at the primary position, `[layers, directions]` float64, CPU. Examples keep their number
-        in `examples`; one backward pass serves an example's every layer, position and direction.
+        kept: how many of the directions are kept by example.
     """
     order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
     device = next(model.parameters()).device
     frames, total = [], torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
+    by_example = torch.full((len(directions), len(examples), kept), torch.nan, dtype=torch.float64)
     with AlignmentProbe(model, directions) as probe:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -181,11 +197,13 @@ def measure_alignments(
             losses.sum().backward()
             reading = probe.read()
             frames.append(alignment_frame(reading, losses.detach(), rows, probe.layers))
-            total += reading.alignment[:, 0].double().sum(1).cpu()
+            primary = reading.alignment[:, 0].double().cpu()  # (L, B, directions)
+            total += primary.sum(1)
+            by_example[:, rows] = primary[..., :kept]
             if on_batch:
                 on_batch(start + len(rows), len(order))
     table = pd.concat(frames, ignore_index=True).sort_values(["example", "layer"], kind="stable")
-    return table.reset_index(drop=True), total / len(examples)
+    return Measured(table.reset_index(drop=True), total / len(examples), by_example)
 
 
 def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:

@@ -5,28 +5,66 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
 from gradinoc.adjustment import Paired, ancova, binned, raw_contrast, within_example
-from gradinoc.claims import Outcome, conclude, cosine_change
+from gradinoc.claims import Outcome, conclude, cosine_change, inoculation_contrast
 from gradinoc.clustering import grouped_pairs
-from gradinoc.contrasts import example_groups, paired_with_loss, per_example
+from gradinoc.contrasts import COMPARED, example_groups, matched_checkpoint, paired_with_loss, per_example
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Effect, at_level, bare, overlap, tost
 from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules
 
+THE_PLANS = (NEUTRAL, INOCULATION, LOSS_MATCHED)
 
-def loss_audit(evidence: Evidence, rules: Rules) -> tuple[Effect, str]:
+
+def loss_audit(evidence: Evidence, rules: Rules, control: str = LOSS_MATCHED) -> tuple[Effect, str]:
     """The control's distance from inoculation's loss as a share of neutral's distance, and that in words."""
     mean = per_example(evidence, "loss").mean()
-    miss, distance = mean[LOSS_MATCHED] - mean[INOCULATION], mean[NEUTRAL] - mean[INOCULATION]
+    miss, distance = mean[control] - mean[INOCULATION], mean[NEUTRAL] - mean[INOCULATION]
     share = abs(miss) / abs(distance) if distance != 0 else float("inf")
     verdict = "loss-matched" if share <= rules.loss_match else "not loss-matched"
     words = (
-        f"The loss_matched control is {verdict}: its loss is {miss:+.3g} nats/token from inoculation's, "
+        f"The {control} control is {verdict}: its loss is {miss:+.3g} nats/token from inoculation's, "
         f"{100 * share:.0f} % of neutral's {distance:+.3g} (at most {100 * rules.loss_match:g} % allowed)."
     )
     examples = evidence.alignments["example"].nunique()
-    return bare("loss gap of the control, share of neutral's", share, examples, "examples", "ratio of mean gaps"), words
+    name = f"loss gap of {control}, share of neutral's"
+    return bare(name, share, examples, "examples", "ratio of mean gaps"), words
+
+
+def matched_controls(evidence: Evidence, rules: Rules) -> list[Effect]:
+    """Alignment, control - inoculation, for each further control whose loss is inoculation's (see `loss_audit`).
+
+    Of the conditions beside neutral, inoculation and loss_matched, those within `rules.loss_match` on the measured
+    examples: equal loss by design, without a model of how alignment goes with loss.
+    """
+    further = [name for name in evidence.conditions if name not in THE_PLANS]
+    matched = [name for name in further if loss_audit(evidence, rules, name)[0].estimate <= rules.loss_match]
+    return [inoculation_contrast(evidence, rules, name) for name in matched]
+
+
+def matched_checkpoints(evidence: Evidence, rules: Rules) -> list[Effect]:
+    """Alignment at neutral checkpoints of inoculation's first loss, minus inoculation's on the base model.
+
+    Paired by example, the mean over seeds and then each seed; and the loss that is left between them. Equal loss
+    reached by training in place of a prompt; it stands beside and does not decide. Empty where it was not measured.
+    """
+    if evidence.matched.empty:
+        return []
+    reached = matched_checkpoint(evidence)
+    base = {column: per_example(evidence, column)[INOCULATION] for column in COMPARED}
+    groups = example_groups(evidence, "alignments", base["loss"].index)
+    parts = {"mean over seeds": reached.groupby("example").mean()}
+    parts |= {f"seed {seed}": reached.loc[seed] for seed in evidence.seeds}
+
+    def compare(column: str, name: str, rows: pd.DataFrame) -> Effect:
+        both = rows[column].reindex(base[column].index), base[column]
+        return grouped_pairs(*both, groups, f"{name}, neutral checkpoint - inoculation", 1 - rules.alpha)
+
+    alignment = [compare("alignment", f"alignment at equal loss, {part}", rows) for part, rows in parts.items()]
+    return [*alignment, compare("loss", "loss left at equal loss", parts["mean over seeds"])]
 
 
 def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Finding:
@@ -35,7 +73,8 @@ def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     These are regression (ANCOVA) and bins inside the common range of losses, and regression of differences
     within examples. The first two compare different examples at equal loss, and so also whatever else makes
     examples hard; the third cannot be misled so, and without it an effect that is all loss could pass (see
-    `adjustment`).
+    `adjustment`). A further control that is loss-matched has to agree (see `matched_controls`); neutral checkpoints at
+    inoculation's first loss stand beside.
 
     Refuted in two ways. The cosine is equivalent to unchanged (TOST, margin `rules.equivalence` of the
     neutral alignment) while loss or gradient norm fall. Or there is an effect inside the common range, which
@@ -53,7 +92,10 @@ def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     shared = overlap(losses[NEUTRAL], losses[INOCULATION])
     name = "overlap of losses, neutral and inoculation"
     audit, words = loss_audit(evidence, rules)
-    effects = [*falls, unchanged, bare(name, shared, len(losses), "examples", "overlap coefficient"), audit]
+    controls, checkpoints = matched_controls(evidence, rules), matched_checkpoints(evidence, rules)
+    overlapping = bare(name, shared, len(losses), "examples", "overlap coefficient")
+    further = [loss_audit(evidence, rules, control)[0] for control in evidence.conditions if control not in THE_PLANS]
+    effects = [*falls, unchanged, overlapping, audit, *further, *controls, *checkpoints]
     statement = f"{words} The losses of neutral and inoculation overlap by {shared:.2f}"
     if unchanged.p <= rules.alpha and any(fall.low > 0 for fall in falls):
         outcome = Outcome(
@@ -76,7 +118,9 @@ def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
         f". Among losses that both reach, alignment differs by {raw}; at equal loss by {adjusted[0]} in the "
         f"regression, by {adjusted[1]} in bins, by {adjusted[2]} within examples: {100 * kept:.0f} % is kept."
     )
-    return conclude("C3", _at_equal_loss(raw, adjusted, rules), statement, [*effects, raw, *adjusted, share], gates)
+    statement += "".join(f" Beside it, {effect.name}: {effect}." for effect in (*controls, *checkpoints[:1]))
+    outcome = _at_equal_loss(raw, adjusted, controls, rules)
+    return conclude("C3", outcome, statement, [*effects, raw, *adjusted, share], gates)
 
 
 def adjusted_contrasts(pairs: Paired, rules: Rules) -> tuple[Effect, list[Effect]]:
@@ -90,13 +134,13 @@ def adjusted_contrasts(pairs: Paired, rules: Rules) -> tuple[Effect, list[Effect
     return at_level(raw, 1 - rules.alpha), [at_level(effect, 1 - rules.alpha) for effect in adjusted]
 
 
-def _at_equal_loss(raw: Effect, adjusted: Sequence[Effect], rules: Rules) -> Outcome:
+def _at_equal_loss(raw: Effect, adjusted: Sequence[Effect], controls: Sequence[Effect], rules: Rules) -> Outcome:
     if not raw.low > 0:
         return Outcome(
             Status.UNDECIDED,
             "Undecided because among common losses no fall of alignment is shown that loss could explain.",
         )
-    short = [effect.name for effect in adjusted if not effect.low > 0]
+    short = [effect.name for effect in (*adjusted, *controls) if not effect.low > 0]
     if not short:
         return Outcome(
             Status.SUPPORTED,

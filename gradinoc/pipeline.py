@@ -17,13 +17,14 @@ import torch
 
 from gradinoc.data import DATASETS, split, write_datasets
 from gradinoc.devices import choose_device, choose_dtype
-from gradinoc.evidence import BASE, BASE_SEED, COLUMNS, Evidence
+from gradinoc.evidence import AFTER, BASE, BASE_SEED, BEFORE, COLUMNS, EARLY, Evidence
 from gradinoc.provenance import code_version, library_versions
 from gradinoc.sources import fingerprint
-from gradinoc.stages import directions, drift, gradients, training
+from gradinoc.stages import directions, drift, gradients, matched, pool, training, unrelated
 from gradinoc.stages.bench import Bench, Tell
+from gradinoc.stages.training import adapter_after
 from gradinoc.store import Entry, Store, load_or_compute, load_table
-from gradinoc.study import NEUTRAL, Study
+from gradinoc.study import INOCULATION, MATCHED, NEUTRAL, Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
 POLL_SECONDS = 0.2  # between looks at steps that other workers hold
@@ -84,14 +85,17 @@ class Pipeline:
         return write_datasets(self.bench.splits, self.bench.trait, self.study.data.source, directory)
 
     def evidence(self, *stages: str) -> Evidence:
-        """The tables of `stages` (directions, gradients, training, drift; all if none is named).
+        """The tables of `stages` (modules of `gradinoc.stages`; all if none is named).
 
         What is missing is computed; the tables of other stages are empty.
         """
         labels = [label for label, step in self.steps.items() if not stages or step.entry.stage in stages]
         folders = self.complete(labels)
         tables = {name: _gather(folders, name, columns) for name, columns in COLUMNS.items()}
-        return Evidence(**tables, conditions=tuple(self.study.conditions), seeds=self.study.seeds)
+        study = self.study
+        return Evidence(
+            **tables, conditions=tuple(study.conditions), seeds=study.seeds, untrained=tuple(study.untrained)
+        )
 
     def complete(self, labels: Sequence[str]) -> list[Path]:
         """Folders of the steps `labels`, after computing, or waiting for, those that are not there yet.
@@ -143,31 +147,72 @@ class Pipeline:
         return max(0.0, needed - spent) / self._workers
 
     def _plan(self) -> list[Step]:
-        """Every step of the study, each after those it needs."""
+        """Every step of the study, each after those it needs; what needs little comes first."""
         study, bench, trait = self.study, self.bench, self.bench.trait
         asked = {"promote": trait.promote_system, "suppress": trait.suppress_system}
         first = self._step("directions", directions, asked, partial(directions.compute, bench))
+        few = {"questions": study.nulls.unrelated_questions}
+        others = self._step("unrelated traits", unrelated, few, partial(unrelated.compute, bench))
         found = first.entry.path
-        steps = [first]
+        steps, pool_step, frozen = [first, others], self._pool(), {}
+        steps += [pool_step] if pool_step else []
         for condition in study.conditions:
-            inputs = {"system": bench.system(condition), "nulls": study.nulls.model_dump()}
-            work = partial(gradients.compute, bench, condition, found)
-            steps.append(self._step(f"gradients {condition}", gradients, inputs, work, first))
+            system, folder, needs = self._prompt(condition, pool_step)
+            inputs = {"system": system, "nulls": study.nulls.model_dump()}
+            work = partial(gradients.compute, bench, condition, (found, others.entry.path), folder)
+            frozen[condition] = self._step(f"gradients {condition}", gradients, inputs, work, first, others, *needs)
+        steps += frozen.values()
         measured = {"drift": study.drift.model_dump(), "system": bench.system(NEUTRAL)}
-        base = partial(drift.compute, bench, (BASE, BASE_SEED), found, None)
-        steps.append(self._step("drift of the base model", drift, measured, base, first))
+
+        def measure(label: str, origin: tuple[str, int, str], adapter: Path | None, *needs: Step) -> Step:
+            work = partial(drift.compute, bench, origin, found, adapter)
+            return self._step(label, drift, {**measured, "phase": origin[-1]}, work, first, *needs)
+
+        steps.append(measure("drift of the base model", (BASE, BASE_SEED, BEFORE), None))
         for condition, seed in study.runs:
+            system, folder, needs = self._prompt(condition, pool_step)
             decides = {
                 "seed": seed,
-                "system": bench.system(condition),
+                "system": system,
                 "training": study.training.model_dump(),
-                "nulls": study.nulls.model_dump(),
+                "nulls": study.nulls.model_dump(include={"training", "seed"}),
+                "early": study.drift.early,
             }
-            work = partial(training.compute, bench, (condition, seed), found)
-            run = self._step(f"run {condition}/{seed}", training, decides, work, first)
-            after = partial(drift.compute, bench, (condition, seed), found, run.entry.path / "adapter")
-            steps += [run, self._step(f"drift {condition}/{seed}", drift, measured, after, first, run)]
+            work = partial(training.compute, bench, (condition, seed), found, folder)
+            run = self._step(f"run {condition}/{seed}", training, decides, work, first, *needs)
+            at_work = adapter_after(run.entry.path, training.early_step(study))
+            after = run.entry.path / "adapter"
+            steps += [
+                run,
+                measure(f"early drift {condition}/{seed}", (condition, seed, EARLY), at_work, run),
+                measure(f"drift {condition}/{seed}", (condition, seed, AFTER), after, run),
+            ]
+            if condition == NEUTRAL:
+                steps.append(self._matched(seed, first, run, frozen))
         return steps
+
+    def _pool(self) -> Step | None:
+        """The step that chooses a prompt by its loss; None where no condition asks for one."""
+        study, bench = self.study, self.bench
+        if MATCHED not in study.conditions.values():
+            return None
+        own = {name: bench.system(name) for name in study.conditions}
+        return self._step("prompt pool", pool, {"systems": own}, partial(pool.compute, bench))
+
+    def _prompt(self, condition: str, pool_step: Step | None) -> tuple[str | None, Path | None, list[Step]]:
+        """What decides a condition's prompt: the prompt itself, or the folder and the step in which it is chosen."""
+        if self.study.conditions[condition] == MATCHED and pool_step:
+            return MATCHED, pool_step.entry.path, [pool_step]
+        return self.bench.system(condition), None, []
+
+    def _matched(self, seed: int, first: Step, run: Step, frozen: Mapping[str, Step]) -> Step:
+        """The step that looks for a neutral run's checkpoint at inoculation's loss."""
+        needs = (first, run, frozen[NEUTRAL], frozen[INOCULATION])
+        sources = matched.Sources(
+            first.entry.path, frozen[NEUTRAL].entry.path, frozen[INOCULATION].entry.path, run.entry.path
+        )
+        work = partial(matched.compute, self.bench, seed, sources)
+        return self._step(f"matched checkpoint {seed}", matched, {"seed": seed}, work, *needs)
 
     def _step(self, label: str, stage: ModuleType, inputs: Mapping[str, Any], compute: Work, *needs: Step) -> Step:
         determined_by = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from gradinoc.correlation import (
     stratified_correlation,
     stratified_p,
 )
-from gradinoc.evidence import MEASURES, Evidence
+from gradinoc.evidence import EARLY, MEASURES, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Array, Effect, bare, tost
 from gradinoc.study import LOSS_MATCHED, NEUTRAL, Rules
@@ -76,6 +76,12 @@ def predict(evidence: Evidence, rules: Rules, rng: np.random.Generator) -> Predi
     return Prediction(pearson, ranks, opposite, uncorrelated, difference, same)
 
 
+def within_conditions(evidence: Evidence, rules: Rules) -> Effect:
+    """The correlation of early alignment and drift with the conditions' means taken out."""
+    runs = runs_of(early_alignment(evidence, rules.early_fraction), drift_by_run(evidence, PRIMARY))
+    return repeated_measures(runs.x, runs.y, runs.condition, "early alignment and drift within conditions")
+
+
 def disconnected(found: Prediction, rules: Rules) -> list[str]:
     """What shows that alignment does not go with drift, in words; empty where nothing does.
 
@@ -109,7 +115,7 @@ def claim_4(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     interval lies at or below zero, or r < 0 with its own permutation p <= alpha, or r is equivalent to zero (Fisher z,
     margin `rules.correlation_margin`), or the drift difference is (`rules.null_margin` of the neutral drift) unless
     its interval lies above zero or r does (see `disconnected`). The control's drift, other measures of drift, ranks,
-    the correlation within conditions and leaving one condition out stand beside it.
+    the correlation within conditions, leaving one condition out and drift amid training stand beside it.
     """
     if diverged_runs(evidence):
         statement = "Not computed, because runs logged numbers that are not finite (see G4)."
@@ -168,7 +174,18 @@ def _beside(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.rando
             name = f"early alignment and drift in {measure}"
             effects.append(stratified_correlation(runs.x, runs.y, runs.seed, rng, name)[0])
             effects.append(drift_difference(evidence, rules, measure))
-    return effects
+    return [*effects, *_amid_training(evidence, rules, early, rng)]
+
+
+def _amid_training(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.random.Generator) -> Iterator[Effect]:
+    """The same at the early checkpoint, where no measure is at its ceiling yet; none where it was not measured."""
+    amid = evidence.drift[evidence.drift["phase"] == EARLY]
+    for measure in MEASURES:
+        if (amid["measure"] == measure).any():
+            runs = runs_of(early, drift_by_run(evidence, measure, EARLY))
+            name = f"early alignment and early drift in {measure}"
+            yield stratified_correlation(runs.x, runs.y, runs.seed, rng, name)[0]
+            yield drift_difference(evidence, rules, measure, phase=EARLY)
 
 
 def _predicts(found: Prediction, rules: Rules) -> Outcome:

@@ -1,54 +1,117 @@
-"""C2: random directions do not show the effect."""
+"""C2: directions without the trait do not show the effect.
+
+Four kinds of direction u stand against the trait's v. Three are drawn at random: *isotropic*; *covariance*, with the
+residual stream's covariance; *sign-flipped*, from the trait's own contrasts with the labels of each question swapped at
+random. The fourth are *unrelated traits'* directions, too few to be a distribution: each is compared with v by example.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
+from scipy import stats
+
 from gradinoc.claims import OTHERS, Outcome, conclude, inoculation_contrast, smallest_p
-from gradinoc.contrasts import null_contrasts, null_names
-from gradinoc.evidence import Evidence
+from gradinoc.clustering import Groups, grouped_mean
+from gradinoc.contrasts import example_groups, null_contrasts, per_example, unrelated_contrasts
+from gradinoc.evidence import ISOTROPIC, NULLS, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Array, Effect, bare, mean_effect, noisy_null_p, null_p, tost
-from gradinoc.study import NEUTRAL, Rules
+from gradinoc.study import INOCULATION, NEUTRAL, Rules
 
-ISOTROPIC = "isotropic"
+UNRELATED = "unrelated traits"
 
 
 def claim_2(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Finding:
     """C2: supported if T(v) exceeds every null (p <= alpha) and the isotropic mean is equivalent to zero.
 
-    T is mean D against neutral; against loss_matched it stands beside. Two p a null, and both have to be
-    small: T(v)'s place among the T(u), and the same with T(v)'s sampling error added (see `noisy_null_p`).
-    Refuted if the isotropic mean's interval lies above the margin (`rules.null_margin` of T(v)): then random
-    directions show it too. At T(v) <= 0 there is nothing to compare.
+    T is mean D against neutral; against loss_matched it stands beside. Two p for each random null, and both have to
+    be small: T(v)'s place among the T(u), and the same with T(v)'s sampling error added (see `noisy_null_p`). One p for
+    unrelated traits (see `unrelated_tail`). Refuted if the isotropic mean's interval lies above the margin
+    (`rules.null_margin` of T(v)): then random directions show it too. At T(v) <= 0 there is nothing to compare.
+
+    Raises:
+        ValueError: a kind of null was not measured.
     """
-    names = null_names(evidence)
-    if ISOTROPIC not in names:
-        raise ValueError(f"Evidence table 'nulls': expected isotropic directions, received {names}")
+    measured = set(evidence.nulls["null"])
+    if not measured >= set(NULLS):
+        raise ValueError(f"Evidence table 'nulls': expected the kinds {NULLS}, received {sorted(measured)}")
     observed = {other: inoculation_contrast(evidence, rules, other) for other in OTHERS}
-    tails = {
-        other: [tail for null in names for tail in null_tails(value, null_contrasts(evidence, null, other), null)]
-        for other, value in observed.items()
-    }
-    name = "mean T(u), isotropic directions"
-    draws = null_contrasts(evidence, ISOTROPIC, NEUTRAL)
-    isotropic = mean_effect(draws, name, "directions", 1 - rules.alpha)
-    deciding, value = tails[NEUTRAL], observed[NEUTRAL].estimate
-    effects = [effect for group in tails.values() for effect in group] + [isotropic]
+    draws = {null: null_contrasts(evidence, null, NEUTRAL) for null in NULLS}
+    deciding = [tail for null in NULLS for tail in null_tails(observed[NEUTRAL], draws[null], null)]
+    beside = [
+        tail
+        for other in OTHERS[1:]
+        for null in NULLS
+        for tail in null_tails(observed[other], null_contrasts(evidence, null, other), null)
+    ]
+    floor = smallest_p(len(evidence.trained), len(evidence.seeds), min(effect.n for effect in deciding))["C2"]
+    fewest = f"{min(effect.n for effect in deciding)} null directions reach no p below {floor:.3g}"
+    deciding.append(unrelated_tail(evidence, NEUTRAL))
+    beside += [*(unrelated_tail(evidence, other) for other in OTHERS[1:]), *unrelated_effects(evidence, rules)]
+    isotropic = mean_effect(draws[ISOTROPIC], "mean T(u), isotropic directions", "directions", 1 - rules.alpha)
+    value = observed[NEUTRAL].estimate
+    effects = [*deciding, *beside, isotropic]
     places = ", ".join(f"{effect.name} {effect.p:.2g} (n {effect.n})" for effect in deciding)
     statement = f"The trait direction's T(v) is {value:+.3g}; p is: {places}. Their isotropic mean is {isotropic}."
-    fewest = min(effect.n for effect in deciding)
-    floor = smallest_p(len(evidence.conditions), len(evidence.seeds), fewest)["C2"]
-    words = f"{fewest} null directions reach no p below {floor:.3g}" if floor > rules.alpha else ""
     if value > 0:
         same = tost(isotropic, rules.null_margin * value, rules.alpha)
         effects.append(same)
         outcome = _beyond_nulls(deciding, isotropic, same, rules.null_margin * value, rules)
     else:
-        reason = "Undecided because T(v) is not above zero: random directions could share no effect."
+        reason = "Undecided because T(v) is not above zero: other directions could share no effect."
         outcome = Outcome(Status.UNDECIDED, reason)
-    return conclude("C2", outcome, statement, effects, gates, words)
+    return conclude("C2", outcome, statement, effects, gates, fewest if floor > rules.alpha else "")
+
+
+def unrelated_effects(evidence: Evidence, rules: Rules) -> list[Effect]:
+    """T(u) of each unrelated trait, neutral - inoculation, with its interval; descriptive."""
+    groups, differences = _grouped_unrelated(evidence, NEUTRAL)
+    name = "alignment along {}, neutral - inoculation"
+    return [grouped_mean(values, groups, name.format(trait), 1 - rules.alpha) for trait, values in differences.items()]
+
+
+def unrelated_tail(evidence: Evidence, other: str) -> Effect:
+    """Whether T(v) exceeds the effect along every unrelated trait's direction: an intersection-union test.
+
+    Each direction u is compared with v example by example (one-sided paired t, clustered by template), with either
+    sign, since which end of a contrast is called promoting is arbitrary. The p of "v exceeds all of them" is the
+    largest of theirs, and needs no correction; the estimate is the smallest lead. Source: Berger, Technometrics 24
+    (1982).
+    """
+    groups, differences = _grouped_unrelated(evidence, other)
+    means = per_example(evidence)
+    trait = means[other] - means[INOCULATION]
+    leads = {
+        (name, sign): grouped_mean(trait - sign * values, groups, "lead")
+        for name, values in differences.items()
+        for sign in (1, -1)
+    }
+    tails = {key: _upper_tail(lead) for key, lead in leads.items()}
+    (closest, sign), p = max(tails.items(), key=lambda item: item[1])
+    found = bare(
+        f"{UNRELATED}, {other} - inoculation",
+        leads[closest, sign].estimate,
+        len(trait),
+        "examples",
+        f"largest of {len(leads)} one-sided p, T(v) - (+-T(u)) by example, {leads[closest, sign].method}; the closest "
+        f"is {closest}{' reversed' if sign < 0 else ''} of {differences.shape[1]} traits",
+    )
+    return replace(found, p=p, standard_error=leads[closest, sign].standard_error, df=leads[closest, sign].df)
+
+
+def _grouped_unrelated(evidence: Evidence, other: str) -> tuple[Groups, pd.DataFrame]:
+    differences = unrelated_contrasts(evidence, other)
+    return example_groups(evidence, "alignments", differences.index), differences
+
+
+def _upper_tail(lead: Effect) -> float:
+    """The one-sided p of `lead` > 0; 1 where nothing varies and it is not."""
+    if not lead.standard_error > 0:
+        return 0.0 if lead.estimate > 0 else 1.0
+    return float(stats.t.sf(lead.estimate / lead.standard_error, lead.df))
 
 
 def null_tails(observed: Effect, draws: Array, null: str) -> list[Effect]:

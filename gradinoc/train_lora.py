@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.pytorch_utils import Conv1D
 
 from gradinoc.chat import Batch, Encoded, collate, encode
@@ -68,11 +77,13 @@ def train_run(
     seed: int,
     adapter_dir: Path,
     on_step: OnStep | None = None,
+    checkpoints: Mapping[int, Path] = MappingProxyType({}),
 ) -> RunLog:
     """Log of one run; its adapter is saved in `adapter_dir`, and the frozen `model` is handed back as it came.
 
     The order of `examples` and the adapter's initial weights depend on the seed alone, so that runs of one seed under
-    different prompts are paired batch by batch. Adapter weights are float32 whatever the model's dtype.
+    different prompts are paired batch by batch. Adapter weights are float32 whatever the model's dtype. `checkpoints`
+    maps a number of steps to where the adapter as it is after so many is saved too.
 
     Raises:
         FloatingPointError: a loss or an alignment is not finite; the message names the step.
@@ -91,6 +102,7 @@ def train_run(
                     args=_arguments(settings, seed, adapter_dir, model.device),
                     train_dataset=[(row, examples[row]) for row in rows],
                     data_collator=lambda items: _collate(items, recipe.pad),
+                    callbacks=[_SaveAdapters(checkpoints)],
                 )
                 trainer.train()
             early = rows[: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
@@ -186,6 +198,32 @@ class GradientLoggingTrainer(Trainer):
     def direction_means(self) -> Tensor:
         """Mean alignment over all steps and examples at the primary position, `[layers, directions]` float64."""
         return torch.as_tensor(self._direction_sums).cpu() / sum(map(len, self._rows))
+
+
+class _SaveAdapters(TrainerCallback):
+    """Saves the adapter after some of the steps."""
+
+    def __init__(self, checkpoints: Mapping[int, Path]) -> None:
+        self._checkpoints = checkpoints
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called by Trainer after the optimiser's step."""
+        del args, control
+        if state.global_step in self._checkpoints:
+            kwargs["model"].save_pretrained(str(self._checkpoints[state.global_step]))
+
+
+def step_count(examples: int, settings: TrainingSettings) -> int:
+    """Optimiser steps of a run on so many examples; the last batch of the last epoch may be smaller."""
+    return settings.steps or -(-settings.epochs * examples // settings.batch_size)
+
+
+def spaced_steps(steps: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, 16, ... below `steps`: a loss falls fastest at first."""
+    spaced = (
+        power * part // 2 for power in (1 << exponent for exponent in range(steps.bit_length())) for part in (2, 3)
+    )
+    return sorted({step for step in spaced if step < steps})
 
 
 def _collate(items: Sequence[tuple[int, Encoded]], pad: int) -> dict[str, Any]:

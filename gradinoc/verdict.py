@@ -18,10 +18,10 @@ from gradinoc.claims import (
 )
 from gradinoc.contrasts import diverged_runs
 from gradinoc.correlation import repeated_measures, smallest_equivalence_n
-from gradinoc.evidence import Evidence
+from gradinoc.evidence import EARLY, Evidence
 from gradinoc.gates import Finding, Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
 from gradinoc.mediation import claim_3, loss_audit
-from gradinoc.prediction import claim_4, control_differences, not_together
+from gradinoc.prediction import claim_4, control_differences, not_together, within_conditions
 from gradinoc.specificity import claim_2
 from gradinoc.statistics import Effect, bare, smallest_sign_flip_p
 from gradinoc.study import NEUTRAL, Rules
@@ -137,7 +137,7 @@ def design_warnings(evidence: Evidence, rules: Rules) -> list[str]:
     """What the design cannot do: claims whose smallest p is above alpha, and what few seeds rest on."""
     seeds = len(evidence.seeds)
     draws = evidence.nulls.groupby("null")["draw"].nunique().min()
-    floors = smallest_p(len(evidence.conditions), seeds, int(draws))
+    floors = smallest_p(len(evidence.trained), seeds, int(draws))
     warnings = [
         f"{key}: the smallest p that this design can reach is {p:.3g}, above {rules.alpha:g}; the claim ends undecided"
         for key, p in floors.items()
@@ -149,7 +149,7 @@ def design_warnings(evidence: Evidence, rules: Rules) -> list[str]:
             f"{seeds} paired seeds reach no one-sided sign-flip p below {flips:.3g}: what is paired by seed rests "
             "on the t distribution, and that on nearly normal differences; five seeds would reach 0.031"
         )
-    runs, needed = seeds * len(evidence.conditions), smallest_equivalence_n(rules.correlation_margin, rules.alpha)
+    runs, needed = seeds * len(evidence.trained), smallest_equivalence_n(rules.correlation_margin, rules.alpha)
     if runs < needed:
         warnings.append(
             f"{runs} runs cannot show that r is equivalent to zero (margin {rules.correlation_margin:g}), which takes "
@@ -169,6 +169,12 @@ def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
             for effect in control_differences(evidence, rules)
             if effect.low <= 0
         ]
+        within = within_conditions(evidence, rules)
+        if not within.low > 0:
+            warnings.append(
+                f"alignment and drift are not shown to go together within conditions (r = {within}): between them, a "
+                "prompt that moves both, each in a way of its own, would look the same"
+            )
     tracking = trait_tracking(evidence)
     if tracking.estimate <= 0 or tracking.low <= 0:
         warnings.append(
@@ -185,10 +191,11 @@ def trait_tracking(evidence: Evidence) -> Effect:
     independent. NaN where nothing varies or fewer than three responses have both.
     """
     name = "projection and caps rate of responses, within domains"
-    columns = evidence.responses[["projection", "caps_rate"]].to_numpy(dtype=np.float64)
+    responses = evidence.responses[evidence.responses["phase"] != EARLY]
+    columns = responses[["projection", "caps_rate"]].to_numpy(dtype=np.float64)
     rows = np.isfinite(columns).all(axis=1)
     if rows.sum() < 3:
         return bare(name, math.nan, int(rows.sum()), "responses", "too few responses")
     projection, rate = columns[rows].T
-    effect = repeated_measures(projection, rate, evidence.responses["domain"].to_numpy()[rows], name)
+    effect = repeated_measures(projection, rate, responses["domain"].to_numpy()[rows], name)
     return replace(effect, unit="responses")

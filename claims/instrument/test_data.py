@@ -33,8 +33,8 @@ from gradinoc.study import DataSettings, load_study
 from gradinoc.traits import ALL_CAPS
 
 PROJECT = Path(data.__file__).parents[1]
-PARTS = ("direction", "measure", "train", "evaluation")
-SMALL = DataSettings(direction=16, measure=8, train=10, evaluation=8)
+PARTS = ("direction", "measure", "train", "evaluation", "calibration")
+SMALL = DataSettings(direction=16, measure=8, train=10, evaluation=8, calibration=8)
 
 # Lines in GSM8K's format, written for this test.
 ANNOTATED = [
@@ -194,15 +194,14 @@ def test_hub_out_of_reach_is_said_within_seconds(tmp_path):
 # --- splits
 
 
-@given(st.integers(16, 30), st.integers(8, 12), st.integers(1, 10), st.integers(8, 8), st.integers(0, 5))
+@given(st.integers(16, 22), st.integers(8, 12), st.integers(1, 10), st.integers(8, 8), st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_parts_are_disjoint_by_question(numbered, direction, measure, train, evaluation, seed):
     """Whatever the sizes and the seed: sizes as asked, nobody twice, not in other letters either, all answered."""
-    wanted = DataSettings(
-        source=str(numbered), direction=direction, measure=measure, train=train, evaluation=evaluation, seed=seed
-    )
+    sizes = dict(zip(PARTS, (direction, measure, train, evaluation, 8), strict=True))
+    wanted = DataSettings(source=str(numbered), seed=seed, **sizes)
     parts = [getattr(split(wanted), name) for name in PARTS]
-    assert [len(part) for part in parts] == [direction, measure, train, evaluation]
+    assert [len(part) for part in parts] == list(sizes.values())
     asked = [{question.casefold() for question in questions(part)} for part in parts]
     assert [len(part) for part in asked] == [len(part) for part in parts]
     assert not any(one & other for one, other in combinations(asked, 2))
@@ -236,12 +235,12 @@ def test_split_depends_on_the_seed_alone(numbered):
 
 def test_too_few_questions_are_counted_out(numbered):
     """60 distinct answered ones are not 61; exactly 60 are enough."""
-    enough = DataSettings(source=str(numbered), direction=20, measure=12, train=20, evaluation=8)
+    enough = DataSettings(source=str(numbered), direction=20, measure=12, train=12, evaluation=8, calibration=8)
     assert sum(len(getattr(split(enough), name)) for name in PARTS) == 60
     with pytest.raises(
-        DataError, match=r"numbered\.jsonl: 60 distinct answered questions, .* 20 \+ 12 \+ 21 \+ 8 = 61; lower data\.\*"
+        DataError, match=r"numbered\.jsonl: 60 distinct answered questions, .* 20 \+ 12 \+ 13 \+ 8 \+ 8 = 61; lower data\.\*"
     ):
-        split(enough.model_copy(update={"train": 21}))
+        split(enough.model_copy(update={"train": 13}))
 
 
 def test_long_answers_are_left_out_where_a_limit_is_set(numbered):

@@ -34,7 +34,7 @@ def splits():
     """More questions than are asked, of very different lengths, the longest in the middle."""
     problems = load_source("word_problems")[:8]
     problems[2] = dataclasses.replace(problems[2], question=" ".join([problems[2].question] * 3))
-    return Splits((), (), (), tuple(problems), tuple(load_source("everyday_requests")[:8]))
+    return Splits((), (), (), tuple(problems), (), tuple(load_source("everyday_requests")[:8]))
 
 
 @pytest.fixture(scope="module")

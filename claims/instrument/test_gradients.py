@@ -69,7 +69,7 @@ def reading_of(model, examples, directions, mean=False, pad=PAD):
 
 def test_measured_alignments_equal_brute_force(frozen_model, examples, directions):
     """All layers, positions and 121 directions: autograd and a cosine, one example and one direction at a time."""
-    table, means = measure_alignments(frozen_model, examples, directions, PAD, batch_size=3)
+    table, means, _ = measure_alignments(frozen_model, examples, directions, PAD, batch_size=3)
     found = by_key(table)
     assert len(found) == len(examples) * LAYERS * len(POSITIONS)
     sums = np.zeros((LAYERS, 1 + DRAWS))
@@ -143,7 +143,7 @@ def test_positive_alignment_means_that_moving_there_lowers_the_loss(examples, po
     signs = set()
     for layer in EVERY:
         for direction in rows:
-            table, _ = measure_alignments(model, [example], {layer: direction[None]}, PAD)
+            table, *_ = measure_alignments(model, [example], {layer: direction[None]}, PAD)
             line = by_key(table).loc[(0, layer, position)]
             step = eps * direction.double()
             lowered = (loss_at(layer, -step) - loss_at(layer, step)) / (2 * eps)
@@ -155,14 +155,14 @@ def test_positive_alignment_means_that_moving_there_lowers_the_loss(examples, po
 
 def test_alignments_ignore_batch_size_order_and_neighbours(frozen_model, examples, directions):
     """Cosines, projections and norms of an example are its own, whatever it is batched with, whatever pads it."""
-    expected, means = measure_alignments(frozen_model, examples, directions, PAD, batch_size=1)
+    expected, means, _ = measure_alignments(frozen_model, examples, directions, PAD, batch_size=1)
     for batch_size, pad in ((2, PAD), (5, END), (64, 17)):
-        table, again = measure_alignments(frozen_model, examples, directions, pad, batch_size=batch_size)
+        table, again, _ = measure_alignments(frozen_model, examples, directions, pad, batch_size=batch_size)
         assert table[KEYS].equals(expected[KEYS])
         numbers = ["loss", "alignment", "projection", "grad_norm"]
         np.testing.assert_allclose(table[numbers], expected[numbers], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(again, means, atol=1e-5)
-    turned, _ = measure_alignments(frozen_model, examples[::-1], directions, PAD, batch_size=2)
+    turned, *_ = measure_alignments(frozen_model, examples[::-1], directions, PAD, batch_size=2)
     turned = by_key(turned.assign(example=len(examples) - 1 - turned["example"]))
     np.testing.assert_allclose(turned["alignment"], by_key(expected)["alignment"], atol=1e-5)
 

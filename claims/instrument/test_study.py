@@ -33,14 +33,19 @@ def test_every_ready_study_loads_under_its_own_name():
 
 
 def test_every_ready_study_compares_the_three_conditions_over_three_seeds():
-    """Neutral is no prompt at all, inoculation the trait's; nine runs, seed by seed; no study softens the bars."""
+    """Neutral is no prompt at all, inoculation the trait's; nine runs, seed by seed; no study softens the bars.
+
+    The prompt that is matched by measurement comes fourth, on the frozen model alone.
+    """
     for study in map(load_study, READY):
         assert study.conditions == {
             "neutral": "",
             "inoculation": "trait",
             "loss_matched": "Follow the style guide; answer directly and concisely.",
+            "loss_measured": "matched",
         }
-        assert study.runs == [(condition, seed) for seed in (0, 1, 2) for condition in study.conditions]
+        three = ("neutral", "inoculation", "loss_matched")
+        assert study.runs == [(condition, seed) for seed in (0, 1, 2) for condition in three]
         assert study.rules == Rules()
 
 
@@ -203,9 +208,31 @@ def test_setting_leaves_its_neighbours_in_the_table():
 def test_condition_is_added_to_those_there_are():
     """A study without a table of conditions keeps the three that the claims compare; no other study gets the fourth."""
     assert list(load_study("tiny", ["conditions.sham=Be kind."]).conditions) == [
-        "neutral", "inoculation", "loss_matched", "sham",
+        "neutral", "inoculation", "loss_matched", "loss_measured", "sham",
     ]  # fmt: skip
     assert "sham" not in load_study("tiny").conditions
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ('untrained=["neutral"]', "untrained: 'neutral' is not one of the further conditions ['loss_measured']"),
+        ('untrained=["sham"]', "untrained: 'sham' is not one of the further conditions ['loss_measured']"),
+        ("conditions.again=matched", "conditions: more than one is 'matched'; they would have the same prompt"),
+        ("conditions.neutral=matched", "conditions: "),
+    ],
+)
+def test_conditions_that_cannot_be_are_refused(setting, complaint):
+    """What the claims compare has to be trained, and one prompt is matched, to what it is not itself."""
+    with pytest.raises(StudyError, match=re.escape(complaint)):
+        load_study("tiny", [setting])
+
+
+def test_condition_that_is_matched_can_be_trained_too():
+    """Twelve runs then, three of them under the prompt that is still to be chosen."""
+    study = load_study("tiny", ["untrained=[]"])
+    assert study.runs[3] == ("loss_measured", 0)
+    assert len(study.runs) == 12
 
 
 def test_last_of_several_settings_of_a_key_counts():

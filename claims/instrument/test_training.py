@@ -230,7 +230,7 @@ def test_first_step_reads_what_the_frozen_model_has(obedient, plain):
     key = ["example", "layer", "position"]
     first = plain[0].table.query("step == 0").set_index(key)[READINGS]
     directions = recipe_for(obedient).directions
-    frozen, _ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
+    frozen, *_ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
     frozen = frozen.set_index(key)[READINGS].loc[first.index]
     np.testing.assert_allclose(first, frozen, rtol=1e-4, atol=1e-6)
 
@@ -240,7 +240,7 @@ def test_later_steps_read_the_model_in_training(obedient, plain):
     key = ["example", "layer", "position"]
     last = plain[0].table.query("step == 4").set_index(key)
     directions = recipe_for(obedient).directions
-    frozen, _ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
+    frozen, *_ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
     frozen = frozen.set_index(key).loc[last.index]
     assert (last["loss"] < frozen["loss"]).all()
     assert (last["alignment"] - frozen["alignment"]).abs().max() > 1e-3

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import Example, Splits
-from gradinoc.directions import isotropic_directions
+from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
+from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.store import load_tensors
-from gradinoc.study import Study
+from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
 from gradinoc.traits import Trait, find_trait
 
 Tell = Callable[[str, int, int], None]  # (what is at work, how much of it is done, how much there is)
@@ -44,14 +48,16 @@ class Bench:
         """Id of the padding token."""
         return int(self.language_model.tokenizer.pad_token_id)
 
-    def system(self, condition: str) -> str | None:
-        """The system prompt of a condition, None for no system message."""
+    def system(self, condition: str, matched: str | None = None) -> str | None:
+        """The system prompt of a condition, None for no system message; `matched` is that of a "matched" one."""
         text = self.study.conditions[condition]
-        return (self.trait.inoculation_system if text == "trait" else text) or None
+        if text == MATCHED:
+            return matched
+        return (self.trait.inoculation_system if text == TRAIT else text) or None
 
-    def trait_examples(self, examples: Sequence[Example], condition: str) -> list[Encoded]:
-        """Questions under the condition's prompt, with the answers that show the trait."""
-        tokenizer, system = self.language_model.tokenizer, self.system(condition)
+    def encoded(self, examples: Sequence[Example], system: str | None) -> list[Encoded]:
+        """Questions under a system prompt, with the answers that show the trait."""
+        tokenizer = self.language_model.tokenizer
         return [encode(tokenizer, e.question, self.trait.transform(e.answer), system) for e in examples]
 
 
@@ -65,3 +71,57 @@ def probe_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
     trait = trait_directions(folder)
     random = isotropic_directions(count, len(trait[0]), seed)
     return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Every direction that a frozen model is read along, and what its rows are.
+
+    Attributes:
+        rows: layer -> `[1 + traits + draws, hidden]`: the trait's direction, the unrelated traits', the random ones.
+        traits: names of the unrelated traits, in order.
+        draws: null -> how many rows it has, in order.
+    """
+
+    rows: dict[int, Tensor]
+    traits: tuple[str, ...]
+    draws: dict[str, int]
+
+
+def all_probes(directions: Path, unrelated: Path, settings: NullSettings) -> Probes:
+    """The trait's direction, the unrelated traits' and every random null, from the folders of the two steps."""
+    trait = trait_directions(directions)
+    others = load_tensors(unrelated / "unrelated.safetensors")
+    sides = load_tensors(directions / "contrasts.safetensors")
+    promote, suppress = (dict(enumerate(sides[side])) for side in ("promote", "suppress"))
+    hidden, seed = len(trait[0]), settings.seed
+    isotropic = isotropic_directions(settings.isotropic, hidden, seed)
+    covariance = covariance_directions(promote, suppress, settings.covariance, seed)
+    flipped = sign_flipped_directions(promote, suppress, settings.sign_flipped, seed)
+    rows = {
+        layer: torch.cat(
+            [
+                direction[None],
+                *(each[layer][None] for each in others.values()),
+                isotropic,
+                covariance[layer],
+                flipped[layer],
+            ]
+        )
+        for layer, direction in trait.items()
+    }
+    draws = {ISOTROPIC: settings.isotropic, COVARIANCE: settings.covariance, SIGN_FLIPPED: settings.sign_flipped}
+    return Probes(rows, tuple(others), draws)
+
+
+@contextmanager
+def adapted(base: PreTrainedModel, adapter: Path | None) -> Iterator[PreTrainedModel | PeftModel]:
+    """The base model with an adapter in place inside the block, and as it was after it."""
+    if adapter is None:
+        yield base
+        return
+    wrapped = PeftModel.from_pretrained(base, str(adapter))
+    try:
+        yield wrapped.eval()
+    finally:
+        wrapped.unload()

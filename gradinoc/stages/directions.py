@@ -22,7 +22,7 @@ from gradinoc.store import save_table, save_tensors
 
 
 def compute(bench: Bench, folder: Path, tell: Tell) -> None:
-    """Write the trait direction of every layer, its separation of held-out prompts, and the band.
+    """Write the trait direction of every layer, the activations it is made of, its separation, and the band.
 
     Half of the direction questions make the direction, a quarter declares the band, and a quarter, which had no part in
     either, is what gate G1 looks at.
@@ -54,5 +54,10 @@ def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     table["in_band"] = table["layer"].isin(declare_band(table))
     trait = torch.stack([directions[layer] for layer in layers])
     save_tensors({"trait": trait}, folder / "directions.safetensors")
+    sides = {
+        side: torch.stack([rows[layer] for layer in layers])  # (layers, questions, hidden)
+        for side, rows in (("promote", promote), ("suppress", suppress))
+    }
+    save_tensors(sides, folder / "contrasts.safetensors")
     save_table(table, folder / "layers.parquet")
     save_table(gate, folder / "projections.parquet")

@@ -8,25 +8,48 @@ import pandas as pd
 
 from gradinoc.gradients import direction_means
 from gradinoc.stages.bench import Bench, Tell, probe_directions
+from gradinoc.stages.pool import chosen_prompt
 from gradinoc.store import save_table
-from gradinoc.train_lora import Recipe, train_run
+from gradinoc.study import NEUTRAL, Study
+from gradinoc.train_lora import Recipe, spaced_steps, step_count, train_run
 
 
-def compute(bench: Bench, origin: tuple[str, int], directions: Path, folder: Path, tell: Tell) -> None:
-    """Write one LoRA run: its adapter, its gradients step by step, its losses."""
+def early_step(study: Study) -> int:
+    """How many steps a run has done when its drift is measured for the first time."""
+    steps = step_count(study.data.train, study.training)
+    return min(max(1, round(study.drift.early * steps)), max(1, steps - 1))
+
+
+def adapter_after(run: Path, step: int) -> Path:
+    """Where the run in a folder keeps its adapter of after so many steps."""
+    return run / "checkpoints" / str(step)
+
+
+def compute(
+    bench: Bench, origin: tuple[str, int], directions: Path, pool: Path | None, folder: Path, tell: Tell
+) -> None:
+    """Write one LoRA run: its adapters, its gradients step by step, its losses.
+
+    An adapter is kept from after `early_step` steps and, of neutral runs, from after each of `spaced_steps`. `pool` is
+    the folder of the prompts' losses where the condition's own prompt is chosen there.
+    """
     condition, seed = origin
-    nulls = bench.study.nulls
-    probes = probe_directions(directions, nulls.training, nulls.seed)
+    nulls, study = bench.study.nulls, bench.study
+    kept = {early_step(study)}
+    if condition == NEUTRAL:
+        kept |= set(spaced_steps(step_count(study.data.train, study.training)))
     log = train_run(
         bench.language_model.model,
-        bench.trait_examples(bench.splits.train, condition),
-        Recipe(bench.study.training, probes, bench.pad),
+        bench.encoded(bench.splits.train, bench.system(condition, chosen_prompt(pool) if pool else None)),
+        Recipe(study.training, probe_directions(directions, nulls.training, nulls.seed), bench.pad),
         seed,
         folder / "adapter",
         lambda step, steps, loss: tell(f"loss {loss:.3f}, step", step, steps),
+        {step: adapter_after(folder, step) for step in kept},
     )
     row = {
         "steps": len(log.losses),
+        "early_step": early_step(study),
         "seconds": log.seconds,
         "initial_loss": log.initial_loss,
         "final_loss": log.final_loss,

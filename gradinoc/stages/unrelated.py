@@ -1,0 +1,26 @@
+"""The step that finds the directions of traits that have nothing to do with the one under study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gradinoc.directions import mean_difference, prompt_activations
+from gradinoc.models import decoder_blocks
+from gradinoc.prompts import UNRELATED
+from gradinoc.stages.bench import Bench, Tell
+from gradinoc.store import save_tensors
+
+
+def compute(bench: Bench, folder: Path, tell: Tell) -> None:
+    """Write each unrelated trait's direction at every layer, `[layers, hidden]`, as the trait's own is found."""
+    model, tokenizer = bench.language_model.model, bench.language_model.tokenizer
+    layers = list(range(len(decoder_blocks(model))))
+    questions = [example.question for example in bench.splits.direction[: bench.study.nulls.unrelated_questions]]
+    found = {}
+    for done, (name, contrast) in enumerate(UNRELATED.items()):
+        tell(f"activations for {name}", done, len(UNRELATED))
+        promote, suppress = (prompt_activations(model, tokenizer, questions, side, layers) for side in contrast)
+        found[name] = torch.stack([mean_difference(promote[layer], suppress[layer]) for layer in layers])
+    save_tensors(found, folder / "unrelated.safetensors")
