@@ -14,15 +14,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixtures.worlds import simulate
-from gradinoc.analysis import FIGURES
-from gradinoc.evidence import Evidence
+from gradinoc.analysis import FIGURES, draw, save_figure
+from gradinoc.contrasts import early_alignment, per_example
+from gradinoc.evidence import NULLS, Evidence
 from gradinoc.gates import Finding, Status
+from gradinoc.mediation import loss_audit
 from gradinoc.report import closing_summary, environment, write_finding, write_report
-from gradinoc.report.page import markdown_text, number, p_value
+from gradinoc.report.audit import audit_losses, null_tables
+from gradinoc.report.page import FIGURES_OF, WriteUp, markdown_text, number, p_value
 from gradinoc.report.tables import claims_table, metrics_table, write_table
+from gradinoc.simulation import WORLDS, simulate
+from gradinoc.specificity import UNRELATED
 from gradinoc.statistics import bare
-from gradinoc.study import Study
+from gradinoc.study import CONDITIONS, Rules, Study
 from gradinoc.verdict import Judgement, judge
 
 HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`\n# title\n\u202ereversed"
@@ -30,18 +34,21 @@ HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`
 
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
-    """A small study in which inoculation works, and one response that tries to be markup."""
-    made = simulate("effect", np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
-    responses = made.responses.copy()
+    """A small study in which inoculation works; one response, and the prompt that was chosen, try to be markup."""
+    world = replace(WORLDS["effect"], further=True)
+    made = simulate(world, np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
+    responses, pool = made.responses.copy(), made.pool[made.pool["role"] != "loss_measured"].copy()
     first = (responses["condition"] == "inoculation") & (responses["example"] == 0)
     responses.loc[first, "response"] = HOSTILE
-    return replace(made, responses=responses)
+    pool.loc[pool["chosen"], "prompt"] = HOSTILE
+    return replace(made, responses=responses, pool=pool)
 
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    """The study's description; its name is in the reports."""
-    return Study(name="simulated")
+    """The study's description, with a condition whose prompt is chosen, and a rule of its own."""
+    conditions, rules = {**CONDITIONS, "loss_measured": "matched"}, Rules(early_fraction=0.5)
+    return Study(name="simulated", conditions=conditions, untrained=("loss_measured",), rules=rules)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +118,104 @@ def test_text_of_a_model_is_never_markup(written: Path) -> None:
     assert "<script" not in html
     assert "alert('x')" in Page(html).text
     markdown = (written / "report.md").read_text(encoding="utf-8")
-    line = next(line for line in markdown.splitlines() if "alert" in line)
-    assert "\\<script\\>" in line
-    assert "\\| \\*\\*bold\\*\\* \\[a\\]" in line
+    lines = [line for line in markdown.splitlines() if "alert" in line]
+    assert len(lines) == 4  # the chosen prompt in the audit and among the conditions, and a response of each kind
+    for line in lines:
+        assert "\\<script\\>" in line
+        assert "\\| \\*\\*bold\\*\\* \\[a\\]" in line
     assert "\u202e" not in html + markdown
+
+
+def test_every_figure_is_shown_once_at_a_claim_or_the_gates() -> None:
+    """None is drawn and then left out, none is shown twice."""
+    shown = [name for names in FIGURES_OF.values() for name in names]
+    assert sorted(shown) == sorted(FIGURES)
+    assert set(FIGURES_OF) == {"gates", "C1", "C2", "C3", "C4"}
+
+
+def test_the_table_of_nulls_has_the_claim_s_numbers(written: Path, evidence: Evidence, judgement: Judgement) -> None:
+    """A row a kind of direction and contrast; n, T(v) and both p are those from which C2 is judged."""
+    effects = {effect.name: effect for effect in judgement.claims[1].effects}
+    tables = null_tables(evidence, Study(name="any").rules)
+    assert [table.other for table in tables] == ["neutral", "loss_matched"]
+    for table in tables:
+        for kind, row in zip((*NULLS, UNRELATED), table.rows, strict=True):
+            effect = effects[f"{kind}, {table.other} - inoculation"]
+            if kind == UNRELATED:
+                assert (row.n, row.p_with_error) == (evidence.unrelated["trait"].nunique(), effect.p)
+                assert math.isnan(row.p)
+            else:
+                assert (row.n, row.p, table.effect) == (effect.n, effect.p, effect.estimate)
+                assert row.p_with_error == effects[f"{effect.name}, with sampling error"].p
+    page = Page((written / "report.html").read_text(encoding="utf-8")).text
+    assert f"neutral minus inoculation: T(v) = {number(tables[0].effect)}" in page
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    row = tables[1].rows[1]
+    assert f"| covariance-matched | loss matched | 100 | {number(tables[1].effect)} | {p_value(row.p)} |" in markdown
+
+
+def test_the_loss_audit_is_told_in_words(written: Path, evidence: Evidence, study: Study) -> None:
+    """Whether each control is matched, the chosen prompt with its two gaps, and the matched checkpoint of each seed."""
+    audit = audit_losses(evidence, study.rules)
+    assert audit.controls == tuple(loss_audit(evidence, study.rules, name)[1] for name in evidence.conditions[2:])
+    pool = evidence.pool.groupby("prompt")["loss"].mean()
+    own = evidence.pool.set_index("role")["prompt"]
+    target, neutral = (pool[own[name].iloc[0]] for name in ("inoculation", "neutral"))
+    gap, losses = pool[HOSTILE] - target, per_example(evidence, "loss").mean()
+    assert f"Its gap on them is {gap:+.3g} nats/token (95 % interval " in audit.pool
+    assert f"), {100 * abs(gap) / (neutral - target):.0f} % of neutral's there;" in audit.pool
+    there = losses["loss_measured"] - losses["inoculation"]
+    share = 100 * abs(there) / (losses["neutral"] - losses["inoculation"])
+    assert f"as condition loss measured, it is {there:+.3g} nats/token, {share:.0f} % of neutral's." in audit.pool
+    steps = evidence.matched_steps
+    row = steps[(steps["seed"] == 2) & steps["chosen"]].iloc[0]
+    assert (
+        f"Seed 2: step {row['step']}, the nearest of {(steps['seed'] == 2).sum()} checkpoints" in audit.checkpoints[2]
+    )
+    assert f"a loss of {row['loss']:.3f} for inoculation's {row['target']:.3f} nats/token" in audit.checkpoints[2]
+    html, markdown = ((written / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "md"))
+    for sentence in (*audit.controls, audit.pool, *audit.checkpoints):
+        assert sentence in Page(html).text
+        assert markdown_text(sentence) in markdown
+    assert '<q dir="auto">&lt;script&gt;' in html
+
+
+def test_a_prompt_that_no_condition_has_is_said_to_be_unmeasured(evidence: Evidence) -> None:
+    """With a row for every condition, the chosen candidate was looked at on calibration questions alone."""
+    conditions = evidence.conditions[:3]
+    audit = audit_losses(replace(evidence, conditions=conditions, untrained=()), Study(name="any").rules)
+    assert audit.prompt == HOSTILE
+    assert audit.pool.endswith("No condition has it, so it was not measured on the examples.")
+
+
+def test_a_report_without_the_further_tables_says_so(
+    written: Path, evidence: Evidence, study: Study, judgement: Judgement
+) -> None:
+    """Nulls, pool and checkpoints that were not measured are named as such, in both pages."""
+    optional = ("unrelated", "pool", "matched", "matched_steps")
+    poor = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in optional})
+    poor = replace(poor, nulls=poor.nulls[poor.nulls["null"] == "isotropic"])
+    write_up = WriteUp(judgement, poor, study, written, environment(), "make claims")
+    markdown = write_up.render("report.md.j2")
+    for text in (Page(write_up.render("report.html.j2")).text, markdown):
+        assert "No harmless prompt was chosen by its loss." in text
+        assert "Neutral runs at inoculation's first loss: not measured." in text
+        assert "the harmless prompt whose loss is closest to inoculation's" in text
+    assert "| unrelated traits | neutral | not measured |" in markdown
+
+
+def test_a_report_goes_by_its_study_s_rules(written: Path, evidence: Evidence, study: Study, tmp_path: Path) -> None:
+    """Figure, caption and runs.csv take the early fraction from the study, which has not the usual one."""
+    name = "plot7_alignment_against_drift"
+    own, usual = (
+        save_figure(draw(name, evidence, rules), tmp_path / str(rules.early_fraction), name)[1]
+        for rules in (study.rules, Rules())
+    )
+    drawn = (written / "figures" / f"{name}.svg").read_bytes()
+    assert (drawn == own.read_bytes(), drawn == usual.read_bytes()) == (True, False)
+    assert "first 50 % of steps" in (written / "report.md").read_text(encoding="utf-8")
+    early = pd.read_csv(written / "runs.csv").set_index(["seed", "condition"])["early_alignment"]
+    assert early[1, "neutral"] == pytest.approx(early_alignment(evidence, 0.5).loc[1, "neutral"])
 
 
 @pytest.mark.parametrize(
@@ -193,7 +294,7 @@ def test_runs_table_has_a_row_a_run_and_its_drift(written: Path, evidence: Evide
     table = pd.read_csv(written / "runs.csv")
     assert len(table) == len(evidence.runs) == 9
     row = table.query("condition == 'inoculation' and seed == 1").iloc[0]
-    values = evidence.drift.query("measure == 'projection'")
+    values = evidence.drift.query("measure == 'projection' and phase != 'early'")
     after = values.query("condition == 'inoculation' and seed == 1")["value"].mean()
     before = values.query("condition == 'base'")["value"].mean()
     assert row["projection_drift"] == pytest.approx(after - before)

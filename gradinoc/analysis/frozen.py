@@ -1,41 +1,30 @@
-"""Figures of the frozen base model: what the direction separates, how gradients align, at which loss."""
+"""Figures of the frozen base model: what the direction separates, how gradients align."""
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.analysis.rows import draw_rows, name_rows, rows_height
 from gradinoc.analysis.style import (
     BAND,
     FAINT,
-    INK,
+    SOFT,
     label_ends,
     look,
     new_figure,
     not_measured,
     note,
-    shown,
     styled,
     wrapped,
 )  # fmt: skip
 from gradinoc.analysis.summaries import (
-    Array,
-    contrasts,
-    exceedance,
     mean_interval,
-    null_effects,
-    paired_losses,
-    template_of,
 )  # fmt: skip
 from gradinoc.evidence import Evidence
-from gradinoc.study import INOCULATION, NEUTRAL
 
 SIDES = {"suppress": "#9a9a9a", "promote": "#332288"}  # no condition's colours: a side is not a condition
 
@@ -66,7 +55,7 @@ def plot_projection_distributions(evidence: Evidence) -> Figure:
         if len(values):
             axes.annotate(
                 side, (float(np.median(values)), counts.max()), (0, 5), textcoords="offset points", ha="center",
-                color=colour if side == "promote" else "#666666", fontweight="bold", annotation_clip=False,
+                color=colour if side == "promote" else SOFT, fontweight="bold", annotation_clip=False,
             )  # fmt: skip
     axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -87,7 +76,7 @@ def _shade_band(axes: Axes, band: list[int]) -> None:
         axes.axvspan(band[start] - 0.5, band[stop - 1] + 0.5, color=BAND, linewidth=0, zorder=0)
     axes.text(
         (band[0] + band[-1]) / 2, 0.985, "band", transform=axes.get_xaxis_transform(), ha="center", va="top",
-        color="#666666",
+        color=SOFT,
     )  # fmt: skip
 
 
@@ -127,102 +116,3 @@ def plot_alignment_by_layer(evidence: Evidence) -> Figure:
     axes.set_ylim(low, high + 0.1 * (high - low))  # room for the band's name
     label_ends(axes, ends)
     return figure
-
-
-@styled
-def plot_loss_by_condition(evidence: Evidence) -> Figure:
-    """Each example's loss by condition, and beside it the same examples' difference to neutral."""
-    losses = paired_losses(evidence)
-    figure = new_figure(
-        f"Loss before training, n = {len(losses.dropna(how='all'))} examples",
-        rows_height(len(evidence.conditions)),
-    )
-    left, right = figure.subplots(1, 2, sharey=True)
-    others = [name for name in evidence.conditions if name != NEUTRAL]
-    differences = losses[others].sub(losses[NEUTRAL], axis=0)
-    right.axvline(0, color=FAINT, linewidth=1)
-    groups = template_of(evidence, losses.index)
-    draw_rows(left, evidence, {name: losses[name].to_numpy(dtype=float) for name in evidence.conditions}, groups=groups)
-    drawn = {name: differences[name].to_numpy(dtype=float) for name in others}
-    draw_rows(right, evidence, drawn, NEUTRAL, groups)
-    name_rows(left, evidence.conditions)
-    left.set_xlabel("loss\n(nats/token)")
-    right.set_xlabel("paired difference to\nneutral (nats/token)")
-    right.tick_params(axis="y", length=0)
-    return figure
-
-
-@styled
-def plot_trait_against_random(evidence: Evidence) -> Figure:
-    """Violins of T(u) for random directions u, by contrast and null, with the trait direction's T(v) marked."""
-    nulls, effects = null_effects(evidence), contrasts(evidence).mean()
-    kinds = list(dict.fromkeys(nulls["null"]))
-    slots = _slots([str(other) for other in effects.index], kinds)
-    figure = new_figure("Trait against random directions", 1.9 + 0.62 * max(4, len(slots)))
-    axes = figure.add_subplot()
-    axes.set_xlabel(f"alignment minus {shown(INOCULATION)}'s (cosine)")
-    if not kinds:
-        not_measured(axes, "random directions")
-        return figure
-    axes.axvline(0, color=FAINT, linewidth=1)
-    for row, (other, kind) in enumerate(slots):
-        if kind is None:
-            continue
-        draws = nulls.loc[nulls["null"] == kind, other].dropna().to_numpy(dtype=float)
-        style, effect = look(other, evidence.conditions), float(effects[other])
-        _violin(axes, draws, row, style.colour)
-        axes.plot([effect], [row], marker="D", markersize=11, color=style.colour, markeredgecolor=INK, zorder=5)
-        p = exceedance(effect, draws)
-        label = f"p = {p:.2g}" if math.isfinite(p) else "not measured"
-        axes.text(1.02, row, label, transform=axes.get_yaxis_transform(), va="center")
-    _name_slots(axes, slots, evidence)
-    axes.margins(x=0.08)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    first = next(row for row, (_, kind) in enumerate(slots) if kind is not None)
-    _name_marks(axes, first, float(effects.iloc[0]), nulls.loc[nulls["null"] == kinds[0], effects.index[0]].mean())
-    return figure
-
-
-def _slots(others: list[str], kinds: list[str]) -> list[tuple[str, str | None]]:
-    """The rows, each a contrast and a null; with several nulls each contrast gets a heading (null None)."""
-    headings: list[str | None] = [None] if len(kinds) > 1 else []
-    return [(other, kind) for other in others for kind in (*headings, *kinds)]
-
-
-def _name_slots(axes: Axes, slots: list[tuple[str, str | None]], evidence: Evidence) -> None:
-    """Write the contrast's or the null's name beside each row, in the colour of the contrast's condition."""
-    headed = any(kind is None for _, kind in slots)
-    names = [shown(other if kind is None or not headed else kind).replace(" ", "\n") for other, kind in slots]
-    axes.set_yticks(range(len(slots)), names)
-    for tick, (other, kind) in zip(axes.get_yticklabels(), slots, strict=True):
-        bold = kind is None or not headed
-        tick.set(color=look(other, evidence.conditions).ink if bold else INK, linespacing=0.9)
-        tick.set_fontweight("bold" if bold else "normal")
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(slots) - 0.45, -0.75)
-
-
-def _violin(axes: Axes, draws: Array, row: int, colour: str) -> None:
-    """The distribution of `draws` on its row, its central 95 % as a bar; a tick where the draws do not vary."""
-    if not len(draws):
-        return
-    if np.ptp(draws) > 0:
-        body: Any = axes.violinplot(draws, [row], orientation="horizontal", widths=0.75, showextrema=False)
-        for part in body["bodies"]:
-            part.set(facecolor=colour, edgecolor=colour, alpha=0.3)
-    low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975])
-    axes.plot([low, high], [row, row], color="#666666", linewidth=3, solid_capstyle="butt")
-    axes.plot([middle], [row], marker="|", markersize=14, markeredgewidth=2.5, color="#666666")
-
-
-def _name_marks(axes: Axes, row: int, effect: float, centre: float) -> None:
-    """Say once, above the first violin, which mark is the trait and which the random directions."""
-    if not (math.isfinite(effect) and math.isfinite(centre)):
-        return
-    axes.annotate("trait", (effect, row), (0, 13), textcoords="offset points", ha="center", fontweight="bold")
-    low, high = axes.get_xlim()
-    if abs(effect - centre) > 0.2 * (high - low):
-        axes.annotate(
-            "random", (centre, row - 0.38), (0, 3), textcoords="offset points", ha="center", color="#666666",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )  # fmt: skip

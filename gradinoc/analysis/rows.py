@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.analysis.style import HEIGHT, INK, look, shown
+from gradinoc.analysis.style import HEIGHT, INK, SOFT, look, wrapped
 from gradinoc.analysis.summaries import Array, mean_interval
 from gradinoc.evidence import Evidence
 
@@ -23,11 +23,11 @@ def rows_height(rows: int) -> float:
     return max(HEIGHT, 2.2 + 0.72 * rows)
 
 
-def name_rows(axes: Axes, conditions: Sequence[str]) -> None:
+def name_rows(axes: Axes, evidence: Evidence, conditions: Sequence[str]) -> None:
     """Conditions down the y axis, the first on top, each name in its own colour."""
-    axes.set_yticks(range(len(conditions)), [shown(condition).replace(" ", "\n") for condition in conditions])
+    axes.set_yticks(range(len(conditions)), [wrapped(condition, 11) for condition in conditions])
     for tick, condition in zip(axes.get_yticklabels(), conditions, strict=True):
-        tick.set(color=look(condition, conditions).ink, fontweight="bold")
+        tick.set(color=look(condition, evidence.conditions).ink, fontweight="bold")
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(conditions) - 0.45, -0.55)
 
@@ -41,19 +41,18 @@ def jitter(count: int, width: float) -> Array:
 def draw_rows(
     axes: Axes, evidence: Evidence, values: Mapping[str, Array], reference: str = "", groups: Any = None
 ) -> None:
-    """Draw `values` by condition with mean and 95 % t interval; the `reference`, and what is missing, is named.
+    """Draw `values`, one condition a row, with mean and 95 % t interval; what is missing, or `reference`, is named.
 
     `groups`, one a value, says which values are alike, so that intervals allow for it.
     """
     axes.xaxis.set_major_locator(MaxNLocator(3 if len(axes.figure.axes) > 1 else 4))  # ticks of a half panel touch
-    for row, condition in enumerate(evidence.conditions):
-        points = values.get(condition, np.empty(0))
+    for row, (condition, points) in enumerate(values.items()):
         alike = None if groups is None or not len(points) else groups[np.isfinite(points)]
         points = points[np.isfinite(points)]
         if not len(points):
             axes.text(
                 0.5, row, "reference" if condition == reference else "not measured", ha="center", va="center",
-                transform=axes.get_yaxis_transform(), color="#666666",
+                transform=axes.get_yaxis_transform(), color=SOFT,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
             )  # fmt: skip
             continue

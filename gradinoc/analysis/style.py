@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -21,7 +22,8 @@ from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
 PIXELS_PER_INCH = 200
-INK, FAINT = "#222222", "#8a8a8a"
+LINE = 0.27  # inches, of a label beside a panel
+INK, SOFT, FAINT = "#222222", "#666666", "#8a8a8a"
 BAND = "#ececec"
 
 RC: Any = {  # matplotlib types the keys as literals; a wrong one raises on first use
@@ -50,6 +52,11 @@ RC: Any = {  # matplotlib types the keys as literals; a wrong one raises on firs
     "svg.hashsalt": "gradinoc",
     "svg.fonttype": "path",
 }
+
+BESIDE: dict[str, Any] = {  # a legend to the right of the panel
+    "loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "handletextpad": 0.3, "handlelength": 1.0,
+    "borderaxespad": 0.3, "labelspacing": 0.45,
+}  # fmt: skip
 
 P = ParamSpec("P")
 
@@ -95,9 +102,14 @@ def shown(condition: str) -> str:
     return condition.replace("_", " ")
 
 
-def wrapped(condition: str) -> str:
-    """`shown`, broken into lines where it is too long to stand beside a panel."""
-    return shown(condition) if len(condition) <= 14 else shown(condition).replace(" ", "\n")
+def wrapped(condition: str, width: int = 14, lines: int = 3) -> str:
+    """`shown`, broken into lines of at most `width` characters; what does not fit into so many is left out."""
+    return textwrap.fill(shown(condition), width, max_lines=lines, placeholder=" …")
+
+
+def signed(value: float) -> str:
+    """`value` with three decimals and a true minus sign, none before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
 def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -135,13 +147,14 @@ def note(axes: Axes, text: str, corner: str = "upper left") -> None:
     )  # fmt: skip
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """`values` moved apart until neighbours differ by `gap`, in their order and around their common mean."""
+def spread(values: Sequence[float], room: float | Sequence[float]) -> list[float]:
+    """`values` moved apart until each has its `room` around it, in their order and around their common mean."""
     order = np.argsort(values, kind="stable")
     wanted = np.asarray(values, dtype=float)[order]
+    rooms = np.broadcast_to(np.asarray(room, dtype=float), wanted.shape)[order]
     placed = wanted.copy()
     for index in range(1, len(placed)):
-        placed[index] = max(placed[index], placed[index - 1] + gap)
+        placed[index] = max(placed[index], placed[index - 1] + (rooms[index - 1] + rooms[index]) / 2)
     placed -= (placed - wanted).mean() if len(placed) else 0.0
     result = np.empty_like(placed)
     result[order] = placed
@@ -155,9 +168,11 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
         return
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    gap = 0.085 * (high - low) * max(text.count("\n") + 1 for _, _, text, _ in ends)
-    heights = np.asarray(spread([end[1] for end in ends], gap))
-    heights -= max(0.0, float(heights.max()) - (high - gap / 2))  # the topmost name stays beside the panel
+    line = (high - low) * LINE / _height(axes)
+    rooms = np.array([line * (text.count("\n") + 1) for _, _, text, _ in ends])
+    heights = np.asarray(spread([end[1] for end in ends], rooms.tolist()))
+    heights += max(0.0, float((low - (heights - rooms / 2)).max()))  # beside the panel, and its title first
+    heights -= max(0.0, float((heights + rooms / 2 - high).max()))
     for (x, y, text, colour), height in zip(ends, heights, strict=True):
         axes.annotate(
             text, (x, y), (1.03, float(height)), textcoords=axes.get_yaxis_transform(), color=colour, va="center",
@@ -166,6 +181,13 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
                 "arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3,
             },
         )  # fmt: skip
+
+
+def _height(axes: Axes) -> float:
+    """About how high the panel will be, in inches: its layout comes only when it is drawn."""
+    place = axes.get_subplotspec()
+    rows = 1 if place is None else place.get_gridspec().nrows
+    return 0.78 * float(axes.figure.bbox.height / axes.figure.dpi) / rows
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

@@ -10,11 +10,13 @@ import pandas as pd
 from scipy import stats
 
 from gradinoc.clustering import grouped_mean
-from gradinoc.evidence import BASE, Evidence
+from gradinoc.evidence import AFTER, BASE, BEFORE, EARLY, Evidence
 from gradinoc.statistics import null_p
-from gradinoc.study import INOCULATION
+from gradinoc.study import INOCULATION, Rules
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+RULES = Rules()  # where a study's own are not at hand
+PHASES = {BEFORE: "before", EARLY: "early", AFTER: "after"}  # of training, in words
 
 
 class Mean(NamedTuple):
@@ -116,18 +118,38 @@ def paired_losses(evidence: Evidence) -> pd.DataFrame:
     return wide.reindex(columns=list(evidence.conditions))
 
 
-def shifts(evidence: Evidence, measure: str) -> pd.DataFrame:
-    """Columns condition, seed, pre, post, shift: means over the examples measured before and after a run."""
+def shifts(evidence: Evidence, measure: str, phase: str = AFTER) -> pd.DataFrame:
+    """Columns condition, seed, pre, post, shift: means over the examples measured before training and in `phase`."""
     frame = evidence.drift[evidence.drift["measure"] == measure]
-    before = frame[(frame["phase"] == "pre") & (frame["condition"] == BASE)][["example", "value"]]
-    after = frame[frame["phase"] == "post"]
+    before = frame[(frame["phase"] == BEFORE) & (frame["condition"] == BASE)][["example", "value"]]
+    after = frame[frame["phase"] == phase]
     pairs = after.merge(before, on="example", suffixes=("_post", "_pre")).dropna(subset=["value_pre", "value_post"])
     means = pairs.groupby(["condition", "seed"], sort=True)[["value_pre", "value_post"]].mean().reset_index()
     means.columns = pd.Index(["condition", "seed", "pre", "post"])
     return means.assign(shift=means["post"] - means["pre"])
 
 
-def early_alignment(evidence: Evidence, fraction: float = 0.2) -> pd.DataFrame:
+def drift_course(evidence: Evidence, measure: str) -> pd.DataFrame:
+    """Columns condition, seed, phase, value: the base model's mean, plus what each run moved by until each phase.
+
+    Shifts are of the examples measured on both sides, so that phases which scored other examples compare.
+    """
+    frame = evidence.drift[(evidence.drift["measure"] == measure) & (evidence.drift["condition"] == BASE)]
+    base = frame["value"].mean()
+    moved = [shifts(evidence, measure, phase).assign(phase=phase) for phase in (EARLY, AFTER)]
+    runs = pd.concat([part for part in moved if len(part)] or moved[:1], ignore_index=True)
+    still = runs.drop_duplicates(["condition", "seed"]).assign(phase=BEFORE, shift=0.0)
+    runs = pd.concat([still, runs], ignore_index=True) if len(runs) else runs
+    return runs.assign(value=base + runs["shift"])[["condition", "seed", "phase", "value"]]
+
+
+def scored_responses(evidence: Evidence) -> pd.DataFrame:
+    """The responses before and after training that have a caps rate and a projection."""
+    frame = evidence.responses
+    return frame[frame["phase"].isin([BEFORE, AFTER])].dropna(subset=["projection", "caps_rate"])
+
+
+def early_alignment(evidence: Evidence, fraction: float = RULES.early_fraction) -> pd.DataFrame:
     """Columns condition, seed, early: mean band alignment over a run's first `fraction` of steps (at least one)."""
     steps = in_band(evidence, "training", ["condition", "seed", "step"])
     last = steps.groupby(["condition", "seed"])["step"].transform("max") + 1
@@ -136,9 +158,9 @@ def early_alignment(evidence: Evidence, fraction: float = 0.2) -> pd.DataFrame:
     return means.rename(columns={"alignment": "early"})
 
 
-def early_and_drift(evidence: Evidence, measure: str) -> pd.DataFrame:
+def early_and_drift(evidence: Evidence, measure: str, fraction: float = RULES.early_fraction) -> pd.DataFrame:
     """Columns condition, seed, early, shift: one row per run that has both."""
-    return early_alignment(evidence).merge(shifts(evidence, measure), on=["condition", "seed"])
+    return early_alignment(evidence, fraction).merge(shifts(evidence, measure), on=["condition", "seed"])
 
 
 def training_course(evidence: Evidence, points: int = 25) -> pd.DataFrame:
@@ -149,3 +171,14 @@ def training_course(evidence: Evidence, points: int = 25) -> pd.DataFrame:
     stretch = math.ceil((steps["step"].max() + 1) / points)
     middle = (steps["step"] // stretch) * stretch + (stretch - 1) / 2
     return steps.assign(step=middle).groupby(["condition", "seed", "step"])["alignment"].mean().reset_index()
+
+
+def training_differences(evidence: Evidence, points: int = 25) -> pd.DataFrame:
+    """Alignment minus inoculation's, paired by seed and step: index (seed, step), a column for each other run.
+
+    Over equal stretches of steps if there are more than `points`, as in `training_course`.
+    """
+    course = training_course(evidence, points)
+    wide = course.pivot_table(index=["seed", "step"], columns="condition", values="alignment")
+    wide = wide.reindex(columns=list(evidence.trained))
+    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0).dropna(how="all")

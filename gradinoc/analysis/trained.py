@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from gradinoc.analysis.rows import MANY, draw_rows, name_rows, rows_height
 from gradinoc.analysis.style import (
+    BESIDE,
     FAINT,
     HEIGHT,
-    label_ends,
+    SOFT,
     look,
     new_figure,
     not_measured,
@@ -23,15 +23,16 @@ from gradinoc.analysis.style import (
     wrapped,
 )  # fmt: skip
 from gradinoc.analysis.summaries import (
+    RULES,
     Array,
     correlation,
     early_and_drift,
     fit_line,
-    mean_interval,
+    scored_responses,
     shifts,
-    training_course,
 )  # fmt: skip
 from gradinoc.evidence import BASE, Evidence
+from gradinoc.study import Rules
 
 UNITS = {
     "caps_rate": "caps-rate shift (fraction)",
@@ -39,27 +40,23 @@ UNITS = {
     "log_odds": "log-odds shift (nats/token)",
     "projection": "projection shift (hidden-state units)",
 }
-BESIDE: dict[str, Any] = {  # a legend to the right of the panel
-    "loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "handletextpad": 0.3, "handlelength": 1.0,
-    "borderaxespad": 0.3, "labelspacing": 0.45,
-}  # fmt: skip
 SEED_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
 def _by_condition(evidence: Evidence, measure: str) -> dict[str, Array]:
-    """The shift of every run, by condition."""
-    groups = shifts(evidence, measure).groupby("condition")["shift"]
-    return {str(condition): values.to_numpy(dtype=float) for condition, values in groups}
+    """The shift of every run, by trained condition; no values where it was not measured."""
+    runs = shifts(evidence, measure)
+    return {name: runs.loc[runs["condition"] == name, "shift"].to_numpy(dtype=float) for name in evidence.trained}
 
 
 @styled
 def plot_projection_shift(evidence: Evidence) -> Figure:
     """The shift of the projection on v by condition: a point a seed, their mean with its 95 % t interval."""
-    figure = new_figure("Projection shift under the neutral prompt", rows_height(len(evidence.conditions)))
+    figure = new_figure("Projection shift under the neutral prompt", rows_height(len(evidence.trained)))
     axes = figure.add_subplot()
     axes.axvline(0, color=FAINT, linewidth=1)
     draw_rows(axes, evidence, _by_condition(evidence, "projection"))
-    name_rows(axes, evidence.conditions)
+    name_rows(axes, evidence, evidence.trained)
     axes.set_xlabel("after − before training\n(hidden-state units)")
     return figure
 
@@ -67,7 +64,7 @@ def plot_projection_shift(evidence: Evidence) -> Figure:
 @styled
 def plot_caps_rate_shift(evidence: Evidence) -> Figure:
     """The shift of the caps rate by condition, held-out questions and everyday requests, a point a seed."""
-    figure = new_figure("Caps-rate shift under the neutral prompt", rows_height(len(evidence.conditions)))
+    figure = new_figure("Caps-rate shift under the neutral prompt", rows_height(len(evidence.trained)))
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     titles = {"caps_rate": "held-out", "caps_rate_ood": "everyday"}
     for axes, (measure, title) in zip(panels, titles.items(), strict=True):
@@ -75,15 +72,15 @@ def plot_caps_rate_shift(evidence: Evidence) -> Figure:
         draw_rows(axes, evidence, _by_condition(evidence, measure))
         axes.set_title(title, loc="left")
         axes.set_xlabel("shift (fraction)")
-    name_rows(panels[0], evidence.conditions)
+    name_rows(panels[0], evidence, evidence.trained)
     panels[1].tick_params(axis="y", length=0)
     return figure
 
 
 @styled
-def plot_alignment_against_drift(evidence: Evidence, measure: str = "log_odds") -> Figure:
+def plot_alignment_against_drift(evidence: Evidence, measure: str = "log_odds", rules: Rules = RULES) -> Figure:
     """Each run's early band alignment against its drift, with the regression over all runs and its 95 % band."""
-    runs = early_and_drift(evidence, measure)
+    runs = early_and_drift(evidence, measure, rules.early_fraction)
     figure = new_figure("Early alignment against drift", HEIGHT + 0.6)
     axes = figure.add_subplot()
     axes.set(xlabel="early alignment (cosine)", ylabel=UNITS[measure].replace(" (", "\n("))
@@ -93,14 +90,14 @@ def plot_alignment_against_drift(evidence: Evidence, measure: str = "log_odds") 
     line = fit_line(runs["early"], runs["shift"])
     if line is not None:
         axes.fill_between(line.x, line.low, line.high, color="#bbbbbb", alpha=0.4, linewidth=0)
-        axes.plot(line.x, line.y, color="#666666", linewidth=2)
+        axes.plot(line.x, line.y, color=SOFT, linewidth=2)
     for condition, seed, early, shift in runs[["condition", "seed", "early", "shift"]].to_numpy():
         axes.plot(
             [early], [shift], marker=_seed_marker(seed, evidence), markersize=12, linestyle="",
             color=look(condition, evidence.conditions).colour, markeredgecolor="white", zorder=4,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    _key(axes, [name for name in evidence.conditions if name in set(runs["condition"])], evidence)
+    _key(axes, [name for name in evidence.trained if name in set(runs["condition"])], evidence)
     r, n = correlation(runs["early"], runs["shift"])
     strength = f"r = {r:.2f}" if math.isfinite(r) else "r undefined"
     axes.set_title(f"{strength}, {n} runs in {runs['condition'].nunique()} conditions", loc="left")
@@ -112,7 +109,7 @@ def _key(axes: Axes, conditions: list[str], evidence: Evidence) -> None:
     colours = [Patch(facecolor=look(name, evidence.conditions).colour, label=wrapped(name)) for name in conditions]
     markers = [
         Line2D(
-            [], [], marker=_seed_marker(seed, evidence), color="#666666", label=f"seed {seed}",
+            [], [], marker=_seed_marker(seed, evidence), color=SOFT, label=f"seed {seed}",
             linestyle="", markersize=10,
         ) for seed in evidence.seeds
     ]  # fmt: skip
@@ -126,14 +123,14 @@ def _seed_marker(seed: int, evidence: Evidence) -> str:
 @styled
 def plot_projection_against_caps_rate(evidence: Evidence) -> Figure:
     """Every generated response: the band projection before it against its caps rate, with r."""
-    frame = evidence.responses.dropna(subset=["projection", "caps_rate"])
+    frame = scored_responses(evidence)
     figure = new_figure("Projection and caps rate of responses")
     axes = figure.add_subplot()
     axes.set(xlabel="projection (hidden-state units)", ylabel="caps rate (fraction)", ylim=(-0.06, 1.06))
     if frame.empty:
         not_measured(axes, "responses")
         return figure
-    order = [name for name in (*evidence.conditions, BASE) if name in set(frame["condition"])]
+    order = [name for name in (*evidence.trained, BASE) if name in set(frame["condition"])]
     for condition in order:
         group, style = frame[frame["condition"] == condition], look(condition, evidence.conditions)
         axes.scatter(
@@ -147,39 +144,4 @@ def plot_projection_against_caps_rate(evidence: Evidence) -> Figure:
             handle.set_alpha(1)
     r, n = correlation(frame["projection"], frame["caps_rate"])
     axes.set_title(f"r = {r:.2f}, n = {n}" if math.isfinite(r) else f"r undefined, n = {n}", loc="left")
-    return figure
-
-
-@styled
-def plot_alignment_over_training(evidence: Evidence) -> Figure:
-    """Band alignment by optimiser step: thin a run, thick the mean over seeds with its 95 % t interval."""
-    course = training_course(evidence).dropna(subset=["alignment"])
-    figure = new_figure("Alignment over training")
-    axes = figure.add_subplot()
-    axes.set(xlabel="optimiser step", ylabel="alignment (cosine)")
-    if course.empty:
-        not_measured(axes, "training")
-        return figure
-    axes.axhline(0, color=FAINT, linewidth=1)
-    ends = []
-    for condition in evidence.conditions:
-        group = course[course["condition"] == condition]
-        wide = group.pivot(index="step", columns="seed", values="alignment")
-        if wide.empty:
-            continue
-        style = look(condition, evidence.conditions)
-        for seed in wide:
-            axes.plot(wide.index, wide[seed], color=style.colour, alpha=0.35, linewidth=1)
-        means = [mean_interval(row) for row in wide.to_numpy(dtype=float)]
-        if wide.shape[1] > 2:  # two seeds' t interval is 13 standard errors wide: it would hide the lines
-            axes.fill_between(
-                wide.index, [mean.low for mean in means], [mean.high for mean in means],
-                color=style.colour, alpha=0.15, linewidth=0,
-            )  # fmt: skip
-        axes.plot(wide.index, [mean.estimate for mean in means], color=style.colour, linestyle=style.line)
-        ends.append((float(wide.index[-1]), means[-1].estimate, wrapped(condition), style.ink))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    label_ends(axes, ends)
-    seeds = course["seed"].nunique()
-    axes.set_title(f"{seeds} seed{'s' * (seeds > 1)}{', 95 % interval' * (seeds > 2)}", loc="left")
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.analysis import FIGURES, save_figure
+from gradinoc.analysis import FIGURES, draw, save_figure
 from gradinoc.analysis.style import write_atomically
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
@@ -43,8 +43,8 @@ def write_report(
         reproduce: the commands that do it again, one a line.
     """
     directory = Path(directory)
-    for name, plot in FIGURES.items():
-        save_figure(plot(evidence), directory / "figures", name)
+    for name in FIGURES:
+        save_figure(draw(name, evidence, study.rules), directory / "figures", name)
     findings = (*judgement.gates, *judgement.claims)
     write_json({"study": study.name, **plain(judgement)}, directory / "verdict.json")
     write_table(claims_table(findings), directory / "claims.csv")

@@ -19,17 +19,28 @@ from gradinoc.analysis import FIGURES, caption
 from gradinoc.analysis.style import shown
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
+from gradinoc.report.audit import Audit, NullTable, audit_losses, null_tables
 from gradinoc.report.tables import example_responses
-from gradinoc.study import Study
+from gradinoc.study import MATCHED, TRAIT, Study
 from gradinoc.traits import find_trait
 from gradinoc.verdict import Judgement
 
 FIGURES_OF = {
     "gates": ("plot1_projection_distributions", "plot8_projection_against_caps_rate"),
-    "C1": ("plot2_alignment_by_layer", "plot9_alignment_over_training"),
+    "C1": ("plot2_alignment_by_layer", "plot9_alignment_over_training", "plot13_training_difference"),
     "C2": ("plot4_trait_against_random",),
-    "C3": ("plot3_loss_by_condition",),
-    "C4": ("plot7_alignment_against_drift", "plot5_projection_shift", "plot6_caps_rate_shift"),
+    "C3": (
+        "plot12_alignment_at_equal_loss",
+        "plot3_loss_by_condition",
+        "plot11_loss_overlap",
+        "plot10_prompt_pool",
+    ),
+    "C4": (
+        "plot7_alignment_against_drift",
+        "plot14_drift_over_training",
+        "plot5_projection_shift",
+        "plot6_caps_rate_shift",
+    ),
 }
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
 NUMBERS_SHOWN = 10  # of a finding, before the rest is folded away
@@ -65,7 +76,7 @@ class WriteUp:
         content = (self.directory / "figures" / f"{name}.svg").read_bytes()
         source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
         title = shown(name.partition("_")[2])
-        return Picture(name, title, caption(name, self.evidence), source)
+        return Picture(name, title, caption(name, self.evidence, self.study.rules), source)
 
     def figures_of(self, key: str) -> list[Picture]:
         """The figures that belong to a claim, or to the gates."""
@@ -85,23 +96,36 @@ class WriteUp:
     @cached_property
     def prompts(self) -> dict[str, str]:
         """Condition -> its system prompt in words."""
-        inoculation = find_trait(self.study.trait).inoculation_system
-        named = {"": "no system prompt", "trait": inoculation}
+        named = {"": "no system prompt", TRAIT: find_trait(self.study.trait).inoculation_system}
+        named[MATCHED] = self.audit.prompt or "the harmless prompt whose loss is closest to inoculation's"
         return {name: named.get(prompt, prompt) for name, prompt in self.study.conditions.items()}
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The loss audit in words."""
+        return audit_losses(self.evidence, self.study.rules)
+
+    @cached_property
+    def nulls(self) -> list[NullTable]:
+        """T(v) against each kind of direction without the trait."""
+        return null_tables(self.evidence, self.study.rules)
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """What a reader wants to know of the study first; the rest is in its own file."""
         study = self.study
+        nulls, untrained = study.nulls, ", ".join(map(shown, study.untrained))
         length = f"{study.training.steps} steps" if study.training.steps else f"{study.training.epochs} epoch(s)"
         return {
             "model": study.model.id,
             "data": f"{study.data.source}, {study.data.train} questions to train, {study.data.evaluation} to evaluate",
             "trait": study.trait,
-            "runs": f"{len(study.conditions)} conditions × {len(study.seeds)} seeds",
+            "runs": f"{len(study.runs) // len(study.seeds)} conditions × {len(study.seeds)} seeds"
+            + (f"; {untrained} on the frozen model alone" if untrained else ""),
             "training": f"LoRA of rank {study.training.lora_rank}, {length} of {study.training.batch_size}, "
             f"learning rate {study.training.lr:g}",
-            "random directions": f"{study.nulls.isotropic} isotropic per layer",
+            "random directions": f"{nulls.isotropic} isotropic, {nulls.covariance} covariance-matched, "
+            f"{nulls.sign_flipped} sign-flipped per layer",
         }
 
     def render(self, template: str) -> str:

@@ -39,7 +39,7 @@ def metrics_table(evidence: Evidence) -> pd.DataFrame:
     """Long: condition, seed, step, layer, position, metric, value; a key that does not apply is empty.
 
     Means over examples: of the frozen base model (no seed), of each training step (seed and step), of each drift
-    measure before and after training (condition `base` before), and the layers' separation (no condition).
+    measure before, early in and after training (condition `base` before), and the layers' separation (no condition).
     """
     layers = evidence.layers.melt(["layer"], ["cohens_d", "auc", "split_half_cosine"], "metric", "value")
     drift = evidence.drift.groupby(["condition", "seed", "phase", "measure"], sort=True)["value"].mean().reset_index()
