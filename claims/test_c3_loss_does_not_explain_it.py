@@ -6,6 +6,13 @@ from gradinoc.contrasts import per_example
 from gradinoc.gates import Status
 from gradinoc.mediation import claim_3
 
+FIGURES = (
+    "plot3_loss_by_condition",
+    "plot10_prompt_pool",
+    "plot11_loss_overlap",
+    "plot12_alignment_at_equal_loss",
+)
+
 
 def test_loss_is_the_completion_s_alone(condition, alignments, record_property):
     """An example's loss is one number, whatever layer and position its gradient was read at, and positive."""
@@ -15,8 +22,18 @@ def test_loss_is_the_completion_s_alone(condition, alignments, record_property):
     assert (rows["loss"] > 0).all(), "a negative log-likelihood cannot be negative"
 
 
-def test_loss_does_not_explain_it(alignments, rules, direction_gates, artifacts):
+def test_neutral_checkpoint_reaches_inoculations_loss(seed, equal_loss, record_property):
+    """Of the checkpoints that were looked at, the base model among them, the one whose loss is nearest is compared."""
+    rows = equal_loss.matched_steps[equal_loss.matched_steps["seed"] == seed]
+    chosen = rows[rows["chosen"]].iloc[0]
+    left = chosen["loss"] - chosen["target"]
+    record_property(f"C3 matched seed {seed}", f"step {chosen['step']}, {left:+.4f} nats/token left")
+    assert (rows["loss"] - rows["target"]).abs().min() == abs(left)
+    assert 0 in rows["step"].to_numpy(), "the base model was not looked at"
+
+
+def test_loss_does_not_explain_it(equal_loss, rules, direction_gates, artifacts):
     """C3: at equal loss, alignment under inoculation is still lower than under the neutral prompt."""
-    finding = claim_3(alignments, rules, direction_gates)
-    artifacts.leave(finding, alignments, ["plot3_loss_by_condition"])
+    finding = claim_3(equal_loss, rules, direction_gates)
+    artifacts.leave(finding, equal_loss, FIGURES)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

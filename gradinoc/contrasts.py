@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,25 @@ from gradinoc.study import INOCULATION
 
 COMPARED = ["alignment", "loss"]  # at a matched checkpoint
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _remembered(
+    derive: Callable[Concatenate[Evidence, Arguments], Result],
+) -> Callable[Concatenate[Evidence, Arguments], Result]:
+    """`derive`, once for each study and arguments: several claims rest on the same numbers. Nobody changes a result."""
+
+    @functools.wraps(derive)
+    def recall(evidence: Evidence, /, *positional: Arguments.args, **named: Arguments.kwargs) -> Result:
+        known: dict[Any, Result] = vars(evidence).setdefault("_remembered", {})  # goes with the evidence
+        asked = (derive.__name__, positional, tuple(sorted(named.items())))
+        if asked not in known:
+            known[asked] = derive(evidence, *positional, **named)
+        return known[asked]
+
+    return recall
+
 
 def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str) -> pd.Series:
     """Mean of `column` of a table over band layers (and rows of one key), primary position; index `keys`.
@@ -22,6 +44,11 @@ def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str
     Raises:
         ValueError: no band, or a row that decides is not finite.
     """
+    return _mean_over(evidence, table, keys, column, len(evidence.band))
+
+
+def _mean_over(evidence: Evidence, table: str, keys: list[str], column: str, layers: int) -> pd.Series:
+    """The same, where each of `keys` has so many of the band's layers."""
     frame: pd.DataFrame = getattr(evidence, table)
     if not evidence.band:
         raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
@@ -31,7 +58,7 @@ def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str
     rows = frame[keep]
     finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
     groups = rows.groupby(keys)[column]
-    uneven = groups.size() % len(evidence.band) if table == "training" else groups.size() != len(evidence.band)
+    uneven = groups.size() % layers if table == "training" else groups.size() != layers
     if uneven.any():
         raise ValueError(
             f"Evidence table {table!r}: expected every {'/'.join(keys)} once at each band layer "
@@ -57,10 +84,19 @@ def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...]) -> 
     return wide
 
 
+@_remembered
 def per_example(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
     """Band mean of `column` on the frozen base model: one row an example, one column a condition."""
     means = _mean_over_band(evidence, "alignments", ["example", "condition"], column)
     return _side_by_side(means, "alignments", evidence.conditions)
+
+
+@_remembered
+def per_layer(evidence: Evidence, other: str) -> pd.DataFrame:
+    """Alignment on the frozen base model, `other` minus inoculation: index example, a column a layer of the band."""
+    means = _mean_over(evidence, "alignments", ["example", "layer", "condition"], "alignment", 1)
+    wide = _side_by_side(means, "alignments", evidence.conditions)
+    return (wide[other] - wide[INOCULATION]).unstack("layer")  # noqa: PD010 - a series has no pivot_table
 
 
 def example_groups(evidence: Evidence, table: str, examples: pd.Index, measure: str = "") -> Groups:
@@ -99,33 +135,49 @@ def paired_with_loss(evidence: Evidence, other: str) -> Paired:
     )
 
 
+@_remembered
 def per_step(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
     """Band mean of `column` over a training step's examples: index (seed, step), a column a condition."""
     means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column)
     return _side_by_side(means, "training", evidence.trained)
 
 
+@_remembered
 def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
     """T(u) of every direction [draws] of `null`: mean alignment, `other` minus inoculation, band mean."""
-    means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment").loc[null]
-    wide = _side_by_side(means, "nulls", evidence.conditions)
+    wide = _by_draw(evidence).loc[null]
     return np.asarray(wide[other] - wide[INOCULATION], dtype=np.float64)
 
 
+@_remembered
+def _by_draw(evidence: Evidence) -> pd.DataFrame:
+    """Band mean alignment of every null direction: index (null, draw), one column a condition."""
+    means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment")
+    return _side_by_side(means, "nulls", evidence.conditions)
+
+
+@_remembered
 def unrelated_contrasts(evidence: Evidence, other: str) -> pd.DataFrame:
     """`other` minus inoculation along each unrelated trait's direction, band mean: index example, a column a trait.
 
     Raises:
         ValueError: no trait, or an example that was not measured under both conditions, along every trait.
     """
-    means = _mean_over_band(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
-    wide = _side_by_side(means, "unrelated", evidence.conditions)
+    wide = _by_trait(evidence)
     by_trait = (wide[other] - wide[INOCULATION]).unstack("trait")  # noqa: PD010 - a series has no pivot_table
     if by_trait.isna().any(axis=None):
         raise ValueError("Evidence table 'unrelated': expected every example along every trait")
     return by_trait
 
 
+@_remembered
+def _by_trait(evidence: Evidence) -> pd.DataFrame:
+    """Band mean alignment along unrelated traits: index (trait, example), one column a condition."""
+    means = _mean_over_band(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
+    return _side_by_side(means, "unrelated", evidence.conditions)
+
+
+@_remembered
 def matched_checkpoint(evidence: Evidence) -> pd.DataFrame:
     """What neutral checkpoints at inoculation's first loss show: index (seed, example), columns alignment, loss.
 
@@ -143,6 +195,7 @@ def matched_checkpoint(evidence: Evidence) -> pd.DataFrame:
     return found
 
 
+@_remembered
 def training_null_contrasts(evidence: Evidence, other: str) -> Array:
     """Random directions' alignment in training [draws], `other` minus inoculation: band mean, mean over seeds."""
     means = _mean_over_band(evidence, "training_nulls", ["draw", "seed", "condition"], "alignment")
@@ -150,6 +203,7 @@ def training_null_contrasts(evidence: Evidence, other: str) -> Array:
     return np.asarray((wide[other] - wide[INOCULATION]).groupby("draw").mean(), dtype=np.float64)
 
 
+@_remembered
 def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     """The runs (condition, seed) with a log that is not finite (band layers, primary position)."""
     rows = evidence.training
@@ -159,6 +213,7 @@ def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     return set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
 
 
+@_remembered
 def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
     """Mean band alignment over a run's first `fraction` of steps: index seed, one column a condition."""
     steps = per_step(evidence)
@@ -168,6 +223,7 @@ def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
     return _all_runs(early.groupby("seed").mean(), "training", evidence)
 
 
+@_remembered
 def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER) -> pd.DataFrame:
     """`phase` minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
 
@@ -194,6 +250,7 @@ def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER) -> pd
     return wide.sub(before.reindex(examples).to_numpy(), axis=0)
 
 
+@_remembered
 def drift_by_run(evidence: Evidence, measure: str = "log_odds", phase: str = AFTER) -> pd.DataFrame:
     """`phase` minus pre of `measure`, mean over examples: index seed, one column a condition."""
     return _all_runs(drift_by_example(evidence, measure, phase).groupby("seed").mean(), "drift", evidence)

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from gradinoc.claims import OTHERS, Outcome, conclude, inoculation_contrast, smallest_p
-from gradinoc.clustering import Groups, grouped_mean
+from gradinoc.clustering import Groups, by_template, grouped_mean
 from gradinoc.contrasts import example_groups, null_contrasts, per_example, unrelated_contrasts
 from gradinoc.evidence import ISOTROPIC, NULLS, Evidence
 from gradinoc.gates import Finding, Status
@@ -40,22 +40,26 @@ def claim_2(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
         raise ValueError(f"Evidence table 'nulls': expected the kinds {NULLS}, received {sorted(measured)}")
     observed = {other: inoculation_contrast(evidence, rules, other) for other in OTHERS}
     draws = {null: null_contrasts(evidence, null, NEUTRAL) for null in NULLS}
-    deciding = [tail for null in NULLS for tail in null_tails(observed[NEUTRAL], draws[null], null)]
+    by_null = {null: null_tails(observed[NEUTRAL], draws[null], null) for null in NULLS}
+    beyond, fewest = unrelated_tail(evidence, NEUTRAL), min(len(each) for each in draws.values())
+    deciding = [*(tail for tails in by_null.values() for tail in tails), beyond]
     beside = [
         tail
         for other in OTHERS[1:]
         for null in NULLS
         for tail in null_tails(observed[other], null_contrasts(evidence, null, other), null)
     ]
-    floor = smallest_p(len(evidence.trained), len(evidence.seeds), min(effect.n for effect in deciding))["C2"]
-    fewest = f"{min(effect.n for effect in deciding)} null directions reach no p below {floor:.3g}"
-    deciding.append(unrelated_tail(evidence, NEUTRAL))
+    floor = smallest_p(len(evidence.trained), len(evidence.seeds), fewest)["C2"]
     beside += [*(unrelated_tail(evidence, other) for other in OTHERS[1:]), *unrelated_effects(evidence, rules)]
     isotropic = mean_effect(draws[ISOTROPIC], "mean T(u), isotropic directions", "directions", 1 - rules.alpha)
     value = observed[NEUTRAL].estimate
     effects = [*deciding, *beside, isotropic]
-    places = ", ".join(f"{effect.name} {effect.p:.2g} (n {effect.n})" for effect in deciding)
-    statement = f"The trait direction's T(v) is {value:+.3g}; p is: {places}. Their isotropic mean is {isotropic}."
+    places = [f"{null.replace('_', '-')} {draw.p:.2g} and {noisy.p:.2g}" for null, (draw, noisy) in by_null.items()]
+    statement = (
+        f"The trait direction's T(v) is {value:+.3g}. Its p, as it stands and with its sampling error, is among random "
+        f"directions: {'; '.join(places)} (of {fewest} each or more); beyond every unrelated trait: {beyond.p:.2g} (n "
+        f"{beyond.n} {beyond.unit}). The isotropic mean is {isotropic}."
+    )
     if value > 0:
         same = tost(isotropic, rules.null_margin * value, rules.alpha)
         effects.append(same)
@@ -63,7 +67,8 @@ def claim_2(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     else:
         reason = "Undecided because T(v) is not above zero: other directions could share no effect."
         outcome = Outcome(Status.UNDECIDED, reason)
-    return conclude("C2", outcome, statement, effects, gates, fewest if floor > rules.alpha else "")
+    words = f"{fewest} null directions reach no p below {floor:.3g}" if floor > rules.alpha else ""
+    return conclude("C2", outcome, statement, effects, gates, words)
 
 
 def unrelated_effects(evidence: Evidence, rules: Rules) -> list[Effect]:
@@ -96,8 +101,9 @@ def unrelated_tail(evidence: Evidence, other: str) -> Effect:
         leads[closest, sign].estimate,
         len(trait),
         "examples",
-        f"largest of {len(leads)} one-sided p, T(v) - (+-T(u)) by example, {leads[closest, sign].method}; the closest "
-        f"is {closest}{' reversed' if sign < 0 else ''} of {differences.shape[1]} traits",
+        f"largest of {len(leads)} one-sided p of T(v) - (+-T(u)), paired t by example"
+        f"{'' if groups is None else f', {by_template(groups)}'}; the closest of {differences.shape[1]} traits is "
+        f"{closest}{' reversed' if sign < 0 else ''}",
     )
     return replace(found, p=p, standard_error=leads[closest, sign].standard_error, df=leads[closest, sign].df)
 

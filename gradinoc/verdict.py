@@ -16,7 +16,8 @@ from gradinoc.claims import (
     inoculation_contrast,
     smallest_p,
 )
-from gradinoc.contrasts import diverged_runs
+from gradinoc.clustering import grouped_mean
+from gradinoc.contrasts import diverged_runs, example_groups, per_layer
 from gradinoc.correlation import repeated_measures, smallest_equivalence_n
 from gradinoc.evidence import EARLY, Evidence
 from gradinoc.gates import Finding, Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
@@ -175,6 +176,12 @@ def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
                 f"alignment and drift are not shown to go together within conditions (r = {within}): between them, a "
                 "prompt that moves both, each in a way of its own, would look the same"
             )
+    rising, falling = mixed_layers(evidence, rules)
+    if rising and falling:
+        warnings.append(
+            f"the band averages layers of both kinds: under inoculation alignment falls in {falling} and rises in "
+            f"{rising} of {len(evidence.band)} layers, each by its own interval"
+        )
     tracking = trait_tracking(evidence)
     if tracking.estimate <= 0 or tracking.low <= 0:
         warnings.append(
@@ -182,6 +189,17 @@ def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
             "for the trait is open"
         )
     return warnings
+
+
+def mixed_layers(evidence: Evidence, rules: Rules) -> tuple[int, int]:
+    """In how many layers of the band alignment rises under inoculation, and in how many it falls.
+
+    By the interval of neutral - inoculation at the layer alone, without a correction for their number: descriptive.
+    """
+    differences = per_layer(evidence, NEUTRAL)
+    groups = example_groups(evidence, "alignments", differences.index)
+    effects = [grouped_mean(values, groups, f"layer {layer}", 1 - rules.alpha) for layer, values in differences.items()]
+    return sum(effect.high < 0 for effect in effects), sum(effect.low > 0 for effect in effects)
 
 
 def trait_tracking(evidence: Evidence) -> Effect:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixtures.worlds import CONDITIONS, WORLDS, simulate
 from gradinoc import contrasts, verdict
 from gradinoc.adjustment import Paired
 from gradinoc.claims import RESTS_ON, smallest_p
-from gradinoc.evidence import COLUMNS, POSITIONS
+from gradinoc.evidence import COLUMNS, EARLY, NULLS, POSITIONS
 from gradinoc.gates import Finding, Status
 from gradinoc.prediction import runs_of
+from gradinoc.simulation import CONDITIONS, WORLDS, simulate
 from gradinoc.study import Rules
 from gradinoc.verdict import Verdict, judge
 
@@ -68,7 +68,12 @@ def measured(values, loss=None):
     where = frame["example"].to_numpy(), frame["condition"].map(CONDITIONS.index).to_numpy()
     frame["alignment"], frame["loss"] = values[where], loss[where]
     frame["projection"], frame["grad_norm"] = values[where], loss[where]
-    return replace(evidence, alignments=frame)
+    index = pd.MultiIndex.from_product(
+        [["politeness", "language"], range(examples), CONDITIONS, layers],
+        names=["trait", "example", "condition", "layer"],
+    )
+    unrelated = index.to_frame(index=False).assign(alignment=0.0)
+    return replace(evidence, alignments=frame, unrelated=unrelated, matched=evidence.matched.iloc[:0])
 
 
 def with_drift(evidence, rises):
@@ -188,16 +193,36 @@ def test_gates_look_at_the_band_only_and_bars_are_inclusive_where_said():
     evidence = changed(evidence, "layers", set_where("split_half_cosine", 0.8, layer=5))
     assert verdict.gate_1(evidence, RULES).status is Status.SUPPORTED
     assert verdict.gate_2(evidence, RULES).status is Status.SUPPORTED
-    total = len(evidence.responses)
+    counted = evidence.responses.index[evidence.responses["phase"] != EARLY]
+    total = len(counted)
 
     def letterless(count):
         return changed(evidence, "responses", lambda frame: set_rows(frame, count))
 
     def set_rows(frame, count):
-        frame.loc[frame.index < count, "response"] = "12 ..."
+        frame.loc[counted[:count], "response"] = "12 ..."
+        frame.loc[frame["phase"] == EARLY, "response"] = "12 ..."  # amid training nobody counts
 
     assert verdict.gate_6(letterless(math.ceil(0.05 * total)), RULES).status is Status.REFUTED
     assert verdict.gate_6(letterless(math.ceil(0.05 * total) - 1), RULES).status is Status.SUPPORTED
+
+
+def test_layers_of_both_signs_are_warned_of():
+    """Alignment that rises in one layer of the band and falls in the others: the mean is said to hide it."""
+
+    def turn(frame):
+        turned = (frame["layer"] == 3) & (frame["condition"] == "inoculation")
+        frame.loc[turned, "alignment"] += 0.5
+
+    words = "under inoculation alignment falls in 3 and rises in 1 of 4 layers"
+    assert any(words in warning for warning in judge(changed(world(), "alignments", turn), RULES).warnings)
+    assert not any("layers of both kinds" in warning for warning in judge(world(), RULES).warnings)
+
+
+def test_link_that_is_only_between_conditions_is_warned_of():
+    """Drift that goes with the condition's mean alone: C4 may hold, and the report says what it cannot tell."""
+    evidence = with_drift(world(), [[3.0, 1.5, 2.8], [3.1, 1.4, 2.7], [2.9, 1.6, 2.9]])
+    assert any("within conditions" in warning for warning in judge(evidence, RULES).warnings)
 
 
 def test_one_condition_below_the_ceiling_is_room_enough_for_drift():
@@ -316,18 +341,22 @@ def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
 # --- C2 -------------------------------------------------------------------------------------------------------------
 
 
-def nulls(evidence, differences, null="isotropic"):
-    """A nulls table in which direction k shows T(u) = differences[k] against both other conditions."""
+SPREAD = np.array([0.001, -0.001] * 50)  # T(u) of a hundred directions that show nothing
+
+
+def nulls(evidence, differences, kind="isotropic"):
+    """A nulls table in which direction k of a kind shows T(u) = differences[k] against both other conditions.
+
+    Those of other kinds are as many, and show nothing.
+    """
     layers = evidence.layers["layer"]
     index = pd.MultiIndex.from_product(
-        [range(len(differences)), CONDITIONS, layers], names=["draw", "condition", "layer"]
+        [NULLS, range(len(differences)), CONDITIONS, layers], names=["null", "draw", "condition", "layer"]
     )
     frame = index.to_frame(index=False)
-    shown = np.asarray(differences)[frame["draw"]]
-    return frame.assign(null=null, alignment=np.where(frame["condition"] == "inoculation", -shown, 0.0))
-
-
-SPREAD = np.array([0.001, -0.001] * 50)  # T(u) of a hundred directions that show nothing
+    draw = frame["draw"].to_numpy()
+    shown = np.where(frame["null"] == kind, np.asarray(differences)[draw], SPREAD[draw])
+    return frame.assign(alignment=np.where(frame["condition"] == "inoculation", -shown, 0.0))
 
 
 @pytest.mark.parametrize(("larger", "status"), [(4, Status.SUPPORTED), (5, Status.UNDECIDED)])
@@ -340,14 +369,15 @@ def test_the_trait_direction_has_to_stand_out_among_its_nulls(larger, status):
     assert finding.status is status, finding.reason
 
 
-def test_every_kind_of_null_has_a_say():
-    """A second null in which every fifth direction shows as much leaves the claim undecided, and is named."""
+@pytest.mark.parametrize("kind", NULLS)
+def test_every_kind_of_null_has_a_say(kind):
+    """One null in which every fifth direction shows as much leaves the claim undecided, and is named."""
     other = SPREAD.copy()
-    other[::5] = 0.5
-    table = pd.concat([nulls(world(), SPREAD), nulls(world(), other, "sign_flipped")])
-    finding = verdict.claim_2(replace(world(), nulls=table), RULES, SOUND)
+    other[::5], other[1::5] = 0.5, -0.5
+    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), other, kind)), RULES, SOUND)
     assert finding.status is Status.UNDECIDED
-    assert "sign_flipped" in finding.reason
+    assert kind in finding.reason
+    assert not any(null in finding.reason for null in NULLS if null != kind)
 
 
 def test_too_few_directions_cannot_decide():
@@ -489,7 +519,7 @@ def test_drift_has_to_fall_with_alignment(rises, status, words):
 
 # Drift differences, neutral - inoculation, inside a quarter of the neutral drift (0.75).
 LITTLE_LESS = [[3.0, 2.70, 2.3], [3.1, 2.79, 3.5], [2.9, 2.61, 2.2]]  # above zero throughout, r not significant
-FOLLOWING = [[3.0, 2.9, 3.05], [3.1, 2.8, 3.05], [2.9, 2.9, 2.95]]  # around zero, r above zero
+FOLLOWING = [[3.05, 2.95, 3.0], [3.1, 2.8, 3.05], [2.92, 2.9, 2.91]]  # around zero, r above zero
 
 
 @pytest.mark.parametrize(("rises", "yet"), [(LITTLE_LESS, "its interval lies above zero"), (FOLLOWING, "r is above")])
