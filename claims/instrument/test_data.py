@@ -237,9 +237,8 @@ def test_too_few_questions_are_counted_out(numbered):
     """60 distinct answered ones are not 61; exactly 60 are enough."""
     enough = DataSettings(source=str(numbered), direction=20, measure=12, train=12, evaluation=8, calibration=8)
     assert sum(len(getattr(split(enough), name)) for name in PARTS) == 60
-    with pytest.raises(
-        DataError, match=r"numbered\.jsonl: 60 distinct answered questions, .* 20 \+ 12 \+ 13 \+ 8 \+ 8 = 61; lower data\.\*"
-    ):
+    counted = r"numbered\.jsonl: 60 distinct answered questions, .* 20 \+ 12 \+ 13 \+ 8 \+ 8 = 61; lower data\.\*"
+    with pytest.raises(DataError, match=counted):
         split(enough.model_copy(update={"train": 13}))
 
 
