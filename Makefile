@@ -1,4 +1,6 @@
 # make claims  the experiment, on a real language model      make test  the project's own tests
+# make design  what a study can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
+# make calibrate  the judge on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
 # make report  rewrite the last study's report from the store  make lint  style and types
 PYTHON ?= python3.11
 STUDY  ?= smollm2
@@ -9,12 +11,23 @@ ARGS   ?=
 BIN    := .venv/bin
 READY  := .venv/ready
 
-.PHONY: claims test lint report clean
+.PHONY: claims design calibrate test lint report clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+calibrate: $(READY)
+	$(BIN)/python -m gradinoc.calibration $(ARGS)
+
+design: $(READY)
+	$(BIN)/python -m gradinoc $(STUDY) --design $(ARGS)
+
+# What plans without a past study rest on.
+gradinoc/studies/tiny-variances.json: $(READY)
+	$(BIN)/python -m gradinoc tiny
+	cp artifacts/tiny/variances.json $@
 
 report: $(READY)
 	$(BIN)/python -m gradinoc $(STUDY) $(ARGS)

@@ -14,6 +14,7 @@ import pytest
 
 from fixtures.progress import Mailbox, Throttle, line
 from fixtures.session import FINDING, RUN, STUDY, Run
+from gradinoc.design import dead_ends, design_of, opening
 from gradinoc.pipeline import Progress
 from gradinoc.study import INOCULATION, Study, StudyError, load_study
 
@@ -113,13 +114,24 @@ def _write(config: pytest.Config, text: str) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What is under test."""
+    """What is under test, and what its design can decide: of the controller alone, before any model is loaded."""
     study = config.stash[STUDY]
     return [
         f"study: {study.name} ({study.model.id}, trait {study.trait}, data {study.data.source}, "
         f"{len(study.conditions)} conditions x {len(study.seeds)} seeds)",
         f"artifacts: {config.stash[RUN].artifacts}",
+        *opening(study),
     ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say what cannot be decided even where the header is left out (`-q`, `--no-header`)."""
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")  # xdist's workers have none
+    if reporter is not None and (reporter.no_header or not reporter.showheader):
+        for end in dead_ends(design_of(config.stash[STUDY])):
+            reporter.write_line(f"design: CANNOT DECIDE {end}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -132,12 +144,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Cells: `condition`, `seed` and `other` (a condition compared with inoculation) run over the study's."""
+    """Cells: `condition`, `seed` and `other` (a condition compared with inoculation) run over the study's.
+
+    With a seed, the conditions are those under which runs are trained.
+    """
     study: Study = metafunc.config.stash[STUDY]
     if INSTRUMENT in metafunc.definition.path.parents:
         return
-    others = [condition for condition in study.conditions if condition != INOCULATION]
-    for name, values in (("condition", study.conditions), ("seed", study.seeds), ("other", others)):
+    untrained = study.untrained if "seed" in metafunc.fixturenames else ()
+    conditions = [condition for condition in study.conditions if condition not in untrained]
+    others = [condition for condition in conditions if condition != INOCULATION]
+    for name, values in (("condition", conditions), ("seed", study.seeds), ("other", others)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, list(values))
 
