@@ -28,7 +28,6 @@ from gradinoc.statistics import (
     null_p,
     paired_effect,
     serial_mean,
-    smallest_permutation_p,
     tost,
 )
 from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules
@@ -54,16 +53,6 @@ class Outcome:
 
     status: Status
     reason: str
-
-
-def smallest_p(conditions: int, seeds: int, draws: int) -> dict[str, float]:
-    """Claim -> the smallest p that a design can reach: 0 for t tests on examples, more for counts.
-
-    C2 counts `draws` directions, C4 arrangements of conditions within seeds; one seed gives C4 no interval at
-    all (1).
-    """
-    arrangements = smallest_permutation_p([conditions] * seeds)
-    return {"C1": 0.0, "C2": 1 / (1 + draws), "C3": 0.0, "C4": arrangements if seeds > 1 else 1.0}
 
 
 def conclude(

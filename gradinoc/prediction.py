@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gradinoc.claims import Outcome, conclude, drift_difference, smallest_p
+from gradinoc.claims import Outcome, conclude, drift_difference
 from gradinoc.contrasts import diverged_runs, drift_by_run, early_alignment
 from gradinoc.correlation import (
     correlation_tost,
@@ -18,6 +18,7 @@ from gradinoc.correlation import (
     stratified_correlation,
     stratified_p,
 )
+from gradinoc.design import smallest_p
 from gradinoc.evidence import EARLY, MEASURES, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Array, Effect, bare, tost

@@ -13,9 +13,10 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
-from gradinoc.claims import OTHERS, Outcome, conclude, inoculation_contrast, smallest_p
+from gradinoc.claims import OTHERS, Outcome, conclude, inoculation_contrast
 from gradinoc.clustering import Groups, by_template, grouped_mean
 from gradinoc.contrasts import example_groups, null_contrasts, per_example, unrelated_contrasts
+from gradinoc.design import smallest_p
 from gradinoc.evidence import ISOTROPIC, NULLS, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Array, Effect, bare, mean_effect, noisy_null_p, null_p, tost

@@ -14,17 +14,17 @@ from gradinoc.claims import (
     cosine_change,
     drift_difference,
     inoculation_contrast,
-    smallest_p,
 )
 from gradinoc.clustering import grouped_mean
 from gradinoc.contrasts import diverged_runs, example_groups, per_layer
-from gradinoc.correlation import repeated_measures, smallest_equivalence_n
+from gradinoc.correlation import repeated_measures
+from gradinoc.design import design_behind, design_warnings
 from gradinoc.evidence import EARLY, Evidence
 from gradinoc.gates import Finding, Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
 from gradinoc.mediation import claim_3, loss_audit
 from gradinoc.prediction import claim_4, control_differences, not_together, within_conditions
 from gradinoc.specificity import claim_2
-from gradinoc.statistics import Effect, bare, smallest_sign_flip_p
+from gradinoc.statistics import Effect, bare
 from gradinoc.study import NEUTRAL, Rules
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "claim_3",
     "claim_4",
     "conclusion",
-    "design_warnings",
     "gate_1",
     "gate_2",
     "gate_3",
@@ -85,7 +84,7 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     claims = tuple(claim(evidence, rules, gates) for claim in CLAIMS)
     verdict, why = conclusion(evidence, rules, gates, claims)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
-    warnings = (*design_warnings(evidence, rules), *audit_warnings(evidence, rules))
+    warnings = (*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules))
     return Judgement(gates, claims, verdict, sentence, warnings)
 
 
@@ -132,31 +131,6 @@ def conclusion(
             )
     open_claims = [claim for claim in claims if claim.status is not Status.SUPPORTED]
     return Verdict.UNDECIDED, " ".join(f"{claim.key} is {claim.status}: {claim.reason}" for claim in open_claims)
-
-
-def design_warnings(evidence: Evidence, rules: Rules) -> list[str]:
-    """What the design cannot do: claims whose smallest p is above alpha, and what few seeds rest on."""
-    seeds = len(evidence.seeds)
-    draws = evidence.nulls.groupby("null")["draw"].nunique().min()
-    floors = smallest_p(len(evidence.trained), seeds, int(draws))
-    warnings = [
-        f"{key}: the smallest p that this design can reach is {p:.3g}, above {rules.alpha:g}; the claim ends undecided"
-        for key, p in floors.items()
-        if p > rules.alpha
-    ]
-    flips = smallest_sign_flip_p(seeds)
-    if flips > rules.alpha:
-        warnings.append(
-            f"{seeds} paired seeds reach no one-sided sign-flip p below {flips:.3g}: what is paired by seed rests "
-            "on the t distribution, and that on nearly normal differences; five seeds would reach 0.031"
-        )
-    runs, needed = seeds * len(evidence.trained), smallest_equivalence_n(rules.correlation_margin, rules.alpha)
-    if runs < needed:
-        warnings.append(
-            f"{runs} runs cannot show that r is equivalent to zero (margin {rules.correlation_margin:g}), which takes "
-            f"{needed} or more: only a negative r, or drift that is no less under inoculation, can refute C4"
-        )
-    return warnings
 
 
 def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:

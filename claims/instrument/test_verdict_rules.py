@@ -11,7 +11,8 @@ import pytest
 
 from gradinoc import contrasts, verdict
 from gradinoc.adjustment import Paired
-from gradinoc.claims import RESTS_ON, smallest_p
+from gradinoc.claims import RESTS_ON
+from gradinoc.design import design_behind, design_warnings, smallest_p
 from gradinoc.evidence import COLUMNS, EARLY, NULLS, POSITIONS
 from gradinoc.gates import Finding, Status
 from gradinoc.prediction import runs_of
@@ -570,9 +571,9 @@ def test_the_design_check_knows_what_three_and_five_seeds_can_reach():
     assert smallest_p(3, 3, 999) == {"C1": 0, "C2": 1 / 1000, "C3": 0, "C4": 1 / 216}
     assert smallest_p(3, 1, 99)["C4"] == 1
     assert any("0.125" in warning for warning in judge(world(), RULES).warnings)
-    (flat,) = verdict.design_warnings(world(seeds=5, steps=5), RULES)
+    (flat,) = design_warnings(design_behind(world(seeds=5, steps=5), RULES))
     assert flat.startswith("15 runs cannot show that r is equivalent to zero (margin 0.3), which takes 32 or more")
-    assert not verdict.design_warnings(world(seeds=11, layers=2, steps=5), RULES)
+    assert not design_warnings(design_behind(world(seeds=11, layers=2, steps=5), RULES))
 
 
 # --- what decides nothing -------------------------------------------------------------------------------------------

@@ -80,7 +80,6 @@ def _textbook() -> dict[str, Case]:
         verdicts=("UNDECIDED", "REFUTED"),
     )  # fmt: skip
     # C1 and C3 are true in some of these studies and false in others, by chance: they have no rate of false positives.
-    # Directions differ by as much as examples make them seem to, where taking T(v) for exact misleads the most.
     chance: dict[str, Any] = {
         **_NO_GAP,
         "holds": ("C1", "C3", "C4"),
@@ -97,10 +96,14 @@ def _textbook() -> dict[str, Case]:
         "any_prompt, clustered": Case(replace(any_prompt, templates=24)),
         "any_prompt, layer_noise": Case(replace(any_prompt, noise=Noise(alignment=0.01, layer=0.12)), MANY_LAYERS),
         "one_of_covariance": Case(
+            _world("effect", drawn_from=COVARIANCE, noise=replace(quiet, covariance=0.011), **chance)
+        ),
+        # Directions differ by as much as T(v)'s error, where taking it for exact misleads the most.
+        "one_of_covariance, narrow": Case(
             _world("effect", drawn_from=COVARIANCE, noise=replace(quiet, covariance=0.0036), **chance)
         ),
         "one_of_sign_flipped": Case(
-            _world("effect", drawn_from=SIGN_FLIPPED, noise=replace(quiet, sign_flipped=0.0045), **chance)
+            _world("effect", drawn_from=SIGN_FLIPPED, noise=replace(quiet, sign_flipped=0.0135), **chance)
         ),
         "unspecific": Case(_world("effect", unspecific=1.0, holds=("C1", "C3", "C4"), verdicts=("UNDECIDED",))),
         "hard_examples": Case(_world("loss_explained", between=-0.8)),
