@@ -113,7 +113,8 @@ def power(
                 reach = floors(replace(design, examples=examples, seeds=seeds))
                 for claim, (share, error, refuted) in _shares(on_examples, on_runs).items():
                     least = max(reach.values()) if claim == ALL else reach[claim]
-                    rows.append((effect, examples, seeds, claim, share, error, refuted, simulations, least))
+                    known = 0.0 if least > study.rules.alpha else error  # what a design excludes is no estimate
+                    rows.append((effect, examples, seeds, claim, share, known, refuted, simulations, least))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -226,8 +227,9 @@ def written(study: Study, variances: Variances, table: pd.DataFrame) -> str:
     """The smallest p and the power of `study` as text: what `python -m gradinoc STUDY --design` prints."""
     design = design_of(study)
     parts = [
-        f"Smallest p of study {study.name} ({design.examples} examples, {design.seeds} seeds, {design.trained} trained "
-        f"conditions, {design.directions} random directions of a kind; significant at {study.rules.alpha:g})",
+        f"Smallest p of study {study.name} ({design.examples} examples, {counted(design.seeds, 'seeds')}, "
+        f"{design.trained} trained conditions, {design.directions} random directions of a kind; significant at "
+        f"{study.rules.alpha:g})",
         _aligned(_reach_rows(study)),
         f"Power, by {int(table['simulations'].iloc[0])} simulated studies for each number of examples and of seeds; "
         f"variances of study {variances.study} ({variances.examples} examples, {variances.seeds} seeds: those of runs "
@@ -268,10 +270,15 @@ def _reach_rows(study: Study) -> list[list[str]]:
     yes = {True: "yes", False: "no"}
     rows = [["claim", "test", "n", "smallest p", "decides", "can be supported", "refuted"]]
     for row in table.itertuples():
-        n, least = f"{row.n} {row.unit}", floor(row.smallest_p)
+        n, least = counted(row.n, row.unit), floor(row.smallest_p)
         can = yes[row.can_be_supported], yes[row.can_be_refuted]
         rows.append([row.claim, row.test, n, least, row.decides, *can])
     return rows
+
+
+def counted(number: int, units: str) -> str:
+    """A number with its unit, which is given in the plural."""
+    return f"{number} {units.removesuffix('s') if number == 1 else units}"
 
 
 def _power_rows(table: pd.DataFrame, design: Design) -> list[list[str]]:

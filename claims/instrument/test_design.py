@@ -475,7 +475,7 @@ def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
 # --- power
 
 
-def cells(effect: str, part: str, sizes: tuple[int, ...], study: Study | None = None, **changes: float) -> list[Cell]:
+def cells(effect: str, part: str, sizes: tuple[int, ...], study: Study | None = None, **changes: object) -> list[Cell]:
     """Cells of the tiny study or another, the shipped variances changed."""
     variances, study = load_variances(TINY).model_copy(update=changes), study or tiny()
     world, closest = world_of(variances, effect, study), closest_of(variances, effect, study)
@@ -532,6 +532,14 @@ def test_one_seed_never_supports_c4():
     assert supported(cell, 10) == {"C4": 0}
 
 
+def test_below_its_floor_c4_is_undecided_however_clear_the_runs():
+    """Two seeds reach p 0.028: at alpha 0.02 not even drift that is plainly more under inoculation refutes."""
+    drift = {"drift": (0.04, 0.08, 0.04), "run_drift": 1e-6, "response": 0.0}
+    for alpha, expected in ((0.02, Status.UNDECIDED), (0.04, Status.REFUTED)):
+        (cell,) = cells(OBSERVED, planning.ON_RUNS, (2,), tiny(f"rules.alpha={alpha}"), **drift)
+        assert judge_runs(cell, np.random.default_rng(0)) == (expected,)
+
+
 def test_examples_come_from_as_many_templates_as_they_would(monkeypatch):
     """A study with few examples meets few templates."""
     seen = {}
@@ -569,7 +577,7 @@ def test_table_of_power_holds_shares_errors_and_floors(small_grid):
     assert list(table.columns) == list(planning.COLUMNS)
     assert sorted(set(zip(table["examples"], table["seeds"], strict=True))) == [(16, 1), (16, 2), (24, 1), (24, 2)]
     assert table["power"].between(0, 1).all()
-    assert (table["error"] > 0).all()
+    assert ((table["error"] > 0) == (table["smallest_p"] <= RULES.alpha)).all()
     wide = table.pivot_table(index=["examples", "seeds"], columns="claim", values=["power", "smallest_p"])
     assert (wide["smallest_p"][ALL] == wide["smallest_p"].max(axis=1)).all()
     assert wide["smallest_p"]["C4"].to_dict() == {(16, 1): 1, (16, 2): 1 / 36, (24, 1): 1, (24, 2): 1 / 36}

@@ -41,7 +41,7 @@ LOSS = {NEUTRAL: 210, INOCULATION: 196, LOSS_MATCHED: 206, FURTHER: 198}  # hund
 DRIFT = {NEUTRAL: 300, INOCULATION: 170, LOSS_MATCHED: 260}  # hundredths of a nat/token
 CAPS = {NEUTRAL: 6, INOCULATION: 2, LOSS_MATCHED: 5}  # eighths
 DEPTH = (4, 9, 10)  # of the layers, tenths; the first is outside the band
-EXAMPLES, TEMPLATES, STEPS, DRAWS, EVALUATED = 18, 7, 10, 60, 8
+EXAMPLES, TEMPLATES, STEPS, DRAWS, EVALUATED = 18, 7, 16, 60, 8
 SEEDS = (0, 1, 2)
 
 
@@ -82,7 +82,7 @@ def frozen_model() -> dict[str, pd.DataFrame]:
     nulls = grid(null=NULLS, draw=range(DRAWS), condition=CONDITIONS, layer=range(3))
     level = 0.06 * ripple(5, nulls["null"], nulls["draw"]) + 0.25 * ripple(6, *(nulls[name] for name in nulls))
     traits = grid(trait=("politeness", "brevity"), condition=CONDITIONS, example=range(EXAMPLES), layer=range(3))
-    apart = 0.1 * ripple(7, traits["trait"], traits["condition"]) + 0.1 * ripple(8, *(traits[name] for name in traits))
+    apart = -0.1 * ripple(7, traits["trait"], traits["condition"]) + 0.1 * ripple(8, *(traits[name] for name in traits))
     pool = grid(role=(*CONDITIONS, CANDIDATE), example=range(6))
     cost = pool["role"].map({**LOSS, CANDIDATE: 199}) * 0.01 + 0.2 * ripple(9, pool["example"])
     return {
