@@ -95,6 +95,15 @@ def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Eff
     return tost(inoculation_contrast(evidence, rules, other), margin, rules.alpha)
 
 
+def shows_no_change(evidence: Evidence, rules: Rules) -> bool:
+    """Whether the cosine is equivalent to unchanged against neutral, and not shown to fall all the same.
+
+    A fall that is small, but whose interval lies above zero, is a fall.
+    """
+    falls = inoculation_contrast(evidence, rules, NEUTRAL).low > 0
+    return cosine_change(evidence, rules).p <= rules.alpha and not falls
+
+
 def drift_difference(
     evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL, phase: str = AFTER
 ) -> Effect:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from gradinoc.adjustment import Paired, ancova, binned, raw_contrast, within_example
-from gradinoc.claims import Outcome, conclude, cosine_change, inoculation_contrast
+from gradinoc.claims import Outcome, conclude, cosine_change, inoculation_contrast, shows_no_change
 from gradinoc.clustering import grouped_pairs
 from gradinoc.contrasts import COMPARED, example_groups, matched_checkpoint, paired_with_loss, per_example
 from gradinoc.evidence import Evidence
@@ -77,10 +77,10 @@ def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     inoculation's first loss stand beside.
 
     Refuted in two ways. The cosine is equivalent to unchanged (TOST, margin `rules.equivalence` of the
-    neutral alignment) while loss or gradient norm fall. Or there is an effect inside the common range, which
-    at equal loss is equivalent to zero (TOST on the ANCOVA, margin `rules.null_margin` of the effect), and
-    the regression within examples does not say otherwise. An overlap of losses below `rules.overlap` leaves
-    the claim undecided.
+    neutral alignment) and not shown to fall, while loss or gradient norm fall. Or there is an effect inside
+    the common range, which at equal loss is equivalent to zero (TOST on the ANCOVA, margin
+    `rules.null_margin` of the effect), and the regression within examples does not say otherwise. An overlap
+    of losses below `rules.overlap` leaves the claim undecided.
     """
     losses, norms = per_example(evidence, "loss"), per_example(evidence, "grad_norm")
     groups = example_groups(evidence, "alignments", losses.index)
@@ -97,7 +97,7 @@ def claim_3(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     further = [loss_audit(evidence, rules, control)[0] for control in evidence.conditions if control not in THE_PLANS]
     effects = [*falls, unchanged, overlapping, audit, *further, *controls, *checkpoints]
     statement = f"{words} The losses of neutral and inoculation overlap by {shared:.2f}"
-    if unchanged.p <= rules.alpha and any(fall.low > 0 for fall in falls):
+    if shows_no_change(evidence, rules) and any(fall.low > 0 for fall in falls):
         outcome = Outcome(
             Status.REFUTED,
             "Loss or gradient norm fall under inoculation while the cosine is equivalent to unchanged "

@@ -14,6 +14,7 @@ from gradinoc.claims import (
     cosine_change,
     drift_difference,
     inoculation_contrast,
+    shows_no_change,
 )
 from gradinoc.clustering import grouped_mean
 from gradinoc.contrasts import diverged_runs, example_groups, per_layer
@@ -110,7 +111,7 @@ def conclusion(
     if all(value is Status.SUPPORTED for value in status.values()):
         return Verdict.SUPPORTED, "all four claims are supported."
     neutral, same = inoculation_contrast(evidence, rules, NEUTRAL), cosine_change(evidence, rules)
-    unchanged = same.p <= rules.alpha
+    unchanged = shows_no_change(evidence, rules)
     if status["C3"] is Status.REFUTED:
         if not unchanged:
             return Verdict.LOSS_MEDIATED, f"alignment falls by {neutral}, but not at equal loss."

@@ -29,6 +29,7 @@ from gradinoc.design import (
     design_of,
     design_warnings,
     floors,
+    opening,
     reaches,
     smallest_p,
     smallest_p_table,
@@ -228,18 +229,23 @@ def test_evidence_tells_the_design_that_its_study_asked_for():
 
 
 def test_a_one_seed_study_says_at_the_start_that_it_cannot_decide(tmp_path):
-    """Under xdist too, and once; the model is not there to be loaded."""
-    collect = ["-m", "pytest", "claims", "--study", "tiny", "--collect-only", "-p", "no:cacheprovider", "--no-summary"]
-    nowhere = ["--set", f"model.id={tmp_path / 'nowhere'}", f"--artifacts={tmp_path}"]
-    said = said_by(*collect, *nowhere, "--set", ONE_SEED, "-n", "2")
+    """Once, under xdist too, and even where pytest leaves its header out; the model is not there to be loaded."""
+    collect = ["-m", "pytest", "claims/test_gates.py", "--study", "tiny", "--collect-only", "-p", "no:cacheprovider"]
+    settings = ["--set", f"model.id={tmp_path / 'nowhere'}", "--set", ONE_SEED, f"--artifacts={tmp_path}"]
+    said = said_by(*collect, *settings, "-n", "1")
     assert said.count("design: CANNOT DECIDE C4: the smallest p that this design can reach is 1") == 1
-    quiet = said_by(*collect, *nowhere, "--set", ONE_SEED, "-q")
+    assert "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 1" in said
+    quiet = said_by(*collect, *settings, "-q")
     assert quiet.startswith("design: CANNOT DECIDE C4")
     assert quiet.count("CANNOT DECIDE") == 1
-    enough = said_by(*collect, *nowhere, "--set", FIVE_SEEDS)
-    assert "CANNOT DECIDE" not in enough
-    assert "sign-flip" not in enough
-    assert "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 0.000129" in enough
+
+
+def test_a_five_seed_study_has_nothing_of_the_kind_to_say():
+    """Its lines name each claim's smallest p, and what fifteen runs cannot show."""
+    first, *rest = opening(tiny(FIVE_SEEDS))
+    assert first == "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 0.000129"
+    assert [line[:31] for line in rest] == ["design: 15 runs cannot show tha"]
+    assert sum("CANNOT DECIDE" in line for line in opening(tiny(ONE_SEED))) == 1
 
 
 def test_a_plan_is_made_without_torch(tmp_path):

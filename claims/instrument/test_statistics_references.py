@@ -369,11 +369,11 @@ def test_overlap_is_the_integral_of_the_lower_of_two_kernel_densities(shift):
 
 @pytest.mark.parametrize("questions", [2, 5, 8])
 def test_split_half_cosine_is_the_mean_over_every_split(questions):
-    """Of a few questions every split can be listed; 4,000 random ones are within their Monte-Carlo error."""
+    """Of a few questions every split can be listed; 20,000 random ones are within their Monte-Carlo error."""
     rows = np.random.default_rng(7).normal(0.5, 1, (questions, 6))
     every = []
     for half in itertools.combinations(range(questions), questions // 2):
         one, other = rows[list(half)].mean(axis=0), np.delete(rows, half, axis=0).mean(axis=0)
         every.append(one @ other / np.sqrt((one @ one) * (other @ other)))
-    found = statistics.split_half_cosine(rows, np.random.default_rng(8), 4000)
-    assert found == pytest.approx(np.mean(every), abs=4 * np.std(every) / math.sqrt(4000) + 1e-12)
+    found = statistics.split_half_cosine(rows, np.random.default_rng(8), 20_000)
+    assert found == pytest.approx(np.mean(every), abs=4 * np.std(every) / math.sqrt(20_000) + 1e-12)

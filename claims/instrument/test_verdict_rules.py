@@ -469,6 +469,17 @@ def test_an_unchanged_cosine_is_loss_mediation_only_if_drift_falls():
     assert judge(level, RULES).verdict is Verdict.REFUTED
 
 
+def test_a_small_fall_that_is_shown_is_not_no_change():
+    """A fall of 1/30 of the alignment is inside the margin of equivalence; with an interval above zero it is a fall."""
+    wave = np.tile([1.0, -1.0], 20)
+    for spread, status in ((0.005, Status.SUPPORTED), (0.05, Status.REFUTED)):
+        table = np.column_stack([np.full(40, 0.3), 0.29 + spread * wave, np.full(40, 0.3)])
+        losses = np.linspace(1.5, 2.5, 40)[:, None] - np.array([0, 0.05, 0.05]) * np.linspace(0.5, 1.5, 40)[:, None]
+        finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+        assert effect(finding, "alignment, neutral - inoculation, equivalence").p <= 0.05
+        assert finding.status is status, finding.reason
+
+
 # --- C4 -------------------------------------------------------------------------------------------------------------
 
 
