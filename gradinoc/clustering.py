@@ -37,7 +37,8 @@ def clustered_ols(values: Array, design: Array, clusters: npt.ArrayLike, name: s
     if count < 2 or np.linalg.matrix_rank(design) < design.shape[1]:
         return effect
     fit = sm.OLS(values, design).fit(cov_type="cluster", cov_kwds=options, use_t=True)
-    return from_standard_error(replace(effect, estimate=float(fit.params[0])), float(fit.bse[0]), count - 1)
+    variance = max(0.0, float(fit.cov_params()[0, 0]))  # rounding may leave a variance of zero a little below it
+    return from_standard_error(replace(effect, estimate=float(fit.params[0])), math.sqrt(variance), count - 1)
 
 
 def grouped_mean(values: npt.ArrayLike, groups: Groups, name: str, level: float = 0.95) -> Effect:
