@@ -18,10 +18,11 @@ from gradinoc.data import DataError
 from gradinoc.design import dead_ends, design_of, design_warnings, opening, smallest_p_table
 from gradinoc.evidence import Evidence
 from gradinoc.planning import SIMULATIONS, power, written
+from gradinoc.prospects import OBSERVED, OF_INTEREST
 from gradinoc.report import environment, write_report
 from gradinoc.report.tables import write_table
 from gradinoc.study import Study, StudyError, load_study
-from gradinoc.variances import OBSERVED, OF_INTEREST, TINY, Variances, estimate, load_variances
+from gradinoc.variances import TINY, Variances, estimate, load_variances
 from gradinoc.verdict import judge
 
 if TYPE_CHECKING:

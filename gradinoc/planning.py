@@ -22,23 +22,22 @@ from gradinoc.design import CLAIMS, Design, design_of, floor, floors, smallest_p
 from gradinoc.gates import Finding, Status
 from gradinoc.mediation import claim_3
 from gradinoc.prediction import SEED_OF_ARRANGEMENTS, disconnected, predict
-from gradinoc.simulation import World, simulate
-from gradinoc.specificity import claim_2
-from gradinoc.study import INOCULATION, Rules, Study
-from gradinoc.variances import (
+from gradinoc.prospects import (
     EVALUATION,
     LAYERS,
     OBSERVED,
     OF_INTEREST,
     STEPS,
     Closest,
-    Variances,
     closest_of,
     in_training,
     smallest_of_interest,
-    templates_met,
     world_of,
 )
+from gradinoc.simulation import World, simulate
+from gradinoc.specificity import claim_2
+from gradinoc.study import INOCULATION, Rules, Study
+from gradinoc.variances import Variances, templates_met
 
 EXAMPLES, SEEDS = (32, 96, 256), (3, 5, 8)  # of the grid, beside the study's own
 SIMULATIONS = 100
@@ -56,7 +55,7 @@ class Cell:
     """A part of a study to be simulated: its world, how many examples or seeds, and what decides.
 
     Attributes:
-        effect: which of `variances.EFFECTS` the world has.
+        effect: which of `prospects.EFFECTS` the world has.
         part: `ON_EXAMPLES` (C1, C2, C3) or `ON_RUNS` (C4).
         size: examples or seeds.
         closest: the unrelated trait that T(v) has to leave behind.

@@ -39,28 +39,23 @@ from gradinoc.gates import Status
 from gradinoc.pipeline import Pipeline
 from gradinoc.planning import ALL, Cell, judge_examples, judge_runs, power
 from gradinoc.prediction import claim_4
+from gradinoc.prospects import (
+    NONE,
+    OBSERVED,
+    OF_INTEREST,
+    closest_of,
+    early_examples,
+    in_training,
+    smallest_of_interest,
+    source_templates,
+    world_of,
+)
 from gradinoc.simulation import WORLDS, Noise, World, band_depth, simulate
 from gradinoc.statistics import bare, null_p
 from gradinoc.store import Store
 from gradinoc.study import STUDIES, Rules, Study, load_study
 from gradinoc.train_lora import step_count
-from gradinoc.variances import (
-    NONE,
-    OBSERVED,
-    OF_INTEREST,
-    TINY,
-    Variances,
-    closest_of,
-    early_examples,
-    estimate,
-    in_training,
-    load_variances,
-    smallest_of_interest,
-    source_templates,
-    templates_behind,
-    templates_met,
-    world_of,
-)
+from gradinoc.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
 from gradinoc.verdict import CLAIMS as CLAIM_RULES
 from gradinoc.verdict import GATES
 

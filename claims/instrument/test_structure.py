@@ -18,7 +18,8 @@ ORDER = [
     "traits", "prompts", "study", "statistics", "clustering", "correlation", "adjustment", "evidence", "simulation",
     "design", "data", "chat", "bundled", "sources", "devices", "models", "hooks", "directions", "gradients",
     "train_lora", "drift", "contrasts", "gates", "claims", "specificity", "mediation", "prediction", "verdict",
-    "analysis", "calibration", "variances", "planning", "provenance", "report", "store", "stages", "pipeline",
+    "analysis", "calibration", "variances", "prospects", "planning", "provenance", "report", "store", "stages",
+    "pipeline",
 ]  # fmt: skip
 
 
