@@ -654,10 +654,10 @@ def test_a_plan_from_a_past_study_needs_its_evidence(small_grid, tmp_path, capsy
     assert "Effect as observed (alignment falls by" in said
 
 
-def test_past_belongs_to_a_plan(capsys):
+def test_past_belongs_to_a_plan(tmp_path, capsys):
     """Without --design it would be silently without effect."""
     with pytest.raises(SystemExit) as stopped:
-        main(["tiny", "--past", "deaf"])
+        main(["tiny", "--past", "deaf", f"--artifacts={tmp_path}", f"--store={tmp_path}"])
     assert stopped.value.code == 2
     assert "--past: belongs to --design" in capsys.readouterr().err
 
