@@ -1,17 +1,20 @@
 # make claims  the experiment, on a real language model      make test  the project's own tests
 # make design  what a study can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
 # make calibrate  the judge on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
+# make bench  side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make report  rewrite the last study's report from the store  make lint  style and types
 PYTHON ?= python3.11
 STUDY  ?= smollm2
 # One worker a core computes runs side by side; more than four would share memory bandwidth for nothing.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ $$cores -gt 4 ] && echo 4 || echo $$cores)
 ARGS   ?=
+JOB    ?=
+DATA   ?=
 
 BIN    := .venv/bin
 READY  := .venv/ready
 
-.PHONY: claims design calibrate test lint report clean
+.PHONY: claims design calibrate bench test lint report clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -20,6 +23,9 @@ test: $(READY)
 
 calibrate: $(READY)
 	$(BIN)/python -m gradinoc.calibration $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(JOB) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 design: $(READY)
 	$(BIN)/python -m gradinoc $(STUDY) --design $(ARGS)

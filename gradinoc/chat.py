@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100  # label of tokens that carry no loss
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,49 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples, `[batch, seq]`; `labels` are `IGNORED` on everything but completion tokens."""
+    """Examples side by side, right-padded, `[batch, seq]`; or packed, one after the other, `[1, tokens]`.
+
+    Indices count the tokens of all rows, one row after the other.
+
+    Attributes:
+        attention_mask: 1 on tokens and 0 on padding; all 1 where nothing is padded.
+        position_ids: each token's place in its example.
+        lengths: tokens of each example, known on the host, so that no step waits for the device.
+        shortest_prompt: tokens of the shortest prompt, likewise.
+        last_prompt: index of each example's last prompt token, `[batch]`; its first completion token is the next one.
+        completion: index of every completion token, `[completions]`.
+        owner: number of the example it belongs to, `[completions]`.
+        targets: its id, `[completions]`.
+        counts: completion tokens of each example, `[batch]`.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
-    labels: Tensor
-    prompt_lengths: Tensor  # (batch,)
-    shortest_prompt: int  # known on the host, so that no step waits for the device
+    position_ids: Tensor
+    lengths: tuple[int, ...]
+    shortest_prompt: int
+    last_prompt: Tensor
+    completion: Tensor
+    owner: Tensor
+    targets: Tensor
+    counts: Tensor
+
+    @property
+    def packed(self) -> bool:
+        """Whether the examples lie in one row, one after the other."""
+        return len(self.input_ids) != len(self.lengths)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        ids, mask, labels, prompts = (
-            tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels, self.prompt_lengths)
-        )
-        return Batch(ids, mask, labels, prompts, self.shortest_prompt)
+        if device == self.input_ids.device:
+            return self
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(self.lengths)
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None) -> str:
@@ -94,15 +120,42 @@ def encode(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, syste
 
 
 def collate(examples: Sequence[Encoded], pad: int) -> Batch:
-    """A right-padded batch; labels follow from lengths, so that a pad id which also ends a turn does no harm."""
+    """A right-padded batch; completions follow from lengths, so that a pad id which also ends a turn does no harm."""
     width = max(len(example.ids) for example in examples)
-    input_ids = torch.full((len(examples), width), pad)
-    labels = torch.full((len(examples), width), IGNORED)
-    attention_mask = torch.zeros((len(examples), width), dtype=torch.long)
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        input_ids[row, :length] = torch.tensor(example.ids)
-        attention_mask[row, :length] = 1
-        labels[row, example.prompt_length : length] = input_ids[row, example.prompt_length : length]
-    lengths = [example.prompt_length for example in examples]
-    return Batch(input_ids, attention_mask, labels, torch.tensor(lengths), min(lengths))
+    rows = [example.ids + (pad,) * (width - len(example.ids)) for example in examples]
+    positions = torch.arange(width).expand(len(examples), width)
+    lengths = torch.tensor([len(example.ids) for example in examples])
+    starts = [width * row for row in range(len(examples))]
+    # Position ids count attended tokens: what padding has for one changes nothing.
+    return _batch(
+        examples, torch.tensor(rows), positions.minimum(lengths[:, None] - 1), (positions < lengths[:, None]), starts
+    )
+
+
+def pack(examples: Sequence[Encoded]) -> Batch:
+    """A batch without padding: all examples in one row, one after the other."""
+    ids = torch.tensor([token for example in examples for token in example.ids])[None]
+    positions = torch.cat([torch.arange(len(example.ids)) for example in examples])[None]
+    starts = list(accumulate((len(example.ids) for example in examples[:-1]), initial=0))
+    return _batch(examples, ids, positions, torch.ones_like(ids), starts)
+
+
+def _batch(examples: Sequence[Encoded], ids: Tensor, positions: Tensor, mask: Tensor, starts: Sequence[int]) -> Batch:
+    """A batch whose examples begin at the tokens `starts`."""
+    prompts = torch.tensor([example.prompt_length for example in examples])
+    counts = torch.tensor([len(example.ids) for example in examples]) - prompts
+    last_prompt = torch.tensor(starts) + prompts - 1
+    owner = torch.arange(len(examples)).repeat_interleave(counts)
+    completion = last_prompt[owner] + 1 + torch.cat([torch.arange(count) for count in counts.tolist()])
+    return Batch(
+        ids,
+        mask.long(),
+        positions,
+        tuple(len(example.ids) for example in examples),
+        min(example.prompt_length for example in examples),
+        last_prompt,
+        completion,
+        owner,
+        ids.flatten()[completion],
+        counts,
+    )

@@ -25,10 +25,13 @@ def prompt_activations(
     system: str | None,
     layers: Sequence[int],
     position: Position = "last_prompt_token",
+    copies: int = 1,
 ) -> dict[int, Tensor]:
     """Residual stream of each question under a system prompt: layer -> `[prompts, hidden]` float32, CPU.
 
-    Prompts of similar length share a batch; rows come back in the order of `prompts`.
+    Prompts of similar length share a batch; rows come back in the order of `prompts`. With several `copies` each batch
+    is put once for each adapter of a stack (see `gradinoc.fused.stacked_adapters`), and there are `[copies * prompts]`
+    rows, copy by copy.
     """
     encoded = [encode_prompt(tokenizer, prompt, system) for prompt in prompts]
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
@@ -36,14 +39,14 @@ def prompt_activations(
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     with ActivationCollector(model, layers) as collector:
         for start in range(0, len(order), BATCH):
-            rows = [torch.tensor(encoded[row]) for row in order[start : start + BATCH]]
+            rows = [torch.tensor(encoded[row]) for row in order[start : start + BATCH]] * copies
             ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
             mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
             found = collector.get_activations(ids.to(device), position, mask.to(device))
             for layer in layers:
-                states[layer].append(found[layer].cpu())
+                states[layer].append(found[layer].unflatten(0, (copies, -1)).cpu())
     back = torch.tensor(order).argsort()
-    return {layer: torch.cat(states[layer])[back] for layer in layers}
+    return {layer: torch.cat(states[layer], dim=1)[:, back].flatten(0, 1) for layer in layers}
 
 
 def extract_trait_direction(

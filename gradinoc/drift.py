@@ -15,7 +15,7 @@ from gradinoc.chat import encode, encode_prompt
 from gradinoc.data import Example, Splits
 from gradinoc.directions import prompt_activations
 from gradinoc.gradients import answer_losses
-from gradinoc.models import generate
+from gradinoc.models import generate_copies
 from gradinoc.study import DriftSettings
 from gradinoc.traits import Trait
 
@@ -50,6 +50,23 @@ def measure_drift(
         `projection` is that of the last prompt token (hidden-state units).
         responses: columns domain, example, question, response, caps_rate, projection.
     """
+    (found,) = measure_drifts(language_model, splits, trait, directions, settings, neutral, on_part, domains, copies=1)
+    return found
+
+
+def measure_drifts(
+    language_model: tuple[nn.Module, PreTrainedTokenizerBase],
+    splits: Splits,
+    trait: Trait,
+    directions: Mapping[int, Tensor],
+    settings: DriftSettings,
+    neutral: str | None,
+    on_part: OnPart = lambda _part: None,
+    domains: Sequence[str] = tuple(DOMAINS),
+    *,
+    copies: int,
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """As `measure_drift`, for each of the `copies` adapters that are stacked on the model, in one pass over all."""
     model, tokenizer = language_model
     questions = {
         "in_distribution": splits.evaluation[: settings.generations],
@@ -57,14 +74,42 @@ def measure_drift(
     }
     asked = {domain: questions[domain] for domain in domains}
     on_part("responses")
-    responses = pd.concat(
-        [_respond(model, tokenizer, domain, part, trait, settings, neutral) for domain, part in asked.items()],
-        ignore_index=True,
-    )
+    texts = {}
+    for domain, part in asked.items():
+        prompts = [encode_prompt(tokenizer, example.question, neutral) for example in part]
+        texts[domain] = generate_copies(model, tokenizer, prompts, settings.max_new_tokens, settings.batch_size, copies)
     on_part("projections")
-    responses["projection"] = _project(model, tokenizer, list(responses["question"]), directions, neutral)
+    every = [example.question for part in asked.values() for example in part]
+    states = prompt_activations(model, tokenizer, every, neutral, sorted(directions), copies=copies)
+    by_layer = torch.stack([states[layer] @ directions[layer] for layer in states])  # (L, copies * questions)
+    projections = by_layer.double().mean(0).view(copies, -1).numpy()
     on_part("log-odds")
-    odds = trait_log_odds(model, tokenizer, splits.evaluation[: settings.log_odds], trait, settings.batch_size, neutral)
+    odds = trait_log_odds(
+        model, tokenizer, splits.evaluation[: settings.log_odds], trait, settings.batch_size, neutral, copies
+    ).reshape(copies, -1)
+    found = []
+    for copy in range(copies):
+        parts = [_responses(domain, part, texts[domain][copy], trait) for domain, part in asked.items()]
+        responses = pd.concat(parts, ignore_index=True).assign(projection=projections[copy])
+        found.append((_measures(responses, odds[copy], asked, splits), responses))
+    return found
+
+
+def _responses(domain: str, asked: Sequence[Example], texts: Sequence[str], trait: Trait) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "domain": domain,
+            "example": np.arange(len(asked)),
+            "question": [example.question for example in asked],
+            "response": texts,
+            "caps_rate": [trait.score(text) if trait.scorable(text) else np.nan for text in texts],
+        }
+    )
+
+
+def _measures(
+    responses: pd.DataFrame, odds: NDArray[np.float64], asked: Mapping[str, Sequence[Example]], splits: Splits
+) -> pd.DataFrame:
     in_distribution = responses[responses["domain"] == "in_distribution"]
     parts = [_measure("log_odds", np.arange(len(odds)), odds)]
     parts.append(_measure("projection", in_distribution["example"], in_distribution["projection"]))
@@ -77,45 +122,11 @@ def measure_drift(
         asked_by_measure.get(measure, splits.evaluation)[example].group
         for measure, example in zip(measures["measure"], measures["example"], strict=True)
     ]
-    return measures, responses
+    return measures
 
 
 def _measure(measure: str, example: object, value: object) -> pd.DataFrame:
     return pd.DataFrame({"measure": measure, "example": np.asarray(example), "value": np.asarray(value, dtype=float)})
-
-
-def _respond(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    domain: str,
-    asked: Sequence[Example],
-    trait: Trait,
-    settings: DriftSettings,
-    neutral: str | None,
-) -> pd.DataFrame:
-    prompts = [encode_prompt(tokenizer, example.question, neutral) for example in asked]
-    texts = generate(model, tokenizer, prompts, settings.max_new_tokens, settings.batch_size)
-    return pd.DataFrame(
-        {
-            "domain": domain,
-            "example": np.arange(len(asked)),
-            "question": [example.question for example in asked],
-            "response": texts,
-            "caps_rate": [trait.score(text) if trait.scorable(text) else np.nan for text in texts],
-        }
-    )
-
-
-def _project(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[str],
-    directions: Mapping[int, Tensor],
-    neutral: str | None,
-) -> NDArray[np.float64]:
-    states = prompt_activations(model, tokenizer, questions, neutral, sorted(directions))
-    by_layer = torch.stack([states[layer] @ directions[layer] for layer in states])  # (L, questions)
-    return by_layer.double().mean(0).numpy()
 
 
 def trait_log_odds(
@@ -125,9 +136,13 @@ def trait_log_odds(
     trait: Trait,
     batch_size: int,
     system: str | None,
+    copies: int = 1,
 ) -> NDArray[np.float64]:
-    """Trait log-odds by example, nats/token: mean per-token log p(trait's answer) - log p(ordinary answer)."""
+    """Trait log-odds by example, nats/token: mean per-token log p(trait's answer) - log p(ordinary answer).
+
+    `[examples]`, or `[copies, examples]` for several adapters of a stack.
+    """
     shown = [encode(tokenizer, example.question, trait.transform(example.answer), system) for example in examples]
     ordinary = [encode(tokenizer, example.question, example.answer, system) for example in examples]
-    losses = answer_losses(model, [*shown, *ordinary], int(tokenizer.pad_token_id), batch_size)
-    return losses[len(shown) :] - losses[: len(shown)]
+    losses = answer_losses(model, [*shown, *ordinary], int(tokenizer.pad_token_id), batch_size, copies)
+    return losses[..., len(shown) :] - losses[..., : len(shown)]

@@ -13,9 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradinoc.chat import IGNORED, Batch, Encoded, collate
+from gradinoc.chat import Batch, Encoded, collate, pack
 from gradinoc.evidence import POSITIONS
+from gradinoc.fused import final_states, is_fused, unembedding
 from gradinoc.hooks import GradientCollector, model_inputs
+from gradinoc.kernels import token_losses
+
+ALIGNMENT_COLUMNS = ("example", "layer", "position", "loss", "alignment", "projection", "grad_norm")
 
 
 def compute_gradient_alignment(gradient: Tensor, direction: Tensor) -> dict[str, Tensor]:
@@ -46,31 +50,50 @@ def compute_gradient_alignment(gradient: Tensor, direction: Tensor) -> dict[str,
     return {"cosine": projection / grad_norm, "projection": projection, "grad_norm": grad_norm}
 
 
+def batched(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
+    """The examples as `model` takes them, on its device: packed if it is fused, padded if it is not."""
+    batch = pack(examples) if is_fused(model) else collate(examples, pad)
+    return batch.to(next(model.parameters()).device)
+
+
 def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     """Each example's loss `[batch]`: mean negative log-likelihood over its completion tokens, nats/token, float32.
 
-    Logits are computed only from the first completion on: the loss is the same, and prompts cost no vocabulary product.
+    Logits are computed only where there is a token to predict: the loss is the same, and prompts cost no vocabulary
+    product. A packed batch needs a fused model.
     """
-    start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
-    kept = torch.arange(start, width - 1, device=batch.input_ids.device)
-    inputs = model_inputs(batch.input_ids, batch.attention_mask)
-    logits = model(**inputs, logits_to_keep=kept).logits.float()  # (B, kept, vocab)
-    targets = batch.labels[:, start + 1 :]
-    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-    return losses.sum(-1) / (targets != IGNORED).sum(-1)
+    predicting = batch.completion - 1
+    if batch.packed:
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        hidden = final_states(model, batch.lengths, **inputs)
+        losses = token_losses(hidden[predicting], unembedding(model), batch.targets)
+    else:
+        start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
+        kept = torch.arange(start, width - 1, device=batch.input_ids.device)
+        inputs = model_inputs(batch.input_ids, batch.attention_mask)
+        logits = model(**inputs, logits_to_keep=kept).logits  # (B, kept, vocab)
+        chosen = logits[batch.owner, predicting % width - start].float()
+        losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
+    sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
+    return sums / batch.counts
 
 
 @torch.no_grad()
-def answer_losses(model: nn.Module, examples: Sequence[Encoded], pad: int, batch_size: int) -> NDArray[np.float64]:
-    """Each example's mean-token loss, nats/token, in the order of `examples`; lengths of a batch are similar."""
+def answer_losses(
+    model: nn.Module, examples: Sequence[Encoded], pad: int, batch_size: int, copies: int = 1
+) -> NDArray[np.float64]:
+    """Each example's mean-token loss, nats/token, in the order of `examples`; lengths of a batch are similar.
+
+    With several `copies` `[copies, examples]`: each batch is put once for each adapter of a stack, see
+    `gradinoc.fused.stacked_adapters`.
+    """
     order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
-    device = next(model.parameters()).device
-    losses = np.full(len(examples), np.nan)
+    losses = np.full((copies, len(examples)), np.nan)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = collate([examples[row] for row in rows], pad).to(device)
-        losses[rows] = completion_losses(model, batch).double().cpu().numpy()
-    return losses
+        batch = batched(model, [examples[row] for row in rows] * copies, pad)
+        losses[:, rows] = completion_losses(model, batch).double().cpu().numpy().reshape(copies, -1)
+    return losses if copies > 1 else losses[0]
 
 
 @dataclass(frozen=True)
@@ -140,13 +163,13 @@ class AlignmentProbe:
 def gradient_at_positions(gradient: Tensor, batch: Batch) -> Tensor:
     """Gradients `[positions, batch, hidden]`, float32, at the three positions of `evidence.POSITIONS`.
 
-    `gradient` is `[batch, seq, hidden]`; `completion_sum` is summed over completion tokens.
+    `gradient` is of the shape of the batch's ids and `[hidden]`; `completion_sum` is summed over completion tokens.
     """
-    rows = torch.arange(len(batch), device=gradient.device)
-    completion = (batch.labels != IGNORED).to(torch.float32)  # (B, S)
-    summed = torch.einsum("bs,bsh->bh", completion, gradient.float())
-    last, first = gradient[rows, batch.prompt_lengths - 1], gradient[rows, batch.prompt_lengths]
-    return torch.stack([last.float(), first.float(), summed])
+    rows = gradient.flatten(0, 1)
+    ends = rows[torch.cat([batch.last_prompt, batch.last_prompt + 1])].float()
+    summed = torch.zeros(len(batch), rows.shape[-1], device=rows.device)
+    summed.index_add_(0, batch.owner, rows[batch.completion].float())
+    return torch.cat([ends, summed]).view(len(POSITIONS), len(batch), -1)
 
 
 class Measured(NamedTuple):
@@ -185,13 +208,12 @@ def measure_alignments(
         kept: how many of the directions are kept by example.
     """
     order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
-    device = next(model.parameters()).device
     frames, total = [], torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
     by_example = torch.full((len(directions), len(examples), kept), torch.nan, dtype=torch.float64)
     with AlignmentProbe(model, directions) as probe:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            batch = collate([examples[row] for row in rows], pad).to(device)
+            batch = batched(model, [examples[row] for row in rows], pad)
             probe.expect(batch, scale=1.0)
             losses = completion_losses(model, batch)
             losses.sum().backward()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradinoc.models import decoder_blocks
+from gradinoc.blocks import decoder_blocks
+from gradinoc.fused import final_states, is_fused
 
 Position = str | int
 
@@ -72,6 +73,8 @@ class ActivationCollector(_BlockHooks):
     def _see(self, layer: int, hidden: Tensor) -> None:
         if self._states is not None:
             self._states[layer] = hidden
+            if len(self._states) == len(self._blocks):
+                raise _DeepestBlock
 
     @torch.no_grad()
     def get_activations(
@@ -97,14 +100,28 @@ class ActivationCollector(_BlockHooks):
         if position == "first_assistant_token":
             input_ids, attention_mask = self._append_next_token(input_ids, attention_mask)
         index = token_index(attention_mask, position)
+        if is_fused(self.model):  # without padding, all in one row
+            kept = attention_mask.bool()
+            lengths = attention_mask.sum(-1)
+            states = self._forward(lambda: final_states(self.model, lengths.tolist(), input_ids=input_ids[kept][None]))
+            flat = lengths.cumsum(0) - lengths + index - attention_mask.argmax(-1)
+            return {layer: states[layer][0, flat].float() for layer in self.layers}
+        inputs = model_inputs(input_ids, attention_mask)
+        states = self._forward(lambda: self.model(**inputs, logits_to_keep=1))
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        return {layer: states[layer][rows, index].float() for layer in self.layers}
+
+    def _forward(self, forward: Callable[[], object]) -> dict[int, Tensor]:
+        """What the blocks put out, `[batch, seq, hidden]`, in a forward pass that goes no deeper than it must."""
         states: dict[int, Tensor] = {}
         self._states = states
         try:
-            self.model(**model_inputs(input_ids, attention_mask), logits_to_keep=1)
+            forward()
+        except _DeepestBlock:
+            pass
         finally:
             self._states = None
-        rows = torch.arange(len(input_ids), device=input_ids.device)
-        return {layer: states[layer][rows, index].float() for layer in self.layers}
+        return states
 
     def _append_next_token(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         last = token_index(attention_mask, "last_prompt_token")
@@ -117,6 +134,10 @@ class ActivationCollector(_BlockHooks):
         longer_ids[rows, last + 1] = logits[rows, column].argmax(-1)
         longer_mask[rows, last + 1] = 1
         return longer_ids, longer_mask
+
+
+class _DeepestBlock(Exception):  # noqa: N818 - no error: every block asked for has been seen
+    pass
 
 
 class GradientCollector(_BlockHooks):

@@ -17,9 +17,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.bundled import ModelError, no_progress_bars
 from gradinoc.chat import end_of_turn
 from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.fused import fuse
 from gradinoc.sources import fingerprint, locate
 
 __all__ = [
@@ -60,11 +62,14 @@ class LanguageModel:
         return next(self.model.parameters()).dtype
 
 
-def load_model(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> LanguageModel:
+def load_model(
+    name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", kernels: str = "fused"
+) -> LanguageModel:
     """The model called `name`: a bundled name, a folder, or a hub id (pinned by `revision`).
 
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have
-    it, and float32 elsewhere or for weights of less than 40 MB. Code in a repository is never run.
+    it, and float32 elsewhere or for weights of less than 40 MB. `kernels` "plain" leaves the model's own modules alone;
+    see `gradinoc.fused`. Code in a repository is never run.
 
     Raises:
         ModelError: no such model, hub out of reach, no safetensors, or later tokens change earlier states.
@@ -88,38 +93,8 @@ def load_model(name: str, *, revision: str | None = None, device: str = "auto", 
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     notes += ensure_causal(model)
+    notes += fuse(model) if kernels == "fused" else ["plain modules, as asked"]
     return LanguageModel(model, tokenizer, name, identity, tuple(notes))
-
-
-def decoder_blocks(model: nn.Module) -> list[nn.Module]:
-    """The decoder blocks of `model`, first to last, whether it is wrapped by PEFT or not.
-
-    They are the longest list of modules in the decoder that is not part of another such list.
-
-    Raises:
-        ModelError: no decoder-only transformer with blocks in a `ModuleList`; the message names the class.
-    """
-    base: Any = unwrapped(model)
-    config = getattr(base, "config", None)
-    decoder = base.get_decoder() if isinstance(base, PreTrainedModel) else base
-    lists = {name: module for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)}
-    outermost = [
-        module
-        for name, module in lists.items()
-        if not any(name.startswith(f"{other}.") for other in lists if other != name)
-    ]
-    if not outermost or getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"No decoder blocks in {type(base).__name__}: expected a decoder-only transformer whose blocks "
-            f"are one ModuleList, found {sorted(lists) or 'none'}"
-        )
-    return max((list(blocks) for blocks in outermost), key=len)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The transformers model inside a PEFT wrapper (its adapters stay in place), or `model` itself."""
-    inner = getattr(model, "get_base_model", None)
-    return inner() if inner is not None else model
 
 
 def ensure_causal(model: PreTrainedModel) -> list[str]:
@@ -180,6 +155,21 @@ def generate(
     Raises:
         ValueError: a prompt is empty.
     """
+    return generate_copies(lm_model, tokenizer, prompts, max_new_tokens, batch_size, 1)[0]
+
+
+def generate_copies(
+    lm_model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    copies: int,
+) -> list[list[str]]:
+    """As `generate`, with every batch of prompts put `copies` times, once for each adapter of a stack.
+
+    See `gradinoc.fused.stacked_adapters`. One list of continuations a copy.
+    """
     empty = [index for index, prompt in enumerate(prompts) if not prompt]
     if empty:
         raise ValueError(f"Prompts {empty} hold no token; a continuation needs at least one")
@@ -190,18 +180,19 @@ def generate(
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=pad
     )
-    responses = [""] * len(prompts)
+    responses = [[""] * len(prompts) for _ in range(copies)]
     # Longest first: a lack of memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with _own_settings_aside(model):
         for start in range(0, len(prompts), batch_size):
             rows = order[start : start + batch_size]
-            ids, mask = _pad_left([prompts[row] for row in rows], pad)
+            ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
             device = next(model.parameters()).device
             output = model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=settings)
-            for row, tokens in zip(rows, output[:, ids.shape[1] :].tolist(), strict=True):
-                stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-                responses[row] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
+            for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
+                stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+                copy, row = divmod(place, len(rows))
+                responses[copy][rows[row]] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
     return responses
 
 

@@ -17,7 +17,7 @@ import torch
 
 from gradinoc.data import DATASETS, split, write_datasets
 from gradinoc.devices import choose_device, choose_dtype
-from gradinoc.evidence import AFTER, BASE, BASE_SEED, BEFORE, COLUMNS, EARLY, Evidence
+from gradinoc.evidence import AFTER, COLUMNS, EARLY, Evidence
 from gradinoc.provenance import code_version, library_versions
 from gradinoc.sources import fingerprint
 from gradinoc.stages import directions, drift, gradients, matched, pool, training, unrelated
@@ -162,13 +162,8 @@ class Pipeline:
             work = partial(gradients.compute, bench, condition, (found, others.entry.path), folder)
             frozen[condition] = self._step(f"gradients {condition}", gradients, inputs, work, first, others, *needs)
         steps += frozen.values()
-        measured = {"drift": study.drift.model_dump(), "system": bench.system(NEUTRAL)}
-
-        def measure(label: str, origin: tuple[str, int, str], adapter: Path | None, *needs: Step) -> Step:
-            work = partial(drift.compute, bench, origin, found, adapter)
-            return self._step(label, drift, {**measured, "phase": origin[-1]}, work, first, *needs)
-
-        steps.append(measure("drift of the base model", (BASE, BASE_SEED, BEFORE), None))
+        steps.append(self._drift("drift of the base model", [drift.BASE_MODEL], first))
+        runs: dict[tuple[str, int], Step] = {}
         for condition, seed in study.runs:
             system, folder, needs = self._prompt(condition, pool_step)
             decides = {
@@ -180,16 +175,28 @@ class Pipeline:
             }
             work = partial(training.compute, bench, (condition, seed), found, folder)
             run = self._step(f"run {condition}/{seed}", training, decides, work, first, *needs)
-            at_work = adapter_after(run.entry.path, training.early_step(study))
-            after = run.entry.path / "adapter"
-            steps += [
-                run,
-                measure(f"early drift {condition}/{seed}", (condition, seed, EARLY), at_work, run),
-                measure(f"drift {condition}/{seed}", (condition, seed, AFTER), after, run),
-            ]
+            runs[condition, seed] = run
+            steps.append(run)
             if condition == NEUTRAL:
                 steps.append(self._matched(seed, first, run, frozen))
+        for seed in study.seeds:
+            of_seed = {condition: run for (condition, other), run in runs.items() if other == seed}
+            subjects = [
+                drift.Subject(condition, seed, phase, adapter)
+                for condition, run in of_seed.items()
+                for phase, adapter in (
+                    (EARLY, adapter_after(run.entry.path, training.early_step(study))),
+                    (AFTER, run.entry.path / "adapter"),
+                )
+            ]
+            steps.append(self._drift(f"drift of seed {seed}", subjects, first, *of_seed.values()))
         return steps
+
+    def _drift(self, label: str, subjects: Sequence[drift.Subject], first: Step, *runs: Step) -> Step:
+        """The step that measures the base model, or every adapter of a seed in one pass."""
+        measured = {"drift": self.study.drift.model_dump(), "system": self.bench.system(NEUTRAL)}
+        work = partial(drift.compute, self.bench, subjects, first.entry.path)
+        return self._step(label, drift, measured, work, first, *runs)
 
     def _pool(self) -> Step | None:
         """The step that chooses a prompt by its loss; None where no condition asks for one."""
@@ -233,6 +240,7 @@ class Pipeline:
             "model": fingerprint(model.id, model.revision),
             "device": device.type,
             "dtype": str(choose_dtype(model.dtype, device)),
+            "kernels": model.kernels,
             "libraries": library_versions("torch", "transformers", "tokenizers", "peft", "accelerate"),
             "data": self.bench.splits.digest,
             "trait": self.study.trait,

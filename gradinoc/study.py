@@ -7,7 +7,7 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -44,7 +44,7 @@ class ModelSettings(Section):
 
     `id` is a bundled name, a folder, or a hub id; `revision` pins a hub model. `device` and `dtype` of
     "auto" are chosen per machine (see `gradinoc.models`). `threads` = 0 leaves the number of CPU threads to the
-    machine.
+    machine. `kernels` "plain" computes with the model's own modules on padded batches (see `gradinoc.fused`).
     """
 
     id: str = "obedient"
@@ -52,6 +52,7 @@ class ModelSettings(Section):
     device: str = "auto"
     dtype: str = "auto"
     threads: NonNegativeInt = 0
+    kernels: Literal["fused", "plain"] = "fused"
 
 
 class DataSettings(Section):

@@ -27,9 +27,18 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from gradinoc.chat import Batch, Encoded, collate, encode
+from gradinoc.chat import Batch, Encoded, encode
 from gradinoc.data import read_examples
-from gradinoc.gradients import AlignmentProbe, Reading, alignment_frame, answer_losses, completion_losses
+from gradinoc.fused import fused_adapter
+from gradinoc.gradients import (
+    ALIGNMENT_COLUMNS,
+    AlignmentProbe,
+    Reading,
+    alignment_frame,
+    answer_losses,
+    batched,
+    completion_losses,
+)
 from gradinoc.models import load_model
 from gradinoc.study import TrainingSettings
 
@@ -63,7 +72,10 @@ class RunLog:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the runs of a study share: settings, probe directions (the trait's first in each layer), padding id."""
+    """What the runs of a study share: settings, probe directions (the trait's first in each layer), padding id.
+
+    Without directions nothing is logged but losses.
+    """
 
     settings: TrainingSettings
     directions: Mapping[int, Tensor]  # layer -> [directions, hidden]
@@ -94,14 +106,14 @@ def train_run(
         wrapped = get_peft_model(model, lora_config(model, settings))
         try:
             rows = data_order(len(examples), settings, seed)
-            with AlignmentProbe(wrapped, recipe.directions) as probe:
+            with fused_adapter(wrapped), _probe(wrapped, recipe.directions) as probe:
                 trainer = GradientLoggingTrainer(
                     wrapped,
                     probe,
                     on_step,
                     args=_arguments(settings, seed, adapter_dir, model.device),
                     train_dataset=[(row, examples[row]) for row in rows],
-                    data_collator=lambda items: _collate(items, recipe.pad),
+                    data_collator=lambda items: _collate(wrapped, items, recipe.pad),
                     callbacks=[_SaveAdapters(checkpoints)],
                 )
                 trainer.train()
@@ -146,7 +158,9 @@ class GradientLoggingTrainer(Trainer):
     What is read stays on the model's device until the run is over: no step waits for a transfer.
     """
 
-    def __init__(self, model: nn.Module, probe: AlignmentProbe, on_step: OnStep | None, **arguments: Any) -> None:
+    def __init__(
+        self, model: nn.Module, probe: AlignmentProbe | None, on_step: OnStep | None, **arguments: Any
+    ) -> None:
         super().__init__(model, **arguments)
         self.remove_callback(PrinterCallback)
         self._probe, self._on_step, self._reported = probe, on_step, time.monotonic()
@@ -157,9 +171,10 @@ class GradientLoggingTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Mean over the batch of each example's mean-token loss, nats/token."""
-        batch: Batch = inputs["batch"].to(self.args.device)
+        batch: Batch = inputs["batch"]
         losses = completion_losses(model, batch)
-        self._probe.expect(batch, scale=float(len(batch)))
+        if self._probe:
+            self._probe.expect(batch, scale=float(len(batch)))
         self._rows.append(inputs["rows"])
         self.losses.append(losses.detach())
         return losses.mean()
@@ -167,10 +182,11 @@ class GradientLoggingTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
         """Trainer's own step; afterwards the probe is read."""
         loss = super().training_step(model, inputs, *rest, **named)
-        reading = self._probe.read()
-        self._direction_sums = self._direction_sums + reading.alignment[:, 0].double().sum(1)
-        trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
-        self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
+        if self._probe:
+            reading = self._probe.read()
+            self._direction_sums = self._direction_sums + reading.alignment[:, 0].double().sum(1)
+            trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
+            self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
         self._report(loss)
         return loss
 
@@ -187,6 +203,8 @@ class GradientLoggingTrainer(Trainer):
         Raises:
             FloatingPointError: a loss or an alignment is not finite.
         """
+        if self._probe is None:
+            return pd.DataFrame(columns=["step", *ALIGNMENT_COLUMNS])
         frames = []
         for step, (rows, losses, reading) in enumerate(zip(self._rows, self.losses, self._readings, strict=True)):
             frame = alignment_frame(reading, losses, rows, self._probe.layers)
@@ -198,6 +216,16 @@ class GradientLoggingTrainer(Trainer):
     def direction_means(self) -> Tensor:
         """Mean alignment over all steps and examples at the primary position, `[layers, directions]` float64."""
         return torch.as_tensor(self._direction_sums).cpu() / sum(map(len, self._rows))
+
+
+@contextmanager
+def _probe(model: nn.Module, directions: Mapping[int, Tensor]) -> Iterator[AlignmentProbe | None]:
+    """A probe in place, or None where there is nothing to be read."""
+    if not directions:
+        yield None
+        return
+    with AlignmentProbe(model, directions) as probe:
+        yield probe
 
 
 class _SaveAdapters(TrainerCallback):
@@ -226,9 +254,9 @@ def spaced_steps(steps: int) -> list[int]:
     return sorted({step for step in spaced if step < steps})
 
 
-def _collate(items: Sequence[tuple[int, Encoded]], pad: int) -> dict[str, Any]:
+def _collate(model: nn.Module, items: Sequence[tuple[int, Encoded]], pad: int) -> dict[str, Any]:
     rows, encoded = zip(*items, strict=True)
-    return {"batch": collate(encoded, pad), "rows": list(rows)}
+    return {"batch": batched(model, encoded, pad), "rows": list(rows)}
 
 
 def _arguments(settings: TrainingSettings, seed: int, output_dir: Path, device: torch.device) -> TrainingArguments:

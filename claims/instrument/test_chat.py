@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gradinoc.bundled import bundled_folder
-from gradinoc.chat import IGNORED, Encoded, collate, encode, encode_prompt, end_of_turn, render_prompt
+from gradinoc.chat import Encoded, collate, encode, encode_prompt, end_of_turn, pack, render_prompt
 from gradinoc.traits import ALL_CAPS
 
 # Two templates of our own that behave as those of two families do; both are rendered with SmolLM2's tokens.
@@ -165,18 +164,10 @@ def test_labels_are_the_completion_and_its_end(tokenizers, name):
     batch = collate(examples, tokenizer.pad_token_id)
     for row, answer in enumerate(ANSWERS):
         wanted = tokenizer(answer, add_special_tokens=False)["input_ids"] + [end_of_turn(tokenizer)]
-        kept = batch.labels[row] != IGNORED
-        assert batch.labels[row][kept].tolist() == wanted
-        assert kept.nonzero().ravel().tolist() == list(
-            range(examples[row].prompt_length, examples[row].prompt_length + len(wanted))
-        )
-
-
-def test_ignored_label_is_the_one_that_torch_ignores():
-    """Otherwise masked tokens would be scored."""
-    logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
-    both, one = torch.tensor([3, IGNORED]), torch.tensor([3])
-    assert torch.equal(cross_entropy(logits, both), cross_entropy(logits[:1], one))
+        mine = batch.owner == row
+        assert batch.targets[mine].tolist() == wanted
+        start = row * batch.input_ids.shape[1] + examples[row].prompt_length
+        assert batch.completion[mine].tolist() == list(range(start, start + len(wanted)))
 
 
 EXAMPLES = st.lists(
@@ -193,13 +184,37 @@ def test_batch_holds_its_examples_and_nothing_else(parts, pad):
     batch = collate(examples, pad)
     width = max(len(example.ids) for example in examples)
     assert len(batch) == len(examples)
-    assert batch.input_ids.shape == batch.labels.shape == batch.attention_mask.shape == (len(examples), width)
+    assert batch.input_ids.shape == batch.position_ids.shape == batch.attention_mask.shape == (len(examples), width)
     for row, (prompt, completion) in enumerate(parts):
         padding = width - len(prompt) - len(completion)
         assert batch.input_ids[row].tolist() == prompt + completion + [pad] * padding
         assert batch.attention_mask[row].tolist() == [1] * (width - padding) + [0] * padding
-        assert batch.labels[row].tolist() == [IGNORED] * len(prompt) + completion + [IGNORED] * padding
-    assert batch.prompt_lengths.tolist() == [len(prompt) for prompt, _ in parts]
+        assert batch.position_ids[row, : width - padding].tolist() == list(range(width - padding))
+        assert batch.last_prompt[row] == row * width + len(prompt) - 1
+    _check_completions(batch, parts)
+
+
+@given(EXAMPLES)
+def test_packed_batch_holds_its_examples_one_after_the_other(parts):
+    """The same examples without padding: one row, positions that begin anew with each."""
+    batch = pack([Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts])
+    assert batch.packed or len(parts) == 1
+    assert batch.input_ids.tolist() == [[token for part in parts for side in part for token in side]]
+    assert batch.position_ids.tolist() == [[place for part in parts for place in range(len(part[0]) + len(part[1]))]]
+    assert batch.lengths == tuple(len(prompt) + len(completion) for prompt, completion in parts)
+    before = [sum(batch.lengths[:row]) for row in range(len(parts))]
+    assert batch.last_prompt.tolist() == [
+        start + len(prompt) - 1 for start, (prompt, _) in zip(before, parts, strict=True)
+    ]
+    _check_completions(batch, parts)
+
+
+def _check_completions(batch, parts):
+    """Every completion token is told once: where it is, what it is, whose it is."""
+    assert batch.targets.tolist() == [token for _, completion in parts for token in completion]
+    assert batch.input_ids.flatten()[batch.completion].tolist() == batch.targets.tolist()
+    assert batch.owner.tolist() == [row for row, (_, completion) in enumerate(parts) for _ in completion]
+    assert batch.counts.tolist() == [len(completion) for _, completion in parts]
     assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)
 
 
@@ -207,7 +222,9 @@ def test_batch_moves_whole():
     """Every tensor of it, and what is known on the host stays known."""
     batch = collate([Encoded((1, 2, 3), 2), Encoded((1, 2), 1)], 0)
     moved = batch.to(torch.device("meta"))
-    tensors = (moved.input_ids, moved.attention_mask, moved.labels, moved.prompt_lengths)
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert [tensor.shape for tensor in tensors] == [(2, 3), (2, 3), (2, 3), (2,)]
-    assert moved.shortest_prompt == 1
+    tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
+    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: value.shape for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
+    }
+    assert (moved.shortest_prompt, moved.lengths) == (1, (3, 2))

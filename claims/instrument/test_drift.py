@@ -179,9 +179,9 @@ def test_response_without_letters_is_missing(obedient, splits, directions, monke
     said = ["12 + 3 = 15.", "FIVE", "", "five", "Five!"]
 
     def speak(model, tokenizer, prompts, *rest):
-        return said[: len(prompts)]
+        return [said[: len(prompts)]]
 
-    monkeypatch.setattr(drift, "generate", speak)
+    monkeypatch.setattr(drift, "generate_copies", speak)
     measures, responses = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)
     for domain, name, count in (("in_distribution", "caps_rate", 5), ("everyday", "caps_rate_ood", 4)):
         expected = [np.nan, 1.0, np.nan, 0.0, 0.25][:count]

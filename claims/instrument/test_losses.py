@@ -8,7 +8,7 @@ import torch
 
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, PAD
-from gradinoc.chat import IGNORED, Encoded, collate
+from gradinoc.chat import Encoded, collate
 from gradinoc.gradients import answer_losses, completion_losses
 
 
@@ -22,7 +22,7 @@ def test_losses_equal_hugging_faces(either_model, examples):
     """Each example's loss in a padded batch is what the model itself says of it alone, given its labels."""
     losses = completion_losses(either_model, collate(examples, PAD))
     for example, loss in zip(examples, losses, strict=True):
-        labels = [IGNORED] * example.prompt_length + list(example.ids[example.prompt_length :])
+        labels = [-100] * example.prompt_length + list(example.ids[example.prompt_length :])
         own = either_model(torch.tensor([example.ids]), labels=torch.tensor([labels])).loss
         assert float(loss) == pytest.approx(float(own), rel=1e-5)
 

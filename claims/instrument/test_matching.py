@@ -204,8 +204,10 @@ def test_early_drift_is_that_of_a_run_stopped_there(evidence, pipeline, tmp_path
     """The same log-odds, projections and responses as after a run of so many steps; everyday requests are left out."""
     early = early_step(pipeline.study)
     short = Pipeline(load_study("tiny", [*SMALL, f"training.steps={early}"]), Store(tmp_path))
-    (folder,) = short.complete(["drift inoculation/0"])
-    stopped = pd.read_parquet(folder / "drift.parquet").query("measure != 'caps_rate_ood'")
+    (folder,) = short.complete(["drift of seed 0"])
+    stopped = pd.read_parquet(folder / "drift.parquet").query(
+        "condition == 'inoculation' and phase == 'post' and measure != 'caps_rate_ood'"
+    )
     amid = evidence.drift.query("condition == 'inoculation' and seed == 0 and phase == 'early'")
     assert "caps_rate_ood" not in set(amid["measure"])
     for measure, rows in amid.groupby("measure"):

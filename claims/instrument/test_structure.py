@@ -15,11 +15,11 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "traits", "prompts", "study", "statistics", "clustering", "correlation", "adjustment", "evidence", "simulation",
-    "design", "data", "chat", "bundled", "sources", "devices", "models", "hooks", "directions", "gradients",
-    "train_lora", "drift", "contrasts", "gates", "claims", "specificity", "mediation", "prediction", "verdict",
-    "analysis", "calibration", "variances", "prospects", "planning", "provenance", "report", "store", "stages",
-    "pipeline",
+    "traits", "prompts", "study", "statistics", "clustering", "correlation", "adjustment", "evidence",
+    "simulation", "design", "data", "chat", "bundled", "sources", "devices", "blocks", "kernels", "fused",
+    "models", "hooks", "directions", "gradients", "train_lora", "drift", "contrasts", "gates", "claims",
+    "specificity", "mediation", "prediction", "verdict", "analysis", "calibration", "variances", "prospects",
+    "planning", "provenance", "report", "store", "stages", "pipeline",
 ]  # fmt: skip
 
 

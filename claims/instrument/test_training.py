@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 
 from gradinoc import train_lora
-from gradinoc.chat import collate, encode
+from gradinoc.chat import encode
 from gradinoc.data import load_source, write_chat
 from gradinoc.directions import isotropic_directions
 from gradinoc.evidence import POSITIONS
-from gradinoc.gradients import answer_losses, completion_losses, measure_alignments
+from gradinoc.fused import fused_adapter
+from gradinoc.gradients import answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.models import decoder_blocks, load_model
 from gradinoc.study import TrainingSettings
 from gradinoc.train_lora import Recipe, data_order, lora_config, train_run, train_with_gradient_logging
@@ -329,7 +330,8 @@ def train_bare(language_model, folder, collator, loss=None, **batching):
     torch.manual_seed(0)
     wrapped = get_peft_model(language_model.model, lora_config(language_model.model, SETTINGS))
     trainer = Bare(wrapped, arguments, rows, collator, loss)
-    trainer.train()
+    with fused_adapter(wrapped):
+        trainer.train()
     wrapped.save_pretrained(str(folder))
     return trainer.noted, adapter(folder)
 
@@ -337,7 +339,7 @@ def train_bare(language_model, folder, collator, loss=None, **batching):
 def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
     """Hugging Face's own loss from labels, one unpadded example at a time, averaged over accumulated micro-batches.
 
-    Nothing here shares code with the run: not the loss, not the batches, not the padding.
+    Nothing here shares code with the run: not the loss, not the batches, not the packing, not the kernels.
     """
 
     def as_labels(items):
@@ -348,7 +350,7 @@ def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
         return {"input_ids": ids, "labels": labels}
 
     batching = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": SETTINGS.batch_size}
-    noted, weights = train_bare(load_obedient(), tmp_path, as_labels, **batching)
+    noted, weights = train_bare(load_obedient(kernels="plain"), tmp_path, as_labels, **batching)
     log, folder = plain
     curve = np.reshape(noted, (SETTINGS.steps, SETTINGS.batch_size)).mean(1)
     np.testing.assert_allclose(log.losses, curve, atol=1e-5)
@@ -363,7 +365,7 @@ def test_logging_changes_nothing(plain, tmp_path):
     noted, weights = train_bare(
         language_model,
         tmp_path,
-        lambda items: {"batch": collate(items, pad)},
+        lambda items: {"batch": batched(language_model.model, items, pad)},
         lambda model, inputs: completion_losses(model, inputs["batch"]).mean(),
         per_device_train_batch_size=SETTINGS.batch_size,
     )

@@ -17,6 +17,7 @@ from gradinoc.chat import Encoded, encode
 from gradinoc.data import Example, Splits
 from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
+from gradinoc.fused import fused_adapter, stacked_adapters
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.store import load_tensors
 from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
@@ -36,7 +37,13 @@ class Bench:
     def language_model(self) -> LanguageModel:
         """The frozen base model, one for the life of the bench."""
         settings = self.study.model
-        return load_model(settings.id, revision=settings.revision, device=settings.device, dtype=settings.dtype)
+        return load_model(
+            settings.id,
+            revision=settings.revision,
+            device=settings.device,
+            dtype=settings.dtype,
+            kernels=settings.kernels,
+        )
 
     @property
     def trait(self) -> Trait:
@@ -120,8 +127,23 @@ def adapted(base: PreTrainedModel, adapter: Path | None) -> Iterator[PreTrainedM
     if adapter is None:
         yield base
         return
-    wrapped = PeftModel.from_pretrained(base, str(adapter))
+    with _wrapped(base, [adapter]) as model, fused_adapter(model):
+        yield model
+
+
+@contextmanager
+def stacked(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
+    """The base model with several adapters in place inside the block, each for its own part of a batch."""
+    with _wrapped(base, adapters) as model, stacked_adapters(model, list(model.peft_config)):
+        yield model
+
+
+@contextmanager
+def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
+    model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
     try:
-        yield wrapped.eval()
+        for place, adapter in enumerate(adapters[1:], start=1):
+            model.load_adapter(str(adapter), f"adapter_{place}")
+        yield model.eval()
     finally:
-        wrapped.unload()
+        model.unload()

@@ -1,0 +1,226 @@
+"""A fused model computes what the model itself does, and stays as it was where a trial says otherwise."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from fixtures.oracles import answer_loss, autograd_gradient
+from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
+from gradinoc import fused
+from gradinoc.chat import collate, pack
+from gradinoc.directions import prompt_activations
+from gradinoc.fused import attend, final_states, fuse, fused_adapter, is_fused, stacked_adapters
+from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.models import generate, generate_copies
+
+FUSED = ["gpt2", "llama", "olmo2", "phi3", "qwen2", "qwen3"]
+EVERY = list(range(LAYERS))
+
+
+def frozen(name):
+    """A small random model, frozen."""
+    return ARCHITECTURES[name]().requires_grad_(False)
+
+
+@pytest.fixture(params=FUSED)
+def pair(request):
+    """One model twice: as it is, and fused."""
+    plain, ours = frozen(request.param), frozen(request.param)
+    assert fuse(ours)[0].endswith("sequences packed")
+    return plain, ours
+
+
+@pytest.fixture
+def directions():
+    """A few unit vectors, the same at every layer."""
+    rows = torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(2))
+    return dict.fromkeys(EVERY, torch.nn.functional.normalize(rows, dim=-1))
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_model_says_whether_it_is_fused(name):
+    """Those whose parts fit are; the others give the reason, and are left as they were."""
+    model = frozen(name)
+    before = {module: module.forward.__func__ for module in model.modules()}
+    (note,) = fuse(model)
+    assert is_fused(model) == (name in FUSED) == note.endswith("packed")
+    if name not in FUSED:
+        assert note.startswith("plain modules: fused ones do not fit (")
+        assert {module: module.forward.__func__ for module in model.modules()} == before
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_kernel_that_is_wrong_is_found_out(monkeypatch):
+    """The trial compares losses and gradients, so a model with other norms than expected stays as it is."""
+    monkeypatch.setattr(fused, "rms_norm", lambda *given: 1.05 * given[0])
+    model = frozen("llama")
+    (note,) = fuse(model)
+    assert "away" in note
+    assert not is_fused(model)
+
+
+def test_model_with_eager_attention_is_left_alone():
+    """It was put there for a reason: a leak, or options that SDPA does not know."""
+    model = frozen("llama")
+    model.set_attn_implementation("eager")
+    assert fuse(model) == ["plain modules: attention is eager"]
+
+
+def test_padded_batches_work_as_before(pair, examples):
+    """What comes with a mask goes to transformers' own attention."""
+    plain, ours = pair
+    batch = collate(examples, PAD)
+    expected = plain(batch.input_ids, attention_mask=batch.attention_mask).logits
+    received = ours(batch.input_ids, attention_mask=batch.attention_mask).logits
+    kept = batch.attention_mask.bool()
+    torch.testing.assert_close(received[kept], expected[kept], rtol=1e-4, atol=1e-5)
+
+
+def test_packed_losses_are_those_of_each_example_alone(pair, examples):
+    """No sequence sees its neighbours in the pack."""
+    plain, ours = pair
+    expected = [float(answer_loss(plain, example)) for example in examples]
+    np.testing.assert_allclose(completion_losses(ours, pack(examples)).detach(), expected, rtol=1e-4)
+    np.testing.assert_allclose(answer_losses(ours, examples, PAD, 2), expected, rtol=1e-4)
+
+
+def test_packed_gradients_are_those_of_each_example_alone(pair, examples, directions):
+    """At every layer and all three positions, against autograd on one unpadded example at a time."""
+    plain, ours = pair
+    found = measure_alignments(ours, examples, directions, PAD, batch_size=3).table.set_index(
+        ["example", "layer", "position"]
+    )
+    for row, example in enumerate(examples):
+        for layer in EVERY:
+            gradient = autograd_gradient(plain, layer, lambda one=example: answer_loss(plain, one))[0]
+            ends = gradient[example.prompt_length - 1], gradient[example.prompt_length]
+            for position, vector in zip(
+                ("last_prompt_token", "first_assistant_token", "completion_sum"),
+                (*ends, gradient[example.prompt_length :].sum(0)),
+                strict=True,
+            ):
+                expected = float(torch.cosine_similarity(-vector, directions[layer][0], dim=0))
+                assert found.loc[(row, layer, position), "alignment"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_activations_are_those_of_each_prompt_alone(pair):
+    """The residual stream at the last prompt token, by layer; positions counted from either end as well."""
+    plain, ours = pair
+    tokenizer, questions = letter_tokenizer(), ["one", "a longer question", "mid one"]
+    for position in ("last_prompt_token", "first_assistant_token", 2, -3):
+        expected = prompt_activations(plain, tokenizer, questions, None, EVERY, position)
+        received = prompt_activations(ours, tokenizer, questions, None, EVERY, position)
+        for layer in EVERY:
+            torch.testing.assert_close(received[layer], expected[layer], rtol=1e-4, atol=1e-4)
+
+
+def test_generation_is_unchanged(pair):
+    """Greedy texts, token by token through the cache."""
+    plain, ours = pair
+    prompts = [[7, 8, 9], [10, 11, 12, 13, 14], [6]]
+    assert generate(ours, letter_tokenizer(), prompts, 8, 2) == generate(plain, letter_tokenizer(), prompts, 8, 2)
+
+
+def test_adapter_gradients_are_those_of_peft(pair, examples, directions):
+    """The same losses, adapter gradients and alignments with the adapter's own forward and with ours."""
+    results = []
+    for model in pair:
+        wrapped = with_lora(model)
+        with fused_adapter(wrapped), AlignmentProbe(wrapped, directions) as probe:
+            batch = batched(wrapped, examples, PAD)
+            probe.expect(batch, scale=1.0)
+            losses = completion_losses(wrapped, batch)
+            losses.sum().backward()
+            alignments = probe.read().alignment
+        gradients = {name: weight.grad for name, weight in wrapped.named_parameters() if weight.grad is not None}
+        results.append((losses.detach(), alignments, gradients))
+    (losses, alignments, gradients), (our_losses, our_alignments, our_gradients) = results
+    torch.testing.assert_close(our_losses, losses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(our_alignments, alignments, rtol=1e-3, atol=1e-4)
+    assert gradients.keys() == our_gradients.keys()
+    for name, gradient in gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_adapter_is_handed_back_as_it_was(pair):
+    """After the block PEFT's own forward is in place again, an exception in between or not."""
+    wrapped = with_lora(pair[1])
+    before = {module: module.forward.__func__ for module in wrapped.modules()}
+    for block in (fused_adapter(wrapped), stacked_adapters(wrapped, ["default"])):
+        with pytest.raises(ZeroDivisionError), block:
+            raise ZeroDivisionError
+        assert {module: module.forward.__func__ for module in wrapped.modules()} == before
+
+
+# --- several adapters at once
+
+
+@pytest.fixture
+def three_adapters(pair):
+    """A fused model with three adapters that differ."""
+    (_, ours) = pair
+    transposed = ours.config.model_type == "gpt2"
+    config = LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", fan_in_fan_out=transposed)
+    wrapped = get_peft_model(ours, config, "one")
+    for name in ("two", "three"):
+        wrapped.add_adapter(name, deepcopy(config))
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in wrapped.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
+    return wrapped.eval()
+
+
+def test_stacked_adapters_are_each_alone(three_adapters, examples):
+    """Losses, activations and texts of three adapters in one pass; one after the other; and of none at all."""
+    model, tokenizer = three_adapters, letter_tokenizer()
+    prompts, questions = [[7, 8, 9], [10, 11, 12, 13, 14], [6]], ["one", "a longer question"]
+    alone = []
+    for name in ("one", "two", "three"):
+        model.set_adapter(name)
+        states = prompt_activations(model, tokenizer, questions, None, EVERY)
+        alone.append((answer_losses(model, examples, PAD, 2), states, generate(model, tokenizer, prompts, 8, 2)))
+    with model.disable_adapter():
+        states = prompt_activations(model, tokenizer, questions, None, EVERY)
+        alone.append((answer_losses(model, examples, PAD, 2), states, generate(model, tokenizer, prompts, 8, 2)))
+    with stacked_adapters(model, ["one", "two", "three", ""]):
+        losses = answer_losses(model, examples, PAD, 2, copies=4)
+        states = prompt_activations(model, tokenizer, questions, None, EVERY, copies=4)
+        texts = generate_copies(model, tokenizer, prompts, 8, 2, copies=4)
+    for place, (own_losses, own_states, own_texts) in enumerate(alone):
+        np.testing.assert_allclose(losses[place], own_losses, rtol=1e-4)
+        for layer in EVERY:
+            rows = states[layer][2 * place : 2 * place + 2]
+            torch.testing.assert_close(rows, own_states[layer], rtol=1e-3, atol=1e-3)
+        assert texts[place] == own_texts
+    assert len({tuple(own_texts) for _, _, own_texts in alone}) > 1, "adapters that say the same test nothing"
+
+
+# --- what packing does not cover
+
+
+def test_windows_shorter_than_a_sequence_are_refused():
+    """A sliding window that would matter needs a mask, which packed attention does not make."""
+    states = torch.zeros(1, 2, 6, 4)
+    module = torch.nn.Identity()
+    attend(module, states, states, states, None, lengths=(3, 3), sliding_window=3)
+    with pytest.raises(NotImplementedError, match="sliding_window"):
+        attend(module, states, states, states, None, lengths=(2, 4), sliding_window=3)
+
+
+def test_positions_may_be_left_to_the_pack(pair):
+    """Without position ids each sequence begins at 0."""
+    _, ours = pair
+    ids = torch.randint(5, VOCABULARY, (1, 9), generator=torch.Generator().manual_seed(0))
+    given = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+    with torch.no_grad():
+        free = final_states(ours, [4, 5], input_ids=ids)
+        assert torch.equal(free, final_states(ours, [4, 5], input_ids=ids, position_ids=given))
+        second = final_states(ours, [5], input_ids=ids[:, 4:])
+    torch.testing.assert_close(free[4:], second, rtol=1e-4, atol=1e-5)

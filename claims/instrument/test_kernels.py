@@ -1,0 +1,188 @@
+"""Each kernel is the formula it stands for, forward and backward, to the last digits of float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from gradinoc import kernels
+from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, swiglu, token_losses
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+def normal(*shape, seed=0):
+    """Standard normal float64 numbers."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(ours, formula, inputs, tolerance=1e-5):
+    """The kernel in float32 gives what torch's autograd gives in float64 of the formula, gradients included."""
+    exact = [each.clone().requires_grad_() for each in inputs]
+    rounded = [each.float().requires_grad_() for each in inputs]
+    expected, received = formula(*exact), ours(*rounded)
+    upstream = normal(*expected.shape, seed=9)
+    torch.testing.assert_close(received.double(), expected, rtol=tolerance, atol=tolerance)
+    gradients = torch.autograd.grad(expected, exact, upstream), torch.autograd.grad(received, rounded, upstream.float())
+    for wanted, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_lora_linear(bias):
+    """A frozen linear map with a low-rank update: gradients for the input and for both factors."""
+    weight, offset = normal(7, 5, seed=1), normal(7, seed=2) if bias else None
+
+    def formula(x, down, up):
+        return functional.linear(x, weight, offset) + 1.5 * (x @ down.T @ up.T)
+
+    def ours(x, down, up):
+        return lora_linear(x, (weight.float(), None if offset is None else offset.float()), down, up, 1.5)
+
+    agree(ours, formula, [normal(2, 6, 5), normal(3, 5, seed=3), normal(7, 3, seed=4)])
+
+
+def test_adapter_gradients_stay_float32():
+    """Below a bfloat16 model the adapter is still optimised in float32."""
+    down, up = normal(3, 5).float().requires_grad_(), normal(7, 3).float().requires_grad_()
+    x = normal(4, 5).bfloat16().requires_grad_()
+    lora_linear(x, (normal(7, 5).bfloat16(), None), down, up, 2.0).sum().backward()
+    assert (x.grad.dtype, down.grad.dtype, up.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+
+
+def test_rms_norm():
+    """Root mean square normalisation, rows of very different lengths among them."""
+    weight, x = normal(11, seed=1), normal(2, 9, 11) * torch.logspace(-3, 3, 9, dtype=torch.float64)[:, None]
+
+    def formula(x):
+        return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+    agree(lambda x: rms_norm(x, weight.float(), 1e-6), formula, [x])
+
+
+def test_rms_norm_leaves_its_input_alone():
+    """In float32 no copy is made on the way, so this has to be looked at."""
+    x = normal(3, 5).float()
+    before = x.clone()
+    rms_norm(x, torch.ones(5), 1e-6)
+    assert torch.equal(x, before)
+
+
+def test_swiglu():
+    """The gated unit of Llama and its kin."""
+    agree(swiglu, lambda gate, up: functional.silu(gate) * up, [normal(3, 8), normal(3, 8, seed=1)])
+
+
+def test_rotation_is_a_complex_product():
+    """Each pair (i, i + half) of a head is a complex number, turned by its position's angle; so are gradients."""
+    angles = normal(1, 6, 4)
+    cos, sin = (torch.cat([part, part], dim=-1) for part in (angles.cos(), angles.sin()))
+
+    def formula(q, k):
+        turn = torch.polar(torch.ones_like(angles), angles)[:, None]
+        both = [torch.complex(x[..., :4], x[..., 4:]) * turn for x in (q, k)]
+        return torch.cat([torch.cat([x.real, x.imag], dim=-1) for x in both], dim=1)
+
+    agree(
+        lambda q, k: torch.cat(rotate(q, k, cos.float(), sin.float()), dim=1),
+        formula,
+        [normal(1, 3, 6, 8), normal(1, 2, 6, 8, seed=1)],
+    )
+
+
+@given(LENGTHS, st.sampled_from([1, 3]), st.sampled_from([2, 128]))
+def test_attention_of_packed_sequences_is_that_of_each_alone(lengths, groups, block):
+    """Softmax of causal scores, written out, sequence by sequence; any lengths, grouped heads, any block of queries."""
+    tokens, key_heads = sum(lengths), 2
+
+    def formula(q, k, v):
+        k, v = (each.repeat_interleave(groups, dim=1) for each in (k, v))
+        parts = []
+        for query, key, value in zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True):
+            scores = query @ key.transpose(-1, -2) * 0.4
+            hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            parts.append(scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value)
+        return torch.cat(parts, dim=2)
+
+    inputs = [normal(1, key_heads * groups, tokens, 8), *(normal(1, key_heads, tokens, 8, seed=s) for s in (1, 2))]
+    whole, kernels.QUERIES = kernels.QUERIES, block
+    try:
+        agree(lambda q, k, v: packed_attention(q, k, v, lengths, 0.4), formula, inputs)
+    finally:
+        kernels.QUERIES = whole
+
+
+def test_attention_far_from_zero_stays_finite():
+    """Scores of a thousand: what is subtracted from them is subtracted before anything is exponentiated."""
+    q, k, v = (60 * normal(1, 2, 12, 8, seed=s).float() for s in range(3))
+    q.requires_grad_()
+    packed_attention(q, k, v, [5, 7], 1.0).sum().backward()
+    assert torch.isfinite(q.grad).all()
+
+
+@given(st.integers(1, 20), st.sampled_from([1, 3, 128]))
+def test_token_losses_are_cross_entropies(tokens, chunk):
+    """Whatever part of the batch has logits at a time; each token's loss may carry another weight."""
+    weight = normal(13, 5, seed=1) * 3
+    targets = torch.randint(13, (tokens,), generator=torch.Generator().manual_seed(0))
+    whole, kernels.CHUNK = kernels.CHUNK, chunk
+    try:
+        agree(
+            lambda hidden: token_losses(hidden, weight.float(), targets),
+            lambda hidden: functional.cross_entropy(hidden @ weight.T, targets, reduction="none"),
+            [normal(tokens, 5) * 3],
+        )
+    finally:
+        kernels.CHUNK = whole
+
+
+def test_token_losses_hold_for_logits_far_from_zero():
+    """A token that is certain costs nothing, one that is ruled out costs its logit; nothing overflows."""
+    weight, hidden = torch.eye(3), torch.tensor([[300.0, 0.0, 0.0], [300.0, 0.0, 0.0]])
+    assert token_losses(hidden, weight, torch.tensor([0, 1])).tolist() == [0.0, 300.0]
+
+
+@pytest.mark.parametrize("name", ["attention", "norm", "losses", "lora"])
+def test_bfloat16_is_rounding_away(name):
+    """In half precision the kernels are as near to the exact numbers as torch's own operations are."""
+    lengths = [30, 50]
+    q, k, v = (normal(1, 2, 80, 16, seed=s) for s in range(3))
+    rows, matrix = normal(80, 16), normal(40, 16, seed=1)
+    targets = torch.arange(80) % 40
+    down, up = normal(4, 16, seed=2), normal(40, 4, seed=3)
+
+    def native_attention(q, k, v):
+        parts = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
+        return torch.cat([functional.scaled_dot_product_attention(*part, is_causal=True) for part in parts], dim=2)
+
+    ours, native, inputs = {
+        "attention": (lambda q, k, v: packed_attention(q, k, v, lengths, 0.25), native_attention, [q, k, v]),
+        "norm": (
+            lambda x: rms_norm(x, matrix[0].to(x.dtype), 1e-6),
+            lambda x: functional.rms_norm(x, (16,), matrix[0].to(x.dtype), 1e-6),
+            [rows],
+        ),
+        "losses": (
+            lambda x: token_losses(x, matrix.to(x.dtype), targets),
+            lambda x: functional.cross_entropy((x @ matrix.to(x.dtype).T).float(), targets, reduction="none"),
+            [rows],
+        ),
+        "lora": (
+            lambda x: lora_linear(x, (matrix.to(x.dtype), None), down.float(), up.float(), 1.0),
+            lambda x: x @ matrix.to(x.dtype).T + (x.float() @ down.float().T @ up.float().T).to(x.dtype),
+            [rows],
+        ),
+    }[name]
+
+    def computed(function, dtype):
+        given = [each.to(dtype).requires_grad_() for each in inputs]
+        out = function(*given)
+        gradients = torch.autograd.grad(out, given, torch.ones_like(out))
+        return torch.cat([each.detach().double().flatten() for each in (out, *gradients)])
+
+    exact = computed(native, torch.float64 if name != "lora" else torch.float32)
+    mine, theirs = (float((computed(f, torch.bfloat16) - exact).norm() / exact.norm()) for f in (ours, native))
+    assert mine < 1.5 * theirs + 1e-3, f"{name}: {mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"

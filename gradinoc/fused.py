@@ -1,0 +1,237 @@
+"""Puts the kernels of `gradinoc.kernels` in the place of a model's own parts, where a trial shows the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLayer
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from gradinoc.blocks import unwrapped
+from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, swiglu, token_losses
+
+PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of a fused model
+# Largest relative difference of losses and of gradients that a trial may show: rounding, seen through every block.
+TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+TRIAL_LENGTHS = (7, 12)  # tokens
+
+
+def attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention of packed sequences where `lengths` are given, transformers' SDPA otherwise.
+
+    Raises:
+        NotImplementedError: packed sequences with options that only other implementations know.
+    """
+    lengths = options.pop("lengths", None)
+    if lengths is None:
+        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return found
+    window = options.get("sliding_window")
+    if (window and window < max(lengths)) or any(options.get(name) is not None for name in ("softcap", "s_aux")):
+        raise NotImplementedError(f"Packed sequences of up to {max(lengths)} tokens with {sorted(options)}")
+    scale = options.get("scaling")
+    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    return packed_attention(query, key, value, lengths, scale).transpose(1, 2), None
+
+
+AttentionInterface.register(PACKED, attend)
+AttentionMaskInterface.register(PACKED, sdpa_mask)
+
+
+def is_fused(model: nn.Module) -> bool:
+    """Whether the parts of `model` are replaced, so that it takes packed sequences."""
+    return bool(getattr(getattr(unwrapped(model), "config", None), "_attn_implementation", None) == PACKED)
+
+
+def fuse(model: PreTrainedModel) -> list[str]:
+    """Note on a frozen model whose norms, gates, rotations and attention are replaced; or why they are not.
+
+    They stay replaced only if losses of packed sequences, and their gradients, agree with the model's own.
+    """
+    own = model.config._attn_implementation
+    if own != "sdpa":
+        return [f"plain modules: attention is {own}"]
+    expected = _trial(model, packed=False)
+    replaced = [module for module in model.modules() if _replace(module)]
+    model.config._attn_implementation = PACKED
+    try:
+        apart = _difference(expected, _trial(model, packed=True))
+        reason = f"fused ones are {apart:.2g} away" if not apart <= TRIAL_TOLERANCE[model.dtype] else None
+    except (NotImplementedError, TypeError, RuntimeError, AttributeError) as error:
+        reason = f"fused ones do not fit ({error})"
+    if reason is None:
+        return [f"{len(replaced)} modules fused; sequences packed"]
+    model.config._attn_implementation = own
+    for module in replaced:
+        del module.forward  # the class's own is underneath
+    return [f"plain modules: {reason}"]
+
+
+def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
+    """Losses of two short sequences, and their gradients with respect to the embedded tokens."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary, device = model.config.get_text_config().vocab_size, model.device
+    rows = [torch.randint(vocabulary, (length,), generator=generator).to(device) for length in TRIAL_LENGTHS]
+    embedding: Any = model.get_input_embeddings()
+    found = []
+
+    def loss(row: Tensor, states: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(states[:-1].float(), row[1:], reduction="sum")
+
+    if packed:
+        embedded = embedding(torch.cat(rows)[None]).detach().requires_grad_()
+        hidden = final_states(model, TRIAL_LENGTHS, inputs_embeds=embedded)
+        parts = zip(rows, hidden.split(TRIAL_LENGTHS), strict=True)
+        weight = unembedding(model)
+        losses = [token_losses(states[:-1], weight, row[1:]).sum() for row, states in parts]
+        gradient = torch.autograd.grad(sum(losses, torch.zeros((), device=device)), embedded)[0][0]
+        return [torch.stack(losses).detach(), gradient.float()]
+    for row in rows:
+        embedded = embedding(row[None]).detach().requires_grad_()
+        one = loss(row, model(inputs_embeds=embedded, use_cache=False).logits[0])
+        found.append((one.detach(), torch.autograd.grad(one, embedded)[0][0].float()))
+    return [torch.stack([one for one, _ in found]), torch.cat([gradient for _, gradient in found])]
+
+
+def _difference(expected: Sequence[Tensor], received: Sequence[Tensor]) -> float:
+    """The largest difference, each relative to its own norm."""
+    pairs = zip(expected, received, strict=True)
+    return max(float((one - other).norm() / one.norm().clamp_min(1e-12)) for one, other in pairs)
+
+
+def final_states(model: nn.Module, lengths: Sequence[int], **inputs: Any) -> Tensor:
+    """Final hidden states `[tokens, hidden]` of packed sequences, after the last norm; no logits.
+
+    Args:
+        model: fused, PEFT-wrapped or not.
+        lengths: tokens of each sequence.
+        inputs: `input_ids` `[1, tokens]` or `inputs_embeds` `[1, tokens, hidden]`, and `position_ids` `[1, tokens]` if
+            they are at hand.
+    """
+    base: Any = unwrapped(model)
+    first = next(iter(inputs.values()))
+    if "position_ids" not in inputs:
+        inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None].to(first.device)
+    # A mask of four dimensions is handed through as it is; attention looks at the lengths alone.
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=first.device)
+    out = base.get_decoder()(attention_mask=mask, use_cache=False, lengths=tuple(lengths), **inputs)
+    return torch.as_tensor(out.last_hidden_state[0])
+
+
+def unembedding(model: nn.Module) -> Tensor:
+    """The frozen matrix `[vocabulary, hidden]` that turns final states into logits.
+
+    Raises:
+        NotImplementedError: logits are more than a product with it.
+    """
+    base: Any = unwrapped(model)
+    head: Any = base.get_output_embeddings()
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
+        raise NotImplementedError(f"Logits of {type(base).__name__} are not a product with one matrix")
+    return torch.as_tensor(head.weight)
+
+
+def _replace(module: nn.Module) -> bool:
+    """Whether a module of the model was given a forward of ours."""
+    own: Any = module
+    forward: Any = None
+    if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+        forward = _norm
+    elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and _is_silu(own.act_fn):
+        forward = _gated
+    elif "apply_rotary_pos_emb" in getattr(getattr(type(module).forward, "__code__", None), "co_names", ()):
+        forward = _with_rotation(type(module).forward)
+    if forward is None:
+        return False
+    own.forward = MethodType(forward, module)
+    return True
+
+
+def _is_silu(function: Any) -> bool:
+    return isinstance(function, nn.SiLU) or type(function).__name__ == "SiLUActivation"
+
+
+def _norm(module: Any, hidden_states: Tensor) -> Tensor:
+    return rms_norm(hidden_states, module.weight, module.variance_epsilon)
+
+
+def _gated(module: Any, x: Tensor) -> Tensor:
+    return torch.as_tensor(module.down_proj(swiglu(module.gate_proj(x), module.up_proj(x))))
+
+
+def _with_rotation(forward: Any) -> FunctionType:
+    """A copy of an attention's forward that calls our rotation by the name of transformers' own."""
+    names = {**forward.__globals__, "apply_rotary_pos_emb": rotate}
+    copy = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
+    copy.__kwdefaults__ = forward.__kwdefaults__
+    return copy
+
+
+@contextmanager
+def fused_adapter(model: nn.Module) -> Iterator[None]:
+    """Inside the block the one active adapter of a fused, PEFT-wrapped model is computed by `lora_linear`."""
+    layers: list[Any] = [module for module in model.modules() if _is_plain_lora(module)] if is_fused(model) else []
+    for layer in layers:
+        layer.forward = MethodType(_adapted, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _is_plain_lora(module: nn.Module) -> bool:
+    """Low-rank updates of an ordinary linear map, without dropout or variants of LoRA."""
+    if not isinstance(module, LoraLayer) or not isinstance(module.base_layer, nn.Linear) or module.lora_variant:
+        return False
+    return all(isinstance(dropout, nn.Identity) for dropout in module.lora_dropout.values())
+
+
+def _adapted(layer: Any, x: Tensor) -> Tensor:
+    (name,) = layer.active_adapters
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return lora_linear(x, (layer.base_layer.weight, layer.base_layer.bias), down, up, layer.scaling[name])
+
+
+@contextmanager
+def stacked_adapters(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Inside the block a batch is in as many equal parts as there are `names`, each seen through its own adapter.
+
+    The adapters have one rank and no dropout; there are no gradients. A name "" stands for no adapter at all.
+    """
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.forward = MethodType(_stacked(layer, names), layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _stacked(layer: Any, names: Sequence[str]) -> Any:
+    like = next(layer.base_layer.parameters())
+    known = next(iter(layer.lora_A))
+    down, up = (
+        torch.stack([side[name or known].weight.T * (scale if name else 0.0) for name, scale in scales]).to(like.dtype)
+        for side, scales in (
+            (layer.lora_A, [(name, 1.0) for name in names]),
+            (layer.lora_B, [(name, layer.scaling[name or known]) for name in names]),
+        )
+    )
+
+    def forward(own: Any, x: Tensor) -> Tensor:
+        result = own.base_layer(x)
+        parts = x.reshape(len(names), -1, x.shape[-1])
+        return torch.as_tensor(result.view(len(names), -1, result.shape[-1]).baddbmm_(parts @ down, up).view_as(result))
+
+    return forward
