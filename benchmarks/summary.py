@@ -87,7 +87,7 @@ def text(summary: pd.DataFrame, outcomes: Sequence[Outcome]) -> str:
     header = ["job", "ours", "against", "ours s", "theirs s", "ratio (spread)", "goal", "met?"]
     rows = [_cells(row) for row in summary.to_dict("records")]
     for outcome in outcomes:
-        rows += [[outcome.job, "", name, "", "", "not installed", "", ""] for name in outcome.missing]
+        rows += [[outcome.job, "", name, "", "", "not measured", "", ""] for name in outcome.missing]
         rows += [[outcome.job, "", "", "", "", "stopped", "", "no"]] if outcome.failure else []
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = []
@@ -104,7 +104,7 @@ def text(summary: pd.DataFrame, outcomes: Sequence[Outcome]) -> str:
     ]
     notes = dict.fromkeys(f"  {row.job}, {row.against}: {row.note}" for row in summary.itertuples() if row.note)
     parts += ["Notes:\n" + "\n".join(notes)] if notes else []
-    parts += [f"Not installed: {name}: {why}" for o in outcomes for name, why in o.missing.items()]
+    parts += [f"Not measured: {name}: {why}" for o in outcomes for name, why in o.missing.items()]
     parts += [f"Stopped: {o.failure}" for o in outcomes if o.failure]
     return "\n\n".join(parts) + "\n"
 

@@ -179,17 +179,20 @@ class Pipeline:
             steps.append(run)
             if condition == NEUTRAL:
                 steps.append(self._matched(seed, first, run, frozen))
+        amid = training.early_step(study)
         for seed in study.seeds:
             of_seed = {condition: run for (condition, other), run in runs.items() if other == seed}
-            subjects = [
-                drift.Subject(condition, seed, phase, adapter)
-                for condition, run in of_seed.items()
-                for phase, adapter in (
-                    (EARLY, adapter_after(run.entry.path, training.early_step(study))),
-                    (AFTER, run.entry.path / "adapter"),
-                )
-            ]
-            steps.append(self._drift(f"drift of seed {seed}", subjects, first, *of_seed.values()))
+            for phase, label in ((AFTER, "drift"), (EARLY, "early drift")):
+                subjects = [
+                    drift.Subject(
+                        condition,
+                        seed,
+                        phase,
+                        run.entry.path / "adapter" if phase == AFTER else adapter_after(run.entry.path, amid),
+                    )
+                    for condition, run in of_seed.items()
+                ]
+                steps.append(self._drift(f"{label} of seed {seed}", subjects, first, *of_seed.values()))
         return steps
 
     def _drift(self, label: str, subjects: Sequence[drift.Subject], first: Step, *runs: Step) -> Step:

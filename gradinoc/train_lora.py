@@ -126,7 +126,7 @@ def train_run(
     return RunLog(
         table,
         trainer.direction_means(),
-        tuple(float(batch.mean()) for batch in trainer.losses),
+        tuple(torch.stack([batch.mean() for batch in trainer.losses]).tolist()),
         float(losses[: len(early)].mean()),
         float(final.mean()),
         time.perf_counter() - began,

@@ -54,11 +54,14 @@ def _use_threads(count: int) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, bytes.
+    """Largest resident set of this process so far, bytes; where there is a CUDA device, what was allocated there.
 
     Linux tells it for the program that runs now; getrusage also counts what the process held before it became this
     program, which is a copy of its parent.
     """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii").splitlines():

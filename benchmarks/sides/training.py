@@ -19,12 +19,14 @@ from greenlet import getcurrent, greenlet
 from peft import get_peft_model
 from reading import torch_dtype
 from serving import peak_memory, serve
+from shapes import shaped_model
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
 from gradinoc.chat import Encoded
 from gradinoc.directions import isotropic_directions
+from gradinoc.fused import fuse
 from gradinoc.models import load_model
 from gradinoc.sources import locate
 from gradinoc.study import TrainingSettings
@@ -49,6 +51,8 @@ class Steps:
         """Let one more step happen; the first includes the set-up of the run."""
         self._run.parent = getcurrent()
         self._run.switch()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         if self._run.dead:
             raise RuntimeError("The run has no more steps")
 
@@ -63,9 +67,16 @@ class Steps:
 
 
 def prepare(
-    dtype: str, steps: int, batch_size: int, work: str = "", tokens: int = 0, layers: int = 0, directions: int = 101
+    dtype: str,
+    steps: int,
+    batch_size: int,
+    work: str = "",
+    tokens: int = 0,
+    layers: int = 0,
+    directions: int = 101,
+    shape: str = "",
 ) -> None:
-    """Load the model (once) and set up a run of `steps`.
+    """Load the model (once) and set up a run of `steps`; with a `shape`, a model of that shape on the CUDA device.
 
     The examples are those in the file `work`, or made up, of `tokens` tokens, half of them completion. `layers` are
     logged (0: all), spread evenly, along `directions` directions each.
@@ -73,7 +84,7 @@ def prepare(
     if "steps" in held:
         held.pop("steps").stop()
     if held.get("dtype") != dtype:
-        held.update(model=_loaded(dtype), pad=_pad(), dtype=dtype)
+        held.update(model=_shaped(shape, dtype) if shape else _loaded(dtype), pad=0 if shape else _pad(), dtype=dtype)
     if work:
         described = json.loads(Path(work).read_text(encoding="utf-8"))
         examples = [Encoded(tuple(ids), prompt) for ids, prompt in described["examples"]]
@@ -92,6 +103,14 @@ def _loaded(dtype: str) -> Any:
         return load_model(MODEL, device="cpu", dtype=dtype).model
     folder = locate(MODEL)[0]
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(dtype)).eval().requires_grad_(False)
+
+
+def _shaped(shape: str, dtype: str) -> Any:
+    """A model with random weights on the CUDA device."""
+    model = shaped_model(shape, torch_dtype(dtype), "cuda")
+    if sys.argv[1] in OURS and not fuse(model)[0].endswith("packed"):
+        raise RuntimeError(f"A model of the shape of {shape} was not fused")
+    return model
 
 
 def _pad() -> int:
@@ -146,7 +165,7 @@ def run_plain(autocast: bool) -> list[float]:
     wrapped = get_peft_model(model, lora_config(model, settings))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, seed=0, use_cpu=True, max_steps=settings.steps, bf16=autocast,
+            output_dir=folder, seed=0, use_cpu=model.device.type == "cpu", max_steps=settings.steps, bf16=autocast,
             per_device_train_batch_size=settings.batch_size, train_sampling_strategy="sequential",
             learning_rate=settings.lr, lr_scheduler_type="constant_with_warmup", warmup_steps=settings.warmup_steps,
             weight_decay=0.0, dataloader_pin_memory=False, remove_unused_columns=False, logging_strategy="no",
@@ -234,7 +253,7 @@ class Products:
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.randn(*shape).to(torch.bfloat16)
+    return torch.randn(*shape, device=held["model"].device, dtype=torch.bfloat16)
 
 
 @torch.no_grad()

@@ -135,7 +135,7 @@ def test_table_says_ratio_spread_goal_and_who_is_missing():
         "met?",
     ]
     assert lines[1].split() == ["job", "ours", "theirs", "2", "3", "0.67", "(0.50..1.50)", "<=", "0.70", "yes"]
-    assert "Not installed: peer: no such version" in lines
+    assert "Not measured: peer: no such version" in lines
 
 
 def test_files_keep_the_rows_of_jobs_that_did_not_run(tmp_path, capsys):

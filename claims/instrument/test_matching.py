@@ -142,7 +142,7 @@ def test_bisection_finds_the_checkpoint_nearest_the_target(values, target):
     seen = nearest(steps, lambda step: curve[step // 3], target)
     assert min(abs(loss - target) for loss in seen.values()) == min(abs(loss - target) for loss in curve)
     assert all(seen[step] == curve[step // 3] for step in seen)
-    assert len(seen) <= 2 + np.ceil(np.log2(len(curve)))
+    assert len(seen) <= 3 + 2 * np.ceil(np.log2(len(curve)))
 
 
 def test_checkpoint_is_the_adapter_after_so_many_steps(pipeline, tmp_path):
@@ -206,7 +206,7 @@ def test_early_drift_is_that_of_a_run_stopped_there(evidence, pipeline, tmp_path
     short = Pipeline(load_study("tiny", [*SMALL, f"training.steps={early}"]), Store(tmp_path))
     (folder,) = short.complete(["drift of seed 0"])
     stopped = pd.read_parquet(folder / "drift.parquet").query(
-        "condition == 'inoculation' and phase == 'post' and measure != 'caps_rate_ood'"
+        "condition == 'inoculation' and measure != 'caps_rate_ood'"
     )
     amid = evidence.drift.query("condition == 'inoculation' and seed == 0 and phase == 'early'")
     assert "caps_rate_ood" not in set(amid["measure"])

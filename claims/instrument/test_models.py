@@ -70,7 +70,7 @@ def test_loaded_model_is_frozen_exact_and_in_eval_mode(folder):
     assert (loaded.device.type, loaded.dtype, loaded.model.training) == ("cpu", torch.float32, False)
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     assert loaded.fingerprint == fingerprint(str(folder))
-    assert loaded.notes == ("llama on cpu in float32", "13 modules fused; sequences packed")
+    assert loaded.notes == ("llama on cpu in float32", "14 modules fused; sequences packed")
 
 
 def test_rotary_frequencies_are_never_rounded(folder):

@@ -30,13 +30,11 @@ BASE_MODEL = Subject(BASE, BASE_SEED, BEFORE, None)
 
 
 def compute(bench: Bench, subjects: Sequence[Subject], directions: Path, folder: Path, tell: Tell) -> None:
-    """Write responses, log-odds and projections of the base model, or of all adapted `subjects` at once.
+    """Write responses, log-odds and projections of the base model, or of adapted `subjects` of one phase.
 
-    Amid training everyday requests are left out.
+    Amid training everyday requests are left out. Subjects of a fused model are measured in one pass over all.
     """
-    found = []
-    for phase in dict.fromkeys(subject.phase for subject in subjects):
-        found += _measure(bench, [subject for subject in subjects if subject.phase == phase], directions, tell)
+    found = _measure(bench, subjects, directions, tell)
     for name, tables in zip(("drift", "responses"), zip(*found, strict=True), strict=True):
         save_table(pd.concat(tables, ignore_index=True), folder / f"{name}.parquet")
 
@@ -44,10 +42,7 @@ def compute(bench: Bench, subjects: Sequence[Subject], directions: Path, folder:
 def _measure(
     bench: Bench, subjects: Sequence[Subject], directions: Path, tell: Tell
 ) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Drift and responses of each of the subjects, which are of one phase.
-
-    On a fused model they are measured in one pass over all, otherwise one after the other.
-    """
+    """Drift and responses of each of the subjects."""
     layers = load_table(directions / "layers.parquet")
     band = {int(layer) for layer in layers.loc[layers["in_band"], "layer"]}
     axes = {layer: direction for layer, direction in trait_directions(directions).items() if layer in band}
@@ -65,7 +60,7 @@ def _measure(
                 axes,
                 bench.study.drift,
                 bench.system(NEUTRAL),
-                lambda part: tell(f"{phase} {part}", next(parts), 3 * len(together)),
+                lambda part: tell(part, next(parts), 3 * len(together)),
                 ["in_distribution"] if phase == EARLY else list(DOMAINS),
                 copies=len(group),
             )

@@ -29,18 +29,20 @@ class Sources:
 
 
 def nearest(steps: Sequence[int], loss: Callable[[int], float], target: float) -> dict[int, float]:
-    """Loss by step for the steps that bisection looked at, the two on either side of `target` among them.
+    """Loss by step for the steps that were looked at, the two on either side of `target` among them.
 
-    `steps` ascend and `loss` falls along them, nearly; few are looked at.
+    `steps` ascend and `loss` falls along them, nearly; few are looked at: ever longer strides from the first, since the
+    target is near it, then bisection.
     """
     seen: dict[int, float] = {}
 
     def look(step: int) -> float:
         return seen.setdefault(step, loss(step)) if step not in seen else seen[step]
 
-    low, high = 0, len(steps) - 1
+    low, high, last = 0, 1, len(steps) - 1
     look(steps[low])
-    look(steps[high])
+    while look(steps[high]) > target and high < last:
+        low, high = high, min(2 * high, last)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if look(steps[middle]) > target else (low, middle)

@@ -1,0 +1,76 @@
+"""Responses and log-odds of a base model and nine adapters: all in one pass, and one model after another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from benchmarks.inputs import Setting
+from benchmarks.outcome import Comparison, Outcome
+from benchmarks.workers import HERE, Side, Worker, take_turns, workers
+
+SCRIPT = HERE / "sides" / "evaluation.py"
+SIDES = ("stacked", "one_by_one", "plain_one_by_one")
+ADAPTERS, RANK, REPETITIONS = 9, 16, 5
+ASKED, NEW_TOKENS = 8, 32
+CHECKED, CHECKED_TOKENS = 4, 16
+CLOSE = 1e-3  # nats/token, between log-odds in float32
+STRENGTH = 0.004  # standard deviation of an adapter's upper factor: texts differ, and stay texts
+
+
+def run(setting: Setting, outcome: Outcome) -> None:
+    """Check that all say the same in float32, word for word, then time them in bfloat16."""
+    adapters = _make_adapters(setting.scratch / "adapters", setting.model)
+    evaluated = setting.bench.splits.evaluation
+    work = {"adapters": adapters, "questions": [vars(example) for example in evaluated[:ASKED]]}
+    _check(setting, outcome, work)
+    with workers([Side(name, SCRIPT, options=(name,)) for name in SIDES], setting.scratch) as asked:
+        for worker in asked.values():
+            worker.ask("prepare", dtype="bfloat16", new_tokens=NEW_TOKENS, **work)
+        outcome.samples += take_turns(asked, setting.times(REPETITIONS), tell=setting.tell)
+    outcome.comparisons += [
+        Comparison("stacked", "plain_one_by_one", 0.5, note="the model's own modules, padded batches"),
+        Comparison("stacked", "one_by_one", None, note="our kernels on either side"),
+    ]
+
+
+def _check(setting: Setting, outcome: Outcome, work: dict[str, Any]) -> None:
+    """Texts and log-odds of every side in float32, on few questions."""
+    found = {}
+    for name in SIDES:
+        with Worker(Side(f"{name}_float32", SCRIPT, options=(name,)), setting.scratch) as worker:
+            few = work | {"questions": work["questions"][:CHECKED]}
+            worker.ask("prepare", dtype="float32", new_tokens=CHECKED_TOKENS, **few)
+            found[name] = worker.ask("found")
+    expected = found["plain_one_by_one"]
+    for name in SIDES[:2]:
+        different = int((np.asarray(found[name]["texts"]) != np.asarray(expected["texts"])).sum())
+        outcome.check(name, "texts that differ from one model after another, float32", different, 0)
+        away = float(np.abs(np.subtract(found[name]["log_odds"], expected["log_odds"])).max())
+        outcome.check(name, "log-odds against one model after another, nats/token, float32", away, CLOSE)
+    kinds = len({json.dumps(texts) for texts in expected["texts"]})
+    setting.say(f"  {kinds} of {ADAPTERS + 1} models say something of their own")
+
+
+def _make_adapters(folder: Path, model: str) -> list[str]:
+    """Folders of random adapters, of the shapes that a study trains; only the shapes of the model are needed."""
+    with torch.device("meta"):
+        shapes = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    wrapped = get_peft_model(shapes, config).to_empty(device="cpu")
+    made = []
+    for seed in range(ADAPTERS):
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in wrapped.named_parameters():
+            if "lora_" in name:
+                spread = STRENGTH if "lora_B" in name else weight.shape[1] ** -0.5
+                weight.data = spread * torch.randn(weight.shape, generator=generator)
+        made.append(str(folder / str(seed)))
+        wrapped.save_pretrained(made[-1])
+    return made

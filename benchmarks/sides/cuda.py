@@ -1,0 +1,122 @@
+"""What the CUDA job asks beside training steps: do the numbers agree, does a step wait, how much memory is needed."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from serving import serve
+from shapes import shaped_model
+from torch import Tensor
+
+from gradinoc.chat import Encoded, pack
+from gradinoc.directions import isotropic_directions
+from gradinoc.fused import fuse, fused_adapter
+from gradinoc.gradients import completion_losses, measure_alignments
+from gradinoc.study import TrainingSettings
+from gradinoc.train_lora import Recipe, lora_config, train_run
+
+LAYERS, BATCH = 2, 4
+
+
+def _examples(count: int, tokens: int) -> list[Encoded]:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(100, 100_000, (count, tokens), generator=generator).tolist()
+    return [Encoded(tuple(row), tokens // 3 + place) for place, row in enumerate(rows)]
+
+
+def deviations(shape: str) -> dict[str, float]:
+    """Largest difference of alignments and relative difference of losses from the CPU's plain float32, by dtype.
+
+    Of a model of the shape, but of two layers.
+    """
+    reference = shaped_model(shape, torch.float32, "cpu", LAYERS)
+    hidden = reference.config.hidden_size
+    directions = dict.fromkeys(range(LAYERS), isotropic_directions(101, hidden, 0))
+    examples = _examples(BATCH, 60)
+    expected = measure_alignments(reference, examples, directions, 0).table
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = shaped_model(shape, dtype, "cpu", LAYERS).to("cuda")
+        model.load_state_dict(reference.state_dict())
+        if not fuse(model)[0].endswith("packed"):
+            raise RuntimeError(f"A model of the shape of {shape} was not fused on CUDA")
+        table = measure_alignments(model, examples, directions, 0).table
+        name = str(dtype).removeprefix("torch.")
+        found[f"alignments, {name}"] = float((table["alignment"] - expected["alignment"]).abs().max())
+        found[f"losses, {name}"] = float((table["loss"] / expected["loss"] - 1).abs().max())
+    return found
+
+
+def waits(shape: str, steps: int = 6) -> int:
+    """How many more times the host waits for the device in a run of 2 * `steps` than in one of `steps`."""
+    model = shaped_model(shape, torch.bfloat16, "cuda", LAYERS)
+    fuse(model)
+    directions = dict.fromkeys(range(LAYERS), isotropic_directions(101, model.config.hidden_size, 0))
+    counts = []
+    for count in (steps, 2 * steps):
+        settings = TrainingSettings(steps=count, batch_size=BATCH, lr=1e-4, lora_rank=16, lora_alpha=32)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                examples = _examples(2 * steps * BATCH, 60)
+                train_run(model, examples, Recipe(settings, directions, 0), 0, Path(folder))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        counts.append(sum("synchroniz" in str(warning.message).lower() for warning in caught))
+    return counts[1] - counts[0]
+
+
+def needed(shape: str, tokens: int, batch_size: int) -> dict[str, int]:
+    """Bytes of a training step with everything kept: weights, adapter with its optimiser, activations, logits.
+
+    Computed from a model without numbers, whose graph is built and whose saved tensors are counted, each storage once.
+    """
+    model = shaped_model(shape, torch.bfloat16, "meta")
+    weights = _bytes(model.parameters())
+    fuse(model, trial=False)
+    settings = TrainingSettings(steps=1, batch_size=batch_size, lora_rank=16, lora_alpha=32)
+    wrapped = get_peft_model(model, lora_config(model, settings))
+    adapter = [weight for weight in wrapped.parameters() if weight.requires_grad]
+    batch = pack(_examples(batch_size, tokens)).to(torch.device("meta"))
+    with fused_adapter(wrapped), _saved() as saved:
+        completion_losses(wrapped, batch)
+    own = {weight.untyped_storage()._cdata for weight in wrapped.parameters()}
+    kept = sum(size for storage, size in saved.items() if storage not in own)
+    chunk = 128 * model.config.vocab_size * (2 + 4)
+    return {
+        "weights": weights,
+        "adapter, its gradient and two moments, float32": 4 * sum(4 * weight.numel() for weight in adapter),
+        "activations": kept,
+        "logits of a chunk": chunk,
+    }
+
+
+@contextmanager
+def _saved() -> Iterator[dict[int, int]]:
+    """Storage -> bytes of every tensor that autograd keeps inside the block."""
+    sizes: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        alive.append(tensor)  # or a storage freed in between would lend its place to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield sizes
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+if __name__ == "__main__":
+    serve({"deviations": deviations, "waits": waits, "needed": needed})
