@@ -84,9 +84,9 @@ def measure_drifts(
     by_layer = torch.stack([states[layer] @ directions[layer] for layer in states])  # (L, copies * questions)
     projections = by_layer.double().mean(0).view(copies, -1).numpy()
     on_part("log-odds")
-    odds = trait_log_odds(
-        model, tokenizer, splits.evaluation[: settings.log_odds], trait, settings.batch_size, neutral, copies
-    ).reshape(copies, -1)
+    scored = splits.evaluation[: settings.log_odds]
+    rows = max(1, settings.batch_size // copies)  # answers are long: no more rows at a time than of one model
+    odds = trait_log_odds(model, tokenizer, scored, trait, rows, neutral, copies).reshape(copies, -1)
     found = []
     for copy in range(copies):
         parts = [_responses(domain, part, texts[domain][copy], trait) for domain, part in asked.items()]

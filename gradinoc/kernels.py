@@ -165,18 +165,17 @@ class _CpuAttention(torch.autograd.Function):
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(keys), torch.zeros_like(values)
         begin, size = 0, q.shape[-1]
         for length in ctx.lengths:
-            for start in range(begin, begin + length, QUERIES):
-                at, before = slice(start, min(start + QUERIES, begin + length)), slice(begin, begin + length)
+            block = -(-length // -(-length // QUERIES))  # all of one size, nearly
+            for start in range(begin, begin + length, block):
+                at = slice(start, min(start + block, begin + length))
                 before = slice(begin, at.stop)
-                queries, back = (
-                    each[:, :, at].flatten(1, 2) for each in (asked, change)
-                )  # (kv, groups * block, head + 2)
+                # Key head by key head: (kv, groups * block, head + 2)
+                queries, back = (each[:, :, at].flatten(1, 2) for each in (asked, change))
                 weights = torch.bmm(queries, keys[:, before].transpose(1, 2)).exp_()
                 weights.view(*heads, at.stop - start, -1)[..., start - begin :].tril_()
                 moved = torch.bmm(back, values[:, before].transpose(1, 2)).mul_(weights)
-                to_q[0, :, at] = (
-                    torch.bmm(moved, keys[:, before, :size]).view(-1, at.stop - start, size).mul_(ctx.scale)
-                )
+                found = torch.bmm(moved, keys[:, before, :size]).mul_(ctx.scale)
+                to_q[0, :, at] = found.view(-1, at.stop - start, size)
                 to_k[:, before].baddbmm_(moved.transpose(1, 2), queries)
                 to_v[:, before].baddbmm_(weights.transpose(1, 2), back)
             begin += length

@@ -42,7 +42,7 @@ def nearest(steps: Sequence[int], loss: Callable[[int], float], target: float) -
     low, high, last = 0, 1, len(steps) - 1
     look(steps[low])
     while look(steps[high]) > target and high < last:
-        low, high = high, min(2 * high, last)
+        low, high = high, min(max(high + 1, 2 * high - 2), last)  # 1, 2, 3, 4, 6, 10, ...
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if look(steps[middle]) > target else (low, middle)
