@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 HERE = Path(__file__).resolve().parent
 THREADS = 2
-PATIENCE = 600.0  # seconds that a side may be silent when it ends
 
 
 class SideError(RuntimeError):

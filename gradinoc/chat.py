@@ -1,4 +1,4 @@
-"""From text to tokens: chat templates, completion labels, padded batches."""
+"""From text to tokens: chat templates, completions, padded and packed batches."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Batch:
         owner: number of the example it belongs to, `[completions]`.
         targets: its id, `[completions]`.
         counts: completion tokens of each example, `[batch]`.
+        packed: whether the examples lie in one row, one after the other.
     """
 
     input_ids: Tensor
@@ -53,11 +54,7 @@ class Batch:
     owner: Tensor
     targets: Tensor
     counts: Tensor
-
-    @property
-    def packed(self) -> bool:
-        """Whether the examples lie in one row, one after the other."""
-        return len(self.input_ids) != len(self.lengths)
+    packed: bool
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -137,11 +134,18 @@ def pack(examples: Sequence[Encoded]) -> Batch:
     ids = torch.tensor([token for example in examples for token in example.ids])[None]
     positions = torch.cat([torch.arange(len(example.ids)) for example in examples])[None]
     starts = list(accumulate((len(example.ids) for example in examples[:-1]), initial=0))
-    return _batch(examples, ids, positions, torch.ones_like(ids), starts)
+    return replace(_batch(examples, ids, positions, torch.ones_like(ids), starts), packed=True)
 
 
 def _batch(examples: Sequence[Encoded], ids: Tensor, positions: Tensor, mask: Tensor, starts: Sequence[int]) -> Batch:
-    """A batch whose examples begin at the tokens `starts`."""
+    """A batch whose examples begin at the tokens `starts`.
+
+    Raises:
+        ValueError: an example without prompt or without completion: there would be nothing to predict from, or nothing
+            to predict.
+    """
+    if not all(0 < example.prompt_length < len(example.ids) for example in examples):
+        raise ValueError("An example needs a prompt and a completion, of one token at least")
     prompts = torch.tensor([example.prompt_length for example in examples])
     counts = torch.tensor([len(example.ids) for example in examples]) - prompts
     last_prompt = torch.tensor(starts) + prompts - 1
@@ -158,4 +162,5 @@ def _batch(examples: Sequence[Encoded], ids: Tensor, positions: Tensor, mask: Te
         owner,
         ids.flatten()[completion],
         counts,
+        packed=False,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -21,6 +22,8 @@ PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of 
 # Largest relative difference of losses and of gradients that a trial may show: rounding, seen through every block.
 TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 TRIAL_LENGTHS = (7, 12)  # tokens
+# What some models do to logits after the product.
+LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def attend(
@@ -35,9 +38,9 @@ def attend(
     if lengths is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
-    window = options.get("sliding_window")
-    if (window and window < max(lengths)) or any(options.get(name) is not None for name in ("softcap", "s_aux")):
-        raise NotImplementedError(f"Packed sequences of up to {max(lengths)} tokens with {sorted(options)}")
+    unknown = [name for name in ("sliding_window", "softcap", "s_aux", "dropout") if options.get(name)]
+    if unknown:
+        raise NotImplementedError(f"packed sequences with {unknown}")
     scale = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     return packed_attention(query, key, value, lengths, scale).transpose(1, 2), None
@@ -61,17 +64,20 @@ def fuse(model: PreTrainedModel, trial: bool = True) -> list[str]:
     own = model.config._attn_implementation
     if own != "sdpa":
         return [f"plain modules: attention is {own}"]
-    expected = _trial(model, packed=False) if trial else []
-    replaced: list[Any] = [module for module in model.modules() if _replace(module)]
-    head: Any = model.get_output_embeddings()
-    if type(head) is nn.Linear:
-        replaced.append(head)
-        replaced[-1].forward = MethodType(_logits, head)
-    model.config._attn_implementation = PACKED
+    if any(getattr(model.config.get_text_config(), name, 0) for name in ("attention_dropout", "attn_pdrop")):
+        return ["plain modules: attention drops out in training"]
+    replaced: list[Any] = []
     try:
+        expected = _trial(model, packed=False) if trial else []
+        replaced += [module for module in model.modules() if _replace(module)]
+        head: Any = model.get_output_embeddings()
+        if type(head) is nn.Linear:
+            replaced.append(head)
+            replaced[-1].forward = MethodType(_logits, head)
+        model.config._attn_implementation = PACKED
         apart = _difference(expected, _trial(model, packed=True)) if trial else 0.0
         reason = f"fused ones are {apart:.2g} away" if not apart <= TRIAL_TOLERANCE[model.dtype] else None
-    except (NotImplementedError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # a model that cannot be tried is one to leave alone, whatever it says
         reason = f"fused ones do not fit ({error})"
     if reason is None:
         return [f"{len(replaced)} modules fused; sequences packed"]
@@ -81,8 +87,13 @@ def fuse(model: PreTrainedModel, trial: bool = True) -> list[str]:
     return [f"plain modules: {reason}"]
 
 
+@torch.enable_grad()
 def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
-    """Losses of two short sequences, and their gradients with respect to the embedded tokens."""
+    """Losses of two short sequences, and their gradients with respect to the embedded tokens.
+
+    Raises:
+        NotImplementedError: packed, one sequence's loss depends on the other.
+    """
     generator = torch.Generator().manual_seed(0)
     vocabulary, device = model.config.get_text_config().vocab_size, model.device
     rows = [torch.randint(vocabulary, (length,), generator=generator).to(device) for length in TRIAL_LENGTHS]
@@ -98,8 +109,11 @@ def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
         parts = zip(rows, hidden.split(TRIAL_LENGTHS), strict=True)
         weight = unembedding(model)
         losses = [token_losses(states[:-1], weight, row[1:]).sum() for row, states in parts]
-        gradient = torch.autograd.grad(sum(losses, torch.zeros((), device=device)), embedded)[0][0]
-        return [torch.stack(losses).detach(), gradient.float()]
+        first, second = (torch.autograd.grad(one, embedded, retain_graph=True)[0][0].float() for one in losses)
+        length = TRIAL_LENGTHS[0]
+        if first[length:].any() or second[:length].any():
+            raise NotImplementedError("a packed sequence sees its neighbour")
+        return [torch.stack(losses).detach(), first + second]
     for row in rows:
         embedded = embedding(row[None]).detach().requires_grad_()
         one = loss(row, model(inputs_embeds=embedded, use_cache=False).logits[0])
@@ -110,7 +124,7 @@ def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
 def _difference(expected: Sequence[Tensor], received: Sequence[Tensor]) -> float:
     """The largest difference, each relative to its own norm."""
     pairs = zip(expected, received, strict=True)
-    return max(float((one - other).norm() / one.norm().clamp_min(1e-12)) for one, other in pairs)
+    return float(torch.stack([(one - other).norm() / one.norm().clamp_min(1e-12) for one, other in pairs]).max())
 
 
 def final_states(model: nn.Module, lengths: Sequence[int], **inputs: Any) -> Tensor:
@@ -140,7 +154,9 @@ def unembedding(model: nn.Module) -> Tensor:
     """
     base: Any = unwrapped(model)
     head: Any = base.get_output_embeddings()
-    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
+    config: Any = base.config.get_text_config()
+    scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in LOGIT_SETTINGS)
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None or scaled:
         raise NotImplementedError(f"Logits of {type(base).__name__} are not a product with one matrix")
     return torch.as_tensor(head.weight)
 
@@ -204,12 +220,21 @@ def fused_adapter(model: nn.Module) -> Iterator[None]:
 
 def _is_plain_lora(module: nn.Module) -> bool:
     """Low-rank updates of an ordinary linear map, without dropout or variants of LoRA."""
-    if not isinstance(module, LoraLayer) or not isinstance(module.base_layer, nn.Linear) or module.lora_variant:
+    if not isinstance(module, LoraLayer) or not isinstance(module.base_layer, nn.Linear):
         return False
-    return all(isinstance(dropout, nn.Identity) for dropout in module.lora_dropout.values())
+    return not _is_special(module)
+
+
+def _is_special(layer: Any) -> bool:
+    """Whether an adapter is more than two factors: a variant of LoRA, dropout, a bias of its own, merged weights."""
+    biased = any(up.bias is not None for up in layer.lora_B.values())
+    dropout = any(not isinstance(each, nn.Identity) for each in layer.lora_dropout.values())
+    return bool(layer.lora_variant) or biased or dropout or layer.merged
 
 
 def _adapted(layer: Any, x: Tensor) -> Tensor:
+    if layer.disable_adapters:
+        return torch.as_tensor(layer.base_layer(x))
     (name,) = layer.active_adapters
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
     return lora_linear(x, (layer.base_layer.weight, layer.base_layer.bias), down, up, layer.scaling[name])
@@ -219,9 +244,15 @@ def _adapted(layer: Any, x: Tensor) -> Tensor:
 def stacked_adapters(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Inside the block a batch is in as many equal parts as there are `names`, each seen through its own adapter.
 
-    The adapters have one rank and no dropout; there are no gradients. A name "" stands for no adapter at all.
+    The adapters have one rank; there are no gradients. A name "" stands for no adapter at all.
+
+    Raises:
+        NotImplementedError: an adapter is more than two factors of a linear map.
     """
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    special = [type(layer).__name__ for layer in layers if not isinstance(layer, LoraLayer) or _is_special(layer)]
+    if special:
+        raise NotImplementedError(f"Stacked adapters of {sorted(set(special))}: expected plain low-rank updates")
     for layer in layers:
         layer.forward = MethodType(_stacked(layer, names), layer)
     try:

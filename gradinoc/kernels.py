@@ -162,7 +162,8 @@ class _CpuAttention(torch.autograd.Function):
         # Two columns more take what is subtracted into the product itself: scores - log_sum, and dscores - shared.
         asked, change = _with_columns(q[0] * ctx.scale, log_sums, heads), _with_columns(gradient[0], shared, heads)
         keys, values = (torch.cat([each[0], torch.ones_like(each[0, :, :, :2])], dim=-1) for each in (k, v))
-        to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(keys), torch.zeros_like(values)
+        to_q = torch.empty_like(q)
+        to_k, to_v = (torch.zeros_like(each, dtype=torch.float32) for each in (keys, values))  # summed over blocks
         begin, size = 0, q.shape[-1]
         for length in ctx.lengths:
             block = -(-length // -(-length // QUERIES))  # all of one size, nearly
@@ -176,10 +177,10 @@ class _CpuAttention(torch.autograd.Function):
                 moved = torch.bmm(back, values[:, before].transpose(1, 2)).mul_(weights)
                 found = torch.bmm(moved, keys[:, before, :size]).mul_(ctx.scale)
                 to_q[0, :, at] = found.view(-1, at.stop - start, size)
-                to_k[:, before].baddbmm_(moved.transpose(1, 2), queries)
-                to_v[:, before].baddbmm_(weights.transpose(1, 2), back)
+                to_k[:, before] += torch.bmm(moved.transpose(1, 2), queries)
+                to_v[:, before] += torch.bmm(weights.transpose(1, 2), back)
             begin += length
-        return to_q, to_k[None, ..., :size], to_v[None, ..., :size], None, None
+        return to_q, to_k[None, ..., :size].to(k.dtype), to_v[None, ..., :size].to(v.dtype), None, None
 
 
 def _with_columns(rows: Tensor, subtracted: Tensor, heads: tuple[int, int]) -> Tensor:
@@ -228,8 +229,9 @@ class _TokenLosses(torch.autograd.Function):
             total = powers.sum(-1, keepdim=True)
             losses[part] = (total.log() + largest - chosen).squeeze(-1)
             if gradient is not None:
+                powers.scatter_add_(-1, target, -total)  # before anything is rounded: of a sure token little is left
                 scores.copy_(powers)  # normalised after the product, which is narrower
-                gradient[part] = (scores @ weight).float().div_(total).sub_(weight[targets[part]]).to(hidden.dtype)
+                gradient[part] = (scores @ weight).float().div_(total).to(hidden.dtype)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return losses

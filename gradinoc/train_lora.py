@@ -118,7 +118,8 @@ def train_run(
                 )
                 trainer.train()
             early = rows[: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
-            final = answer_losses(wrapped.eval(), [examples[row] for row in early], recipe.pad, settings.batch_size)
+            with fused_adapter(wrapped):
+                final = answer_losses(wrapped.eval(), [examples[row] for row in early], recipe.pad, settings.batch_size)
             wrapped.save_pretrained(str(adapter_dir))
         finally:
             wrapped.unload()

@@ -76,8 +76,8 @@ def losses(logits: Tensor, batch: Batch) -> Tensor:
     shifted = logits[:, :-1] if logits.shape[1] == batch.ids.shape[1] else logits
     targets = batch.labels[:, -shifted.shape[1] :]
     each = torch.nn.functional.cross_entropy(
-        shifted.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-    )
+        shifted.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view(targets.shape)
     return each.sum(-1) / (targets != IGNORED).sum(-1)
 
 

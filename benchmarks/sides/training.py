@@ -155,8 +155,8 @@ def run_plain(autocast: bool) -> list[float]:
 
     def mean_of_means(outputs: Any, labels: Tensor, **_: Any) -> Tensor:
         each = nn.functional.cross_entropy(
-            outputs.logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none"
-        )
+            outputs.logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="none"
+        ).view(len(labels), -1)
         loss = (each.sum(-1) / (labels[:, 1:] != -100).sum(-1)).mean()
         losses.append(loss.detach())
         return loss
@@ -268,6 +268,8 @@ def step_floor() -> None:
     held["batch"] += 1
     batch = [examples[row] for row in held["order"][start : start + settings.batch_size]]
     held["products"].run([len(e.ids) for e in batch], sum(len(e.ids) - e.prompt_length for e in batch))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 # --- requests

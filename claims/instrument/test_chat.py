@@ -198,7 +198,7 @@ def test_batch_holds_its_examples_and_nothing_else(parts, pad):
 def test_packed_batch_holds_its_examples_one_after_the_other(parts):
     """The same examples without padding: one row, positions that begin anew with each."""
     batch = pack([Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts])
-    assert batch.packed or len(parts) == 1
+    assert batch.packed
     assert batch.input_ids.tolist() == [[token for part in parts for side in part for token in side]]
     assert batch.position_ids.tolist() == [[place for part in parts for place in range(len(part[0]) + len(part[1]))]]
     assert batch.lengths == tuple(len(prompt) + len(completion) for prompt, completion in parts)

@@ -18,7 +18,7 @@ from gradinoc.fused import attend, final_states, fuse, fused_adapter, is_fused, 
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.models import generate, generate_copies
 
-FUSED = ["gpt2", "llama", "olmo2", "phi3", "qwen2", "qwen3"]
+FUSED = ["llama", "olmo2", "phi3", "qwen2", "qwen3"]
 EVERY = list(range(LAYERS))
 
 
@@ -50,7 +50,7 @@ def test_model_says_whether_it_is_fused(name):
     (note,) = fuse(model)
     assert is_fused(model) == (name in FUSED) == note.endswith("packed")
     if name not in FUSED:
-        assert note.startswith("plain modules: fused ones do not fit (")
+        assert note.startswith("plain modules: ")
         assert {module: module.forward.__func__ for module in model.modules()} == before
         assert model.config._attn_implementation == "sdpa"
 
@@ -165,8 +165,7 @@ def test_adapter_is_handed_back_as_it_was(pair):
 def three_adapters(pair):
     """A fused model with three adapters that differ."""
     (_, ours) = pair
-    transposed = ours.config.model_type == "gpt2"
-    config = LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", fan_in_fan_out=transposed)
+    config = LoraConfig(r=4, lora_alpha=12, target_modules="all-linear")
     wrapped = get_peft_model(ours, config, "one")
     for name in ("two", "three"):
         wrapped.add_adapter(name, deepcopy(config))
@@ -205,13 +204,60 @@ def test_stacked_adapters_are_each_alone(three_adapters, examples):
 # --- what packing does not cover
 
 
-def test_windows_shorter_than_a_sequence_are_refused():
-    """A sliding window that would matter needs a mask, which packed attention does not make."""
+@pytest.mark.parametrize("option", ["sliding_window", "softcap", "dropout"])
+def test_options_that_packed_attention_does_not_know_are_refused(option):
+    """A window needs a mask, and the others other formulas: better plain than wrong."""
     states = torch.zeros(1, 2, 6, 4)
-    module = torch.nn.Identity()
-    attend(module, states, states, states, None, lengths=(3, 3), sliding_window=3)
-    with pytest.raises(NotImplementedError, match="sliding_window"):
-        attend(module, states, states, states, None, lengths=(2, 4), sliding_window=3)
+    attend(torch.nn.Identity(), states, states, states, None, lengths=(3, 3), **{option: None})
+    with pytest.raises(NotImplementedError, match=option):
+        attend(torch.nn.Identity(), states, states, states, None, lengths=(2, 4), **{option: 1})
+
+
+def test_logits_that_are_more_than_a_product_are_refused():
+    """A cap on logits would be left out, and in half precision no trial would notice a weak one."""
+    model = frozen("llama")
+    model.config.final_logit_softcapping = 30.0
+    assert "not a product with one matrix" in fuse(model)[0]
+
+
+def test_sequence_that_sees_its_neighbour_is_found_out(monkeypatch):
+    """Attention over the whole pack, as a model without our attention would have it."""
+    own = fused.packed_attention
+    monkeypatch.setattr(fused, "packed_attention", lambda q, k, v, lengths, scale: own(q, k, v, [sum(lengths)], scale))
+    assert "sees its neighbour" in fuse(frozen("llama"))[0]
+
+
+def test_gradient_that_is_no_number_is_found_out(monkeypatch):
+    """NaN is no small difference, wherever among the numbers it stands."""
+    monkeypatch.setattr(fused, "rms_norm", lambda *given: given[0] * torch.nan)
+    model = frozen("llama")
+    fuse(model)
+    assert not is_fused(model)
+    one = torch.ones(2)
+    assert np.isnan(fused._difference([one, one], [one, one * torch.nan]))
+
+
+def test_model_is_fused_whatever_gradients_are_set_to():
+    """The trial needs them, and has them."""
+    with torch.no_grad():
+        assert fuse(frozen("llama"))[0].endswith("packed")
+
+
+def test_adapters_that_are_more_than_two_factors_are_refused(pair):
+    """A variant of LoRA would be lost in a stack."""
+    config = LoraConfig(r=4, target_modules="all-linear", use_dora=True)
+    wrapped = get_peft_model(pair[1], config)
+    with pytest.raises(NotImplementedError, match="plain low-rank updates"), stacked_adapters(wrapped, ["default"]):
+        pass
+
+
+def test_disabled_adapter_is_disabled(pair, examples):
+    """Inside the block as well."""
+    plain, ours = pair
+    wrapped = with_lora(ours)
+    with fused_adapter(wrapped), wrapped.disable_adapter(), torch.no_grad():
+        losses = completion_losses(wrapped, pack(examples))
+    np.testing.assert_allclose(losses, [float(answer_loss(plain, example)) for example in examples], rtol=1e-4)
 
 
 def test_positions_may_be_left_to_the_pack(pair):
