@@ -19,6 +19,7 @@ from gradinoc.chat import Encoded, pack
 from gradinoc.directions import isotropic_directions
 from gradinoc.fused import fuse, fused_adapter
 from gradinoc.gradients import completion_losses, measure_alignments
+from gradinoc.kernels import CHUNK
 from gradinoc.study import TrainingSettings
 from gradinoc.train_lora import Recipe, lora_config, train_run
 
@@ -90,7 +91,7 @@ def needed(shape: str, tokens: int, batch_size: int) -> dict[str, int]:
         completion_losses(wrapped, batch)
     own = {weight.untyped_storage()._cdata for weight in wrapped.parameters()}
     kept = sum(size for storage, size in saved.items() if storage not in own)
-    chunk = 128 * model.config.vocab_size * (2 + 4)
+    chunk = CHUNK * model.config.vocab_size * (2 + 4)
     return {
         "weights": weights,
         "adapter, its gradient and two moments, float32": 4 * sum(4 * weight.numel() for weight in adapter),

@@ -145,15 +145,13 @@ def test_a_step_never_waits_for_the_device(model, examples, tmp_path):
     assert fetched[0] == fetched[1], f"values fetched in 3 and in 6 steps: {fetched}"
 
 
-def test_frozen_weights_get_no_gradient(model, examples):
-    """Neither is one computed for them: a linear map's backward pass is one product, the adapter's four."""
+def test_no_gradient_is_computed_for_frozen_weights(model, examples):
+    """A linear map's backward pass is one product, its adapter's four."""
     counted = step(model, examples, {})
-    assert all(weight.grad is None for name, weight in model.named_parameters() if "lora" not in name)
     linear = 7 * LAYERS  # q, k, v, o, gate, up, down
     forward = 3 * linear  # base, down to the rank, up again
     backward = 5 * linear - 3  # base, through the adapter both ways, its two factors; not into the first block's input
-    attention = counted.operations["bmm"] + counted.operations["baddbmm_"]
-    assert counted.products - attention - 2 <= forward + backward
+    assert counted.products - counted.operations["bmm"] - 2 <= forward + backward
 
 
 def test_measuring_is_one_forward_and_one_backward_pass_a_batch(model, examples):
