@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.chat import encode_prompt
+from gradinoc.fused import is_fused
 from gradinoc.hooks import ActivationCollector, Position
 from gradinoc.statistics import auc, cohens_d
 
-BATCH = 16  # prompts a forward pass; results do not depend on it
+BATCH = 24  # prompts a forward pass, about 1,500 tokens: more leave the processor's cache
 
 
 def prompt_activations(
@@ -29,20 +30,22 @@ def prompt_activations(
 ) -> dict[int, Tensor]:
     """Residual stream of each question under a system prompt: layer -> `[prompts, hidden]` float32, CPU.
 
-    Prompts of similar length share a batch; rows come back in the order of `prompts`. With several `copies` each batch
+    Prompts share a batch by length, or, on a fused model, by what they begin with, which is computed once; rows come
+    back in the order of `prompts`. With several `copies` each batch
     is put once for each adapter of a stack (see `gradinoc.fused.stacked_adapters`), and there are `[copies * prompts]`
     rows, copy by copy.
     """
     encoded = [encode_prompt(tokenizer, prompt, system) for prompt in prompts]
-    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
+    fused = is_fused(model)
+    order = sorted(range(len(encoded)), key=lambda row: encoded[row] if fused else [len(encoded[row])])
     device = next(model.parameters()).device
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     with ActivationCollector(model, layers) as collector:
         for start in range(0, len(order), BATCH):
-            rows = [torch.tensor(encoded[row]) for row in order[start : start + BATCH]] * copies
+            rows = [torch.tensor(encoded[row]) for row in order[start : start + BATCH]]
             ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
             mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-            found = collector.get_activations(ids.to(device), position, mask.to(device))
+            found = collector.get_activations(ids.to(device), position, mask.to(device), copies)
             for layer in layers:
                 states[layer].append(found[layer].unflatten(0, (copies, -1)).cpu())
     back = torch.tensor(order).argsort()

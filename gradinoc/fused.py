@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from gradinoc.blocks import unwrapped
-from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, swiglu, token_losses
+from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, shared_attention, swiglu, token_losses
 
 PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of a fused model
 # Largest relative difference of losses and of gradients that a trial may show: rounding, seen through every block.
@@ -32,9 +33,10 @@ def attend(
     """Attention of packed sequences where `lengths` are given, transformers' SDPA otherwise.
 
     Raises:
-        NotImplementedError: packed sequences with options that only other implementations know.
+        NotImplementedError: packed sequences with options that only other implementations know, or gradients where
+            sequences share their beginnings.
     """
-    lengths = options.pop("lengths", None)
+    lengths, below = options.pop("lengths", None), options.pop("below", ())
     if lengths is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
@@ -43,6 +45,10 @@ def attend(
         raise NotImplementedError(f"packed sequences with {unknown}")
     scale = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    if any(below):
+        if torch.is_grad_enabled() and query.requires_grad:
+            raise NotImplementedError("gradients of sequences that share their beginnings: pack each by itself")
+        return shared_attention(query, key, value, lengths, below, scale).transpose(1, 2), None
     return packed_attention(query, key, value, lengths, scale).transpose(1, 2), None
 
 
@@ -61,11 +67,12 @@ def fuse(model: PreTrainedModel, trial: bool = True) -> list[str]:
     They stay replaced only if losses of packed sequences, and their gradients, agree with the model's own. Without
     `trial` that is taken on trust, for a model that has shapes and no numbers.
     """
+    if is_fused(model):
+        return ["fused already"]
     own = model.config._attn_implementation
-    if own != "sdpa":
-        return [f"plain modules: attention is {own}"]
-    if any(getattr(model.config.get_text_config(), name, 0) for name in ("attention_dropout", "attn_pdrop")):
-        return ["plain modules: attention drops out in training"]
+    unfit = _unfit(model)
+    if unfit:
+        return [f"plain modules: {unfit}"]
     replaced: list[Any] = []
     try:
         expected = _trial(model, packed=False) if trial else []
@@ -87,12 +94,25 @@ def fuse(model: PreTrainedModel, trial: bool = True) -> list[str]:
     return [f"plain modules: {reason}"]
 
 
+def _unfit(model: PreTrainedModel) -> str | None:
+    """Why the kernels are not for `model`, if that needs no trial."""
+    own, settings = model.config._attn_implementation, model.config.get_text_config()
+    if own != "sdpa":
+        return f"attention is {own}"
+    if any(getattr(settings, name, 0) for name in ("attention_dropout", "attn_pdrop")):
+        return "attention drops out in training"
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    if trained:  # kernels have no gradients for weights
+        return f"{len(trained)} of its weights are not frozen ({trained[0]})"
+    return None
+
+
 @torch.enable_grad()
 def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
     """Losses of two short sequences, and their gradients with respect to the embedded tokens.
 
     Raises:
-        NotImplementedError: packed, one sequence's loss depends on the other.
+        NotImplementedError: packed, a loss depends on the other sequence or on a later token.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary, device = model.config.get_text_config().vocab_size, model.device
@@ -104,21 +124,32 @@ def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
         return nn.functional.cross_entropy(states[:-1].float(), row[1:], reduction="sum")
 
     if packed:
-        embedded = embedding(torch.cat(rows)[None]).detach().requires_grad_()
-        hidden = final_states(model, TRIAL_LENGTHS, inputs_embeds=embedded)
-        parts = zip(rows, hidden.split(TRIAL_LENGTHS), strict=True)
-        weight = unembedding(model)
-        losses = [token_losses(states[:-1], weight, row[1:]).sum() for row, states in parts]
-        first, second = (torch.autograd.grad(one, embedded, retain_graph=True)[0][0].float() for one in losses)
-        length = TRIAL_LENGTHS[0]
-        if first[length:].any() or second[:length].any():
-            raise NotImplementedError("a packed sequence sees its neighbour")
-        return [torch.stack(losses).detach(), first + second]
+        return _packed_trial(model, rows)
     for row in rows:
         embedded = embedding(row[None]).detach().requires_grad_()
         one = loss(row, model(inputs_embeds=embedded, use_cache=False).logits[0])
         found.append((one.detach(), torch.autograd.grad(one, embedded)[0][0].float()))
     return [torch.stack([one for one, _ in found]), torch.cat([gradient for _, gradient in found])]
+
+
+def _packed_trial(model: PreTrainedModel, rows: Sequence[Tensor]) -> list[Tensor]:
+    embedding: Any = model.get_input_embeddings()
+    embedded = embedding(torch.cat(list(rows))[None]).detach().requires_grad_()
+    hidden, weight = final_states(model, [len(row) for row in rows], inputs_embeds=embedded), unembedding(model)
+    losses, gradients, begin = [], [], 0
+    for row in rows:
+        end = begin + len(row)
+        # First the earlier tokens of a sequence, then the later ones: what the former may not see is exactly zero.
+        for start, stop in pairwise((begin, begin + len(row) // 2, end - 1)):
+            targets = row[start - begin + 1 : stop - begin + 1]
+            losses.append(token_losses(hidden[start:stop], weight, targets).sum())
+            gradients.append(torch.autograd.grad(losses[-1], embedded, retain_graph=True)[0][0].float())
+            if gradients[-1][:begin].any() or gradients[-1][end:].any():
+                raise NotImplementedError("a packed sequence sees its neighbour")
+            if gradients[-1][stop:end].any():
+                raise NotImplementedError("a packed token sees later ones")
+        begin = end
+    return [torch.stack(losses).detach().view(len(rows), -1).sum(1), torch.stack(gradients).sum(0)]
 
 
 def _difference(expected: Sequence[Tensor], received: Sequence[Tensor]) -> float:
@@ -127,14 +158,15 @@ def _difference(expected: Sequence[Tensor], received: Sequence[Tensor]) -> float
     return float(torch.stack([(one - other).norm() / one.norm().clamp_min(1e-12) for one, other in pairs]).max())
 
 
-def final_states(model: nn.Module, lengths: Sequence[int], **inputs: Any) -> Tensor:
+def final_states(model: nn.Module, lengths: Sequence[int], below: Sequence[int] = (), **inputs: Any) -> Tensor:
     """Final hidden states `[tokens, hidden]` of packed sequences, after the last norm; no logits.
 
     Args:
         model: fused, PEFT-wrapped or not.
-        lengths: tokens of each sequence.
-        inputs: `input_ids` `[1, tokens]` or `inputs_embeds` `[1, tokens, hidden]`, and `position_ids` `[1, tokens]` if
-            they are at hand.
+        lengths: tokens of each sequence, or of each piece where sequences share their beginnings.
+        below: how many of the tokens after each piece go on from it, then; see `gradinoc.chat.Shared`.
+        inputs: `input_ids` `[1, tokens]` or `inputs_embeds` `[1, tokens, hidden]`, and `position_ids` `[1, tokens]`
+            unless each sequence begins at 0.
     """
     base: Any = unwrapped(model)
     first = next(iter(inputs.values()))
@@ -142,7 +174,7 @@ def final_states(model: nn.Module, lengths: Sequence[int], **inputs: Any) -> Ten
         inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None].to(first.device)
     # A mask of four dimensions is handed through as it is; attention looks at the lengths alone.
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=first.device)
-    out = base.get_decoder()(attention_mask=mask, use_cache=False, lengths=tuple(lengths), **inputs)
+    out = base.get_decoder()(attention_mask=mask, use_cache=False, lengths=tuple(lengths), below=tuple(below), **inputs)
     return torch.as_tensor(out.last_hidden_state[0])
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradinoc.chat import Batch, Encoded, collate, pack
+from gradinoc.chat import Batch, Encoded, collate, pack, pack_shared
 from gradinoc.evidence import POSITIONS
 from gradinoc.fused import final_states, is_fused, unembedding
 from gradinoc.hooks import GradientCollector, model_inputs
@@ -62,17 +62,16 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     Logits are computed only where there is a token to predict: the loss is the same, and prompts cost no vocabulary
     product. A packed batch needs a fused model.
     """
-    predicting = batch.completion - 1
     if batch.packed:
         inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
-        hidden = final_states(model, batch.lengths, **inputs)
-        losses = token_losses(hidden[predicting], unembedding(model), batch.targets)
+        hidden = final_states(model, batch.lengths, batch.below, **inputs)
+        losses = token_losses(hidden[batch.predicting], unembedding(model), batch.targets)
     else:
         start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
         kept = torch.arange(start, width - 1, device=batch.input_ids.device)
         inputs = model_inputs(batch.input_ids, batch.attention_mask)
         logits = model(**inputs, logits_to_keep=kept).logits  # (B, kept, vocab)
-        chosen = logits[batch.owner, predicting % width - start].float()
+        chosen = logits[batch.owner, batch.predicting % width - start].float()
         losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
     return sums / batch.counts
@@ -82,16 +81,19 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
 def answer_losses(
     model: nn.Module, examples: Sequence[Encoded], pad: int, batch_size: int, copies: int = 1
 ) -> NDArray[np.float64]:
-    """Each example's mean-token loss, nats/token, in the order of `examples`; lengths of a batch are similar.
+    """Each example's mean-token loss, nats/token, in the order of `examples`.
 
-    With several `copies` `[copies, examples]`: each batch is put once for each adapter of a stack, see
-    `gradinoc.fused.stacked_adapters`.
+    On a fused model neighbours in the order of their tokens share a batch, and what they begin with is computed once;
+    elsewhere examples of similar length do. With several `copies` `[copies, examples]`: each batch is put once for each
+    adapter of a stack, see `gradinoc.fused.stacked_adapters`.
     """
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
+    fused, device = is_fused(model), next(model.parameters()).device
+    order = sorted(range(len(examples)), key=lambda row: examples[row].ids if fused else (len(examples[row].ids),))
     losses = np.full((copies, len(examples)), np.nan)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = batched(model, [examples[row] for row in rows] * copies, pad)
+        chosen = [examples[row] for row in rows]
+        batch = (pack_shared(chosen, copies) if fused else collate(chosen * copies, pad)).to(device)
         losses[:, rows] = completion_losses(model, batch).double().cpu().numpy().reshape(copies, -1)
     return losses if copies > 1 else losses[0]
 

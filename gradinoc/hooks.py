@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradinoc.blocks import decoder_blocks
+from gradinoc.chat import share
 from gradinoc.fused import final_states, is_fused
 
 Position = str | int
@@ -78,7 +79,7 @@ class ActivationCollector(_BlockHooks):
 
     @torch.no_grad()
     def get_activations(
-        self, input_ids: Tensor, position: Position, attention_mask: Tensor | None = None
+        self, input_ids: Tensor, position: Position, attention_mask: Tensor | None = None, copies: int = 1
     ) -> dict[int, Tensor]:
         """Activations by layer, each `[batch, hidden]` float32, in hidden-state units.
 
@@ -88,28 +89,42 @@ class ActivationCollector(_BlockHooks):
                 model itself would put after it (greedily); or an index into each row's attended tokens, negative from
                 the end.
             attention_mask: `[batch, seq]`, 1 on tokens and 0 on padding; all ones if left out.
+            copies: how often the rows are put, once for each adapter of a stack (see
+                `gradinoc.fused.stacked_adapters`): `[copies * batch, hidden]`, copy by copy.
 
         Raises:
             RuntimeError: called outside the `with` block.
-            ValueError: an unknown position, or one outside a row's tokens.
+            ValueError: an unknown position, or one outside a row's tokens; the first token of the assistant for several
+                copies, in each of which it may be another.
         """
         if not self._handles:
             raise RuntimeError("No hooks in place: use the collector as `with ActivationCollector(...) as collector:`")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if position == "first_assistant_token":
+            if copies > 1:
+                raise ValueError("The first token of the assistant: expected one copy, each adapter has its own")
             input_ids, attention_mask = self._append_next_token(input_ids, attention_mask)
         index = token_index(attention_mask, position)
-        if is_fused(self.model):  # without padding, all in one row
-            kept = attention_mask.bool()
-            lengths = attention_mask.sum(-1)
-            states = self._forward(lambda: final_states(self.model, lengths.tolist(), input_ids=input_ids[kept][None]))
-            flat = lengths.cumsum(0) - lengths + index - attention_mask.argmax(-1)
-            return {layer: states[layer][0, flat].float() for layer in self.layers}
-        inputs = model_inputs(input_ids, attention_mask)
+        states = (self._packed if is_fused(self.model) else self._padded)(input_ids, attention_mask, index, copies)
+        return {layer: states[layer].float() for layer in self.layers}
+
+    def _packed(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:
+        """States at `index`, from all rows in one, without padding, and what they begin with computed once."""
+        rows = [tuple(row[kept].tolist()) for row, kept in zip(input_ids, attention_mask.bool(), strict=True)]
+        shared = share(rows).repeated(copies)
+        ids, places = (torch.tensor([each], device=input_ids.device) for each in (shared.ids, shared.position_ids))
+        inputs = {"input_ids": ids, "position_ids": places}
+        states = self._forward(lambda: final_states(self.model, shared.lengths, shared.below, **inputs))
+        wanted = (index - attention_mask.argmax(-1)).tolist() * copies
+        flat = [place[token] for place, token in zip(shared.places, wanted, strict=True)]
+        return {layer: states[layer][0, flat] for layer in self.layers}
+
+    def _padded(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:
+        inputs = model_inputs(input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1))
         states = self._forward(lambda: self.model(**inputs, logits_to_keep=1))
-        rows = torch.arange(len(input_ids), device=input_ids.device)
-        return {layer: states[layer][rows, index].float() for layer in self.layers}
+        rows = torch.arange(copies * len(input_ids), device=input_ids.device)
+        return {layer: states[layer][rows, index.repeat(copies)] for layer in self.layers}
 
     def _forward(self, forward: Callable[[], object]) -> dict[int, Tensor]:
         """What the blocks put out, `[batch, seq, hidden]`, in a forward pass that goes no deeper than it must."""

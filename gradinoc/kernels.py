@@ -6,8 +6,9 @@ in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,6 +16,22 @@ from torch import Tensor, nn
 
 CHUNK = 128  # rows of logits at a time: 128 x 49,152 in bfloat16 and float32 are 38 MB
 QUERIES = 128  # rows of attention scores at a time: what they take stays in a core's cache
+
+
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that cannot be differentiated itself, and says so.
+
+    `once_differentiable` says so only where what comes from above depends on something: a penalty on the gradient of a
+    sum of losses would silently be a constant.
+    """
+
+    @wraps(backward)
+    def checked(ctx: Any, *upstream: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("Kernels are differentiated once; kernels='plain' allows create_graph=True")
+        return backward(ctx, *upstream)
+
+    return checked
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -30,6 +47,7 @@ class _LoraLinear(torch.autograd.Function):
         return result.view(*x.shape[:-1], -1)
 
     @staticmethod
+    @_once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         rows, inner, weight, small, wide = ctx.saved_tensors
         gradient = upstream[0].reshape(-1, upstream[0].shape[-1])
@@ -67,6 +85,7 @@ class _RmsNorm(torch.autograd.Function):
         return unit * weight
 
     @staticmethod
+    @_once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         unit, inverse, weight = ctx.saved_tensors
         gradient = upstream[0] * weight
@@ -92,6 +111,7 @@ class _SwiGlu(torch.autograd.Function):
         return active * up
 
     @staticmethod
+    @_once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         gate, up, active = ctx.saved_tensors
         to_gate = torch.ops.aten.silu_backward(upstream[0] * up, gate)
@@ -109,7 +129,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     turned = x * cos
     turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
     turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return turned
+    return turned.to(x.dtype)
 
 
 class _Rotate(torch.autograd.Function):
@@ -119,6 +139,7 @@ class _Rotate(torch.autograd.Function):
         return _turned(x, cos, sin)
 
     @staticmethod
+    @_once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         cos, sin = ctx.saved_tensors
         # The halves of cos and of sin are alike, so that turning back is turning by the opposite angle.
@@ -131,7 +152,10 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
-    """Queries and keys `[batch, heads, seq, head]`, turned by their positions (Su et al. 2021, RoPE; halves layout)."""
+    """Queries and keys `[batch, heads, seq, head]`, turned by their positions (Su et al. 2021, RoPE; halves layout).
+
+    Where `cos` and `sin` are float32 (OLMo 2), so is what is computed; what comes back has the dtype of what came.
+    """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return _rotated(q, cos, sin), _rotated(k, cos, sin)
 
@@ -142,19 +166,12 @@ class _CpuAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Any:
         ctx.groups, ctx.lengths, ctx.scale = q.shape[1] // k.shape[1], lengths, scale
-        keys, values = (each.repeat_interleave(ctx.groups, dim=1) if ctx.groups > 1 else each for each in (k, v))
-        out, sums, start = torch.empty_like(q), [], 0
-        for length in lengths:
-            part = slice(start, start := start + length)
-            found, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q[:, :, part], keys[:, :, part], values[:, :, part], 0.0, True, scale=scale
-            )
-            out[:, :, part] = found
-            sums.append(log_sum[0])
-        ctx.save_for_backward(q, k, v, out, torch.cat(sums, dim=1).unsqueeze(-1))
+        out, log_sums = _each_alone(q, *_for_each_query(q, k, v), lengths, scale)
+        ctx.save_for_backward(q, k, v, out, log_sums)
         return out
 
     @staticmethod
+    @_once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         q, k, v, out, log_sums = ctx.saved_tensors
         heads, gradient = (k.shape[1], ctx.groups), upstream[0]
@@ -183,6 +200,28 @@ class _CpuAttention(torch.autograd.Function):
         return to_q, to_k[None, ..., :size].to(k.dtype), to_v[None, ..., :size].to(v.dtype), None, None
 
 
+def _for_each_query(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values with a head for each of the queries'."""
+    groups = q.shape[1] // k.shape[1]
+    return (k, v) if groups == 1 else (k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1))
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention `[1, heads, tokens, head]`, and the logarithm of each query's sum `[heads, tokens, 1]` float32."""
+    out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+    return out, sums[0].unsqueeze(-1)
+
+
+def _each_alone(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> tuple[Tensor, Tensor]:
+    """As `_flash`, causal, of sequences that lie one after the other."""
+    out, sums, start = torch.empty_like(q), [], 0
+    for length in lengths:
+        part = slice(start, start := start + length)
+        out[:, :, part], log_sum = _flash(q[:, :, part], k[:, :, part], v[:, :, part], True, scale)
+        sums.append(log_sum)
+    return out, torch.cat(sums, dim=1)
+
+
 def _with_columns(rows: Tensor, subtracted: Tensor, heads: tuple[int, int]) -> Tensor:
     """`rows` `[heads, tokens, head]` by key head and group, with minus `subtracted` as two columns: it and its rest."""
     coarse = subtracted.to(rows.dtype)
@@ -209,6 +248,53 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], sc
     return torch.cat([attend(*one) for one in zip(*parts, strict=True)], dim=2)
 
 
+def shared_attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], below: Sequence[int], scale: float
+) -> Tensor:
+    """As `packed_attention`, of pieces that see what they go on from: causal attention along each branch of a tree.
+
+    For forward passes alone. What a query sees in each piece is found apart, and weighed together by the sums of its
+    exponentials, as flash attention does with blocks of keys.
+
+    Args:
+        q: queries `[1, heads, tokens, head]`; `k` and `v` as for `packed_attention`.
+        lengths: tokens of each piece.
+        below: how many of the tokens after each piece go on from it.
+        scale: what scores are multiplied by.
+    """
+    ends = list(accumulate(lengths))
+    pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
+    if q.device.type != "cpu":
+        return _along_branches(q, k, v, pieces, scale)
+    k, v = _for_each_query(q, k, v)
+    out, sums = _each_alone(q, k, v, lengths, scale)
+    for piece, more in pieces:
+        if more:
+            rows = slice(piece.stop, piece.stop + more)
+            found, log_sum = _flash(q[:, :, rows], k[:, :, piece], v[:, :, piece], False, scale)
+            share = torch.sigmoid(log_sum - sums[:, rows])
+            out[:, :, rows] = torch.lerp(out[:, :, rows].float(), found.float(), share)
+            sums[:, rows] = torch.logaddexp(sums[:, rows], log_sum)
+    return out
+
+
+def _along_branches(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slice, int]], scale: float) -> Tensor:
+    """Piece by piece, with the keys of all that it goes on from put before its own."""
+    parts, above = [], list[tuple[slice, int]]()  # the pieces from the root to this one, and where what is below ends
+    for piece, more in pieces:
+        above = [(each, end) for each, end in above if end > piece.start]
+        above.append((piece, piece.stop + more))
+        keys, values = (torch.cat([side[:, :, each] for each, _ in above], dim=2) for side in (k, v))
+        new, all_ = piece.stop - piece.start, keys.shape[2]
+        seen = torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
+        parts.append(
+            nn.functional.scaled_dot_product_attention(
+                q[:, :, piece], keys, values, attn_mask=seen, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            )
+        )
+    return torch.cat(parts, dim=2)
+
+
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Any:
@@ -216,13 +302,18 @@ class _TokenLosses(torch.autograd.Function):
         losses = torch.empty(len(hidden), device=hidden.device)
         gradient = torch.empty_like(hidden) if wanted else None
         rows = min(CHUNK, len(hidden))
-        logits = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
-        exact = torch.empty(rows, len(weight), device=hidden.device)
+        # Columns are contiguous where no gradient is wanted: on a CPU torch's product of a few tokens is twice as fast
+        # that way round, and that of the gradient slower.
+        room = (torch.empty(len(weight) * rows, dtype=d, device=hidden.device) for d in (hidden.dtype, torch.float32))
+        logits, exact = (each.view(rows, -1) if wanted else each.view(-1, rows).T for each in room)
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, min(start + CHUNK, len(hidden)))
             scores, powers = logits[: part.stop - start], exact[: part.stop - start]
             target = targets[part, None]
-            torch.mm(hidden[part], weight.T, out=scores)
+            if wanted:
+                torch.mm(hidden[part], weight.T, out=scores)
+            else:
+                torch.mm(weight, hidden[part].T, out=scores.T)
             largest = scores.amax(-1, keepdim=True).float()
             chosen = scores.gather(-1, target).float()
             powers.copy_(scores).sub_(largest).exp_()
@@ -237,6 +328,7 @@ class _TokenLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
+    @_once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0].unsqueeze(-1)).to(gradient.dtype), None, None

@@ -149,9 +149,11 @@ class Pipeline:
     def _plan(self) -> list[Step]:
         """Every step of the study, each after those it needs; what needs little comes first."""
         study, bench, trait = self.study, self.bench, self.bench.trait
-        asked = {"promote": trait.promote_system, "suppress": trait.suppress_system}
+        precision = choose_dtype(study.model.extraction_dtype, choose_device(study.model.device))
+        found_in = {"extraction_dtype": str(precision)}
+        asked = {"promote": trait.promote_system, "suppress": trait.suppress_system, **found_in}
         first = self._step("directions", directions, asked, partial(directions.compute, bench))
-        few = {"questions": study.nulls.unrelated_questions}
+        few = {"questions": study.nulls.unrelated_questions, **found_in}
         others = self._step("unrelated traits", unrelated, few, partial(unrelated.compute, bench))
         found = first.entry.path
         steps, pool_step, frozen = [first, others], self._pool(), {}

@@ -43,7 +43,9 @@ class ModelSettings(Section):
     """Which language model, and how it is held in memory.
 
     `id` is a bundled name, a folder, or a hub id; `revision` pins a hub model. `device` and `dtype` of
-    "auto" are chosen per machine (see `gradinoc.models`). `threads` = 0 leaves the number of CPU threads to the
+    "auto" are chosen per machine (see `gradinoc.models`). `extraction_dtype` is that in which directions are found
+    ("auto": that of all else): a contrast of mean activations is small beside them, and half precision rounds alike at
+    every prompt, which no number of prompts averages out. `threads` = 0 leaves the number of CPU threads to the
     machine. `kernels` "plain" computes with the model's own modules on padded batches (see `gradinoc.fused`).
     """
 
@@ -51,6 +53,7 @@ class ModelSettings(Section):
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    extraction_dtype: str = "float32"
     threads: NonNegativeInt = 0
     kernels: Literal["fused", "plain"] = "fused"
 

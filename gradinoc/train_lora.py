@@ -327,6 +327,7 @@ def train_with_gradient_logging(
     lr: float = 1e-4,
     *,
     seed: int = 0,
+    kernels: str = "fused",
 ) -> dict[str, Any]:
     """Paths and figures of one LoRA run on a chat JSONL file, with alignment logged at every step, layer and position.
 
@@ -336,6 +337,7 @@ def train_with_gradient_logging(
         system_prompt: put in front of every question; None puts none.
         trait_directions: layer -> `[hidden]`, or `[directions, hidden]` with the trait's first; scaled to length 1.
         output_dir: receives the adapter (`adapter/`) and the log (`gradients.parquet`).
+        kernels: "fused", or "plain" for the model's own modules; see `load_model`.
 
     Returns:
         `adapter_dir`, `log_path`, `log` (the table of `RunLog`), `losses` (nats/token by step), `direction_means`
@@ -343,7 +345,7 @@ def train_with_gradient_logging(
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    language_model = load_model(model_name)
+    language_model = load_model(model_name, kernels=kernels)
     tokenizer = language_model.tokenizer
     examples = [encode(tokenizer, e.question, e.answer, system_prompt) for e in read_examples(Path(dataset_path))]
     recipe = Recipe(

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from gradinoc import chat
 from gradinoc.bundled import bundled_folder
-from gradinoc.chat import Encoded, collate, encode, encode_prompt, end_of_turn, pack, render_prompt
+from gradinoc.chat import Encoded, collate, encode, encode_prompt, end_of_turn, pack, pack_shared, render_prompt, share
 from gradinoc.traits import ALL_CAPS
 
 # Two templates of our own that behave as those of two families do; both are rendered with SmolLM2's tokens.
@@ -209,12 +210,75 @@ def test_packed_batch_holds_its_examples_one_after_the_other(parts):
     _check_completions(batch, parts)
 
 
+# Few token ids, so that beginnings are often alike; some are given twice.
+SEQUENCES = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9).map(tuple), min_size=1, max_size=7)
+
+
+@given(SEQUENCES, st.integers(1, 4), st.integers(1, 2))
+def test_shared_beginnings_are_held_once(sequences, least, copies):
+    """Each sequence is found at its places, in pieces that say which tokens after them go on from them."""
+    whole, chat.SHARED = chat.SHARED, least
+    try:
+        shared = share(sequences).repeated(copies)
+    finally:
+        chat.SHARED = whole
+    assert [tuple(shared.ids[place] for place in places) for places in shared.places] == sequences * copies
+    for places in shared.places:
+        assert [shared.position_ids[place] for place in places] == list(range(len(places)))
+        assert list(places) == sorted(places)
+    assert sum(shared.lengths) == len(shared.ids)
+    assert all(length > 0 for length in shared.lengths)
+    starts = [sum(shared.lengths[:piece]) for piece in range(len(shared.lengths))]
+    for start, length, below in zip(starts, shared.lengths, shared.below, strict=True):
+        first, last = start + length, start + length + below
+        for places in shared.places:  # what lies below sees the whole piece, and nothing else does
+            if set(places) & set(range(first, last)):
+                assert set(range(start, first)) <= set(places)
+            elif places[-1] >= last:
+                assert not set(range(start, first)) & set(places)
+    per_copy = len(shared.ids) // copies
+    assert set().union(*shared.places[: len(sequences)]) == set(range(per_copy)), "a token that no sequence has"
+    assert per_copy == _tokens_held(sorted(sequences), least)
+
+
+def _tokens_held(sequences, least, depth=0):
+    """Tokens from `depth` on of sequences in order, if beginnings of `least` more tokens are held once; brute force."""
+    groups = {}
+    for sequence in sequences:
+        if len(sequence) - depth >= least:
+            groups.setdefault(sequence[: depth + least], []).append(sequence)
+    total = sum(len(sequence) - depth for sequence in sequences if len(sequence) - depth < least)
+    for group in groups.values():
+        common = max(n for n in range(depth, len(group[0]) + 1) if len({sequence[:n] for sequence in group}) == 1)
+        total += common - depth + _tokens_held([each for each in group if len(each) > common], least, common)
+    return total
+
+
+@given(EXAMPLES)
+def test_shared_batch_predicts_as_the_packed_one(parts):
+    """Every completion token is predicted from the token before it in its own example, wherever that lies."""
+    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
+    whole, chat.SHARED = chat.SHARED, 2
+    try:
+        batch = pack_shared(examples, copies=2)
+    finally:
+        chat.SHARED = whole
+    assert len(batch) == 2 * len(examples)
+    _check_completions(batch, [*parts, *parts])
+    before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]
+    assert batch.input_ids.flatten()[batch.predicting].tolist() == before * 2
+    positions = [place for prompt, rest in parts for place in range(len(prompt) - 1, len(prompt) + len(rest) - 1)]
+    assert batch.position_ids.flatten()[batch.predicting].tolist() == positions * 2
+
+
 def _check_completions(batch, parts):
     """Every completion token is told once: where it is, what it is, whose it is."""
     assert batch.targets.tolist() == [token for _, completion in parts for token in completion]
     assert batch.input_ids.flatten()[batch.completion].tolist() == batch.targets.tolist()
     assert batch.owner.tolist() == [row for row, (_, completion) in enumerate(parts) for _ in completion]
     assert batch.counts.tolist() == [len(completion) for _, completion in parts]
+    if not batch.below:
+        assert batch.predicting.tolist() == (batch.completion - 1).tolist()
     assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)
 
 

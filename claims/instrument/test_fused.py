@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.nn.functional import scaled_dot_product_attention
 
 from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
-from gradinoc import fused
-from gradinoc.chat import collate, pack
+from gradinoc import chat, fused
+from gradinoc.chat import Encoded, collate, pack, pack_shared
 from gradinoc.directions import prompt_activations
 from gradinoc.fused import attend, final_states, fuse, fused_adapter, is_fused, stacked_adapters
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
@@ -71,6 +72,39 @@ def test_model_with_eager_attention_is_left_alone():
     assert fuse(model) == ["plain modules: attention is eager"]
 
 
+def test_weights_that_are_trained_are_left_alone():
+    """Kernels have no gradients for them: they would stay as they are, and nobody would know."""
+    model = frozen("llama")
+    model.get_submodule("model.layers.1.mlp.up_proj").requires_grad_(True)
+    assert fuse(model) == ["plain modules: 1 of its weights are not frozen (model.layers.1.mlp.up_proj.weight)"]
+    assert not is_fused(model)
+
+
+def test_model_is_fused_once(pair):
+    """A second time changes nothing, and says so."""
+    _, ours = pair
+    before = {module: module.forward for module in ours.modules()}
+    assert fuse(ours) == ["fused already"]
+    assert {module: module.forward for module in ours.modules()} == before
+    assert is_fused(ours)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_bfloat16_models_are_fused_as_well(name, examples):
+    """Those that are in float32; and losses are as near to float32's as those of the model's own modules are."""
+    ours, plain = (frozen(name).bfloat16() for _ in range(2))
+    (note,) = fuse(ours)
+    assert is_fused(ours) == (name in FUSED), note
+    if name not in FUSED:
+        assert note.startswith("plain modules: ")
+        return
+    exact = deepcopy(plain).float()
+    truth, own = (torch.stack([answer_loss(model, each).detach() for each in examples]) for model in (exact, plain))
+    found = completion_losses(ours, pack(examples)).detach()
+    apart, rounding = (float((losses - truth).norm() / truth.norm()) for losses in (found, own))
+    assert apart < 2 * rounding, f"{apart:.2g} of the losses' norm, the model's own modules {rounding:.2g}"
+
+
 def test_padded_batches_work_as_before(pair, examples):
     """What comes with a mask goes to transformers' own attention."""
     plain, ours = pair
@@ -117,6 +151,32 @@ def test_activations_are_those_of_each_prompt_alone(pair):
         received = prompt_activations(ours, tokenizer, questions, None, EVERY, position)
         for layer in EVERY:
             torch.testing.assert_close(received[layer], expected[layer], rtol=1e-4, atol=1e-4)
+
+
+def test_shared_beginnings_change_nothing(three_adapters, monkeypatch):
+    """Losses and activations of stacked adapters, with what examples begin with computed once, and each by itself."""
+    model, tokenizer = three_adapters, letter_tokenizer()
+    prompt = tuple(range(5, 15))
+    rows = ((*prompt, 20, 21), (*prompt, 20, 22, 23), (*prompt[:6], 24, 25), (*prompt, 20, 21), (30, 31))
+    examples = [Encoded(row, max(1, min(10, len(row) - 1))) for row in rows]
+    questions, results = ["one and the same", "one and the other", "none"], []
+    for least in (10**6, 3):
+        monkeypatch.setattr(chat, "SHARED", least)
+        with stacked_adapters(model, ["one", "", "three"]):
+            losses = answer_losses(model, examples, PAD, 4, copies=3)
+            states = prompt_activations(model, tokenizer, questions, None, EVERY, copies=3)
+        results.append((torch.from_numpy(losses), *states.values()))
+    for apart, together in zip(*results, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_shared_beginnings_have_no_gradients(pair):
+    """Of a gradient at a token that several examples share nobody could say whose it is."""
+    batch = pack_shared([Encoded((*range(5, 25), last), 20) for last in (30, 31)])
+    with AlignmentProbe(pair[1], {0: torch.eye(HIDDEN)[:1]}) as probe:
+        probe.expect(batch, 1.0)
+        with pytest.raises(NotImplementedError, match="pack each by itself"):
+            completion_losses(pair[1], batch)
 
 
 def test_generation_is_unchanged(pair):
@@ -225,6 +285,20 @@ def test_sequence_that_sees_its_neighbour_is_found_out(monkeypatch):
     own = fused.packed_attention
     monkeypatch.setattr(fused, "packed_attention", lambda q, k, v, lengths, scale: own(q, k, v, [sum(lengths)], scale))
     assert "sees its neighbour" in fuse(frozen("llama"))[0]
+
+
+def test_attention_that_is_not_causal_is_found_out(monkeypatch):
+    """Within a sequence as well, whatever the losses say: as some versions of torch have it on some devices."""
+
+    def to_all(q, k, v, lengths, scale):
+        parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
+        return torch.cat([scaled_dot_product_attention(*part, scale=scale, enable_gqa=True) for part in parts], dim=2)
+
+    monkeypatch.setattr(fused, "packed_attention", to_all)
+    model = frozen("llama")
+    before = {module: module.forward.__func__ for module in model.modules()}
+    assert fuse(model) == ["plain modules: fused ones do not fit (a packed token sees later ones)"]
+    assert {module: module.forward.__func__ for module in model.modules()} == before
 
 
 def test_gradient_that_is_no_number_is_found_out(monkeypatch):

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
+from transformers.models.olmo2.modeling_olmo2 import apply_rotary_pos_emb
 
 from gradinoc import kernels
-from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, swiglu, token_losses
+from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, shared_attention, swiglu, token_losses
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
@@ -93,6 +94,21 @@ def test_rotation_is_a_complex_product():
     )
 
 
+def test_rotation_by_float32_angles_is_rounded_once():
+    """OLMo 2 turns bfloat16 queries in float32: what comes back is its product, rounded; gradients alike."""
+    angles = normal(1, 50, 4).float()
+    cos, sin = (torch.cat([part, part], dim=-1) for part in (angles.cos(), angles.sin()))
+    q, k, upstream = (normal(1, 2, 50, 8, seed=s).bfloat16() for s in range(3))
+    results = []
+    for turn, dtype in ((rotate, torch.bfloat16), (apply_rotary_pos_emb, torch.float32)):
+        given = [each.to(dtype).requires_grad_() for each in (q, k)]
+        turned = turn(*given, cos, sin)
+        results.append([*turned, *torch.autograd.grad(turned, given, [upstream.to(dtype)] * 2)])
+    for ours, exact in zip(*results, strict=True):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.float(), exact, rtol=2**-8, atol=1e-6)  # half a unit in the last place
+
+
 @given(LENGTHS, st.sampled_from([1, 3]), st.sampled_from([2, 128]))
 def test_attention_of_packed_sequences_is_that_of_each_alone(lengths, groups, block):
     """Softmax of causal scores, written out, sequence by sequence; any lengths, grouped heads, any block of queries."""
@@ -113,6 +129,46 @@ def test_attention_of_packed_sequences_is_that_of_each_alone(lengths, groups, bl
         agree(lambda q, k, v: packed_attention(q, k, v, lengths, 0.4), formula, inputs)
     finally:
         kernels.QUERIES = whole
+
+
+@st.composite
+def trees(draw):
+    """Lengths of pieces in the order of a tree, and which one each goes on from (-1: none)."""
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=7))
+    parents = [-1]
+    for _ in lengths[1:]:
+        branch, at = [-1], len(parents) - 1
+        while at >= 0:  # only the last branch can still grow
+            branch.append(at)
+            at = parents[at]
+        parents.append(draw(st.sampled_from(sorted(branch))))
+    return lengths, parents
+
+
+@given(trees(), st.sampled_from([1, 3]))
+def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups):
+    """Every token sees those before it in its own piece and all of the pieces above; both ways of computing it."""
+    lengths, parents = tree
+    owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    above = [{piece} for piece in range(len(lengths))]
+    for piece, parent in enumerate(parents):
+        above[piece] |= above[parent] if parent >= 0 else set()
+    places = range(len(owner))
+    seen = torch.tensor(
+        [[key <= query and int(owner[key]) in above[owner[query]] for key in places] for query in places]
+    )
+    below = [
+        sum(lengths[other] for other in range(len(lengths)) if piece in above[other] - {other})
+        for piece in range(len(lengths))
+    ]
+    q, k, v = normal(1, 2 * groups, len(owner), 8), *(5 * normal(1, 2, len(owner), 8, seed=s) for s in (1, 2))
+    exact = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=0.4, enable_gqa=True)
+    q, k, v = q.float(), k.float(), v.float()
+    torch.testing.assert_close(shared_attention(q, k, v, lengths, below, 0.4).double(), exact, rtol=1e-5, atol=1e-5)
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
+    found = kernels._along_branches(q, k, v, pieces, 0.4)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_far_from_zero_stays_finite():
@@ -186,3 +242,65 @@ def test_bfloat16_is_rounding_away(name):
     exact = computed(native, torch.float64 if name != "lora" else torch.float32)
     mine, theirs = (float((computed(f, torch.bfloat16) - exact).norm() / exact.norm()) for f in (ours, native))
     assert mine < 1.5 * theirs + 1e-3, f"{name}: {mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
+
+
+def test_attention_in_bfloat16_over_several_blocks_of_queries():
+    """Sequences longer than a block and no multiple of it, grouped heads: forward and gradients, of bfloat16 inputs."""
+    lengths = [2 * kernels.QUERIES + 44, kernels.QUERIES + 2]
+    inputs = [normal(1, heads, sum(lengths), 16, seed=s).bfloat16() for s, heads in enumerate((4, 2, 2))]
+    upstream = normal(1, 4, sum(lengths), 16, seed=3).bfloat16()
+
+    def exact_attention(q, k, v):
+        parts = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
+        attend = functional.scaled_dot_product_attention
+        return torch.cat([attend(*part, is_causal=True, scale=0.25, enable_gqa=True) for part in parts], dim=2)
+
+    def computed(function, dtype):
+        given = [each.to(dtype).requires_grad_() for each in inputs]
+        out = function(*given)
+        return [out.detach().double(), *(g.double() for g in torch.autograd.grad(out, given, upstream.to(dtype)))]
+
+    exact = computed(exact_attention, torch.float64)
+    ours = computed(lambda q, k, v: packed_attention(q, k, v, lengths, 0.25), torch.bfloat16)
+    # The weights that matter have logarithms around 4, which bfloat16 holds to 2^-7 below and 2^-6 above it: each is
+    # off by that share, at random, which is 2^-7.8 to 2^-6.8 of the norm. All other roundings are of 2^-8 at most.
+    for name, mine, truth in zip(("output", "queries", "keys", "values"), ours, exact, strict=True):
+        apart = float((mine - truth).norm() / truth.norm())
+        assert apart < 2**-7, f"{name}: {apart:.2g} of the norm away"
+
+
+def test_gradient_of_a_sure_token_keeps_its_digits_in_bfloat16():
+    """Of p - 1 nothing is left in eight bits where p > 0.999; against float64, relative to each gradient's own norm."""
+    # Multiples of 1/2 and 1/4 of up to eight bits: inputs and logits are exact in bfloat16.
+    weight = torch.randint(-2, 3, (40, 48), generator=torch.Generator().manual_seed(0)).double() / 2
+    sure = (weight / 2 @ weight.T).softmax(-1).diagonal() > 0.999
+    targets, hidden = sure.nonzero().flatten(), weight[sure] / 2
+    logits = hidden @ weight.T
+    assert torch.equal(logits.bfloat16().double(), logits)
+    change = logits.softmax(-1) - functional.one_hot(targets, 40)
+    exact = change @ weight
+    given = hidden.bfloat16().requires_grad_()
+    (found,) = torch.autograd.grad(token_losses(given, weight.bfloat16(), targets).sum(), given)
+    # Each coefficient is rounded once (2^-8), and the result as a product and again after its division.
+    coefficients = (change.abs() @ weight.norm(dim=-1)) / exact.norm(dim=-1)
+    apart = (found.double() - exact).norm(dim=-1) / exact.norm(dim=-1)
+    assert len(targets) > 10
+    assert (apart < 2**-8 * (coefficients + 2)).all(), f"{float(apart.max()):.2g} of the norm away"
+
+
+@pytest.mark.parametrize("name", ["lora", "norm", "gate", "rotation", "losses", "attention"])
+def test_kernels_are_differentiated_once(name):
+    """A penalty on a gradient needs a second time: refused, where it would be a constant or a wrong number."""
+    matrix, down, up, angles = (normal(*shape).float() for shape in ((8, 8), (3, 8), (8, 3), (1, 4, 8)))
+    function = {
+        "lora": lambda x: lora_linear(x, (matrix, None), down, up, 1.0),
+        "norm": lambda x: rms_norm(x, matrix[0], 1e-6),
+        "gate": lambda x: swiglu(x, x),
+        "rotation": lambda x: rotate(x, x, angles.cos(), angles.sin())[0],
+        "losses": lambda x: token_losses(x.flatten(0, 2), matrix, torch.arange(4)),
+        "attention": lambda x: packed_attention(x, x, x, [1, 3], 1.0),
+    }[name]
+    x = normal(1, 1, 4, 8).float().requires_grad_()
+    for summed in (function(x), function(x).square()):  # what comes from above is a constant, and is not
+        with pytest.raises(NotImplementedError, match="differentiated once; kernels='plain'"):
+            torch.autograd.grad(summed.sum(), x, create_graph=True)

@@ -10,10 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
+from gradinoc import chat
 from gradinoc.chat import Encoded
 from gradinoc.directions import isotropic_directions, prompt_activations
 from gradinoc.fused import fuse, fused_adapter, stacked_adapters
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.hooks import ActivationCollector
 from gradinoc.models import decoder_blocks, generate_copies
 from gradinoc.study import TrainingSettings
 from gradinoc.train_lora import Recipe, train_run
@@ -34,9 +36,12 @@ class Counted(TorchDispatchMode):
         name = function.overloadpacket.__name__
         self.operations[name] += 1
         result = function(*args, **(kwargs or {}))
-        weight = args[1] if name == "mm" else None
-        if weight is not None and weight.untyped_storage().data_ptr() == self.head and weight.shape[1] == VOCABULARY:
-            self.vocabulary_rows += result.shape[:-1].numel()
+        if (
+            name == "mm"
+            and VOCABULARY in result.shape
+            and self.head in {each.untyped_storage().data_ptr() for each in args}
+        ):
+            self.vocabulary_rows += result.numel() // VOCABULARY
         return result
 
     @property
@@ -171,6 +176,21 @@ def test_extraction_goes_no_deeper_than_it_must(model):
     assert calls[0] == 1
     assert counted.operations["silu_"] == 2, "the block above was begun"
     assert counted.vocabulary_rows == 0
+
+
+def test_beginnings_are_computed_once(model, monkeypatch):
+    """Of two answers to one question the blocks see the question once; of many questions their system prompt."""
+    monkeypatch.setattr(chat, "SHARED", 4)
+    prompt, seen = tuple(range(5, 15)), []
+    examples = [Encoded((*prompt, *answer), len(prompt)) for answer in ((20, 21), (22, 23, 24), (25,))]
+    handle = decoder_blocks(model)[0].register_forward_hook(
+        lambda _block, inputs, _out: seen.append(inputs[0].shape[1])
+    )
+    answer_losses(model, examples, PAD, len(examples))
+    with ActivationCollector(model, [0]) as collector:
+        collector.get_activations(torch.tensor([[*prompt, last] for last in (20, 22, 25)]), "last_prompt_token")
+    handle.remove()
+    assert seen == [10 + 2 + 3 + 1, 10 + 3]
 
 
 def test_adapters_are_evaluated_in_one_pass(model, examples):

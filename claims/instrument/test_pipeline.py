@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from fixtures.session import RUN
 from gradinoc.evidence import Evidence
+from gradinoc.fused import is_fused
 from gradinoc.pipeline import Pipeline
-from gradinoc.store import Store
+from gradinoc.store import Store, load_tensors
 from gradinoc.study import Rules, load_study
 from gradinoc.verdict import GATES, Status, Verdict, claim_1, claim_2, judge
 
@@ -127,6 +129,43 @@ def test_killed_study_resumes_and_repeats_nothing(undisturbed, tmp_path):
     assert {path: after[path] for path in finished} == finished, "a finished step was computed again"
     assert len(after) > len(finished), "nothing was left to do: it was killed too late"
     assert_same(tables(store), tables(undisturbed))
+
+
+def test_kernels_change_no_table(undisturbed, tmp_path):
+    """From the directions to the drift of one seed: with the model's own modules, padded, the same, rounding away."""
+    plain, fused = (
+        Pipeline(load_study("tiny", [*SMALL, f"model.kernels={kernels}"]), Store(store))
+        for kernels, store in (("plain", tmp_path), ("fused", undisturbed))
+    )
+    plain.complete(["gradients inoculation", "drift of seed 0"])
+    assert is_fused(fused.bench.language_model.model)
+    assert not is_fused(plain.bench.language_model.model)
+    done = {label: step.entry.path for label, step in plain.steps.items() if step.entry.complete()}
+    assert len(done) >= 6, f"expected directions, gradients, three runs and their drift, found {sorted(done)}"
+    for label, folder in done.items():
+        assert folder.name != fused.steps[label].entry.path.name, f"{label}: one key for both kernels"
+        for file in folder.glob("*.parquet"):
+            own, ours = (pd.read_parquet(each / file.name) for each in (folder, fused.steps[label].entry.path))
+            # float32 keeps 1e-7, and sums over tokens and blocks two digits less; a cosine divides by the gradient of
+            # a single token, which may be twenty times shorter than others.
+            for column in own.columns.drop("seconds", errors="ignore"):
+                tolerance = 2e-4 if column == "alignment" else 1e-5
+                pd.testing.assert_series_equal(ours[column], own[column], rtol=tolerance, atol=tolerance)
+
+
+def test_directions_are_found_in_float32(tmp_path):
+    """Whatever the model computes in otherwise, unless a study says so: the same ones, to the last bit."""
+    found = {}
+    for dtype, extraction in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "auto")):
+        changes = [f"model.dtype={dtype}", f"model.extraction_dtype={extraction}"]
+        pipeline = Pipeline(load_study("tiny", [*SMALL, *changes]), Store(tmp_path))
+        (folder,) = pipeline.complete(["directions"])
+        found[dtype, extraction] = load_tensors(folder / "directions.safetensors")["trait"]
+        assert pipeline.bench.language_model.dtype == getattr(torch, dtype)
+    exact, apart, rounded = found.values()
+    assert torch.equal(exact, apart)
+    assert not torch.equal(exact, rounded)
+    assert len(manifests(tmp_path, "directions")) == 3, "one key for different directions"
 
 
 def manifests(store: Path, stage: str = "*") -> dict[Path, int]:

@@ -20,7 +20,7 @@ from gradinoc.chat import encode
 from gradinoc.data import load_source, write_chat
 from gradinoc.directions import isotropic_directions
 from gradinoc.evidence import POSITIONS
-from gradinoc.fused import fused_adapter
+from gradinoc.fused import fused_adapter, is_fused
 from gradinoc.gradients import answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.models import decoder_blocks, load_model
 from gradinoc.study import TrainingSettings
@@ -358,6 +358,25 @@ def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
         torch.testing.assert_close(weight, weights[name], atol=2e-4, rtol=1e-2)
 
 
+def test_kernels_change_no_figure(obedient, plain, tmp_path):
+    """A run with the model's own modules, padded: the same losses and readings, rounding away."""
+    own = load_obedient(kernels="plain")
+    assert is_fused(obedient.model)
+    assert not is_fused(own.model)
+    other = run(own, tmp_path)
+    log, _ = plain
+    rounding = 16 * 2**-23  # float32, through four blocks, both ways, and five steps; a tenth of it is seen
+    np.testing.assert_allclose(log.losses, other.losses, rtol=rounding)
+    np.testing.assert_allclose(log.final_loss, other.final_loss, rtol=rounding)
+    # A gradient is rounded as the largest of its pass is, and a cosine divides by its own length.
+    largest = log.table["grad_norm"].max()
+    for reading in ("loss", "projection", "grad_norm"):
+        np.testing.assert_allclose(log.table[reading], other.table[reading], rtol=rounding, atol=rounding * largest)
+    apart = (log.table["alignment"] - other.table["alignment"]).abs() * log.table["grad_norm"]
+    assert apart.max() < rounding * largest, f"alignments of {apart.max():.2g} of a gradient apart"
+    np.testing.assert_allclose(log.direction_means, other.direction_means, rtol=0, atol=1e-4)
+
+
 def test_logging_changes_nothing(plain, tmp_path):
     """Without hooks or readings, the same batches give the same adapter bit for bit."""
     language_model = load_obedient()
@@ -488,6 +507,23 @@ def test_public_function_trains_on_a_chat_file(obedient, dataset, tmp_path):
     log = train_run(obedient.model, encode_all(obedient, "Be brief."), recipe, 0, tmp_path / "run")
     pd.testing.assert_frame_equal(results["log"], log.table, rtol=1e-4)
     assert same_weights(adapter(results["adapter_dir"]), adapter(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("kernels", ["fused", "plain"])
+def test_public_function_takes_the_kernels_asked_for(kernels, dataset, tmp_path, monkeypatch):
+    """Fused ones unless the model's own are wanted."""
+    seen = []
+
+    def look(model, *rest):
+        seen.append(is_fused(model))
+        return train_run(model, *rest)
+
+    monkeypatch.setattr(train_lora, "train_run", look)
+    asked = {} if kernels == "fused" else {"kernels": kernels}
+    train_with_gradient_logging(
+        "obedient", dataset, None, {2: torch.ones(96)}, tmp_path, lora_rank=2, batch_size=8, **asked
+    )
+    assert seen == [kernels == "fused"]
 
 
 def test_public_function_takes_one_direction_a_layer_and_strings(dataset, tmp_path):

@@ -36,12 +36,23 @@ class Bench:
     @cached_property
     def language_model(self) -> LanguageModel:
         """The frozen base model, one for the life of the bench."""
+        return self._load(self.study.model.dtype)
+
+    def extraction_model(self) -> LanguageModel:
+        """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
+
+        The other is not loaded, so that both are never on a device for one step.
+        """
+        wanted = self.study.model.extraction_dtype
+        return self.language_model if wanted in ("auto", self.study.model.dtype) else self._load(wanted)
+
+    def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
         return load_model(
             settings.id,
             revision=settings.revision,
             device=settings.device,
-            dtype=settings.dtype,
+            dtype=dtype,
             kernels=settings.kernels,
         )
 

@@ -27,7 +27,8 @@ def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     Half of the direction questions make the direction, a quarter declares the band, and a quarter, which had no part in
     either, is what gate G1 looks at.
     """
-    model, tokenizer = bench.language_model.model, bench.language_model.tokenizer
+    language_model = bench.extraction_model()
+    model, tokenizer = language_model.model, language_model.tokenizer
     layers = list(range(len(decoder_blocks(model))))
     questions = [example.question for example in bench.splits.direction]
     states: dict[str, dict[int, Tensor]] = {}

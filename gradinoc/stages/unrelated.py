@@ -15,7 +15,8 @@ from gradinoc.store import save_tensors
 
 def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     """Write each unrelated trait's direction at every layer, `[layers, hidden]`, as the trait's own is found."""
-    model, tokenizer = bench.language_model.model, bench.language_model.tokenizer
+    language_model = bench.extraction_model()
+    model, tokenizer = language_model.model, language_model.tokenizer
     layers = list(range(len(decoder_blocks(model))))
     questions = [example.question for example in bench.splits.direction[: bench.study.nulls.unrelated_questions]]
     found = {}
