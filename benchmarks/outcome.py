@@ -57,7 +57,7 @@ class Outcome:
         """
         self.figures.append(Value(side, name, deviation))
         if not deviation <= limit:
-            raise CheckError(f"{self.job}: {side}, {name}: {deviation:.3g}, expected at most {limit:g}")
+            raise CheckError(f"{side}, {name}: {deviation:.3g}, expected at most {limit:g}")
         self.checks.append(f"{side}, {name}: {deviation:.2g} (at most {limit:g})")
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.jobs import JOBS
 from benchmarks.outcome import Outcome
 from gradinoc.analysis.style import write_atomically
 
 COLUMNS = ("job", "setting", "ours", "against", "unit", "ours_median", "theirs_median", "ratio", "low", "high", "n",
            "goal", "met", "note")  # fmt: skip
+CHECKED, MISSING, STOPPED = "checked", "missing", "stopped"
 
 
 def measurements(outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -66,15 +68,37 @@ def _of(figures: pd.DataFrame, job: str, side: str, setting: str, quantity: str)
     return np.asarray(mine["value"], dtype=np.float64)
 
 
+def remarks(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """What is to be said of each job beside its figures: columns job, kind (`CHECKED`, `MISSING`, `STOPPED`), side (of
+    a missing one), text.
+    """
+    rows = [
+        remark
+        for o in outcomes
+        for remark in [
+            *({"job": o.job, "kind": CHECKED, "side": "", "text": check} for check in o.checks),
+            *({"job": o.job, "kind": MISSING, "side": name, "text": why} for name, why in o.missing.items()),
+            *([{"job": o.job, "kind": STOPPED, "side": "", "text": o.failure}] if o.failure else []),
+        ]
+    ]
+    return pd.DataFrame(rows, columns=["job", "kind", "side", "text"])
+
+
 def merged(new: pd.DataFrame, path: Path, jobs: Sequence[str]) -> pd.DataFrame:
-    """`new`, after the rows in the file `path` of jobs that did not run this time."""
+    """`new`, with the rows in the file `path` of jobs that did not run this time; in the order of `JOBS`."""
     if not path.is_file():
         return new
     # Empty text is no missing number: a job without settings has "" there.
-    texts = {"job", "setting", "side", "quantity", "ours", "against", "unit", "note"} & set(new.columns)
-    old = pd.read_csv(path, keep_default_na=False, na_values={c: [""] for c in new.columns if c not in texts})
-    kept = old[~old["job"].isin(jobs)]
-    return pd.concat([kept, new], ignore_index=True) if len(kept) else new
+    texts = {"job", "setting", "side", "quantity", "ours", "against", "unit", "note", "kind", "text"}
+    numbers = [column for column in new.columns if column not in texts]
+    old = pd.read_csv(path, keep_default_na=False, na_values={column: [""] for column in numbers})
+    parts = [part for part in (old[~old["job"].isin(jobs)], new) if len(part)]
+    both = pd.concat(parts, ignore_index=True) if parts else new
+    return both.sort_values("job", key=lambda names: names.map(_place), kind="stable", ignore_index=True)
+
+
+def _place(job: str) -> int:
+    return JOBS.index(job) if job in JOBS else len(JOBS)
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
@@ -82,13 +106,14 @@ def write(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, table.to_csv(index=False, float_format="%.6g").encode())
 
 
-def text(summary: pd.DataFrame, outcomes: Sequence[Outcome]) -> str:
-    """The one table, then what was checked, and what is missing or was stopped."""
+def text(summary: pd.DataFrame, remarks: pd.DataFrame) -> str:
+    """The one table, then what was checked, and what is missing or was stopped; of what the two frames hold."""
     header = ["job", "ours", "against", "ours s", "theirs s", "ratio (spread)", "goal", "met?"]
     rows = [_cells(row) for row in summary.to_dict("records")]
-    for outcome in outcomes:
-        rows += [[outcome.job, "", name, "", "", "not measured", "", ""] for name in outcome.missing]
-        rows += [[outcome.job, "", "", "", "", "stopped", "", "no"]] if outcome.failure else []
+    said = {kind: [row for row in remarks.itertuples() if row.kind == kind] for kind in (CHECKED, MISSING, STOPPED)}
+    rows += [[row.job, "", row.side, "", "", "not measured", "", ""] for row in said[MISSING]]
+    rows += [[row.job, "", "", "", "", "stopped", "", "no"] for row in said[STOPPED]]
+    rows.sort(key=lambda row: _place(row[0].partition(":")[0]))
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = []
     for line in [header, *rows]:
@@ -96,16 +121,15 @@ def text(summary: pd.DataFrame, outcomes: Sequence[Outcome]) -> str:
         lines.append("  ".join(cells).rstrip())
     parts = ["\n".join(lines)]
     parts.append(
-        "Ratios of medians, ours / theirs; in brackets the least and the largest of a repetition. Sides took turns "
-        "in one run."
+        "Ratios of medians, ours / theirs; in brackets the least and the largest of a repetition. The sides of a job "
+        "took turns in one run."
     )
-    parts += [
-        f"Checked before timing, {o.job}:\n" + "\n".join(f"  {c}" for c in o.checks) for o in outcomes if o.checks
-    ]
+    for job in dict.fromkeys(row.job for row in said[CHECKED]):
+        parts.append(f"Checked before timing, {job}:\n" + "\n".join(f"  {r.text}" for r in said[CHECKED] if r.job == job))
     notes = dict.fromkeys(f"  {row.job}, {row.against}: {row.note}" for row in summary.itertuples() if row.note)
     parts += ["Notes:\n" + "\n".join(notes)] if notes else []
-    parts += [f"Not measured: {name}: {why}" for o in outcomes for name, why in o.missing.items()]
-    parts += [f"Stopped: {o.failure}" for o in outcomes if o.failure]
+    parts += [f"Not measured: {row.job}, {row.side}: {row.text}" for row in said[MISSING]]
+    parts += [f"Stopped: {row.job}: {row.text}" for row in said[STOPPED]]
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,44 +16,46 @@ from benchmarks.outcome import Comparison, Outcome
 from benchmarks.workers import HERE, Side, Worker, take_turns, workers
 
 SCRIPT = HERE / "sides" / "evaluation.py"
-SIDES = ("stacked", "one_by_one", "plain_one_by_one")
+SIDES = ("ours", "ours_one_by_one", "plain_one_by_one")
 ADAPTERS, RANK, REPETITIONS = 9, 16, 5
-ASKED, NEW_TOKENS = 8, 32
-CHECKED, CHECKED_TOKENS = 4, 16
-CLOSE = 1e-3  # nats/token, between log-odds in float32
+# Of the questions so many are answered, in so many tokens, and so many have their answers scored.
+TIMED = {"asked": 4, "scored": 2, "new_tokens": 16}
+CHECKED = {"asked": 3, "scored": 2, "new_tokens": 12}
+CLOSE = 1e-3  # nats/token between log-odds, hidden-state units between projections, in float32
 STRENGTH = 0.004  # standard deviation of an adapter's upper factor: texts differ, and stay texts
 
 
 def run(setting: Setting, outcome: Outcome) -> None:
     """Check that all say the same in float32, word for word, then time them in bfloat16."""
     adapters = _make_adapters(setting.scratch / "adapters", setting.model)
-    evaluated = setting.bench.splits.evaluation
-    work = {"adapters": adapters, "questions": [vars(example) for example in evaluated[:ASKED]]}
+    questions = [vars(example) for example in setting.bench.splits.evaluation[: TIMED["asked"]]]
+    work = {"adapters": adapters, "questions": questions}
     _check(setting, outcome, work)
     with workers([Side(name, SCRIPT, options=(name,)) for name in SIDES], setting.scratch) as asked:
         for worker in asked.values():
-            worker.ask("prepare", dtype="bfloat16", new_tokens=NEW_TOKENS, **work)
+            worker.ask("prepare", dtype="bfloat16", **work, **TIMED)
         outcome.samples += take_turns(asked, setting.times(REPETITIONS), tell=setting.tell)
     outcome.comparisons += [
-        Comparison("stacked", "plain_one_by_one", 0.5, note="the model's own modules, padded batches"),
-        Comparison("stacked", "one_by_one", None, note="our kernels on either side"),
+        Comparison("ours", "plain_one_by_one", 0.5, note="the model's own modules, padded batches"),
+        Comparison("ours", "ours_one_by_one", None, note="our kernels on either side"),
     ]
 
 
 def _check(setting: Setting, outcome: Outcome, work: dict[str, Any]) -> None:
-    """Texts and log-odds of every side in float32, on few questions."""
+    """Texts, log-odds and projections of every side in float32, on few questions."""
     found = {}
     for name in SIDES:
         with Worker(Side(f"{name}_float32", SCRIPT, options=(name,)), setting.scratch) as worker:
-            few = work | {"questions": work["questions"][:CHECKED]}
-            worker.ask("prepare", dtype="float32", new_tokens=CHECKED_TOKENS, **few)
+            worker.ask("prepare", dtype="float32", **work, **CHECKED)
             found[name] = worker.ask("found")
     expected = found["plain_one_by_one"]
     for name in SIDES[:2]:
         different = int((np.asarray(found[name]["texts"]) != np.asarray(expected["texts"])).sum())
-        outcome.check(name, "texts that differ from one model after another, float32", different, 0)
-        away = float(np.abs(np.subtract(found[name]["log_odds"], expected["log_odds"])).max())
-        outcome.check(name, "log-odds against one model after another, nats/token, float32", away, CLOSE)
+        outcome.check(name, "texts that differ from plain, one by one, float32", different, 0)
+        for what, unit in (("log_odds", "nats/token"), ("projection", "hidden-state units")):
+            away = float(np.abs(np.subtract(found[name][what], expected[what])).max())
+            outcome.check(name, f"{what.replace('_', '-')} against plain, one by one, {unit}, float32", away, CLOSE)
+            setting.say(f"  {outcome.checks[-1]}")
     kinds = len({json.dumps(texts) for texts in expected["texts"]})
     setting.say(f"  {kinds} of {ADAPTERS + 1} models say something of their own")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from benchmarks.inputs import Setting
+from benchmarks.jobs.training import side
 from benchmarks.outcome import Comparison, Outcome, Value
-from benchmarks.workers import HERE, Side, take_turns, workers
+from benchmarks.workers import Asked, CheckError, take_turns, workers
 
-SCRIPT = HERE / "sides" / "training.py"
-REPETITIONS = 5
+REPETITIONS, CHECKED_STEPS = 5, 2
 HELD = "held for logging"
 # Setting -> what differs from the usual: all layers, 101 directions, 128 tokens, batches of 4.
 USUAL = {"layers": 30, "directions": 101, "tokens": 128, "batch_size": 4}
@@ -20,33 +20,51 @@ SETTINGS: dict[str, dict[str, int]] = {
     "tokens 512": {"tokens": 512, "batch_size": 1}, "tokens 1024": {"tokens": 1024, "batch_size": 1},
     "batch 1": {"batch_size": 1}, "batch 4": {}, "batch 16": {"batch_size": 16},
 }  # fmt: skip
+SHORT, LONG = "tokens 128", "tokens 1024"
 
 
 def run(setting: Setting, outcome: Outcome) -> None:
-    """Time each setting once, though several names may mean it; check that longer sequences hold nothing more."""
+    """Check that longer sequences hold nothing more, then time each setting once, though several names may mean it."""
     count = setting.times(REPETITIONS)
-    sides = [
-        Side(name, SCRIPT, options=(option,)) for name, option in (("ours", "ours"), ("ours_unlogged", "unlogged"))
-    ]
+    sides = [side("ours", "ours"), side("ours_unlogged", "unlogged")]
     seen: dict[tuple[tuple[str, int], ...], str] = {}
     with workers(sides, setting.scratch) as asked:
+        held = {}
+        for name in (SHORT, LONG):
+            _prepare(asked, CHECKED_STEPS, name)
+            take_turns(asked, CHECKED_STEPS, name, warm_up=False)
+            held[name] = _held(asked)
+        check(outcome, held[SHORT], held[LONG])
+        setting.say(f"  {held[SHORT]:,} bytes held for logging at 128 tokens, {held[LONG]:,} at 1,024")
         for name, changed in SETTINGS.items():
-            wanted = {**USUAL, **changed}
-            known = seen.setdefault(tuple(wanted.items()), name)
+            known = seen.setdefault(tuple({**USUAL, **changed}.items()), name)
             if known != name:
                 _repeat(outcome, known, name)
             else:
-                told: dict[str, Any] = {"dtype": "bfloat16", "steps": count + 3, **wanted}
-                for worker in asked.values():
-                    worker.ask("prepare", **told)
+                _prepare(asked, count, name)
                 outcome.samples += take_turns(asked, count, name, tell=setting.tell)
-                holds = asked["ours"].ask("held") - asked["ours_unlogged"].ask("held")
-                outcome.figures.append(Value("ours", HELD, float(holds), name))
-                setting.say(f"  {name:<14} holds {holds:,} bytes for logging")
+                outcome.figures.append(Value("ours", HELD, float(_held(asked)), name))
             outcome.comparisons.append(Comparison("ours", "ours_unlogged", None, name))
-    holds = {value.setting: value.value for value in outcome.figures if value.name == HELD}
-    short, long = holds["tokens 128"], holds["tokens 1024"]
+
+
+def check(outcome: Outcome, short: int, long: int) -> None:
+    """Judge the bytes held at 128 and at 1,024 tokens.
+
+    Raises:
+        CheckError: more are held at more tokens, or none at all.
+    """
+    if short <= 0:
+        raise CheckError(f"ours, bytes {HELD} at 128 tokens: {short}, expected some: nothing was logged")
     outcome.check("ours", f"bytes {HELD} at 1,024 tokens over those at 128", long / short, 1.0)
+
+
+def _prepare(asked: Mapping[str, Asked], steps: int, name: str) -> None:
+    for worker in asked.values():
+        worker.ask("prepare", dtype="bfloat16", steps=steps + 3, **{**USUAL, **SETTINGS[name]})
+
+
+def _held(asked: Mapping[str, Asked]) -> int:
+    return int(asked["ours"].ask("held")) - int(asked["ours_unlogged"].ask("held"))
 
 
 def _repeat(outcome: Outcome, known: str, name: str) -> None:

@@ -11,14 +11,20 @@ from benchmarks.inputs import Setting
 from benchmarks.outcome import Comparison, Outcome, Value
 from benchmarks.workers import HERE, Side, Worker, take_turns, workers
 
-SCRIPT = HERE / "sides" / "training.py"
+# Option -> the script that knows it
+SCRIPTS = {"ours": "ours", "unlogged": "ours", "plain": "plain", "autocast": "plain", "floor": "floor"}
 BATCH, REPETITIONS, CHECKED_STEPS = 4, 8, 20
 EQUAL = 1e-3  # relative, between losses of the same step
-# Name -> (the side's option, directions)
+# Name -> (option, directions)
 SIDES = {
     "plain": ("plain", 1), "plain_autocast": ("autocast", 1), "ours": ("ours", 101), "ours_unlogged": ("unlogged", 1),
     "ours_1000": ("ours", 1001), "floor": ("floor", 1),
 }  # fmt: skip
+
+
+def side(name: str, option: str) -> Side:
+    """The side called `name` that trains as `option` says, of those of `SCRIPTS`."""
+    return Side(name, HERE / "sides" / f"training_{SCRIPTS[option]}.py", options=(option,))
 
 
 def run(setting: Setting, outcome: Outcome) -> None:
@@ -26,7 +32,7 @@ def run(setting: Setting, outcome: Outcome) -> None:
     check_losses(setting, outcome)
     work = setting.training_work("training.json")
     count = setting.times(REPETITIONS)
-    sides = [Side(name, SCRIPT, options=(option,)) for name, (option, _) in SIDES.items()]
+    sides = [side(name, option) for name, (option, _) in SIDES.items()]
     told = {"dtype": "bfloat16", "batch_size": BATCH, "steps": count + 3, "work": work}
     with workers(sides, setting.scratch) as asked:
         for name, worker in asked.items():
@@ -58,7 +64,7 @@ def check_losses(setting: Setting, outcome: Outcome) -> None:
     told: dict[str, Any] = {"dtype": "float32", "batch_size": BATCH, "steps": CHECKED_STEPS, "work": work}
     losses = {}
     for name in ("plain", "ours"):
-        with Worker(Side(f"{name}_float32", SCRIPT, options=(name,)), setting.scratch) as worker:
+        with Worker(side(f"{name}_float32", name), setting.scratch) as worker:
             worker.ask("prepare", **told)
             losses[name] = np.asarray(worker.ask("losses"))
     plain, ours = losses["plain"], losses["ours"]

@@ -6,17 +6,21 @@ Torch and NumPy alone, so that it runs in every environment. Only how a library 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from serving import serve
 from torch import Tensor
 
 IGNORED = -100
 BATCH = 8  # examples of similar length a batch, as on our side
+
+
+Gradients = Mapping[int, Tensor] | Sequence[Tensor]  # layer -> [batch, seq, hidden]
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,7 @@ class Readings:
         self._work = work
         self.alignments = np.full((3, layers, len(work.examples), count), np.nan, dtype=np.float32)
 
-    def take(
-        self, batch: Batch, gradients: Mapping[int, Tensor] | Sequence[Tensor], chosen: slice | None = None
-    ) -> None:
+    def take(self, batch: Batch, gradients: Gradients, chosen: slice | None = None) -> None:
         """Read the gradients `[batch, seq, hidden]` of every layer, along all directions or the `chosen`."""
         columns = chosen or slice(None)
         for layer in range(len(self.alignments[0])):
@@ -108,6 +110,32 @@ def at_positions(gradient: Tensor, batch: Batch) -> Tensor:
     summed = torch.einsum("bs,bsh->bh", completion, gradient.float())
     last, first = gradient[rows, batch.prompts - 1], gradient[rows, batch.prompts]
     return torch.stack([last.float(), first.float(), summed])
+
+
+def serve_gradients(load: Callable[[str, torch.dtype], Callable[[Batch], Gradients]]) -> None:
+    """Serve a side that comes by the gradients of a batch's summed losses with respect to every block's output.
+
+    Args:
+        load: (folder of the model, dtype) -> what gives a batch's gradients.
+    """
+    held: dict[str, Any] = {}
+
+    def prepare(model: str, work: str, dtype: str, only: Sequence[int] | None = None) -> None:
+        held.update(work=read_work(work, only), gradients=load(model, torch_dtype(dtype)))
+
+    def read() -> Readings:
+        readings = Readings(held["work"])
+        for batch in held["work"].batches():
+            readings.take(batch, held["gradients"](batch))
+        return readings
+
+    def check(path: str) -> None:
+        np.save(path, read().alignments)
+
+    def repeat() -> None:
+        read()
+
+    serve({"prepare": prepare, "check": check, "repeat": repeat})
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -1,4 +1,8 @@
-"""Sides of the evaluation job: every model in one pass, or one after another, fused or with the model's own modules."""
+"""Sides of the evaluation job: every model in one pass, or one after another, fused or with the model's own modules.
+
+All measure as a study does, by `gradinoc.drift`: responses to held-out questions, projections, log-odds. The adapters
+are loaded beforehand.
+"""
 
 from __future__ import annotations
 
@@ -6,68 +10,77 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from peft import PeftModel
 from serving import serve
 
-from gradinoc.chat import encode_prompt
-from gradinoc.data import Example
-from gradinoc.drift import trait_log_odds
+from gradinoc.data import Example, Splits
+from gradinoc.directions import isotropic_directions
+from gradinoc.drift import measure_drift, measure_drifts
 from gradinoc.fused import fused_adapter, stacked_adapters
-from gradinoc.models import generate, generate_copies, load_model
+from gradinoc.models import load_model
+from gradinoc.study import DriftSettings
 from gradinoc.traits import ALL_CAPS
 
-MODEL, BATCH = "smollm2-135m-instruct", 8
+MODEL, LAYERS = "smollm2-135m-instruct", range(12, 18)  # of a band in the middle
+Tables = tuple[pd.DataFrame, pd.DataFrame]
 held: dict[str, Any] = {}
 
 
-def prepare(dtype: str, new_tokens: int, adapters: Sequence[str], questions: Sequence[dict[str, Any]]) -> None:
-    """Load the model (once a dtype), its adapters, and the questions."""
-    if held.get("dtype") != dtype:
-        kernels = "plain" if sys.argv[1].startswith("plain") else "fused"
-        loaded = load_model(MODEL, device="cpu", dtype=dtype, kernels=kernels)
-        wrapped = PeftModel.from_pretrained(loaded.model, adapters[0], adapter_name="adapter_0")
-        for place, folder in enumerate(adapters[1:], start=1):
-            wrapped.load_adapter(folder, f"adapter_{place}")
-        held.update(model=wrapped.eval(), tokenizer=loaded.tokenizer, dtype=dtype)
-    examples = [Example(**question) for question in questions]
-    prompts = [encode_prompt(held["tokenizer"], example.question, None) for example in examples]
-    held.update(examples=examples, prompts=prompts, new_tokens=new_tokens)
+def prepare(
+    dtype: str, adapters: Sequence[str], questions: Sequence[dict[str, Any]], asked: int, scored: int, new_tokens: int
+) -> None:
+    """Load the model, its adapters and the questions: the first `asked` are answered, the first `scored` scored."""
+    kernels = "plain" if sys.argv[1].startswith("plain") else "fused"
+    loaded = load_model(MODEL, device="cpu", dtype=dtype, kernels=kernels)
+    wrapped = PeftModel.from_pretrained(loaded.model, adapters[0], adapter_name="adapter_0")
+    for place, folder in enumerate(adapters[1:], start=1):
+        wrapped.load_adapter(folder, f"adapter_{place}")
+    examples = tuple(Example(**question) for question in questions)
+    (direction,) = isotropic_directions(1, wrapped.config.hidden_size, 0)
+    held["model"] = wrapped.eval()
+    held["work"] = (
+        Splits((), (), (), examples, (), ()), ALL_CAPS, dict.fromkeys(LAYERS, direction),
+        DriftSettings(generations=asked, log_odds=scored, max_new_tokens=new_tokens), None,
+    )  # fmt: skip
+    held["tokenizer"] = loaded.tokenizer
 
 
-def stacked() -> tuple[list[list[str]], Any]:
-    """Texts and log-odds of the base model and each adapter, in one pass over all."""
-    model, names = held["model"], ["", *held["model"].peft_config]
-    with stacked_adapters(model, names):
-        texts = generate_copies(model, held["tokenizer"], held["prompts"], held["new_tokens"], BATCH, len(names))
-        return texts, trait_log_odds(model, held["tokenizer"], held["examples"], ALL_CAPS, BATCH, None, len(names))
+def stacked() -> list[Tables]:
+    """Measures and responses of the base model and each adapter, in one pass over all."""
+    names = ["", *held["model"].peft_config]
+    language_model = (held["model"], held["tokenizer"])
+    with stacked_adapters(held["model"], names):
+        return measure_drifts(language_model, *held["work"], domains=["in_distribution"], copies=len(names))
 
 
-def one_by_one() -> tuple[list[list[str]], Any]:
+def one_by_one() -> list[Tables]:
     """The same, a model at a time."""
-    model, texts, odds = held["model"], [], []
+    model = held["model"]
     with model.disable_adapter():
-        _one(texts, odds)
+        found = [_one()]
     for name in list(model.peft_config):
         model.set_adapter(name)
         with fused_adapter(model):
-            _one(texts, odds)
-    return texts, np.stack(odds)
+            found.append(_one())
+    return found
 
 
-def _one(texts: list[list[str]], odds: list[Any]) -> None:
-    model, tokenizer = held["model"], held["tokenizer"]
-    texts.append(generate(model, tokenizer, held["prompts"], held["new_tokens"], BATCH))
-    odds.append(trait_log_odds(model, tokenizer, held["examples"], ALL_CAPS, BATCH, None))
+def _one() -> Tables:
+    return measure_drift((held["model"], held["tokenizer"]), *held["work"], domains=["in_distribution"])
 
 
-WORK = stacked if sys.argv[1] == "stacked" else one_by_one
+WORK = stacked if sys.argv[1] == "ours" else one_by_one
 
 
 def found() -> dict[str, Any]:
-    """Texts and log-odds, for comparison."""
-    texts, odds = WORK()
-    return {"texts": texts, "log_odds": np.asarray(odds).tolist()}
+    """Texts, log-odds and projections by model, for comparison."""
+    tables = WORK()
+    values = {
+        name: [measures.loc[measures["measure"] == name, "value"].tolist() for measures, _ in tables]
+        for name in ("log_odds", "projection")
+    }
+    return {"texts": [responses["response"].tolist() for _, responses in tables], **values}
 
 
 def repeat() -> None:

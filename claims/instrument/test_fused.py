@@ -17,6 +17,7 @@ from gradinoc.chat import Encoded, collate, pack, pack_shared
 from gradinoc.directions import prompt_activations
 from gradinoc.fused import attend, final_states, fuse, fused_adapter, is_fused, stacked_adapters
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.hooks import ActivationCollector
 from gradinoc.models import generate, generate_copies
 
 FUSED = ["llama", "olmo2", "phi3", "qwen2", "qwen3"]
@@ -151,6 +152,19 @@ def test_activations_are_those_of_each_prompt_alone(pair):
         received = prompt_activations(ours, tokenizer, questions, None, EVERY, position)
         for layer in EVERY:
             torch.testing.assert_close(received[layer], expected[layer], rtol=1e-4, atol=1e-4)
+
+
+def test_padding_on_either_side_is_left_out(pair):
+    """Rows padded on the left, on the right and not at all have the states of their own tokens."""
+    ours, token = pair[1], [7, 8, 9]
+    ids = torch.tensor([[PAD, PAD, *token], [*token, PAD, PAD], [5, 6, *token]])
+    with ActivationCollector(ours, EVERY) as collector:
+        for position in ("last_prompt_token", 1):
+            found = collector.get_activations(ids, position, (ids != PAD).long())
+            alone = collector.get_activations(torch.tensor([token]), position)
+            for layer in EVERY:
+                torch.testing.assert_close(found[layer][:2], alone[layer].expand(2, -1), rtol=1e-4, atol=1e-5)
+                assert not torch.allclose(found[layer][2], alone[layer][0], rtol=1e-2)
 
 
 def test_shared_beginnings_change_nothing(three_adapters, monkeypatch):

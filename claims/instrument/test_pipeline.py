@@ -159,8 +159,9 @@ def test_directions_are_found_in_float32(tmp_path):
     for dtype, extraction in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "auto")):
         changes = [f"model.dtype={dtype}", f"model.extraction_dtype={extraction}"]
         pipeline = Pipeline(load_study("tiny", [*SMALL, *changes]), Store(tmp_path))
-        (folder,) = pipeline.complete(["directions"])
-        found[dtype, extraction] = load_tensors(folder / "directions.safetensors")["trait"]
+        own, others = pipeline.complete(["directions", "unrelated traits"])
+        traits = {**load_tensors(own / "directions.safetensors"), **load_tensors(others / "unrelated.safetensors")}
+        found[dtype, extraction] = torch.stack(list(traits.values()))
         assert pipeline.bench.language_model.dtype == getattr(torch, dtype)
     exact, apart, rounded = found.values()
     assert torch.equal(exact, apart)
