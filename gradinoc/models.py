@@ -74,7 +74,10 @@ def load_model(
     Raises:
         ModelError: no such model, hub out of reach, no safetensors, or later tokens change earlier states.
         DeviceError: no such device or dtype.
+        ValueError: other kernels than these two.
     """
+    if kernels not in ("fused", "plain"):
+        raise ValueError(f"kernels {kernels!r}: expected fused or plain")
     folder, identity = locate(name, revision)
     place = choose_device(device)
     tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < TINY_BYTES

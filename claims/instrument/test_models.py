@@ -247,6 +247,8 @@ def test_device_and_dtype_that_do_not_exist_are_named():
         choose_device("tpu")
     with pytest.raises(DeviceError, match="Unknown dtype 'int8'; expected auto or one of"):
         choose_dtype("int8", torch.device("cpu"))
+    with pytest.raises(ValueError, match="kernels 'fast': expected fused or plain"):
+        load_model("obedient", kernels="fast")
 
 
 @pytest.mark.parametrize(
