@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -167,6 +168,23 @@ def test_directions_are_found_in_float32(tmp_path):
     assert torch.equal(exact, apart)
     assert not torch.equal(exact, rounded)
     assert len(manifests(tmp_path, "directions")) == 3, "one key for different directions"
+
+
+def test_model_of_a_step_is_let_go_with_it(tmp_path):
+    """The float32 copy that directions are found with is gone when they are, at once."""
+    pipeline = Pipeline(load_study("tiny", [*SMALL, "model.dtype=bfloat16"]), Store(tmp_path))
+
+    def maps():
+        return sum(issubclass(type(each), torch.nn.Linear) for each in gc.get_objects())
+
+    gc.collect()
+    before = maps()
+    gc.disable()
+    try:
+        pipeline.complete(["directions"])
+        assert maps() == before
+    finally:
+        gc.enable()
 
 
 def manifests(store: Path, stage: str = "*") -> dict[Path, int]:
