@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-SHARED = 16  # tokens in common from which on it pays to hold them once
+SHARED_FROM = 16  # tokens in common from which on they are held once: each piece costs calls of its own
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Shared:
 
 
 def share(sequences: Sequence[tuple[int, ...]]) -> Shared:
-    """Sequences of token ids in one row, with beginnings of at least `SHARED` tokens that are alike held once."""
+    """Sequences of token ids in one row, with beginnings of at least `SHARED_FROM` tokens that are alike held once."""
     ids: list[int] = []
     positions: list[int] = []
     lengths: list[int] = []
@@ -123,7 +123,7 @@ def share(sequences: Sequence[tuple[int, ...]]) -> Shared:
 
     def lay(rows: Sequence[int], path: tuple[int, ...]) -> None:
         """Sequences in ascending order, of which all begin with the tokens at `path` and go on after them."""
-        for group in _alike(sequences, rows, len(path) + SHARED):
+        for group in _alike(sequences, rows, len(path) + SHARED_FROM):
             common, start, piece = _in_common(sequences[group[0]], sequences[group[-1]]), len(ids), len(lengths)
             ids.extend(sequences[group[0]][len(path) : common])
             positions.extend(range(len(path), common))

@@ -16,7 +16,7 @@ from gradinoc.fused import is_fused
 from gradinoc.hooks import ActivationCollector, Position
 from gradinoc.statistics import auc, cohens_d
 
-BATCH = 24  # prompts a forward pass, about 1,500 tokens: more leave the processor's cache
+BATCH = 24  # prompts a forward pass; results do not depend on it. More, of some 100 tokens each, leave a CPU's cache
 
 
 def prompt_activations(
@@ -31,9 +31,8 @@ def prompt_activations(
     """Residual stream of each question under a system prompt: layer -> `[prompts, hidden]` float32, CPU.
 
     Prompts share a batch by length, or, on a fused model, by what they begin with, which is computed once; rows come
-    back in the order of `prompts`. With several `copies` each batch
-    is put once for each adapter of a stack (see `gradinoc.fused.stacked_adapters`), and there are `[copies * prompts]`
-    rows, copy by copy.
+    back in the order of `prompts`. With several `copies` each batch is put once for each adapter of a stack (see
+    `gradinoc.fused.stacked_adapters`), and there are `[copies * prompts]` rows, copy by copy.
     """
     encoded = [encode_prompt(tokenizer, prompt, system) for prompt in prompts]
     fused = is_fused(model)

@@ -23,6 +23,7 @@ PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of 
 # Largest relative difference of losses and of gradients that a trial may show: rounding, seen through every block.
 TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 TRIAL_LENGTHS = (7, 12)  # tokens
+TRIAL_BRANCH = 5  # tokens of the second sequence, which go on from the first; the rest goes on from it as well
 # What some models do to logits after the product.
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
@@ -33,8 +34,7 @@ def attend(
     """Attention of packed sequences where `lengths` are given, transformers' SDPA otherwise.
 
     Raises:
-        NotImplementedError: packed sequences with options that only other implementations know, or gradients where
-            sequences share their beginnings.
+        NotImplementedError: packed sequences with options that only other implementations know.
     """
     lengths, below = options.pop("lengths", None), options.pop("below", ())
     if lengths is None:
@@ -46,8 +46,6 @@ def attend(
     scale = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     if any(below):
-        if torch.is_grad_enabled() and query.requires_grad:
-            raise NotImplementedError("gradients of sequences that share their beginnings: pack each by itself")
         return shared_attention(query, key, value, lengths, below, scale).transpose(1, 2), None
     return packed_attention(query, key, value, lengths, scale).transpose(1, 2), None
 
@@ -82,7 +80,7 @@ def fuse(model: PreTrainedModel, trial: bool = True) -> list[str]:
             replaced.append(head)
             replaced[-1].forward = MethodType(_logits, head)
         model.config._attn_implementation = PACKED
-        apart = _difference(expected, _trial(model, packed=True)) if trial else 0.0
+        apart = max(_difference(expected, _trial(model, packed=True)), _branches_apart(model)) if trial else 0.0
         reason = f"fused ones are {apart:.2g} away" if not apart <= TRIAL_TOLERANCE[model.dtype] else None
     except Exception as error:  # a model that cannot be tried is one to leave alone, whatever it says
         reason = f"fused ones do not fit ({error})"
@@ -107,6 +105,11 @@ def _unfit(model: PreTrainedModel) -> str | None:
     return None
 
 
+def _trial_rows(model: PreTrainedModel) -> list[Tensor]:
+    generator, vocabulary = torch.Generator().manual_seed(0), model.config.get_text_config().vocab_size
+    return [torch.randint(vocabulary, (length,), generator=generator).to(model.device) for length in TRIAL_LENGTHS]
+
+
 @torch.enable_grad()
 def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
     """Losses of two short sequences, and their gradients with respect to the embedded tokens.
@@ -114,9 +117,7 @@ def _trial(model: PreTrainedModel, packed: bool) -> list[Tensor]:
     Raises:
         NotImplementedError: packed, a loss depends on the other sequence or on a later token.
     """
-    generator = torch.Generator().manual_seed(0)
-    vocabulary, device = model.config.get_text_config().vocab_size, model.device
-    rows = [torch.randint(vocabulary, (length,), generator=generator).to(device) for length in TRIAL_LENGTHS]
+    rows = _trial_rows(model)
     embedding: Any = model.get_input_embeddings()
     found = []
 
@@ -150,6 +151,21 @@ def _packed_trial(model: PreTrainedModel, rows: Sequence[Tensor]) -> list[Tensor
                 raise NotImplementedError("a packed token sees later ones")
         begin = end
     return [torch.stack(losses).detach().view(len(rows), -1).sum(1), torch.stack(gradients).sum(0)]
+
+
+@torch.no_grad()
+def _branches_apart(model: PreTrainedModel) -> float:
+    """How far final states of two sequences that share their beginning are from those of each alone, relative."""
+    stem, rest = _trial_rows(model)
+    branches = rest.split([TRIAL_BRANCH, len(rest) - TRIAL_BRANCH])
+    alone = torch.cat([each for branch in branches for each in (stem, branch)])
+    expected = final_states(model, [len(stem) + len(branch) for branch in branches], input_ids=alone[None])
+    places = [torch.arange(len(stem)), *(len(stem) + torch.arange(len(branch)) for branch in branches)]
+    inputs = {"input_ids": torch.cat([stem, rest])[None], "position_ids": torch.cat(places)[None].to(model.device)}
+    lengths, below = [len(stem), *map(len, branches)], [len(rest), 0, 0]
+    found = final_states(model, lengths, below, **inputs).split(lengths)
+    received = torch.cat([found[0], found[1], found[0], found[2]])
+    return _difference([expected.float()], [received.float()])
 
 
 def _difference(expected: Sequence[Tensor], received: Sequence[Tensor]) -> float:

@@ -61,7 +61,12 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
 
     Logits are computed only where there is a token to predict: the loss is the same, and prompts cost no vocabulary
     product. A packed batch needs a fused model.
+
+    Raises:
+        NotImplementedError: gradients of a batch that shares beginnings: nobody could say whose they are.
     """
+    if batch.below and torch.is_grad_enabled():
+        raise NotImplementedError("gradients of examples that share their beginnings: pack each by itself")
     if batch.packed:
         inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         hidden = final_states(model, batch.lengths, batch.below, **inputs)

@@ -111,13 +111,14 @@ class ActivationCollector(_BlockHooks):
 
     def _packed(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:
         """States at `index`, from all rows in one, without padding, and what they begin with computed once."""
-        rows = [tuple(row[kept].tolist()) for row, kept in zip(input_ids, attention_mask.bool(), strict=True)]
-        shared = share(rows).repeated(copies)
-        ids, places = (torch.tensor([each], device=input_ids.device) for each in (shared.ids, shared.position_ids))
+        device = input_ids.device
+        rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
+        shared = share([tuple(id_ for id_, kept in zip(*row, strict=True) if kept) for row in rows]).repeated(copies)
+        ids, places = (torch.tensor([each], device=device) for each in (shared.ids, shared.position_ids))
         inputs = {"input_ids": ids, "position_ids": places}
         states = self._forward(lambda: final_states(self.model, shared.lengths, shared.below, **inputs))
         wanted = (index - attention_mask.argmax(-1)).tolist() * copies
-        flat = [place[token] for place, token in zip(shared.places, wanted, strict=True)]
+        flat = torch.tensor([place[token] for place, token in zip(shared.places, wanted, strict=True)], device=device)
         return {layer: states[layer][0, flat] for layer in self.layers}
 
     def _padded(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:

@@ -268,14 +268,14 @@ def shared_attention(
         return _along_branches(q, k, v, pieces, scale)
     k, v = _for_each_query(q, k, v)
     out, sums = _each_alone(q, k, v, lengths, scale)
+    out = out.float()  # until the end: each weighing would round it
     for piece, more in pieces:
         if more:
             rows = slice(piece.stop, piece.stop + more)
             found, log_sum = _flash(q[:, :, rows], k[:, :, piece], v[:, :, piece], False, scale)
-            share = torch.sigmoid(log_sum - sums[:, rows])
-            out[:, :, rows] = torch.lerp(out[:, :, rows].float(), found.float(), share)
+            out[:, :, rows].lerp_(found.float(), torch.sigmoid(log_sum - sums[:, rows]))
             sums[:, rows] = torch.logaddexp(sums[:, rows], log_sum)
-    return out
+    return out.to(q.dtype)
 
 
 def _along_branches(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slice, int]], scale: float) -> Tensor:
@@ -286,10 +286,12 @@ def _along_branches(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slic
         above.append((piece, piece.stop + more))
         keys, values = (torch.cat([side[:, :, each] for each, _ in above], dim=2) for side in (k, v))
         new, all_ = piece.stop - piece.start, keys.shape[2]
-        seen = torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
+        root = new == all_  # which flash attention knows how to mask
+        seen = None if root else torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
+        options: dict[str, Any] = {"scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
         parts.append(
             nn.functional.scaled_dot_product_attention(
-                q[:, :, piece], keys, values, attn_mask=seen, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+                q[:, :, piece], keys, values, attn_mask=seen, is_causal=root, **options
             )
         )
     return torch.cat(parts, dim=2)
@@ -302,18 +304,22 @@ class _TokenLosses(torch.autograd.Function):
         losses = torch.empty(len(hidden), device=hidden.device)
         gradient = torch.empty_like(hidden) if wanted else None
         rows = min(CHUNK, len(hidden))
-        # Columns are contiguous where no gradient is wanted: on a CPU torch's product of a few tokens is twice as fast
-        # that way round, and that of the gradient slower.
-        room = (torch.empty(len(weight) * rows, dtype=d, device=hidden.device) for d in (hidden.dtype, torch.float32))
-        logits, exact = (each.view(rows, -1) if wanted else each.view(-1, rows).T for each in room)
+        # On a CPU torch's product of a few tokens is twice as fast with contiguous columns; the gradient's is slower.
+        columns = hidden.device.type == "cpu" and not wanted
+        logits, exact = (
+            torch.empty(len(weight), rows, dtype=dtype, device=hidden.device).T
+            if columns
+            else torch.empty(rows, len(weight), dtype=dtype, device=hidden.device)
+            for dtype in (hidden.dtype, torch.float32)
+        )
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, min(start + CHUNK, len(hidden)))
             scores, powers = logits[: part.stop - start], exact[: part.stop - start]
             target = targets[part, None]
-            if wanted:
-                torch.mm(hidden[part], weight.T, out=scores)
-            else:
+            if columns:
                 torch.mm(weight, hidden[part].T, out=scores.T)
+            else:
+                torch.mm(hidden[part], weight.T, out=scores)
             largest = scores.amax(-1, keepdim=True).float()
             chosen = scores.gather(-1, target).float()
             powers.copy_(scores).sub_(largest).exp_()

@@ -151,8 +151,9 @@ class Pipeline:
     def _plan(self) -> list[Step]:
         """Every step of the study, each after those it needs; what needs little comes first."""
         study, bench, trait = self.study, self.bench, self.bench.trait
-        precision = choose_dtype(study.model.extraction_dtype, choose_device(study.model.device))
-        found_in = {"extraction_dtype": str(precision)}
+        precision, device = study.model.extraction_dtype, choose_device(study.model.device)
+        # "auto" is the dtype of all else, which decides every step.
+        found_in = {"extraction_dtype": precision if precision == "auto" else str(choose_dtype(precision, device))}
         asked = {"promote": trait.promote_system, "suppress": trait.suppress_system, **found_in}
         first = self._step("directions", directions, asked, partial(directions.compute, bench))
         few = {"questions": study.nulls.unrelated_questions, **found_in}

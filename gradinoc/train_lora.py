@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -327,7 +327,7 @@ def train_with_gradient_logging(
     lr: float = 1e-4,
     *,
     seed: int = 0,
-    kernels: str = "fused",
+    kernels: Literal["fused", "plain"] = "fused",
 ) -> dict[str, Any]:
     """Paths and figures of one LoRA run on a chat JSONL file, with alignment logged at every step, layer and position.
 

@@ -217,11 +217,11 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9).map(tup
 @given(SEQUENCES, st.integers(1, 4), st.integers(1, 2))
 def test_shared_beginnings_are_held_once(sequences, least, copies):
     """Each sequence is found at its places, in pieces that say which tokens after them go on from them."""
-    whole, chat.SHARED = chat.SHARED, least
+    whole, chat.SHARED_FROM = chat.SHARED_FROM, least
     try:
         shared = share(sequences).repeated(copies)
     finally:
-        chat.SHARED = whole
+        chat.SHARED_FROM = whole
     assert [tuple(shared.ids[place] for place in places) for places in shared.places] == sequences * copies
     for places in shared.places:
         assert [shared.position_ids[place] for place in places] == list(range(len(places)))
@@ -258,11 +258,11 @@ def _tokens_held(sequences, least, depth=0):
 def test_shared_batch_predicts_as_the_packed_one(parts):
     """Every completion token is predicted from the token before it in its own example, wherever that lies."""
     examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
-    whole, chat.SHARED = chat.SHARED, 2
+    whole, chat.SHARED_FROM = chat.SHARED_FROM, 2
     try:
         batch = pack_shared(examples, copies=2)
     finally:
-        chat.SHARED = whole
+        chat.SHARED_FROM = whole
     assert len(batch) == 2 * len(examples)
     _check_completions(batch, [*parts, *parts])
     before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]

@@ -18,6 +18,7 @@ from gradinoc.directions import prompt_activations
 from gradinoc.fused import attend, final_states, fuse, fused_adapter, is_fused, stacked_adapters
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.hooks import ActivationCollector
+from gradinoc.kernels import packed_attention
 from gradinoc.models import generate, generate_copies
 
 FUSED = ["llama", "olmo2", "phi3", "qwen2", "qwen3"]
@@ -175,7 +176,7 @@ def test_shared_beginnings_change_nothing(three_adapters, monkeypatch):
     examples = [Encoded(row, max(1, min(10, len(row) - 1))) for row in rows]
     questions, results = ["one and the same", "one and the other", "none"], []
     for least in (10**6, 3):
-        monkeypatch.setattr(chat, "SHARED", least)
+        monkeypatch.setattr(chat, "SHARED_FROM", least)
         with stacked_adapters(model, ["one", "", "three"]):
             losses = answer_losses(model, examples, PAD, 4, copies=3)
             states = prompt_activations(model, tokenizer, questions, None, EVERY, copies=3)
@@ -186,11 +187,23 @@ def test_shared_beginnings_change_nothing(three_adapters, monkeypatch):
 
 def test_shared_beginnings_have_no_gradients(pair):
     """Of a gradient at a token that several examples share nobody could say whose it is."""
-    batch = pack_shared([Encoded((*range(5, 25), last), 20) for last in (30, 31)])
-    with AlignmentProbe(pair[1], {0: torch.eye(HIDDEN)[:1]}) as probe:
-        probe.expect(batch, 1.0)
-        with pytest.raises(NotImplementedError, match="pack each by itself"):
-            completion_losses(pair[1], batch)
+    for endings in ((30, 31), (30, 30)):
+        batch = pack_shared([Encoded((*range(5, 25), last), 20) for last in endings])
+        with AlignmentProbe(pair[1], {LAYERS - 1: torch.eye(HIDDEN)[:1]}) as probe:
+            probe.expect(batch, 1.0)
+            with pytest.raises(NotImplementedError, match="pack each by itself"):
+                completion_losses(pair[1], batch)
+
+
+def test_branches_that_see_something_else_are_found_out(monkeypatch):
+    """The trial also tries sequences that share their beginning: here each branch misses it."""
+    monkeypatch.setattr(
+        fused, "shared_attention", lambda q, k, v, lengths, _below, scale: packed_attention(q, k, v, lengths, scale)
+    )
+    model = frozen("llama")
+    (note,) = fuse(model)
+    assert "away" in note
+    assert not is_fused(model)
 
 
 def test_generation_is_unchanged(pair):

@@ -191,6 +191,11 @@ def test_token_losses_are_cross_entropies(tokens, chunk):
             lambda hidden: functional.cross_entropy(hidden @ weight.T, targets, reduction="none"),
             [normal(tokens, 5) * 3],
         )
+        hidden = normal(tokens, 5) * 3
+        expected = functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+        with torch.no_grad():  # which lays the logits out another way
+            found = token_losses(hidden.float(), weight.float(), targets)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     finally:
         kernels.CHUNK = whole
 
@@ -242,6 +247,25 @@ def test_bfloat16_is_rounding_away(name):
     exact = computed(native, torch.float64 if name != "lora" else torch.float32)
     mine, theirs = (float((computed(f, torch.bfloat16) - exact).norm() / exact.norm()) for f in (ours, native))
     assert mine < 1.5 * theirs + 1e-3, f"{name}: {mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
+
+
+def test_shared_attention_in_bfloat16_is_rounding_away():
+    """Three pieces deep, no further from the exact numbers than attention of each branch alone."""
+    lengths, below = [40, 30, 20, 25], [75, 45, 0, 0]
+    branches = [(0, 1, 2), (0, 1, 3)]
+    starts = [0, 40, 70, 90]
+    q, k, v = (normal(1, heads, 115, 16, seed=s).bfloat16() for s, heads in enumerate((4, 2, 2)))
+
+    def of_branch(branch, dtype):
+        places = torch.cat([starts[piece] + torch.arange(lengths[piece]) for piece in branch])
+        parts = (each[:, :, places].to(dtype) for each in (q, k, v))
+        out = functional.scaled_dot_product_attention(*parts, is_causal=True, scale=0.25, enable_gqa=True)
+        return out[:, :, -lengths[branch[-1]] :].double()
+
+    exact, native = (torch.cat([of_branch(b, dtype) for b in branches], dim=2) for dtype in (torch.float64, q.dtype))
+    ours = shared_attention(q, k, v, lengths, below, 0.25)[:, :, 70:].double()
+    mine, theirs = (float((each - exact).norm() / exact.norm()) for each in (ours, native))
+    assert mine < 1.5 * theirs, f"{mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
 
 
 def test_attention_in_bfloat16_over_several_blocks_of_queries():

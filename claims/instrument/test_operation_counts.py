@@ -180,7 +180,7 @@ def test_extraction_goes_no_deeper_than_it_must(model):
 
 def test_beginnings_are_computed_once(model, monkeypatch):
     """Of two answers to one question the blocks see the question once; of many questions their system prompt."""
-    monkeypatch.setattr(chat, "SHARED", 4)
+    monkeypatch.setattr(chat, "SHARED_FROM", 4)
     prompt, seen = tuple(range(5, 15)), []
     examples = [Encoded((*prompt, *answer), len(prompt)) for answer in ((20, 21), (22, 23, 24), (25,))]
     handle = decoder_blocks(model)[0].register_forward_hook(

@@ -168,6 +168,11 @@ def test_directions_are_found_in_float32(tmp_path):
     assert torch.equal(exact, apart)
     assert not torch.equal(exact, rounded)
     assert len(manifests(tmp_path, "directions")) == 3, "one key for different directions"
+    keys = set()
+    for dtype, extraction in (("float32", "auto"), ("float32", "bfloat16"), ("auto", "auto"), ("auto", "bfloat16")):
+        changes = [f"model.dtype={dtype}", f"model.extraction_dtype={extraction}"]
+        keys.add(Pipeline(load_study("tiny", [*SMALL, *changes]), Store(tmp_path)).steps["directions"].entry.key)
+    assert len(keys) == 4, "one key for different directions"
 
 
 def test_model_of_a_step_is_let_go_with_it(tmp_path):

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import Example, Splits
+from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.fused import fused_adapter, stacked_adapters
@@ -41,10 +42,13 @@ class Bench:
     def extraction_model(self) -> LanguageModel:
         """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
 
-        The other is not loaded, so that both are never on a device for one step.
+        Where it is a copy, the model itself is not loaded for it, but stays if it is there already.
         """
-        wanted = self.study.model.extraction_dtype
-        return self.language_model if wanted in ("auto", self.study.model.dtype) else self._load(wanted)
+        settings = self.study.model
+        device, wanted = choose_device(settings.device), settings.extraction_dtype
+        if wanted == "auto" or choose_dtype(wanted, device) == choose_dtype(settings.dtype, device):
+            return self.language_model
+        return self._load(wanted)
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
