@@ -79,7 +79,7 @@ def publish(outcome: Outcome, out: Path) -> None:
     for frame, name in ((figures, FIGURES), (table, TABLE), (remarks, REMARKS)):
         summary.write(frame, out / name)
     write_atomically(out / "table.txt", summary.text(table, remarks).encode())
-    save_figure(plot_benchmarks(figures), out, "benchmarks")
+    save_figure(plot_benchmarks(figures, table), out, "benchmarks")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def text(summary: pd.DataFrame, remarks: pd.DataFrame) -> str:
         "took turns in one run."
     )
     for job in dict.fromkeys(row.job for row in said[CHECKED]):
-        parts.append(f"Checked before timing, {job}:\n" + "\n".join(f"  {r.text}" for r in said[CHECKED] if r.job == job))
+        passed = [f"  {row.text}" for row in said[CHECKED] if row.job == job]
+        parts += ["\n".join([f"Checked before timing, {job}:", *passed])]
     notes = dict.fromkeys(f"  {row.job}, {row.against}: {row.note}" for row in summary.itertuples() if row.note)
     parts += ["Notes:\n" + "\n".join(notes)] if notes else []
     parts += [f"Not measured: {row.job}, {row.side}: {row.text}" for row in said[MISSING]]

@@ -11,15 +11,16 @@ from benchmarks.outcome import Comparison, Outcome, Value, load
 from benchmarks.workers import HERE, Side, Worker, take_turns, workers
 
 GOALS = {"saklas": 1 / 1.2, "steering_vectors": 1 / 3, "repeng": 1 / 3}
-PROMPTS, CHECKED, REPETITIONS = 250, 16, 4
+CHECKED, REPETITIONS = 16, 5
+QUESTIONS = {"bfloat16": 250, "float32": 50}  # by dtype, which is the setting; the study finds directions in float32
 EXACT, FAIR = 1e-4, 1e-3  # 1 - cosine with brute force in float32: of ours, of a peer's
 NORMED = ("repeng",)  # its last hidden state is Hugging Face's, taken after the final norm
 SCRIPT = HERE / "sides" / "directions.py"
 
 
 def run(setting: Setting, outcome: Outcome) -> None:
-    """Check every side's mean difference against brute force in float32, then time all in bfloat16."""
-    few, all_prompts = setting.prompts(CHECKED, "few.json"), setting.prompts(PROMPTS, "prompts.json")
+    """Check every side's mean difference against brute force in float32, then time all in both dtypes."""
+    few = setting.prompts(CHECKED, "few.json")
     sides = [_own("ours")]
     for name in GOALS:
         try:
@@ -31,20 +32,25 @@ def run(setting: Setting, outcome: Outcome) -> None:
         expected = _found(reference, setting, told, "float32")
     with workers([*sides, _own("floor")], setting.scratch) as asked:
         for side in sides:
-            for dtype in ("float32", "bfloat16"):
+            for dtype in QUESTIONS:
                 away = 1 - cosines(_found(asked[side.name], setting, told, dtype), expected)
                 check(outcome, side.name, dtype, away)
                 setting.say(
                     f"  {side.name}, {dtype}: 1 - cosine {away[:-1].max():.2g}, at the last layer {away[-1]:.2g}"
                 )
-        asked["floor"].ask("prepare", **told, dtype="bfloat16")
-        asked["floor"].ask("repeat")
-        # On few prompts, in bfloat16, each side has warmed up: another round on all of them would take minutes.
-        for worker in asked.values():
-            worker.ask("prepare", **told | {"prompts": all_prompts}, dtype="bfloat16")
-        outcome.samples += take_turns(asked, setting.times(REPETITIONS), warm_up=False, tell=setting.tell)
-    outcome.comparisons += [Comparison("ours", side.name, GOALS[side.name]) for side in sides[1:]]
-    outcome.comparisons.append(Comparison("ours", "floor", note="the blocks' matrix products alone, without padding"))
+        for dtype, count in QUESTIONS.items():
+            # A warm-up on few prompts: another round on all of them would take minutes.
+            for prompts, repetitions in (
+                (few, 0),
+                (setting.prompts(count, f"{dtype}.json"), setting.times(REPETITIONS)),
+            ):
+                for worker in asked.values():
+                    worker.ask("prepare", **told | {"prompts": prompts}, dtype=dtype)
+                outcome.samples += take_turns(asked, repetitions, dtype, warm_up=not repetitions, tell=setting.tell)
+            outcome.comparisons += [Comparison("ours", side.name, GOALS[side.name], dtype) for side in sides[1:]]
+            outcome.comparisons.append(
+                Comparison("ours", "floor", None, dtype, note="the blocks' products alone, beginnings computed once")
+            )
 
 
 def check(outcome: Outcome, name: str, dtype: str, away: NDArray[np.float64]) -> None:

@@ -20,9 +20,8 @@ def load_ours(folder: str, dtype: torch.dtype, texts: Texts) -> Extract:
     layers = range(loaded.model.config.num_hidden_layers)
 
     def extract() -> torch.Tensor:
-        found = extract_trait_direction(
-            loaded.model, loaded.tokenizer, texts["questions"], texts["promote_system"], texts["suppress_system"], layers
-        )
+        sides = texts["promote_system"], texts["suppress_system"]
+        found = extract_trait_direction(loaded.model, loaded.tokenizer, texts["questions"], *sides, layers)
         return torch.stack([found[layer] for layer in layers])
 
     return extract
@@ -59,16 +58,15 @@ def _last_states(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
 
 
 def load_floor(folder: str, dtype: torch.dtype, texts: Texts) -> Extract:
-    """No directions: the matrix products of the blocks over the same prompts in our batches, bare, without padding."""
+    """No directions: the blocks' matrix products over our batches, bare, of tokens that are held once."""
+    from gradinoc.chat import share
     from gradinoc.directions import BATCH
 
-    if dtype != torch.bfloat16:
-        raise ValueError(f"The floor is one of bfloat16 alone; received {dtype}")
     tokenizer, batches = AutoTokenizer.from_pretrained(folder), []
     for side in ("promote", "suppress"):
-        lengths = sorted(len(ids) for ids in tokenizer(texts[side], add_special_tokens=False)["input_ids"])
-        batches += [lengths[start : start + BATCH] for start in range(0, len(lengths), BATCH)]
-    products = Products(AutoConfig.from_pretrained(folder), max(map(sum, batches)), torch.device("cpu"))
+        rows = sorted(tuple(ids) for ids in tokenizer(texts[side], add_special_tokens=False)["input_ids"])
+        batches += [share(rows[start : start + BATCH]).lengths for start in range(0, len(rows), BATCH)]
+    products = Products(AutoConfig.from_pretrained(folder), max(map(sum, batches)), torch.device("cpu"), dtype=dtype)
 
     @torch.no_grad()
     def extract() -> None:

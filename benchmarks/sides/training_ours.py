@@ -1,0 +1,38 @@
+"""Our training step: `python training_ours.py ours`, or `unlogged` for the same without directions."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from reading import torch_dtype
+from shapes import shaped_model
+from stepping import MODEL, Task, serve_run
+
+from gradinoc.fused import fuse
+from gradinoc.models import load_model
+from gradinoc.train_lora import Recipe, train_run
+
+
+def load(shape: str, dtype: str) -> Any:
+    """The frozen model as a study loads it; with a shape, random weights of it on the CUDA device."""
+    if not shape:
+        return load_model(MODEL, device="cpu", dtype=dtype).model
+    model = shaped_model(shape, torch_dtype(dtype), "cuda")
+    if not fuse(model)[0].endswith("packed"):
+        raise RuntimeError(f"A model of the shape of {shape} was not fused on {torch.cuda.get_device_name()}")
+    return model
+
+
+def run(task: Task) -> Any:
+    """One run to its end; its log."""
+    recipe = Recipe(task.settings, task.directions if sys.argv[1] == "ours" else {}, task.pad)
+    with tempfile.TemporaryDirectory() as folder:
+        return train_run(task.model, task.examples, recipe, 0, Path(folder))
+
+
+if __name__ == "__main__":
+    serve_run(load, run, lambda log: list(log.losses))
