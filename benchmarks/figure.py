@@ -117,7 +117,9 @@ def _counted(setting: str) -> str:
     what, _, count = setting.partition(" ")
     if not count.isdigit():
         return setting
-    return f"batch of {count}" if what == "batch" else f"{int(count):,} {what.removesuffix('s') if count == '1' else what}"
+    if what == "batch":
+        return f"batch of {count}"
+    return f"{int(count):,} {what.removesuffix('s') if count == '1' else what}"
 
 
 def _dot(axes: Axes, row: int, values: np.ndarray, how: Look, middle: float | None = None) -> None:
