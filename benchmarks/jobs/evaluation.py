@@ -20,7 +20,7 @@ SIDES = ("ours", "ours_one_by_one", "plain_one_by_one")
 ADAPTERS, RANK, REPETITIONS = 9, 16, 5
 # Of the questions so many are answered, in so many tokens, and so many have their answers scored.
 TIMED = {"asked": 4, "scored": 2, "new_tokens": 16}
-CHECKED = {"asked": 3, "scored": 2, "new_tokens": 12}
+CHECKED = {"asked": 3, "scored": 2, "new_tokens": 24}
 CLOSE = 1e-3  # nats/token between log-odds, hidden-state units between projections, in float32
 STRENGTH = 0.004  # standard deviation of an adapter's upper factor: texts differ, and stay texts
 
