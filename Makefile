@@ -53,4 +53,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv artifacts store
+	rm -rf .venv artifacts store benchmarks/.envs

@@ -10,7 +10,7 @@ from benchmarks.outcome import Comparison, Outcome, largest_difference, load
 from benchmarks.workers import HERE, Side, Worker, take_turns, workers
 
 PEERS = ("captum", "nnsight", "transformer_lens")
-QUESTIONS, DIRECTIONS, REPETITIONS = 8, 101, 4
+QUESTIONS, DIRECTIONS, REPETITIONS = 8, 101, 5
 EXACT = 1e-3  # cosine, float32 against brute force
 ROUNDED = 0.05  # cosine, bfloat16 against brute force in float32: wiring, not precision, would exceed it
 SCRIPT = HERE / "sides" / "alignment.py"
