@@ -173,6 +173,8 @@ def test_directions_are_found_in_float32(tmp_path):
         changes = [f"model.dtype={dtype}", f"model.extraction_dtype={extraction}"]
         keys.add(Pipeline(load_study("tiny", [*SMALL, *changes]), Store(tmp_path)).steps["directions"].entry.key)
     assert len(keys) == 4, "one key for different directions"
+    tiny = Pipeline(load_study("tiny", [*SMALL, "model.extraction_dtype=bfloat16"]), Store(tmp_path)).bench
+    assert (tiny.language_model.dtype, tiny.extraction_model().dtype) == (torch.float32, torch.bfloat16)
 
 
 def test_model_of_a_step_is_let_go_with_it(tmp_path):

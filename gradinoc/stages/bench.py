@@ -46,9 +46,9 @@ class Bench:
         """
         settings = self.study.model
         device, wanted = choose_device(settings.device), settings.extraction_dtype
-        if wanted == "auto" or choose_dtype(wanted, device) == choose_dtype(settings.dtype, device):
-            return self.language_model
-        return self._load(wanted)
+        # Of a model of "auto" only float32 is certain: a tiny one is in it on any machine.
+        alike = choose_dtype(wanted, device) == choose_dtype(settings.dtype, device) == torch.float32
+        return self.language_model if alike or wanted in ("auto", settings.dtype) else self._load(wanted)
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
