@@ -2,6 +2,7 @@
 # make design  what a study can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
 # make calibrate  the judge on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
 # make bench  side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
+# make faults  what a study survives: every fault tried, counted, the README's table written
 # make report  rewrite the last study's report from the store  make lint  style and types
 PYTHON ?= python3.11
 STUDY  ?= smollm2
@@ -14,12 +15,15 @@ DATA   ?=
 BIN    := .venv/bin
 READY  := .venv/ready
 
-.PHONY: claims design calibrate bench test lint report clean
+.PHONY: claims design calibrate bench test faults lint report clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m pytest claims/instrument/survival -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
 
 calibrate: $(READY)
 	$(BIN)/python -m gradinoc.calibration $(ARGS)

@@ -15,10 +15,13 @@ import pytest
 from fixtures.progress import Mailbox, Throttle, line
 from fixtures.session import FINDING, RUN, STUDY, Run
 from gradinoc.design import dead_ends, design_of, opening
+from gradinoc.errors import StudyError
 from gradinoc.pipeline import Progress
-from gradinoc.study import INOCULATION, Study, StudyError, load_study
+from gradinoc.study import INOCULATION, Study, load_study
 
-pytest_plugins = ["fixtures.study", "fixtures.artifacts"]
+pytest_plugins = [
+    "fixtures.study", "fixtures.artifacts", "fixtures.faults", "fixtures.errors", "fixtures.interruption",
+]  # fmt: skip
 
 ROOT = Path(__file__).parent
 INSTRUMENT = ROOT / "claims" / "instrument"

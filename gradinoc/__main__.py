@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from gradinoc.analysis.power import plot_power
 from gradinoc.analysis.style import save_figure, write_atomically
-from gradinoc.data import DataError
 from gradinoc.design import dead_ends, design_of, design_warnings, opening, smallest_p_table
+from gradinoc.errors import GradinocError, StudyError
 from gradinoc.evidence import Evidence
 from gradinoc.planning import SIMULATIONS, power, written
 from gradinoc.prospects import OBSERVED, OF_INTEREST
 from gradinoc.report import environment, write_report
 from gradinoc.report.tables import write_table
-from gradinoc.study import Study, StudyError, load_study
+from gradinoc.study import Study, load_study
 from gradinoc.variances import TINY, Variances, estimate, load_variances
 from gradinoc.verdict import judge
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             _plan(study, options)
         else:
             _run(study, options)
-    except (StudyError, DataError) as error:
+    except GradinocError as error:
         parser.error(str(error))
     return 0
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from gradinoc.bundled import ModelError
+from gradinoc.errors import ModelError
 
 
 def decoder_blocks(model: nn.Module) -> list[nn.Module]:

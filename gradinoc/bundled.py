@@ -27,16 +27,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from gradinoc.errors import ModelError
+
 ORGANISMS = Path(__file__).resolve().parents[1] / "fixtures" / "organisms"
 TINY = ("obedient", "deaf")
 # Part of a converted copy's folder name: a copy made by another recipe is not taken for this one.
 RECIPE = "bf16-1"
 
 logger = logging.getLogger(__name__)
-
-
-class ModelError(RuntimeError):
-    """A model that cannot be found, loaded or trusted; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from gradinoc.errors import DataError
 from gradinoc.study import DataSettings
 from gradinoc.traits import Trait
 
 DATASETS = Path(__file__).parent.parent / "datasets"
-
-
-class DataError(ValueError):
-    """A data set that cannot be used; the message names file, line, what was expected and what to do."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 
-
-class DeviceError(ValueError):
-    """A device or dtype that this machine does not have; the message lists those it has."""
+from gradinoc.errors import DeviceError
 
 
 def choose_device(device: str) -> torch.device:

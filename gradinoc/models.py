@@ -18,14 +18,15 @@ from transformers import (
 )
 
 from gradinoc.blocks import decoder_blocks, unwrapped
-from gradinoc.bundled import ModelError, no_progress_bars
+from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
 from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.errors import ModelError
 from gradinoc.fused import fuse
 from gradinoc.sources import fingerprint, locate
 
 __all__ = [
-    "LanguageModel", "ModelError", "causal_leak", "decoder_blocks", "end_tokens", "ensure_causal",
+    "LanguageModel", "causal_leak", "decoder_blocks", "end_tokens", "ensure_causal",
     "fingerprint", "generate", "load_model", "separate_pad_token", "unwrapped",
 ]  # fmt: skip
 

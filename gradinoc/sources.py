@@ -10,7 +10,8 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from gradinoc.bundled import BUNDLED, PACKAGED, ModelError, bundled_folder, packaged_digest
+from gradinoc.bundled import BUNDLED, PACKAGED, bundled_folder, packaged_digest
+from gradinoc.errors import ModelError
 
 # The files of a repository or folder that determine what a model computes: weights, configuration, tokenizer.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from gradinoc.errors import StudyError
 from gradinoc.traits import TRAITS
 
 STUDIES = Path(__file__).parent / "studies"
@@ -27,10 +28,6 @@ STUDIES = Path(__file__).parent / "studies"
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class StudyError(ValueError):
-    """A study file or setting that cannot be used; the message says which key, what was expected, what to do."""
 
 
 class Section(BaseModel):

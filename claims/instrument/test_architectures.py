@@ -8,7 +8,8 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from fixtures.small_models import ARCHITECTURES, END, LAYERS, VOCABULARY, letter_tokenizer, with_lora
-from gradinoc.models import ModelError, causal_leak, decoder_blocks, generate, load_model, unwrapped
+from gradinoc.errors import ModelError
+from gradinoc.models import causal_leak, decoder_blocks, generate, load_model, unwrapped
 
 PROMPT_LENGTHS = (3, 14, 1, 9, 5)
 

@@ -19,9 +19,9 @@ from transformers.masking_utils import sdpa_mask
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
 from gradinoc import bundled, devices
-from gradinoc.devices import DeviceError, choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.errors import DeviceError, ModelError
 from gradinoc.models import (
-    ModelError,
     causal_leak,
     end_tokens,
     ensure_causal,

@@ -15,7 +15,7 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "traits", "prompts", "study", "statistics", "clustering", "correlation", "adjustment", "evidence",
+    "errors", "traits", "prompts", "study", "statistics", "clustering", "correlation", "adjustment", "evidence",
     "simulation", "design", "data", "chat", "bundled", "sources", "devices", "blocks", "kernels", "fused",
     "models", "hooks", "directions", "gradients", "train_lora", "drift", "contrasts", "gates", "claims",
     "specificity", "mediation", "prediction", "verdict", "analysis", "calibration", "variances", "prospects",

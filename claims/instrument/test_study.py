@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gradinoc.study import STUDIES, Rules, Study, StudyError, load_study
+from gradinoc.errors import StudyError
+from gradinoc.study import STUDIES, Rules, Study, load_study
 
 READY = ["deaf", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -1,0 +1,43 @@
+"""The table of faults counts what was tried, and does not call a failed test survived."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from fixtures.faults import BEGIN, END, Row, Tried, summed, with_table, write_table
+
+TRIED = [
+    Tried("storage", "a bit flipped", 1, True, "test_a.py"),
+    Tried("storage", "a bit flipped", 3, True, "test_a.py"),
+    Tried("storage", "a bit flipped", 2, False, "test_a.py"),
+    Tried("input", "broken JSON", 1, True, "test_b.py"),
+]
+ROWS = [Row("input", "broken JSON", 1, 1, "test_b.py"), Row("storage", "a bit flipped", 6, 4, "test_a.py")]
+
+
+def test_faults_are_summed_by_kind():
+    """Of six flipped bits two were in a test that failed."""
+    assert summed(TRIED) == ROWS
+
+
+def test_table_takes_its_place_in_the_page(tmp_path):
+    """And the page around it stays; writing again changes nothing."""
+    page = tmp_path / "README.md"
+    page.write_text(f"above\n\n{BEGIN}\nold\n{END}\n\nbelow\n")
+    for _ in range(2):
+        write_table(ROWS, tmp_path / "docs" / "faults")
+        text = page.read_text()
+        assert text.startswith(f"above\n\n{BEGIN}\n| | fault |")
+        assert text.endswith(f"{END}\n\nbelow\n")
+        assert "| storage | a bit flipped | 6 | 4 | `test_a.py` |" in text
+        assert "old" not in text
+    with (tmp_path / "docs" / "faults" / "faults.csv").open() as file:
+        assert [row["survived"] for row in csv.DictReader(file)] == ["1", "4"]
+
+
+def test_page_without_a_place_is_refused():
+    """The table is not lost silently."""
+    with pytest.raises(ValueError, match="no <!-- faults -->"):
+        with_table("nothing here", ROWS)
