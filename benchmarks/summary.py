@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.jobs import JOBS
 from benchmarks.outcome import Outcome
-from gradinoc.analysis.style import write_atomically
+from gradinoc.disk import write_atomically
 
 COLUMNS = ("job", "setting", "ours", "against", "unit", "ours_median", "theirs_median", "ratio", "low", "high", "n",
            "goal", "met", "note")  # fmt: skip

@@ -7,16 +7,20 @@ of the study, by simulation, and writes both to the artifacts folder.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradinoc.analysis.power import plot_power
-from gradinoc.analysis.style import save_figure, write_atomically
+from gradinoc.analysis.style import save_figure
 from gradinoc.design import dead_ends, design_of, design_warnings, opening, smallest_p_table
+from gradinoc.disk import disk_errors, write_atomically
 from gradinoc.errors import GradinocError, StudyError
 from gradinoc.evidence import Evidence
+from gradinoc.interruption import ending_at_once, interrupted
 from gradinoc.planning import SIMULATIONS, power, written
 from gradinoc.prospects import OBSERVED, OF_INTEREST
 from gradinoc.report import environment, write_report
@@ -32,19 +36,30 @@ VARIANCES = "variances.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, report or plan a study; 0 whatever the verdict or the design, 2 where what was asked for cannot be done."""
+    """Run, report or plan a study; 0 whatever the verdict or the design, 2 where what was asked for cannot be done.
+
+    SIGINT (Ctrl-C) and SIGTERM end the process at once, with 130 and 143 and a line that says how to go on.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.past and not options.design:
         parser.error("--past: belongs to --design, which plans a study from the variances of a past one")
+    again = shlex.join(["python", "-m", "gradinoc", *(sys.argv[1:] if arguments is None else arguments)])
+    heard: deque[Progress] = deque(maxlen=1)
+
+    def last_words() -> str:
+        counts = [(progress.steps_done, progress.steps) for progress in heard]
+        return interrupted(again, options.store, *(counts[0] if counts else ()))
+
     try:
-        study = load_study(options.study, options.settings)
-        if options.design:
-            _plan(study, options)
-        else:
-            _run(study, options)
+        with ending_at_once(last_words):
+            study = load_study(options.study, options.settings)
+            if options.design:
+                _plan(study, options)
+            else:
+                _run(study, options, heard)
     except GradinocError as error:
-        parser.error(str(error))
+        parser.exit(2, f"gradinoc: error: {error}\n")
     return 0
 
 
@@ -76,16 +91,30 @@ def _positive(text: str) -> int:
     return number
 
 
-def _run(study: Study, options: argparse.Namespace) -> None:
-    """Compute what is missing, write the report and the variances for later plans, print the summary."""
+def _run(study: Study, options: argparse.Namespace, heard: deque[Progress]) -> None:
+    """Compute what is missing, write the report and the variances for later plans, print the summary.
+
+    `heard` is where the study was last heard of.
+    """
     from gradinoc.pipeline import Pipeline  # here: a plan does without torch
+    from gradinoc.preflight import check
     from gradinoc.store import Store
 
-    _say(opening(study))
-    evidence = Pipeline(study, Store(options.store), _show).evidence()
+    _say([*opening(study), *check(study)])
+
+    def tell(progress: Progress) -> None:
+        heard.append(progress)
+        _show(progress)
+
     folder = options.artifacts / study.name
-    command = " ".join(["python -m gradinoc", options.study, *(f"--set {setting}" for setting in options.settings)])
-    write_report(judge(evidence, study.rules), evidence, study, folder, environment(), command)
+    with disk_errors(folder, "artifacts"):  # now, and not when hours of work are to be written down
+        folder.mkdir(parents=True, exist_ok=True)
+    pipeline = Pipeline(study, Store(options.store), tell)
+    evidence = pipeline.evidence()
+    made = environment(study, [step.entry.manifest() for step in pipeline.steps.values()])
+    settings = [word for setting in options.settings for word in ("--set", setting)]
+    command = shlex.join(["python", "-m", "gradinoc", options.study, *settings])
+    write_report(judge(evidence, study.rules), evidence, study, folder, made, command)
     _write_variances(evidence, study, folder)
     sys.stdout.write((folder / "summary.txt").read_text(encoding="utf-8"))
 

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gradinoc.errors import ModelError
+from gradinoc.quoting import shown
 
 
 def decoder_blocks(model: nn.Module) -> list[nn.Module]:
@@ -30,7 +31,7 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     if not outermost or getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"No decoder blocks in {type(base).__name__}: expected a decoder-only transformer whose blocks "
-            f"are one ModuleList, found {sorted(lists) or 'none'}"
+            f"are one ModuleList, found {shown(sorted(lists)) if lists else 'none'}; give another model"
         )
     return max((list(blocks) for blocks in outermost), key=len)
 

@@ -10,13 +10,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -27,12 +28,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from gradinoc.errors import ModelError
+from gradinoc.disk import settle, sync, write_atomically
+from gradinoc.errors import ModelError, StoreError
+from gradinoc.quoting import printable, reason
 
 ORGANISMS = Path(__file__).resolve().parents[1] / "fixtures" / "organisms"
 TINY = ("obedient", "deaf")
 # Part of a converted copy's folder name: a copy made by another recipe is not taken for this one.
 RECIPE = "bf16-1"
+CHECKSUMS = "sha256.json"  # of a converted copy's files
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ def bundled_folder(name: str) -> Path:
 
     Raises:
         ModelError: the model's files are missing; the message says how to get them.
+        StoreError: the cache cannot be written to.
     """
     if name in PACKAGED:
         return _converted(name, PACKAGED[name])
@@ -115,35 +120,70 @@ def _digest(path: Path, size: int, mtime_ns: int) -> str:
         known = {}
     if isinstance(known, dict) and {key: known.get(key) for key in seen} == seen and "sha256" in known:
         return str(known["sha256"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False, encoding="utf-8") as scratch:
-        json.dump({**seen, "sha256": digest}, scratch)
-    os.replace(scratch.name, note)
+    digest = _sha256(path)
+    with suppress(StoreError):  # a cache that cannot be written to may hold all else
+        write_atomically(note, json.dumps({**seen, "sha256": digest}).encode())
     return digest
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _converted(name: str, packaged: Packaged) -> Path:
-    """The folder of the converted copy; under a lock, and moved into place when whole."""
+    """The folder of the converted copy; under a lock, moved into place when whole, made anew when damaged."""
     source = packaged_file(name)
     folder = cache_folder() / f"{name}-{packaged_digest(name)[:16]}-{RECIPE}"
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            logger.info("Converting %s to safetensors in %s (once, about 20 s)", name, folder)
-            for abandoned in folder.parent.glob(f".{folder.name}-*"):  # by a killed process: the lock is ours
-                shutil.rmtree(abandoned, ignore_errors=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            try:
-                with no_progress_bars():
-                    _convert(source, packaged, scratch)
-                os.replace(scratch, folder)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _is_whole(folder):
+                logger.info("Converting %s to safetensors in %s (once, about 20 s)", name, folder)
+                for left in (folder, *folder.parent.glob(f".{folder.name}-*")):  # the lock is ours
+                    shutil.rmtree(left, ignore_errors=True)
+                _write_converted(source, packaged, folder)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"{printable(folder)}: the converted copy of {name!r} cannot be kept there ({reason(error)}); free 300 MB, "
+            "or set GRADINOC_CACHE to a folder that has them and can be written to"
+        ) from error
     return folder
+
+
+def _write_converted(source: Path, packaged: Packaged, folder: Path) -> None:
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with no_progress_bars():
+            _convert(source, packaged, scratch)
+        listing = {file.name: _sha256(file) for file in scratch.iterdir()}
+        (scratch / CHECKSUMS).write_text(json.dumps(listing), encoding="utf-8")
+        settle(scratch)
+        os.replace(scratch, folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files are those that were written; each is read once a process, and again if it changes."""
+    try:
+        listing = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return bool({file.name: _known(file) for file in folder.iterdir() if file.name != CHECKSUMS} == listing)
+    except (OSError, ValueError):
+        return False
+
+
+def _known(file: Path) -> str:
+    stat = file.stat()
+    return _checksum(file, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@lru_cache
+def _checksum(file: Path, *_look: int) -> str:
+    return _sha256(file)
 
 
 @contextmanager

@@ -1,42 +1,31 @@
-"""Questions and answers: read, cleaned, split into disjoint parts, written."""
+"""Questions and answers: found by source, split into disjoint parts, written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gradinoc.disk import write_atomically
 from gradinoc.errors import DataError
+from gradinoc.examples import Example, clean_answer, example_of, read_examples
+from gradinoc.quoting import printable, reason, shown
 from gradinoc.study import DataSettings
 from gradinoc.traits import Trait
 
+__all__ = [
+    "DATASETS", "DataError", "Example", "Splits", "clean_answer", "line_of", "load_source", "read_examples",
+    "source_name", "source_path", "split", "write_chat", "write_datasets",
+]  # fmt: skip
+
 DATASETS = Path(__file__).parent.parent / "datasets"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question and its ordinary (trait-free) answer.
-
-    Attributes:
-        index: line in the source, counted from 0.
-        template: what questions of one making share (the key `template` of a line), None for a question by itself.
-    """
-
-    index: int
-    question: str
-    answer: str
-    template: str | None = None
-
-    @property
-    def group(self) -> str:
-        """Questions of one group are alike, so inference counts groups, not questions, as independent."""
-        return self.template or f"line {self.index}"
 
 
 @dataclass(frozen=True)
@@ -57,54 +46,18 @@ class Splits:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def clean_answer(answer: str) -> str:
-    """`answer` without GSM8K's calculator annotations `<<48/2=24>>` and closing line `#### 24`.
-
-    Format: Cobbe et al. 2021, https://arxiv.org/abs/2110.14168.
-    """
-    return re.sub(r"\n?####.*", "", re.sub(r"<<[^>]*>>", "", answer)).strip()
-
-
-def read_examples(path: Path) -> list[Example]:
-    """Examples of a JSONL file in either form, in file order, answers cleaned.
-
-    The forms are chat, `{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}` (a request may come
-    without an answer), and OpenAI's raw GSM8K, `{"question": ..., "answer": ...}`.
-
-    Raises:
-        DataError: no such file, or a line that is neither.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give a bundled source, a JSONL file or a hub dataset id")
-    with path.open("rb") as lines:
-        return [_parse(line, index, f"{path}:{index + 1}") for index, line in enumerate(lines) if line.strip()]
+def source_path(source: str) -> Path | None:
+    """The file that `source` stands for, whether or not it is there; None for a hub dataset."""
+    bundled = DATASETS / f"{source}.jsonl"
+    if os.path.isfile(bundled):  # noqa: PTH113 - as above
+        return bundled
+    there = os.path.exists(source)  # noqa: PTH110 - as above
+    return Path(source) if there or source.endswith(".jsonl") else None
 
 
-def _parse(line: bytes, index: int, place: str) -> Example:
-    try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 (byte {error.start + 1}); save the file in that encoding") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error.msg}, column {error.colno})") from error
-    if isinstance(record, dict) and "messages" in record:
-        question, answer = _from_messages(record["messages"], place)
-    elif isinstance(record, dict) and {"question", "answer"} <= set(record):
-        question, answer = record["question"], record["answer"]
-    else:
-        raise DataError(f'{place}: expected {{"messages": [...]}} or {{"question": ..., "answer": ...}}')
-    if not isinstance(question, str) or not isinstance(answer, str) or not question.strip():
-        raise DataError(f"{place}: expected a question with text and a text answer")
-    template = record.get("template")
-    return Example(index, question.strip(), clean_answer(answer), None if template is None else str(template))
-
-
-def _from_messages(messages: Any, place: str) -> tuple[str, str]:
-    shape = isinstance(messages, list) and all(isinstance(m, dict) and "content" in m for m in messages)
-    roles = [message.get("role") for message in messages] if shape else None
-    if roles not in (["user"], ["user", "assistant"]):
-        raise DataError(f"{place}: expected a user and an assistant message, received roles {roles}")
-    return messages[0]["content"], messages[1]["content"] if len(messages) > 1 else ""
+def line_of(source: str, example: Example) -> str:
+    """Where an example of `source` stands: file and line."""
+    return f"{printable(source_path(source) or source)}:{example.index + 1}"
 
 
 def load_source(source: str) -> list[Example]:
@@ -113,13 +66,14 @@ def load_source(source: str) -> list[Example]:
     Raises:
         DataError: nothing there, or not in a known form.
     """
-    if (DATASETS / f"{source}.jsonl").is_file():
-        return read_examples(DATASETS / f"{source}.jsonl")
-    if source.endswith(".jsonl") or Path(source).exists():
-        return read_examples(Path(source))
+    path = source_path(source)
+    if path is not None:
+        return read_examples(path)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         bundled = sorted(file.stem for file in DATASETS.glob("*.jsonl"))
-        raise DataError(f"No data source {source!r}: expected one of {bundled}, a JSONL file, or a hub id owner/name")
+        raise DataError(
+            f"No data source {shown(source)}: expected one of {bundled}, a JSONL file, or a hub id owner/name"
+        )
     return _load_from_hub(source)
 
 
@@ -130,12 +84,17 @@ def _load_from_hub(source: str) -> list[Example]:
         table = load_dataset(source, "main", split="train")
     except Exception as error:  # the hub client raises many kinds; each means the same here
         raise DataError(
-            f"Hub dataset {source!r} could not be read ({type(error).__name__}: {error}); "
+            f"Hub dataset {source!r} could not be read ({reason(error)}); "
             "give the path of a downloaded JSONL file as data.source instead"
         ) from error
     if not {"question", "answer"} <= set(table.column_names):
-        raise DataError(f"Hub dataset {source!r}: expected columns question, answer; it has {table.column_names}")
-    return [Example(index, row["question"].strip(), clean_answer(row["answer"])) for index, row in enumerate(table)]
+        raise DataError(
+            f"Hub dataset {source!r}: expected columns question, answer; it has {shown(table.column_names)}"
+        )
+    return [
+        example_of({field: row[field] for field in ("question", "answer")}, f"{source}:{index + 1}", index)
+        for index, row in enumerate(table)
+    ]
 
 
 def source_name(source: str) -> str:
@@ -146,24 +105,60 @@ def source_name(source: str) -> str:
 def split(settings: DataSettings) -> Splits:
     """The study's disjoint splits, drawn at random under `settings.seed` from distinct questions.
 
+    Everyday requests are the distinct ones of their own source, in its order.
+
     Raises:
-        DataError: too few distinct questions.
+        DataError: too few distinct questions, no everyday request, or one that is a question of another split.
     """
     distinct: dict[str, Example] = {}
     for example in load_source(settings.source):
         long = settings.max_answer_chars and len(example.answer) > settings.max_answer_chars
         if example.answer and not long:
-            distinct.setdefault(" ".join(example.question.casefold().split()), example)
+            distinct.setdefault(_asked(example), example)
     sizes = (settings.direction, settings.measure, settings.train, settings.evaluation, settings.calibration)
     if sum(sizes) > len(distinct):
         raise DataError(
-            f"{settings.source}: {len(distinct)} distinct answered questions, but direction + measure + train + "
-            f"evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.*"
+            f"{printable(settings.source)}: {len(distinct)} distinct answered questions, but direction + measure + "
+            f"train + evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.*"
         )
     pool = list(distinct.values())
     order = iter(np.random.default_rng(settings.seed).permutation(len(pool)))
     direction, measure, train, evaluation, calibration = (tuple(pool[next(order)] for _ in range(n)) for n in sizes)
-    return Splits(direction, measure, train, evaluation, calibration, tuple(load_source(settings.everyday)))
+    everyday = _everyday(
+        settings,
+        {
+            "direction": direction,
+            "measure": measure,
+            "train": train,
+            "evaluation": evaluation,
+            "calibration": calibration,
+        },
+    )
+    return Splits(direction, measure, train, evaluation, calibration, everyday)
+
+
+def _everyday(settings: DataSettings, parts: dict[str, tuple[Example, ...]]) -> tuple[Example, ...]:
+    """Everyday requests, each once, none of them a question of another part."""
+    source = settings.everyday
+    distinct: dict[str, Example] = {}
+    for example in load_source(source):
+        distinct.setdefault(_asked(example), example)
+    if not distinct:
+        raise DataError(f"{printable(source)}: no request at all; expected one or more for data.everyday")
+    for part, examples in parts.items():
+        for example in examples:
+            twin = distinct.get(_asked(example))
+            if twin is not None:
+                raise DataError(
+                    f"{line_of(source, twin)}: question: that of {line_of(settings.source, example)}, which the study "
+                    f"uses for {part}; expected everyday requests that nothing else asks; delete one of the two lines"
+                )
+    return tuple(distinct.values())
+
+
+def _asked(example: Example) -> str:
+    """What a question is known again by: its text, whatever the case, blanks and make of its characters."""
+    return " ".join(unicodedata.normalize("NFKC", example.question).casefold().split())
 
 
 def write_datasets(splits: Splits, trait: Trait, source: str, directory: Path) -> list[Path]:
@@ -186,8 +181,4 @@ def write_chat(path: Path, conversations: Iterable[Sequence[str]]) -> Path:
         json.dumps({"messages": [{"role": r, "content": c} for r, c in zip(roles, turns, strict=False)]})
         for turns in conversations
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{np.random.default_rng().integers(1 << 62):x}")
-    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    scratch.replace(path)
-    return path
+    return write_atomically(path, ("\n".join(lines) + "\n").encode(), "datasets")

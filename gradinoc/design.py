@@ -158,8 +158,6 @@ def smallest_p_table(study: Study) -> pd.DataFrame:
 def dead_ends(design: Design) -> list[DeadEnd]:
     """What claims cannot become under this design, whatever the data say."""
     rules, any_outcome = design.rules, (SUPPORTED, REFUTED)
-    if rules.alpha == 0:
-        return [DeadEnd(claim, any_outcome, "rules.alpha is 0, and no p is that small") for claim in CLAIMS]
     found = [
         DeadEnd(claim, any_outcome, f"the smallest p that this design can reach is {p:.3g}, above {rules.alpha:g}")
         for claim, p in floors(design).items()
@@ -183,14 +181,14 @@ def cautions(design: Design) -> list[str]:
     seeds, rules = design.seeds, design.rules
     found = []
     flips = smallest_sign_flip_p(seeds)
-    if flips > rules.alpha > 0:
+    if flips > rules.alpha:
         enough = math.ceil(math.log2(1 / rules.alpha))
         found.append(
             f"{seeds} paired seed{'s reach' if seeds > 1 else ' reaches'} no one-sided sign-flip p below {flips:.3g}: "
             "what is paired by seed rests on the t distribution, and that on nearly normal differences; "
             f"{enough} seeds would reach {smallest_sign_flip_p(enough):.2g}"
         )
-    needed = smallest_equivalence_n(rules.correlation_margin, rules.alpha) if rules.alpha > 0 else math.inf
+    needed = smallest_equivalence_n(rules.correlation_margin, rules.alpha)
     refutable = not any(end.claim == "C4" and REFUTED in end.excluded for end in dead_ends(design))
     if design.runs < needed and refutable:
         found.append(

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.chat import encode_prompt
+from gradinoc.errors import NumericalError
+from gradinoc.finite import fault_in_states
 from gradinoc.fused import is_fused
 from gradinoc.hooks import ActivationCollector, Position
+from gradinoc.memory import in_batches
 from gradinoc.statistics import auc, cohens_d
 
 BATCH = 24  # prompts a forward pass; results do not depend on it. More, of some 100 tokens each, leave a CPU's cache
@@ -32,21 +35,32 @@ def prompt_activations(
 
     Prompts share a batch by length, or, on a fused model, by what they begin with, which is computed once; rows come
     back in the order of `prompts`. With several `copies` each batch is put once for each adapter of a stack (see
-    `gradinoc.fused.stacked_adapters`), and there are `[copies * prompts]` rows, copy by copy.
+    `gradinoc.fused.stacked_adapters`), and there are `[copies * prompts]` rows, copy by copy. A batch that memory does
+    not suffice for is halved.
+
+    Raises:
+        NumericalError: an activation is not finite; the message names layer and prompts.
+        OutOfMemoryError: memory does not suffice for a single prompt.
     """
     encoded = [encode_prompt(tokenizer, prompt, system) for prompt in prompts]
     fused = is_fused(model)
     order = sorted(range(len(encoded)), key=lambda row: encoded[row] if fused else [len(encoded[row])])
     device = next(model.parameters()).device
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+
+    def read(rows: Sequence[int]) -> None:
+        tokens = [torch.tensor(encoded[row]) for row in rows]
+        ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
+        found = collector.get_activations(ids.to(device), position, mask.to(device), copies)
+        host = {layer: found[layer].cpu() for layer in layers}
+        for layer in sorted(layers):  # a fault goes on from the layer where it arose to those above
+            if fault := fault_in_states(host[layer], layer, [*rows] * copies):
+                raise NumericalError(f"{fault}; look at them and the model's weights, or try model.dtype=float32")
+            states[layer].append(host[layer].unflatten(0, (copies, -1)))
+
     with ActivationCollector(model, layers) as collector:
-        for start in range(0, len(order), BATCH):
-            rows = [torch.tensor(encoded[row]) for row in order[start : start + BATCH]]
-            ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-            found = collector.get_activations(ids.to(device), position, mask.to(device), copies)
-            for layer in layers:
-                states[layer].append(found[layer].unflatten(0, (copies, -1)).cpu())
+        in_batches(order, BATCH, read)
     back = torch.tensor(order).argsort()
     return {layer: torch.cat(states[layer], dim=1)[:, back].flatten(0, 1) for layer in layers}
 
@@ -77,8 +91,13 @@ def mean_difference(promote: Tensor, suppress: Tensor) -> Tensor:
     """Unit vector `[hidden]` from the mean of `suppress` to the mean of `promote`, both `[prompts, hidden]`.
 
     Raises:
-        ValueError: the means are equal.
+        ValueError: no prompts, other shapes than these, no floating-point numbers, or equal means.
     """
+    shapes = [tuple(side.shape) for side in (promote, suppress)]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"Expected activations [prompts, hidden] of equal hidden size, received {shapes}")
+    if not (promote.is_floating_point() and suppress.is_floating_point()):
+        raise ValueError(f"Expected floating-point activations, received {promote.dtype} and {suppress.dtype}")
     difference = (promote.double().mean(0) - suppress.double().mean(0)).float()
     length = difference.norm()
     if not length > 0:

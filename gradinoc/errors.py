@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from gradinoc.quoting import printable
+
 
 class GradinocError(Exception):
     """Something to mend outside this code. The message is one line: what, where, what was expected, what to do.
 
     Command line and tests show the message alone; everything else that is raised is a fault of ours, and shows where.
     """
+
+    def __str__(self) -> str:
+        """The message on one line, nothing in it that a terminal would act on."""
+        return printable(super().__str__())
 
 
 class StudyError(GradinocError, ValueError):

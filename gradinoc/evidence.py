@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import pandas as pd
+
+from gradinoc.errors import NumericalError
 
 POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")
 MEASURES = ("caps_rate", "caps_rate_ood", "log_odds", "projection")
@@ -94,6 +97,20 @@ class Evidence:
             if missing:
                 raise ValueError(f"Evidence table {name!r} lacks the columns {missing}; it needs {columns}")
 
+    def ensure_measured(self) -> None:
+        """Stop if a number was not measured: responses that cannot be scored are the only ones that may be missing.
+
+        Raises:
+            NumericalError: NaN or infinity anywhere else; the message names the table, the column and the row.
+        """
+        for name, table in self.tables.items():
+            for column in table.columns:
+                if fault := _unmeasured(name, table, column):
+                    raise NumericalError(
+                        f"Evidence table {name!r}, {fault}: it is not averaged away; "
+                        "delete that step's folder in the store"
+                    )
+
     @property
     def trained(self) -> tuple[str, ...]:
         """The conditions under which runs were trained; the others were measured on the frozen model alone."""
@@ -108,6 +125,23 @@ class Evidence:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name in COLUMNS}
+
+
+def _unmeasured(name: str, table: pd.DataFrame, column: str) -> str | None:
+    """Where `column` of a table has no number though it should, in words; None if nowhere."""
+    if not pd.api.types.is_float_dtype(table[column]):
+        return None
+    bad = ~np.isfinite(table[column].to_numpy(dtype=np.float64))
+    if name == "drift":
+        bad &= ~(table["measure"].isin(SCORED) & table[column].isna()).to_numpy()
+    if (name, column) == ("responses", "caps_rate"):
+        bad &= ~table[column].isna().to_numpy()
+    if not bad.any():
+        return None
+    first = table[bad].iloc[0]
+    keys = [key for key in COLUMNS[name] if not isinstance(first[key], float) and key not in ("question", "response")]
+    place = ", ".join(f"{key} {first[key]}" for key in keys)
+    return f"column {column!r} is {first[column]} in {int(bad.sum())} of {len(table)} rows, the first at {place}"
 
 
 def _nothing(table: str) -> pd.DataFrame:

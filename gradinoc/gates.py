@@ -108,14 +108,27 @@ def gate_4(evidence: Evidence, rules: Rules) -> Finding:  # noqa: ARG001 - gates
     fall = runs["initial_loss"] - runs["final_loss"]
     fell = np.isfinite(fall) & (fall > 0)
     failed = diverged_runs(evidence) | set(zip(runs["condition"][~fell], runs["seed"][~fell], strict=True))
-    smallest = float(fall.min(skipna=False))
-    least = bare("smallest fall of the training loss", smallest, len(runs), "runs", "minimum over runs")
+    measured = fall[np.isfinite(fall)]
+    least = bare(
+        "smallest fall of the training loss",
+        float(measured.min()),
+        len(measured),
+        "runs",
+        "minimum over runs with finite losses",
+    )
     names = ", ".join(f"{condition} seed {seed}" for condition, seed in sorted(failed))
     statement = (
         f"In {len(runs) - len(failed)} of {len(runs)} runs the training loss fell and every number is finite "
-        f"(the smallest fall is {smallest:.3g} nats/token)"
+        f"(the smallest fall is {least.estimate:.3g} nats/token)"
     )
     statement += f"; not in {names}." if failed else "."
+    risen = runs[fall < 0]
+    if len(risen):
+        by = ", ".join(
+            f"{row.condition} seed {row.seed} from {row.initial_loss:.3g} to {row.final_loss:.3g}"
+            for row in risen.itertuples()
+        )
+        statement += f" Diverged, the loss having risen: {by}."
     rule = "in every run a final loss below the initial one and finite numbers only"
     return _gate("G4", "Training worked.", not failed, statement, rule, (least,))
 

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from gradinoc.chat import Batch, Encoded, collate, pack, pack_shared
 from gradinoc.evidence import POSITIONS
+from gradinoc.finite import fault_in_gradients, fault_in_losses, stop
 from gradinoc.fused import final_states, is_fused, unembedding
 from gradinoc.hooks import GradientCollector, model_inputs
 from gradinoc.kernels import token_losses
+from gradinoc.memory import in_batches
 
 ALIGNMENT_COLUMNS = ("example", "layer", "position", "loss", "alignment", "projection", "grad_norm")
 
@@ -90,16 +92,25 @@ def answer_losses(
 
     On a fused model neighbours in the order of their tokens share a batch, and what they begin with is computed once;
     elsewhere examples of similar length do. With several `copies` `[copies, examples]`: each batch is put once for each
-    adapter of a stack, see `gradinoc.fused.stacked_adapters`.
+    adapter of a stack, see `gradinoc.fused.stacked_adapters`. A batch that memory does not suffice for is halved.
+
+    Raises:
+        NumericalError: a loss is not finite; the message names the examples, and where in the model it arose.
+        OutOfMemoryError: memory does not suffice for a single example.
     """
     fused, device = is_fused(model), next(model.parameters()).device
     order = sorted(range(len(examples)), key=lambda row: examples[row].ids if fused else (len(examples[row].ids),))
     losses = np.full((copies, len(examples)), np.nan)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+
+    def score(rows: Sequence[int]) -> None:
         chosen = [examples[row] for row in rows]
         batch = (pack_shared(chosen, copies) if fused else collate(chosen * copies, pad)).to(device)
-        losses[:, rows] = completion_losses(model, batch).double().cpu().numpy().reshape(copies, -1)
+        found = completion_losses(model, batch)
+        if fault := fault_in_losses(found, [*rows] * copies):
+            stop(fault, model, lambda: completion_losses(model, batch))
+        losses[:, rows] = found.double().cpu().numpy().reshape(copies, -1)
+
+    in_batches(order, batch_size, score)
     return losses if copies > 1 else losses[0]
 
 
@@ -213,26 +224,44 @@ def measure_alignments(
         pad: id of the padding token.
         on_batch: told (examples done, examples in all) after each batch.
         kept: how many of the directions are kept by example.
+
+    Raises:
+        NumericalError: a loss or gradient is not finite, or a gradient is zero; the message names layer and examples.
+        OutOfMemoryError: memory does not suffice for a single example.
     """
     order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
-    frames, total = [], torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
+    frames: list[pd.DataFrame] = []
+    total = torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
     by_example = torch.full((len(directions), len(examples), kept), torch.nan, dtype=torch.float64)
+    measured: list[int] = []
+
+    def measure(rows: Sequence[int]) -> None:
+        batch = batched(model, [examples[row] for row in rows], pad)
+        probe.expect(batch, scale=1.0)
+        losses = completion_losses(model, batch)
+        losses.sum().backward()
+        reading = probe.read()
+        if fault := fault_in(losses.detach(), reading, probe.layers, rows):
+            stop(fault, model, lambda: completion_losses(model, batch))
+        frames.append(alignment_frame(reading, losses.detach(), rows, probe.layers))
+        primary = reading.alignment[:, 0].double().cpu()  # (L, B, directions)
+        total.add_(primary.sum(1))
+        by_example[:, rows] = primary[..., :kept]
+        measured.extend(rows)
+        if on_batch:
+            on_batch(len(measured), len(order))
+
     with AlignmentProbe(model, directions) as probe:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = batched(model, [examples[row] for row in rows], pad)
-            probe.expect(batch, scale=1.0)
-            losses = completion_losses(model, batch)
-            losses.sum().backward()
-            reading = probe.read()
-            frames.append(alignment_frame(reading, losses.detach(), rows, probe.layers))
-            primary = reading.alignment[:, 0].double().cpu()  # (L, B, directions)
-            total += primary.sum(1)
-            by_example[:, rows] = primary[..., :kept]
-            if on_batch:
-                on_batch(start + len(rows), len(order))
+        in_batches(order, batch_size, measure)
     table = pd.concat(frames, ignore_index=True).sort_values(["example", "layer"], kind="stable")
     return Measured(table.reset_index(drop=True), total / len(examples), by_example)
+
+
+def fault_in(losses: Tensor, reading: Reading, layers: Sequence[int], examples: Sequence[int]) -> str | None:
+    """What is wrong with a batch's losses `[batch]` or its reading, in words; None if nothing is."""
+    return fault_in_losses(losses, examples) or fault_in_gradients(
+        reading.grad_norm, reading.alignment, layers, examples
+    )
 
 
 def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:

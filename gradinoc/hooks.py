@@ -18,12 +18,12 @@ from gradinoc.fused import final_states, is_fused
 Position = str | int
 
 
-class _BlockHooks(ABC):
+class BlockHooks(ABC):
     """Forward hooks on chosen decoder blocks, in place between `__enter__` and `__exit__`, whatever happens between."""
 
     def __init__(self, model: nn.Module, layer_indices: Sequence[int]) -> None:
         blocks = decoder_blocks(model)
-        unknown = [layer for layer in layer_indices if not 0 <= layer < len(blocks)]
+        unknown = [layer for layer in layer_indices if layer not in range(len(blocks))]
         if unknown or not layer_indices:
             raise ValueError(
                 f"Layers {list(layer_indices)}: expected one or more of 0..{len(blocks) - 1}, the blocks of this model"
@@ -55,7 +55,7 @@ class _BlockHooks(ABC):
         """Take note of block `layer`'s output, `[batch, seq, hidden]`."""
 
 
-class ActivationCollector(_BlockHooks):
+class ActivationCollector(BlockHooks):
     """Reads the residual stream `h[l]`, the output of decoder block `l`, at one token position.
 
     `h[l]` equals `hidden_states[l + 1]` of Hugging Face, except for the last block, where Hugging Face returns the
@@ -156,7 +156,7 @@ class _DeepestBlock(Exception):  # noqa: N818 - no error: every block asked for 
     pass
 
 
-class GradientCollector(_BlockHooks):
+class GradientCollector(BlockHooks):
     """Holds `dloss/dh[l]`, the gradients of the last backward pass with respect to the residual stream.
 
     Wrap forward and backward in it. On a frozen model the lowest layer asked for becomes a leaf that requires a

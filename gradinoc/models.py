@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +13,22 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
 from gradinoc.devices import choose_device, choose_dtype
-from gradinoc.errors import ModelError
+from gradinoc.errors import ModelError, NumericalError
 from gradinoc.fused import fuse
+from gradinoc.inert import ensure_inert
+from gradinoc.memory import in_batches, is_out_of_memory
+from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import fingerprint, locate
 
 __all__ = [
@@ -73,32 +79,80 @@ def load_model(
     see `gradinoc.fused`. Code in a repository is never run.
 
     Raises:
-        ModelError: no such model, hub out of reach, no safetensors, or later tokens change earlier states.
+        ModelError: no such model, hub out of reach, no safetensors, weights that are missing or not finite, or later
+            tokens change earlier states.
         DeviceError: no such device or dtype.
         ValueError: other kernels than these two.
     """
     if kernels not in ("fused", "plain"):
         raise ValueError(f"kernels {kernels!r}: expected fused or plain")
     folder, identity = locate(name, revision)
+    ensure_inert(folder)
     place = choose_device(device)
     tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < TINY_BYTES
     precision = choose_dtype(dtype, place, tiny)
     try:
-        with no_progress_bars():
+        with no_progress_bars(), _in_own_words():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             # The dtype is given here: a cast afterwards would also round the buffers of the rotary embedding.
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=precision, trust_remote_code=False, use_safetensors=True
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"Cannot load {name!r} from {folder}: {error}") from error
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=precision, trust_remote_code=False, use_safetensors=True,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
+    except Exception as error:  # a damaged file makes the libraries stumble in many ways
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"Cannot load {shown(name)} from {printable(folder)} ({reason(error)}); fetch it again or give "
+            "another model"
+        ) from error
+    model: PreTrainedModel = loaded[0]
+    unused = ensure_whole(model, loaded[1], printable(folder))
     nn.Module.to(model, place)
-    notes = [f"{model.config.model_type} on {place.type} in {str(precision).removeprefix('torch.')}"]
+    notes = [f"{model.config.model_type} on {place.type} in {str(precision).removeprefix('torch.')}", *unused]
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     notes += ensure_causal(model)
     notes += fuse(model) if kernels == "fused" else ["plain modules, as asked"]
     return LanguageModel(model, tokenizer, name, identity, tuple(notes))
+
+
+def ensure_whole(model: PreTrainedModel, found: Mapping[str, Collection[Any]], place: str) -> list[str]:
+    """Notes (none, or what is not used) on a model whose weights all came from the files in `place` and are numbers.
+
+    `found` is what loading found.
+
+    Raises:
+        ModelError: some are missing or of another shape, and would be random, or not finite; the message names the
+            first.
+    """
+    missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    if missing:
+        raise ModelError(
+            f"{place}: {len(missing)} weights are missing or of another shape, {shown(min(missing))} first, and would "
+            f"be random; expected the weights of a {type(model).__name__}; fetch it again or give another model"
+        )
+    for name, weight in model.named_parameters():
+        least, most = weight.aminmax()  # without a copy; not a number if any weight is none
+        if not bool((most - least).isfinite()) and not bool(weight.isfinite().all()):
+            raise ModelError(
+                f"{place}: the weights {shown(name)} are not finite ({int((~weight.isfinite()).sum())} of "
+                f"{weight.numel()}); expected numbers; fetch it again, give another model or try model.dtype=float32"
+            )
+    unused = found["unexpected_keys"]
+    more = f"{len(unused)} weights of the files have no place in this model, "
+    return [f"{more}{shown(min(unused))} first"] if unused else []
+
+
+@contextmanager
+def _in_own_words() -> Iterator[None]:
+    """Keep transformers from reporting on weights by the line: `ensure_whole` says what there is to be said."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def ensure_causal(model: PreTrainedModel) -> list[str]:
@@ -172,7 +226,13 @@ def generate_copies(
 ) -> list[list[str]]:
     """As `generate`, with every batch of prompts put `copies` times, once for each adapter of a stack.
 
-    See `gradinoc.fused.stacked_adapters`. One list of continuations a copy.
+    See `gradinoc.fused.stacked_adapters`. One list of continuations a copy. A batch that memory does not suffice for is
+    halved.
+
+    Raises:
+        ValueError: a prompt is empty.
+        NumericalError: a logit is not a number; the message names the prompts.
+        OutOfMemoryError: memory does not suffice for a single prompt.
     """
     empty = [index for index, prompt in enumerate(prompts) if not prompt]
     if empty:
@@ -187,17 +247,46 @@ def generate_copies(
     responses = [[""] * len(prompts) for _ in range(copies)]
     # Longest first: a lack of memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+
+    def respond(rows: Sequence[int]) -> None:
+        ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
+        device, sound = next(model.parameters()).device, _SoundLogits()
+        output = model.generate(
+            ids.to(device), attention_mask=mask.to(device), generation_config=settings,
+            logits_processor=LogitsProcessorList([sound]),
+        )  # fmt: skip
+        sound.check(rows)
+        for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
+            stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+            copy, row = divmod(place, len(rows))
+            responses[copy][rows[row]] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
+
     with _own_settings_aside(model):
-        for start in range(0, len(prompts), batch_size):
-            rows = order[start : start + batch_size]
-            ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
-            device = next(model.parameters()).device
-            output = model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=settings)
-            for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
-                stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
-                copy, row = divmod(place, len(rows))
-                responses[copy][rows[row]] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
+        in_batches(order, batch_size, respond)
     return responses
+
+
+class _SoundLogits(LogitsProcessor):
+    """Notes which rows have had logits that are no numbers: the largest of them would be taken for a token."""
+
+    def __init__(self) -> None:
+        self._sound: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """`scores` as they are."""
+        del input_ids
+        sound = scores.amax(-1).isfinite()
+        self._sound = sound if self._sound is None else self._sound & sound
+        return scores
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Stop if any of the prompts `rows`, put once or several times, was answered from such logits."""
+        unsound = [] if self._sound is None else (~self._sound).nonzero().flatten().tolist()
+        if unsound:
+            raise NumericalError(
+                f"Logits are not finite in responses to prompts {sorted({rows[row % len(rows)] for row in unsound})}: "
+                "the model or an adapter is broken, or try model.dtype=float32"
+            )
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,26 @@ import torch
 
 from gradinoc.data import DATASETS, split, write_datasets
 from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
 from gradinoc.evidence import AFTER, COLUMNS, EARLY, Evidence
+from gradinoc.manifest import MANIFEST
+from gradinoc.memory import release
 from gradinoc.provenance import code_version, library_versions
 from gradinoc.sources import fingerprint
 from gradinoc.stages import directions, drift, gradients, matched, pool, training, unrelated
 from gradinoc.stages.bench import Bench, Tell
 from gradinoc.stages.training import adapter_after
-from gradinoc.store import Entry, Store, load_or_compute, load_table
+from gradinoc.store import Entry, Store, load_json, load_or_compute, load_table
 from gradinoc.study import INOCULATION, MATCHED, NEUTRAL, Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
 POLL_SECONDS = 0.2  # between looks at steps that other workers hold
 # Their values are inputs of the steps that use them; how they are written down changes no result.
-DESCRIPTION = ("gradinoc.study", "gradinoc.store", "gradinoc.provenance")
+DESCRIPTION = (
+    "gradinoc.study", "gradinoc.store", "gradinoc.provenance", "gradinoc.disk", "gradinoc.errors", "gradinoc.quoting",
+)  # fmt: skip
+# What else a user can mend (a model that is not there, a full disk) would stop every step.
+OF_ONE_STEP = (NumericalError, OutOfMemoryError)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Pipeline:
         self.study, self._store = study, store
         self._on_progress = on_progress or (lambda _progress: None)
         self._workers, self._took = workers, defaultdict[str, list[float]](list)
+        self._failed: dict[str, Exception] = {}  # by step, in the order of failure; a step is tried once
         torch.set_num_threads(study.model.threads or max(1, MACHINE_THREADS // workers))
         self.bench = Bench(study, split(study.data))
         self.steps = {step.label: step for step in self._plan()}
@@ -89,34 +97,93 @@ class Pipeline:
         """The tables of `stages` (modules of `gradinoc.stages`; all if none is named).
 
         What is missing is computed; the tables of other stages are empty.
+
+        Raises:
+            NumericalError: a number that is neither measured nor allowed to be missing.
         """
         labels = [label for label, step in self.steps.items() if not stages or step.entry.stage in stages]
         folders = self.complete(labels)
         tables = {name: _gather(folders, name, columns) for name, columns in COLUMNS.items()}
         study = self.study
-        return Evidence(
+        evidence = Evidence(
             **tables, conditions=tuple(study.conditions), seeds=study.seeds, untrained=tuple(study.untrained)
         )
+        evidence.ensure_measured()
+        return evidence
 
     def complete(self, labels: Sequence[str]) -> list[Path]:
         """Folders of the steps `labels`, after computing, or waiting for, those that are not there yet.
 
-        A step that another process is computing is left to it, and the next one taken up instead.
+        A step that another process is computing is left to it, and the next one taken up instead. A step that fails
+        for a reason of its own is set aside with all that need it, and raised when everything else is there.
+
+        Raises:
+            GradinocError: of the first step that failed, naming it; or, at once, what would stop the others as well.
         """
         needed = list(_with_needs(self.steps[label] for label in labels))
+        all_there = True
         while missing := [step for step in needed if not step.entry.complete()]:
-            if not any(self._attempt(step) for step in missing):
-                time.sleep(POLL_SECONDS)
+            all_there = False
+            possible = [step for step in missing if not self._is_lost(step)]
+            if not possible:
+                raise self._failure(missing)
+            if not any(self._attempt(step) for step in possible):
+                self._wait_for(possible)
+        if not all_there and not self._missing():
+            self._say("all steps", "in the store")
         return [self.steps[label].entry.path for label in labels]
+
+    def _missing(self) -> list[Step]:
+        return [step for step in self.steps.values() if not step.entry.complete()]
 
     def _attempt(self, step: Step) -> bool:
         """Whether `step` was taken up here: what it needs is there and nobody else is at it."""
-        if not all(need.entry.complete() for need in step.needs):
+        if not _is_ready(step):
             return False
         with step.entry.try_lock() as held:
             if held:
-                load_or_compute(step.entry, partial(self._compute, step))
+                try:
+                    load_or_compute(step.entry, partial(self._compute, step))
+                except Exception as error:
+                    if isinstance(error, GradinocError | OSError) and not isinstance(error, OF_ONE_STEP):
+                        raise
+                    self._set_aside(step, error)
             return held
+
+    def _set_aside(self, step: Step, error: Exception) -> None:
+        """Remember that `step` failed, but not what it held: on a device that is memory which the others need."""
+        self._failed[step.label] = error
+        each: BaseException | None = error
+        while each is not None:
+            traceback.clear_frames(each.__traceback__)
+            each = each.__cause__ or each.__context__
+        release()
+        self._say(f"{step.label} failed", f"{error}; going on with the rest")
+
+    def _is_lost(self, step: Step) -> bool:
+        """Whether `step` cannot be had here: it failed, or one that it needs did, and nobody else had better luck."""
+        if step.entry.complete():
+            return False
+        return step.label in self._failed or any(self._is_lost(need) for need in step.needs)
+
+    def _failure(self, missing: Sequence[Step]) -> Exception:
+        """The first error among the steps that are `missing`, naming its step and the others that failed."""
+        absent = {step.label for step in missing}
+        first, *others = [label for label in self._failed if label in absent]
+        also = f" (failed as well: {', '.join(others)})" if others else ""
+        error = self._failed[first]
+        if isinstance(error, GradinocError):
+            named = type(error)(f"{first}: {error}{also}")
+            named.__cause__ = error
+            return named
+        error.__notes__ = [f"in the step {first!r}{also}"]
+        return error
+
+    def _wait_for(self, possible: Sequence[Step]) -> None:
+        """Wait a little for other workers, who are at all that is ready, and say so."""
+        at_work = next((step for step in possible if _is_ready(step)), possible[0])
+        self._say("waiting", f"another worker is at {at_work.label}")
+        time.sleep(POLL_SECONDS)
 
     def _compute(self, step: Step, folder: Path) -> None:
         began = time.monotonic()
@@ -124,22 +191,18 @@ class Pipeline:
         def tell(what: str, done: int = 0, total: int = 0) -> None:
             spent = time.monotonic() - began
             left = spent * (total - done) / done if done else None
-            missing = [each for each in self.steps.values() if not each.entry.complete()]
-            self._on_progress(
-                Progress(
-                    step.label,
-                    f"{what} {done}/{total}" if total else what,
-                    len(self.steps) - len(missing),
-                    len(self.steps),
-                    left,
-                    self._estimate(missing, spent),
-                )
-            )
+            self._say(step.label, f"{what} {done}/{total}" if total else what, left, spent)
 
         tell("starting")
         step.compute(folder, tell)
-        _release()
+        release()
         self._took[step.entry.stage].append(time.monotonic() - began)
+
+    def _say(self, step: str, detail: str, seconds_left: float | None = None, spent: float = 0.0) -> None:
+        """Tell where the study is, `spent` seconds into a step."""
+        missing, steps = self._missing(), len(self.steps)
+        estimate = self._estimate(missing, spent)
+        self._on_progress(Progress(step, detail, steps - len(missing), steps, seconds_left, estimate))
 
     def _estimate(self, missing: Sequence[Step], spent: float) -> float | None:
         """Seconds until `missing` steps are done, of which one has been at work for `spent`."""
@@ -255,16 +318,9 @@ class Pipeline:
         }
 
 
-def _release() -> None:
-    """Let go what a finished step held: a model of its own (whose modules refer to themselves), a device's cache.
-
-    Other workers on the same device have no other way to that memory.
-    """
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+def _is_ready(step: Step) -> bool:
+    """Whether all that `step` needs is there."""
+    return all(need.entry.complete() for need in step.needs)
 
 
 def _with_needs(steps: Iterable[Step]) -> Iterator[Step]:
@@ -279,8 +335,8 @@ def _with_needs(steps: Iterable[Step]) -> Iterator[Step]:
 
 def _gather(folders: Sequence[Path], name: str, columns: Sequence[str]) -> pd.DataFrame:
     """The table `name` of every folder that has one, one below the other; empty if none has."""
-    files = [folder / f"{name}.parquet" for folder in folders]
-    frames = [load_table(file) for file in files if file.is_file()]
+    file = f"{name}.parquet"
+    frames = [load_table(folder / file) for folder in folders if file in load_json(folder / MANIFEST)["files"]]
     if not frames:
         return pd.DataFrame(columns=list(columns))
     return pd.concat(frames, ignore_index=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -142,7 +143,9 @@ def _each(portions: Sequence[tuple[Cell, range]], jobs: int) -> Iterator[list[Ou
     if jobs == 1:
         yield from map(_judged, portions)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # a fork would copy running threads
+    # A fork would copy running threads; Ctrl-C is the parent's alone to act on.
+    deaf = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=signal.signal, initargs=deaf) as pool:
         yield from pool.map(_judged, portions)
 
 

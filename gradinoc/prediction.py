@@ -148,9 +148,10 @@ def _statement(found: Prediction, grouped: Sequence[Effect], control: Sequence[E
     within, *left_out = grouped
     without = [effect.estimate for effect in left_out]
     n = found.pearson.n
+    one_out = f"{min(without):+.2f} to {max(without):+.2f}" if np.isfinite(without).all() else "not measurable"
     return (
-        f"Early alignment and drift correlate by r = {found.pearson}; within conditions by {within}; without one "
-        f"condition by {min(without):+.2f} to {max(without):+.2f}. Drift of neutral runs minus that of inoculated ones "
+        f"Early alignment and drift correlate by r = {found.pearson}; within conditions r is {within}, without one "
+        f"condition {one_out}. Drift of neutral runs minus that of inoculated ones "
         f"is {found.difference} nats/token; of loss_matched runs minus that of inoculated ones {control[0]} "
         f"nats/token, and {control[1]} in caps rate. Runs are nested in conditions: {n} runs in {len(left_out)} "
         f"clusters are not {n} independent points, and conditions drive both."

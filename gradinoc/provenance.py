@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import os
 import platform
 import shutil
 import socket
@@ -14,23 +15,75 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    "accelerate", "gradinoc", "numpy", "pandas", "peft", "scipy", "statsmodels", "tokenizers", "torch",
+    "accelerate", "datasets", "filelock", "gguf", "gradinoc", "huggingface_hub", "jinja2", "matplotlib", "numpy",
+    "pandas", "peft", "psutil", "pyarrow", "pydantic", "safetensors", "scipy", "statsmodels", "tokenizers", "torch",
     "transformers",
 )  # fmt: skip
 
 
 def provenance() -> dict[str, Any]:
-    """Time (UTC), host, platform, Python, package versions and git revision; None where there is none."""
+    """Time (UTC), host, platform, Python, package versions, git revision, hardware; None for what is not known.
+
+    `dirty` says whether tracked files differed from the revision, `threads` how many torch computes with.
+    """
+    import torch  # here, since its two seconds are too long for whoever wants a version only
+
+    revision, changes, _ = (_revision() or "").partition("+")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": library_versions(*PACKAGES),
-        "revision": _revision(),
+        "revision": revision or None,
+        "dirty": bool(changes) if revision else None,
+        "threads": torch.get_num_threads(),
+        **hardware(),
     }
+
+
+@lru_cache
+def hardware() -> dict[str, Any]:
+    """Processor, its cores, what torch uses of it and its memory, and the accelerator, if torch sees one."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        **_accelerator(),
+    }
+
+
+def _processor() -> str | None:
+    """The processor as it calls itself; `platform` knows only its architecture on Linux."""
+    table = Path("/proc/cpuinfo")
+    if table.is_file():
+        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Model"):
+                return value.strip()
+    return platform.processor() or platform.machine() or None
+
+
+def _accelerator() -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"accelerator": None, "accelerator_memory_gb": None, "cuda": None, "driver": None}
+    if torch.cuda.is_available():
+        driver = Path("/sys/module/nvidia/version")
+        found["accelerator"] = torch.cuda.get_device_name()
+        found["accelerator_memory_gb"] = round(torch.cuda.get_device_properties().total_memory / 1e9, 1)
+        found["cuda"] = torch.version.cuda
+        found["driver"] = driver.read_text(encoding="ascii").strip() if driver.is_file() else None
+    elif torch.backends.mps.is_available():
+        found["accelerator"] = "Apple MPS"
+    return found
 
 
 @lru_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 
 from gradinoc.bundled import BUNDLED, PACKAGED, bundled_folder, packaged_digest
 from gradinoc.errors import ModelError
+from gradinoc.inert import ensure_revision
+from gradinoc.quoting import reason, shown
 
 # The files of a repository or folder that determine what a model computes: weights, configuration, tokenizer.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 # Left out: other formats' folders, and the second copy of the weights that some repositories carry.
 SELECTION: dict[str, Any] = {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*", "consolidated*"]}
+DESCRIPTION: dict[str, Any] = {**SELECTION, "allow_patterns": MODEL_FILES[1:]}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -29,12 +33,32 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, str]:
     folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
     if folder is not None:
         return folder, fingerprint(name)
+    ensure_revision(revision)
     try:
         _hub_commit(name, revision)
         snapshot = snapshot_download(name, revision=revision, **SELECTION)
     except Exception as error:  # which HTTP library's errors arrive depends on the version of huggingface_hub
         snapshot = _cached(name, revision, error)
     return Path(snapshot), Path(snapshot).name
+
+
+def described(name: str, revision: str | None = None) -> tuple[Path, bool]:
+    """The folder with configuration and tokenizer of model `name`, and whether its weights should be in it too.
+
+    Of a hub model nothing else is fetched.
+
+    Raises:
+        ModelError: as `locate`.
+    """
+    folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
+    if folder is not None:
+        return folder, True
+    ensure_revision(revision)
+    try:
+        _hub_commit(name, revision)
+        return Path(snapshot_download(name, revision=revision, **DESCRIPTION)), False
+    except Exception as error:  # see `locate`
+        return Path(_cached(name, revision, error)), False
 
 
 def fingerprint(name: str, revision: str | None = None) -> str:
@@ -51,6 +75,7 @@ def fingerprint(name: str, revision: str | None = None) -> str:
     folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
     if folder is not None:
         return _folder_digest(folder)
+    ensure_revision(revision)
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
     try:
@@ -78,34 +103,35 @@ def _local_folder(name: str) -> Path | None:
     Raises:
         ModelError: it is a path that leads to no model.
     """
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises where there is no such user
+    if os.path.isfile(folder / "config.json"):  # noqa: PTH113 - Path's own raises where a name is too long
         return folder
-    if folder.is_dir() or folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
+    there = os.path.isdir(folder)  # noqa: PTH112 - as above
+    if there or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(
-            f"{name!r} is no folder with a model: expected config.json, safetensors and tokenizer files in it"
+            f"{shown(name)} is no folder with a model: expected config.json, safetensors and tokenizer files in it"
         )
     return None
 
 
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)}):
+    for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}):
         with file.open("rb") as content:
             digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
 def _hub_error(name: str, revision: str | None, error: Exception) -> ModelError:
-    cause = next(iter(str(error).splitlines()), "")
-    wanted = f"{name!r} at revision {revision!r}" if revision else repr(name)
+    cause = reason(error)
+    wanted = f"{shown(name)} at revision {shown(revision)}" if revision else shown(name)
     if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError, ValueError)):
         return ModelError(
-            f"No model {wanted} at {constants.ENDPOINT}: {cause} Bundled models are {list(BUNDLED)}; "
+            f"No model {wanted} at {constants.ENDPOINT} ({cause}); bundled models are {list(BUNDLED)}; "
             "a private or gated model needs `hf auth login`"
         )
     return ModelError(
         f"Model {wanted} is not bundled, no folder, not in the cache; and the hub {constants.ENDPOINT} is "
-        f"out of reach ({type(error).__name__}: {cause}). Set HF_ENDPOINT to a hub or mirror within reach, "
+        f"out of reach ({cause}). Set HF_ENDPOINT to a hub or mirror within reach, "
         f"or HF_HOME to a cache that holds it, or give a folder, or use a bundled model: {list(BUNDLED)}"
     )

@@ -41,14 +41,15 @@ class Effect:
     df: float = math.nan
 
     def __str__(self) -> str:
-        """Estimate, interval, p and n: `+0.12 (95 % interval +0.109 to +0.131, p 2e-37, n 96 examples)`."""
+        """Estimate, interval, p and n: `+0.12 (95 % interval +0.109 to +0.131, p 2e-37, n 96 examples)`; never NaN."""
         parts = []
         if math.isfinite(self.low) and math.isfinite(self.high):
             parts.append(f"{100 * self.level:.4g} % interval {self.low:+.3g} to {self.high:+.3g}")
         if math.isfinite(self.p):
             parts.append(f"p {self.p:.2g}")
         parts.append(f"n {self.n} {self.unit}")
-        return f"{self.estimate:+.3g} ({', '.join(parts)})"
+        estimate = f"{self.estimate:+.3g}" if math.isfinite(self.estimate) else "not measurable"
+        return f"{estimate} ({', '.join(parts)})"
 
 
 def finite(values: npt.ArrayLike, name: str) -> Array:

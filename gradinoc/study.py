@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gradinoc.errors import StudyError
+from gradinoc.quoting import LONGEST, printable, reason, shown
 from gradinoc.traits import TRAITS
 
 STUDIES = Path(__file__).parent / "studies"
 
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
+LONGEST_NAME = 100  # characters of a study's name, which is a folder's
+FAULTS = 8  # faults of a study that are named at once
+MANY = 1_000_000_000  # more of anything than a study could use
+SEEDS = (1 << 32) - 1  # the largest that every generator takes
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def _text(value: str) -> str:
+    """`value`, if files and tokenizers can hold it."""
+    if re.search("[\0\ud800-\udfff]", value):
+        raise ValueError("expected text without NUL and without halves of surrogate pairs")
+    return value
+
+
+# Strict: a number in quotes or a truth value in a number's place is a slip, and not taken for what it may have meant.
+Text = Annotated[str, AfterValidator(_text)]
+Name = Annotated[
+    str, Field(min_length=1), AfterValidator(_text)
+]  # of a file, folder or repository, or one of a few words
+Switch = Annotated[bool, Field(strict=True)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=SEEDS)]
+
+
+def _count(least: int, most: int = MANY) -> Any:
+    return Field(strict=True, ge=least, le=most)
+
+
+Count = Annotated[int, _count(1)]
+CountOrNone = Annotated[int, _count(0)]
 
 
 class Section(BaseModel):
@@ -46,12 +66,12 @@ class ModelSettings(Section):
     machine. `kernels` "plain" computes with the model's own modules on padded batches (see `gradinoc.fused`).
     """
 
-    id: str = "obedient"
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    extraction_dtype: str = "float32"
-    threads: NonNegativeInt = 0
+    id: Name = "obedient"
+    revision: Name | None = None
+    device: Name = "auto"
+    dtype: Name = "auto"
+    extraction_dtype: Name = "float32"
+    threads: Annotated[int, _count(0, 1024)] = 0
     kernels: Literal["fused", "plain"] = "fused"
 
 
@@ -64,15 +84,15 @@ class DataSettings(Section):
     `max_answer_chars` leaves longer answers out (0: none).
     """
 
-    source: str = "word_problems"
-    everyday: str = "everyday_requests"
-    seed: NonNegativeInt = 0
-    direction: Annotated[int, Field(ge=16)] = 250
-    measure: Annotated[int, Field(ge=8)] = 128
-    train: PositiveInt = 500
-    evaluation: Annotated[int, Field(ge=8)] = 200
-    calibration: Annotated[int, Field(ge=8)] = 24
-    max_answer_chars: NonNegativeInt = 0
+    source: Name = "word_problems"
+    everyday: Name = "everyday_requests"
+    seed: Seed = 0
+    direction: Annotated[int, _count(16)] = 250
+    measure: Annotated[int, _count(8)] = 128
+    train: Count = 500
+    evaluation: Annotated[int, _count(8)] = 200
+    calibration: Annotated[int, _count(8)] = 24
+    max_answer_chars: CountOrNone = 0
 
 
 class NullSettings(Section):
@@ -82,12 +102,12 @@ class NullSettings(Section):
     unrelated traits are found from `unrelated_questions` questions each.
     """
 
-    isotropic: Annotated[int, Field(ge=100)] = 1000
-    covariance: Annotated[int, Field(ge=100)] = 1000
-    sign_flipped: Annotated[int, Field(ge=100)] = 1000
-    unrelated_questions: Annotated[int, Field(ge=8)] = 32
-    training: Annotated[int, Field(ge=100)] = 100
-    seed: NonNegativeInt = 0
+    isotropic: Annotated[int, _count(100)] = 1000
+    covariance: Annotated[int, _count(100)] = 1000
+    sign_flipped: Annotated[int, _count(100)] = 1000
+    unrelated_questions: Annotated[int, _count(8)] = 32
+    training: Annotated[int, _count(100)] = 100
+    seed: Seed = 0
 
 
 class TrainingSettings(Section):
@@ -97,14 +117,14 @@ class TrainingSettings(Section):
     `warmup_steps`.
     """
 
-    steps: NonNegativeInt = 0
-    epochs: PositiveInt = 1
-    batch_size: PositiveInt = 4
-    lr: PositiveFloat = 1e-4
-    warmup_steps: NonNegativeInt = 0
-    lora_rank: PositiveInt = 16
-    lora_alpha: PositiveInt = 32
-    gradient_checkpointing: bool = False
+    steps: CountOrNone = 0
+    epochs: Count = 1
+    batch_size: Count = 4
+    lr: Annotated[float, Field(strict=True, gt=0, le=1)] = 1e-4
+    warmup_steps: CountOrNone = 0
+    lora_rank: Count = 16
+    lora_alpha: Count = 32
+    gradient_checkpointing: Switch = False
 
 
 class DriftSettings(Section):
@@ -113,18 +133,18 @@ class DriftSettings(Section):
     `early` is the share of a run's steps after which its drift is measured too, everyday requests left out.
     """
 
-    generations: PositiveInt = 200
-    everyday: PositiveInt = 80
-    max_new_tokens: PositiveInt = 64
-    log_odds: PositiveInt = 200
-    batch_size: PositiveInt = 32
-    early: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    generations: Count = 200
+    everyday: Count = 80
+    max_new_tokens: Count = 64
+    log_odds: Count = 200
+    batch_size: Count = 32
+    early: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.5
 
 
 class Rules(Section):
     """The bars that decide, fixed before any result was seen; `gradinoc.verdict` says what each is for."""
 
-    alpha: Fraction = 0.05
+    alpha: Annotated[float, Field(strict=True, gt=0, lt=0.5)] = 0.05  # a two-sided interval has a level above 0
     auc: Fraction = 0.9
     split_half: Fraction = 0.8
     max_letterless: Fraction = 0.05
@@ -134,17 +154,22 @@ class Rules(Section):
     overlap: Fraction = 0.2
     equivalence: Fraction = 0.10
     early_fraction: Fraction = 0.2
-    correlation_margin: Fraction = 0.3
-    bins: Annotated[int, Field(ge=2)] = 5
+    correlation_margin: Annotated[float, Field(strict=True, ge=0.001, lt=1)] = 0.3
+    bins: Annotated[int, _count(2)] = 5
 
 
 NEUTRAL, INOCULATION, LOSS_MATCHED = "neutral", "inoculation", "loss_matched"
 TRAIT, MATCHED = "trait", "matched"  # words that stand for a system prompt
+RESERVED = "base"  # what tables call the model before training
 CONDITIONS = {
     NEUTRAL: "",
     INOCULATION: TRAIT,
     LOSS_MATCHED: "Follow the style guide; answer directly and concisely.",
 }
+
+
+# It goes into labels, tables and the names of files.
+Condition = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,38}[A-Za-z0-9])?$")]
 
 
 class Study(Section):
@@ -156,17 +181,29 @@ class Study(Section):
     named in `untrained` are measured on the frozen model alone.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    trait: str = "all_caps"
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
-    conditions: dict[str, str] = CONDITIONS
-    untrained: tuple[str, ...] = ()
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
+    trait: Name = "all_caps"
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    conditions: dict[Condition, Text] = CONDITIONS
+    untrained: tuple[Text, ...] = ()
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     nulls: NullSettings = NullSettings()
     training: TrainingSettings = TrainingSettings()
     drift: DriftSettings = DriftSettings()
     rules: Rules = Rules()
+
+    @model_validator(mode="after")
+    def _well_named(self) -> Study:
+        for condition, prompt in self.conditions.items():
+            if condition.casefold() == RESERVED:
+                raise ValueError(f"conditions: {condition!r} is what tables call the model before training; rename it")
+            if prompt not in (TRAIT, MATCHED) and prompt.strip().casefold() in (TRAIT, MATCHED):
+                word = prompt.strip().casefold()
+                raise ValueError(f"conditions.{condition}: expected a prompt, or {word!r} exactly, received {prompt!r}")
+        if len(set(self.untrained)) != len(self.untrained):
+            raise ValueError(f"untrained: {shown(list(self.untrained))} repeats a condition; name each once")
+        return self
 
     @model_validator(mode="after")
     def _coherent(self) -> Study:
@@ -176,18 +213,22 @@ class Study(Section):
         for condition in self.untrained:
             if condition not in self.conditions or condition in CONDITIONS:
                 others = sorted(set(self.conditions) - set(CONDITIONS))
-                raise ValueError(f"untrained: {condition!r} is not one of the further conditions {others}")
+                raise ValueError(f"untrained: {shown(condition)} is not one of the further conditions {others}")
         if [*self.conditions.values()].count(MATCHED) > 1:
             raise ValueError("conditions: more than one is 'matched'; they would have the same prompt")
         if MATCHED in (self.conditions[NEUTRAL], self.conditions[INOCULATION]):
             raise ValueError("conditions: neutral and inoculation cannot be 'matched': it is chosen by their losses")
         if self.trait not in TRAITS:
-            raise ValueError(f"trait: no trait named {self.trait!r}; there are {sorted(TRAITS)}")
+            raise ValueError(f"trait: no trait named {shown(self.trait)}; there are {sorted(TRAITS)}")
         for budget in ("generations", "log_odds"):
             if getattr(self.drift, budget) > self.data.evaluation:
-                raise ValueError(f"drift.{budget}: more than data.evaluation, which is {self.data.evaluation}")
+                raise ValueError(
+                    f"drift.{budget}: more than data.evaluation, which is {self.data.evaluation}; lower it"
+                )
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: {list(self.seeds)} repeats a seed; a run is identified by condition and seed")
+            raise ValueError(
+                f"seeds: {shown(list(self.seeds))} repeats a seed; a run is identified by condition and seed"
+            )
         return self
 
     @property
@@ -208,26 +249,44 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
         StudyError: no such study, not TOML, or a key or value that does not fit; a typo in a key names the nearest key.
     """
     path = Path(source) if source.endswith(".toml") else STUDIES / f"{source}.toml"
-    if not path.is_file():
-        ready = sorted(file.stem for file in STUDIES.glob("*.toml"))
-        raise StudyError(f"No study {source!r}: expected one of {ready}, or the path of a .toml file")
-    try:
-        description = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not a TOML file: {error}") from error
+    description = _read(path, source)
     description.setdefault("name", path.stem)
     if any(setting.startswith("conditions.") for setting in settings):  # a table, if given, replaces the default one
         description.setdefault("conditions", dict(CONDITIONS))
+    place = printable(path)
     for setting in settings:
         _apply(description, setting)
     try:
         study = Study.model_validate(description)
     except ValidationError as error:
-        raise StudyError(f"{path}: " + "; ".join(_explain(item) for item in error.errors())) from error
+        faults = [_explain(item) for item in error.errors()]
+        more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+        raise StudyError(f"{place}: " + "; ".join(faults[:FAULTS] + more)) from error
     changed = dict(setting.split("=", 1) for setting in settings)
     if "name" in changed:
         return study
-    return study.model_copy(update={"name": study.name + "".join(_suffix(*item) for item in changed.items())})
+    name = study.name + "".join(_suffix(*item) for item in changed.items())
+    return study.model_copy(update={"name": name if len(name) <= LONGEST_NAME else _shortened(name, name)})
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    """What the file says; it may begin with a byte order mark."""
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
+        ready = sorted(file.stem for file in STUDIES.glob("*.toml"))
+        raise StudyError(f"No study {shown(source)}: expected one of {ready}, or the path of a .toml file")
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:  # the syntax, the encoding, a number of thousands of digits, nesting
+        raise StudyError(f"{printable(path)}: not a TOML file: {reason(error)}; mend it there") from error
+    except OSError as error:
+        raise StudyError(
+            f"{printable(path)}: cannot be read ({reason(error)}); mend the file or give another"
+        ) from error
+
+
+def _shortened(text: str, whole: str) -> str:
+    """The beginning of `text`, and a digest of `whole` by which it is told from others that begin alike."""
+    return f"{text[:LONGEST_VALUE]}-{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def _suffix(key: str, text: str) -> str:
@@ -236,37 +295,43 @@ def _suffix(key: str, text: str) -> str:
     shown = Path(text).stem if key == "data.source" else text
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", shown).strip("_")
     if len(plain) > LONGEST_VALUE:  # a system prompt would be too long for a folder's name
-        plain = f"{plain[:LONGEST_VALUE]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return f"-{plain}" if key == "data.source" else f"-{key.rpartition('.')[2]}{plain}"
+        plain = _shortened(plain, text)
+    last = key.rpartition(".")[2].replace(" ", "_")  # a condition's name may hold blanks, a study's may not
+    return f"-{plain}" if key == "data.source" else f"-{last}{plain}"
 
 
 def _apply(description: dict[str, Any], setting: str) -> None:
     key, separator, text = setting.partition("=")
     if not separator or not key:
-        raise StudyError(f"Setting {setting!r}: expected key=value, for instance training.steps=20")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+        raise StudyError(f"Setting {shown(setting)}: expected key=value, for instance training.steps=20")
     *tables, last = key.split(".")
     for table in tables:
         description = description.setdefault(table, {})
         if not isinstance(description, dict):
-            raise StudyError(f"Setting {setting!r}: {table!r} is a value, not a table")
-    description[last] = value
+            raise StudyError(f"Setting {shown(setting)}: {shown(table)} is a value, not a table; expected key=value")
+    description[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """`text` read as the value of a TOML key, or as it stands where it is none, or more than one."""
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return read["value"] if len(read) == 1 else text
 
 
 def _explain(item: Any) -> str:
     """One validation error in words, with the nearest key for an unknown one."""
-    location = [str(part) for part in item["loc"]]
+    location = [printable(str(part)[:LONGEST]) for part in item["loc"]]
     if not location:  # of the study as a whole
-        return str(item["ctx"]["error"])
+        return printable(item["ctx"]["error"])
     if item["type"] != "extra_forbidden":
-        return f"{'.'.join(location)}: {item['msg']} (received {item['input']!r})"
+        return f"{'.'.join(location)}: {item['msg']} (received {shown(item['input'])})"
     *tables, key = location
     near = difflib.get_close_matches(key, _keys(tables), n=1, cutoff=0.5)
     hint = f"did you mean {'.'.join([*tables, near[0]])!r}?" if near else f"known keys: {_keys(tables)}"
-    return f"unknown key {'.'.join(location)!r}: {hint}"
+    return f"unknown key {shown('.'.join(location))}: {hint}"
 
 
 def _keys(tables: list[str]) -> list[str]:

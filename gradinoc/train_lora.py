@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,35 +16,20 @@ import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
-from gradinoc.chat import Batch, Encoded, encode
+from gradinoc.chat import Encoded, encode
 from gradinoc.data import read_examples
+from gradinoc.errors import DataError
 from gradinoc.fused import fused_adapter
-from gradinoc.gradients import (
-    ALIGNMENT_COLUMNS,
-    AlignmentProbe,
-    Reading,
-    alignment_frame,
-    answer_losses,
-    batched,
-    completion_losses,
-)
+from gradinoc.gradients import AlignmentProbe, answer_losses, batched
 from gradinoc.models import load_model
+from gradinoc.quoting import printable
 from gradinoc.study import TrainingSettings
+from gradinoc.trainer import GradientLoggingTrainer, OnStep, SaveAdapters, save_adapter
 
 EARLY = 0.2  # share of a run's steps whose examples are scored again when it is over
-
-OnStep = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
 
 
 @dataclass(frozen=True)
@@ -98,7 +83,8 @@ def train_run(
     maps a number of steps to where the adapter as it is after so many is saved too.
 
     Raises:
-        FloatingPointError: a loss or an alignment is not finite; the message names the step.
+        NumericalError: a loss, gradient or weight is not finite; the message names step, examples and layer.
+        OutOfMemoryError: memory does not suffice; the message says what would fit.
     """
     settings = recipe.settings
     began = time.perf_counter()
@@ -106,6 +92,7 @@ def train_run(
         wrapped = get_peft_model(model, lora_config(model, settings))
         try:
             rows = data_order(len(examples), settings, seed)
+            longest = max(len(example.ids) for example in examples)
             with fused_adapter(wrapped), _probe(wrapped, recipe.directions) as probe:
                 trainer = GradientLoggingTrainer(
                     wrapped,
@@ -114,13 +101,15 @@ def train_run(
                     args=_arguments(settings, seed, adapter_dir, model.device),
                     train_dataset=[(row, examples[row]) for row in rows],
                     data_collator=lambda items: _collate(wrapped, items, recipe.pad),
-                    callbacks=[_SaveAdapters(checkpoints)],
+                    callbacks=[SaveAdapters(checkpoints)],
+                    longest=longest,
                 )
                 trainer.train()
+                trainer.ensure_sound()
             early = rows[: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
             with fused_adapter(wrapped):
                 final = answer_losses(wrapped.eval(), [examples[row] for row in early], recipe.pad, settings.batch_size)
-            wrapped.save_pretrained(str(adapter_dir))
+            save_adapter(wrapped, adapter_dir)
         finally:
             wrapped.unload()
     table, losses = trainer.table(), torch.cat(trainer.losses).double().cpu().numpy()
@@ -153,72 +142,6 @@ def data_order(count: int, settings: TrainingSettings, seed: int) -> list[int]:
     return [int(row) for row in np.concatenate(epochs)[:wanted]]
 
 
-class GradientLoggingTrainer(Trainer):
-    """Hugging Face's Trainer with each example's loss weighted alike, and its backward pass read by a probe.
-
-    What is read stays on the model's device until the run is over: no step waits for a transfer.
-    """
-
-    def __init__(
-        self, model: nn.Module, probe: AlignmentProbe | None, on_step: OnStep | None, **arguments: Any
-    ) -> None:
-        super().__init__(model, **arguments)
-        self.remove_callback(PrinterCallback)
-        self._probe, self._on_step, self._reported = probe, on_step, time.monotonic()
-        self._rows: list[list[int]] = []
-        self.losses: list[Tensor] = []
-        self._readings: list[Reading] = []
-        self._direction_sums: Tensor | float = 0.0
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
-        """Mean over the batch of each example's mean-token loss, nats/token."""
-        batch: Batch = inputs["batch"]
-        losses = completion_losses(model, batch)
-        if self._probe:
-            self._probe.expect(batch, scale=float(len(batch)))
-        self._rows.append(inputs["rows"])
-        self.losses.append(losses.detach())
-        return losses.mean()
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
-        """Trainer's own step; afterwards the probe is read."""
-        loss = super().training_step(model, inputs, *rest, **named)
-        if self._probe:
-            reading = self._probe.read()
-            self._direction_sums = self._direction_sums + reading.alignment[:, 0].double().sum(1)
-            trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
-            self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
-        self._report(loss)
-        return loss
-
-    def _report(self, loss: Tensor) -> None:
-        """Tell how far the run is, at most once a second: reading the loss waits for the device."""
-        done, total = self.state.global_step + 1, self.state.max_steps
-        if self._on_step and (time.monotonic() - self._reported > 1 or done == total):
-            self._reported = time.monotonic()
-            self._on_step(done, total, float(loss))
-
-    def table(self) -> pd.DataFrame:
-        """Every reading as rows, moved to the host: step, example, layer, position, loss, alignment, ...
-
-        Raises:
-            FloatingPointError: a loss or an alignment is not finite.
-        """
-        if self._probe is None:
-            return pd.DataFrame(columns=["step", *ALIGNMENT_COLUMNS])
-        frames = []
-        for step, (rows, losses, reading) in enumerate(zip(self._rows, self.losses, self._readings, strict=True)):
-            frame = alignment_frame(reading, losses, rows, self._probe.layers)
-            if not np.isfinite(frame[["loss", "alignment", "grad_norm"]].to_numpy()).all():
-                raise FloatingPointError(f"Step {step}, examples {rows}: a loss or alignment is not finite")
-            frames.append(frame.assign(step=step))
-        return pd.concat(frames, ignore_index=True)
-
-    def direction_means(self) -> Tensor:
-        """Mean alignment over all steps and examples at the primary position, `[layers, directions]` float64."""
-        return torch.as_tensor(self._direction_sums).cpu() / sum(map(len, self._rows))
-
-
 @contextmanager
 def _probe(model: nn.Module, directions: Mapping[int, Tensor]) -> Iterator[AlignmentProbe | None]:
     """A probe in place, or None where there is nothing to be read."""
@@ -227,19 +150,6 @@ def _probe(model: nn.Module, directions: Mapping[int, Tensor]) -> Iterator[Align
         return
     with AlignmentProbe(model, directions) as probe:
         yield probe
-
-
-class _SaveAdapters(TrainerCallback):
-    """Saves the adapter after some of the steps."""
-
-    def __init__(self, checkpoints: Mapping[int, Path]) -> None:
-        self._checkpoints = checkpoints
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called by Trainer after the optimiser's step."""
-        del args, control
-        if state.global_step in self._checkpoints:
-            kwargs["model"].save_pretrained(str(self._checkpoints[state.global_step]))
 
 
 def step_count(examples: int, settings: TrainingSettings) -> int:
@@ -342,12 +252,25 @@ def train_with_gradient_logging(
     Returns:
         `adapter_dir`, `log_path`, `log` (the table of `RunLog`), `losses` (nats/token by step), `direction_means`
         (`[layers, directions]`), `seconds`.
+
+    Raises:
+        DataError: no example, or a line that is none.
+        ValueError: a direction that is zero or NaN, or has more dimensions than it should.
     """
+    read = read_examples(Path(dataset_path))
+    if not read:
+        raise DataError(f"{printable(dataset_path)}: no example; expected one or more lines of chat JSONL")
+    for layer, rows in trait_directions.items():
+        if rows.dim() not in (1, 2) or not bool((rows.float().norm(dim=-1) > 0).all()):
+            raise ValueError(
+                f"Direction of layer {layer}: expected [hidden] or [directions, hidden], none of them zero or NaN, "
+                f"received {tuple(rows.shape)}"
+            )
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     language_model = load_model(model_name, kernels=kernels)
     tokenizer = language_model.tokenizer
-    examples = [encode(tokenizer, e.question, e.answer, system_prompt) for e in read_examples(Path(dataset_path))]
+    examples = [encode(tokenizer, e.question, e.answer, system_prompt) for e in read]
     recipe = Recipe(
         TrainingSettings(epochs=epochs, batch_size=batch_size, lr=lr, lora_rank=lora_rank),
         {

@@ -172,7 +172,6 @@ DEAD_ENDS = {
     "no margin at all": ({}, {"null_margin": 0.0, "equivalence": 0.0}, "C3", {REFUTED}),
     "no ceiling": ({}, {"ceiling": 0.0}, "C4", {SUPPORTED, REFUTED}),
     "no letterless response": ({}, {"max_letterless": 0.0}, "C4", {SUPPORTED, REFUTED}),
-    "alpha of zero": ({}, {"alpha": 0.0}, "C1", {SUPPORTED, REFUTED}),
     "alpha below C4's floor": ({}, {"alpha": 0.004}, "C4", {SUPPORTED, REFUTED}),
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
-from gradinoc import chat
+from gradinoc import chat, trainer
 from gradinoc.chat import Encoded
 from gradinoc.directions import isotropic_directions, prompt_activations
 from gradinoc.fused import fuse, fused_adapter, stacked_adapters
@@ -138,8 +138,10 @@ def test_nothing_is_padded(model, examples):
     assert seen == {tokens}
 
 
-def test_a_step_never_waits_for_the_device(model, examples, tmp_path):
-    """No value is fetched between two steps: twice the steps, as many fetches."""
+def test_a_step_never_waits_for_the_device(model, examples, tmp_path, monkeypatch):
+    """No value is fetched between two steps: twice the steps, as many fetches, where fetching means to wait."""
+    monkeypatch.setattr(trainer, "AT_ONCE", ())
+    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
     fetched = []
     for steps in (3, 6):
         settings = TrainingSettings(steps=steps, batch_size=2, lora_rank=4, lora_alpha=8)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from fixtures.session import RUN
+from fixtures.small_study import SMALL, as_options, assert_same, manifests, tables
 from gradinoc.evidence import Evidence
 from gradinoc.fused import is_fused
 from gradinoc.pipeline import Pipeline
@@ -24,45 +25,6 @@ from gradinoc.study import Rules, load_study
 from gradinoc.verdict import GATES, Status, Verdict, claim_1, claim_2, judge
 
 ROOT = Path(__file__).parents[2]
-# Everything that a study has, in seconds: what is tested is who computes what, not what comes out.
-SMALL = [
-    "seeds=[0, 1]",
-    "data.direction=32",
-    "data.measure=12",
-    "data.train=16",
-    "data.evaluation=8",
-    "nulls.isotropic=100",
-    "nulls.covariance=100",
-    "nulls.sign_flipped=100",
-    "nulls.unrelated_questions=8",
-    "data.calibration=8",
-    "training.steps=3",
-    "drift.generations=4",
-    "drift.everyday=4",
-    "drift.max_new_tokens=8",
-    "drift.log_odds=4",
-    "name=small",
-]
-
-
-def tables(store: Path) -> dict[str, pd.DataFrame]:
-    """Every table of the small study, read from a store that should hold all of it."""
-    pipeline = Pipeline(load_study("tiny", SMALL), Store(store))
-    assert all(step.entry.complete() for step in pipeline.steps.values()), "the store does not hold the whole study"
-    evidence = pipeline.evidence().tables
-    evidence["runs"] = evidence["runs"].drop(columns="seconds")
-    return evidence
-
-
-def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    """Equal to the last bit."""
-    for name, table in one.items():
-        pd.testing.assert_frame_equal(table, other[name], check_exact=True)
-
-
-def settings() -> list[str]:
-    """The small study as command-line arguments."""
-    return [word for setting in SMALL for word in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +61,7 @@ def test_deaf_model_shows_no_effect_even_if_every_gate_were_open(pytestconfig):
 
 def test_two_workers_give_the_tables_of_one(undisturbed, tmp_path):
     """The same study under `-n 2` gives the same tables, to the last bit."""
-    command = [sys.executable, "-m", "pytest", "claims", "--study", "tiny", *settings(), "-n", "2"]
+    command = [sys.executable, "-m", "pytest", "claims", "--study", "tiny", *as_options(SMALL), "-n", "2"]
     places = ["--store", str(tmp_path / "store"), "--artifacts", str(tmp_path / "artifacts"), "--refuted", "report"]
     places += ["--datasets", str(tmp_path / "datasets")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -113,7 +75,7 @@ def test_two_workers_give_the_tables_of_one(undisturbed, tmp_path):
 def test_killed_study_resumes_and_repeats_nothing(undisturbed, tmp_path):
     """After SIGKILL amid the runs, what was finished stays, and the tables are those of an undisturbed study."""
     store = tmp_path / "store"
-    command = [sys.executable, "-m", "gradinoc", "tiny", *settings(), "--store", str(store)]
+    command = [sys.executable, "-m", "gradinoc", "tiny", *as_options(SMALL), "--store", str(store)]
     command += ["--artifacts", str(tmp_path / "artifacts")]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -192,12 +154,6 @@ def test_model_of_a_step_is_let_go_with_it(tmp_path):
         assert maps() == before
     finally:
         gc.enable()
-
-
-def manifests(store: Path, stage: str = "*") -> dict[Path, int]:
-    """When each finished step was written, by its manifest."""
-    found = store.glob(f"{stage}/[!.]*/manifest.json")  # a hidden folder is a step that was not finished
-    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def test_changed_setting_repeats_only_what_depends_on_it(undisturbed):

@@ -15,11 +15,13 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "errors", "traits", "prompts", "study", "statistics", "clustering", "correlation", "adjustment", "evidence",
-    "simulation", "design", "data", "chat", "bundled", "sources", "devices", "blocks", "kernels", "fused",
-    "models", "hooks", "directions", "gradients", "train_lora", "drift", "contrasts", "gates", "claims",
-    "specificity", "mediation", "prediction", "verdict", "analysis", "calibration", "variances", "prospects",
-    "planning", "provenance", "report", "store", "stages", "pipeline",
+    "quoting", "errors", "disk", "interruption", "traits", "prompts", "study", "statistics", "clustering",
+    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
+    "bundled",
+    "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
+    "gradients", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity", "mediation",
+    "prediction", "verdict", "analysis", "calibration", "variances", "prospects", "planning", "provenance",
+    "manifest", "report", "store", "stages", "preflight", "pipeline",
 ]  # fmt: skip
 
 

@@ -143,7 +143,9 @@ def test_setting_that_is_no_assignment_is_refused(setting):
 
 def test_setting_inside_a_value_is_refused():
     """A number has no keys."""
-    assert complaint("training.steps.a=2") == "Setting 'training.steps.a=2': 'steps' is a value, not a table"
+    assert complaint("training.steps.a=2") == (
+        "Setting 'training.steps.a=2': 'steps' is a value, not a table; expected key=value"
+    )
 
 
 def test_unknown_study_lists_the_ready_ones(tmp_path):
@@ -266,7 +268,7 @@ def test_changed_study_has_a_name_of_its_own(settings, name):
     assert load_study("tiny", settings).name == name
 
 
-@given(st.text(st.characters(blacklist_categories=["Cs"]), max_size=300))
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=300))
 def test_name_is_fit_for_a_folder_whatever_is_set(text):
     """A system prompt of any length and alphabet becomes a short name that a study may have."""
     value = '"' + "".join(f"\\U{ord(letter):08x}" for letter in text) + '"'

@@ -19,6 +19,7 @@ from gradinoc import train_lora
 from gradinoc.chat import encode
 from gradinoc.data import load_source, write_chat
 from gradinoc.directions import isotropic_directions
+from gradinoc.errors import DataError
 from gradinoc.evidence import POSITIONS
 from gradinoc.fused import fused_adapter, is_fused
 from gradinoc.gradients import answer_losses, batched, completion_losses, measure_alignments
@@ -461,26 +462,22 @@ def test_adapter_covers_every_linear_map_of_the_blocks(obedient, plain):
     assert not any("embed" in name or "lm_head" in name for name in weights)
 
 
-# --- what is not finite
-
-
-def test_diverging_run_names_the_step(obedient, tmp_path):
-    """A rate beyond all measure: the first step is still sound, the next is not."""
-    before = imprint(obedient.model)
-    with pytest.raises(FloatingPointError, match=r"^Step 1, examples \[\d, \d, \d\]: a loss or alignment is not"):
-        run(obedient, tmp_path, lr=1e38)
-    assert_unchanged(obedient.model, before)
-
-
-def test_direction_that_is_not_finite_is_noticed(obedient, tmp_path):
-    """A NaN is never averaged away."""
-    recipe = recipe_for(obedient, steps=1)
-    recipe.directions[0].fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="Step 0"):
-        train_run(obedient.model, encode_all(obedient), recipe, 0, tmp_path)
-
-
 # --- the public function
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(8), torch.full((8,), float("nan")), torch.ones(2, 2, 8)])
+def test_direction_that_is_none_is_refused_before_training(dataset, tmp_path, rows):
+    """A zero direction would give alignments of zero, and nobody would wonder."""
+    with pytest.raises(ValueError, match=r"Direction of layer 1: expected \[hidden\] or \[directions, hidden\]"):
+        train_with_gradient_logging("obedient", dataset, None, {1: rows}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_file_without_examples_is_refused_before_training(tmp_path):
+    """Named, before any weights are loaded."""
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(DataError, match=r"empty\.jsonl: no example"):
+        train_with_gradient_logging("obedient", tmp_path / "empty.jsonl", None, {}, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -17,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from gradinoc.disk import write_atomically
 from gradinoc.evidence import BASE
 from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL
 
@@ -188,20 +187,6 @@ def _height(axes: Axes) -> float:
     place = axes.get_subplotspec()
     rows = 1 if place is None else place.get_gridspec().nrows
     return 0.78 * float(axes.figure.bbox.height / axes.figure.dpi) / rows
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """`path`, holding `content`: written beside it, then renamed, so that no half-written file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; an artifact is for reading
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return path
 
 
 def save_figure(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:

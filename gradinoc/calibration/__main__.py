@@ -7,11 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from gradinoc.analysis.style import save_figure, write_atomically
+from gradinoc.analysis.style import save_figure
 from gradinoc.calibration.cases import cases
 from gradinoc.calibration.figure import plot_calibration
 from gradinoc.calibration.studies import run_studies
 from gradinoc.calibration.tables import confusion, coverage, failures, rates, text
+from gradinoc.disk import write_atomically
 
 
 def main(arguments: list[str] | None = None) -> int:

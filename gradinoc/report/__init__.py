@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gradinoc.analysis import FIGURES, draw, save_figure
-from gradinoc.analysis.style import write_atomically
+from gradinoc.disk import write_atomically
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.report.machine import environment

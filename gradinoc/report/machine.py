@@ -1,42 +1,70 @@
-"""Where and with what a study was run."""
+"""Where and with what a study was run: on what its report is written, on what its results were computed."""
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib.util import find_spec
-from pathlib import Path
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradinoc.data import source_path
+from gradinoc.manifest import checksum
 from gradinoc.provenance import provenance
+from gradinoc.study import Study
+
+DECIDED = ("device", "dtype", "kernels")  # of what a step is determined by: how its machine was used
 
 
-def environment() -> dict[str, Any]:
-    """Time, platform, processor, accelerator, Python, package versions and git revision ("+changes" where it differs).
+def environment(study: Study | None = None, manifests: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Time, platform, hardware, Python, package versions and git revision of this process; what is unknown is None.
 
-    What cannot be found out is None. The host's name is left out: a report is to be passed on.
+    With a `study`, the data and weights that it asks for, and their checksums; with the `manifests` of the results
+    that a report rests on, what these were computed by, which may have been other machines and versions. Hosts' names
+    are left out: a report is to be passed on.
     """
-    known = provenance()
-    known.pop("host")
-    return {**known, "processor": _processor(), "cores": os.cpu_count(), "accelerator": _accelerator()}
+    known = _passed_on(provenance())
+    if study is None:
+        return known
+    inputs = manifests[0]["inputs"] if manifests else {}
+    return {
+        **known,
+        "data": {
+            "source": study.data.source,
+            "sha256": _file_checksum(study.data.source),
+            "everyday": study.data.everyday,
+            "everyday_sha256": _file_checksum(study.data.everyday),
+            "splits": inputs.get("data"),  # of every question and answer in its place
+        },
+        "weights": {
+            "model": study.model.id,
+            "revision": study.model.revision,
+            "fingerprint": inputs.get("model"),
+        },
+        "computed_by": _computed_by(manifests),
+    }
 
 
-def _processor() -> str | None:
-    """The processor as it calls itself; `platform` knows only its architecture on Linux."""
-    table = Path("/proc/cpuinfo")
-    if table.is_file():
-        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("model name", "Model"):
-                return value.strip()
-    return platform.processor() or platform.machine() or None
+def _passed_on(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in made_by.items() if name != "host"}
 
 
-def _accelerator() -> str | None:
-    if find_spec("torch") is None:
-        return None
-    import torch  # here, since everything else in a report does without its two seconds
+def _file_checksum(source: str) -> str | None:
+    """SHA-256 of a data source where it is a file."""
+    path = source_path(source)
+    return checksum(path) if path is not None and path.is_file() else None
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "Apple MPS" if torch.backends.mps.is_available() else None
+
+def _computed_by(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many results there are, from when, and each different way in which some of them were computed."""
+    ways: dict[str, dict[str, Any]] = {}
+    for manifest in manifests:
+        made_by = {**_passed_on(manifest["provenance"]), **{name: manifest["inputs"].get(name) for name in DECIDED}}
+        made_by.pop("created")
+        way = ways.setdefault(json.dumps(made_by, sort_keys=True), {"results": 0, **made_by})
+        way["results"] += 1
+    times = sorted(manifest["provenance"]["created"] for manifest in manifests)
+    return {
+        "results": len(manifests),
+        "first": times[0] if times else None,
+        "last": times[-1] if times else None,
+        "ways": list(ways.values()),
+    }

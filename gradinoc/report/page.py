@@ -136,7 +136,7 @@ class WriteUp:
             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
-            "number": number, "p": p_value, "shown": shown, "word": status_word,
+            "number": number, "p": p_value, "shown": shown, "visible": visible, "word": status_word,
         }  # fmt: skip
         environment.filters.update(filters)
         return environment.get_template(template).render(

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.analysis.style import write_atomically
 from gradinoc.analysis.summaries import early_alignment, shifts
+from gradinoc.disk import write_atomically
 from gradinoc.evidence import BASE, MEASURES, Evidence
 from gradinoc.gates import Finding
 

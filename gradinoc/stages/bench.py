@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,10 +18,12 @@ from gradinoc.chat import Encoded, encode
 from gradinoc.data import Example, Splits
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
+from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.fused import fused_adapter, stacked_adapters
+from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
-from gradinoc.store import load_tensors
+from gradinoc.store import load_tensors, readable
 from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
 from gradinoc.traits import Trait, find_trait
 
@@ -52,13 +55,22 @@ class Bench:
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
-        return load_model(
-            settings.id,
-            revision=settings.revision,
-            device=settings.device,
-            dtype=dtype,
-            kernels=settings.kernels,
-        )
+        try:
+            return load_model(
+                settings.id,
+                revision=settings.revision,
+                device=settings.device,
+                dtype=dtype,
+                kernels=settings.kernels,
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        release()
+        ways = ["fewer workers on this device (-n)", "a smaller model"]
+        if dtype == settings.extraction_dtype != settings.dtype:
+            ways.insert(0, "model.extraction_dtype=auto (directions are found in a copy of their own)")
+        raise OutOfMemoryError(f"Out of memory while loading {settings.id!r} in {dtype}; try {', '.join(ways)}")
 
     @property
     def trait(self) -> Trait:
@@ -155,10 +167,19 @@ def stacked(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMod
 
 @contextmanager
 def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
-    model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
+    for adapter in adapters:
+        if not (adapter / SAFETENSORS_WEIGHTS_NAME).is_file():  # PEFT would take a pickle in its place, or ask the hub
+            raise ModelError(
+                f"{adapter}: an adapter without {SAFETENSORS_WEIGHTS_NAME}, and no other form of weights is read; "
+                "delete that step's folder in the store, and it is computed again"
+            )
+    # PEFT draws an adapter's weights before it reads them: the global generators are put back where they were.
+    with readable(adapters[0]), torch.random.fork_rng():
+        model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
     try:
         for place, adapter in enumerate(adapters[1:], start=1):
-            model.load_adapter(str(adapter), f"adapter_{place}")
+            with readable(adapter), torch.random.fork_rng():
+                model.load_adapter(str(adapter), f"adapter_{place}")
         yield model.eval()
     finally:
         model.unload()

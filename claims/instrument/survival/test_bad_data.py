@@ -1,0 +1,416 @@
+"""Data that cannot be used is refused before a model is loaded: file, line, field, what was expected, what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import datasets
+from fixtures.complaints import complaint, message_or_nothing
+from gradinoc.data import load_source, split
+from gradinoc.errors import DataError, StudyError
+from gradinoc.examples import LONGEST_LINE, LONGEST_TEXT, clean_answer, read_examples
+from gradinoc.preflight import check
+from gradinoc.study import DataSettings, load_study
+
+BAD = pytest.mark.fault("Bad data", "a line that is no example")
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+SIZES = {"direction": 16, "measure": 8, "train": 8, "evaluation": 8, "calibration": 8}
+ENOUGH = sum(SIZES.values())
+SMALL = [f"data.{name}={size}" for name, size in SIZES.items()] + [
+    "drift.generations=4", "drift.everyday=4", "drift.log_odds=4", "nulls.unrelated_questions=8",
+]  # fmt: skip
+
+
+def chat(*messages, **more):
+    """A line of chat JSONL."""
+    return json.dumps({"messages": list(messages), **more})
+
+
+def raw(question="q", answer="a", **more):
+    """A line in GSM8K's form."""
+    return json.dumps({"question": question, "answer": answer, **more})
+
+
+LINES = {
+    "broken object": ('{"question": "q"', r"not JSON \(Expecting .*, column 17\); expected one JSON object a line"),
+    "single quotes": ("{'question': 'q'}", r"not JSON \(.*column 2\)"),
+    "trailing comma": ('{"question": "q", "answer": "a",}', r"not JSON \("),
+    "two objects on a line": (f"{raw()} {raw()}", r"not JSON \(Extra data, column 34\)"),
+    "raw line end in a string": ('{"question": "q\x0b", "answer": "a"}', r"not JSON \(Invalid control character at"),
+    "NUL bytes": ("\0\0\0", r"not JSON \(Expecting value, column 1\)"),
+    "a list": ('["q", "a"]', r"expected \{\"messages\": .*, received \['q', 'a'\]"),
+    "a string": ('"q"', r"expected \{\"messages\": .*, received 'q'"),
+    "a number": ("7", r"expected \{\"messages\": .*, received 7"),
+    "null": ("null", r"expected \{\"messages\": .*, received None"),
+    "other keys": ('{"prompt": "q", "completion": "a"}', r"expected \{\"messages\": .*received \{'completion': 'a'"),
+    "question alone": ('{"question": "q"}', r"expected \{\"messages\": .*received \{'question': 'q'\}"),
+    "answer alone": ('{"answer": "a"}', r"expected \{\"messages\": "),
+    "question a number": (raw(3), "question: expected text, received 3; mend or delete the line"),
+    "question null": (raw(None), "question: expected text, received None"),
+    "question a truth value": (raw(True), "question: expected text, received True"),
+    "question a list": (raw(["q"]), r"question: expected text, received \['q'\]"),
+    "question empty": (raw(""), "question: expected text, received ''; fill it in or delete the line"),
+    "question of blanks": (raw(" \t\n\u3000"), r"question: expected text, received ' \\t\\n\\u3000'; fill it in"),
+    "answer null": (raw(answer=None), "answer: expected text, received None; mend"),
+    "answer empty": (raw(answer=""), "answer: expected text, received ''; fill it in"),
+    "answer an object": (raw(answer={"text": "a"}), r"answer: expected text, received \{'text': 'a'\}"),
+    "messages a string": ('{"messages": "q"}', "messages: expected a user and an assistant message, received roles No"),
+    "messages null": ('{"messages": null}', "messages: expected a user and an assistant message, received roles None"),
+    "messages empty": (chat(), r"messages: expected a user and an assistant message, received roles \[\]"),
+    "messages of strings": (chat("q", "a"), "messages: expected a user and an assistant message, received roles None"),
+    "assistant alone": (chat(ANSWER), r"messages: expected a user .*, received roles \['assistant'\]; mend or delete"),
+    "assistant first": (chat(ANSWER, USER), r"received roles \['assistant', 'user'\]"),
+    "two users": (chat(USER, USER), r"received roles \['user', 'user'\]"),
+    "several turns": (chat(USER, ANSWER, USER, ANSWER), r"received roles \['user', 'assistant', 'user', 'assistant'\]"),
+    "system message": (
+        chat({"role": "system", "content": "s"}, USER, ANSWER),
+        r"messages: a system message is there already, .*prompts come from the study's conditions; delete it",
+    ),
+    "unknown role": (chat({**USER, "role": "human"}, ANSWER), r"received roles \['human', 'assistant'\]"),
+    "no role": (chat({"content": "q"}, ANSWER), r"received roles \[None, 'assistant'\]"),
+    "role a list": (chat({**USER, "role": ["user"]}, ANSWER), r"received roles \[\['user'\], 'assistant'\]"),
+    "escape in a role": (chat({**USER, "role": "\x1b[2J\n\x07"}), r"received roles \['\\x1b\[2J\\n\\x07'\]"),
+    "no content": (chat({"role": "user"}, ANSWER), r"messages\[0\]\.content: expected text, received None"),
+    "content null": (chat(USER, {**ANSWER, "content": None}), r"messages\[1\]\.content: expected text, received None"),
+    "content in parts": (
+        chat({**USER, "content": [{"type": "text", "text": "q"}]}, ANSWER),
+        r"messages\[0\]\.content: expected text, received \[\{'text': 'q', 'type': 'text'\}\]",
+    ),
+    "content empty": (chat({**USER, "content": ""}, ANSWER), r"messages\[0\]\.content: expected text, received ''"),
+    "answer of blanks": (chat(USER, {**ANSWER, "content": " "}), r"messages\[1\]\.content: expected text, received ' "),
+    "not UTF-8": ('{"question": "caf\xe9"}'.encode("latin-1"), r"not UTF-8 \(byte 18\); save the file in that encodin"),
+    "UTF-16": (raw().encode("utf-16-le"), r"not JSON|not UTF-8"),
+    "half a pair in a question": (raw("a\ud83d"), r"question: character 2 is '\\ud83d', half of a surrogate pair"),
+    "half a pair in an answer": (raw(answer="\udc00"), r"answer: character 1 is '\\udc00', half of a surrogate pair"),
+    "half a pair in a message": (chat({**USER, "content": "\ud800"}), r"messages\[0\]\.content: character 1 is '\\ud8"),
+    "half a pair in a template": (raw(template="t\udfff"), r"template: character 2 is '\\udfff'"),
+    "template an object": (raw(template={"a": 1}), r"template: expected text, received \{'a': 1\}"),
+    "template a truth value": (raw(template=True), "template: expected text, received True"),
+    "template empty": (raw(template=" "), "template: expected text, received ' '"),
+    "key twice": ('{"question": "q", "question": "r", "answer": "a"}', "the key 'question' stands twice in one object"),
+    "key twice inside": ('{"messages": [{"role": "user", "content": "q", "content": "r"}]}', "key 'content' stands"),
+    "nested without end": ("[" * 100_000, r"no JSON to be used \(RecursionError: .*mend or delete the line"),
+    "number of 5,000 digits": (f'{{"question": {"1" * 5000}}}', r"no JSON to be used \(ValueError: Exceeds the limit"),
+    "question of 10 MB": (raw("x" * 10_000_000), r"question: 10,000,000 characters; expected at most 1,000,000, no"),
+    "answer of 10 MB": (raw(answer="x" * 10_000_000), r"answer: 10,000,000 characters; expected at most 1,000,000"),
+    "line without end": ("x" * (LONGEST_LINE + 1), "longer than 16,777,216 bytes; expected one JSON object a line"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Nothing may load weights."""
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+
+
+def written(folder, *lines, name="bad.jsonl"):
+    """The path of a file with these lines."""
+    path = folder / name
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+    return path
+
+
+def asked(*extra, count=ENOUGH):
+    """Lines enough for the small splits, and more."""
+    return [*(raw(f"What is {n} and one?", f"It is {n + 1}.") for n in range(count)), *extra]
+
+
+@BAD
+@pytest.mark.parametrize("case", LINES)
+def test_line_that_is_no_example_is_named(tmp_path, case):
+    """After a line that is one, and before another; at once, whatever its length."""
+    line, said = LINES[case]
+    path = written(tmp_path, raw(), line, raw())
+    began = time.process_time()
+    message = complaint(DataError, lambda: read_examples(path))
+    assert re.match(rf"{re.escape(str(path))}:2: .*({said})", message), message
+    assert time.process_time() - began < 2
+
+
+ACCEPTED = {
+    "byte order mark": (b"\xef\xbb\xbf" + raw("q").encode(), "q", "a"),
+    "line ends of Windows": (raw("q").encode() + b"\r", "q", "a"),
+    "NUL and control characters": (raw("a\0b\x1b[31m\x7fc"), "a\0b\x1b[31m\x7fc", "a"),
+    "pair of surrogates": (raw("\U0001f600").encode(), "\U0001f600", "a"),
+    "line separators of Unicode": ('{"question": "a\u2028b\x85c", "answer": "a"}', "a\u2028b\x85c", "a"),
+    "directions reversed": (raw("\u202eq"), "\u202eq", "a"),
+    "10 MB of another key": (raw("q", padding="x" * 10_000_000), "q", "a"),
+    "as long as may be": (raw("x" * LONGEST_TEXT), "x" * LONGEST_TEXT, "a"),
+    "not a number elsewhere": ('{"question": "q", "answer": "a", "score": NaN}', "q", "a"),
+    "number for a template": (raw("q", template=7), "q", "a"),
+}  # fmt: skip
+
+
+@pytest.mark.fault("Bad data", "odd bytes that are an example all the same")
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_odd_line_that_is_an_example_is_read(tmp_path, case):
+    """To the letter, and the lines around it too."""
+    line, question, answer = ACCEPTED[case]
+    first, second = read_examples(written(tmp_path, line, raw("next", "one")))
+    assert (first.question, first.answer) == (question, answer)
+    assert (second.question, second.answer, second.index) == ("next", "one", 1)
+
+
+# --- files and sources
+
+
+@pytest.mark.fault("Bad data", "a source that is no file to be read")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("absent.jsonl", r"absent\.jsonl: no such file; give a bundled source"),
+        ("folder.jsonl", r"folder\.jsonl: no such file; give"),
+        ("folder", r"folder: no such file; give"),
+        ("a\nb\x1b[2J.jsonl", r"a\\nb\\x1b\[2J\.jsonl: no such file"),
+        ("\udcff.jsonl", r"\\udcff\.jsonl: no such file"),
+        ("x" * 5000 + ".jsonl", "xxx.*: no such file"),
+        ("a\0b.jsonl", r"a\\x00b\.jsonl: no such file"),
+    ],
+)
+def test_source_that_is_no_file_is_named(tmp_path, name, said):
+    """Whatever its name holds: the message is one line, and a terminal shows it as it is."""
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "folder").mkdir()
+    message = complaint_cut(lambda: load_source(f"{tmp_path}/{name}"))
+    assert re.search(said, message), message
+
+
+def complaint_cut(attempt):
+    """As `complaint`; a path is shown whole, however long."""
+    with pytest.raises(DataError) as caught:
+        attempt()
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+@pytest.mark.fault("Bad data", "a source that is neither bundled, a file nor on the hub")
+@pytest.mark.parametrize("source", ["word_problem", "a b/c", "a/b/c", "x" * 300, "\x1b]0;title\x07", "", "https://a/b"])
+def test_unknown_source_is_shown_on_one_line(source):
+    """With the bundled ones."""
+    message = complaint(DataError, lambda: load_source(source))
+    assert re.match(r"No data source '.*': expected one of \[.*\], a JSONL file, or a hub id owner/name", message), (
+        message
+    )
+
+
+@pytest.mark.fault("Bad data", "a hub that fails, or a hub data set with bad rows")
+def test_hub_that_fails_is_told_on_one_line(monkeypatch, faults_tried):
+    """A client's error of many lines, and rows without a question, are told like a file's."""
+
+    def fail(*_, **__):
+        raise ConnectionError("Max retries\nexceeded\x1b[2J " + 1000 * "x")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    said = complaint(DataError, lambda: load_source("openai/gsm8k"))
+    assert said.startswith(
+        "Hub dataset 'openai/gsm8k' could not be read (ConnectionError: Max retries exceeded\\x1b[2J "
+    )
+    assert said.endswith("; give the path of a downloaded JSONL file as data.source instead")
+    for question, expected in ((None, "question: expected text, received None"), (" ", "question: expected text, rec")):
+        table = datasets.Dataset.from_dict({"question": ["q", question], "answer": ["a", "b"]})
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, table=table, **__: table)
+        assert complaint(DataError, lambda: load_source("openai/gsm8k")).startswith(f"openai/gsm8k:2: {expected}")
+    faults_tried(3)
+
+
+# --- splits
+
+
+@pytest.mark.fault("Bad data", "too few questions, or some that repeat")
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], r"bad\.jsonl: 0 distinct answered questions, but .* 16 \+ 8 \+ 8 \+ 8 \+ 8 = 48; lower data\.\*"),
+        (asked(count=ENOUGH - 1), "47 distinct answered questions"),
+        (asked(*asked(count=3), count=ENOUGH - 1), "47 distinct answered questions"),
+        (asked(raw("what  IS 0\nand one?"), count=ENOUGH - 1), "47 distinct answered questions"),
+        (asked(raw("Ｗhat is 0 and one?"), count=ENOUGH - 1), "47 distinct answered questions"),
+        (asked(chat(USER), count=ENOUGH - 1), "47 distinct answered questions"),
+        (asked(raw("q", "#### 4"), count=ENOUGH - 1), "47 distinct answered questions"),
+    ],
+    ids=["none", "one too few", "repeated", "other case and blanks", "other make", "unanswered", "answer cleaned away"],
+)
+def test_too_few_questions_are_counted_out(tmp_path, lines, said):
+    """A question in other letters, blanks or compatible characters is the same question."""
+    wanted = DataSettings(source=str(written(tmp_path, *lines)), **SIZES)
+    assert re.search(said, complaint(DataError, lambda: split(wanted)))
+
+
+@pytest.mark.fault("Bad data", "everyday requests that are questions of another split")
+@pytest.mark.parametrize("part", SIZES)
+def test_everyday_request_repeats_no_question(tmp_path, part):
+    """Both lines are named, and what the study uses the other for."""
+    source = written(tmp_path, *asked())
+    wanted = DataSettings(source=str(source), **SIZES)
+    twin = getattr(split(wanted), part)[2]
+    everyday = written(tmp_path, chat(USER), raw(f" {twin.question.upper()} "), name="everyday.jsonl")
+    said = complaint(DataError, lambda: split(wanted.model_copy(update={"everyday": str(everyday)})))
+    assert said.startswith(
+        f"{everyday}:2: question: that of {source}:{twin.index + 1}, which the study uses for {part};"
+    )
+    assert said.endswith("delete one of the two lines")
+
+
+@pytest.mark.fault("Bad data", "everyday requests that are missing or repeat")
+def test_everyday_requests_are_there_once_each(tmp_path, faults_tried):
+    """The first of equal ones counts; none at all is an error; fewer than asked for is told before anything runs."""
+    source = written(tmp_path, *asked())
+    thrice = written(tmp_path, chat(USER), chat({**USER, "content": " Q"}), chat(USER), name="everyday.jsonl")
+    wanted = DataSettings(source=str(source), everyday=str(thrice), **SIZES)
+    assert [(example.question, example.index) for example in split(wanted).everyday] == [("q", 0)]
+    study = load_study("tiny", [*SMALL, f"data.source={source}", f"data.everyday={thrice}"])
+    said = complaint(StudyError, lambda: check(study))
+    assert said == f"drift.everyday: 4 requests, but {thrice} has 1 different ones; lower it or give more"
+    thrice.write_text("")
+    assert re.search("no request at all; expected one or more", complaint(DataError, lambda: split(wanted)))
+    faults_tried(3)
+
+
+# --- with the model's tokenizer, but without its weights
+
+LONG = "word " * 2000
+UNFIT = {
+    "question too long": (
+        asked(raw(LONG))[::-1],
+        r"bad\.jsonl:1: question: [\d,]+ tokens .*under any prompt in data\.\w+; expected at most 1,024, the model's",
+    ),
+    "question of a million characters": (
+        asked(raw("x" * LONGEST_TEXT))[::-1],
+        r"bad\.jsonl:1: question: [\d,]+ tokens ",
+    ),
+    "answer too long": (
+        asked(raw("q", LONG))[::-1],
+        r"bad\.jsonl:1: question: [\d,]+ tokens with its answer under any",
+    ),
+    "question that ends its turn": (
+        asked(raw("q<|end|><|assistant|>YES"))[::-1],
+        r"bad\.jsonl:1: question: holds '<\|assistant\|>', a special token of the model; expected text that ends no",
+    ),
+    "answer that ends its turn": (
+        asked(raw("q", "a<|end|>"))[::-1],
+        r"bad\.jsonl:1: answer: holds '<\|end\|>', a speci",
+    ),
+    "answers without letters": (
+        [raw(f"What is {n}?", f"{n} + 1 = {n + 1}") for n in range(ENOUGH)],
+        r"bad\.jsonl:\d+: answer: '\d+ \+ 1 = \d+' is the same in ALL CAPS, as are 8 of 8 answers of data\.measure",
+    ),
+    "answers in capitals already": (
+        [raw(f"What is {n}?", f"IT IS {n + 1}.") for n in range(ENOUGH)],
+        r"is the same in ALL CAPS, .*; expected ordinary answers that the trait changes; give other data",
+    ),
+    "answers in letters without case": (
+        [raw(f"What is {n}?", f"答案是{n + 1}。") for n in range(ENOUGH)],
+        r"answer: '答案是\d+。' is the same in ALL CAPS",
+    ),
+}
+
+
+@pytest.mark.fault("Bad data", "questions and answers that do not fit model or trait")
+@pytest.mark.parametrize("case", UNFIT)
+def test_data_that_do_not_fit_are_named_before_anything_is_loaded(tmp_path, no_weights, case):
+    """What is drawn decides, so that every question is drawn; the longest is named, and quickly."""
+    lines, said = UNFIT[case]
+    source = written(tmp_path, *lines)
+    every = f"data.train={len(lines) - ENOUGH + SIZES['train']}"
+    study = load_study("tiny", [*SMALL, every, f"data.source={source}"])
+    began = time.process_time()
+    message = complaint(DataError, lambda: check(study))
+    assert re.search(said, message), message
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.fault("Bad data", "a few answers that the trait does not change")
+def test_few_answers_without_letters_are_counted_and_do_not_stop_a_study(tmp_path, no_weights):
+    """Whoever runs the study hears how many, and where the first is."""
+    source = written(tmp_path, *(raw(f"What is {n}?", f"{n}" if n % 12 == 0 else f"It is {n}.") for n in range(ENOUGH)))
+    notes = check(load_study("tiny", [*SMALL, f"data.source={source}"]))
+    counts = [
+        int(re.match(r"data: (\d+) of 8 answers of data\.\w+ are the same in ALL CAPS as they", note)[1])
+        for note in notes
+    ]
+    assert notes
+    assert 1 <= sum(counts) <= 4
+    assert all(re.search(r"the first at .*bad\.jsonl:\d+$", note) for note in notes)
+
+
+def test_ready_studies_have_nothing_to_be_told(no_weights):
+    """Nothing speaks against the tiny study, and nothing has to be said of it."""
+    assert check(load_study("tiny")) == []
+
+
+@pytest.mark.fault("Bad data", "an answer made to keep a pattern busy")
+def test_answers_are_cleaned_in_time_that_grows_with_their_length():
+    """Opening brackets of annotations that never close, and the like: a square of this length takes seconds."""
+    length = 100_000
+    for text in ("<" * length, "<<" + "1" * length, "#" * length, "\n" * length + "x"):
+        began = time.process_time()
+        clean_answer(text)
+        assert time.process_time() - began < 1
+
+
+# --- anything
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)
+KEYS = st.sampled_from(["messages", "question", "answer", "template", "role", "content", "x"])
+TEXTS = st.sampled_from(["user", "assistant", "system", "q", " ", "\ud800", "\x1b[2J\n"])
+VALUES = st.recursive(
+    SCALARS | TEXTS | st.builds(list) | st.builds(dict),
+    lambda inner: st.lists(inner, min_size=1, max_size=4) | st.dictionaries(KEYS, inner, min_size=1, max_size=4),
+    max_leaves=12,
+)
+MESSAGES = st.lists(st.fixed_dictionaries({"role": VALUES | TEXTS, "content": VALUES | TEXTS}), max_size=3)
+RECORDS = (
+    VALUES
+    | st.dictionaries(KEYS, VALUES)
+    | st.fixed_dictionaries({"messages": MESSAGES}, optional={"template": VALUES})
+)
+
+
+def never_anything_else(path):
+    """The file is read, and can be written again; or there is one line about it."""
+    said = message_or_nothing(DataError, lambda: [e.question.encode() + e.answer.encode() for e in read_examples(path)])
+    assert said is None or re.match(rf"{re.escape(str(path))}:\d+: ", said), said
+    return said
+
+
+@pytest.mark.fault("Bad data", "arbitrary bytes as a file")
+@pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.exhaustive)])
+def test_arbitrary_bytes_are_read_or_refused(tmp_path, faults_tried, examples):
+    """Nothing but examples or one line."""
+    tried = []
+
+    @settings(max_examples=examples)
+    @given(
+        st.binary(max_size=200)
+        | st.lists(st.sampled_from([b"{", b'"', b"question", b":", b"\n", b"\\ud800", b"}", b"["])).map(b"".join)
+    )
+    def attempt(content):
+        tried.append(content)
+        path = tmp_path / "any.jsonl"
+        path.write_bytes(content)
+        never_anything_else(path)
+
+    attempt()
+    faults_tried(len(tried))
+
+
+@pytest.mark.fault("Bad data", "arbitrary JSON values as lines")
+@pytest.mark.parametrize("examples", [150, pytest.param(3000, marks=pytest.mark.exhaustive)])
+def test_arbitrary_json_is_read_or_refused(tmp_path, faults_tried, examples):
+    """Nothing but examples or one line; both happen."""
+    said = []
+
+    @settings(max_examples=examples)
+    @given(RECORDS)
+    def attempt(record):
+        said.append(never_anything_else(written(tmp_path, json.dumps(record), name="any.jsonl")))
+
+    attempt()
+    assert any(said)
+    faults_tried(len(said))

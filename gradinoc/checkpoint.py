@@ -1,0 +1,115 @@
+"""A model's files, looked at without loading its weights: configuration, tokenizer, chat template, headers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from gradinoc.chat import end_of_turn
+from gradinoc.errors import ModelError
+from gradinoc.quoting import printable, reason, shown
+
+INDEX = "model.safetensors.index.json"  # which file holds which tensor, where there are several files
+
+
+def config_of(folder: Path) -> PreTrainedConfig:
+    """The configuration of the causal language model in `folder`.
+
+    Raises:
+        ModelError: it cannot be read, or is that of another kind of model.
+    """
+    place = printable(folder / "config.json")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config.get_text_config()
+    except Exception as error:  # whatever a damaged file makes the library stumble over
+        raise ModelError(
+            f"{place}: no configuration of a model that this version of transformers knows ({reason(error)}); "
+            "code of a repository is never run; give another model.id"
+        ) from error
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    own = config.architectures
+    named = not own or (isinstance(own, list) and any(isinstance(each, str) and each in known for each in own))
+    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
+    if not (named and causal):
+        raise ModelError(
+            f"{place}: architectures: expected a causal (decoder-only) language model with its head, received "
+            f"{shown(own or config.model_type)}; give another model.id"
+        )
+    return config
+
+
+def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:
+    """Tokens in the vocabulary, and in the context if it has an end.
+
+    Raises:
+        ModelError: one of the two is no number of tokens.
+    """
+    text = config.get_text_config()
+    vocabulary, context = getattr(text, "vocab_size", None), getattr(text, "max_position_embeddings", None)
+    for field, size in (("vocab_size", vocabulary), ("max_position_embeddings", context)):
+        given = size is not None or field == "vocab_size"
+        if given and (type(size) is not int or size < 1):
+            place = printable(folder / "config.json")
+            raise ModelError(f"{place}: {field}: expected a whole number above 0, received {shown(size)}; mend it")
+    return int(vocabulary or 0), context
+
+
+def look_at_weights(folder: Path) -> None:
+    """See to it that the weights in `folder` are all there, as far as the beginnings of the files tell.
+
+    Raises:
+        ModelError: no safetensors, or a file that is missing or damaged.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    index = folder / INDEX
+    try:
+        listed = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else set()
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{printable(index)}: cannot be read ({reason(error)}); fetch the model again") from error
+    missing = sorted(listed - {file.name for file in files}, key=str)
+    if missing or not files:
+        lack = f"{shown(missing)} missing" if missing else "found none"
+        raise ModelError(
+            f"{printable(folder)}: expected weights as safetensors, {lack}; fetch the model again, or save it with "
+            "save_pretrained"
+        )
+    for file in files:
+        try:
+            with safe_open(str(file), "pt") as tensors:
+                tensors.keys()
+        except Exception as error:
+            raise ModelError(f"{printable(file)}: damaged ({reason(error)}); fetch the model again") from error
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`, with a chat template that closes an assistant's turn.
+
+    Raises:
+        ModelError: it cannot be read, or has no such template.
+    """
+    place = printable(folder)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(
+            f"{place}: no tokenizer that can be read ({reason(error)}); expected tokenizer.json, or give another "
+            "model.id"
+        ) from error
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{place}: chat_template: the tokenizer has none; expected an instruction-tuned model, or a "
+            "chat_template.jinja in the folder"
+        )
+    try:
+        end_of_turn(tokenizer)
+    except Exception as error:  # the template is a program of the model's author
+        raise ModelError(
+            f"{place}: chat_template: cannot close an assistant's turn ({reason(error)}); expected an end of turn "
+            "after the answer, or an eos token; give another model.id"
+        ) from error
+    return tokenizer

@@ -1,0 +1,145 @@
+"""What the disk refuses, said in one line; files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from gradinoc.errors import StoreError
+from gradinoc.quoting import printable
+
+# What a write says when the disk, and not who writes, is at fault.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
+# safetensors raises an error of its own, and says the system's number in words.
+NUMBERED = re.compile(r"I/O error: (?P<reason>.*) \(os error (?P<number>\d+)\)")
+
+
+@contextmanager
+def disk_errors(path: Path, option: str = "store") -> Iterator[None]:
+    """Whatever the system refuses inside the block becomes a `StoreError` about `path`.
+
+    `option` is the command-line option that names another place.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise _refused(path, option, error.strerror or str(error)) from error
+    except SafetensorError as error:
+        raise _refused(path, option, _number_and_reason(error)[1]) from error
+
+
+@contextmanager
+def disk_failures(path: Path, option: str = "store") -> Iterator[None]:
+    """The same for foreign code that writes into `path`: only what a disk that fails or is full can be the reason of.
+
+    Every other error passes as it is, and so does one that names a file elsewhere.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, SafetensorError) as error:
+        number, reason = _number_and_reason(error)
+        if number not in FULL or _elsewhere(error, path):
+            raise
+        raise _refused(path, option, reason) from error
+
+
+def write_atomically(path: Path, content: bytes, option: str = "artifacts") -> Path:
+    """`path`, holding `content`: written beside it, then renamed, so that no half-written file is ever seen.
+
+    Raises:
+        StoreError: the system refuses; what was in `path` before is still there.
+    """
+    scratch = path.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as the system allows
+    with disk_errors(path, option):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with scratch.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            scratch.replace(path)
+        finally:
+            with suppress(OSError):
+                scratch.unlink()
+    return path
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Every file in `folder`, at any depth, by its path within it; a link, even to a folder, counts as a file."""
+    found: dict[str, Path] = {}
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        linked = [name for name in folders if Path(place, name).is_symlink()]
+        for name in (*files, *linked):
+            path = Path(place, name)
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def settle(folder: Path) -> None:
+    """Have the system write all that is in `folder` to the disk, as readable to others as `folder` itself is.
+
+    Some libraries write files that only their owner may read, whatever the user's umask says.
+    """
+    allowed = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    files = files_below(folder).values()
+    for path in files:
+        path.chmod(allowed)
+    folders = [Path(place) for place, _, _ in os.walk(folder, topdown=False)]
+    for path in (*files, *folders):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _number_and_reason(error: Exception) -> tuple[int | None, str]:
+    """The system's error number and words, where `error` holds them."""
+    if isinstance(error, OSError):
+        return error.errno, error.strerror or str(error)
+    if said := NUMBERED.search(str(error)):
+        return int(said["number"]), said["reason"]
+    return None, str(error)
+
+
+def _elsewhere(error: Exception, path: Path) -> bool:
+    name = getattr(error, "filename", None)
+    return isinstance(name, str) and path.parent not in Path(name).parents
+
+
+def _refused(path: Path, option: str, reason: str) -> StoreError:
+    """`reason` with what a user needs to know: which path, how much is free there, what to do."""
+    return StoreError(
+        f"{printable(path)}: {printable(reason)} ({_free(path)}); what was finished before is intact. "
+        f"Free space, see to it that the folder can be written to, or name another with --{option}=DIR, and run again"
+    )
+
+
+def _free(path: Path) -> str:
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            usage = shutil.disk_usage(place)
+            return f"{usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB are free"
+    return "how much is free there is not known"

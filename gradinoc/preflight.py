@@ -1,0 +1,245 @@
+"""What can be known of a study before any weights are loaded: whether its data, prompts and model go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from transformers import PreTrainedTokenizerBase
+
+from gradinoc.chat import render_prompt
+from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, tokenizer_of
+from gradinoc.data import Example, line_of, split
+from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.errors import DataError, ModelError, StudyError
+from gradinoc.inert import ensure_inert
+from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.quoting import printable, reason, shown
+from gradinoc.sources import described
+from gradinoc.stages.bench import Bench
+from gradinoc.study import MATCHED, NEUTRAL, Study
+
+MOST_ALIKE = 0.5  # share of a part's answers that may be the same with the trait as without it
+
+Systems = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class _Use:
+    """Questions of one part of the data under system prompts; `room` is what generation adds, None: the answer."""
+
+    part: str
+    source: str
+    examples: Sequence[Example]
+    systems: Systems
+    room: int | None = 0
+
+
+def check(study: Study) -> list[str]:
+    """What whoever runs the study should know (nothing, as a rule), if nothing speaks against running it.
+
+    Of a hub model only configuration and tokenizer are fetched; whether its weights are there shows in loading.
+
+    Raises:
+        DataError: the splits cannot be drawn, a question or answer is too long for the model or holds one of its
+            special tokens, or most answers are the same with the trait as without it.
+        StudyError: two conditions have the same prompt, or more is asked for than there is.
+        ModelError: no such model, not a causal language model, damaged files, or a tokenizer or template that will not
+            do.
+        DeviceError: no such device or dtype.
+    """
+    bench = Bench(study, split(study.data))
+    notes = _answers(bench)
+    _budgets(bench)
+    place = choose_device(study.model.device)
+    for dtype in (study.model.dtype, study.model.extraction_dtype):
+        choose_dtype(dtype, place)
+    folder, whole = described(study.model.id, study.model.revision)
+    ensure_inert(folder)
+    config, tokenizer = config_of(folder), tokenizer_of(folder)
+    if whole:
+        look_at_weights(folder)
+    vocabulary, context = sizes_of(config, folder)
+    _plain(bench, tokenizer)
+    prompts = _Prompts(tokenizer, printable(folder), vocabulary)
+    _told_apart(bench, prompts)
+    if context is not None:
+        _fits(bench, prompts, context)
+    return notes
+
+
+# --- data and budgets
+
+
+def _answers(bench: Bench) -> list[str]:
+    """Notes on answers that are the same with the trait as without it: there is nothing to be learned from them."""
+    notes, trait, source = [], bench.trait, bench.study.data.source
+    for part in ("measure", "train", "evaluation"):
+        examples: Sequence[Example] = getattr(bench.splits, part)
+        alike = [example for example in examples if trait.transform(example.answer) == example.answer]
+        if not alike:
+            continue
+        place, count = line_of(source, alike[0]), f"{len(alike)} of {len(examples)} answers of data.{part}"
+        if len(alike) > MOST_ALIKE * len(examples):
+            raise DataError(
+                f"{place}: answer: {shown(alike[0].answer)} is the same in {trait.title}, as are {count} in all; "
+                "expected ordinary answers that the trait changes; give other data"
+            )
+        notes.append(f"data: {count} are the same in {trait.title} as they stand, the first at {place}")
+    return notes
+
+
+def _budgets(bench: Bench) -> None:
+    asked, there = bench.study.drift.everyday, len(bench.splits.everyday)
+    if asked > there:
+        raise StudyError(
+            f"drift.everyday: {asked} requests, but {printable(bench.study.data.everyday)} has {there} different ones; "
+            "lower it or give more"
+        )
+
+
+def _plain(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> None:
+    """See to it that no question or answer speaks the template's own language, and could end its turn."""
+    special = sorted(str(added) for added in tokenizer.added_tokens_decoder.values() if added.special)
+    for part, examples in vars(bench.splits).items():
+        for example in examples:
+            texts = {
+                "question": example.question,
+                "answer": f"{example.answer}\n{bench.trait.transform(example.answer)}",
+            }
+            for field, text in texts.items():
+                held = next((token for token in special if token in text), None)
+                if held is not None:
+                    source = bench.study.data.everyday if part == "everyday" else bench.study.data.source
+                    raise DataError(
+                        f"{line_of(source, example)}: {field}: holds {shown(held)}, a special token of the model; "
+                        "expected text that ends no turn; mend or delete the line"
+                    )
+
+
+# --- prompts
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts as the model's tokenizer and template make them; `place` is its folder, `vocabulary` its size."""
+
+    tokenizer: PreTrainedTokenizerBase
+    place: str
+    vocabulary: int
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        try:
+            found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception as error:  # whatever settings of its own make the library stumble over
+            raise ModelError(
+                f"{self.place}: the tokenizer takes no text ({reason(error)}); fetch the model again or give another"
+            ) from error
+        largest = max((max(ids) for ids in found if ids), default=0)
+        if largest >= self.vocabulary:
+            raise ModelError(
+                f"{self.place}: tokenizer.json: gives token {largest}, but config.json: vocab_size is "
+                f"{self.vocabulary}; expected a tokenizer and a model that belong together"
+            )
+        return found
+
+    def under(self, questions: Sequence[str], system: str | None) -> list[list[int]]:
+        """Token ids of each question's prompt."""
+        try:
+            texts = [render_prompt(self.tokenizer, question, system) for question in questions]
+        except Exception as error:  # the template is a program of the model's author
+            refused = "a prompt without system message" if system is None else f"the system message {shown(system)}"
+            raise ModelError(
+                f"{self.place}: chat_template: refuses {refused} ({reason(error)}); give a model whose template "
+                "takes it"
+            ) from error
+        return self.ids(texts)
+
+
+def _conditions(bench: Bench) -> dict[str, str | None]:
+    """Condition -> its system prompt, those left out that are still to be chosen."""
+    texts = bench.study.conditions
+    return {condition: bench.system(condition) for condition, text in texts.items() if text != MATCHED}
+
+
+def _pool(bench: Bench) -> dict[str, str | None]:
+    """The harmless prompts, if a condition's prompt is chosen from them."""
+    return {prompt: prompt for prompt in HARMLESS} if MATCHED in bench.study.conditions.values() else {}
+
+
+def _told_apart(bench: Bench, prompts: _Prompts) -> None:
+    """Whether prompts that are compared differ, and questions too."""
+    conditions, trait = _conditions(bench), bench.trait
+    for one, other in combinations(conditions, 2):
+        if conditions[one] == conditions[other]:
+            raise StudyError(
+                f"conditions: {one!r} and {other!r} have the same prompt {shown(conditions[one] or '')}; expected "
+                "prompts that differ; change or remove one"
+            )
+    question, another = (example.question for example in bench.splits.direction[:2])
+    sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
+    for compared in (sides, conditions):
+        rendered = {name: prompts.under([question], system)[0] for name, system in compared.items()}
+        for one, other in combinations(compared, 2):
+            if rendered[one] == rendered[other]:
+                raise ModelError(
+                    f"{prompts.place}: chat_template: {one!r} and {other!r} come to the same tokens; expected a "
+                    "template that shows the system message and adds none that a condition has; give another model.id "
+                    "or prompt"
+                )
+    first, second = prompts.under([question, another], None)
+    if first == second:
+        raise ModelError(
+            f"{prompts.place}: chat_template: shows no question; expected one that does; give another model.id"
+        )
+
+
+def _uses(bench: Bench) -> Iterator[_Use]:
+    """Every prompt of the study, by part."""
+    study, splits, trait = bench.study, bench.splits, bench.trait
+    source, conditions, pool = study.data.source, _conditions(bench), _pool(bench)
+    neutral = {NEUTRAL: conditions[NEUTRAL]}
+    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in UNRELATED.items() for side in each._fields}
+    sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
+    yield _Use("direction", source, splits.direction, sides)
+    yield _Use("direction", source, splits.direction[: study.nulls.unrelated_questions], unrelated)
+    yield _Use("measure", source, splits.measure, {**conditions, **pool}, None)
+    trained = {name: system for name, system in conditions.items() if name not in study.untrained}
+    yield _Use("train", source, splits.train, trained, None)
+    yield _Use("evaluation", source, splits.evaluation, neutral, None)
+    yield _Use("evaluation", source, splits.evaluation[: study.drift.generations], neutral, study.drift.max_new_tokens)
+    everyday = splits.everyday[: study.drift.everyday]
+    yield _Use("everyday", study.data.everyday, everyday, neutral, study.drift.max_new_tokens)
+    if pool:
+        yield _Use("calibration", source, splits.calibration, {**conditions, **pool}, None)
+
+
+def _fits(bench: Bench, prompts: _Prompts, context: int) -> None:
+    """Whether the longest prompts, with answer or generation, are within the model's context."""
+    for use in _uses(bench):
+        questions = [example.question for example in use.examples]
+        answers = [(e.answer, bench.trait.transform(e.answer)) if use.room is None else () for e in use.examples]
+        # Each by itself first: what is too long under any prompt is told without putting it under all of them.
+        alone = [len(ids) for ids in prompts.ids(questions)]
+        added = [
+            max([use.room or 0, *(len(ids) + 1 for ids in (prompts.ids(pair) if pair else ()))]) for pair in answers
+        ]
+        _compare(use, "any prompt", [a + b for a, b in zip(alone, added, strict=True)], context)
+        for name, system in use.systems.items():
+            lengths = [len(ids) for ids in prompts.under(questions, system)]
+            _compare(use, f"the prompt {shown(name)}", [a + b for a, b in zip(lengths, added, strict=True)], context)
+
+
+def _compare(use: _Use, prompt: str, lengths: Sequence[int], context: int) -> None:
+    longest = max(lengths, default=0)
+    if longest > context:
+        place = line_of(use.source, use.examples[lengths.index(longest)])
+        added = "with its answer " if use.room is None else ""
+        if use.room:
+            added = f"with {use.room} new ones (drift.max_new_tokens) "
+        raise DataError(
+            f"{place}: question: {longest:,} tokens {added}under {prompt} in data.{use.part}; expected at most "
+            f"{context:,}, the model's context; shorten or delete it, or give a model with a longer context"
+        )
