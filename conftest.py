@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.progress import Mailbox, Throttle, line
+from fixtures.progress import Aloud, Mailbox, Throttle, line
 from fixtures.session import FINDING, RUN, STUDY, Run
 from gradinoc.design import dead_ends, design_of, opening
 from gradinoc.disk import disk_errors, write_atomically
@@ -86,6 +87,10 @@ def pytest_configure(config: pytest.Config) -> None:
         tell = Throttle(partial(mailbox.post, worker=worker))
     else:
         tell = Throttle(lambda progress: write(line(progress)))
+    if config.getoption("--study"):
+        aloud = Aloud(partial(mailbox.post, worker=worker) if worker else write)
+        logging.getLogger("gradinoc").addHandler(aloud)
+        config.add_cleanup(partial(logging.getLogger("gradinoc").removeHandler, aloud))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     changes = [word for setting in settings for word in ("--set", setting)]
     command = shlex.join(["pytest", "claims", "--study", option(config, "study"), *changes])

@@ -39,7 +39,7 @@ def begun(workers: Sequence[Worker]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("count", [2, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (4, 8))])
-@pytest.mark.fault("concurrency", "2, 4 and 8 processes on one store")
+@pytest.mark.fault("Concurrency", "2, 4 and 8 processes on one store")
 def test_workers_share_the_steps(undisturbed, tmp_path, count):
     """Each step is begun once in all, everybody ends, and the tables are those of one worker."""
     workers = [Worker(tmp_path) for _ in range(count)]
@@ -53,7 +53,7 @@ def test_workers_share_the_steps(undisturbed, tmp_path, count):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("step", ["directions", "prompt pool", "gradients neutral", "run neutral/0", "drift of seed 0"])
-@pytest.mark.fault("concurrency", "a process killed at its work beside others")
+@pytest.mark.fault("Concurrency", "a process killed at its work beside others")
 def test_others_finish_what_a_dead_worker_was_at(undisturbed, tmp_path, count, step):
     """Only the step that it was at is begun again."""
     rng = random.Random(count)
@@ -70,7 +70,7 @@ def test_others_finish_what_a_dead_worker_was_at(undisturbed, tmp_path, count, s
     assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
 
 
-@pytest.mark.fault("concurrency", "a run whose numbers fail, in every process")
+@pytest.mark.fault("Concurrency", "a run whose numbers fail, in every process")
 def test_all_that_can_be_computed_is_computed_when_a_run_fails(undisturbed, tmp_path):
     """Each worker tries the run once, all else gets done by one of them, and the error names the run.
 
@@ -93,7 +93,7 @@ def test_all_that_can_be_computed_is_computed_when_a_run_fails(undisturbed, tmp_
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("step", ["gradients inoculation", "run inoculation/0", "matched checkpoint 0"])
-@pytest.mark.fault("concurrency", "a step that fails in one process of three")
+@pytest.mark.fault("Concurrency", "a step that fails in one process of three")
 def test_failure_of_one_worker_is_made_good_by_others(undisturbed, tmp_path, step):
     """Those who fail at nothing finish the study."""
     workers = [Worker(tmp_path, breaks_at=step), Worker(tmp_path), Worker(tmp_path)]
@@ -142,7 +142,7 @@ def fail_at(pipeline: Pipeline, label: str, tried: list[str], error: Exception) 
 
 
 @pytest.mark.parametrize("kind", [NumericalError, OutOfMemoryError, ZeroDivisionError])
-@pytest.mark.fault("concurrency", "a step that fails for a reason of its own")
+@pytest.mark.fault("Concurrency", "a step that fails for a reason of its own")
 def test_step_that_fails_is_set_aside(study, kind):
     """What does not need it is computed; it is tried once, however often it is asked for."""
     pipeline, tried = study
@@ -167,7 +167,7 @@ def test_error_names_every_step_that_failed(study):
 
 
 @pytest.mark.parametrize("kind", [StoreError, ModelError, OSError, KeyboardInterrupt])
-@pytest.mark.fault("concurrency", "an error that would stop every step")
+@pytest.mark.fault("Concurrency", "an error that would stop every step")
 def test_what_would_stop_every_step_is_raised_at_once(study, kind):
     """A full disk, a model that is not there, Ctrl-C."""
     pipeline, tried = study
@@ -258,7 +258,7 @@ def session(folder: Path, *options: str) -> Path:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.fault("concurrency", "pytest with no, one and two workers")
+@pytest.mark.fault("Concurrency", "pytest with no, one and two workers")
 def test_sessions_of_any_size_come_to_the_same(tmp_path, faults_tried):
     """Tables to the last bit, and what is written for readers byte for byte, but for the seconds that runs took."""
     sizes = {"none": [], "one": ["-n", "1"], "two": ["-n", "2"]}

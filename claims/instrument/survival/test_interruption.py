@@ -118,7 +118,7 @@ def assert_ends_well(store: Path, undisturbed: Path) -> None:
     assert contents(store) == contents(undisturbed)
 
 
-@pytest.mark.fault("interruption", "killed or told to end at random moments, then restarted")
+@pytest.mark.fault("Interruption", "killed or told to end at random moments, then restarted")
 def test_interrupted_study_comes_to_the_same(undisturbed, tmp_path, faults_tried):
     """Six random moments, with each of the signals."""
     store, worker = undisturbed
@@ -136,7 +136,7 @@ def test_interrupted_study_comes_to_the_same(undisturbed, tmp_path, faults_tried
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("polite", [True, False], ids=["command line", "plain Python"])
-@pytest.mark.fault("interruption", "killed or told to end at random moments, then restarted")
+@pytest.mark.fault("Interruption", "killed or told to end at random moments, then restarted")
 def test_study_interrupted_everywhere_comes_to_the_same(undisturbed, tmp_path, faults_tried, polite):
     """In every step with each of the signals: 42 restarts of one study."""
     store, worker = undisturbed
@@ -154,7 +154,7 @@ def test_study_interrupted_everywhere_comes_to_the_same(undisturbed, tmp_path, f
 
 
 @pytest.mark.parametrize("old", ["none", pytest.param("corrupt", marks=pytest.mark.exhaustive)])
-@pytest.mark.fault("interruption", "killed before each file operation of the store")
+@pytest.mark.fault("Interruption", "killed before each file operation of the store")
 def test_entry_is_whole_or_absent_wherever_its_writer_dies(tmp_path, faults_tried, old):
     """From the making of the scratch folder to the renaming, and amid the replacement of a corrupt result."""
     operation = 0
@@ -178,7 +178,7 @@ def test_entry_is_whole_or_absent_wherever_its_writer_dies(tmp_path, faults_trie
     faults_tried(operation - 1)
 
 
-@pytest.mark.fault("interruption", "the holder of a lock killed while another waits for it")
+@pytest.mark.fault("Interruption", "the holder of a lock killed while another waits for it")
 def test_lock_of_the_dead_is_taken_over_at_once(tmp_path, faults_tried):
     """Three times over, the one who waited takes the step up; the quickest, on a busy machine, within half a second."""
     holder, took = Worker(tmp_path, ["directions"]), []
@@ -221,7 +221,7 @@ def wait_for(text: str, output: Path, alive) -> None:
 
 
 @pytest.mark.parametrize(("number", "presses"), [(signal.SIGINT, 3), (signal.SIGTERM, 1)])
-@pytest.mark.fault("interruption", "Ctrl-C or SIGTERM on the command line")
+@pytest.mark.fault("Interruption", "Ctrl-C or SIGTERM on the command line")
 def test_command_line_says_how_to_go_on(tmp_path, number, presses):
     """At once, with the shell's exit code, without a traceback, however often it is told."""
     arguments = ["tiny", *as_options(SMALLEST), f"--store={tmp_path / 'store'}", f"--artifacts={tmp_path / 'a b'}"]
@@ -249,7 +249,7 @@ def compute_for_a_minute(tells) -> None:
         hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 400_000_000)
 
 
-@pytest.mark.fault("interruption", "Ctrl-C amid a computation that Python cannot interrupt")
+@pytest.mark.fault("Interruption", "Ctrl-C amid a computation that Python cannot interrupt")
 def test_long_call_does_not_keep_from_ending():
     """Python would run a handler only after the call."""
     hears, tells = FORKS.Pipe(duplex=False)
@@ -355,7 +355,7 @@ def assert_ended_well(found: Session, number: int, told: float) -> None:
         pytest.param([], signal.SIGINT, True, id="Ctrl-C, no workers", marks=pytest.mark.exhaustive),
     ],
 )
-@pytest.mark.fault("interruption", "Ctrl-C or SIGTERM in a pytest session")
+@pytest.mark.fault("Interruption", "Ctrl-C or SIGTERM in a pytest session")
 def test_session_says_how_to_go_on(session, options, number, everyone):
     """Of a terminal's Ctrl-C all processes hear; `kill` and batch systems may tell the first alone."""
     found = session(*options)
@@ -368,7 +368,7 @@ def test_session_says_how_to_go_on(session, options, number, everyone):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.fault("interruption", "the controller of a pytest session killed")
+@pytest.mark.fault("Interruption", "the controller of a pytest session killed")
 def test_workers_end_with_their_controller(session):
     """Nobody is left to hold a step that no session waits for."""
     found = session("-n", "2")
