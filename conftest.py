@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from fixtures.progress import Aloud, Mailbox, Throttle, line
-from fixtures.session import FINDING, RUN, STUDY, Run
+from fixtures.session import FINDING, NOTES, RUN, STUDY, Run
 from gradinoc.design import dead_ends, design_of, opening
-from gradinoc.disk import disk_errors, write_atomically
-from gradinoc.errors import StudyError
+from gradinoc.disk import disk_errors, encodable, write_atomically
+from gradinoc.errors import GradinocError
 from gradinoc.pipeline import Progress
+from gradinoc.preflight import check
 from gradinoc.quoting import printable
 from gradinoc.study import INOCULATION, Study, load_study
 
@@ -69,25 +70,25 @@ def option(config: pytest.Config, name: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the study, and set up who hears of its progress."""
     settings = [*config.getini("set"), *config.getoption("settings")]
-    try:
-        study = load_study(option(config, "study"), settings)
-    except StudyError as error:
-        raise pytest.UsageError(str(error)) from error
-    if option(config, "device") != "auto":
-        study = study.model_copy(update={"model": study.model.model_copy(update={"device": option(config, "device")})})
-    artifacts = Path(option(config, "artifacts")) / study.name
-    config.stash[STUDY] = study
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if not worker:
-        _clear_if_of_another_study(artifacts, study)
-    mailbox = Mailbox(artifacts / "progress.jsonl")
+    try:
+        study = _study(config, settings)
+        artifacts = Path(option(config, "artifacts")) / study.name
+        mailbox = Mailbox(artifacts / "progress.jsonl")
+        if not worker and not config.option.collectonly:
+            config.stash[NOTES] = check(study) if is_named(config) else []
+            _clear_if_of_another_study(artifacts, study)
+            mailbox.empty()
+    except (GradinocError, OSError) as error:
+        raise pytest.UsageError(printable(error)) from error
+    config.stash[STUDY] = study
     write = partial(_write, config)
     tell: Callable[[Progress], None]
     if worker:
         tell = Throttle(partial(mailbox.post, worker=worker))
     else:
         tell = Throttle(lambda progress: write(line(progress)))
-    if config.getoption("--study"):
+    if is_named(config):
         aloud = Aloud(partial(mailbox.post, worker=worker) if worker else write)
         logging.getLogger("gradinoc").addHandler(aloud)
         config.add_cleanup(partial(logging.getLogger("gradinoc").removeHandler, aloud))
@@ -97,21 +98,38 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = Run(
         Path(option(config, "store")), artifacts, Path(option(config, "datasets")), tell, workers, command
     )
-    if not worker and config.getoption("numprocesses", None):
-        mailbox.empty()
+    if not worker and config.getoption("numprocesses", None) and not config.option.collectonly:
         stop = threading.Event()
         follower = threading.Thread(target=mailbox.follow, args=(write, stop), daemon=True)
         follower.start()
         config.add_cleanup(lambda: (stop.set(), follower.join()))
 
 
+def is_named(config: pytest.Config) -> bool:
+    """Whether a study is asked for by name, on the command line or in the configuration: then it is to be run."""
+    return bool(config.getoption("--study")) or config.getini("study") != OPTIONS["study"][0]
+
+
+def _study(config: pytest.Config, settings: list[str]) -> Study:
+    """The study that is asked for, on the device that is asked for."""
+    study, device = load_study(option(config, "study"), settings), option(config, "device")
+    if device == "auto":
+        return study
+    return study.model_copy(update={"model": study.model.model_copy(update={"device": device})})
+
+
 def _clear_if_of_another_study(artifacts: Path, study: Study) -> None:
-    """Make the artifacts folder; what a study of that name but another description left in it goes."""
-    note, description = artifacts / "study.json", study.model_dump_json(indent=2)
+    """Make the artifacts folder; what a study of that name but another description left in it goes.
+
+    Raises:
+        StoreError: the folder cannot be made or written to, or its path is no text that libraries could use.
+    """
+    note, description = artifacts / "study.json", study.model_dump_json(indent=2).encode()
     with disk_errors(artifacts, "artifacts"):
-        if note.is_file() and note.read_text(encoding="utf-8") != description:
+        encodable(artifacts, "artifacts")
+        if note.is_file() and note.read_bytes() != description:
             shutil.rmtree(artifacts)
-    write_atomically(note, description.encode())
+    write_atomically(note, description)
 
 
 def _write(config: pytest.Config, text: str) -> None:
@@ -129,7 +147,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"study: {study.name} ({printable(study.model.id)}, trait {study.trait}, data {printable(study.data.source)}, "
         f"{len(study.conditions)} conditions x {len(study.seeds)} seeds)",
-        f"artifacts: {config.stash[RUN].artifacts}",
+        f"artifacts: {printable(config.stash[RUN].artifacts)}",
+        *config.stash.get(NOTES, []),
         *opening(study),
     ]
 

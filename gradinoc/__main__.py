@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gradinoc.analysis.power import plot_power
 from gradinoc.analysis.style import save_figure
 from gradinoc.design import dead_ends, design_of, design_warnings, opening, smallest_p_table
-from gradinoc.disk import disk_errors, write_atomically
+from gradinoc.disk import disk_errors, encodable, write_atomically
 from gradinoc.errors import GradinocError, StudyError
 from gradinoc.evidence import Evidence
 from gradinoc.interruption import ending_at_once, interrupted
@@ -107,6 +107,7 @@ def _run(study: Study, options: argparse.Namespace, heard: deque[Progress]) -> N
         _show(progress)
 
     folder = options.artifacts / study.name
+    encodable(folder, "artifacts")
     with disk_errors(folder, "artifacts"):  # now, and not when hours of work are to be written down
         folder.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(study, Store(options.store), tell)

@@ -6,14 +6,17 @@ whatever its numbers; these are reported all the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gradinoc.clustering import grouped_pairs
 from gradinoc.contrasts import (
+    UNSCORED,
     diverged_runs,
     drift_by_run,
     example_groups,
+    is_unscored,
     per_example,
     per_step,
     training_null_contrasts,
@@ -107,9 +110,11 @@ def shows_no_change(evidence: Evidence, rules: Rules) -> bool:
 def drift_difference(
     evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL, phase: str = AFTER
 ) -> Effect:
-    """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df."""
-    drift = drift_by_run(evidence, measure, phase)
+    """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df; NaN where unscored."""
     name = f"{'' if phase == AFTER else f'{phase} '}drift in {measure}, {other} - inoculation"
+    if is_unscored(evidence, measure, phase):
+        return bare(name, math.nan, 0, "seeds", UNSCORED)
+    drift = drift_by_run(evidence, measure, phase)
     return paired_effect(drift[other], drift[INOCULATION], name, "seeds", 1 - rules.alpha)
 
 

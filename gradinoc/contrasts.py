@@ -250,6 +250,16 @@ def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER) -> pd
     return wide.sub(before.reindex(examples).to_numpy(), axis=0)
 
 
+UNSCORED = "no example had a response that could be scored in every run"
+
+
+def is_unscored(evidence: Evidence, measure: str, phase: str = AFTER) -> bool:
+    """Whether no example has a response that could be scored before training and in every run: G6 then fails."""
+    rows = evidence.drift[(evidence.drift["measure"] == measure) & evidence.drift["phase"].isin([BEFORE, phase])]
+    scored = rows["value"].notna().groupby(rows["example"]).all()
+    return measure in SCORED and len(rows) > 0 and not scored.any()
+
+
 @_remembered
 def drift_by_run(evidence: Evidence, measure: str = "log_odds", phase: str = AFTER) -> pd.DataFrame:
     """`phase` minus pre of `measure`, mean over examples: index seed, one column a condition."""

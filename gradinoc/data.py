@@ -60,7 +60,7 @@ def line_of(source: str, example: Example) -> str:
     return f"{printable(source_path(source) or source)}:{example.index + 1}"
 
 
-def load_source(source: str) -> list[Example]:
+def load_source(source: str, revision: str | None = None) -> list[Example]:
     """Examples of a bundled source, a JSONL file, or the `train` split of a hub dataset in GSM8K's columns.
 
     Raises:
@@ -74,14 +74,14 @@ def load_source(source: str) -> list[Example]:
         raise DataError(
             f"No data source {shown(source)}: expected one of {bundled}, a JSONL file, or a hub id owner/name"
         )
-    return _load_from_hub(source)
+    return _load_from_hub(source, revision)
 
 
-def _load_from_hub(source: str) -> list[Example]:
+def _load_from_hub(source: str, revision: str | None) -> list[Example]:
     from datasets import load_dataset  # type: ignore[attr-defined]  # mypy takes our folder of that name for it
 
     try:
-        table = load_dataset(source, "main", split="train")
+        table = load_dataset(source, "main", split="train", revision=revision)
     except Exception as error:  # the hub client raises many kinds; each means the same here
         raise DataError(
             f"Hub dataset {source!r} could not be read ({reason(error)}); "
@@ -111,7 +111,7 @@ def split(settings: DataSettings) -> Splits:
         DataError: too few distinct questions, no everyday request, or one that is a question of another split.
     """
     distinct: dict[str, Example] = {}
-    for example in load_source(settings.source):
+    for example in load_source(settings.source, settings.revision):
         long = settings.max_answer_chars and len(example.answer) > settings.max_answer_chars
         if example.answer and not long:
             distinct.setdefault(_asked(example), example)

@@ -77,6 +77,18 @@ def write_atomically(path: Path, content: bytes, option: str = "artifacts") -> P
     return path
 
 
+def encodable(path: Path, option: str) -> None:
+    """Stop if `path` is no UTF-8 text: libraries that write tables and figures would, later and in their own words.
+
+    Raises:
+        StoreError: it is not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{printable(path)}: is no UTF-8 text; name another folder with --{option}=DIR") from error
+
+
 def files_below(folder: Path) -> dict[str, Path]:
     """Every file in `folder`, at any depth, by its path within it; a link, even to a folder, counts as a file."""
     found: dict[str, Path] = {}

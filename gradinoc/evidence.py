@@ -43,6 +43,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+# Columns that hold words, and those that say what a row is.
+TEXT = ("condition", "side", "position", "null", "trait", "role", "prompt", "phase", "measure", "domain", "question",
+        "response")  # fmt: skip
+KEYS = ("condition", "side", "position", "null", "trait", "role", "prompt", "phase", "measure", "domain", "seed",
+        "step", "example", "layer", "draw")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The tables of one study; a missing measurement is NaN, never 0.
@@ -101,11 +108,12 @@ class Evidence:
         """Stop if a number was not measured: responses that cannot be scored are the only ones that may be missing.
 
         Raises:
-            NumericalError: NaN or infinity anywhere else; the message names the table, the column and the row.
+            NumericalError: NaN or infinity anywhere else, no number at all, or a measurement that is there twice; the
+                message names the table, the column and the row.
         """
         for name, table in self.tables.items():
-            for column in table.columns:
-                if fault := _unmeasured(name, table, column):
+            for fault in (_repeated(name, table), *(_unmeasured(name, table, column) for column in COLUMNS[name])):
+                if fault:
                     raise NumericalError(
                         f"Evidence table {name!r}, {fault}: it is not averaged away; "
                         "delete that step's folder in the store"
@@ -129,8 +137,10 @@ class Evidence:
 
 def _unmeasured(name: str, table: pd.DataFrame, column: str) -> str | None:
     """Where `column` of a table has no number though it should, in words; None if nowhere."""
-    if not pd.api.types.is_float_dtype(table[column]):
+    if column in TEXT or table.empty:
         return None
+    if not pd.api.types.is_numeric_dtype(table[column]):
+        return f"column {column!r} holds {table[column].dtype} in place of numbers"
     bad = ~np.isfinite(table[column].to_numpy(dtype=np.float64))
     if name == "drift":
         bad &= ~(table["measure"].isin(SCORED) & table[column].isna()).to_numpy()
@@ -142,6 +152,16 @@ def _unmeasured(name: str, table: pd.DataFrame, column: str) -> str | None:
     keys = [key for key in COLUMNS[name] if not isinstance(first[key], float) and key not in ("question", "response")]
     place = ", ".join(f"{key} {first[key]}" for key in keys)
     return f"column {column!r} is {first[column]} in {int(bad.sum())} of {len(table)} rows, the first at {place}"
+
+
+def _repeated(name: str, table: pd.DataFrame) -> str | None:
+    """Which measurement is in a table twice, in words; None if none is."""
+    keys = [column for column in COLUMNS[name] if column in KEYS]
+    again = table.duplicated(keys)
+    if not again.any():
+        return None
+    place = ", ".join(f"{key} {value}" for key, value in table.loc[again, keys].iloc[0].items() if key != "prompt")
+    return f"{int(again.sum())} of {len(table)} rows are there twice, the first at {place}"
 
 
 def _nothing(table: str) -> pd.DataFrame:

@@ -147,7 +147,10 @@ def gate_5(evidence: Evidence, rules: Rules) -> Finding:
     rates = _post_caps_rates(evidence)
     room = bool((rates < rules.ceiling).any())
     weakest = min(effects, key=lambda effect: effect.low)
-    shown = ", ".join(f"{condition} {rate:.2f}" for condition, rate in rates.items())
+    shown = ", ".join(
+        f"{condition} {rate:.2f}" if np.isfinite(rate) else f"{condition} none that could be scored"
+        for condition, rate in rates.items()
+    )
     statement = (
         f"In neutral runs the trait log-odds rise by at least {weakest} nats/token; caps rates after "
         f"training are {shown}."
@@ -161,13 +164,13 @@ def gate_5(evidence: Evidence, rules: Rules) -> Finding:
 
 
 def _post_caps_rates(evidence: Evidence) -> pd.Series:
-    """Mean caps rate after training, by condition in declared order."""
+    """Mean caps rate after training, by condition in declared order; NaN where no response could be scored (see G6)."""
     drift = evidence.drift
     rows = drift[(drift["measure"] == "caps_rate") & (drift["phase"] == AFTER)]
-    rates = rows.groupby("condition")["value"].mean()  # of responses that could be scored
-    rates = rates.reindex(list(evidence.trained))
-    finite(rates.to_numpy(), "Evidence table 'drift', mean caps rate after training by condition")
-    return rates
+    absent = sorted(set(evidence.trained) - set(rows["condition"]))
+    if absent:
+        raise ValueError(f"Evidence table 'drift': expected caps rates after training of {absent}, received none")
+    return rows.groupby("condition")["value"].mean().reindex(list(evidence.trained))
 
 
 def gate_6(evidence: Evidence, rules: Rules) -> Finding:

@@ -108,7 +108,7 @@ def answer_losses(
         found = completion_losses(model, batch)
         if fault := fault_in_losses(found, [*rows] * copies):
             stop(fault, model, lambda: completion_losses(model, batch))
-        losses[:, rows] = found.double().cpu().numpy().reshape(copies, -1)
+        losses[:, rows] = found.cpu().double().numpy().reshape(copies, -1)
 
     in_batches(order, batch_size, score)
     return losses if copies > 1 else losses[0]
@@ -243,8 +243,10 @@ def measure_alignments(
         reading = probe.read()
         if fault := fault_in(losses.detach(), reading, probe.layers, rows):
             stop(fault, model, lambda: completion_losses(model, batch))
-        frames.append(alignment_frame(reading, losses.detach(), rows, probe.layers))
-        primary = reading.alignment[:, 0].double().cpu()  # (L, B, directions)
+        primary = reading.alignment[:, 0].cpu().double()  # (L, B, directions)
+        frame = alignment_frame(reading, losses.detach(), rows, probe.layers)
+        # Only now, when nothing more can fail for want of memory: a batch is tried again in halves.
+        frames.append(frame)
         total.add_(primary.sum(1))
         by_example[:, rows] = primary[..., :kept]
         measured.extend(rows)
@@ -257,6 +259,11 @@ def measure_alignments(
     return Measured(table.reset_index(drop=True), total / len(examples), by_example)
 
 
+def wide(values: Tensor) -> Tensor:
+    """`values` in float64, or as they are on Apple's MPS, which has none."""
+    return values if values.device.type == "mps" else values.double()
+
+
 def fault_in(losses: Tensor, reading: Reading, layers: Sequence[int], examples: Sequence[int]) -> str | None:
     """What is wrong with a batch's losses `[batch]` or its reading, in words; None if nothing is."""
     return fault_in_losses(losses, examples) or fault_in_gradients(
@@ -266,7 +273,7 @@ def fault_in(losses: Tensor, reading: Reading, layers: Sequence[int], examples: 
 
 def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:
     """A reading as rows: example, layer, position, loss, and the trait's alignment, projection, grad_norm."""
-    trait = reading.alignment[..., 0].double().cpu().numpy()  # (L, P, B)
+    trait = reading.alignment[..., 0].cpu().double().numpy()  # (L, P, B)
     shape = trait.shape
     layer, position, row = (axis.ravel() for axis in np.indices(shape))
     return pd.DataFrame(
@@ -274,10 +281,10 @@ def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], l
             "example": np.asarray(examples)[row],
             "layer": np.asarray(layers)[layer],
             "position": np.asarray(POSITIONS)[position],
-            "loss": np.broadcast_to(losses.double().cpu().numpy(), shape).ravel(),
+            "loss": np.broadcast_to(losses.cpu().double().numpy(), shape).ravel(),
             "alignment": trait.ravel(),
-            "projection": reading.projection.double().cpu().numpy().ravel(),
-            "grad_norm": reading.grad_norm.double().cpu().numpy().ravel(),
+            "projection": reading.projection.cpu().double().numpy().ravel(),
+            "grad_norm": reading.grad_norm.cpu().double().numpy().ravel(),
         }
     )
 

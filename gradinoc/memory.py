@@ -19,8 +19,11 @@ from gradinoc.errors import OutOfMemoryError
 from gradinoc.fused import is_fused
 
 GIB = 2**30
-# Phrases of CUDA that the libraries do not look for.
-PHRASES = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Phrases of CUDA, cuDNN and Metal that the libraries do not look for.
+PHRASES = (
+    "CUDA error: out of memory", "CUDA driver error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED", "Invalid buffer size", "Failed to allocate private MTLBuffer",
+)  # fmt: skip
 OF_ADAPTER = 16  # bytes an adapter's weight: itself, its gradient, Adam's two moments, all float32
 OF_STATE = 6  # hidden states that a block holds of a token: norms and what they read, inputs of attention, residuals
 SHARE = 0.9  # of a device's memory: the rest goes to the backward pass itself and is lost between allocations
@@ -30,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that a device, CUDA's, Apple's or the CPU, has no memory left."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError):  # one that has been explained
+        return False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
     return isinstance(error, Exception) and (

@@ -23,7 +23,6 @@ from gradinoc.evidence import AFTER, COLUMNS, EARLY, Evidence
 from gradinoc.manifest import MANIFEST
 from gradinoc.memory import release
 from gradinoc.provenance import code_version, library_versions
-from gradinoc.sources import fingerprint
 from gradinoc.stages import directions, drift, gradients, matched, pool, training, unrelated
 from gradinoc.stages.bench import Bench, Tell
 from gradinoc.stages.training import adapter_after
@@ -308,7 +307,7 @@ class Pipeline:
         model = self.study.model
         device = choose_device(model.device)
         return {
-            "model": fingerprint(model.id, model.revision),
+            "model": self.bench.fingerprint,
             "device": device.type,
             "dtype": str(choose_dtype(model.dtype, device)),
             "kernels": model.kernels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gradinoc.claims import Outcome, conclude, drift_difference
-from gradinoc.contrasts import diverged_runs, drift_by_run, early_alignment
+from gradinoc.contrasts import UNSCORED, diverged_runs, drift_by_run, early_alignment, is_unscored
 from gradinoc.correlation import (
     correlation_tost,
     leave_one_out,
@@ -19,7 +20,7 @@ from gradinoc.correlation import (
     stratified_p,
 )
 from gradinoc.design import smallest_p
-from gradinoc.evidence import EARLY, MEASURES, Evidence
+from gradinoc.evidence import AFTER, EARLY, MEASURES, Evidence
 from gradinoc.gates import Finding, Status
 from gradinoc.statistics import Array, Effect, bare, tost
 from gradinoc.study import LOSS_MATCHED, NEUTRAL, Rules
@@ -172,9 +173,7 @@ def _beside(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.rando
     effects = []
     for measure in MEASURES:
         if measure != PRIMARY:
-            runs = runs_of(early, drift_by_run(evidence, measure))
-            name = f"early alignment and drift in {measure}"
-            effects.append(stratified_correlation(runs.x, runs.y, runs.seed, rng, name)[0])
+            effects.append(_correlation(evidence, early, (measure, AFTER), rng))
             effects.append(drift_difference(evidence, rules, measure))
     return [*effects, *_amid_training(evidence, rules, early, rng)]
 
@@ -184,10 +183,18 @@ def _amid_training(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: n
     amid = evidence.drift[evidence.drift["phase"] == EARLY]
     for measure in MEASURES:
         if (amid["measure"] == measure).any():
-            runs = runs_of(early, drift_by_run(evidence, measure, EARLY))
-            name = f"early alignment and early drift in {measure}"
-            yield stratified_correlation(runs.x, runs.y, runs.seed, rng, name)[0]
+            yield _correlation(evidence, early, (measure, EARLY), rng)
             yield drift_difference(evidence, rules, measure, phase=EARLY)
+
+
+def _correlation(evidence: Evidence, early: pd.DataFrame, drift: tuple[str, str], rng: np.random.Generator) -> Effect:
+    """Early alignment with a measure of drift at a phase; NaN where no response could be scored."""
+    measure, phase = drift
+    name = f"early alignment and {'' if phase == AFTER else f'{phase} '}drift in {measure}"
+    if is_unscored(evidence, measure, phase):
+        return bare(name, math.nan, 0, "runs", UNSCORED)
+    runs = runs_of(early, drift_by_run(evidence, measure, phase))
+    return stratified_correlation(runs.x, runs.y, runs.seed, rng, name)[0]
 
 
 def _predicts(found: Prediction, rules: Rules) -> Outcome:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gradinoc.disk import disk_errors, disk_failures, files_below, settle, sync
+from gradinoc.disk import disk_errors, disk_failures, encodable, files_below, settle, sync
 from gradinoc.errors import GradinocError, StoreError
 from gradinoc.manifest import MANIFEST, Checked, Seen, canonical_json, checksum, entry_key, manifest_text
 from gradinoc.provenance import provenance
@@ -47,10 +47,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        try:
-            str(self.root).encode()
-        except UnicodeEncodeError as error:  # what the libraries would say that write tables and tensors
-            raise StoreError(f"{printable(root)}: is no UTF-8 text; name another folder with --store=DIR") from error
+        encodable(self.root, "store")
         self._seen: Seen = {}
 
     def entry(self, stage: str, inputs: Mapping[str, Any]) -> Entry:

@@ -78,13 +78,15 @@ class ModelSettings(Section):
 class DataSettings(Section):
     """Where questions and answers come from, and how many go to each purpose (all disjoint by question).
 
-    `source` is a bundled name, a JSONL file (chat, or `question`/`answer`), or a hub dataset id. `direction` questions
+    `source` is a bundled name, a JSONL file (chat, or `question`/`answer`), or a hub dataset id, which
+    `revision` (a commit, tag or branch) pins. `direction` questions
     are shared among fitting the direction (half), declaring the band (a quarter) and gate G1 (a quarter). `calibration`
     questions choose the prompt of a condition that is "matched".
     `max_answer_chars` leaves longer answers out (0: none).
     """
 
     source: Name = "word_problems"
+    revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     everyday: Name = "everyday_requests"
     seed: Seed = 0
     direction: Annotated[int, _count(16)] = 250

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
+from gradinoc.blocks import decoder_blocks
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import read_examples
-from gradinoc.errors import DataError
+from gradinoc.errors import DataError, ModelError
 from gradinoc.fused import fused_adapter
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched
 from gradinoc.models import load_model
@@ -101,11 +102,10 @@ def train_run(
                     args=_arguments(settings, seed, adapter_dir, model.device),
                     train_dataset=[(row, examples[row]) for row in rows],
                     data_collator=lambda items: _collate(wrapped, items, recipe.pad),
-                    callbacks=[SaveAdapters(checkpoints)],
                     longest=longest,
                 )
-                trainer.train()
-                trainer.ensure_sound()
+                trainer.add_callback(SaveAdapters(checkpoints, trainer.ensure_sound))
+                trainer.run()
             early = rows[: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
             with fused_adapter(wrapped):
                 final = answer_losses(wrapped.eval(), [examples[row] for row in early], recipe.pad, settings.batch_size)
@@ -124,7 +124,17 @@ def train_run(
 
 
 def lora_config(model: PreTrainedModel, settings: TrainingSettings) -> LoraConfig:
-    """LoRA on every linear map of the decoder blocks, those that GPT-2 stores transposed included."""
+    """LoRA on every linear map of the decoder blocks, those that GPT-2 stores transposed included.
+
+    Raises:
+        ModelError: there is none.
+    """
+    maps = (module for block in decoder_blocks(model) for module in block.modules())
+    if not any(isinstance(module, nn.Linear | Conv1D) for module in maps):
+        raise ModelError(
+            f"{type(model).__name__}: no linear map in its decoder blocks that an adapter could be put on; "
+            "give a model whose weights are not quantised or packed"
+        )
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -261,14 +271,19 @@ def train_with_gradient_logging(
     if not read:
         raise DataError(f"{printable(dataset_path)}: no example; expected one or more lines of chat JSONL")
     for layer, rows in trait_directions.items():
-        if rows.dim() not in (1, 2) or not bool((rows.float().norm(dim=-1) > 0).all()):
+        sound = rows.dim() in (1, 2) and rows.is_floating_point() and bool((rows.float().norm(dim=-1) > 0).all())
+        if not sound or rows.shape != next(iter(trait_directions.values())).shape:
             raise ValueError(
-                f"Direction of layer {layer}: expected [hidden] or [directions, hidden], none of them zero or NaN, "
-                f"received {tuple(rows.shape)}"
+                f"Direction of layer {layer}: expected [hidden] or [directions, hidden] of real numbers, none of them "
+                f"zero or NaN, as many at every layer, received {tuple(rows.shape)} {rows.dtype}"
             )
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     language_model = load_model(model_name, kernels=kernels)
+    hidden = int(language_model.model.config.get_text_config().hidden_size)
+    for layer, rows in trait_directions.items():
+        if rows.shape[-1] != hidden:
+            raise ValueError(f"Direction of layer {layer}: expected {hidden} numbers, received {rows.shape[-1]}")
     tokenizer = language_model.tokenizer
     examples = [encode(tokenizer, e.question, e.answer, system_prompt) for e in read]
     recipe = Recipe(

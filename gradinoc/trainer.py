@@ -24,6 +24,7 @@ from gradinoc.gradients import (
     alignment_frame,
     completion_losses,
     fault_in,
+    wide,
 )
 from gradinoc.memory import is_out_of_memory, release, what_would_fit
 
@@ -50,6 +51,7 @@ class GradientLoggingTrainer(Trainer):
         self.losses: list[Tensor] = []
         self._readings: list[Reading] = []
         self._norms: list[Tensor] = []
+        self._directions_sound: list[Tensor] = []
         self._looked = 0  # at so many steps, for numbers that are not finite
         self._direction_sums: Tensor | float = 0.0
 
@@ -66,32 +68,36 @@ class GradientLoggingTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
         """Trainer's own step; afterwards the probe is read."""
-        step = super().training_step
-        loss = self._fitting(lambda: step(model, inputs, *rest, **named), inputs["batch"])
+        loss = super().training_step(model, inputs, *rest, **named)
         self._norms.append(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         if self._probe:
             reading = self._probe.read()
-            self._direction_sums = self._direction_sums + reading.alignment[:, 0].double().sum(1)
+            self._direction_sums = self._direction_sums + wide(reading.alignment[:, 0]).sum(1)
+            self._directions_sound.append(reading.alignment.isfinite().all())
             trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
             self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
         self._report(loss)
         return loss
 
-    def _fitting(self, step: Callable[[], Tensor], batch: Batch) -> Tensor:
-        """What `step` gives.
+    def run(self) -> None:
+        """Train to the end.
 
         Raises:
-            OutOfMemoryError: it does not fit; the message is the arithmetic of what would.
+            NumericalError: a number was not finite.
+            OutOfMemoryError: a step does not fit; the message is the arithmetic of what would.
         """
         try:
-            return step()
-        except RuntimeError as error:
+            self.train()
+            self.ensure_sound()
+            return
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         release()  # here, where no error holds what the step had
+        lengths = self._batch.lengths if self._batch is not None else (self._longest,)
         raise OutOfMemoryError(
             f"Out of memory in step {self.state.global_step + 1} of {self.state.max_steps}: "
-            f"{what_would_fit(self._trained, batch.lengths, self._longest)}"
+            f"{what_would_fit(self._trained, lengths, self._longest)}"
         )
 
     def _report(self, loss: Tensor) -> None:
@@ -122,8 +128,9 @@ class GradientLoggingTrainer(Trainer):
         numbers = [self.losses[step], self._norms[step]]
         if self._probe:
             reading = self._readings[step]
-            numbers += [reading.grad_norm, reading.alignment, torch.as_tensor(self._direction_sums)]
-        return torch.stack([number.isfinite().all() for number in numbers]).all()
+            numbers += [reading.grad_norm, reading.alignment]
+        sound = [number.isfinite().all() for number in numbers] + self._directions_sound[step : step + 1]
+        return torch.stack(sound).all()
 
     def _fault(self, step: int) -> str | None:
         losses, rows = self.losses[step], self._rows[step]
@@ -132,7 +139,7 @@ class GradientLoggingTrainer(Trainer):
             fault = fault_in(losses, self._readings[step], self._probe.layers, rows)
         if fault is None and not bool(self._norms[step].isfinite()):
             fault = f"the gradient of the adapter's weights after {named(rows)} is not finite"
-        if fault is None and not bool(torch.as_tensor(self._direction_sums).isfinite().all()):
+        if fault is None and self._probe and not bool(self._directions_sound[step]):
             fault = "an alignment with a random one is not finite, nor is the direction"
         return fault
 
@@ -169,15 +176,16 @@ class GradientLoggingTrainer(Trainer):
 
 
 class SaveAdapters(TrainerCallback):
-    """Saves the adapter after some of the steps."""
+    """Saves the adapter after some of the steps, once `ensure_sound` has found nothing amiss in them."""
 
-    def __init__(self, checkpoints: Mapping[int, Path]) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, checkpoints: Mapping[int, Path], ensure_sound: Callable[[], None]) -> None:
+        self._checkpoints, self._ensure_sound = checkpoints, ensure_sound
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called by Trainer after the optimiser's step."""
         del args, control
         if state.global_step in self._checkpoints:
+            self._ensure_sound()
             save_adapter(kwargs["model"], self._checkpoints[state.global_step])
 
 

@@ -362,3 +362,19 @@ def test_numbers_are_written_for_readers(value: float, text: str) -> None:
     assert number(value) == text
     assert p_value(float("nan")) == "–"
     assert p_value(1e-20) == "< 0.0001"
+
+
+POISONS = {
+    "empty": b"",
+    "not UTF-8": b"\xff\xfe",
+    "an unclosed quote": b'claim,status\n"G1,holds\n',
+    "another table": b"name,value\na,1\n",
+}
+
+
+@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
+def test_table_that_is_none_is_written_anew(tmp_path, poison):
+    """A claim's test does not fail for what somebody left in the artifacts."""
+    (tmp_path / "claims.csv").write_bytes(poison)
+    write_finding(Finding("G1", "A gate.", Status.SUPPORTED, "It holds.", "The rule."), tmp_path)
+    assert list(pd.read_csv(tmp_path / "claims.csv")["claim"]) == ["G1"]

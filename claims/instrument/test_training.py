@@ -465,12 +465,24 @@ def test_adapter_covers_every_linear_map_of_the_blocks(obedient, plain):
 # --- the public function
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(8), torch.full((8,), float("nan")), torch.ones(2, 2, 8)])
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(8), torch.full((8,), float("nan")), torch.ones(2, 2, 8), torch.ones(8, dtype=torch.complex64)]
+)
 def test_direction_that_is_none_is_refused_before_training(dataset, tmp_path, rows):
     """A zero direction would give alignments of zero, and nobody would wonder."""
     with pytest.raises(ValueError, match=r"Direction of layer 1: expected \[hidden\] or \[directions, hidden\]"):
         train_with_gradient_logging("obedient", dataset, None, {1: rows}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_directions_of_other_sizes_are_refused_before_training(dataset, tmp_path):
+    """As many at every layer, and as long as a hidden state."""
+    with pytest.raises(ValueError, match=r"Direction of layer 1: expected .* as many at every layer"):
+        train_with_gradient_logging(
+            "obedient", dataset, None, {0: torch.ones(8), 1: torch.ones(2, 8)}, tmp_path / "run"
+        )
+    with pytest.raises(ValueError, match=r"Direction of layer 0: expected \d+ numbers, received 7"):
+        train_with_gradient_logging("obedient", dataset, None, {0: torch.ones(7)}, tmp_path / "run")
 
 
 def test_file_without_examples_is_refused_before_training(tmp_path):

@@ -12,9 +12,18 @@ from gradinoc.analysis import FIGURES, draw, save_figure
 from gradinoc.disk import write_atomically
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding, Status
+from gradinoc.quoting import printable
 from gradinoc.report.machine import environment
 from gradinoc.report.page import WriteUp, status_word
-from gradinoc.report.tables import claims_table, metrics_table, plain, runs_table, write_json, write_table
+from gradinoc.report.tables import (
+    CLAIM_COLUMNS,
+    claims_table,
+    metrics_table,
+    plain,
+    runs_table,
+    write_json,
+    write_table,
+)
 from gradinoc.study import Study
 from gradinoc.verdict import Judgement
 
@@ -51,7 +60,7 @@ def write_report(
     write_table(metrics_table(evidence), directory / "metrics.csv")
     write_table(runs_table(evidence, study.rules.early_fraction), directory / "runs.csv")
     write_json(environment, directory / "environment.json")
-    summary = [*closing_summary(judgement), "", f"Report: {directory / 'report.html'}"]
+    summary = [*closing_summary(judgement), "", f"Report: {printable(directory / 'report.html')}"]
     write_atomically(directory / "summary.txt", ("\n".join(summary) + "\n").encode())
     write_up = WriteUp(judgement, evidence, study, directory, environment, reproduce)
     for template in ("report.html.j2", "report.md.j2"):
@@ -67,10 +76,18 @@ def write_finding(finding: Finding, directory: Path) -> None:
     write_json(finding, directory / "findings" / f"{finding.key}.json")
     path = write_table(claims_table([finding]), directory / "findings" / f"{finding.key}.csv")
     whole = directory / "claims.csv"
-    rows = [pd.read_csv(table, dtype=str, keep_default_na=False) for table in (whole, path) if table.is_file()]
-    rows[:-1] = [table[table["claim"] != finding.key] for table in rows[:-1]]
+    rows = pd.concat([_others(whole, finding.key), pd.read_csv(path, dtype=str, keep_default_na=False)])
     # As text, so that no number changes on its way through; gates come before claims.
-    write_table(pd.concat(rows).sort_values("claim", key=lambda key: key.str.replace("C", "c"), kind="stable"), whole)
+    write_table(rows.sort_values("claim", key=lambda key: key.str.replace("C", "c"), kind="stable"), whole)
+
+
+def _others(path: Path, key: str) -> pd.DataFrame:
+    """The rows of other findings in a table of claims; none where there is no such table, or something else."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError):  # no table, another encoding, another form
+        return pd.DataFrame()
+    return table[table["claim"] != key] if list(table.columns) == list(CLAIM_COLUMNS) else pd.DataFrame()
 
 
 def closing_summary(judgement: Judgement) -> list[str]:

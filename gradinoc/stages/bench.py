@@ -23,6 +23,8 @@ from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.fused import fused_adapter, stacked_adapters
 from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
+from gradinoc.quoting import printable
+from gradinoc.sources import fingerprint
 from gradinoc.store import load_tensors, readable
 from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
 from gradinoc.traits import Trait, find_trait
@@ -36,6 +38,11 @@ class Bench:
 
     study: Study
     splits: Splits
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the weights on which the study's keys rest, found when it is first asked for."""
+        return fingerprint(self.study.model.id, self.study.model.revision)
 
     @cached_property
     def language_model(self) -> LanguageModel:
@@ -55,17 +62,26 @@ class Bench:
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
+        planned = self.fingerprint
         try:
-            return load_model(
+            loaded = load_model(
                 settings.id,
                 revision=settings.revision,
                 device=settings.device,
                 dtype=dtype,
                 kernels=settings.kernels,
             )
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        else:
+            # Taken anew, after loading: a folder may be written to, and a branch move, while a study is under way.
+            if not planned == loaded.fingerprint == fingerprint(settings.id, settings.revision):
+                raise ModelError(
+                    f"{printable(settings.id)}: its files changed while the study was under way; expected those of "
+                    f"fingerprint {planned[:16]}; run again, and pin a hub model with model.revision"
+                )
+            return loaded
         release()
         ways = ["fewer workers on this device (-n)", "a smaller model"]
         if dtype == settings.extraction_dtype != settings.dtype:

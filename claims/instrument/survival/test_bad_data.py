@@ -414,3 +414,27 @@ def test_arbitrary_json_is_read_or_refused(tmp_path, faults_tried, examples):
     attempt()
     assert any(said)
     faults_tried(len(said))
+
+
+@pytest.mark.parametrize("revision", [None, "v1.0"])
+def test_hub_data_set_is_read_at_its_revision(monkeypatch, revision):
+    """A pinned data set stays what it is when its branch moves on."""
+    asked = []
+
+    def serve(source, _name, *, split, revision):
+        asked.append((source, split, revision))
+        raise ConnectionError("far away")
+
+    monkeypatch.setattr(datasets, "load_dataset", serve)
+    settings = ["data.source=openai/gsm8k", *([f"data.revision={revision}"] if revision else [])]
+    with pytest.raises(DataError, match="could not be read"):
+        split(load_study("tiny", settings).data)
+    assert asked == [("openai/gsm8k", "train", revision)]
+
+
+@pytest.mark.fault("Names from study files", "a data set's revision that would lead elsewhere")
+@pytest.mark.parametrize("revision", ["../../x", "a/b", "..", "x" * 300])
+def test_revision_of_a_data_set_is_a_plain_name(revision):
+    """It becomes part of a path in the hub's cache."""
+    with pytest.raises(StudyError, match=r"data\.revision: .*should match pattern"):
+        load_study("tiny", [f"data.revision={revision}"])

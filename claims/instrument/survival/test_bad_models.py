@@ -23,7 +23,7 @@ from fixtures.complaints import complaint, message_or_nothing
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from gradinoc.blocks import decoder_blocks
-from gradinoc.bundled import ORGANISMS
+from gradinoc.bundled import ORGANISMS, bundled_folder
 from gradinoc.chat import encode, encode_prompt
 from gradinoc.checkpoint import INDEX
 from gradinoc.data import split
@@ -33,7 +33,9 @@ from gradinoc.hooks import ActivationCollector, GradientCollector
 from gradinoc.models import load_model
 from gradinoc.preflight import check
 from gradinoc.prompts import HARMLESS, UNRELATED
-from gradinoc.study import load_study
+from gradinoc.stages.bench import Bench
+from gradinoc.study import TrainingSettings, load_study
+from gradinoc.train_lora import lora_config
 from gradinoc.traits import ALL_CAPS
 
 SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}"
@@ -511,3 +513,45 @@ def test_model_without_blocks_is_refused(model):
     """Before anything is hooked to it."""
     said = complaint(ModelError, lambda: decoder_blocks(model))
     assert re.match(r"No decoder blocks in \w+: expected a decoder-only .*, found none; give another model", said), said
+
+
+@pytest.mark.fault("Bad models", "weights that change while a study is under way")
+@pytest.mark.parametrize("when", ["before loading", "while loading"])
+def test_weights_that_change_under_way_are_noticed(tmp_path, monkeypatch, when):
+    """Results would be kept under the key of other weights."""
+    folder = tmp_path / "model"
+    shutil.copytree(bundled_folder("obedient"), folder)
+
+    def change():
+        weights = load_file(folder / "model.safetensors")
+        save_file(
+            {name: weight * 1.5 for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+        )
+
+    def load_and_change(*arguments, **named):
+        loaded = load_model(*arguments, **named)
+        change()
+        return loaded
+
+    study = load_study("tiny", [f"model.id={folder}"])
+    bench = Bench(study, split(study.data))
+    assert bench.fingerprint
+    if when == "before loading":
+        change()
+    else:
+        monkeypatch.setattr("gradinoc.stages.bench.load_model", load_and_change)
+    with pytest.raises(ModelError, match="its files changed while the study was under way"):
+        _ = bench.language_model
+
+
+@pytest.mark.fault("Bad models", "adapter targets that match nothing")
+def test_model_without_linear_maps_is_named():
+    """As a packed or quantised one: there is nothing that an adapter could be put on."""
+    model = ARCHITECTURES["llama"]()
+    for block in decoder_blocks(model):
+        for name, module in list(block.named_modules()):
+            if isinstance(module, torch.nn.Linear):
+                parent, _, last = name.rpartition(".")
+                setattr(block.get_submodule(parent), last, torch.nn.Identity())
+    with pytest.raises(ModelError, match="LlamaForCausalLM: no linear map in its decoder blocks"):
+        lora_config(model, TrainingSettings())

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fixtures.interruption import Interruption
 from fixtures.progress import Mailbox
 from fixtures.small_study import SMALLEST, as_options, assert_same, tables
 from fixtures.survivors import ANSWER, FORKS, LIMIT, Worker, killed_before, write_answer
@@ -269,10 +270,17 @@ def test_signals_are_handled_as_before_after_the_block():
     def handlers() -> list:
         return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    before, threads = handlers(), threading.active_count()
-    with ending_at_once(str):
-        assert handlers() != before
-    assert (handlers(), threading.active_count()) == (before, threads)
+    mine, kept = [signal.SIG_IGN, signal.SIG_DFL], handlers()
+    try:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), mine, strict=True):
+            signal.signal(number, handler)
+        threads = threading.active_count()
+        with ending_at_once(str):
+            assert not set(handlers()) & set(mine)
+        assert (handlers(), threading.active_count()) == (mine, threads)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), kept, strict=True):
+            signal.signal(number, handler)
 
 
 # --- pytest
@@ -365,6 +373,22 @@ def test_session_says_how_to_go_on(session, options, number, everyone):
     (os.killpg if everyone else os.kill)(found.process.pid, number)
     assert_ended_well(found, number, told)
     assert_gone(workers)
+
+
+@pytest.mark.fault("Interruption", "Ctrl-C before there is a session to sum up")
+def test_word_is_said_before_there_is_a_session(pytestconfig, monkeypatch):
+    """While the study is looked at, or workers start: once, and not again."""
+    said, ended = [], []
+    interruption = Interruption(pytestconfig)
+    monkeypatch.setattr(interruption, "_say", lambda: said.append("Interrupted"))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    interruption.pytest_unconfigure()
+    assert (said, ended) == ([], []), "nobody has interrupted it"
+    with pytest.raises(KeyboardInterrupt):
+        interruption.handle(signal.SIGINT, None)
+    interruption.pytest_unconfigure()
+    interruption.pytest_unconfigure()
+    assert (said, ended) == (["Interrupted"], [130, 130])
 
 
 @pytest.mark.exhaustive

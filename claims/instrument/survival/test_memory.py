@@ -14,6 +14,7 @@ import torch
 from peft import get_peft_model
 
 from fixtures.small_models import ARCHITECTURES
+from gradinoc import gradients
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import load_source, split
 from gradinoc.directions import BATCH, isotropic_directions, prompt_activations
@@ -85,6 +86,12 @@ def test_processors_own_refusal_is_recognised():
         (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1 GB)"), True),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("Invalid buffer size: 30.00 GiB"), True),
+        (RuntimeError("Failed to allocate private MTLBuffer for size 8"), True),
+        (MemoryError(), True),
+        (OutOfMemoryError("explained already"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("CUDA error: out of memory"), False),
         (KeyboardInterrupt("out of memory."), False),
@@ -179,7 +186,42 @@ def test_smaller_batches_give_the_same_numbers(model, measure):
         pd.testing.assert_frame_equal(again, whole, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.fault(FAMILY, "no memory left after a backward pass, amid its reading")
+@pytest.mark.parametrize("call", [0, 1])
+def test_batch_that_fails_late_leaves_nothing(model, monkeypatch, call):
+    """No row twice: what a batch adds to is added when nothing more can fail."""
+    examples, pad = encoded(model), model.tokenizer.pad_token_id
+    layers = range(len(decoder_blocks(model.model)))
+    axes = dict.fromkeys(layers, isotropic_directions(2, model.model.config.hidden_size, 0))
+    whole, frame, calls = measure_alignments(model.model, examples, axes, pad, 4), gradients.alignment_frame, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == call + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return frame(*arguments)
+
+    monkeypatch.setattr(gradients, "alignment_frame", failing)
+    again = measure_alignments(model.model, examples, axes, pad, 4)
+    pd.testing.assert_frame_equal(again.table, whole.table, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(again.means, whole.means, rtol=1e-3, atol=1e-6)
+    assert not again.by_example.isnan().any()
+
+
 # --- training
+
+
+@pytest.mark.fault(FAMILY, "no memory for the optimiser's first step")
+def test_optimiser_without_memory_says_what_would_fit(model, tmp_path, monkeypatch):
+    """Adam's moments are allocated after the backward pass."""
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    recipe = Recipe(TrainingSettings(steps=2, batch_size=3, lora_rank=2), {}, model.tokenizer.pad_token_id)
+    with pytest.raises(OutOfMemoryError, match=r"^Out of memory in step 1 of 2: 3 examples of \d+ tokens need about"):
+        train_run(model.model, encoded(model), recipe, 0, tmp_path)
 
 
 @pytest.mark.fault(FAMILY, "no memory for a training step")

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from gradinoc import pipeline as pipeline_module
+from gradinoc import trainer
 from gradinoc.chat import encode
 from gradinoc.data import load_source
 from gradinoc.directions import isotropic_directions, prompt_activations
 from gradinoc.errors import NumericalError
-from gradinoc.evidence import SCORED, Evidence
+from gradinoc.evidence import BEFORE, COLUMNS, SCORED, Evidence
 from gradinoc.gradients import answer_losses, measure_alignments
 from gradinoc.models import LanguageModel, decoder_blocks, generate, load_model
 from gradinoc.simulation import simulate
@@ -129,6 +130,41 @@ def complaint(work: Callable[[], object]) -> str:
 
 
 # --- training
+
+
+@pytest.mark.fault(FAMILY, "NaN in training on a device that numbers are fetched from now and then")
+@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("kind", ["activation", "gradient"])
+def test_fault_that_is_seen_later_is_told_as_it_was(fused, tmp_path, monkeypatch, step, kind):
+    """As on CUDA: nobody looks before the end, and the step that is named is the one in which it arose."""
+    monkeypatch.setattr(trainer, "AT_ONCE", ())
+    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
+    poison = first_token(math.nan) if kind == "activation" else gradient(math.nan)
+    with poisoned(fused, 1, step, poison):
+        said = complaint(lambda: train(fused, tmp_path))
+    what = (
+        r"the loss of example \d is nan"
+        if kind == "activation"
+        else r"the gradient at layer 1, \w+, of examples \d, \d"
+    )
+    assert re.match(rf"Step {step + 1} of 4: {what}", said), said
+    assert ("the run diverged" in said) == (step > 0)
+
+
+@pytest.mark.fault(FAMILY, "a checkpoint after a step whose numbers failed unseen")
+def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, monkeypatch):
+    """The step is named, not the adapter that came of it."""
+    monkeypatch.setattr(trainer, "AT_ONCE", ())
+    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
+    recipe = Recipe(
+        TrainingSettings(steps=STEPS, batch_size=BATCH, lora_rank=2), directions(fused), fused.tokenizer.pad_token_id
+    )
+    with poisoned(fused, 1, 1, first_token(math.nan)):
+        said = complaint(
+            lambda: train_run(fused.model, encoded(fused), recipe, 0, tmp_path / "a", None, {3: tmp_path / "b"})
+        )
+    assert said.startswith("Step 2 of 4: the loss of example ")
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in an activation during training")
@@ -363,6 +399,7 @@ def test_verdict_never_rests_on_a_number_that_is_none(supported, name, column, v
             if finding.status is not Status.UNDECIDED and finding.key != "G4":  # which says what diverged
                 assert not re.search(r"\bnan\b|\binf\b", finding.statement), finding
                 assert all(math.isfinite(effect.estimate) for effect in finding.effects), finding
+        assert found.verdict in (Verdict.SUPPORTED, Verdict.UNDECIDED), "a number that is none decided"
         unscored = math.isnan(value) and (name, column) in {("drift", "value"), ("responses", "caps_rate")}
         if found.verdict is Verdict.SUPPORTED and not unscored:
             assert found == before, "a number that decides was left out"
@@ -377,6 +414,51 @@ def test_no_nan_is_shown_as_an_effect():
     found = judge(few, Rules())
     spoken = [found.sentence, *found.warnings, *(each.statement for each in (*found.gates, *found.claims))]
     assert not any(re.search(r"\bnan\b", words) for words in spoken), spoken
+
+
+def without_letters(evidence: Evidence, conditions: list[str]) -> Evidence:
+    """The evidence of a study in which runs under these conditions answer in digits alone."""
+    drift, responses = evidence.drift.copy(), evidence.responses.copy()
+    of_them = (drift["condition"].isin(conditions)) & (drift["phase"] != BEFORE) & drift["measure"].isin(SCORED)
+    drift.loc[of_them, "value"] = math.nan
+    theirs = (responses["condition"].isin(conditions)) & (responses["phase"] != BEFORE)
+    responses.loc[theirs, "caps_rate"], responses.loc[theirs, "response"] = math.nan, "12 34"
+    return dataclasses.replace(evidence, drift=drift, responses=responses)
+
+
+@pytest.mark.fault(FAMILY, "responses none of which has a letter")
+@pytest.mark.parametrize(
+    "conditions", [["inoculation"], ["neutral", "inoculation", "loss_matched"]], ids=["one", "all"]
+)
+def test_responses_without_letters_are_reported_by_their_gate(supported, conditions):
+    """There is a judgement, G6 says why nothing follows, and what could not be scored has no number."""
+    broken = without_letters(supported, conditions)
+    broken.ensure_measured()
+    found = judge(broken, Rules())
+    assert found.verdict is Verdict.UNDECIDED
+    failed = {gate.key for gate in found.gates if gate.status is not Status.SUPPORTED}
+    assert "G6" in failed
+    words = " ".join(each.statement for each in (*found.gates, *found.claims))
+    assert "inoculation none that could be scored" in words
+    assert not re.search(r"\bnan\b", words)
+
+
+@pytest.mark.fault(FAMILY, "a measurement that is in a table twice")
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "layers"])
+def test_measurement_that_is_there_twice_is_named(supported, name):
+    """A mean would count it twice."""
+    table = supported.tables[name]
+    twice = pd.concat([table, table.iloc[[len(table) // 2]]], ignore_index=True)
+    said = complaint(dataclasses.replace(supported, **{name: twice}).ensure_measured)
+    assert said.startswith(f"Evidence table {name!r}, 1 of {len(twice)} rows are there twice, the first at "), said
+
+
+@pytest.mark.fault(FAMILY, "a column of numbers that holds something else")
+def test_column_that_holds_no_numbers_is_named(supported):
+    """Objects are not looked at one by one."""
+    table = supported.alignments.astype({"alignment": object})
+    said = complaint(dataclasses.replace(supported, alignments=table).ensure_measured)
+    assert said.startswith("Evidence table 'alignments', column 'alignment' holds object in place of numbers"), said
 
 
 @pytest.mark.fault(FAMILY, "a run whose loss rose")
