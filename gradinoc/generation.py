@@ -1,0 +1,137 @@
+"""Greedy continuations of prompts, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+
+from gradinoc.blocks import unwrapped
+from gradinoc.chat import end_of_turn
+from gradinoc.errors import NumericalError
+from gradinoc.memory import in_batches
+
+
+def generate(
+    lm_model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """Greedy continuations of the token ids in `prompts`, as text without special tokens, in their order.
+
+    A continuation stops before its first end-of-turn or end-of-text token, or after `max_new_tokens`. Prompts
+    of similar length share a batch; the model's own settings (temperature, repetition penalty) have no say.
+
+    Raises:
+        ValueError: a prompt is empty.
+    """
+    return generate_copies(lm_model, tokenizer, prompts, max_new_tokens, batch_size, 1)[0]
+
+
+def generate_copies(
+    lm_model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    copies: int,
+) -> list[list[str]]:
+    """As `generate`, with every batch of prompts put `copies` times, once for each adapter of a stack.
+
+    See `gradinoc.fused.stacked_adapters`. One list of continuations a copy. A batch that memory does not suffice for is
+    halved.
+
+    Raises:
+        ValueError: a prompt is empty.
+        NumericalError: a logit is not a number; the message names the prompts.
+        OutOfMemoryError: memory does not suffice for a single prompt.
+    """
+    empty = [index for index, prompt in enumerate(prompts) if not prompt]
+    if empty:
+        raise ValueError(f"Prompts {empty} hold no token; a continuation needs at least one")
+    model: Any = unwrapped(lm_model)
+    ends = end_tokens(model, tokenizer)
+    # Padding is masked and cut off: where there is no pad token, any other serves.
+    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=pad
+    )
+    responses = [[""] * len(prompts) for _ in range(copies)]
+    # Longest first: a lack of memory shows at once.
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+
+    def respond(rows: Sequence[int]) -> None:
+        ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
+        device, sound = next(model.parameters()).device, _SoundLogits()
+        output = model.generate(
+            ids.to(device), attention_mask=mask.to(device), generation_config=settings,
+            logits_processor=LogitsProcessorList([sound]),
+        )  # fmt: skip
+        sound.check(rows)
+        for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
+            stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+            copy, row = divmod(place, len(rows))
+            responses[copy][rows[row]] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
+
+    with _own_settings_aside(model):
+        in_batches(order, batch_size, respond)
+    return responses
+
+
+class _SoundLogits(LogitsProcessor):
+    """Notes which rows have had logits that are no numbers: the largest of them would be taken for a token."""
+
+    def __init__(self) -> None:
+        self._sound: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """`scores` as they are."""
+        del input_ids
+        sound = scores.amax(-1).isfinite()
+        self._sound = sound if self._sound is None else self._sound & sound
+        return scores
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Stop if any of the prompts `rows`, put once or several times, was answered from such logits."""
+        unsound = [] if self._sound is None else (~self._sound).nonzero().flatten().tolist()
+        if unsound:
+            raise NumericalError(
+                f"Logits are not finite in responses to prompts {sorted({rows[row % len(rows)] for row in unsound})}: "
+                "the model or an adapter is broken, or try model.dtype=float32"
+            )
+
+
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens that end a response: end of turn, end of text, those the model's settings name."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = set(own if isinstance(own, list) else [own]) | {tokenizer.eos_token_id}
+    if tokenizer.chat_template is not None:
+        ends.add(end_of_turn(tokenizer))
+    return ends - {None}
+
+
+@contextmanager
+def _own_settings_aside(model: Any) -> Iterator[None]:
+    """Eval mode and plain settings: transformers fills what a call leaves open from the model's own."""
+    own, training = model.generation_config, model.training
+    model.generation_config = GenerationConfig()
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+        model.train(training)
+
+
+def _pad_left(prompts: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, `[batch, seq]`, with every prompt at the right edge."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask
