@@ -4,16 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from enum import StrEnum
+from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from gradinoc.blocks import unwrapped
 from gradinoc.chat import end_of_turn
 from gradinoc.errors import NumericalError
 from gradinoc.memory import in_batches
+
+_ATTRIBUTE = "gradinoc_batching"  # of a model whose prompts may not all share a batch
+
+
+class Batching(StrEnum):
+    """Which prompts may share a batch, so that a response is what it is alone."""
+
+    PADDED = "of any length, padded on the left"
+    EQUAL = "of equal length"
+    ALONE = "of one"
+
+
+def batching(model: nn.Module) -> Batching:
+    """Which prompts of `model`, wrapped by PEFT or not, may share a batch; of any length unless it is known better."""
+    return Batching(getattr(unwrapped(model), _ATTRIBUTE, Batching.PADDED))
+
+
+def set_batching(model: nn.Module, together: Batching) -> None:
+    """Have responses of `model` generated in such batches from now on."""
+    setattr(unwrapped(model), _ATTRIBUTE, together)
 
 
 def generate(
@@ -65,6 +93,8 @@ def generate_copies(
     responses = [[""] * len(prompts) for _ in range(copies)]
     # Longest first: a lack of memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    together = batching(model)
+    alike = [order] if together is Batching.PADDED else _of_equal_length(order, prompts)
 
     def respond(rows: Sequence[int]) -> None:
         ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
@@ -80,8 +110,30 @@ def generate_copies(
             responses[copy][rows[row]] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
 
     with _own_settings_aside(model):
-        in_batches(order, batch_size, respond)
+        for rows in alike:
+            in_batches(rows, 1 if together is Batching.ALONE else batch_size, respond)
     return responses
+
+
+def _of_equal_length(order: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [list(rows) for _, rows in groupby(order, key=lambda index: len(prompts[index]))]
+
+
+@torch.no_grad()
+def generated_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], new: int) -> tuple[Tensor, Tensor]:
+    """The `new` tokens that follow each of the prompts in one batch, `[batch, new]`, and their logits.
+
+    Logits are `[batch, new, vocabulary]` float32, those from which the tokens were taken.
+    """
+    ids, mask = _pad_left([list(prompt) for prompt in prompts], 0)
+    settings = GenerationConfig(
+        max_new_tokens=new, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True
+    )
+    with _own_settings_aside(model):
+        found: Any = cast(Any, model).generate(
+            ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+        )
+    return found.sequences[:, -new:], torch.stack(found.logits, dim=1).float()
 
 
 class _SoundLogits(LogitsProcessor):

@@ -17,7 +17,7 @@ from gradinoc.chat import Batch, Encoded, collate, pack, pack_shared
 from gradinoc.evidence import POSITIONS
 from gradinoc.finite import fault_in_gradients, fault_in_losses, stop
 from gradinoc.fused import final_states, is_fused, unembedding
-from gradinoc.hooks import GradientCollector, model_inputs
+from gradinoc.hooks import GradientCollector, logits_at, model_inputs
 from gradinoc.kernels import token_losses
 from gradinoc.memory import in_batches
 
@@ -76,8 +76,7 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     else:
         start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
         kept = torch.arange(start, width - 1, device=batch.input_ids.device)
-        inputs = model_inputs(batch.input_ids, batch.attention_mask)
-        logits = model(**inputs, logits_to_keep=kept).logits  # (B, kept, vocab)
+        logits = logits_at(model, model_inputs(batch.input_ids, batch.attention_mask), kept)  # (B, kept, vocab)
         chosen = logits[batch.owner, batch.predicting % width - start].float()
         losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)

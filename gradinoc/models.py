@@ -22,22 +22,20 @@ from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import ModelError
-from gradinoc.fused import fuse
 from gradinoc.generation import end_tokens, generate
 from gradinoc.inert import ensure_inert
 from gradinoc.memory import is_out_of_memory
 from gradinoc.quoting import printable, reason, shown
+from gradinoc.selftests import SelfTest, examine
 from gradinoc.sources import fingerprint, locate
 
 __all__ = [
-    "LanguageModel", "causal_leak", "decoder_blocks", "end_tokens", "ensure_causal",
-    "fingerprint", "generate", "load_model", "separate_pad_token", "unwrapped",
+    "LanguageModel", "decoder_blocks", "end_tokens", "fingerprint", "generate", "load_model", "separate_pad_token",
+    "unwrapped",
 ]  # fmt: skip
 
 # Weights below this are kept in float32 by dtype "auto".
 TINY_BYTES = 40_000_000
-# What rounding may change in an earlier hidden state, as a share of its norm, when only later tokens differ.
-LEAK_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class LanguageModel:
         name: what it was loaded by.
         fingerprint: identity of its weights, configuration and tokenizer; see `fingerprint`.
         notes: what was decided or worked around while loading, for the report.
+        self_tests: what the model was tried on while loading; see `gradinoc.selftests`.
     """
 
     model: PreTrainedModel
@@ -55,6 +54,7 @@ class LanguageModel:
     name: str
     fingerprint: str
     notes: tuple[str, ...]
+    self_tests: tuple[SelfTest, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -110,9 +110,9 @@ def load_model(
     notes = [f"{model.config.model_type} on {place.type} in {str(precision).removeprefix('torch.')}", *unused]
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
-    notes += ensure_causal(model)
-    notes += fuse(model) if kernels == "fused" else ["plain modules, as asked"]
-    return LanguageModel(model, tokenizer, name, identity, tuple(notes))
+    found = examine(model, tokenizer, kernels)
+    notes += [each.told for each in found if each.told]
+    return LanguageModel(model, tokenizer, name, identity, tuple(notes), tuple(found))
 
 
 def ensure_whole(model: PreTrainedModel, found: Mapping[str, Collection[Any]], place: str) -> list[str]:
@@ -151,49 +151,6 @@ def _in_own_words() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(level)
-
-
-def ensure_causal(model: PreTrainedModel) -> list[str]:
-    """Notes (none, or that eager attention is used) on a model where no later token changes an earlier state.
-
-    Half-precision causal attention without padding is known to leak on Apple's MPS in some versions of torch.
-
-    Raises:
-        ModelError: it leaks with eager attention too.
-    """
-    leak = causal_leak(model)
-    tolerance = LEAK_TOLERANCE[model.dtype]
-    if leak <= tolerance:
-        return []
-    used = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    remaining = causal_leak(model)
-    if not remaining <= tolerance:
-        raise ModelError(
-            f"{type(model).__name__} is not causal: later tokens change earlier hidden states by "
-            f"{remaining:.2g} of their norm (tolerance {tolerance:g}), with eager attention too; "
-            "try another dtype or device"
-        )
-    return [f"{used} attention leaks from later tokens ({leak:.2g} of a hidden state's norm); eager is used"]
-
-
-@torch.no_grad()
-def causal_leak(model: PreTrainedModel) -> float:
-    """Largest change of a hidden state, as a share of its norm, when later tokens change; nothing is padded.
-
-    0 in exact arithmetic; NaN if a hidden state is not finite.
-    """
-    vocabulary, half = model.config.get_text_config().vocab_size, 8
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(vocabulary, (2, 2 * half), generator=generator).to(model.device)
-    changed = tokens.clone()
-    changed[:, half:] = (changed[:, half:] + 1) % vocabulary
-    flags: dict[str, Any] = {"output_hidden_states": True, "use_cache": False}
-    before, after = (
-        torch.stack(model(ids, attention_mask=torch.ones_like(ids), **flags).hidden_states)[:, :, :half].float()
-        for ids in (tokens, changed)
-    )
-    return float(((before - after).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-12)).max())
 
 
 def separate_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -434,6 +434,7 @@ def test_doctor_finds_this_machine_well(tmp_path, capsys):
         "dtype",
         "threads",
         "causality, float32",
+        "gradients, float32",
         "model obedient",
         "hub",
         "store",

@@ -13,8 +13,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedTokenizerFast
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedTokenizerFast
 
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
@@ -22,9 +21,7 @@ from gradinoc import bundled, devices
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DeviceError, ModelError
 from gradinoc.models import (
-    causal_leak,
     end_tokens,
-    ensure_causal,
     fingerprint,
     generate,
     load_model,
@@ -283,55 +280,6 @@ def test_fastest_device_is_chosen(monkeypatch, cuda, mps, first):
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(devices.torch.backends.mps, "is_available", lambda: mps)
     assert choose_device("auto").type == first
-
-
-# --- causality
-
-
-@pytest.fixture
-def leaky_attention():
-    """An attention implementation that lets a little of every later token through."""
-
-    def attend(module, query, key, value, attention_mask, scaling=None, **_):
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = query @ key.transpose(-1, -2) * scaling
-        length = scores.shape[-1]
-        scores = scores - 5.0 * torch.ones(length, length).triu(1)
-        return (scores.softmax(-1) @ value).transpose(1, 2), None
-
-    AttentionInterface.register("leaky", attend)
-    AttentionMaskInterface.register("leaky", sdpa_mask)
-    return "leaky"
-
-
-def test_leaking_attention_is_replaced_and_reported(llama, leaky_attention):
-    """After falling back to eager attention the model is causal, and says that it had to."""
-    llama.set_attn_implementation(leaky_attention)
-    assert causal_leak(llama) > 1e-3
-    (note,) = ensure_causal(llama)
-    assert note.startswith("leaky attention leaks from later tokens (")
-    assert llama.config._attn_implementation == "eager"
-    assert causal_leak(llama) == 0.0
-
-
-def test_causal_model_keeps_its_attention(llama):
-    """No note, no change."""
-    used = llama.config._attn_implementation
-    assert ensure_causal(llama) == []
-    assert llama.config._attn_implementation == used != "eager"
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [lambda states: states + 0.01 * states.mean(1, keepdim=True), lambda states: states * torch.nan],
-    ids=["looks ahead", "not finite"],
-)
-def test_model_that_leaks_whatever_the_attention_is_refused(llama, fault):
-    """A block that looks ahead, or computes no finite number, is no ground for a measurement."""
-    llama.model.layers[1].register_forward_hook(lambda *call: fault(call[2]))
-    with pytest.raises(ModelError, match=r"LlamaForCausalLM is not causal: .* with eager attention too"):
-        ensure_causal(llama)
 
 
 # --- tokens and generation
