@@ -33,8 +33,14 @@ def config_of(folder: Path) -> PreTrainedConfig:
         ) from error
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     own = config.architectures
-    named = not own or (isinstance(own, list) and any(isinstance(each, str) and each in known for each in own))
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
+    # What also sees images (Llama 4, Qwen3.5) is published under another name; its language model is loaded alone.
+    wraps = causal and config.get_text_config() is not config
+    names = own if isinstance(own, list) else [own]
+    named = not own or any(
+        isinstance(each, str) and (each in known or (wraps and each.endswith("ForConditionalGeneration")))
+        for each in names
+    )
     if not (named and causal):
         raise ModelError(
             f"{place}: architectures: expected a causal (decoder-only) language model with its head, received "

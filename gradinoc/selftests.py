@@ -26,6 +26,7 @@ TEXT = (
     "calmed her. In the evening it rained a little, and the wall was empty again."
 )
 SHORTEST = 16  # tokens of the longer of the two texts
+RECURRENT = 72  # at least, of a model with convolutions: linear attention works in chunks of 64, and no setting says so
 KERNELS = (10, 6)  # tokens of the two on which kernels are tried besides
 BEYOND = 8  # tokens by which it is longer than any window or chunk of the model's configuration
 # Operations that a forward pass of a self-test may take: some seconds on a CPU, less on an accelerator. A window that
@@ -112,7 +113,8 @@ def texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[l
     many is `AFFORDABLE`.
     """
     reach = _reach(model)
-    wanted = max([SHORTEST, *(size + BEYOND for size in windows(model.config).values() if size + BEYOND <= reach)])
+    least = RECURRENT if any(isinstance(module, nn.Conv1d) for module in model.modules()) else SHORTEST
+    wanted = max([least, *(size + BEYOND for size in windows(model.config).values() if size + BEYOND <= reach)])
     ids = [int(token) for token in tokenizer(TEXT)["input_ids"]]
     vocabulary = int(model.config.get_text_config().vocab_size)
     if len(ids) < SHORTEST or max(ids) >= vocabulary:  # a tokenizer of another model's: `preflight` refuses it

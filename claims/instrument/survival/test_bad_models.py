@@ -127,6 +127,7 @@ FILES = {
     "encoder": (encoder, UNFIT + r"\['BertForMaskedLM'\]"),
     "encoder and decoder": (shapeless, UNFIT + "'t5'"),
     "architecture a number": (config(architectures=1), UNFIT + "1; give"),
+    "a wrapper of no language model": (config(architectures=["Qwen3ForConditionalGeneration"]), UNFIT),
     "no head": (config(architectures=["Qwen3Model"]), UNFIT + r"\['Qwen3Model'\]"),
     "another head": (config(architectures=["Qwen3ForSequenceClassification"]), UNFIT + r"\['Qwen3ForSequenceCl"),
     "vocabulary of no size": (config(vocab_size=0), r"vocab_size: expected a whole number above 0, received 0; mend"),
