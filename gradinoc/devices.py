@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
 from gradinoc.errors import DeviceError
+
+# Variables that libraries beneath torch read for themselves, once: how exactly products are computed depends on them,
+# and nothing in the process can undo it.
+OVERRIDES = {
+    "cpu": ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    "cuda": ("NVIDIA_TF32_OVERRIDE",),
+    "mps": ("PYTORCH_MPS_FAST_MATH",),
+}
+
+
+def precision_overrides(device: torch.device) -> dict[str, str]:
+    """What the environment says of the precision of products on `device` that torch cannot change: name -> value."""
+    return {name: os.environ[name] for name in OVERRIDES.get(device.type, ()) if name in os.environ}
 
 
 def choose_device(device: str) -> torch.device:

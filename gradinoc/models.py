@@ -27,6 +27,7 @@ from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import ModelError, NumericalError
 from gradinoc.fused import fuse
 from gradinoc.inert import ensure_inert
+from gradinoc.isolation import own_generators, undisturbed
 from gradinoc.memory import in_batches, is_out_of_memory
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import fingerprint, locate
@@ -69,6 +70,8 @@ class LanguageModel:
         return next(self.model.parameters()).dtype
 
 
+@undisturbed()
+@own_generators()
 def load_model(
     name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", kernels: str = "fused"
 ) -> LanguageModel:
@@ -216,6 +219,7 @@ def generate(
     return generate_copies(lm_model, tokenizer, prompts, max_new_tokens, batch_size, 1)[0]
 
 
+@undisturbed()
 def generate_copies(
     lm_model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,

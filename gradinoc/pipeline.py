@@ -18,9 +18,10 @@ import psutil
 import torch
 
 from gradinoc.data import DATASETS, split, write_datasets
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision_overrides
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
 from gradinoc.evidence import AFTER, COLUMNS, EARLY, Evidence
+from gradinoc.isolation import undisturbed
 from gradinoc.manifest import MANIFEST
 from gradinoc.memory import release
 from gradinoc.progress import ALL, SOME, WAITING, Pace, Times, time_left
@@ -111,6 +112,7 @@ class Pipeline:
         """Paths of the study's training, evaluation and direction questions, written as chat JSONL for other tools."""
         return write_datasets(self.bench.splits, self.bench.trait, self.study.data.source, directory)
 
+    @undisturbed()
     def evidence(self, *stages: str) -> Evidence:
         """The tables of `stages` (modules of `gradinoc.stages`; all if none is named).
 
@@ -133,6 +135,7 @@ class Pipeline:
         evidence.ensure_measured()
         return evidence
 
+    @undisturbed()
     def complete(self, labels: Sequence[str]) -> list[Path]:
         """Folders of the steps `labels`, after computing, or waiting for, those that are not there yet.
 
@@ -369,10 +372,12 @@ class Pipeline:
         """What decides the result of every step."""
         model = self.study.model
         device = choose_device(model.device)
+        overrides = precision_overrides(device)
         return {
             "model": self.bench.fingerprint,
             "device": device.type,
             "dtype": str(choose_dtype(model.dtype, device)),
+            **({"overrides": overrides} if overrides else {}),
             "kernels": model.kernels,
             "libraries": library_versions(*LIBRARIES, *self.bench.trait.libraries),
             "data": self.bench.splits.digest,

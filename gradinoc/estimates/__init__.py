@@ -21,6 +21,7 @@ from gradinoc.estimates.shapes import Shapes, shapes_of
 from gradinoc.estimates.speed import measure, rows_of, seconds
 from gradinoc.estimates.workload import BASE, DIRECTIONS, GRADIENTS, POOL, RUNS, UNRELATED_TRAITS, Workload
 from gradinoc.inert import ensure_inert
+from gradinoc.isolation import undisturbed
 from gradinoc.models import TINY_BYTES
 from gradinoc.quoting import shown
 from gradinoc.sources import DESCRIPTION, described
@@ -62,6 +63,7 @@ class Estimate:
         return LEAST * total, MOST * total
 
 
+@undisturbed()
 def estimate(study: Study) -> Estimate:
     """What `study` will cost on this machine. Nothing is downloaded, and no weights are loaded.
 

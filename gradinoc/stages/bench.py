@@ -22,6 +22,7 @@ from gradinoc.directions import covariance_directions, isotropic_directions, sig
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.fused import fused_adapter, stacked_adapters
+from gradinoc.isolation import own_generators
 from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.quoting import printable
@@ -210,11 +211,11 @@ def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMo
                 "delete that step's folder in the store, and it is computed again"
             )
     # PEFT draws an adapter's weights before it reads them: the global generators are put back where they were.
-    with readable(adapters[0]), torch.random.fork_rng():
+    with readable(adapters[0]), own_generators():
         model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
     try:
         for place, adapter in enumerate(adapters[1:], start=1):
-            with readable(adapter), torch.random.fork_rng():
+            with readable(adapter), own_generators():
                 model.load_adapter(str(adapter), f"adapter_{place}")
         yield model.eval()
     finally:
