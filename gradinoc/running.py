@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -203,7 +204,10 @@ def prepare_folder(study: Study, folder: Path) -> None:
     with disk_errors(folder, "artifacts"):
         encodable(folder, "artifacts")
         if note.is_file() and note.read_bytes() != description:
-            shutil.rmtree(folder)
+            doomed = folder.with_name(f".{secrets.token_hex(8)}")
+            with suppress(FileNotFoundError):  # another worker, started at the same time, was quicker
+                folder.rename(doomed)
+                shutil.rmtree(doomed)
     write_atomically(note, description)
 
 
