@@ -16,12 +16,14 @@ from gradinoc.errors import NumericalError
 from gradinoc.finite import fault_in_states
 from gradinoc.fused import is_fused
 from gradinoc.hooks import ActivationCollector, Position
+from gradinoc.isolation import undisturbed
 from gradinoc.memory import in_batches
 from gradinoc.statistics import auc, cohens_d
 
 BATCH = 24  # prompts a forward pass; results do not depend on it. More, of some 100 tokens each, leave a CPU's cache
 
 
+@undisturbed()
 def prompt_activations(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -65,6 +67,7 @@ def prompt_activations(
     return {layer: torch.cat(states[layer], dim=1)[:, back].flatten(0, 1) for layer in layers}
 
 
+@undisturbed()
 def extract_trait_direction(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,

@@ -21,6 +21,7 @@ from transformers import (
 from gradinoc.blocks import unwrapped
 from gradinoc.chat import end_of_turn
 from gradinoc.errors import NumericalError
+from gradinoc.isolation import undisturbed
 from gradinoc.memory import in_batches
 
 _ATTRIBUTE = "gradinoc_batching"  # of a model whose prompts may not all share a batch
@@ -62,6 +63,7 @@ def generate(
     return generate_copies(lm_model, tokenizer, prompts, max_new_tokens, batch_size, 1)[0]
 
 
+@undisturbed()
 def generate_copies(
     lm_model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,

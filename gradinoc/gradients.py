@@ -18,6 +18,7 @@ from gradinoc.evidence import POSITIONS
 from gradinoc.finite import fault_in_gradients, fault_in_losses, stop
 from gradinoc.fused import final_states, is_fused, unembedding
 from gradinoc.hooks import GradientCollector, logits_at, model_inputs
+from gradinoc.isolation import undisturbed
 from gradinoc.kernels import token_losses
 from gradinoc.memory import in_batches
 
@@ -83,6 +84,7 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     return sums / batch.counts
 
 
+@undisturbed()
 @torch.no_grad()
 def answer_losses(
     model: nn.Module, examples: Sequence[Encoded], pad: int, batch_size: int, copies: int = 1
@@ -204,6 +206,7 @@ class Measured(NamedTuple):
     by_example: Tensor
 
 
+@undisturbed()
 def measure_alignments(
     model: nn.Module,
     examples: Sequence[Encoded],

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from gradinoc.blocks import decoder_blocks
 from gradinoc.chat import share
 from gradinoc.fused import final_states, is_fused
+from gradinoc.isolation import undisturbed
 
 Position = str | int
 
@@ -77,6 +78,7 @@ class ActivationCollector(BlockHooks):
             if len(self._states) == len(self._blocks):
                 raise _DeepestBlock
 
+    @undisturbed()
     @torch.no_grad()
     def get_activations(
         self, input_ids: Tensor, position: Position, attention_mask: Tensor | None = None, copies: int = 1

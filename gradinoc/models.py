@@ -20,10 +20,11 @@ from transformers.utils import logging as transformers_logging
 from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import ModelError
 from gradinoc.generation import end_tokens, generate
 from gradinoc.inert import ensure_inert
+from gradinoc.isolation import own_generators, undisturbed
 from gradinoc.memory import is_out_of_memory
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.selftests import SelfTest, examine
@@ -33,9 +34,6 @@ __all__ = [
     "LanguageModel", "decoder_blocks", "end_tokens", "fingerprint", "generate", "load_model", "separate_pad_token",
     "unwrapped",
 ]  # fmt: skip
-
-# Weights below this are kept in float32 by dtype "auto".
-TINY_BYTES = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,16 @@ class LanguageModel:
         return next(self.model.parameters()).dtype
 
 
+@undisturbed()
+@own_generators()
 def load_model(
     name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", kernels: str = "fused"
 ) -> LanguageModel:
     """The model called `name`: a bundled name, a folder, or a hub id (pinned by `revision`).
 
-    `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have
-    it, and float32 elsewhere or for weights of less than 40 MB. `kernels` "plain" leaves the model's own modules alone;
-    see `gradinoc.fused`. Code in a repository is never run.
+    `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have it, and
+    float32 elsewhere or for fewer than 20 million weights. `kernels` "plain" leaves the model's own modules alone; see
+    `gradinoc.fused`. Code in a repository is never run.
 
     Raises:
         ModelError: no such model, hub out of reach, no safetensors, weights that are missing or not finite, or later
@@ -87,14 +87,14 @@ def load_model(
     folder, identity = locate(name, revision)
     ensure_inert(folder)
     place = choose_device(device)
-    tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < TINY_BYTES
-    precision = choose_dtype(dtype, place, tiny)
+    choose_dtype(dtype, place)
     try:
+        held_in = precision(dtype, place, lambda: folder)
         with no_progress_bars(), _in_own_words():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             # The dtype is given here: a cast afterwards would also round the buffers of the rotary embedding.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=precision, trust_remote_code=False, use_safetensors=True,
+                folder, dtype=held_in, trust_remote_code=False, use_safetensors=True,
                 ignore_mismatched_sizes=True, output_loading_info=True,
             )  # fmt: skip
     except Exception as error:  # a damaged file makes the libraries stumble in many ways
@@ -107,7 +107,7 @@ def load_model(
     model: PreTrainedModel = loaded[0]
     unused = ensure_whole(model, loaded[1], printable(folder))
     nn.Module.to(model, place)
-    notes = [f"{model.config.model_type} on {place.type} in {str(precision).removeprefix('torch.')}", *unused]
+    notes = [f"{model.config.model_type} on {place.type} in {str(held_in).removeprefix('torch.')}", *unused]
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     found = examine(model, tokenizer, kernels)

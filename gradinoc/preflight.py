@@ -19,6 +19,7 @@ from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
 from gradinoc.study import MATCHED, NEUTRAL, Study
+from gradinoc.train_lora import ensure_trainable
 from gradinoc.trait_checks import answers_told_apart, shown_in_time
 
 Systems = Mapping[str, str | None]
@@ -55,6 +56,7 @@ def check(study: Study) -> list[str]:
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):
         choose_dtype(dtype, place)
+    ensure_trainable(place)
     folder, whole = described(study.model.id, study.model.revision)
     ensure_inert(folder)
     config, tokenizer = config_of(folder), tokenizer_of(folder)

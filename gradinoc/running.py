@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shlex
 import shutil
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -98,6 +99,15 @@ def _cell(text: str) -> str:
     return f'<td style="text-align:left">{escape(text)}</td>'
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    from gradinoc.isolation import undisturbed  # here: with it comes torch
+
+    with undisturbed():
+        yield
+
+
+@_undisturbed()
 def run_study(
     study: str | Path | Study = "tiny",
     *,
@@ -133,6 +143,7 @@ def run_study(
     return report_study(described, Path(store), Path(artifacts), command, on_progress)
 
 
+@_undisturbed()
 def compute_study(
     study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None = None, report_to: str = "none"
 ) -> Pipeline:
@@ -149,13 +160,11 @@ def compute_study(
     shown = tracking(report_to, folder / LOGS, study.name)
     prepare_folder(study, folder)
     pipeline = Pipeline(study, Store(store), on_progress, tracking=shown)
-    with warnings.catch_warnings():
-        # peft asks transformers for a property by its old name, at every adapter.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        pipeline.complete(list(pipeline.steps))
+    pipeline.complete(list(pipeline.steps))
     return pipeline
 
 
+@_undisturbed()
 def report_study(
     study: Study, store: Path, artifacts: Path, command: str, on_progress: OnProgress | None = None
 ) -> StudyResult:
@@ -195,7 +204,10 @@ def prepare_folder(study: Study, folder: Path) -> None:
     with disk_errors(folder, "artifacts"):
         encodable(folder, "artifacts")
         if note.is_file() and note.read_bytes() != description:
-            shutil.rmtree(folder)
+            doomed = folder.with_name(f".{secrets.token_hex(8)}")
+            with suppress(FileNotFoundError):  # another worker, started at the same time, was quicker
+                folder.rename(doomed)
+                shutil.rmtree(doomed)
     write_atomically(note, description)
 
 

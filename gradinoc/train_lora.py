@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
@@ -22,9 +22,10 @@ from transformers.pytorch_utils import Conv1D
 from gradinoc.blocks import decoder_blocks
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import read_examples
-from gradinoc.errors import DataError, ModelError
+from gradinoc.errors import DataError, DeviceError, ModelError
 from gradinoc.fused import fused_adapter
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched
+from gradinoc.isolation import own_generators, undisturbed
 from gradinoc.models import load_model
 from gradinoc.quoting import printable
 from gradinoc.study import TrainingSettings
@@ -72,6 +73,7 @@ class Recipe:
     band: tuple[int, ...] = ()
 
 
+@undisturbed()
 def train_run(
     model: PreTrainedModel,
     examples: Sequence[Encoded],
@@ -93,7 +95,8 @@ def train_run(
     """
     settings = recipe.settings
     began = time.perf_counter()
-    with _own_randomness(seed), _handed_back(model):
+    with own_generators(), _handed_back(model):
+        torch.manual_seed(seed)  # Trainer and PEFT draw from global generators
         wrapped = get_peft_model(model, lora_config(model, settings))
         try:
             rows = data_order(len(examples), settings, seed)
@@ -221,38 +224,57 @@ def _arguments(
         project=tracking.project if tracking else "gradinoc",
         disable_tqdm=True,
     )
+    arguments.report_to = [tracking.report_to] if tracking else []  # a cluster's environment may add to it
     if arguments.n_gpu > 1:  # one run, one device: Trainer would split batches over all, and hooks with them
         arguments._n_gpu = 1
+    _ensure_alone(arguments, device)
     return arguments
+
+
+def _ensure_alone(arguments: TrainingArguments, device: torch.device) -> None:
+    """See to it that Trainer will train on `device`, in one process and in the model's own precision.
+
+    Raises:
+        DeviceError: it would not.
+    """
+    state: Any = arguments.distributed_state
+    found = (state.distributed_type.value, state.num_processes, arguments.device.type, arguments.mixed_precision)
+    wanted = (DistributedType.NO.value, 1, device.type, "no")
+    if found != wanted:
+        raise DeviceError(
+            "Training: expected (kind of distribution, processes, device, mixed precision) "
+            f"{wanted}, received {found} from accelerate; look for what in this environment asks for it "
+            "(USE_TORCH_XLA=0 leaves torch_xla out), or run in another one"
+        )
+
+
+@undisturbed()
+def ensure_trainable(device: torch.device) -> None:
+    """See to it, before anything is computed, that runs on `device` will be this process's own.
+
+    Raises:
+        DeviceError: they would not.
+    """
+    with own_generators():
+        _arguments(TrainingSettings(), 0, Path(), device, None)
 
 
 @contextmanager
 def _handed_back(model: PreTrainedModel) -> Iterator[None]:
-    """Trainer leaves its settings on a model, and hooks where it checkpoints: undo them."""
-    cached = model.config.use_cache
+    """Trainer leaves its settings on a model and its configuration, and hooks where it checkpoints: undo them."""
+    configured = dict(vars(model.config))
     try:
         yield
     finally:
         model.requires_grad_(False).eval()
-        model.config.use_cache = cached
+        vars(model.config).clear()
+        vars(model.config).update(configured)
         if model.is_activation_checkpointing:
             model.disable_input_require_grads()
             model.activation_checkpointing_disable()
 
 
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Trainer and PEFT draw from global generators: seed them, and give them back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - Trainer seeds the legacy generator
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
+@undisturbed()
 def train_with_gradient_logging(
     model_name: str,
     dataset_path: str | Path,

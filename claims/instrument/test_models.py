@@ -13,12 +13,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
 from gradinoc import bundled, devices
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import DeviceError, ModelError
 from gradinoc.models import (
     end_tokens,
@@ -258,11 +258,21 @@ def test_device_and_dtype_that_do_not_exist_are_named():
     ],
 )
 def test_processor_with_bfloat16_instructions_uses_them(monkeypatch, capabilities, expected):
-    """Otherwise bfloat16 is emulated, slower than float32 and less exact; a tiny model stays exact anyway."""
+    """Otherwise bfloat16 is emulated, slower than float32 and less exact."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_dtype("auto", torch.device("cpu")) == expected
-    assert choose_dtype("auto", torch.device("cpu"), tiny=True) == torch.float32
-    assert choose_dtype("bfloat16", torch.device("cpu"), tiny=True) == torch.bfloat16
+
+
+@pytest.mark.parametrize(("width", "expected"), [(64, torch.float32), (1024, torch.bfloat16)])
+def test_tiny_model_stays_exact(width, expected, tmp_path, monkeypatch):
+    """Its configuration decides, whether its weights are there or not; and no other dtype but "auto" is touched."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    LlamaConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(tmp_path)  # fmt: skip
+    found = {name: precision(name, torch.device("cpu"), lambda: tmp_path) for name in ("auto", "float32", "bfloat16")}
+    assert found == {"auto": expected, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -14,14 +14,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from gradinoc.bundled import BUNDLED
 from gradinoc.checkpoint import config_of, tokenizer_of
 from gradinoc.data import source_path, split
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import DataError, ModelError
 from gradinoc.estimates.passes import Work
 from gradinoc.estimates.shapes import Shapes, shapes_of
 from gradinoc.estimates.speed import measure, rows_of, seconds
 from gradinoc.estimates.workload import BASE, DIRECTIONS, GRADIENTS, POOL, RUNS, UNRELATED_TRAITS, Workload
 from gradinoc.inert import ensure_inert
-from gradinoc.models import TINY_BYTES
+from gradinoc.isolation import undisturbed
 from gradinoc.quoting import shown
 from gradinoc.sources import DESCRIPTION, described
 from gradinoc.stages.bench import Bench
@@ -62,6 +62,7 @@ class Estimate:
         return LEAST * total, MOST * total
 
 
+@undisturbed()
 def estimate(study: Study) -> Estimate:
     """What `study` will cost on this machine. Nothing is downloaded, and no weights are loaded.
 
@@ -78,8 +79,7 @@ def estimate(study: Study) -> Estimate:
     folder = _described(study)
     ensure_inert(folder)
     device = choose_device(study.model.device)
-    tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) in range(1, TINY_BYTES)
-    dtype = choose_dtype(study.model.dtype, device, tiny)
+    dtype = precision(study.model.dtype, device, lambda: folder)
     extraction = study.model.extraction_dtype
     found_in = dtype if extraction == "auto" else choose_dtype(extraction, device)
     shapes = shapes_of(config_of(folder), dtype, study.training, study.model.kernels == "fused")

@@ -76,8 +76,8 @@ def shapes_of(config: PreTrainedConfig, dtype: torch.dtype, settings: TrainingSe
         text, blocks = model.config.get_text_config(), decoder_blocks(model)
         maps = tuple(size for module in blocks[0].modules() if (size := _size(module)))
         weights = sum(parameter.numel() for parameter in model.parameters())
-        heads = int(text.num_attention_heads)
-        head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+        heads = int(getattr(text, "num_attention_heads", None) or 0)  # a model without attention has none
+        head = int(getattr(text, "head_dim", None) or text.hidden_size // max(1, heads))
         pairs = int(getattr(text, "num_key_value_heads", None) or heads)
         training = training_memory(get_peft_model(model, lora_config(model, settings)))
     if fused and dtype.itemsize < 4:  # training_memory takes a model that is not fused to hold float32 copies

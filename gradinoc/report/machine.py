@@ -13,7 +13,7 @@ from gradinoc.provenance import provenance
 from gradinoc.study import Study
 
 NOTES = "notes.json"  # of the step that finds directions
-DECIDED = ("device", "dtype", "kernels")  # of what a step is determined by: how its machine was used
+DECIDED = ("device", "dtype", "overrides", "kernels")  # of what a step is determined by: how its machine was used
 
 
 def environment(

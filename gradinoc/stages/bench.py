@@ -17,15 +17,16 @@ from transformers import PreTrainedModel
 
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import Example, Splits, showing
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.fused import fused_adapter, stacked_adapters
+from gradinoc.isolation import own_generators
 from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.quoting import printable
-from gradinoc.sources import fingerprint
+from gradinoc.sources import described, fingerprint
 from gradinoc.store import load_table, load_tensors, readable
 from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
 from gradinoc.tracking import Tracking
@@ -59,6 +60,17 @@ class Bench:
         return fingerprint(self.study.model.id, self.study.model.revision)
 
     @cached_property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return choose_device(self.study.model.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What the model is held and computed in, known before any weights are there."""
+        model = self.study.model
+        return precision(model.dtype, self.device, lambda: described(model.id, model.revision)[0])
+
+    @cached_property
     def language_model(self) -> LanguageModel:
         """The frozen base model, one for the life of the bench."""
         return self._load(self.study.model.dtype)
@@ -68,11 +80,9 @@ class Bench:
 
         Where it is a copy, the model itself is not loaded for it, but stays if it is there already.
         """
-        settings = self.study.model
-        device, wanted = choose_device(settings.device), settings.extraction_dtype
-        # Of a model of "auto" only float32 is certain: a tiny one is in it on any machine.
-        alike = choose_dtype(wanted, device) == choose_dtype(settings.dtype, device) == torch.float32
-        return self.language_model if alike or wanted in ("auto", settings.dtype) else self._load(wanted)
+        wanted = self.study.model.extraction_dtype
+        alike = wanted == "auto" or choose_dtype(wanted, self.device) == self.dtype
+        return self.language_model if alike else self._load(wanted)
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
@@ -210,11 +220,11 @@ def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMo
                 "delete that step's folder in the store, and it is computed again"
             )
     # PEFT draws an adapter's weights before it reads them: the global generators are put back where they were.
-    with readable(adapters[0]), torch.random.fork_rng():
+    with readable(adapters[0]), own_generators():
         model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
     try:
         for place, adapter in enumerate(adapters[1:], start=1):
-            with readable(adapter), torch.random.fork_rng():
+            with readable(adapter), own_generators():
                 model.load_adapter(str(adapter), f"adapter_{place}")
         yield model.eval()
     finally:
