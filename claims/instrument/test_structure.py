@@ -16,7 +16,7 @@ PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
     "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
-    "prompts", "traits", "study", "statistics", "clustering",
+    "prompts", "chat_template", "traits", "study", "statistics", "clustering",
     "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
     "bundled",
     "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
