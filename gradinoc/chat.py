@@ -22,6 +22,7 @@ from gradinoc.quoting import shown
 SHARED_FROM = 16  # tokens in common from which on they are held once: each piece costs calls of its own
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")  # as Python writes an object that says nothing else of itself
 MOMENTS = (datetime(2001, 2, 3, 4, 5, 6), datetime(1999, 12, 31, 23, 58, 59))  # they differ in all that can be told
+AROUND = 12  # characters before a place that are shown with it
 CONTEXT = 4  # tokens before a token with which it is decoded
 
 
@@ -162,8 +163,8 @@ def _alike(sequences: Sequence[tuple[int, ...]], rows: Sequence[int], tokens: in
     return groups
 
 
-def _in_common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many tokens both begin with."""
+def _in_common(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many tokens, or characters, both begin with."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
 
@@ -360,10 +361,9 @@ class Written:
                     f"answer have {mine}; completions are the answer as it stands, put after the prompt"
                 )
             case "changed":
-                return (
-                    f"chat_template: changes an answer: {shown(self._after_prompt)} is written for "
-                    f"{shown(self.answer)}, and is what is learned"
-                )
+                place = max(0, _in_common(self.answer, self._after_prompt) - AROUND)
+                mine, theirs = (shown(text[place : place + 4 * AROUND]) for text in (self.answer, self._after_prompt))
+                return f"chat_template: changes an answer: {theirs} is written for {mine}, and is what is learned"
             case "trimmed":
                 return "chat_template: leaves out white space at the ends of an answer"
             case "opened":
@@ -383,7 +383,7 @@ class Written:
     def _first_difference(self) -> tuple[str, str]:
         """The first token of ours that a conversation does not have, and what it has there."""
         ours, theirs = self.encoded.ids, self.ids[1]
-        place = _in_common(ours, tuple(theirs))
+        place = _in_common(ours, theirs)
         named = [token_texts(self.tokenizer, ids[: place + 1]) for ids in (ours, theirs)]
         first, second = (shown(texts[place]) if len(texts) > place else "nothing" for texts in named)
         return first, second
@@ -399,11 +399,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     for place in range(len(ids)):
         start = max(0, place - CONTEXT)  # a decoder may treat the first token in a way of its own
         before, through = text(start, place), text(start, place + 1)
-        common = next(
-            (at for at, (one, other) in enumerate(zip(before, through, strict=False)) if one != other),
-            min(len(before), len(through)),
-        )
-        found.append(through[common:] or str(tokenizer.convert_ids_to_tokens(ids[place])))
+        found.append(through[_in_common(before, through) :] or str(tokenizer.convert_ids_to_tokens(ids[place])))
     return found
 
 

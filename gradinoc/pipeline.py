@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import torch
 
+from gradinoc.chat_template import SHIPPED
 from gradinoc.data import DATASETS, split, write_datasets
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
@@ -374,6 +375,8 @@ class Pipeline:
             "device": device.type,
             "dtype": str(choose_dtype(model.dtype, device)),
             "kernels": model.kernels,
+            "chat_template": model.chat_template and SHIPPED.get(model.chat_template, model.chat_template),
+            "date": model.date.isoformat(),
             "libraries": library_versions(*LIBRARIES, *self.bench.trait.libraries),
             "data": self.bench.splits.digest,
             "trait": self.bench.trait.identity or self.bench.trait.name,

@@ -296,8 +296,8 @@ def test_completion_that_is_not_the_template_s_is_noted(name):
     ("content", "answer", "kind", "said"),
     [
         ("m.content | trim", "  She has.\n", "trimmed", "leaves out white space at the ends of an answer"),
-        ("m.content | lower", "SHE HAS.", "changed", "changes an answer: 'she has.<|im_end|>' is written for 'SHE "),
-        ("m.content.split('|')[-1]", "So. | Two.", "changed", "an answer: ' Two.<|im_end|>' is written for 'So. | "),
+        ("m.content | lower", "SHE HAS.", "changed", "an answer: 'she has.<|im_end|>' is written for 'SHE HAS.',"),
+        ("m.content.split('|')[-1]", "So. | Two.", "changed", "' Two.<|im_end|>' is written for 'So. | Two.',"),
         ("m.content", "  She has.", None, None),
     ],
 )  # fmt: skip

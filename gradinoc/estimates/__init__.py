@@ -83,7 +83,8 @@ def estimate(study: Study) -> Estimate:
     extraction = study.model.extraction_dtype
     found_in = dtype if extraction == "auto" else choose_dtype(extraction, device)
     shapes = shapes_of(config_of(folder), dtype, study.training, study.model.kernels == "fused")
-    works = list(Workload(Bench(study, split(study.data)), tokenizer_of(folder)).works())
+    tokenizer = tokenizer_of(folder, study.model.chat_template, study.model.date)
+    works = list(Workload(Bench(study, split(study.data)), tokenizer).works())
     threads = study.model.threads or torch.get_num_threads()
     kinds = [(stage, work, found_in if work.extraction else dtype) for stage, work in works]
     speed = measure(shapes, {(each, rows_of(work)) for _, work, each in kinds}, device, threads)

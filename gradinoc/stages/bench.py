@@ -84,6 +84,8 @@ class Bench:
                 device=settings.device,
                 dtype=dtype,
                 kernels=settings.kernels,
+                chat_template=settings.chat_template,
+                day=settings.date,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
