@@ -42,7 +42,7 @@ TIMES = "seconds.jsonl"  # in the store: what each step took
 # Their values are inputs of the steps that use them; how they are written down, or shown, changes no result.
 DESCRIPTION = (
     "gradinoc.study", "gradinoc.store", "gradinoc.provenance", "gradinoc.disk", "gradinoc.errors", "gradinoc.quoting",
-    "gradinoc.tracking",
+    "gradinoc.tracking", "gradinoc.rendered",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate")  # whose versions decide every result
 # What else a user can mend (a model that is not there, a full disk) would stop every step.

@@ -17,8 +17,8 @@ PACKAGE = Path(gradinoc.__file__).parent
 ORDER = [
     "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
     "prompts", "chat_template", "traits", "study", "statistics", "clustering",
-    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
-    "bundled",
+    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "rendered", "inert",
+    "checkpoint", "bundled",
     "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
     "gradients", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
     "mediation", "prediction", "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects",
