@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from gradinoc.chat import end_of_turn
+from gradinoc.chat import end_of_turn, tells_the_time
+from gradinoc.chat_template import DAY, FILE, SHIPPED, dated, read_template
 from gradinoc.errors import ModelError
 from gradinoc.quoting import printable, reason, shown
 
@@ -92,15 +96,39 @@ def look_at_weights(folder: Path) -> None:
             raise ModelError(f"{printable(file)}: damaged ({reason(error)}); fetch the model again") from error
 
 
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, with a chat template that closes an assistant's turn.
+def read_tokenizer(folder: Path, chat_template: str | None = None, day: date = DAY) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`, whose template, if it has one, is told that it is `day` whoever renders it.
+
+    `chat_template` takes the place of the template; see `gradinoc.chat_template.read_template`.
+
+    Raises:
+        ModelError: a template that draws at random, or several of which none is the default.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if chat_template is not None:
+        given = read_template(chat_template, Path())
+        tokenizer.chat_template = SHIPPED.get(given, given)
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        raise ModelError(
+            f"chat_template: the tokenizer has {shown(sorted(tokenizer.chat_template))}, and none is called 'default'; "
+            "give one of them as model.chat_template"
+        )
+    if tokenizer.chat_template is not None:
+        tokenizer.chat_template = dated(tokenizer.get_chat_template(), day)
+    return tokenizer
+
+
+def tokenizer_of(folder: Path, chat_template: str | None = None, day: date = DAY) -> PreTrainedTokenizerBase:
+    """As `read_tokenizer`, with a chat template that closes an assistant's turn.
 
     Raises:
         ModelError: it cannot be read, or has no such template.
     """
     place = printable(folder)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = read_tokenizer(folder, chat_template, day)
+    except ModelError as error:
+        raise ModelError(f"{place}: {error}") from error
     except Exception as error:
         raise ModelError(
             f"{place}: no tokenizer that can be read ({reason(error)}); expected tokenizer.json, or give another "
@@ -108,14 +136,33 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
         ) from error
     if tokenizer.chat_template is None:
         raise ModelError(
-            f"{place}: chat_template: the tokenizer has none; expected an instruction-tuned model, or a "
-            "chat_template.jinja in the folder"
+            f"{place}: chat_template: the tokenizer has none; expected an instruction-tuned model; for a base model "
+            f"set model.chat_template to {' or '.join(map(repr, SHIPPED))}, or to the path of a {FILE} file"
         )
     try:
         end_of_turn(tokenizer)
+    except ModelError as error:
+        raise ModelError(f"{place}: {error}") from error
     except Exception as error:  # the template is a program of the model's author
         raise ModelError(
             f"{place}: chat_template: cannot close an assistant's turn ({reason(error)}); expected an end of turn "
-            "after the answer, or an eos token; give another model.id"
+            "after the answer, or an eos token; give another model.id or model.chat_template"
         ) from error
     return tokenizer
+
+
+def template_notes(
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    day: date,
+    systems: Iterable[str | None] = (None, "1"),
+) -> list[str]:
+    """Notes on a template that is not the model's own, and on one that writes the date in a prompt under `systems`."""
+    notes = []
+    if chat_template is not None:
+        digest = hashlib.sha256(chat_template.encode()).hexdigest()[:16]
+        which = repr(chat_template) if chat_template in SHIPPED else f"the study's own (sha256 {digest})"
+        notes.append(f"chat_template: {which}, not the model's (model.chat_template)")
+    if tokenizer.chat_template is not None and tells_the_time(tokenizer, systems):
+        notes.append(f"chat_template: writes the date; every prompt is as on {day.isoformat()} (model.date)")
+    return notes

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -20,6 +21,8 @@ from transformers.utils import logging as transformers_logging
 from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
+from gradinoc.chat_template import DAY, read_template
+from gradinoc.checkpoint import read_tokenizer, template_notes
 from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import ModelError
 from gradinoc.generation import end_tokens, generate
@@ -68,22 +71,31 @@ class LanguageModel:
 @undisturbed()
 @own_generators()
 def load_model(
-    name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", kernels: str = "fused"
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    kernels: str = "fused",
+    chat_template: str | None = None,
+    day: date = DAY,
 ) -> LanguageModel:
     """The model called `name`: a bundled name, a folder, or a hub id (pinned by `revision`).
 
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have it, and
     float32 elsewhere or for fewer than 20 million weights. `kernels` "plain" leaves the model's own modules alone; see
-    `gradinoc.fused`. Code in a repository is never run.
+    `gradinoc.fused`. `chat_template` takes the place of the model's own: "plain", the path of a `.jinja` file, or a
+    template's text; templates are told that it is `day`. Code in a repository is never run.
 
     Raises:
         ModelError: no such model, hub out of reach, no safetensors, weights that are missing or not finite, or later
             tokens change earlier states.
         DeviceError: no such device or dtype.
-        ValueError: other kernels than these two.
+        ValueError: other kernels than these two, or no such template.
     """
     if kernels not in ("fused", "plain"):
         raise ValueError(f"kernels {kernels!r}: expected fused or plain")
+    template = None if chat_template is None else read_template(chat_template, Path())
     folder, identity = locate(name, revision)
     ensure_inert(folder)
     place = choose_device(device)
@@ -91,7 +103,7 @@ def load_model(
     try:
         held_in = precision(dtype, place, lambda: folder)
         with no_progress_bars(), _in_own_words():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = read_tokenizer(folder, template, day)
             # The dtype is given here: a cast afterwards would also round the buffers of the rotary embedding.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=held_in, trust_remote_code=False, use_safetensors=True,
@@ -108,6 +120,7 @@ def load_model(
     unused = ensure_whole(model, loaded[1], printable(folder))
     nn.Module.to(model, place)
     notes = [f"{model.config.model_type} on {place.type} in {str(held_in).removeprefix('torch.')}", *unused]
+    notes += template_notes(tokenizer, template, day)
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     found = examine(model, tokenizer, kernels)

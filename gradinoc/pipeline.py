@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import torch
 
+from gradinoc.chat_template import SHIPPED
 from gradinoc.data import DATASETS, split, write_datasets
 from gradinoc.devices import choose_dtype, precision_overrides
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
@@ -42,7 +43,7 @@ TIMES = "seconds.jsonl"  # in the store: what each step took
 # Their values are inputs of the steps that use them; how they are written down, or shown, changes no result.
 DESCRIPTION = (
     "gradinoc.study", "gradinoc.store", "gradinoc.provenance", "gradinoc.disk", "gradinoc.errors", "gradinoc.quoting",
-    "gradinoc.tracking",
+    "gradinoc.tracking", "gradinoc.rendered",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate")  # whose versions decide every result
 # What else a user can mend (a model that is not there, a full disk) would stop every step.
@@ -378,6 +379,8 @@ class Pipeline:
             "dtype": str(self.bench.dtype),
             **({"overrides": overrides} if overrides else {}),
             "kernels": model.kernels,
+            "chat_template": model.chat_template and SHIPPED.get(model.chat_template, model.chat_template),
+            "date": model.date.isoformat(),
             "libraries": library_versions(*LIBRARIES, *self.bench.trait.libraries),
             "data": self.bench.splits.digest,
             "trait": self.bench.trait.identity or self.bench.trait.name,

@@ -21,6 +21,8 @@ MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 # Left out: other formats' folders, and the second copy of the weights that some repositories carry.
 SELECTION: dict[str, Any] = {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*", "consolidated*"]}
 DESCRIPTION: dict[str, Any] = {**SELECTION, "allow_patterns": MODEL_FILES[1:]}
+# Further templates of a folder, of which one called default.jinja would be the template; none is fetched from a hub.
+READ_FROM_FOLDER = [*MODEL_FILES, "additional_chat_templates/*.jinja"]
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -116,7 +118,7 @@ def _local_folder(name: str) -> Path | None:
 
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}):
+    for file in sorted({file for pattern in READ_FROM_FOLDER for file in folder.glob(pattern) if file.is_file()}):
         with file.open("rb") as content:
             digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

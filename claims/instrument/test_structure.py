@@ -16,9 +16,9 @@ PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
     "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
-    "prompts", "traits", "study", "statistics", "clustering",
-    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
-    "bundled", "sources", "isolation",
+    "prompts", "chat_template", "traits", "study", "statistics", "clustering",
+    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "rendered", "inert",
+    "checkpoint", "bundled", "sources", "isolation",
     "devices", "blocks", "kernels", "fused", "memory", "generation",
     "hooks", "finite", "directions", "gradients", "selftests",
     "models", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",

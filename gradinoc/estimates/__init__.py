@@ -23,6 +23,7 @@ from gradinoc.estimates.workload import BASE, DIRECTIONS, GRADIENTS, POOL, RUNS,
 from gradinoc.inert import ensure_inert
 from gradinoc.isolation import undisturbed
 from gradinoc.quoting import shown
+from gradinoc.rendered import Rendered
 from gradinoc.sources import DESCRIPTION, described
 from gradinoc.stages.bench import Bench
 from gradinoc.study import Study
@@ -46,6 +47,7 @@ class Estimate:
         dtype: of everything but the directions.
         threads: of the CPU.
         weights: numbers in the model.
+        rendered: its prompts, and an example.
     """
 
     stages: pd.DataFrame
@@ -54,6 +56,7 @@ class Estimate:
     dtype: str
     threads: int
     weights: int
+    rendered: Rendered
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -83,7 +86,9 @@ def estimate(study: Study) -> Estimate:
     extraction = study.model.extraction_dtype
     found_in = dtype if extraction == "auto" else choose_dtype(extraction, device)
     shapes = shapes_of(config_of(folder), dtype, study.training, study.model.kernels == "fused")
-    works = list(Workload(Bench(study, split(study.data)), tokenizer_of(folder)).works())
+    tokenizer = tokenizer_of(folder, study.model.chat_template, study.model.date)
+    bench = Bench(study, split(study.data))
+    works = list(Workload(bench, tokenizer).works())
     threads = study.model.threads or torch.get_num_threads()
     kinds = [(stage, work, found_in if work.extraction else dtype) for stage, work in works]
     speed = measure(shapes, {(each, rows_of(work)) for _, work, each in kinds}, device, threads)
@@ -98,6 +103,7 @@ def estimate(study: Study) -> Estimate:
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,
         weights=shapes.weights,
+        rendered=bench.rendered(tokenizer),
     )
 
 

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from gradinoc.bundled import BUNDLED
+from gradinoc.chat_template import SHIPPED, dated
 from gradinoc.data import source_path
 from gradinoc.disk import disk_errors, sync, write_atomically
 from gradinoc.evidence import Evidence
@@ -30,6 +31,7 @@ from gradinoc.store import load_json
 from gradinoc.study import Study
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "adapter_card.md.j2"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
 LINES = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -49,7 +51,10 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
         config = _config(load_json(stored / CONFIG_NAME), study, str(entry.inputs["model"]))
         write_atomically(place / CONFIG_NAME, f"{json.dumps(config, indent=2)}\n".encode())
         _link(stored / SAFETENSORS_WEIGHTS_NAME, place / SAFETENSORS_WEIGHTS_NAME)
-        made = card(study, evidence, row, pipeline.bench.system(condition, _chosen(evidence)), entry.inputs)
+        if template := study.model.chat_template:
+            text = dated(SHIPPED.get(template, template), study.model.date)
+            write_atomically(place / CHAT_TEMPLATE_FILE, text.encode())
+        made = card(study, evidence, row, pipeline.bench.system(condition, evidence.chosen_prompt), entry.inputs)
         write_atomically(place / "README.md", f"{made.content.rstrip()}\n".encode())
         found.append(place)
     return found
@@ -118,6 +123,10 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any]) -> It
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
     yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on every linear map of the decoder blocks"
     yield "Optimiser", f"AdamW, learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"
+    if given := study.model.chat_template:
+        which = f"{given}, which comes with gradinoc" if given in SHIPPED else "the study's own"
+        yield "Chat template", f"{which}: {CHAT_TEMPLATE_FILE} beside this card, in place of the base model's"
+    yield "Day that templates are told", f"{study.model.date.isoformat()}, if they ask for it"
     yield "Precision", f"adapter in float32 on a base model in {dtype}, on {device}"
 
 
@@ -134,23 +143,21 @@ def _measured(evidence: Evidence, row: Mapping[str, Any]) -> Iterator[tuple[str,
         yield name, before, after, change
 
 
-def _chosen(evidence: Evidence) -> str | None:
-    """The prompt that was chosen from the pool, if there is one."""
-    prompts = evidence.pool.loc[evidence.pool["chosen"].astype(bool), "prompt"]
-    return None if prompts.empty else str(prompts.iloc[0])
-
-
 def _load(study: Study, fingerprint: str) -> str:
-    """Python that loads the base model and puts the adapter on it."""
+    """Python that loads the base model and puts the adapter on it, and the study's chat template on the tokenizer."""
+    given = study.model.chat_template
     adapter = "model = PeftModel.from_pretrained(base, FOLDER)  # of this card"
+    if given:
+        adapter += f'\ntokenizer.chat_template = Path(FOLDER, "{CHAT_TEMPLATE_FILE}").read_text(encoding="utf-8")'
+    path = "from pathlib import Path\n\n" if given else ""
     if study.model.id in BUNDLED:
         return (
-            "from gradinoc.models import load_model\nfrom peft import PeftModel\n\n"
+            f"{path}from gradinoc.models import load_model\nfrom peft import PeftModel\n\n"
             f'loaded = load_model("{study.model.id}")\nbase, tokenizer = loaded.model, loaded.tokenizer\n{adapter}'
         )
     where = "BASE_FOLDER" if is_local(study) else f'"{study.model.id}", revision="{fingerprint}"'
     return (
-        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"{path}from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({where})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({where})\n{adapter}"
     )

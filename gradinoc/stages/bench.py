@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +13,10 @@ import torch
 from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.chat import Encoded, encode
+from gradinoc.checkpoint import tokenizer_of
 from gradinoc.data import Example, Splits, showing
 from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
@@ -26,9 +27,10 @@ from gradinoc.isolation import own_generators
 from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.quoting import printable
+from gradinoc.rendered import Rendered, render
 from gradinoc.sources import described, fingerprint
 from gradinoc.store import load_table, load_tensors, readable
-from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
+from gradinoc.study import INOCULATION, MATCHED, TRAIT, NullSettings, Study
 from gradinoc.tracking import Tracking
 from gradinoc.traits.registry import find_trait
 from gradinoc.traits.trait import Trait
@@ -94,6 +96,8 @@ class Bench:
                 device=settings.device,
                 dtype=dtype,
                 kernels=settings.kernels,
+                chat_template=settings.chat_template,
+                day=settings.date,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -111,6 +115,21 @@ class Bench:
         if dtype == settings.extraction_dtype != settings.dtype:
             ways.insert(0, "model.extraction_dtype=auto (directions are found in a copy of their own)")
         raise OutOfMemoryError(f"Out of memory while loading {settings.id!r} in {dtype}; try {', '.join(ways)}")
+
+    def rendered(self, tokenizer: PreTrainedTokenizerBase | None = None, matched: str | None = None) -> Rendered:
+        """The first training question under every condition's prompt, and its answer under inoculation's.
+
+        Without a `tokenizer` the model's is read; no weights are loaded. `matched` is the prompt of a "matched"
+        condition, None if it is still to be chosen.
+        """
+        settings, first = self.study.model, self.splits.train[0]
+        if tokenizer is None:
+            folder, _ = described(settings.id, settings.revision)
+            tokenizer = tokenizer_of(folder, settings.chat_template, settings.date)
+        texts = self.study.conditions
+        known = {name: self.system(name, matched) for name, text in texts.items() if matched or text != MATCHED}
+        found = render(tokenizer, known, first.question, showing(first, self.trait), INOCULATION)
+        return replace(found, prompts={name: found.prompts.get(name) for name in texts})
 
     @property
     def trait(self) -> Trait:

@@ -199,7 +199,8 @@ def test_file_that_will_not_do_is_named(folder, no_weights, case):
 @pytest.mark.fault("Bad models", "a template that closes no turn, and no token that ends one")
 def test_answers_have_to_end_somewhere(folder, no_weights):
     """An end of turn or of text; one of the two is enough."""
-    template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")(folder)
+    asks = "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+    template("{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}" + asks)(folder)
     changed("tokenizer_config.json", eos_token=None)(folder)
     study = load_study("tiny", [f"model.id={folder}"])
     message = complaint(ModelError, lambda: check(study))
