@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from gradinoc.adapters import note as adapters_note
 from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
@@ -112,7 +113,7 @@ def load_model(
     notes = [f"{model.config.model_type} on {place.type} in {str(precision).removeprefix('torch.')}", *unused]
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
-    notes += ensure_causal(model)
+    notes += [*ensure_causal(model), adapters_note(model)]
     notes += fuse(model) if kernels == "fused" else ["plain modules, as asked"]
     return LanguageModel(model, tokenizer, name, identity, tuple(notes))
 

@@ -8,8 +8,9 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
+from gradinoc.adapters import targets
 from gradinoc.chat import render_prompt
-from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, tokenizer_of
+from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, skeleton, tokenizer_of
 from gradinoc.data import ANSWERED, Example, line_of, showing, split
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DataError, ModelError, StudyError
@@ -61,6 +62,8 @@ def check(study: Study) -> list[str]:
     if whole:
         look_at_weights(folder)
     vocabulary, context = sizes_of(config, folder)
+    adapted = targets(skeleton(config))
+    notes += [str(adapted)] if adapted.left else []
     _plain(bench, tokenizer)
     prompts = _Prompts(tokenizer, printable(folder), vocabulary)
     _told_apart(bench, prompts)

@@ -15,15 +15,14 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
-    "prompts", "traits", "study", "statistics", "clustering",
-    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
-    "bundled",
-    "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
-    "gradients", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
-    "mediation", "prediction", "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects",
-    "planning", "provenance", "manifest", "report", "store", "stages", "trait_checks", "preflight", "pipeline",
-    "exports", "running", "estimates", "cli",
+    "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching", "prompts",
+    "traits", "study", "statistics", "clustering", "correlation", "adjustment", "evidence", "simulation", "design",
+    "examples", "data", "chat", "inert", "checkpoint", "bundled", "sources", "devices", "blocks", "adapters",
+    "quantised", "kernels", "fused", "memory", "models", "hooks", "finite", "directions", "gradients", "tracking",
+    "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity", "mediation", "prediction",
+    "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects", "planning", "provenance",
+    "manifest", "report", "store", "stages", "trait_checks", "preflight", "pipeline", "exports", "running",
+    "estimates", "cli",
 ]  # fmt: skip
 
 

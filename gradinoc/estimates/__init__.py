@@ -46,6 +46,7 @@ class Estimate:
         dtype: of everything but the directions.
         threads: of the CPU.
         weights: numbers in the model.
+        adapted: where the adapters go, and where not, in a sentence.
     """
 
     stages: pd.DataFrame
@@ -54,6 +55,7 @@ class Estimate:
     dtype: str
     threads: int
     weights: int
+    adapted: str
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -98,6 +100,7 @@ def estimate(study: Study) -> Estimate:
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,
         weights=shapes.weights,
+        adapted=shapes.adapted,
     )
 
 
