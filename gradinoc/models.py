@@ -29,6 +29,7 @@ from gradinoc.errors import ModelError, NumericalError
 from gradinoc.fused import fuse
 from gradinoc.inert import ensure_inert
 from gradinoc.memory import in_batches, is_out_of_memory
+from gradinoc.quantised import ensure_unquantised, unpacking
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import fingerprint, locate
 
@@ -89,6 +90,7 @@ def load_model(
         raise ValueError(f"kernels {kernels!r}: expected fused or plain")
     folder, identity = locate(name, revision)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     place = choose_device(device)
     tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < TINY_BYTES
     precision = choose_dtype(dtype, place, tiny)
@@ -98,7 +100,7 @@ def load_model(
             # The dtype is given here: a cast afterwards would also round the buffers of the rotary embedding.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=precision, trust_remote_code=False, use_safetensors=True,
-                ignore_mismatched_sizes=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **unpacking(folder),
             )  # fmt: skip
     except Exception as error:  # a damaged file makes the libraries stumble in many ways
         if is_out_of_memory(error):

@@ -16,6 +16,7 @@ from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DataError, ModelError, StudyError
 from gradinoc.inert import ensure_inert
 from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
@@ -58,6 +59,7 @@ def check(study: Study) -> list[str]:
         choose_dtype(dtype, place)
     folder, whole = described(study.model.id, study.model.revision)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     config, tokenizer = config_of(folder), tokenizer_of(folder)
     if whole:
         look_at_weights(folder)

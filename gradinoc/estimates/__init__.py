@@ -22,6 +22,7 @@ from gradinoc.estimates.speed import measure, rows_of, seconds
 from gradinoc.estimates.workload import BASE, DIRECTIONS, GRADIENTS, POOL, RUNS, UNRELATED_TRAITS, Workload
 from gradinoc.inert import ensure_inert
 from gradinoc.models import TINY_BYTES
+from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import shown
 from gradinoc.sources import DESCRIPTION, described
 from gradinoc.stages.bench import Bench
@@ -79,6 +80,7 @@ def estimate(study: Study) -> Estimate:
         )
     folder = _described(study)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     device = choose_device(study.model.device)
     tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) in range(1, TINY_BYTES)
     dtype = choose_dtype(study.model.dtype, device, tiny)
