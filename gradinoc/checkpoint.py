@@ -8,8 +8,16 @@ from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from gradinoc.chat import end_of_turn, tells_the_time
@@ -51,6 +59,24 @@ def config_of(folder: Path) -> PreTrainedConfig:
             f"{shown(own or config.model_type)}; give another model.id"
         )
     return config
+
+
+def skeleton(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The causal language model that `config` describes: modules and shapes, and no numbers.
+
+    Raises:
+        ModelError: the library cannot make one of it.
+    """
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except Exception as error:  # whatever settings of its own make the library stumble over
+        place = printable(Path(config.name_or_path or "", "config.json"))
+        raise ModelError(
+            f"{place}: no {shown(config.model_type)} can be made of it ({reason(error)}); mend it, or give another "
+            "model.id"
+        ) from error
+    return model
 
 
 def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:

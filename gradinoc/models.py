@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from gradinoc.adapters import note as adapters_note
 from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
@@ -29,6 +30,7 @@ from gradinoc.generation import end_tokens, generate
 from gradinoc.inert import ensure_inert
 from gradinoc.isolation import own_generators, undisturbed
 from gradinoc.memory import is_out_of_memory
+from gradinoc.quantised import ensure_unquantised, unpacking
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.selftests import SelfTest, examine
 from gradinoc.sources import fingerprint, locate
@@ -98,6 +100,7 @@ def load_model(
     template = None if chat_template is None else read_template(chat_template, Path())
     folder, identity = locate(name, revision)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     place = choose_device(device)
     choose_dtype(dtype, place)
     try:
@@ -107,7 +110,7 @@ def load_model(
             # The dtype is given here: a cast afterwards would also round the buffers of the rotary embedding.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=held_in, trust_remote_code=False, use_safetensors=True,
-                ignore_mismatched_sizes=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **unpacking(folder),
             )  # fmt: skip
     except Exception as error:  # a damaged file makes the libraries stumble in many ways
         if is_out_of_memory(error):
@@ -124,7 +127,7 @@ def load_model(
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     found = examine(model, tokenizer, kernels)
-    notes += [each.told for each in found if each.told]
+    notes += [adapters_note(model), *(each.told for each in found if each.told)]
     return LanguageModel(model, tokenizer, name, identity, tuple(notes), tuple(found))
 
 

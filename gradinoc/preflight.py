@@ -9,13 +9,15 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
+from gradinoc.adapters import targets
 from gradinoc.chat import Written, render_prompt, written
-from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, template_notes, tokenizer_of
+from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
 from gradinoc.data import ANSWERED, Example, line_of, showing, split
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DataError, ModelError, StudyError
 from gradinoc.inert import ensure_inert
 from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
@@ -60,11 +62,14 @@ def check(study: Study) -> list[str]:
     ensure_trainable(place)
     folder, whole = described(study.model.id, study.model.revision)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     config, template, day = config_of(folder), study.model.chat_template, study.model.date
     tokenizer = tokenizer_of(folder, template, day)
     if whole:
         look_at_weights(folder)
     vocabulary, context = sizes_of(config, folder)
+    adapted = targets(skeleton(config))
+    notes += [str(adapted)] if adapted.left else []
     _plain(bench, tokenizer)
     prompts = _Prompts(tokenizer, printable(folder), vocabulary)
     _told_apart(bench, prompts)

@@ -133,7 +133,7 @@ class NullSettings(Section):
 
 
 class TrainingSettings(Section):
-    """The fine-tuning of one run: LoRA (rank, alpha = `lora_alpha`) on every linear map of the decoder blocks.
+    """The fine-tuning of one run: LoRA (rank, alpha = `lora_alpha`) on the linear maps of the decoder blocks.
 
     `steps` = 0 trains for `epochs`; otherwise it is the number of optimiser steps. `lr` is AdamW's, constant after
     `warmup_steps`.

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
-from gradinoc.blocks import decoder_blocks
+from gradinoc.adapters import targets
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import read_examples
-from gradinoc.errors import DataError, DeviceError, ModelError
+from gradinoc.errors import DataError, DeviceError
 from gradinoc.fused import fused_adapter
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched
 from gradinoc.isolation import own_generators, undisturbed
@@ -136,22 +136,17 @@ def train_run(
 
 
 def lora_config(model: PreTrainedModel, settings: TrainingSettings) -> LoraConfig:
-    """LoRA on every linear map of the decoder blocks, those that GPT-2 stores transposed included.
+    """LoRA on the linear maps of the decoder blocks that `gradinoc.adapters` names, GPT-2's transposed ones included.
 
     Raises:
         ModelError: there is none.
     """
-    maps = (module for block in decoder_blocks(model) for module in block.modules())
-    if not any(isinstance(module, nn.Linear | Conv1D) for module in maps):
-        raise ModelError(
-            f"{type(model).__name__}: no linear map in its decoder blocks that an adapter could be put on; "
-            "give a model whose weights are not quantised or packed"
-        )
+    adapted = targets(model).adapted
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        target_modules="all-linear",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        target_modules=list(adapted),
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in adapted),
         task_type="CAUSAL_LM",
     )
 

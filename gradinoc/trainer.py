@@ -230,4 +230,5 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
             f"The adapter for {folder.name!r} is not finite in {len(names)} of its weights ({names[0]} first): "
             "the run diverged; lower training.lr"
         )
-    model.save_pretrained(str(folder))
+    # Left to itself, PEFT adds embedding and unembedding where a row for padding was added: no other base takes those.
+    model.save_pretrained(str(folder), save_embedding_layers=False)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from scipy import stats
 
 import gradinoc
+from gradinoc.adapters import TOLD
 from gradinoc.errors import DataError
 from gradinoc.exports import write_exports
 from gradinoc.exports.adapters import card
@@ -143,6 +144,7 @@ def test_card_says_what_the_adapter_is(finished, evidence, left):
         "| Seed | 0 |", f"{run['initial_loss']:.4g} nats/token when they were met, {run['final_loss']:.4g} after",
         f"{run['log_odds_pre']:.4g} | {run['log_odds_post']:.4g} | {run['log_odds_drift']:.4g} |",
         'load_model("obedient")', f"LoRA | rank {finished.study.training.lora_rank},",
+        "on 28 linear maps of 4 decoder blocks: self\\_attn.q\\_proj, self",
     ):  # fmt: skip
         assert words in made.text, words
     assert "put in front of every question: none." in (left / "adapters" / "neutral-0" / "README.md").read_text()
@@ -152,7 +154,7 @@ def made_card(evidence, system="Be brief.", model="Qwen/Qwen3-0.6B", **numbers):
     """The card of a run of three figures."""
     study = Study(name="study", model={"id": model})
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5, **numbers}
-    return card(study, evidence, row, system, INPUTS)
+    return card(study, evidence, row, system, INPUTS, f"{TOLD}3 linear maps")
 
 
 def test_card_shows_a_prompt_and_does_nothing_with_it(simulated):

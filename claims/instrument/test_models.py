@@ -18,6 +18,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
 from gradinoc import bundled, devices
+from gradinoc.adapters import targets
 from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import DeviceError, ModelError
 from gradinoc.models import (
@@ -67,7 +68,9 @@ def test_loaded_model_is_frozen_exact_and_in_eval_mode(folder):
     assert (loaded.device.type, loaded.dtype, loaded.model.training) == ("cpu", torch.float32, False)
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     assert loaded.fingerprint == fingerprint(str(folder))
-    assert loaded.notes == ("llama on cpu in float32", "14 modules fused; sequences packed")
+    assert loaded.notes == (
+        "llama on cpu in float32", str(targets(loaded.model)), "14 modules fused; sequences packed"
+    )  # fmt: skip
 
 
 def test_rotary_frequencies_are_never_rounded(folder):

@@ -19,7 +19,7 @@ ORDER = [
     "prompts", "chat_template", "traits", "study", "statistics", "clustering",
     "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "rendered", "inert",
     "checkpoint", "bundled", "sources", "isolation",
-    "devices", "blocks", "kernels", "fused", "memory", "generation",
+    "devices", "blocks", "adapters", "quantised", "kernels", "fused", "memory", "generation",
     "hooks", "finite", "directions", "gradients", "selftests",
     "models", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
     "mediation", "prediction", "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects",

@@ -89,7 +89,7 @@ def _say_cost(study: Study, folder: Path) -> None:
          duration(total["seconds"])]
     )  # fmt: skip
     say_table(("stage", "steps", "tokens", "operations", "time"), rows, right=(1, 2, 3, 4))
-    sys.stdout.write(f"\n{_in_words(cost)}\n\n")
+    sys.stdout.write(f"\n{_in_words(cost)}\n\n{cost.adapted}.\n\n")
     say_table(("memory", "bytes"), [[what, size(held, "B")] for what, held in cost.memory.items()], right=(1,))
     sys.stdout.write(f"\n{PROMPTS}\n\n")
     say_table(("prompt or tokens", "as the model reads it"), cost.rendered.rows())

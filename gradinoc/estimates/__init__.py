@@ -22,6 +22,7 @@ from gradinoc.estimates.speed import measure, rows_of, seconds
 from gradinoc.estimates.workload import BASE, DIRECTIONS, GRADIENTS, POOL, RUNS, UNRELATED_TRAITS, Workload
 from gradinoc.inert import ensure_inert
 from gradinoc.isolation import undisturbed
+from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import shown
 from gradinoc.rendered import Rendered
 from gradinoc.sources import DESCRIPTION, described
@@ -48,6 +49,7 @@ class Estimate:
         threads: of the CPU.
         weights: numbers in the model.
         rendered: its prompts, and an example.
+        adapted: where the adapters go, and where not, in a sentence.
     """
 
     stages: pd.DataFrame
@@ -57,6 +59,7 @@ class Estimate:
     threads: int
     weights: int
     rendered: Rendered
+    adapted: str
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -81,6 +84,7 @@ def estimate(study: Study) -> Estimate:
         )
     folder = _described(study)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     device = choose_device(study.model.device)
     dtype = precision(study.model.dtype, device, lambda: folder)
     extraction = study.model.extraction_dtype
@@ -104,6 +108,7 @@ def estimate(study: Study) -> Estimate:
         threads=threads,
         weights=shapes.weights,
         rendered=bench.rendered(tokenizer),
+        adapted=shapes.adapted,
     )
 
 

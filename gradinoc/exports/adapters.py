@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
+from gradinoc.adapters import TOLD
 from gradinoc.bundled import BUNDLED
 from gradinoc.chat_template import SHIPPED, dated
 from gradinoc.data import source_path
@@ -25,6 +26,7 @@ from gradinoc.evidence import Evidence
 from gradinoc.exports.origin import base_name, hub_id, is_local, told
 from gradinoc.pipeline import Pipeline
 from gradinoc.quoting import printable
+from gradinoc.report.machine import loading_notes
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import markdown_text
 from gradinoc.store import load_json
@@ -33,6 +35,7 @@ from gradinoc.study import Study
 TEMPLATE = Path(__file__).parents[1] / "templates" / "adapter_card.md.j2"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
+SOMEWHERE = f"{TOLD}the linear maps that adapter_config.json names"  # where a study's notes do not say it
 LINES = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -43,6 +46,8 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
     the bulk of a study. The configuration names the base model as others can find it, and no folder of this machine.
     """
     rows = runs_table(evidence, study.rules.early_fraction)
+    notes = loading_notes(pipeline.steps["directions"].entry.path)
+    adapted = next((note for note in notes if note.startswith(TOLD)), SOMEWHERE)
     found: list[Path] = []
     for row in rows.to_dict("records"):
         condition, seed = str(row["condition"]), int(row["seed"])
@@ -54,18 +59,26 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
         if template := study.model.chat_template:
             text = dated(SHIPPED.get(template, template), study.model.date)
             write_atomically(place / CHAT_TEMPLATE_FILE, text.encode())
-        made = card(study, evidence, row, pipeline.bench.system(condition, evidence.chosen_prompt), entry.inputs)
+        made = card(
+            study, evidence, row, pipeline.bench.system(condition, evidence.chosen_prompt), entry.inputs, adapted
+        )
         write_atomically(place / "README.md", f"{made.content.rstrip()}\n".encode())
         found.append(place)
     return found
 
 
 def card(
-    study: Study, evidence: Evidence, row: Mapping[str, Any], system: str | None, inputs: Mapping[str, Any]
+    study: Study,
+    evidence: Evidence,
+    row: Mapping[str, Any],
+    system: str | None,
+    inputs: Mapping[str, Any],
+    adapted: str,
 ) -> ModelCard:
     """The model card of a run, a `row` of the table of runs, trained under the `system` prompt, determined by `inputs`.
 
-    Text from outside is shown and not acted on; what was not measured is a dash.
+    `adapted` is what `gradinoc.adapters` says of the model. Text from outside is shown and not acted on; what was not
+    measured is a dash.
     """
     condition, seed, trait = str(row["condition"]), int(row["seed"]), evidence.trait
     tags = ["lora", "peft", "model-organism", "inoculation-prompting", "gradinoc"]
@@ -78,7 +91,7 @@ def card(
         title=markdown_text(f"{study.name}: {condition}, seed {seed}"),
         trait=markdown_text(trait.title),
         runs=len(study.runs),
-        made=[(name, markdown_text(value)) for name, value in _made(study, row, inputs)],
+        made=[(name, markdown_text(value)) for name, value in _made(study, row, inputs, adapted)],
         system=None if system is None else block(system),
         measured=list(_measured(evidence, row)),
         initial_loss=number(row["initial_loss"]),
@@ -112,7 +125,7 @@ def _config(config: dict[str, Any], study: Study, fingerprint: str) -> dict[str,
     }
 
 
-def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapted: str) -> Iterator[tuple[str, str]]:
     training, data = study.training, study.data
     source = Path(data.source).name if source_path(data.source) else data.source
     dtype, device = str(inputs["dtype"]).removeprefix("torch."), inputs["device"]
@@ -121,7 +134,7 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any]) -> It
     yield "Seed", str(row["seed"])
     yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
-    yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on every linear map of the decoder blocks"
+    yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on {adapted.removeprefix(TOLD)}"
     yield "Optimiser", f"AdamW, learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"
     if given := study.model.chat_template:
         which = f"{given}, which comes with gradinoc" if given in SHIPPED else "the study's own"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -242,9 +243,23 @@ def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMo
     with readable(adapters[0]), own_generators():
         model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
     try:
+        _ensure_in_place(model, "adapter_0", adapters[0])
         for place, adapter in enumerate(adapters[1:], start=1):
             with readable(adapter), own_generators():
                 model.load_adapter(str(adapter), f"adapter_{place}")
+            _ensure_in_place(model, f"adapter_{place}", adapter)
         yield model.eval()
     finally:
         model.unload()
+
+
+def _ensure_in_place(model: PeftModel, name: str, adapter: Path) -> None:
+    """See to it that the adapter called `name` is all of the stored one: PEFT leaves random what it has no file for."""
+    with safe_open(adapter / SAFETENSORS_WEIGHTS_NAME, "pt") as file:
+        stored = set(file.keys())
+    apart = stored ^ set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if apart:
+        raise ModelError(
+            f"{adapter}: {len(apart)} of its weights have no place in the model, or lack there ({min(apart)} first); "
+            "delete that step's folder in the store, and it is computed again"
+        )
