@@ -14,7 +14,7 @@ from gradinoc.data import ANSWERED, Example, line_of, showing, split
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DataError, ModelError, StudyError
 from gradinoc.inert import ensure_inert
-from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.prompts import HARMLESS
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
@@ -183,7 +183,8 @@ def _uses(bench: Bench) -> Iterator[_Use]:
     study, splits, trait = bench.study, bench.splits, bench.trait
     source, conditions, pool = study.data.source, _conditions(bench), _pool(bench)
     neutral = {NEUTRAL: conditions[NEUTRAL]}
-    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in UNRELATED.items() for side in each._fields}
+    contrasts = trait.unrelated.items()
+    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in contrasts for side in each._fields}
     sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
     yield _Use("direction", source, splits.direction, sides)
     yield _Use("direction", source, splits.direction[: study.nulls.unrelated_questions], unrelated)

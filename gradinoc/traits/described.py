@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradinoc.errors import StudyError
-from gradinoc.prompts import UNRELATED
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.traits.language import known_languages
 from gradinoc.traits.shipped import SHIPPED
@@ -68,9 +67,6 @@ def describe(table: dict[str, Any], place: str = "trait") -> TraitDescription:
         raise StudyError(f"{place}: " + "; ".join(faults[:FAULTS] + more)) from error
     if description.name in {trait.name for trait in SHIPPED}:
         raise StudyError(f"{place}: name: {description.name!r} is a trait that comes with the project; rename yours")
-    for name in description.related:
-        if name not in UNRELATED:
-            raise StudyError(f"{place}: related: {shown(name)} is none of the unrelated contrasts {sorted(UNRELATED)}")
     if isinstance(description.score, Language) and description.score.language not in known_languages():
         raise StudyError(
             f"{place}: score.language: {shown(description.score.language)} cannot be identified; expected the ISO 639 "
