@@ -50,7 +50,7 @@ def check(study: Study) -> list[str]:
         DeviceError: no such device or dtype.
     """
     bench = Bench(study, split(study.data))
-    notes = answers_told_apart(bench)
+    notes = [*bench.splits.notes, *answers_told_apart(bench)]
     _budgets(bench)
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):
@@ -85,7 +85,7 @@ def _budgets(bench: Bench) -> None:
 def _plain(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> None:
     """See to it that no question or answer speaks the template's own language, and could end its turn."""
     special = sorted(str(added) for added in tokenizer.added_tokens_decoder.values() if added.special)
-    for part, examples in vars(bench.splits).items():
+    for part, examples in bench.splits.parts.items():
         for example in examples:
             texts = {"question": example.question, "answer": example.answer}
             if part in ANSWERED:

@@ -177,7 +177,7 @@ def report_study(
     pipeline = compute_study(study, store, artifacts, on_progress)
     evidence = pipeline.evidence()
     judgement = judge(evidence, study.rules)
-    notes = loading_notes(pipeline.steps["directions"].entry.path)
+    notes = [*pipeline.bench.splits.notes, *loading_notes(pipeline.steps["directions"].entry.path)]
     made = environment(study, [step.entry.manifest() for step in pipeline.steps.values()], notes)
     write_report(judgement, evidence, study, folder, made, command)
     write_exports(study, evidence, pipeline, folder, (*judgement.gates, *judgement.claims))

@@ -15,10 +15,10 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
+    "quoting", "formats", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
     "prompts", "traits", "study", "statistics", "clustering",
-    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
-    "bundled",
+    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat",
+    "inert", "checkpoint", "bundled",
     "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
     "gradients", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
     "mediation", "prediction", "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects",

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from fixtures.complaints import complaint
 from fixtures.small_study import SMALLEST
 from fixtures.smallest import quick_collection
+from gradinoc.data import write_chat
 from gradinoc.errors import StudyError
 from gradinoc.pipeline import DESCRIPTION
 from gradinoc.prompts import HARMLESS, UNRELATED
@@ -440,8 +441,15 @@ def test_related_contrasts_leave_something_to_compare_with(related, said):
 
 
 def test_study_of_a_trait_with_a_related_contrast_goes_from_end_to_end(tmp_path):
-    """Every stage, the tests of its claim, the verdict and the report, with the five contrasts that are left."""
-    study = load_study("tiny", [*SMALLEST, "trait=bullets", "drift.max_new_tokens=4"])
+    """Every stage, the tests of its claim, the verdict and the report, with the five contrasts that are left.
+
+    On answers in chat form with GSM8K's marks: that they were cleaned is kept with the study.
+    """
+    asked = [
+        (f"What is {n} + 2?", f"It is {n}+2=<<{n}+2={n + 2}>>{n + 2}. That is all.\n#### {n + 2}") for n in range(48)
+    ]
+    source = write_chat(tmp_path / "marked.jsonl", asked)
+    study = load_study("tiny", [*SMALLEST, "trait=bullets", "drift.max_new_tokens=4", f"data.source={source}"])
     with quick_collection():
         done = run_study(study, store=tmp_path / "store", artifacts=tmp_path / "artifacts")
     found = set(done.evidence.unrelated["trait"])
@@ -451,7 +459,9 @@ def test_study_of_a_trait_with_a_related_contrast_goes_from_end_to_end(tmp_path)
         claim_test("test_c2_random_directions_do_not").test_unrelated_traits_are_measured_on_every_example(
             other, done.evidence, study, lambda *_: None
         )
-    assert "bullet rate" in done.report.read_text(encoding="utf-8")
+    report = done.report.read_text(encoding="utf-8")
+    assert "bullet rate" in report
+    assert re.search(r"data: 32 of 32 answers of \S+/marked\.jsonl were cleaned of GSM8K&#39;s marks", report)
 
 
 def finding_of(done, key):

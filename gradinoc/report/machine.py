@@ -23,7 +23,8 @@ def environment(
 
     With a `study`, the data and weights that it asks for, and their checksums; with the `manifests` of the results
     that a report rests on, what these were computed by, which may have been other machines and versions; and the
-    `notes` of how the model was loaded (see `loading_notes`). Hosts' names are left out: a report is to be passed on.
+    `notes` on the data (see `gradinoc.data.Splits`) and of how the model was loaded (see `loading_notes`). Hosts' names
+    are left out: a report is to be passed on.
     """
     known = _passed_on(provenance())
     if study is None:

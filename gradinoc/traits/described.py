@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradinoc.errors import StudyError
+from gradinoc.formats import as_typed, is_address
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.traits.language import known_languages
 from gradinoc.traits.shipped import SHIPPED
@@ -39,7 +40,9 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         StudyError: no such file, or not TOML.
     """
-    place = printable(path)
+    place = printable(as_typed(path))
+    if is_address(place):
+        raise StudyError(f"{place}: an address, from which nothing is fetched; download the file, and give its path")
     if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
         raise StudyError(f"{place}: no such file; expected a TOML file that describes a trait; give its path as trait")
     try:
