@@ -16,6 +16,7 @@ from gradinoc.errors import DataError, ModelError, StudyError
 from gradinoc.inert import ensure_inert
 from gradinoc.prompts import HARMLESS
 from gradinoc.quoting import printable, reason, shown
+from gradinoc.report import study_notes
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
 from gradinoc.study import MATCHED, NEUTRAL, Study
@@ -50,7 +51,7 @@ def check(study: Study) -> list[str]:
         DeviceError: no such device or dtype.
     """
     bench = Bench(study, split(study.data))
-    notes = [*bench.splits.notes, *answers_told_apart(bench)]
+    notes = [*study_notes(bench.splits, bench.trait), *answers_told_apart(bench)]
     _budgets(bench)
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):
