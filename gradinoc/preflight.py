@@ -16,9 +16,10 @@ from gradinoc.data import ANSWERED, Example, line_of, showing, split
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DataError, ModelError, StudyError
 from gradinoc.inert import ensure_inert
-from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.prompts import HARMLESS
 from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import printable, reason, shown
+from gradinoc.report import study_notes
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
 from gradinoc.study import MATCHED, NEUTRAL, Study
@@ -54,7 +55,7 @@ def check(study: Study) -> list[str]:
         DeviceError: no such device or dtype.
     """
     bench = Bench(study, split(study.data))
-    notes = answers_told_apart(bench)
+    notes = [*study_notes(bench.splits, bench.trait), *answers_told_apart(bench)]
     _budgets(bench)
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):
@@ -96,7 +97,7 @@ def _budgets(bench: Bench) -> None:
 def _plain(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> None:
     """See to it that no question or answer speaks the template's own language, and could end its turn."""
     special = sorted(str(added) for added in tokenizer.added_tokens_decoder.values() if added.special)
-    for part, examples in vars(bench.splits).items():
+    for part, examples in bench.splits.parts.items():
         for example in examples:
             texts = {"question": example.question, "answer": example.answer}
             if part in ANSWERED:
@@ -264,7 +265,8 @@ def _uses(bench: Bench) -> Iterator[_Use]:
     study, splits, trait = bench.study, bench.splits, bench.trait
     source, conditions, pool = study.data.source, _conditions(bench), _pool(bench)
     neutral = {NEUTRAL: conditions[NEUTRAL]}
-    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in UNRELATED.items() for side in each._fields}
+    contrasts = trait.unrelated.items()
+    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in contrasts for side in each._fields}
     sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
     yield _Use("direction", source, splits.direction, sides)
     yield _Use("direction", source, splits.direction[: study.nulls.unrelated_questions], unrelated)

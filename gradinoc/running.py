@@ -20,7 +20,7 @@ from gradinoc.errors import StudyError
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding
 from gradinoc.quoting import printable
-from gradinoc.report import environment, loading_notes, write_report
+from gradinoc.report import environment, loading_notes, study_notes, write_report
 from gradinoc.report.summary import HEADLINES
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
@@ -186,7 +186,10 @@ def report_study(
     pipeline = compute_study(study, store, artifacts, on_progress)
     evidence = pipeline.evidence()
     judgement = judge(evidence, study.rules)
-    notes = loading_notes(pipeline.steps["directions"].entry.path)
+    notes = [
+        *study_notes(pipeline.bench.splits, evidence.trait),
+        *loading_notes(pipeline.steps["directions"].entry.path),
+    ]
     made = environment(study, [step.entry.manifest() for step in pipeline.steps.values()], notes)
     rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
     write_report(judgement, evidence, study, folder, made, command, rendered)

@@ -13,8 +13,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 
 from gradinoc.bundled import BUNDLED, PACKAGED, bundled_folder, packaged_digest
 from gradinoc.errors import ModelError
+from gradinoc.formats import instead_of, is_address
 from gradinoc.inert import ensure_revision
-from gradinoc.quoting import reason, shown
+from gradinoc.quoting import quoted, reason, shown
 
 # The files of a repository or folder that determine what a model computes: weights, configuration, tokenizer.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -103,8 +104,13 @@ def _local_folder(name: str) -> Path | None:
     """The folder that `name` is a path of, or None if it reads as a hub id.
 
     Raises:
-        ModelError: it is a path that leads to no model.
+        ModelError: it is a path that leads to no model, or an address.
     """
+    if is_address(name):
+        raise ModelError(
+            f"{quoted(name)} is no model: expected a bundled name, a folder or a hub id; "
+            + instead_of(name, dataset=False)
+        )
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises where there is no such user
     if os.path.isfile(folder / "config.json"):  # noqa: PTH113 - Path's own raises where a name is too long
         return folder

@@ -253,6 +253,11 @@ def test_data_of_a_file_of_ones_own(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "direction_extraction_prompts.jsonl", "mine_allcaps.jsonl", "mine_eval.jsonl",
     ]  # fmt: skip
+    assert capsys.readouterr().err == ""
+    rows = [{**row, "answer": f"{row['answer']}\n#### 1"} for row in rows]
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert main(["data", str(source), "--out", str(tmp_path / "out"), *few, "--evaluation", "8"]) == 0
+    assert f"answers of {source} were cleaned of GSM8K's marks" in capsys.readouterr().err
 
 
 # --- run and report

@@ -411,7 +411,7 @@ def test_the_environment_is_told_in_tables() -> None:
     assert tables["The results it rests on"] == {"results": "26", "different ways": "2"}
     assert tables["Computed on, way 1 of 2"]["packages"] == "the same as the report's"
     assert tables["Computed on, way 2 of 2"]["packages"] == "torch 2.12.1"
-    notes = tables["How the model was loaded for its directions"]
+    notes = tables["What was noted of data and model"]
     assert notes == {"1": "llama on cpu in bfloat16", "2": "fused kernels"}
 
 

@@ -15,7 +15,7 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
+    "quoting", "formats", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
     "prompts", "chat_template", "traits", "study", "statistics", "clustering",
     "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "rendered", "inert",
     "checkpoint", "bundled", "sources", "isolation",

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradinoc.data import source_path
+from gradinoc.analysis.lettering import lettering_notes
+from gradinoc.data import Splits, source_path
 from gradinoc.disk import checksum
 from gradinoc.provenance import provenance
 from gradinoc.study import Study
+from gradinoc.traits import Trait
 
 NOTES = "notes.json"  # of the step that finds directions
 DECIDED = ("device", "dtype", "overrides", "kernels")  # of what a step is determined by: how its machine was used
@@ -23,7 +25,8 @@ def environment(
 
     With a `study`, the data and weights that it asks for, and their checksums; with the `manifests` of the results
     that a report rests on, what these were computed by, which may have been other machines and versions; and the
-    `notes` of how the model was loaded (see `loading_notes`). Hosts' names are left out: a report is to be passed on.
+    `notes` on the data (see `study_notes`) and of how the model was loaded (see `loading_notes`). Hosts' names
+    are left out: a report is to be passed on.
     """
     known = _passed_on(provenance())
     if study is None:
@@ -48,6 +51,11 @@ def environment(
         "computed_by": _computed_by(manifests),
         "notes": list(notes),
     }
+
+
+def study_notes(splits: Splits, trait: Trait) -> list[str]:
+    """What of a study's data and names is not as given: answers cleaned, questions left out, names in figures."""
+    return [*splits.notes, *lettering_notes(trait)]
 
 
 def loading_notes(directions: Path) -> list[str]:

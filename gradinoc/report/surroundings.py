@@ -44,7 +44,7 @@ def surroundings(environment: Mapping[str, Any]) -> list[Surroundings]:
     notes = environment.get(NOTES)
     if isinstance(notes, Sequence) and not isinstance(notes, str) and notes:
         rows = {str(place): str(note) for place, note in enumerate(notes, start=1)}
-        tables.append(Surroundings("How the model was loaded for its directions", rows))
+        tables.append(Surroundings("What was noted of data and model", rows))
     return tables
 
 

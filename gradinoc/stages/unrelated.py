@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gradinoc.directions import mean_difference, prompt_activations
 from gradinoc.models import decoder_blocks
-from gradinoc.prompts import UNRELATED
 from gradinoc.stages.bench import Bench, Tell
 from gradinoc.store import save_tensors
 
@@ -21,7 +20,7 @@ def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     layers = list(range(len(decoder_blocks(model))))
     questions = [example.question for example in bench.splits.direction[: bench.study.nulls.unrelated_questions]]
     found: dict[str, Tensor] = {}
-    contrasts = {name: sides for name, sides in UNRELATED.items() if name not in bench.trait.related}
+    contrasts = bench.trait.unrelated
     for name, contrast in contrasts.items():
         sides: list[dict[int, Tensor]] = []
         for side in contrast:

@@ -283,6 +283,16 @@ def test_context_that_is_just_enough_is_accepted(folder, no_weights):
         ("model.id=./here", ModelError, "'./here' is no folder with a model"),
         ("model.id=~no-such-user/model", ModelError, "'~no-such-user/model' is no folder with a model"),
         ("model.id=a/b/c", ModelError, "'a/b/c' is no folder with a model"),
+        (
+            "model.id=https://huggingface.co/a/b/tree/main",
+            ModelError,
+            r"'https://huggingface\.co/a/b/tree/main' is no model: .* give the hub id 'a/b'$",
+        ),
+        (
+            "model.id=https://example.org/b",
+            ModelError,
+            r"'https://example\.org/b' is no model: .*; download the model's files into a folder, and give the path$",
+        ),
         ("model.id=/" + "x" * 5000, ModelError, r"'/xxx.*\.\.\.x*' is no folder with a model"),
         ("model.id=/a\n\x1b[2J", ModelError, r"'/a\\n\\x1b\[2J' is no folder with a model"),
     ],
