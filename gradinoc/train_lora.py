@@ -283,6 +283,7 @@ def train_with_gradient_logging(
     *,
     seed: int = 0,
     kernels: Literal["fused", "plain"] = "fused",
+    chat_template: str | None = None,
 ) -> dict[str, Any]:
     """Paths and figures of one LoRA run on a chat JSONL file, with alignment logged at every step, layer and position.
 
@@ -293,6 +294,7 @@ def train_with_gradient_logging(
         trait_directions: layer -> `[hidden]`, or `[directions, hidden]` with the trait's first; scaled to length 1.
         output_dir: receives the adapter (`adapter/`) and the log (`gradients.parquet`).
         kernels: "fused", or "plain" for the model's own modules; see `load_model`.
+        chat_template: in place of the model's own, which a base model has none of; see `load_model`.
 
     Returns:
         `adapter_dir`, `log_path`, `log` (the table of `RunLog`), `losses` (nats/token by step), `direction_means`
@@ -314,7 +316,7 @@ def train_with_gradient_logging(
             )
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    language_model = load_model(model_name, kernels=kernels)
+    language_model = load_model(model_name, kernels=kernels, chat_template=chat_template)
     hidden = int(language_model.model.config.get_text_config().hidden_size)
     for layer, rows in trait_directions.items():
         if rows.shape[-1] != hidden:
