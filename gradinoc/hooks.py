@@ -60,7 +60,9 @@ class ActivationCollector(BlockHooks):
     """Reads the residual stream `h[l]`, the output of decoder block `l`, at one token position.
 
     `h[l]` equals `hidden_states[l + 1]` of Hugging Face, except for the last block, where Hugging Face returns the
-    state after the final norm.
+    state after the final norm, and except for a model that is steered: transformers collects its states with hooks of
+    its own, and whether these come before or after those that steer depends on what was asked for first. `h[l]` is what
+    hooks put in earlier left of the block's output.
 
     Args:
         model: a decoder-only model, PEFT-wrapped or not.
