@@ -60,6 +60,12 @@ class LanguageModel:
     self_tests: tuple[SelfTest, ...] = ()
 
     @property
+    def tried(self) -> dict[str, str]:
+        """Name of each self-test, with the dtype -> what it came to, in words."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {f"{each.name}, {dtype}": str(each) for each in self.self_tests}
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device

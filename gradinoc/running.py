@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,11 +20,11 @@ from gradinoc.errors import StudyError
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding
 from gradinoc.quoting import printable
-from gradinoc.report import environment, loading_notes, study_notes, write_report
+from gradinoc.report import environment, loading_notes, self_tests, study_notes, write_report
 from gradinoc.report.summary import HEADLINES
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
-from gradinoc.study import Study, load_study
+from gradinoc.study import NEUTRAL, Study, load_study
 from gradinoc.variances import estimate
 from gradinoc.verdict import Judgement, Verdict, judge
 
@@ -186,16 +186,20 @@ def report_study(
     pipeline = compute_study(study, store, artifacts, on_progress)
     evidence = pipeline.evidence()
     judgement = judge(evidence, study.rules)
-    notes = [
-        *study_notes(pipeline.bench.splits, evidence.trait),
-        *loading_notes(pipeline.steps["directions"].entry.path),
-    ]
-    made = environment(study, [step.entry.manifest() for step in pipeline.steps.values()], notes)
+    made = environment_of(pipeline, evidence)
     rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
     write_report(judgement, evidence, study, folder, made, command, rendered)
     write_exports(study, evidence, pipeline, folder, (*judgement.gates, *judgement.claims))
     _write_variances(evidence, study, folder)
     return StudyResult(study, evidence, judgement, folder)
+
+
+def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
+    """Where and with what the steps of a study were computed, what was noted of its data and model, and tried on it."""
+    steps = pipeline.steps
+    loaded = [steps[label].entry.path for label in ("directions", f"gradients {NEUTRAL}")]
+    notes = [*study_notes(pipeline.bench.splits, evidence.trait), *loading_notes(*loaded)]
+    return environment(pipeline.study, [step.entry.manifest() for step in steps.values()], notes, self_tests(*loaded))
 
 
 def prepare_folder(study: Study, folder: Path) -> None:

@@ -13,7 +13,7 @@ from gradinoc.disk import write_atomically
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding
 from gradinoc.rendered import Rendered
-from gradinoc.report.machine import environment, loading_notes, study_notes
+from gradinoc.report.machine import environment, loading_notes, self_tests, study_notes
 from gradinoc.report.page import WriteUp
 from gradinoc.report.summary import closing_summary, tinted
 from gradinoc.report.tables import (
@@ -28,7 +28,16 @@ from gradinoc.report.tables import (
 from gradinoc.study import Study
 from gradinoc.verdict import Judgement
 
-__all__ = ["closing_summary", "environment", "loading_notes", "study_notes", "tinted", "write_finding", "write_report"]
+__all__ = [
+    "closing_summary",
+    "environment",
+    "loading_notes",
+    "self_tests",
+    "study_notes",
+    "tinted",
+    "write_finding",
+    "write_report",
+]
 
 
 def write_report(

@@ -29,8 +29,9 @@ from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.quoting import printable
 from gradinoc.rendered import Rendered, render
+from gradinoc.report.machine import NOTES, SELF_TESTS
 from gradinoc.sources import described, fingerprint
-from gradinoc.store import load_table, load_tensors, readable
+from gradinoc.store import load_table, load_tensors, readable, save_json
 from gradinoc.study import INOCULATION, MATCHED, TRAIT, NullSettings, Study
 from gradinoc.tracking import Tracking
 from gradinoc.traits.registry import find_trait
@@ -78,14 +79,18 @@ class Bench:
         """The frozen base model, one for the life of the bench."""
         return self._load(self.study.model.dtype)
 
+    @property
+    def extraction_is_apart(self) -> bool:
+        """Whether directions are found in another dtype than all else is computed in."""
+        wanted = self.study.model.extraction_dtype
+        return wanted != "auto" and choose_dtype(wanted, self.device) != self.dtype
+
     def extraction_model(self) -> LanguageModel:
         """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
 
         Where it is a copy, the model itself is not loaded for it, but stays if it is there already.
         """
-        wanted = self.study.model.extraction_dtype
-        alike = wanted == "auto" or choose_dtype(wanted, self.device) == self.dtype
-        return self.language_model if alike else self._load(wanted)
+        return self._load(self.study.model.extraction_dtype) if self.extraction_is_apart else self.language_model
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
@@ -153,6 +158,12 @@ class Bench:
         """Questions under a system prompt, with the answers that show the trait."""
         tokenizer = self.language_model.tokenizer
         return [encode(tokenizer, e.question, showing(e, self.trait), system) for e in examples]
+
+
+def save_loading(language_model: LanguageModel, folder: Path) -> None:
+    """Keep what was noted and tried as the model was loaded, for the report, in a step's folder."""
+    save_json(list(language_model.notes), folder / NOTES)
+    save_json(language_model.tried, folder / SELF_TESTS)
 
 
 def trait_directions(folder: Path) -> dict[int, Tensor]:

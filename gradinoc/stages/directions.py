@@ -16,9 +16,9 @@ from gradinoc.directions import (
     separation,
 )
 from gradinoc.models import decoder_blocks
-from gradinoc.stages.bench import Bench, Tell
+from gradinoc.stages.bench import Bench, Tell, save_loading
 from gradinoc.statistics import split_half_cosine
-from gradinoc.store import save_json, save_table, save_tensors
+from gradinoc.store import save_table, save_tensors
 
 
 def compute(bench: Bench, folder: Path, tell: Tell) -> None:
@@ -62,4 +62,4 @@ def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     save_tensors(sides, folder / "contrasts.safetensors")
     save_table(table, folder / "layers.parquet")
     save_table(gate, folder / "projections.parquet")
-    save_json(list(language_model.notes), folder / "notes.json")
+    save_loading(language_model, folder)
