@@ -133,7 +133,7 @@ def load_model(
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     found = examine(model, tokenizer, kernels)
-    notes += [adapters_note(model), *(each.told for each in found if each.told)]
+    notes += [adapters_note(model), *(each.told for each in found if each.told and each.found is not None)]
     return LanguageModel(model, tokenizer, name, identity, tuple(notes), tuple(found))
 
 

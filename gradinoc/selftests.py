@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.blocks import decoder_blocks
-from gradinoc.chat import Encoded, collate, pack
+from gradinoc.chat import Encoded, collate, completion_note, pack
 from gradinoc.errors import ModelError
 from gradinoc.fused import fuse, is_fused, unfuse, windows
 from gradinoc.generation import Batching, generated_logits, set_batching
@@ -40,6 +40,7 @@ STATE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-
 GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.25}
 LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 NEW = 3  # tokens generated
+COMPLETION = "prompt and completion"
 CAUSALITY, PADDING, GENERATION, GRADIENT = "causality", "padding and neighbours", "generation in a batch", "gradients"
 
 
@@ -49,23 +50,25 @@ class SelfTest:
 
     Attributes:
         name: what was compared.
-        found: the difference, relative; NaN where numbers are none.
+        found: the difference, relative; NaN where numbers are none; None where it is told in words alone.
         most: the largest that rounding explains.
         told: what follows from it, in words; empty where nothing does.
     """
 
     name: str
-    found: float
+    found: float | None
     most: float
     told: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether rounding explains the difference."""
-        return self.found <= self.most
+        return self.found is None or self.found <= self.most
 
     def __str__(self) -> str:
         """What was found, in words."""
+        if self.found is None:
+            return self.told
         return f"{self.found:.1e} apart, relative (at most {self.most:g}){self.told and f'; {self.told}'}"
 
 
@@ -103,7 +106,14 @@ def examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels:
     tests = [causality, _padding(model, [each.states for each in exact], long, short), _generation(model, long, short)]
     rows = [row[:length] for row, length in zip((long, short), KERNELS, strict=True)]
     note = fuse(model, rows)[0] if kernels == "fused" else "plain modules, as asked"
-    return [*tests, _gradients(model, examples, exact, note)]
+    tests.append(_gradients(model, examples, exact, note))
+    return tests if tokenizer.chat_template is None else [_completion(tokenizer), *tests]
+
+
+def _completion(tokenizer: PreTrainedTokenizerBase) -> SelfTest:
+    """Whether a prompt and its completion are the tokens of the whole conversation, as the template writes it."""
+    told = completion_note(tokenizer)
+    return SelfTest(COMPLETION, None, 0.0, told or "those of the whole conversation, token by token")
 
 
 def texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[list[int], list[int]]:

@@ -22,7 +22,7 @@ from gradinoc.fused import fuse, is_fused, windows
 from gradinoc.generation import Batching, batching, generate, set_batching
 from gradinoc.gradients import answer_losses
 from gradinoc.hooks import ActivationCollector
-from gradinoc.selftests import CAUSALITY, GENERATION, GRADIENT, PADDING, causal_leak, examine, texts
+from gradinoc.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine, texts
 
 WINDOW = 16
 SHAPE = {
@@ -84,11 +84,11 @@ def test_sound_models_pass_every_test(name, kernels):
     """Whatever their architecture, with kernels and without; nothing is done to them but that."""
     model = ARCHITECTURES[name]().requires_grad_(False)
     found = examine(model, letter_tokenizer(), kernels)
-    assert [each.name for each in found] == [CAUSALITY, PADDING, GENERATION, GRADIENT]
+    assert [each.name for each in found] == [COMPLETION, CAUSALITY, PADDING, GENERATION, GRADIENT]
     assert all(each.passed for each in found), list(map(str, found))
-    assert [each.told for each in found[:3]] == [""] * 3
-    assert found[3].told.endswith("sequences packed") == is_fused(model)
-    assert found[3].told.startswith("plain modules") != is_fused(model)
+    assert [each.told for each in found[1:4]] == [""] * 3
+    assert found[4].told.endswith("sequences packed") == is_fused(model)
+    assert found[4].told.startswith("plain modules") != is_fused(model)
     assert batching(model) is Batching.PADDED
     assert model.config._attn_implementation in ("sdpa", fused.PACKED)
 
@@ -288,5 +288,6 @@ def test_models_that_give_all_logits_have_the_same_losses():
 def test_self_tests_are_told_in_words(llama: PreTrainedModel):
     """Each with what was found, how much rounding explains, and what follows."""
     found = examine(llama, letter_tokenizer(), "plain")
-    assert str(found[0]) == "0.0e+00 apart, relative (at most 1e-05)"
-    assert str(found[3]).endswith("(at most 0.001); plain modules, as asked")
+    assert str(found[0]) == "those of the whole conversation, token by token"
+    assert str(found[1]) == "0.0e+00 apart, relative (at most 1e-05)"
+    assert str(found[4]).endswith("(at most 0.001); plain modules, as asked")
