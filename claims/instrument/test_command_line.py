@@ -214,6 +214,7 @@ def test_a_plan_says_what_a_study_costs(tmp_path, capsys):
     assert f"all                         {table['steps'].sum()}  {table['tokens'].sum():,}" in said
     assert table["steps"].sum() == 14
     assert "for one process on cpu (1 thread, float32, 493 k weights)" in said
+    assert "\nLoRA on 28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj," in said
     assert "Power, by" not in said
     assert main([*arguments, "--set", "model.id=nobody/nothing"]) == 0
     said = capsys.readouterr().out
