@@ -294,7 +294,7 @@ def _study_of(kind, tmp_path):
     return load_study("tiny", [f"model.id={tmp_path / kind}"])
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "mamba", "jamba"])
+@pytest.mark.parametrize("kind", ["mixtral", "mamba"])
 def test_what_is_left_alone_is_told_before_a_study(tmp_path, kind):
     """The check and the plan say it of a model's files, without its weights, as loading does."""
     study = _study_of(kind, tmp_path)
