@@ -79,8 +79,16 @@ def skeleton(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreT
     return model
 
 
+UNBOUNDED = -1  # as XLNet writes a context without an end
+# Rotations that beyond a length depend on the longest row of a batch: one row there would change all the others.
+OF_THE_LONGEST = ("longrope", "dynamic")
+
+
 def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:
     """Tokens in the vocabulary, and in the context if it has an end.
+
+    Of models whose rotary embedding changes with the longest row of a batch (Phi-3 and Phi-4-mini beyond 4,096 tokens),
+    the context as far as it does not.
 
     Raises:
         ModelError: one of the two is no number of tokens.
@@ -88,11 +96,24 @@ def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:
     text = config.get_text_config()
     vocabulary, context = getattr(text, "vocab_size", None), getattr(text, "max_position_embeddings", None)
     for field, size in (("vocab_size", vocabulary), ("max_position_embeddings", context)):
-        given = size is not None or field == "vocab_size"
+        given = size not in (None, UNBOUNDED) or field == "vocab_size"
         if given and (type(size) is not int or size < 1):
             place = printable(folder / "config.json")
             raise ModelError(f"{place}: {field}: expected a whole number above 0, received {shown(size)}; mend it")
-    return int(vocabulary or 0), context
+    bounds = (None if context == UNBOUNDED else context, _constant(text))
+    return int(vocabulary or 0), min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _constant(text: PreTrainedConfig) -> int | None:
+    """Up to how many tokens a rotary embedding is one and the same, where that ends before the context does."""
+    rope = getattr(text, "rope_parameters", None)
+    kinds = [rope, *rope.values()] if isinstance(rope, dict) else []  # one for each kind of layer, where they differ
+    ends = [
+        kind.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", None)
+        for kind in kinds
+        if isinstance(kind, dict) and kind.get("rope_type") in OF_THE_LONGEST
+    ]
+    return min((end for end in ends if type(end) is int and end > 0), default=None)
 
 
 def look_at_weights(folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from gradinoc.errors import NumericalError
 from gradinoc.isolation import undisturbed
 from gradinoc.memory import in_batches
 
-_ATTRIBUTE = "gradinoc_batching"  # of a model whose prompts may not all share a batch
+_ATTRIBUTE = "gradinoc_way"  # of a model whose responses cannot be generated in any way
 
 
 class Batching(StrEnum):
@@ -35,14 +35,25 @@ class Batching(StrEnum):
     ALONE = "of one"
 
 
-def batching(model: nn.Module) -> Batching:
-    """Which prompts of `model`, wrapped by PEFT or not, may share a batch; of any length unless it is known better."""
-    return Batching(getattr(unwrapped(model), _ATTRIBUTE, Batching.PADDED))
+class Way(NamedTuple):
+    """How responses are generated: in which batches, and whether through the cache, which is much faster."""
+
+    batches: Batching = Batching.PADDED
+    cached: bool = True
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"in batches {self.batches}{'' if self.cached else ', without a cache'}"
 
 
-def set_batching(model: nn.Module, together: Batching) -> None:
-    """Have responses of `model` generated in such batches from now on."""
-    setattr(unwrapped(model), _ATTRIBUTE, together)
+def way(model: nn.Module) -> Way:
+    """How responses of `model`, wrapped by PEFT or not, are generated: the fastest way unless it is known better."""
+    return Way(*getattr(unwrapped(model), _ATTRIBUTE, Way()))
+
+
+def set_way(model: nn.Module, chosen: Way) -> None:
+    """Have responses of `model` generated so from now on."""
+    setattr(unwrapped(model), _ATTRIBUTE, chosen)
 
 
 def generate(
@@ -90,13 +101,14 @@ def generate_copies(
     # Padding is masked and cut off: where there is no pad token, any other serves.
     pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=pad
-    )
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=pad,
+        use_cache=way(model).cached,
+    )  # fmt: skip
     responses = [[""] * len(prompts) for _ in range(copies)]
     # Longest first: a lack of memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    together = batching(model)
-    alike = [order] if together is Batching.PADDED else _of_equal_length(order, prompts)
+    chosen = way(model)
+    alike = [order] if chosen.batches is Batching.PADDED else _of_equal_length(order, prompts)
 
     def respond(rows: Sequence[int]) -> None:
         ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
@@ -113,7 +125,7 @@ def generate_copies(
 
     with _own_settings_aside(model):
         for rows in alike:
-            in_batches(rows, 1 if together is Batching.ALONE else batch_size, respond)
+            in_batches(rows, 1 if chosen.batches is Batching.ALONE else batch_size, respond)
     return responses
 
 
@@ -122,15 +134,18 @@ def _of_equal_length(order: Sequence[int], prompts: Sequence[Sequence[int]]) -> 
 
 
 @torch.no_grad()
-def generated_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], new: int) -> tuple[Tensor, Tensor]:
+def generated_logits(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new: int, cached: bool
+) -> tuple[Tensor, Tensor]:
     """The `new` tokens that follow each of the prompts in one batch, `[batch, new]`, and their logits.
 
     Logits are `[batch, new, vocabulary]` float32, those from which the tokens were taken.
     """
     ids, mask = _pad_left([list(prompt) for prompt in prompts], 0)
     settings = GenerationConfig(
-        max_new_tokens=new, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True
-    )
+        max_new_tokens=new, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
+        use_cache=cached,
+    )  # fmt: skip
     with _own_settings_aside(model):
         found: Any = cast(Any, model).generate(
             ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings

@@ -13,7 +13,7 @@ from gradinoc.blocks import decoder_blocks
 from gradinoc.chat import Encoded, collate, completion_note, pack
 from gradinoc.errors import ModelError
 from gradinoc.fused import fuse, is_fused, unfuse, windows
-from gradinoc.generation import Batching, generated_logits, set_batching
+from gradinoc.generation import Batching, Way, generated_logits, set_way
 from gradinoc.gradients import completion_losses, gradient_at_positions
 from gradinoc.hooks import BlockHooks, GradientCollector, model_inputs
 
@@ -269,30 +269,30 @@ def _generation(model: PreTrainedModel, long: Sequence[int], short: Sequence[int
     """Whether what is generated in a batch, padded on the left and through the cache, is what follows alone.
 
     Decoders of BART's kind count positions by column, and the states of some recurrent ones go through padding: they
-    get prompts of equal length, or one at a time.
+    get prompts of equal length, or one at a time. Where the cached step computes something else than the pass over all
+    tokens (Nemotron-H, Zamba 2), there is no cache.
     """
     most = LOGIT_TOLERANCE[model.dtype]
-    shorter = long[-len(short) :]
-    for together, prompts in (
-        (Batching.PADDED, (long, short)),
-        (Batching.EQUAL, (shorter, short)),
-        (Batching.ALONE, (short,)),
-    ):
-        apart = _generated_apart(model, prompts)
+    rows = {
+        Batching.PADDED: (long, short),
+        Batching.EQUAL: (long[-len(short) :], short),
+        Batching.ALONE: (short,),
+    }
+    for chosen in (Way(batches, cached) for cached in (True, False) for batches in Batching):
+        apart = _generated_apart(model, rows[chosen.batches], chosen.cached)
         if apart <= most:
-            set_batching(model, together)
-            told = "" if together is Batching.PADDED else f"responses are generated in batches {together}"
-            return SelfTest(GENERATION, apart, most, told)
+            set_way(model, chosen)
+            return SelfTest(GENERATION, apart, most, "" if chosen == Way() else f"responses are generated {chosen}")
     raise ModelError(
         f"{type(model).__name__}: logits of generated tokens are {apart:.2g} from those of a forward pass over all "
-        f"tokens, relative (tolerance {most:g}), for one prompt alone too: its cache is not to be trusted; try "
+        f"tokens, relative (tolerance {most:g}), for one prompt alone and without a cache too; try "
         "model.dtype=float32, or give another model.id"
     )
 
 
-def _generated_apart(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> float:
+def _generated_apart(model: PreTrainedModel, prompts: Sequence[Sequence[int]], cached: bool) -> float:
     """How far the logits of generated tokens are from those of a forward pass over each row alone, relative."""
-    tokens, logits = generated_logits(model, prompts, NEW)
+    tokens, logits = generated_logits(model, prompts, NEW, cached)
     apart = []
     for prompt, new, found in zip(prompts, tokens.tolist(), logits, strict=True):
         row = torch.tensor([[*prompt, *new[:-1]]], device=model.device)

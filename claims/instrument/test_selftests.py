@@ -19,7 +19,7 @@ from gradinoc import fused, selftests
 from gradinoc.chat import Encoded
 from gradinoc.errors import ModelError
 from gradinoc.fused import fuse, is_fused, windows
-from gradinoc.generation import Batching, batching, generate, set_batching
+from gradinoc.generation import Batching, Way, generate, set_way, way
 from gradinoc.gradients import answer_losses
 from gradinoc.hooks import ActivationCollector
 from gradinoc.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine, texts
@@ -89,7 +89,7 @@ def test_sound_models_pass_every_test(name, kernels):
     assert [each.told for each in found[1:4]] == [""] * 3
     assert found[4].told.endswith("sequences packed") == is_fused(model)
     assert found[4].told.startswith("plain modules") != is_fused(model)
-    assert batching(model) is Batching.PADDED
+    assert way(model) == Way(Batching.PADDED, cached=True)
     assert model.config._attn_implementation in ("sdpa", fused.PACKED)
 
 
@@ -144,28 +144,40 @@ def test_responses_of_models_that_padding_changes_are_those_of_each_prompt_alone
     model, tokenizer = small(name, **COLUMNS[name]), letter_tokenizer()
     found = by_name(examine(model, tokenizer))
     together = Batching.ALONE if name == "rwkv" else Batching.EQUAL
-    assert batching(model) is together
+    assert way(model) == Way(together)
     assert found[GENERATION].told == f"responses are generated in batches {together}"
     assert found[GENERATION].passed
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(5, VOCABULARY, (length,), generator=generator).tolist() for length in (3, 9, 3, 14, 9)]
     alone = [generate(model, tokenizer, [prompt], 6, 1)[0] for prompt in prompts]
     assert generate(model, tokenizer, prompts, 6, len(prompts)) == alone
-    set_batching(model, Batching.PADDED)
+    set_way(model, Way())
     assert generate(model, tokenizer, prompts, 6, len(prompts)) != alone
 
 
-def test_cache_that_forgets_is_refused(llama):
-    """What is generated through it is not what the model would say."""
+def test_cache_that_forgets_is_not_used(llama):
+    """What is generated through it is not what the model would say: there is another way, which is slower."""
     own = type(llama.model).forward
+    prompt, tokenizer = [7, 8, 9, 20, 30], letter_tokenizer()
+    expected = generate(llama, tokenizer, [prompt], 12, 1)
 
     def forgetful(*given, **named):
         if (cache := named.get("past_key_values")) is not None and cache.get_seq_length() > 0:
-            cache.layers[0].keys.mul_(0.9)
+            cache.layers[0].keys.mul_(-1)
         return own(llama.model, *given, **named)
 
     llama.model.forward = forgetful
-    with pytest.raises(ModelError, match=r"logits of generated tokens are .* its cache is not to be trusted"):
+    assert generate(llama, tokenizer, [prompt], 12, 1) != expected
+    found = by_name(examine(llama, tokenizer))[GENERATION]
+    assert found.told == "responses are generated in batches of any length, padded on the left, without a cache"
+    assert way(llama) == Way(cached=False)
+    assert generate(llama, tokenizer, [prompt], 12, 1) == expected
+
+
+def test_generation_that_is_never_right_is_refused(llama, monkeypatch):
+    """Not in a batch, not alone, not without a cache."""
+    monkeypatch.setattr(selftests, "_generated_apart", lambda *_: 0.5)
+    with pytest.raises(ModelError, match=r"logits of generated tokens are 0\.5 from .* without a cache too"):
         examine(llama, letter_tokenizer())
 
 

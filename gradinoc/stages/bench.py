@@ -160,15 +160,19 @@ class Bench:
         return [encode(tokenizer, e.question, showing(e, self.trait), system) for e in examples]
 
 
-def save_loading(language_model: LanguageModel, folder: Path) -> None:
-    """Keep what was noted and tried as the model was loaded, for the report, in a step's folder."""
-    save_json(list(language_model.notes), folder / NOTES)
+def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:
+    """Keep what was noted and tried as the model was loaded, for the report, in a step's folder, and more notes."""
+    save_json([*language_model.notes, *further], folder / NOTES)
     save_json(language_model.tried, folder / SELF_TESTS)
 
 
 def trait_directions(folder: Path) -> dict[int, Tensor]:
-    """Layer -> trait direction, a unit vector `[hidden]`, from the folder of the directions step."""
-    return dict(enumerate(load_tensors(folder / "directions.safetensors")["trait"]))
+    """Layer -> trait direction, a unit vector `[hidden]`, from the folder of the directions step.
+
+    Layers that have none, since they see nothing of the system prompt, are left out.
+    """
+    rows = enumerate(load_tensors(folder / "directions.safetensors")["trait"])
+    return {layer: row for layer, row in rows if bool(row.isfinite().all())}
 
 
 def band(folder: Path) -> tuple[int, ...]:
@@ -180,7 +184,7 @@ def band(folder: Path) -> tuple[int, ...]:
 def probe_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
     """Layer -> unit rows `[1 + count, hidden]`: the trait direction, then isotropic ones, the same at every layer."""
     trait = trait_directions(folder)
-    random = isotropic_directions(count, len(trait[0]), seed)
+    random = isotropic_directions(count, len(next(iter(trait.values()))), seed)
     return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
 
 
@@ -204,8 +208,8 @@ def all_probes(directions: Path, unrelated: Path, settings: NullSettings) -> Pro
     trait = trait_directions(directions)
     others = load_tensors(unrelated / "unrelated.safetensors")
     sides = load_tensors(directions / "contrasts.safetensors")
-    promote, suppress = (dict(enumerate(sides[side])) for side in ("promote", "suppress"))
-    hidden, seed = len(trait[0]), settings.seed
+    promote, suppress = ({layer: sides[side][layer] for layer in trait} for side in ("promote", "suppress"))
+    hidden, seed = sides["promote"].shape[-1], settings.seed
     isotropic = isotropic_directions(settings.isotropic, hidden, seed)
     covariance = covariance_directions(promote, suppress, settings.covariance, seed)
     flipped = sign_flipped_directions(promote, suppress, settings.sign_flipped, seed)
