@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -196,7 +197,7 @@ def causal_leak(model: PreTrainedModel) -> float:
         torch.stack(model(ids, attention_mask=torch.ones_like(ids), **flags).hidden_states)[:, :, :half].float()
         for ids in (tokens, changed)
     )
-    return float(((before - after).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-12)).max())
+    return float((vector_norm(before - after, dim=-1) / vector_norm(before, dim=-1).clamp_min(1e-12)).max())
 
 
 def generate(
