@@ -14,6 +14,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -223,7 +224,9 @@ def _branches_apart(model: PreTrainedModel, rows: Sequence[Tensor]) -> float:
 def _difference(expected: Sequence[Tensor], received: Sequence[Tensor]) -> float:
     """The largest difference, each relative to its own norm."""
     pairs = zip(expected, received, strict=True)
-    return float(torch.stack([(one - other).norm() / one.norm().clamp_min(1e-12) for one, other in pairs]).max())
+    return float(
+        torch.stack([vector_norm(one - other) / vector_norm(one).clamp_min(1e-12) for one, other in pairs]).max()
+    )
 
 
 def final_states(model: nn.Module, lengths: Sequence[int], below: Sequence[int] = (), **inputs: Any) -> Tensor:

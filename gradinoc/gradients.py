@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.linalg import vector_norm  # on Apple's GPU `Tensor.norm` takes a way that warns
 
 from gradinoc.chat import Batch, Encoded, collate, pack, pack_shared
 from gradinoc.evidence import POSITIONS
@@ -45,11 +46,11 @@ def compute_gradient_alignment(gradient: Tensor, direction: Tensor) -> dict[str,
             f"and direction {tuple(direction.shape)}"
         )
     gradient, direction = gradient.float(), direction.float()
-    length = direction.norm(dim=-1, keepdim=True)
+    length = vector_norm(direction, dim=-1, keepdim=True)
     if not bool((length > 0).all()):
         raise ValueError("A direction is zero or NaN; expected vectors of positive length")
     projection = (gradient * (direction / length)).sum(-1)
-    grad_norm = gradient.norm(dim=-1).expand_as(projection)
+    grad_norm = vector_norm(gradient, dim=-1).expand_as(projection)
     return {"cosine": projection / grad_norm, "projection": projection, "grad_norm": grad_norm}
 
 
@@ -176,7 +177,7 @@ class AlignmentProbe:
         at_positions = gradient_at_positions(gradient, self._batch)  # (P, B, hidden)
         descent = at_positions * -self._scale  # the one place where the sign flips: a descent step goes along -g
         projections = descent @ self._directions[layer].T
-        return torch.cat([projections, descent.norm(dim=-1, keepdim=True)], dim=-1)
+        return torch.cat([projections, vector_norm(descent, dim=-1, keepdim=True)], dim=-1)
 
 
 def gradient_at_positions(gradient: Tensor, batch: Batch) -> Tensor:
@@ -262,7 +263,7 @@ def measure_alignments(
 
 
 def wide(values: Tensor) -> Tensor:
-    """`values` in float64, or as they are on Apple's MPS, which has none."""
+    """`values` on their device, in float64 where it has that: Apple's MPS has not, and sums there are of float32."""
     return values if values.device.type == "mps" else values.double()
 
 

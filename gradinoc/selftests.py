@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.blocks import decoder_blocks
@@ -224,7 +225,7 @@ def causal_leak(model: PreTrainedModel, tokens: Sequence[int]) -> float:
 
 def _apart(found: Tensor, exact: Tensor, dtype: torch.dtype) -> float:
     """How far states `[layers, tokens, hidden]` are from the exact ones, as a share of their norm."""
-    relative = (found - exact).norm(dim=-1) / exact.norm(dim=-1).clamp_min(1e-12)
+    relative = vector_norm(found - exact, dim=-1) / vector_norm(exact, dim=-1).clamp_min(1e-12)
     return float(relative.max() if dtype == torch.float32 else relative.mean(1).max())
 
 
@@ -298,7 +299,7 @@ def _generated_apart(model: PreTrainedModel, prompts: Sequence[Sequence[int]], c
         row = torch.tensor([[*prompt, *new[:-1]]], device=model.device)
         with torch.no_grad():
             exact = model(input_ids=row, use_cache=False).logits[0, -NEW:].float()
-        apart.append((found - exact).norm(dim=-1) / exact.norm(dim=-1).clamp_min(1e-12))
+        apart.append(vector_norm(found - exact, dim=-1) / vector_norm(exact, dim=-1).clamp_min(1e-12))
     relative = torch.stack(apart)
     return float(relative.max() if model.dtype == torch.float32 else relative.mean())
 
@@ -331,5 +332,5 @@ def _from_exact(model: PreTrainedModel, examples: Sequence[Encoded], exact: Sequ
         found = torch.stack(list(collector.get_gradients().values()))  # (L, P, B, hidden)
     wanted = torch.stack([each.gradients for each in exact], dim=2)
     truth = torch.stack([each.loss for each in exact])
-    gradients = (found - wanted).norm(dim=-1) / wanted.norm(dim=-1).clamp_min(1e-12)
+    gradients = vector_norm(found - wanted, dim=-1) / vector_norm(wanted, dim=-1).clamp_min(1e-12)
     return float(torch.cat([gradients.flatten(), ((losses.detach() - truth) / truth).abs()]).max())

@@ -124,7 +124,7 @@ def train_run(
             save_adapter(wrapped, adapter_dir)
         finally:
             wrapped.unload()
-    table, losses = trainer.table(), torch.cat(trainer.losses).double().cpu().numpy()
+    table, losses = trainer.table(), torch.cat(trainer.losses).cpu().double().numpy()
     return RunLog(
         table,
         trainer.direction_means(),
