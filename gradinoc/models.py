@@ -21,11 +21,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from gradinoc.blocks import decoder_blocks, unwrapped
-from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import ModelError, NumericalError
 from gradinoc.fused import fuse
+from gradinoc.gguf import no_progress_bars
 from gradinoc.inert import ensure_inert
 from gradinoc.memory import in_batches, is_out_of_memory
 from gradinoc.quoting import printable, reason, shown

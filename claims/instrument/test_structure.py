@@ -18,7 +18,7 @@ ORDER = [
     "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
     "prompts", "traits", "study", "statistics", "clustering",
     "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
-    "bundled",
+    "gguf", "converted", "bundled",
     "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
     "gradients", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
     "mediation", "prediction", "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects",

@@ -26,6 +26,7 @@ from gradinoc.pipeline import Pipeline
 from gradinoc.quoting import printable
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import markdown_text
+from gradinoc.sources import is_gguf
 from gradinoc.store import load_json
 from gradinoc.study import Study
 
@@ -143,10 +144,11 @@ def _chosen(evidence: Evidence) -> str | None:
 def _load(study: Study, fingerprint: str) -> str:
     """Python that loads the base model and puts the adapter on it."""
     adapter = "model = PeftModel.from_pretrained(base, FOLDER)  # of this card"
-    if study.model.id in BUNDLED:
+    if study.model.id in BUNDLED or is_gguf(study.model.id):
         return (
             "from gradinoc.models import load_model\nfrom peft import PeftModel\n\n"
-            f'loaded = load_model("{study.model.id}")\nbase, tokenizer = loaded.model, loaded.tokenizer\n{adapter}'
+            f"loaded = load_model({json.dumps(base_name(study))})\n"
+            f"base, tokenizer = loaded.model, loaded.tokenizer\n{adapter}"
         )
     where = "BASE_FOLDER" if is_local(study) else f'"{study.model.id}", revision="{fingerprint}"'
     return (
