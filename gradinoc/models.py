@@ -20,13 +20,13 @@ from transformers.utils import logging as transformers_logging
 
 from gradinoc.adapters import note as adapters_note
 from gradinoc.blocks import decoder_blocks, unwrapped
-from gradinoc.bundled import no_progress_bars
 from gradinoc.chat import end_of_turn
 from gradinoc.chat_template import DAY, read_template
 from gradinoc.checkpoint import read_tokenizer, template_notes
 from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import ModelError
 from gradinoc.generation import end_tokens, generate
+from gradinoc.gguf import no_progress_bars
 from gradinoc.inert import ensure_inert
 from gradinoc.isolation import own_generators, undisturbed
 from gradinoc.memory import is_out_of_memory

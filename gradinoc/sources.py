@@ -1,4 +1,4 @@
-"""Where a model's files come from (a bundled name, a folder, a hub repository) and what identifies them."""
+"""Where a model's files come from (bundled, a folder, a GGUF file, a hub repository) and what identifies them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from gradinoc.bundled import BUNDLED, PACKAGED, bundled_folder, packaged_digest
+from gradinoc.converted import converted, digest_of
 from gradinoc.errors import ModelError
 from gradinoc.formats import instead_of, is_address
 from gradinoc.inert import ensure_revision
-from gradinoc.quoting import quoted, reason, shown
+from gradinoc.quoting import printable, quoted, reason, shown
 
 # The files of a repository or folder that determine what a model computes: weights, configuration, tokenizer.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -33,7 +34,7 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, str]:
     Raises:
         ModelError: no such model, or the hub is out of reach and the model is not in the cache.
     """
-    folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
+    folder = _here(name)
     if folder is not None:
         return folder, fingerprint(name)
     ensure_revision(revision)
@@ -53,7 +54,7 @@ def described(name: str, revision: str | None = None) -> tuple[Path, bool]:
     Raises:
         ModelError: as `locate`.
     """
-    folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
+    folder = _here(name)
     if folder is not None:
         return folder, True
     ensure_revision(revision)
@@ -67,15 +68,17 @@ def described(name: str, revision: str | None = None) -> tuple[Path, bool]:
 def fingerprint(name: str, revision: str | None = None) -> str:
     """Identity of the weights, configuration and tokenizer of model `name`, found without loading them.
 
-    A hub model's resolved commit (from the cache when the hub is out of reach); a packaged model's GGUF
-    digest; otherwise SHA-256 over the names and contents of the folder's model files. In hex.
+    A hub model's resolved commit (from the cache when the hub is out of reach); the digest of a
+    GGUF file, a packaged one's too; otherwise SHA-256 over the names and contents of the folder's model files. In hex.
 
     Raises:
         ModelError: no such model, or the hub is out of reach and the model is not in the cache.
     """
     if name in PACKAGED:
         return packaged_digest(name)
-    folder = bundled_folder(name) if name in BUNDLED else _local_folder(name)
+    if (file := gguf_file(name)) is not None:
+        return digest_of([file])
+    folder = _here(name)
     if folder is not None:
         return _folder_digest(folder)
     ensure_revision(revision)
@@ -85,6 +88,36 @@ def fingerprint(name: str, revision: str | None = None) -> str:
         return _hub_commit(name, revision)
     except Exception as error:  # see `locate`
         return Path(_cached(name, revision, error)).name
+
+
+def gguf_file(name: str) -> Path | None:
+    """The GGUF file that `name` is a path of, or None if it reads as something else.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    file = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises where there is no such user
+    if not is_gguf(name) or os.path.isdir(file):  # noqa: PTH112 - Path's own raises where a name is too long
+        return None
+    if not os.path.isfile(file):  # noqa: PTH113 - as above
+        raise ModelError(
+            f"{shown(name)}: no such file; expected the path of a GGUF file (of a hub's repository: hf download "
+            "REPOSITORY FILE, and the path that it prints)"
+        )
+    return file
+
+
+def is_gguf(name: str) -> bool:
+    """Whether `name` reads as the path of a GGUF file."""
+    return name.lower().endswith(".gguf")
+
+
+def _here(name: str) -> Path | None:
+    """The folder of a model that needs no hub: bundled, a folder, or a GGUF file, which is converted on first use."""
+    if name in BUNDLED:
+        return bundled_folder(name)
+    file = gguf_file(name)
+    return _local_folder(name) if file is None else converted([file], "gguf", digest_of([file]))
 
 
 def _hub_commit(name: str, revision: str | None) -> str:
@@ -116,8 +149,11 @@ def _local_folder(name: str) -> Path | None:
         return folder
     there = os.path.isdir(folder)  # noqa: PTH112 - as above
     if there or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        files = sorted(each.name for each in folder.glob("*.[gG][gG][uU][fF]")) if there else []
+        instead = f"; give the path of the GGUF file itself: {printable(folder / files[0])}" if files else ""
         raise ModelError(
             f"{shown(name)} is no folder with a model: expected config.json, safetensors and tokenizer files in it"
+            f"{instead}"
         )
     return None
 

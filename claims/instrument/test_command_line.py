@@ -499,7 +499,7 @@ def test_doctor_knows_a_changed_packaged_model(monkeypatch):
     """Its weights are compared with the checksum in the package's own list."""
     name = "smollm2-135m-instruct"
     assert "as its package lists it" in _packaged(name).detail
-    original = bundled.packaged_file(name)
+    (original,) = bundled.packaged_files(name)
     monkeypatch.setattr("gradinoc.cli.doctor.packaged_digest", lambda _name: hashlib.sha256(b"GGUF").hexdigest())
     found = _packaged(name)
     assert found.state is State.BROKEN

@@ -13,13 +13,15 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
 from gradinoc import bundled, devices
+from gradinoc import converted as converted_copies
 from gradinoc.adapters import targets
 from gradinoc.devices import choose_device, choose_dtype, precision
+from gradinoc.disk import checksum
 from gradinoc.errors import DeviceError, ModelError
 from gradinoc.models import (
     end_tokens,
@@ -112,49 +114,66 @@ def test_weights_that_are_not_safetensors_are_refused(folder):
 # --- the packaged model
 
 CONVERT = """
-import logging, sys, torch
-from gradinoc import bundled
-logging.basicConfig(level=logging.INFO)
-folder, reference = sys.argv[1:]
-load = bundled.load_gguf
-def load_and_note(source, dtype):
-    model = load(source, dtype)
-    with torch.no_grad():
-        logits = model(torch.arange(5, 25)[None]).logits
-    torch.save(logits, reference)
-    return model
-bundled.load_gguf = load_and_note
-print(bundled.bundled_folder(folder))
+import sys
+from pathlib import Path
+from gradinoc import bundled, converted
+name, note = sys.argv[1:]
+convert = converted.convert
+def convert_and_note(*arguments):
+    Path(note).touch()
+    convert(*arguments)
+converted.convert = convert_and_note
+print(bundled.bundled_folder(name))
 """
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """The packaged model as two processes that start at once convert it: outputs, and the GGUF model's logits."""
+    """The packaged model as two processes that start at once convert it: outputs, and a note of each conversion."""
     cache = tmp_path_factory.mktemp("cache")
-    references = [cache / "logits0.pt", cache / "logits1.pt"]
-    children = [run_python(CONVERT, SMOLLM2, reference, GRADINOC_CACHE=str(cache)) for reference in references]
+    notes = [cache / "converted0", cache / "converted1"]
+    children = [run_python(CONVERT, SMOLLM2, note, GRADINOC_CACHE=str(cache)) for note in notes]
     answers = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0], answers
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADINOC_CACHE", str(cache))
-        yield cache, [out.strip() for out, _ in answers], [path for path in references if path.exists()]
+        yield cache, [out.strip() for out, _ in answers], [path for path in notes if path.exists()]
 
 
 def test_two_processes_convert_the_packaged_model_once(converted):
     """One converts, the other waits, both have the same folder; nothing else is left."""
-    cache, folders, references = converted
+    cache, folders, notes = converted
     assert folders[0] == folders[1]
-    assert len(references) == 1
+    assert len(notes) == 1
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [Path(folders[0]).name]
 
 
 def test_converted_model_computes_what_the_packaged_one_does(converted):
-    """Logits of the safetensors copy equal those of the model read from GGUF, bit for bit."""
-    reference = torch.load(converted[2][0], weights_only=True)
+    """Logits of the safetensors copy equal those of the model that transformers reads from GGUF, bit for bit."""
+    (file,) = bundled.packaged_files(SMOLLM2)
+    ids, unpacked = torch.arange(5, 25)[None], GgufConfig(dequantize=True)
+    reference = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=unpacked, dtype=torch.bfloat16
+    )
     loaded = load_model(SMOLLM2, device="cpu", dtype="bfloat16", kernels="plain")
     with torch.no_grad():
-        assert torch.equal(loaded.model(torch.arange(5, 25)[None]).logits, reference)
+        assert torch.equal(loaded.model(ids).logits, reference(ids).logits)
+
+
+# SHA-256 of the copy's files, as every version has made them.
+COPY = {
+    "chat_template.jinja": "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
+    "model.safetensors": "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+    "tokenizer.json": "e9f1b9eb29e5f4fc508736f874cc7d1321834fb5610e169fb1acae231472321b",
+    "tokenizer_config.json": "e9466d5618bc1b00b5d55b8265d2af92fb3a0739d635300e904e89699505e475",
+}
+
+
+def test_converted_copy_is_the_one_that_it_always_was(converted):
+    """Weights, tokenizer and template to the last bit: results of earlier versions stay comparable."""
+    folder = Path(converted[1][0])
+    assert folder.name == "smollm2-135m-instruct-b179c9523d0e6a0f-bf16-1"
+    assert {name: checksum(folder / name) for name in COPY} == COPY
 
 
 def test_packaged_tokenizer_has_its_template_and_tokens(converted):
@@ -188,11 +207,11 @@ def test_digest_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
     weights = tmp_path / "weights.gguf"
     weights.write_bytes(b"weights")
     monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundled, "packaged_file", lambda _: weights)
+    monkeypatch.setattr(bundled, "packaged_files", lambda _: (weights,))
     honest = bundled.packaged_digest(SMOLLM2)
-    note = tmp_path / "cache" / "weights.sha256.json"
+    (note,) = (tmp_path / "cache").glob("*.sha256.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), "sha256": "remembered"}))
-    bundled._digest.cache_clear()
+    converted_copies._digest.cache_clear()
     assert bundled.packaged_digest(SMOLLM2) == "remembered"
     os.utime(weights, ns=(0, 0))
     assert bundled.packaged_digest(SMOLLM2) == honest

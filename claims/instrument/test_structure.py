@@ -18,7 +18,7 @@ ORDER = [
     "quoting", "formats", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
     "prompts", "chat_template", "traits", "study", "statistics", "clustering",
     "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "rendered", "inert",
-    "checkpoint", "bundled", "sources", "isolation",
+    "checkpoint", "gguf", "converted", "bundled", "sources", "isolation",
     "devices", "blocks", "adapters", "quantised", "kernels", "fused", "memory", "generation",
     "hooks", "finite", "directions", "gradients", "selftests",
     "models", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",

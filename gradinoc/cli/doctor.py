@@ -18,9 +18,10 @@ import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_session
 
-from gradinoc.bundled import PACKAGED, TINY, cache_folder, packaged_digest, packaged_file
+from gradinoc.bundled import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.cli.output import say_table, size
 from gradinoc.cli.session import BROKEN
+from gradinoc.converted import cache_folder
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import GradinocError
 from gradinoc.models import load_model
@@ -107,14 +108,22 @@ def _models() -> list[Found]:
 
 
 def _packaged(name: str) -> Found:
-    what = f"model {name}"
+    what, packaged = f"model {name}", PACKAGED[name]
     try:
-        file, digest = packaged_file(name), packaged_digest(name)
+        files = packaged_files(name)
     except GradinocError as error:
         return Found(what, State.NOTE, f"{error} (only studies of this model need it)")
-    listed = _listed(PACKAGED[name].distribution, file.name)
+    try:
+        digest = packaged_digest(name)
+    except GradinocError as error:
+        return Found(what, State.BROKEN, str(error))
+    if packaged.sha256 is not None:
+        return Found(what, State.WELL, f"sha256 {digest[:16]}, as it is known by")
+    listed = _listed(packaged.distribution, files[0].name)
     if listed is not None and listed != urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode():
-        return Found(what, State.BROKEN, f"{printable(file)} is not the file that its package lists; install it again")
+        return Found(
+            what, State.BROKEN, f"{printable(files[0])} is not the file that its package lists; install it again"
+        )
     return Found(what, State.WELL, f"sha256 {digest[:16]}{'' if listed is None else ', as its package lists it'}")
 
 

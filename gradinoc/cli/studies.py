@@ -12,7 +12,7 @@ from gradinoc.quoting import printable
 from gradinoc.study import STUDIES, Study, load_study
 
 # Known here so that no library has to be loaded for a list: where bundled models come from.
-WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct",)
+WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 
 
 def list_studies() -> None:

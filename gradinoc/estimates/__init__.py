@@ -25,7 +25,7 @@ from gradinoc.isolation import undisturbed
 from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import shown
 from gradinoc.rendered import Rendered
-from gradinoc.sources import DESCRIPTION, described
+from gradinoc.sources import DESCRIPTION, described, is_gguf
 from gradinoc.stages.bench import Bench
 from gradinoc.study import Study
 
@@ -115,7 +115,7 @@ def estimate(study: Study) -> Estimate:
 def _described(study: Study) -> Path:
     """The folder with the model's configuration and tokenizer, if it is on this machine."""
     name, revision = study.model.id, study.model.revision
-    on_a_hub = name.count("/") < 2 and not name.startswith((".", "~", "/"))
+    on_a_hub = name.count("/") < 2 and not name.startswith((".", "~", "/")) and not is_gguf(name)
     if name in BUNDLED or not on_a_hub or os.path.isdir(name):  # noqa: PTH112 - Path's own raises for a long name
         return described(name, revision)[0]
     try:

@@ -29,6 +29,7 @@ from gradinoc.quoting import printable
 from gradinoc.report.machine import loading_notes
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import markdown_text
+from gradinoc.sources import is_gguf
 from gradinoc.store import load_json
 from gradinoc.study import Study
 
@@ -163,10 +164,11 @@ def _load(study: Study, fingerprint: str) -> str:
     if given:
         adapter += f'\ntokenizer.chat_template = Path(FOLDER, "{CHAT_TEMPLATE_FILE}").read_text(encoding="utf-8")'
     path = "from pathlib import Path\n\n" if given else ""
-    if study.model.id in BUNDLED:
+    if study.model.id in BUNDLED or is_gguf(study.model.id):
         return (
             f"{path}from gradinoc.models import load_model\nfrom peft import PeftModel\n\n"
-            f'loaded = load_model("{study.model.id}")\nbase, tokenizer = loaded.model, loaded.tokenizer\n{adapter}'
+            f"loaded = load_model({json.dumps(base_name(study))})\n"
+            f"base, tokenizer = loaded.model, loaded.tokenizer\n{adapter}"
         )
     where = "BASE_FOLDER" if is_local(study) else f'"{study.model.id}", revision="{fingerprint}"'
     return (

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
-from gradinoc import bundled
+from gradinoc import bundled, converted
 from gradinoc.errors import StoreError
+from gradinoc.gguf import Header
 
 NAME = "smollm2-135m-instruct"
 
@@ -20,15 +21,15 @@ def conversions(tmp_path, monkeypatch) -> list:
     weights = tmp_path / "weights.gguf"
     weights.write_bytes(b"weights")
 
-    def convert(_, __, folder):
+    def convert(_header, folder, _padding):
         made.append(folder)
         ARCHITECTURES["llama"]().save_pretrained(folder)
         letter_tokenizer().save_pretrained(folder)
 
     monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundled, "packaged_file", lambda _: weights)
-    monkeypatch.setattr(bundled, "_convert", convert)
-    bundled._digest.cache_clear()
+    monkeypatch.setattr(bundled, "packaged_files", lambda _: (weights,))
+    monkeypatch.setattr(converted, "convert", convert)
+    monkeypatch.setattr(converted, "read_header", lambda file: Header(file, {}, {}))
     return made
 
 
@@ -41,7 +42,7 @@ def test_whole_copy_is_made_once(conversions):
     """Asked for again, by this process or as if by another, it is there."""
     folder = bundled.bundled_folder(NAME)
     before = contents(folder)
-    bundled._checksum.cache_clear()
+    converted._checksum.cache_clear()
     assert bundled.bundled_folder(NAME) == folder
     assert contents(folder) == before
     assert len(conversions) == 1
@@ -66,8 +67,8 @@ DAMAGE = {
     "empty": lambda folder: (folder / "config.json").write_bytes(b""),
     "planted": lambda folder: (folder / "adapter_config.json").write_text("{}"),
     "folder planted": lambda folder: (folder / "deep").mkdir(),
-    "list missing": lambda folder: (folder / bundled.CHECKSUMS).unlink(),
-    "list damaged": lambda folder: (folder / bundled.CHECKSUMS).write_bytes(b"[\xff"),
+    "list missing": lambda folder: (folder / converted.CHECKSUMS).unlink(),
+    "list damaged": lambda folder: (folder / converted.CHECKSUMS).write_bytes(b"[\xff"),
     "all gone": lambda folder: [file.unlink() for file in folder.iterdir()],
     "removed": shutil.rmtree,
 }
