@@ -46,6 +46,13 @@ def _template(value: str) -> str:
     return read_template(value, Path())
 
 
+def _day(value: Any) -> Any:
+    """`value`, or the day that it is the text of: study.json has no days of its own kind."""
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        return datetime.date.fromisoformat(value)
+    return value
+
+
 # Strict: a number in quotes or a truth value in a number's place is a slip, and not taken for what it may have meant.
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[
@@ -90,7 +97,7 @@ class ModelSettings(Section):
     threads: Annotated[int, _count(0, 1024)] = 0
     kernels: Literal["fused", "plain"] = "fused"
     chat_template: Annotated[Text, AfterValidator(_template)] | None = None
-    date: Annotated[datetime.date, Field(strict=True)] = DAY
+    date: Annotated[datetime.date, Field(strict=True), BeforeValidator(_day)] = DAY
 
 
 class DataSettings(Section):
