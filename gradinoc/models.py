@@ -72,7 +72,7 @@ class LanguageModel:
 def load_model(
     name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", kernels: str = "fused"
 ) -> LanguageModel:
-    """The model called `name`: a bundled name, a folder, or a hub id (pinned by `revision`).
+    """The model called `name`: a bundled name, a folder, a GGUF file, or a hub id (pinned by `revision`).
 
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have
     it, and float32 elsewhere or for weights of less than 40 MB. `kernels` "plain" leaves the model's own modules alone;
