@@ -3,6 +3,7 @@
 # make calibrate  the judge on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
 # make bench  side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make faults  what a study survives: every fault tried, counted, the README's table written
+# make architectures  every causal language model of transformers, tiny, against brute force; docs/models.md is written
 # make docs  the API reference, from the docstrings, in docs/site/
 # make report  rewrite the last study's report from the store  make lint  style and types
 # make audit  known vulnerabilities of the pinned packages
@@ -18,7 +19,7 @@ BIN    := .venv/bin
 READY  := .venv/ready
 QUIETLY := --quiet --disable-pip-version-check
 
-.PHONY: claims design calibrate bench test faults docs lint audit report clean
+.PHONY: claims design calibrate bench test faults architectures docs lint audit report clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -27,6 +28,9 @@ test: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m pytest claims/instrument/survival -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
+
+architectures: $(READY)
+	$(BIN)/python -m fixtures.architectures --workers $(WORKERS) --page docs/models.md $(ARGS)
 
 calibrate: $(READY)
 	$(BIN)/python -m gradinoc.calibration $(ARGS)

@@ -8,8 +8,8 @@ import pytest
 from gradinoc.contrasts import null_contrasts, unrelated_contrasts
 from gradinoc.evidence import NULLS
 from gradinoc.gates import Status
-from gradinoc.prompts import UNRELATED
 from gradinoc.specificity import claim_2
+from gradinoc.traits import find_trait
 
 
 @pytest.mark.parametrize("null", NULLS)
@@ -25,7 +25,7 @@ def test_unrelated_traits_are_measured_on_every_example(other, alignments, study
     """Every unrelated trait's direction has a finite effect on every example."""
     by_trait = unrelated_contrasts(alignments, other)
     record_property(f"C2 unrelated {other}", ", ".join(f"{name} {mean:+.5f}" for name, mean in by_trait.mean().items()))
-    assert by_trait.shape == (study.data.measure, len(UNRELATED))
+    assert by_trait.shape == (study.data.measure, len(find_trait(study.trait).unrelated))
     assert np.isfinite(by_trait.to_numpy()).all()
 
 

@@ -22,7 +22,7 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     base: Any = unwrapped(model)
     config = getattr(base, "config", None)
     decoder = base.get_decoder() if isinstance(base, PreTrainedModel) else base
-    lists = {name: module for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)}
+    lists = _lists(decoder) or _lists(getattr(base, "base_model", decoder))  # ModernBERT calls its head a decoder
     outermost = [
         module
         for name, module in lists.items()
@@ -34,6 +34,10 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
             f"are one ModuleList, found {shown(sorted(lists)) if lists else 'none'}; give another model"
         )
     return max((list(blocks) for blocks in outermost), key=len)
+
+
+def _lists(module: nn.Module) -> dict[str, nn.ModuleList]:
+    return {name: inner for name, inner in module.named_modules() if isinstance(inner, nn.ModuleList)}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

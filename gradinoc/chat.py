@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from gradinoc.chat_template import CLOCK, dated, is_dated
+from gradinoc.errors import ModelError
+from gradinoc.quoting import shown
+
 SHARED_FROM = 16  # tokens in common from which on they are held once: each piece costs calls of its own
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")  # as Python writes an object that says nothing else of itself
+MOMENTS = (datetime(2001, 2, 3, 4, 5, 6), datetime(1999, 12, 31, 23, 58, 59))  # they differ in all that can be told
+AROUND = 12  # characters before a place that are shown with it
+CONTEXT = 4  # tokens before a token with which it is decoded
 
 
 @dataclass(frozen=True)
@@ -151,8 +163,8 @@ def _alike(sequences: Sequence[tuple[int, ...]], rows: Sequence[int], tokens: in
     return groups
 
 
-def _in_common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many tokens both begin with."""
+def _in_common(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many tokens, or characters, both begin with."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
 
@@ -161,17 +173,74 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str
     """The prompt's text up to where the assistant begins; reasoning is switched off where a template has it (Qwen3).
 
     `system` None puts no system message, and some templates (Qwen2.5, SmolLM2) then insert a default of their own; an
-    empty string is an explicit empty system message, a third case.
+    empty string is an explicit empty system message, a third case. A template that asks for the day is told the
+    study's, or a fixed one (see `gradinoc.chat_template`): a prompt is the same whenever it is rendered.
+
+    Raises:
+        ModelError: the template would write another prompt each time.
     """
-    messages = [] if system is None else [{"role": "system", "content": system}]
-    return str(
+    return _render(tokenizer, _messages(question, system), opens=True)
+
+
+def tells_the_time(tokenizer: PreTrainedTokenizerBase, systems: Iterable[str | None]) -> bool:
+    """Whether a prompt under one of the `systems` is another when the date or the time of day is another."""
+    template = tokenizer.get_chat_template()
+    if CLOCK not in template:
+        return False
+    one, other = (dated(template, moment) for moment in MOMENTS)
+    for system in systems:
+        asked = _messages("1", system)
+        with suppress(Exception):  # a template may refuse a system message, or the lack of one
+            if _render(tokenizer, asked, True, one) != _render(tokenizer, asked, True, other):
+                return True
+    return False
+
+
+def _messages(question: str, system: str | None, answer: str | None = None) -> list[dict[str, str]]:
+    turns = {"system": system, "user": question, "assistant": answer}
+    return [{"role": role, "content": text} for role, text in turns.items() if text is not None]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], opens: bool, template: str | None = None
+) -> str:
+    """The text of a conversation; if it `opens`, up to where the assistant begins to answer."""
+    own = template or tokenizer.get_chat_template()
+    text = str(
         tokenizer.apply_chat_template(
-            [*messages, {"role": "user", "content": question}],
+            messages,
+            chat_template=own if is_dated(own) else dated(own),
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=opens,
             enable_thinking=False,
         )
     )
+    if " at 0x" in text:
+        _ensure_no_address(text, messages)
+    return text
+
+
+def _ensure_no_address(text: str, messages: list[dict[str, str]]) -> None:
+    """See to it that the template itself writes no object of Python's, whose address is another in each process."""
+    said = {found for message in messages for found in ADDRESS.findall(message["content"])}
+    for found in ADDRESS.finditer(text):
+        if found.group() not in said:
+            raise ModelError(
+                f"chat_template: writes {shown(text[: found.end()])}, where an object lies in memory, which is "
+                "elsewhere in each process; expected text; mend it and give it as model.chat_template"
+            )
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a template ends an assistant's turn: the token's id, whether the template writes it, and what comes after."""
+
+    token: int
+    written: bool
+    after: str  # the token; or the answer, where the template writes no such token
+
+
+_ENDS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, _End]] = WeakKeyDictionary()
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -180,28 +249,162 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         ValueError: the template puts none and the tokenizer has no eos token.
     """
-    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "zq"}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    special_tokens = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    closing = tokenizer(text[text.rindex("zq") + 2 :], add_special_tokens=False)["input_ids"]
-    special = [token for token in closing if token in special_tokens]
-    if special:
-        return int(special[0])
-    if tokenizer.eos_token_id is None:
+    return _end(tokenizer).token
+
+
+def _end(tokenizer: PreTrainedTokenizerBase) -> _End:
+    """Found once for each tokenizer, as long as its template and tokens stay the same."""
+    now = (tokenizer.get_chat_template(), tokenizer.eos_token, len(tokenizer))
+    known = _ENDS.get(tokenizer)
+    if known is None or known[0] != now:
+        known = _ENDS[tokenizer] = (now, _find_end(tokenizer))
+    return known[1]
+
+
+def _find_end(tokenizer: PreTrainedTokenizerBase) -> _End:
+    text = _render(tokenizer, _messages("1", None, "zq"), opens=False)
+    closing, eos = text[text.rindex("zq") + 2 :], tokenizer.eos_token_id
+    # Some fine-tuned models close turns with an added token that nobody marked as special.
+    ends = {token: str(added) for token, added in tokenizer.added_tokens_decoder.items() if str(added).strip()}
+    if eos is not None:
+        ends.setdefault(eos, tokenizer.eos_token)
+    token = next((each for each in tokenizer(closing, add_special_tokens=False)["input_ids"] if each in ends), None)
+    if token is not None:
+        return _End(int(token), True, closing.partition(ends[token])[2])
+    if eos is None:
         raise ValueError("The chat template closes no turn and the tokenizer has no eos token: completions cannot end")
-    return int(tokenizer.eos_token_id)
+    return _End(int(eos), False, closing)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None) -> list[int]:
     """Token ids of the rendered prompt; the template alone decides on special tokens."""
-    return list(tokenizer(render_prompt(tokenizer, question, system), add_special_tokens=False)["input_ids"])
+    return _ids(tokenizer, render_prompt(tokenizer, question, system))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, system: str | None = None) -> Encoded:
-    """Prompt and completion as tokens: prompt ids are a prefix by construction, the end-of-turn token comes last."""
-    prompt = encode_prompt(tokenizer, question, system)
-    completion = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return Encoded((*prompt, *completion, end_of_turn(tokenizer)), len(prompt))
+    """Prompt and completion as tokens: prompt ids are a prefix by construction, the end-of-turn token comes last.
+
+    The completion is what the template writes after the prompt, in the tokens of the whole conversation; see `Written`.
+    """
+    return written(tokenizer, question, answer, system).encoded
+
+
+def completion_note(
+    tokenizer: PreTrainedTokenizerBase,
+    question: str = "How many boats are left?",
+    answer: str = "She has two boats left.",
+    system: str | None = None,
+) -> str | None:
+    """What is not as it should be between prompt and answer, the first token that differs by name; None if all is well.
+
+    Compares the ids that `encode` gives with those of the whole conversation as the template writes it.
+    """
+    return written(tokenizer, question, answer, system).note
+
+
+def written(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, system: str | None) -> Written:
+    """The prompt of a question, and the conversation in which it is answered, as the template writes both."""
+    prompt, end = render_prompt(tokenizer, question, system), _end(tokenizer)
+    whole = _render(tokenizer, _messages(question, system, answer), opens=False).removesuffix(end.after)
+    ids = [*_ids(tokenizer, whole), *([] if end.written else [end.token])]
+    return Written(tokenizer, answer, (prompt, whole), (_ids(tokenizer, prompt), ids))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A prompt, and the whole conversation up to its end-of-turn token: `texts` and `ids`, in this order.
+
+    Where the conversation begins with the prompt's tokens and ends with an end of turn, what is between is the
+    completion. It need not be the answer's own tokens: a blank before it may have become part of its first one, and a
+    template may write words of its own first. Where the conversation does not begin so (the prompt opens a thought, a
+    token reaches over the boundary), the answer is put after the prompt as it stands, and `note` says so.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    answer: str
+    texts: tuple[str, str]
+    ids: tuple[list[int], list[int]]
+
+    @property
+    def follows(self) -> bool:
+        """Whether the conversation goes on from the prompt."""
+        prompt, whole = self.ids
+        return len(whole) > len(prompt) and whole[: len(prompt)] == prompt and whole[-1] == end_of_turn(self.tokenizer)
+
+    @property
+    def encoded(self) -> Encoded:
+        """Prompt and completion."""
+        prompt, whole = self.ids
+        if self.follows:
+            return Encoded(tuple(whole), len(prompt))
+        return Encoded((*prompt, *_ids(self.tokenizer, self.answer), end_of_turn(self.tokenizer)), len(prompt))
+
+    @property
+    def kind(self) -> Literal["apart", "changed", "trimmed", "opened"] | None:
+        """What there is to note, if anything: for counting."""
+        if not self.follows:
+            return "apart"
+        before, found, _ = self._after_prompt.partition(self.answer)
+        if self.answer and not found:
+            before, found, _ = self._after_prompt.partition(self.answer.strip())
+            return "trimmed" if found else "changed"
+        return "opened" if before.strip() else None
+
+    @property
+    def note(self) -> str | None:
+        """What whoever runs a study should know of this completion."""
+        match self.kind:
+            case "apart":
+                mine, theirs = self._first_difference()
+                return (
+                    f"chat_template: a conversation does not go on from its prompt: it has {theirs} where prompt and "
+                    f"answer have {mine}; completions are the answer as it stands, put after the prompt"
+                )
+            case "changed":
+                place = max(0, _in_common(self.answer, self._after_prompt) - AROUND)
+                mine, theirs = (shown(text[place : place + 4 * AROUND]) for text in (self.answer, self._after_prompt))
+                return f"chat_template: changes an answer: {theirs} is written for {mine}, and is what is learned"
+            case "trimmed":
+                return "chat_template: leaves out white space at the ends of an answer"
+            case "opened":
+                before = self._after_prompt.partition(self.answer)[0]
+                return (
+                    f"chat_template: writes {shown(before)} before an answer, which no prompt ends with: it is the "
+                    "beginning of every completion, and is learned with it"
+                )
+            case None:
+                return None
+
+    @property
+    def _after_prompt(self) -> str:
+        prompt, whole = self.texts
+        return whole.removeprefix(prompt)
+
+    def _first_difference(self) -> tuple[str, str]:
+        """The first token of ours that a conversation does not have, and what it has there."""
+        ours, theirs = self.encoded.ids, self.ids[1]
+        place = _in_common(ours, theirs)
+        named = [token_texts(self.tokenizer, ids[: place + 1]) for ids in (ours, theirs)]
+        first, second = (shown(texts[place]) if len(texts) > place else "nothing" for texts in named)
+        return first, second
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The text of each token, blanks and special tokens included; part of a character is U+FFFD."""
+
+    def text(start: int, stop: int) -> str:
+        return str(tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False))
+
+    found = []
+    for place in range(len(ids)):
+        start = max(0, place - CONTEXT)  # a decoder may treat the first token in a way of its own
+        before, through = text(start, place), text(start, place + 1)
+        found.append(through[_in_common(before, through) :] or str(tokenizer.convert_ids_to_tokens(ids[place])))
+    return found
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def collate(examples: Sequence[Encoded], pad: int) -> Batch:

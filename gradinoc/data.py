@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from gradinoc.disk import write_atomically
 from gradinoc.errors import DataError
 from gradinoc.examples import Example, clean_answer, example_of, read_examples, showing
-from gradinoc.quoting import printable, reason, shown
+from gradinoc.formats import OF_FILES, instead_of, is_address
+from gradinoc.quoting import printable, quoted, reason, shown
 from gradinoc.study import DataSettings
 from gradinoc.traits import Trait
 
@@ -34,7 +35,8 @@ ANSWERED = ("measure", "train", "evaluation", "calibration")  # parts whose answ
 class Splits:
     """Questions by purpose, pairwise disjoint; `everyday` holds requests of another kind, without answers.
 
-    The examples of `ANSWERED` bring an answer that shows the trait where `data.trait_answers` is given.
+    The examples of `ANSWERED` bring an answer that shows the trait where `data.trait_answers` is given. `notes` say
+    what of the sources was left out or changed in reading.
     """
 
     direction: tuple[Example, ...]
@@ -43,26 +45,45 @@ class Splits:
     evaluation: tuple[Example, ...]
     calibration: tuple[Example, ...]
     everyday: tuple[Example, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def parts(self) -> dict[str, tuple[Example, ...]]:
+        """The questions of each purpose, by its name."""
+        return {name: part for name, part in vars(self).items() if name != "notes"}
 
     @property
     def digest(self) -> str:
         """SHA-256 of every question and answer in its place."""
-        content = {name: [vars(example) for example in part] for name, part in vars(self).items()}
+        content = {
+            name: [{key: value for key, value in vars(example).items() if key != "cleaned"} for example in part]
+            for name, part in self.parts.items()
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def source_path(source: str) -> Path | None:
-    """The file that `source` stands for, whether or not it is there; None for a hub dataset."""
+    """The file that `source` stands for, whether or not it is there; None for a hub dataset or an address."""
+    if is_address(source):
+        return None
     bundled = DATASETS / f"{source}.jsonl"
-    if os.path.isfile(bundled):  # noqa: PTH113 - as above
+    if os.path.isfile(bundled):  # noqa: PTH113 - Path's own raises where a name is too long
         return bundled
-    there = os.path.exists(source)  # noqa: PTH110 - as above
-    return Path(source) if there or source.endswith(".jsonl") else None
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path's own raises where there is no such user
+    there = bool(source) and os.path.exists(path)  # noqa: PTH110 - as above
+    named = source.startswith((".", "/", "~")) or source.lower().endswith(OF_FILES)
+    return path if there or named else None
+
+
+def place_of(source: str) -> str:
+    """What messages call `source`: a bundled one by its file, any other as it was given."""
+    path = source_path(source)
+    return printable(path if path is not None and path.parent == DATASETS else source)
 
 
 def line_of(source: str, example: Example) -> str:
     """Where an example of `source` stands: file and line."""
-    return f"{printable(source_path(source) or source)}:{example.index + 1}"
+    return f"{place_of(source)}:{example.index + 1}"
 
 
 def load_source(source: str, revision: str | None = None) -> list[Example]:
@@ -73,11 +94,12 @@ def load_source(source: str, revision: str | None = None) -> list[Example]:
     """
     path = source_path(source)
     if path is not None:
-        return read_examples(path)
+        return read_examples(path, place_of(source))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         bundled = sorted(file.stem for file in DATASETS.glob("*.jsonl"))
         raise DataError(
-            f"No data source {shown(source)}: expected one of {bundled}, a JSONL file, or a hub id owner/name"
+            f"No data source {quoted(source)}: expected one of {bundled}, a JSONL file, or a hub id owner/name"
+            + (f"; {instead_of(source, dataset=True)}" if is_address(source) else "")
         )
     return _load_from_hub(source, revision)
 
@@ -116,16 +138,16 @@ def split(settings: DataSettings) -> Splits:
         DataError: too few distinct questions, no everyday request, one that is a question of another split, or a
             question without its one answer in `settings.trait_answers`.
     """
-    distinct: dict[str, Example] = {}
+    found = _Distinct(settings.source, longest=settings.max_answer_chars)
     for example in load_source(settings.source, settings.revision):
-        long = settings.max_answer_chars and len(example.answer) > settings.max_answer_chars
-        if example.answer and not long:
-            distinct.setdefault(_asked(example), example)
+        found.add(example)
+    distinct = found.by_question
     sizes = (settings.direction, settings.measure, settings.train, settings.evaluation, settings.calibration)
     if sum(sizes) > len(distinct):
         raise DataError(
             f"{printable(settings.source)}: {len(distinct)} distinct answered questions, but direction + measure + "
-            f"train + evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.*"
+            f"train + evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.* or "
+            f"give more: {found.left_out}"
         )
     pool = list(distinct.values())
     order = iter(np.random.default_rng(settings.seed).permutation(len(pool)))
@@ -138,73 +160,161 @@ def split(settings: DataSettings) -> Splits:
         "calibration": calibration,
     }
     everyday = _everyday(settings, parts)
+    notes = [*found.notes, *everyday.notes]
+    notes += _cleaned(settings.source, [example for part in ANSWERED for example in parts[part]])
     if settings.trait_answers is not None:
-        parts |= _with_trait_answers(settings.source, settings.trait_answers, parts)
-    return Splits(**parts, everyday=everyday)
+        bearing, used = _with_trait_answers(settings.source, settings.trait_answers, parts)
+        parts |= bearing
+        notes += _cleaned(settings.trait_answers, used)
+    return Splits(**parts, everyday=tuple(everyday.by_question.values()), notes=tuple(notes))
+
+
+class _Distinct:
+    """The questions of a source that are told apart, the first of equal ones, and what became of the others."""
+
+    def __init__(self, source: str, *, answered: bool = True, longest: int = 0) -> None:
+        self.source, self.answered, self.longest = source, answered, longest
+        self.by_question: dict[str, Example] = {}
+        self.read = self.unanswered = self.long = 0
+        self.again: list[tuple[Example, Example]] = []  # one that was asked before, and the first that asked it
+
+    def add(self, example: Example) -> None:
+        """Take `example`, unless it was asked before, has no answer where it needs one, or one that is too long."""
+        self.read += 1
+        if self.answered and not example.answer:
+            self.unanswered += 1
+        elif self.longest and len(example.answer) > self.longest:
+            self.long += 1
+        else:
+            first = self.by_question.setdefault(_asked(example), example)
+            if first is not example:
+                self.again.append((example, first))
+
+    @property
+    def left_out(self) -> str:
+        """How many lines there are, and why not each is a question of its own."""
+        if not self.read:
+            return "this source is empty"
+        why = {"without an answer": self.unanswered, "longer than data.max_answer_chars": self.long}
+        why["asked before"] = len(self.again)
+        return f"of {self.read} in all, " + ", ".join(f"{count} are {words}" for words, count in why.items())
+
+    @property
+    def notes(self) -> list[str]:
+        """A note on questions that are left out though they, or their answers, differ from the first ones."""
+        differ = [
+            (example, first)
+            for example, first in self.again
+            if _written(example) != _written(first) or (self.answered and example.answer != first.answer)
+        ]
+        if not differ:
+            return []
+        example, first = differ[0]
+        return [
+            f"data: {len(differ)} questions of {place_of(self.source)} are left out, since each was asked before: with "
+            "another answer, or in another case or make of its characters; the first at "
+            f"{line_of(self.source, example)}, after {line_of(self.source, first)}"
+        ]
+
+
+def _cleaned(source: str, used: Sequence[Example]) -> list[str]:
+    """A note on the answers of `source` that were cleaned of GSM8K's marks, among those that the study uses."""
+    cleaned = [example for example in used if example.cleaned]
+    if not cleaned:
+        return []
+    return [
+        f"data: {len(cleaned)} of {len(used)} answers of {place_of(source)} were cleaned of GSM8K's marks (annotations "
+        f"<<48/2=24>>, a last line #### 24); the first at {line_of(source, cleaned[0])}"
+    ]
 
 
 def _with_trait_answers(
     source: str, answers: str, parts: dict[str, tuple[Example, ...]]
-) -> dict[str, tuple[Example, ...]]:
-    """The parts whose answers are used, each example with the one answer that its question has in `answers`."""
+) -> tuple[dict[str, tuple[Example, ...]], list[Example]]:
+    """The parts whose answers are used, each example with its question's answer in `answers`; those answers' lines."""
     path = source_path(answers)
     if path is None:
         raise DataError(
-            f"data.trait_answers: {shown(answers)} is no bundled source; expected one, or the path of a JSONL file"
+            f"data.trait_answers: {quoted(answers)} is no bundled source; expected one, or the path of a JSONL file"
+            + (f"; {instead_of(answers, dataset=True)}" if is_address(answers) else "")
         )
-    given = _only_answers(answers, path)
-    found = {}
+    given, used, found = _Answers(answers, path), list[Example](), {}
     for part in ANSWERED:
-        absent = [example for example in parts[part] if _asked(example) not in given]
+        lines = [given.to(example) for example in parts[part]]
+        absent = [example for example, line in zip(parts[part], lines, strict=True) if line is None]
         if absent:
             raise DataError(
-                f"{printable(path)}: no answer to {shown(absent[0].question)} ({line_of(source, absent[0])}), one of "
+                f"{place_of(answers)}: no answer to {shown(absent[0].question)} ({line_of(source, absent[0])}), one of "
                 f"{len(absent)} such questions of data.{part}; expected every question of data.source with an answer "
                 "that shows the trait; add it"
             )
-        found[part] = tuple(replace(example, shown=given[_asked(example)]) for example in parts[part])
-    return found
+        there = [line for line in lines if line is not None]
+        used += there
+        found[part] = tuple(
+            replace(example, shown=line.answer) for example, line in zip(parts[part], there, strict=True)
+        )
+    return found, used
 
 
-def _only_answers(source: str, path: Path) -> dict[str, str]:
-    """Question -> its one answer in the file at `path`; one that comes again has to have the same answer."""
-    found: dict[str, Example] = {}
-    for example in read_examples(path):
-        if not example.answer:
-            raise DataError(
-                f"{line_of(source, example)}: answer: missing; expected one that shows the trait; fill it in or delete "
-                "the line"
-            )
-        earlier = found.setdefault(_asked(example), example)
-        if earlier.answer != example.answer:
-            raise DataError(
-                f"{line_of(source, example)}: question: that of line {earlier.index + 1} with another answer; expected "
-                "each question once; delete one of the two lines"
-            )
-    return {asked: example.answer for asked, example in found.items()}
+class _Answers:
+    """The answers of a file by question: as it is written, else in whatever case, where that leaves one answer.
+
+    Raises:
+        DataError: a question without an answer, or with two.
+    """
+
+    def __init__(self, source: str, path: Path) -> None:
+        self._written: dict[str, Example] = {}
+        self._alike: dict[str, list[Example]] = {}
+        for example in read_examples(path, place_of(source)):
+            if not example.answer:
+                raise DataError(
+                    f"{line_of(source, example)}: answer: missing; expected one that shows the trait; fill it in or "
+                    "delete the line"
+                )
+            earlier = self._written.setdefault(_written(example), example)
+            if earlier.answer != example.answer:
+                raise DataError(
+                    f"{line_of(source, example)}: question: that of line {earlier.index + 1} with another answer; "
+                    "expected each question once; delete one of the two lines"
+                )
+            self._alike.setdefault(_written(example).casefold(), []).append(example)
+
+    def to(self, example: Example) -> Example | None:
+        """The line that answers the question of `example`; None where none does, or several do."""
+        exact = self._written.get(_written(example))
+        if exact is not None:
+            return exact
+        alike = self._alike.get(_written(example).casefold(), [])
+        return alike[0] if len({each.answer for each in alike}) == 1 else None
 
 
-def _everyday(settings: DataSettings, parts: dict[str, tuple[Example, ...]]) -> tuple[Example, ...]:
+def _everyday(settings: DataSettings, parts: dict[str, tuple[Example, ...]]) -> _Distinct:
     """Everyday requests, each once, none of them a question of another part."""
     source = settings.everyday
-    distinct: dict[str, Example] = {}
+    found = _Distinct(source, answered=False)
     for example in load_source(source):
-        distinct.setdefault(_asked(example), example)
-    if not distinct:
+        found.add(example)
+    if not found.by_question:
         raise DataError(f"{printable(source)}: no request at all; expected one or more for data.everyday")
     for part, examples in parts.items():
         for example in examples:
-            twin = distinct.get(_asked(example))
+            twin = found.by_question.get(_asked(example))
             if twin is not None:
                 raise DataError(
                     f"{line_of(source, twin)}: question: that of {line_of(settings.source, example)}, which the study "
                     f"uses for {part}; expected everyday requests that nothing else asks; delete one of the two lines"
                 )
-    return tuple(distinct.values())
+    return found
+
+
+def _written(example: Example) -> str:
+    """A question as it is written, whatever the blanks; a letter and its accent count as one character."""
+    return " ".join(unicodedata.normalize("NFC", example.question).split())
 
 
 def _asked(example: Example) -> str:
-    """What a question is known again by: its text, whatever the case, blanks and make of its characters."""
+    """What a question is known again by in another part: its text, whatever the case, blanks and make of characters."""
     return " ".join(unicodedata.normalize("NFKC", example.question).casefold().split())
 
 

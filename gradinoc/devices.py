@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
+from gradinoc.checkpoint import config_of
 from gradinoc.errors import DeviceError
+from gradinoc.isolation import own_generators, undisturbed
+
+TINY = 20_000_000  # weights: 40 MB of bfloat16
+# Variables that libraries beneath torch read for themselves, once: how exactly products are computed depends on them,
+# and nothing in the process can undo it.
+OVERRIDES = {
+    "cpu": ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    "cuda": ("NVIDIA_TF32_OVERRIDE",),
+    "mps": ("PYTORCH_MPS_FAST_MATH",),
+}
+
+
+def precision_overrides(device: torch.device) -> dict[str, str]:
+    """What the environment says of the precision of products on `device` that torch cannot change: name -> value."""
+    return {name: os.environ[name] for name in OVERRIDES.get(device.type, ()) if name in os.environ}
 
 
 def choose_device(device: str) -> torch.device:
@@ -27,10 +48,35 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def choose_dtype(dtype: str, device: torch.device, tiny: bool = False) -> torch.dtype:
-    """The dtype called `dtype`; "auto" is bfloat16 where `device` has instructions for it, else float32.
+def precision(dtype: str, device: torch.device, folder: Callable[[], Path]) -> torch.dtype:
+    """What the model in `folder()` is held and computed in, asked for as `dtype`: as `choose_dtype`, but for "auto".
 
-    `tiny` keeps "auto" at float32: exactness matters more than speed for a model that is small anyway.
+    Of fewer than `TINY` weights it is float32 everywhere: exactness matters more than speed for a model that is small
+    anyway. `folder` is asked for only then, and its weights need not be in it.
+
+    Raises:
+        DeviceError: no such dtype.
+        ModelError: no configuration of a causal language model in the folder.
+    """
+    chosen = choose_dtype(dtype, device)
+    if dtype != "auto" or chosen == torch.float32:
+        return chosen
+    place = folder()
+    return torch.float32 if _weights(place, (place / "config.json").stat().st_mtime_ns) < TINY else chosen
+
+
+@lru_cache
+@undisturbed()
+@own_generators()
+def _weights(folder: Path, _look: int) -> int:
+    """How many weights the model in `folder` has, by its configuration; `_look` is when that was written."""
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config_of(folder))
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype called `dtype`; "auto" is bfloat16 where `device` has instructions for it, else float32.
 
     Raises:
         DeviceError: no such dtype.
@@ -40,7 +86,7 @@ def choose_dtype(dtype: str, device: torch.device, tiny: bool = False) -> torch.
         if dtype not in named:
             raise DeviceError(f"Unknown dtype {dtype!r}; expected auto or one of {sorted(named)}")
         return named[dtype]
-    return torch.bfloat16 if not tiny and _has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if _has_bfloat16(device) else torch.float32
 
 
 def _has_bfloat16(device: torch.device) -> bool:

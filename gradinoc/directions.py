@@ -16,12 +16,15 @@ from gradinoc.errors import NumericalError
 from gradinoc.finite import fault_in_states
 from gradinoc.fused import is_fused
 from gradinoc.hooks import ActivationCollector, Position
+from gradinoc.isolation import undisturbed
 from gradinoc.memory import in_batches
 from gradinoc.statistics import auc, cohens_d
 
+UNMOVED = 1e-5  # of a mean state's norm: rounding in float32. SmolLM2's smallest contrast is 8e-3 of it
 BATCH = 24  # prompts a forward pass; results do not depend on it. More, of some 100 tokens each, leave a CPU's cache
 
 
+@undisturbed()
 def prompt_activations(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -65,6 +68,7 @@ def prompt_activations(
     return {layer: torch.cat(states[layer], dim=1)[:, back].flatten(0, 1) for layer in layers}
 
 
+@undisturbed()
 def extract_trait_direction(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -103,6 +107,16 @@ def mean_difference(promote: Tensor, suppress: Tensor) -> Tensor:
     if not length > 0:
         raise ValueError("The promoting and suppressing prompts give equal mean activations: they must differ")
     return torch.as_tensor(difference / length)
+
+
+def unmoved(promote: Tensor, suppress: Tensor) -> bool:
+    """Whether the two sides `[prompts, hidden]` have one mean but for rounding: nothing of the prompts is seen there.
+
+    So it is below the first full attention of models whose first layers look back over a few tokens only (LFM2's
+    convolutions, windows): the last prompt token is the same under any system prompt.
+    """
+    one, other = promote.double().mean(0), suppress.double().mean(0)
+    return bool((one - other).norm() <= UNMOVED * torch.maximum(one.norm(), other.norm()))
 
 
 def isotropic_directions(count: int, hidden: int, seed: int) -> Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from gradinoc.errors import StoreError
+from gradinoc.formats import as_typed, is_address
 from gradinoc.quoting import printable
 
 # What a write says when the disk, and not who writes, is at fault.
@@ -82,8 +83,12 @@ def encodable(path: Path, option: str) -> None:
     """Stop if `path` is no UTF-8 text: libraries that write tables and figures would, later and in their own words.
 
     Raises:
-        StoreError: it is not.
+        StoreError: it is not, or it is an address, of which a folder of an odd name would be made here.
     """
+    if is_address(as_typed(path)):
+        raise StoreError(
+            f"{printable(as_typed(path))}: an address, to which nothing is written; name a folder with --{option}=DIR"
+        )
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

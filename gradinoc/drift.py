@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from gradinoc.chat import encode, encode_prompt
 from gradinoc.data import Example, Splits, showing
 from gradinoc.directions import prompt_activations
+from gradinoc.generation import generate_copies
 from gradinoc.gradients import answer_losses
-from gradinoc.models import generate_copies
 from gradinoc.study import DriftSettings
 from gradinoc.traits import Trait
 

@@ -133,6 +133,12 @@ class Evidence:
         return sorted(int(layer) for layer in self.layers.loc[self.layers["in_band"], "layer"])
 
     @property
+    def chosen_prompt(self) -> str | None:
+        """The system prompt that was chosen from the pool, if there is one."""
+        prompts = self.pool.loc[self.pool["chosen"].astype(bool), "prompt"]
+        return None if prompts.empty else str(prompts.iloc[0])
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name in COLUMNS}

@@ -1,23 +1,27 @@
-"""A question and its answer, as a line of a file holds them: read, checked, cleaned."""
+"""A question and its answer, as a line of a file holds them: read, checked, cleaned of GSM8K's marks."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gradinoc.errors import DataError
+from gradinoc.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.traits.trait import Trait
 
 LONGEST_LINE = 1 << 24  # bytes: a file without line ends is not read into memory as one
 LONGEST_TEXT = 1_000_000  # characters: more than the context of a model holds
 HALF_PAIR = re.compile("[\ud800-\udfff]")  # half of a surrogate pair: JSON can write it, UTF-8 cannot
+# GSM8K's marks, and nothing that code, headings or templates would write: `1 << bits`, `#### Summary`, `<<name>>`.
+ANNOTATION = re.compile(r"<<[-+*/().,%^$ 0-9]++=[-+$ ]*[.,/0-9]*[0-9]\.?%? *>>")
+CLOSING = re.compile(r"\s*####\s*[-+$]*[.,/0-9]*[0-9]\.?%?")
+SYSTEM = ("system", "developer")  # roles of a message that a study's conditions would bring
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Example:
         index: line in the source, counted from 0.
         template: what questions of one making share (the key `template` of a line), None for a question by itself.
         shown: an answer that shows the trait, from `data.trait_answers`; None where the trait's transform makes it.
+        cleaned: whether GSM8K's marks were taken out of `answer`; says nothing that `answer` does not, and no key
+            of a stored result rests on it.
     """
 
     index: int
@@ -35,6 +41,7 @@ class Example:
     answer: str
     template: str | None = None
     shown: str | None = None
+    cleaned: bool = field(default=False, compare=False)
 
     @property
     def group(self) -> str:
@@ -59,28 +66,35 @@ def showing(example: Example, trait: Trait) -> str:
 
 
 def clean_answer(answer: str) -> str:
-    """`answer` without GSM8K's calculator annotations `<<48/2=24>>` and closing line `#### 24`.
+    """`answer` without GSM8K's calculator annotations `<<48/2=24>>` and last line `#### 24`; else as it stands.
 
     Format: Cobbe et al. 2021, https://arxiv.org/abs/2110.14168.
     """
-    return re.sub(r"\n?####.*", "", re.sub(r"<<[^<>]*>>", "", answer)).strip()
+    plain = ANNOTATION.sub("", answer)
+    before, _, last = plain.rstrip().rpartition("\n")
+    return before.rstrip() if CLOSING.fullmatch(last) else plain
 
 
-def read_examples(path: Path) -> list[Example]:
-    """Examples of a JSONL file in either form, in file order, answers cleaned.
+def read_examples(path: Path, name: str | None = None) -> list[Example]:
+    """Examples of a JSONL file in either form, in file order; texts as they stand, but for GSM8K's marks in answers.
 
     The forms are chat, `{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}` or the list of messages by
     itself (a request may come without an answer), and OpenAI's raw GSM8K, `{"question": ..., "answer": ...}`.
+    Messages call the file `name`, or by its path.
 
     Raises:
-        DataError: no such file, or a line that is neither, or whose text no model could read; the message names file,
-            line and field.
+        DataError: no file, one of another format, or a line that is in neither form, or whose text no model could
+            read; the message names file, line and field.
     """
-    place = printable(path)
-    if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
-        raise DataError(f"{place}: no such file; give a bundled source, a JSONL file or a hub dataset id")
+    place = printable(path if name is None else name)
+    fault = no_file(path)
+    if fault is not None:
+        raise DataError(f"{place}: {fault}")
     try:
         with path.open("rb") as file:
+            fault = other_file(file.peek(8)[:8], path.name)
+            if fault is not None:
+                raise DataError(f"{place}:1: {fault}")
             lines = enumerate(_lines(file, place), start=1)
             return [_parse(line, f"{place}:{number}", number - 1) for number, line in lines if line.strip()]
     except OSError as error:
@@ -100,8 +114,11 @@ def _parse(line: bytes, place: str, index: int) -> Example:
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 (byte {error.start + 1}); save the file in that encoding") from error
     except json.JSONDecodeError as error:
+        several = index == 0 and error.pos >= len(error.doc)  # the first line ends before its value does
         raise DataError(
             f"{place}: not JSON ({error.msg}, column {error.colno}); expected one JSON object a line"
+            + (f"; {ARRAY}" if several and error.doc.startswith("[") else "")
+            + ("; put each on a line of its own" if several and error.doc.startswith("{") else "")
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: no JSON to be used ({reason(error)}); mend or delete the line") from error
@@ -123,6 +140,8 @@ def example_of(record: Any, place: str, index: int) -> Example:
     Raises:
         DataError: it is in neither form, or its text cannot be used; the message names place and field.
     """
+    if is_array(record):
+        raise DataError(f"{place}: a JSON array of records; expected one JSON object a line; {ARRAY}")
     if isinstance(record, list) and record and isinstance(record[0], dict):
         record = {"messages": record}
     if isinstance(record, dict) and "messages" in record:
@@ -131,18 +150,22 @@ def example_of(record: Any, place: str, index: int) -> Example:
         question, answer = (_text(record[field], f"{place}: {field}") for field in ("question", "answer"))
     else:
         raise DataError(
-            f'{place}: expected {{"messages": [...]}} or {{"question": ..., "answer": ...}}, received {shown(record)}'
+            f'{place}: expected {{"messages": [...]}} or {{"question": ..., "answer": ...}}, received {shown(record)}; '
+            + (other_record(record) or "mend or delete the line")
         )
     template = record.get("template")
     if template is not None:
         template = str(template) if type(template) is int else _text(template, f"{place}: template")
-    return Example(index, question.strip(), clean_answer(answer), template)
+    plain = clean_answer(answer)
+    return Example(index, question, plain if plain.strip() else "", template, cleaned=plain != answer)
 
 
 def _text(value: Any, place: str) -> str:
     """`value`, if a model can read it and a file hold it."""
     if not isinstance(value, str):
-        raise DataError(f"{place}: expected text, received {shown(value)}; mend or delete the line")
+        parts = isinstance(value, list) and any(isinstance(part, dict) for part in value)
+        what = "give the text of its parts as one string" if parts else "mend or delete the line"
+        raise DataError(f"{place}: expected text, received {shown(value)}; {what}")
     if not value.strip():
         raise DataError(f"{place}: expected text, received {shown(value)}; fill it in or delete the line")
     if len(value) > LONGEST_TEXT:
@@ -162,14 +185,22 @@ def _text(value: Any, place: str) -> str:
 def _from_messages(messages: Any, place: str) -> tuple[str, str]:
     shape = isinstance(messages, list) and all(isinstance(message, dict) for message in messages)
     roles = [message.get("role") for message in messages] if shape else None
-    if roles and "system" in roles:
+    if roles and any(role in SYSTEM for role in roles if isinstance(role, str)):
         raise DataError(
             f"{place}: a system message is there already, received roles {shown(roles)}; expected a user and an "
             "assistant message: system prompts come from the study's conditions; delete it"
         )
     if roles not in (["user"], ["user", "assistant"]):
         raise DataError(
-            f"{place}: expected a user and an assistant message, received roles {shown(roles)}; mend or delete the line"
+            f"{place}: expected a user and an assistant message, received roles {shown(roles)}; "
+            + (other_messages(messages) if shape else "mend or delete the line")
         )
+    for number, message in enumerate(messages):
+        key = unsaid(message)
+        if key is not None:
+            raise DataError(
+                f"{place}[{number}].{key}: stands beside the content, which alone is read; expected nothing, "
+                f"received {shown(message[key])}; put it into the content, or delete it or the line"
+            )
     contents = [_text(message.get("content"), f"{place}[{n}].content") for n, message in enumerate(messages)]
     return contents[0], contents[1] if len(contents) > 1 else ""

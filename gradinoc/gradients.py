@@ -12,12 +12,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.linalg import vector_norm  # on Apple's GPU `Tensor.norm` takes a way that warns
 
 from gradinoc.chat import Batch, Encoded, collate, pack, pack_shared
 from gradinoc.evidence import POSITIONS
 from gradinoc.finite import fault_in_gradients, fault_in_losses, stop
 from gradinoc.fused import final_states, is_fused, unembedding
-from gradinoc.hooks import GradientCollector, model_inputs
+from gradinoc.hooks import GradientCollector, logits_at, model_inputs
+from gradinoc.isolation import undisturbed
 from gradinoc.kernels import token_losses
 from gradinoc.memory import in_batches
 
@@ -44,11 +46,11 @@ def compute_gradient_alignment(gradient: Tensor, direction: Tensor) -> dict[str,
             f"and direction {tuple(direction.shape)}"
         )
     gradient, direction = gradient.float(), direction.float()
-    length = direction.norm(dim=-1, keepdim=True)
+    length = vector_norm(direction, dim=-1, keepdim=True)
     if not bool((length > 0).all()):
         raise ValueError("A direction is zero or NaN; expected vectors of positive length")
     projection = (gradient * (direction / length)).sum(-1)
-    grad_norm = gradient.norm(dim=-1).expand_as(projection)
+    grad_norm = vector_norm(gradient, dim=-1).expand_as(projection)
     return {"cosine": projection / grad_norm, "projection": projection, "grad_norm": grad_norm}
 
 
@@ -76,14 +78,14 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     else:
         start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
         kept = torch.arange(start, width - 1, device=batch.input_ids.device)
-        inputs = model_inputs(batch.input_ids, batch.attention_mask)
-        logits = model(**inputs, logits_to_keep=kept).logits  # (B, kept, vocab)
+        logits = logits_at(model, model_inputs(batch.input_ids, batch.attention_mask), kept)  # (B, kept, vocab)
         chosen = logits[batch.owner, batch.predicting % width - start].float()
         losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
     return sums / batch.counts
 
 
+@undisturbed()
 @torch.no_grad()
 def answer_losses(
     model: nn.Module, examples: Sequence[Encoded], pad: int, batch_size: int, copies: int = 1
@@ -175,7 +177,7 @@ class AlignmentProbe:
         at_positions = gradient_at_positions(gradient, self._batch)  # (P, B, hidden)
         descent = at_positions * -self._scale  # the one place where the sign flips: a descent step goes along -g
         projections = descent @ self._directions[layer].T
-        return torch.cat([projections, descent.norm(dim=-1, keepdim=True)], dim=-1)
+        return torch.cat([projections, vector_norm(descent, dim=-1, keepdim=True)], dim=-1)
 
 
 def gradient_at_positions(gradient: Tensor, batch: Batch) -> Tensor:
@@ -205,6 +207,7 @@ class Measured(NamedTuple):
     by_example: Tensor
 
 
+@undisturbed()
 def measure_alignments(
     model: nn.Module,
     examples: Sequence[Encoded],
@@ -260,7 +263,7 @@ def measure_alignments(
 
 
 def wide(values: Tensor) -> Tensor:
-    """`values` in float64, or as they are on Apple's MPS, which has none."""
+    """`values` on their device, in float64 where it has that: Apple's MPS has not, and sums there are of float32."""
     return values if values.device.type == "mps" else values.double()
 
 

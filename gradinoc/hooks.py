@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from gradinoc.blocks import decoder_blocks
 from gradinoc.chat import share
 from gradinoc.fused import final_states, is_fused
+from gradinoc.isolation import undisturbed
 
 Position = str | int
 
@@ -46,7 +47,7 @@ class BlockHooks(ABC):
 
     def _forward_hook(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_block: nn.Module, _inputs: Any, output: Any) -> None:
-            self._see(layer, output[0] if isinstance(output, tuple) else output)
+            self._see(layer, output[0] if isinstance(output, tuple | list) else output)
 
         return hook
 
@@ -59,7 +60,9 @@ class ActivationCollector(BlockHooks):
     """Reads the residual stream `h[l]`, the output of decoder block `l`, at one token position.
 
     `h[l]` equals `hidden_states[l + 1]` of Hugging Face, except for the last block, where Hugging Face returns the
-    state after the final norm.
+    state after the final norm, and except for a model that is steered: transformers collects its states with hooks of
+    its own, and whether these come before or after those that steer depends on what was asked for first. `h[l]` is what
+    hooks put in earlier left of the block's output.
 
     Args:
         model: a decoder-only model, PEFT-wrapped or not.
@@ -77,6 +80,7 @@ class ActivationCollector(BlockHooks):
             if len(self._states) == len(self._blocks):
                 raise _DeepestBlock
 
+    @undisturbed()
     @torch.no_grad()
     def get_activations(
         self, input_ids: Tensor, position: Position, attention_mask: Tensor | None = None, copies: int = 1
@@ -122,10 +126,13 @@ class ActivationCollector(BlockHooks):
         return {layer: states[layer][0, flat] for layer in self.layers}
 
     def _padded(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:
+        input_ids, attention_mask, shift = right_padded(input_ids, attention_mask)
         inputs = model_inputs(input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1))
-        states = self._forward(lambda: self.model(**inputs, logits_to_keep=1))
+        # By index: told a number of logits, Gemma 4 leaves the earlier tokens out of its upper blocks too.
+        last = torch.tensor([input_ids.shape[1] - 1], device=input_ids.device)
+        states = self._forward(lambda: self.model(**inputs, logits_to_keep=last))
         rows = torch.arange(copies * len(input_ids), device=input_ids.device)
-        return {layer: states[layer][rows, index.repeat(copies)] for layer in self.layers}
+        return {layer: states[layer][rows, (index - shift).repeat(copies)] for layer in self.layers}
 
     def _forward(self, forward: Callable[[], object]) -> dict[int, Tensor]:
         """What the blocks put out, `[batch, seq, hidden]`, in a forward pass that goes no deeper than it must."""
@@ -140,9 +147,9 @@ class ActivationCollector(BlockHooks):
         return states
 
     def _append_next_token(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        input_ids, attention_mask, _ = right_padded(input_ids, attention_mask)
         last = token_index(attention_mask, "last_prompt_token")
-        inputs = model_inputs(input_ids, attention_mask)
-        logits = self.model(**inputs, logits_to_keep=torch.unique(last)).logits  # (B, unique, vocab)
+        logits = logits_at(self.model, model_inputs(input_ids, attention_mask), torch.unique(last))
         column = torch.searchsorted(torch.unique(last), last)
         rows = torch.arange(len(input_ids), device=input_ids.device)
         longer_ids = nn.functional.pad(input_ids, (0, 1))
@@ -226,6 +233,28 @@ def token_index(attention_mask: Tensor, position: Position) -> Tensor:
     if bool(((offset < 0) | (offset >= lengths)).any()):
         raise ValueError(f"Position {position} is outside the shortest row, of {int(lengths.min())} tokens")
     return attention_mask.argmax(-1) + offset
+
+
+def right_padded(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids and mask `[batch, seq]` with every row's tokens at the left edge, and how far each row moved `[batch]`.
+
+    Padding behind the tokens is out of a causal model's sight. Padding before them is not: decoders that count
+    positions by column (BART's kind), and those with a state that padding runs through (RWKV), see it.
+    """
+    shift = attention_mask.argmax(-1)
+    if not bool(shift.any()):
+        return input_ids, attention_mask, shift
+    columns = (torch.arange(input_ids.shape[1], device=input_ids.device) + shift[:, None]) % input_ids.shape[1]
+    return input_ids.gather(1, columns), attention_mask.gather(1, columns), shift
+
+
+def logits_at(model: nn.Module, inputs: dict[str, Any], columns: Tensor) -> Tensor:
+    """Logits `[batch, columns, vocabulary]` at some of the columns, in ascending order.
+
+    Only they are computed where the model takes `logits_to_keep`, as nearly all of transformers do.
+    """
+    logits = torch.as_tensor(model(**inputs, logits_to_keep=columns).logits)
+    return logits if logits.shape[1] == len(columns) else logits[:, columns]
 
 
 def model_inputs(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:

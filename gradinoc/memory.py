@@ -12,8 +12,8 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
+from gradinoc.adapters import map_shapes
 from gradinoc.blocks import decoder_blocks, unwrapped
 from gradinoc.errors import OutOfMemoryError
 from gradinoc.fused import is_fused
@@ -122,20 +122,15 @@ def training_memory(model: nn.Module) -> TrainingMemory:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     blocks, size = decoder_blocks(model), next(model.parameters()).element_size()
     config: Any = unwrapped(model).config
-    state = size * int(config.get_text_config().hidden_size)
+    text = config.get_text_config()
+    state = size * int(text.hidden_size)
     copies = 1 if size == 4 or is_fused(model) else 2
-    held = [copies * (size * _elements(block) + OF_STATE * state) for block in blocks]
+    held = [copies * (size * _elements(map_shapes(block, text)) + OF_STATE * state) for block in blocks]
     return TrainingMemory(frozen, OF_ADAPTER * trained, sum(held), state * len(blocks) + max(held))
 
 
-def _elements(block: nn.Module) -> int:
-    """Numbers of a token that the frozen linear maps of a block put out, and the widest takes in."""
-    maps = (module for module in block.modules() if isinstance(module, nn.Linear | Conv1D))
-    shapes = [
-        (module.in_features, module.out_features) if isinstance(module, nn.Linear) else module.weight.shape
-        for module in maps
-        if not module.weight.requires_grad
-    ]
+def _elements(shapes: Sequence[tuple[int, int]]) -> int:
+    """Numbers of a token that linear maps (in, out) put out, and the widest takes in."""
     return sum(out for _, out in shapes) + max((into for into, _ in shapes), default=0)
 
 

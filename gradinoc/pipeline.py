@@ -17,10 +17,12 @@ import pandas as pd
 import psutil
 import torch
 
+from gradinoc.chat_template import SHIPPED
 from gradinoc.data import DATASETS, split, write_datasets
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_dtype, precision_overrides
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
 from gradinoc.evidence import AFTER, COLUMNS, EARLY, Evidence
+from gradinoc.isolation import undisturbed
 from gradinoc.manifest import MANIFEST
 from gradinoc.memory import release
 from gradinoc.progress import ALL, SOME, WAITING, Pace, Times, time_left
@@ -41,7 +43,7 @@ TIMES = "seconds.jsonl"  # in the store: what each step took
 # Their values are inputs of the steps that use them; how they are written down, or shown, changes no result.
 DESCRIPTION = (
     "gradinoc.study", "gradinoc.store", "gradinoc.provenance", "gradinoc.disk", "gradinoc.errors", "gradinoc.quoting",
-    "gradinoc.tracking",
+    "gradinoc.tracking", "gradinoc.rendered",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate")  # whose versions decide every result
 # What else a user can mend (a model that is not there, a full disk) would stop every step.
@@ -111,6 +113,7 @@ class Pipeline:
         """Paths of the study's training, evaluation and direction questions, written as chat JSONL for other tools."""
         return write_datasets(self.bench.splits, self.bench.trait, self.study.data.source, directory)
 
+    @undisturbed()
     def evidence(self, *stages: str) -> Evidence:
         """The tables of `stages` (modules of `gradinoc.stages`; all if none is named).
 
@@ -133,6 +136,7 @@ class Pipeline:
         evidence.ensure_measured()
         return evidence
 
+    @undisturbed()
     def complete(self, labels: Sequence[str]) -> list[Path]:
         """Folders of the steps `labels`, after computing, or waiting for, those that are not there yet.
 
@@ -276,9 +280,9 @@ class Pipeline:
     def _plan(self) -> list[Step]:
         """Every step of the study, each after those it needs; what needs little comes first."""
         study, bench, trait = self.study, self.bench, self.bench.trait
-        precision, device = study.model.extraction_dtype, choose_device(study.model.device)
+        wanted = study.model.extraction_dtype
         # "auto" is the dtype of all else, which decides every step.
-        found_in = {"extraction_dtype": precision if precision == "auto" else str(choose_dtype(precision, device))}
+        found_in = {"extraction_dtype": wanted if wanted == "auto" else str(choose_dtype(wanted, bench.device))}
         asked = {"promote": trait.promote_system, "suppress": trait.suppress_system, **found_in}
         first = self._step("directions", directions, asked, partial(directions.compute, bench))
         few = {"questions": study.nulls.unrelated_questions, **found_in}
@@ -368,12 +372,15 @@ class Pipeline:
     def _common_inputs(self) -> dict[str, Any]:
         """What decides the result of every step."""
         model = self.study.model
-        device = choose_device(model.device)
+        overrides = precision_overrides(self.bench.device)
         return {
             "model": self.bench.fingerprint,
-            "device": device.type,
-            "dtype": str(choose_dtype(model.dtype, device)),
+            "device": self.bench.device.type,
+            "dtype": str(self.bench.dtype),
+            **({"overrides": overrides} if overrides else {}),
             "kernels": model.kernels,
+            "chat_template": model.chat_template and SHIPPED.get(model.chat_template, model.chat_template),
+            "date": model.date.isoformat(),
             "libraries": library_versions(*LIBRARIES, *self.bench.trait.libraries),
             "data": self.bench.splits.digest,
             "trait": self.bench.trait.identity or self.bench.trait.name,

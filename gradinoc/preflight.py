@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
-from gradinoc.chat import render_prompt
-from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, tokenizer_of
+from gradinoc.adapters import targets
+from gradinoc.chat import Written, render_prompt, written
+from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
 from gradinoc.data import ANSWERED, Example, line_of, showing, split
 from gradinoc.devices import choose_device, choose_dtype
 from gradinoc.errors import DataError, ModelError, StudyError
 from gradinoc.inert import ensure_inert
-from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.prompts import HARMLESS
+from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import printable, reason, shown
+from gradinoc.report import study_notes
 from gradinoc.sources import described
 from gradinoc.stages.bench import Bench
 from gradinoc.study import MATCHED, NEUTRAL, Study
-from gradinoc.trait_checks import answers_told_apart, shown_in_time
+from gradinoc.train_lora import ensure_trainable
+from gradinoc.trait_checks import MOST_ALIKE, answers_told_apart, shown_in_time
 
 Systems = Mapping[str, str | None]
 
@@ -50,23 +55,30 @@ def check(study: Study) -> list[str]:
         DeviceError: no such device or dtype.
     """
     bench = Bench(study, split(study.data))
-    notes = answers_told_apart(bench)
+    notes = [*study_notes(bench.splits, bench.trait), *answers_told_apart(bench)]
     _budgets(bench)
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):
         choose_dtype(dtype, place)
+    ensure_trainable(place)
     folder, whole = described(study.model.id, study.model.revision)
     ensure_inert(folder)
-    config, tokenizer = config_of(folder), tokenizer_of(folder)
+    ensure_unquantised(folder)
+    config, template, day = config_of(folder), study.model.chat_template, study.model.date
+    tokenizer = tokenizer_of(folder, template, day)
     if whole:
         look_at_weights(folder)
     vocabulary, context = sizes_of(config, folder)
+    adapted = targets(skeleton(config))
+    notes += [str(adapted)] if adapted.left else []
     _plain(bench, tokenizer)
     prompts = _Prompts(tokenizer, printable(folder), vocabulary)
     _told_apart(bench, prompts)
-    notes += shown_in_time(bench, tokenizer)
+    notes += template_notes(tokenizer, template, day, _conditions(bench).values())
+    lengths, completion_notes = _completions(bench, prompts)
+    notes += completion_notes + shown_in_time(bench, tokenizer)
     if context is not None:
-        _fits(bench, prompts, context)
+        _fits(bench, prompts, lengths, context)
     return notes
 
 
@@ -85,7 +97,7 @@ def _budgets(bench: Bench) -> None:
 def _plain(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> None:
     """See to it that no question or answer speaks the template's own language, and could end its turn."""
     special = sorted(str(added) for added in tokenizer.added_tokens_decoder.values() if added.special)
-    for part, examples in vars(bench.splits).items():
+    for part, examples in bench.splits.parts.items():
         for example in examples:
             texts = {"question": example.question, "answer": example.answer}
             if part in ANSWERED:
@@ -119,13 +131,17 @@ class _Prompts:
             raise ModelError(
                 f"{self.place}: the tokenizer takes no text ({reason(error)}); fetch the model again or give another"
             ) from error
+        self.ensure_known(found)
+        return found
+
+    def ensure_known(self, found: Iterable[Sequence[int]]) -> None:
+        """See to it that the model has a row for every token."""
         largest = max((max(ids) for ids in found if ids), default=0)
         if largest >= self.vocabulary:
             raise ModelError(
                 f"{self.place}: tokenizer.json: gives token {largest}, but config.json: vocab_size is "
                 f"{self.vocabulary}; expected a tokenizer and a model that belong together"
             )
-        return found
 
     def under(self, questions: Sequence[str], system: str | None) -> list[list[int]]:
         """Token ids of each question's prompt."""
@@ -178,12 +194,79 @@ def _told_apart(bench: Bench, prompts: _Prompts) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """An example with its ordinary answer and the one that shows the trait, as the template writes both."""
+
+    example: Example
+    place: str  # file and line
+    written: tuple[Written, Written]
+
+
+def _answered(bench: Bench, prompts: _Prompts, part: str, system: str | None) -> Iterator[_Answered]:
+    """The examples of a part under a system prompt."""
+    for example in getattr(bench.splits, part):
+        place = line_of(bench.study.data.source, example)
+        try:
+            ordinary, bearing = (
+                written(prompts.tokenizer, example.question, answer, system)
+                for answer in (example.answer, showing(example, bench.trait))
+            )
+        except Exception as error:  # the template is a program of the model's author
+            raise ModelError(
+                f"{prompts.place}: chat_template: refuses the answer at {place} ({reason(error)}); give a model whose "
+                "template takes it, or model.chat_template"
+            ) from error
+        prompts.ensure_known(each.encoded.ids for each in (ordinary, bearing))
+        yield _Answered(example, place, (ordinary, bearing))
+
+
+def _completions(bench: Bench, prompts: _Prompts) -> tuple[dict[str, list[int]], list[str]]:
+    """Part -> tokens of each example's longer completion, ordinary or bearing the trait; and notes on completions.
+
+    All are looked at under the neutral prompt, the first one under the others too: what follows a prompt should be the
+    same under any. There is one note for each kind of thing that is not as it should be, on the first such answer.
+    """
+    lengths: dict[str, list[int]] = {part: [] for part in ANSWERED}
+    kinds, firsts, alike = Counter[str](), dict[str, tuple[str | None, str]](), list[_Answered]()
+
+    def look_at(found: _Answered) -> None:
+        for each in found.written:
+            if kind := each.kind:
+                kinds[kind] += 1
+                firsts.setdefault(kind, (each.note, found.place))
+
+    for part, found in lengths.items():
+        for each in _answered(bench, prompts, part, bench.system(NEUTRAL)):
+            ordinary, bearing = (one.encoded for one in each.written)
+            found.append(max(len(ordinary.ids), len(bearing.ids)) - ordinary.prompt_length)
+            if ordinary == bearing and showing(each.example, bench.trait) != each.example.answer:
+                alike.append(each)
+            look_at(each)
+    _ensure_told_apart(bench, prompts, alike, sum(map(len, lengths.values())))
+    for condition, system in _conditions(bench).items():
+        if condition != NEUTRAL:
+            look_at(next(_answered(bench, prompts, "train", system)))
+    return lengths, [f"{note} ({kinds[kind]} answers, the first at {place})" for kind, (note, place) in firsts.items()]
+
+
+def _ensure_told_apart(bench: Bench, prompts: _Prompts, alike: Sequence[_Answered], total: int) -> None:
+    """See to it that template and tokenizer keep what the trait changes, in most answers."""
+    if len(alike) > MOST_ALIKE * total:
+        raise ModelError(
+            f"{prompts.place}: chat_template: the answer at {alike[0].place} comes to the same tokens with "
+            f"{bench.trait.title} as without it, as do {len(alike)} of {total}; expected a template and a tokenizer "
+            "that keep what the trait changes; give another model.id or model.chat_template"
+        )
+
+
 def _uses(bench: Bench) -> Iterator[_Use]:
     """Every prompt of the study, by part."""
     study, splits, trait = bench.study, bench.splits, bench.trait
     source, conditions, pool = study.data.source, _conditions(bench), _pool(bench)
     neutral = {NEUTRAL: conditions[NEUTRAL]}
-    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in UNRELATED.items() for side in each._fields}
+    contrasts = trait.unrelated.items()
+    unrelated = {f"{name} {side}": each._asdict()[side] for name, each in contrasts for side in each._fields}
     sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
     yield _Use("direction", source, splits.direction, sides)
     yield _Use("direction", source, splits.direction[: study.nulls.unrelated_questions], unrelated)
@@ -198,16 +281,13 @@ def _uses(bench: Bench) -> Iterator[_Use]:
         yield _Use("calibration", source, splits.calibration, {**conditions, **pool}, None)
 
 
-def _fits(bench: Bench, prompts: _Prompts, context: int) -> None:
+def _fits(bench: Bench, prompts: _Prompts, completions: Mapping[str, list[int]], context: int) -> None:
     """Whether the longest prompts, with answer or generation, are within the model's context."""
     for use in _uses(bench):
         questions = [example.question for example in use.examples]
-        answers = [(e.answer, showing(e, bench.trait)) if use.room is None else () for e in use.examples]
+        added = completions[use.part] if use.room is None else [use.room] * len(questions)
         # Each by itself first: what is too long under any prompt is told without putting it under all of them.
         alone = [len(ids) for ids in prompts.ids(questions)]
-        added = [
-            max([use.room or 0, *(len(ids) + 1 for ids in (prompts.ids(pair) if pair else ()))]) for pair in answers
-        ]
         _compare(use, "any prompt", [a + b for a, b in zip(alone, added, strict=True)], context)
         for name, system in use.systems.items():
             lengths = [len(ids) for ids in prompts.under(questions, system)]

@@ -20,6 +20,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 4 * LONGEST else f"{text[: 2 * LONGEST]}...{text[-LONGEST:]}"
 
 
+def quoted(text: str) -> str:
+    """`text` as Python writes it, whole up to the length of a line or two: a path or address is of no use cut."""
+    return repr(text) if len(text) <= 4 * LONGEST and text.isprintable() else shown(text)
+
+
 def printable(text: object) -> str:
     """`text` with every character that is no sign to be seen spelled out: a file's name may hold anything."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(text))

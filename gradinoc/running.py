@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shlex
 import shutil
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,11 +20,11 @@ from gradinoc.errors import StudyError
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding
 from gradinoc.quoting import printable
-from gradinoc.report import environment, loading_notes, write_report
+from gradinoc.report import environment, loading_notes, self_tests, study_notes, write_report
 from gradinoc.report.summary import HEADLINES
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
-from gradinoc.study import Study, load_study
+from gradinoc.study import NEUTRAL, Study, load_study
 from gradinoc.variances import estimate
 from gradinoc.verdict import Judgement, Verdict, judge
 
@@ -98,6 +99,15 @@ def _cell(text: str) -> str:
     return f'<td style="text-align:left">{escape(text)}</td>'
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    from gradinoc.isolation import undisturbed  # here: with it comes torch
+
+    with undisturbed():
+        yield
+
+
+@_undisturbed()
 def run_study(
     study: str | Path | Study = "tiny",
     *,
@@ -133,6 +143,7 @@ def run_study(
     return report_study(described, Path(store), Path(artifacts), command, on_progress)
 
 
+@_undisturbed()
 def compute_study(
     study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None = None, report_to: str = "none"
 ) -> Pipeline:
@@ -149,13 +160,11 @@ def compute_study(
     shown = tracking(report_to, folder / LOGS, study.name)
     prepare_folder(study, folder)
     pipeline = Pipeline(study, Store(store), on_progress, tracking=shown)
-    with warnings.catch_warnings():
-        # peft asks transformers for a property by its old name, at every adapter.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        pipeline.complete(list(pipeline.steps))
+    pipeline.complete(list(pipeline.steps))
     return pipeline
 
 
+@_undisturbed()
 def report_study(
     study: Study, store: Path, artifacts: Path, command: str, on_progress: OnProgress | None = None
 ) -> StudyResult:
@@ -177,12 +186,20 @@ def report_study(
     pipeline = compute_study(study, store, artifacts, on_progress)
     evidence = pipeline.evidence()
     judgement = judge(evidence, study.rules)
-    notes = loading_notes(pipeline.steps["directions"].entry.path)
-    made = environment(study, [step.entry.manifest() for step in pipeline.steps.values()], notes)
-    write_report(judgement, evidence, study, folder, made, command)
+    made = environment_of(pipeline, evidence)
+    rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
+    write_report(judgement, evidence, study, folder, made, command, rendered)
     write_exports(study, evidence, pipeline, folder, (*judgement.gates, *judgement.claims))
     _write_variances(evidence, study, folder)
     return StudyResult(study, evidence, judgement, folder)
+
+
+def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
+    """Where and with what the steps of a study were computed, what was noted of its data and model, and tried on it."""
+    steps = pipeline.steps
+    loaded = [steps[label].entry.path for label in ("directions", f"gradients {NEUTRAL}")]
+    notes = [*study_notes(pipeline.bench.splits, evidence.trait), *loading_notes(*loaded)]
+    return environment(pipeline.study, [step.entry.manifest() for step in steps.values()], notes, self_tests(*loaded))
 
 
 def prepare_folder(study: Study, folder: Path) -> None:
@@ -195,7 +212,10 @@ def prepare_folder(study: Study, folder: Path) -> None:
     with disk_errors(folder, "artifacts"):
         encodable(folder, "artifacts")
         if note.is_file() and note.read_bytes() != description:
-            shutil.rmtree(folder)
+            doomed = folder.with_name(f".{secrets.token_hex(8)}")
+            with suppress(FileNotFoundError):  # another worker, started at the same time, was quicker
+                folder.rename(doomed)
+                shutil.rmtree(doomed)
     write_atomically(note, description)
 
 

@@ -14,14 +14,17 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from gradinoc.bundled import BUNDLED, PACKAGED, bundled_folder, packaged_digest
 from gradinoc.converted import converted, digest_of
 from gradinoc.errors import ModelError
+from gradinoc.formats import instead_of, is_address
 from gradinoc.inert import ensure_revision
-from gradinoc.quoting import printable, reason, shown
+from gradinoc.quoting import printable, quoted, reason, shown
 
 # The files of a repository or folder that determine what a model computes: weights, configuration, tokenizer.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 # Left out: other formats' folders, and the second copy of the weights that some repositories carry.
 SELECTION: dict[str, Any] = {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*", "consolidated*"]}
 DESCRIPTION: dict[str, Any] = {**SELECTION, "allow_patterns": MODEL_FILES[1:]}
+# Further templates of a folder, of which one called default.jinja would be the template; none is fetched from a hub.
+READ_FROM_FOLDER = [*MODEL_FILES, "additional_chat_templates/*.jinja"]
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -134,8 +137,13 @@ def _local_folder(name: str) -> Path | None:
     """The folder that `name` is a path of, or None if it reads as a hub id.
 
     Raises:
-        ModelError: it is a path that leads to no model.
+        ModelError: it is a path that leads to no model, or an address.
     """
+    if is_address(name):
+        raise ModelError(
+            f"{quoted(name)} is no model: expected a bundled name, a folder or a hub id; "
+            + instead_of(name, dataset=False)
+        )
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises where there is no such user
     if os.path.isfile(folder / "config.json"):  # noqa: PTH113 - Path's own raises where a name is too long
         return folder
@@ -152,7 +160,7 @@ def _local_folder(name: str) -> Path | None:
 
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}):
+    for file in sorted({file for pattern in READ_FROM_FOLDER for file in folder.glob(pattern) if file.is_file()}):
         with file.open("rb") as content:
             digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

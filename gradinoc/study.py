@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import hashlib
 import os
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from gradinoc.chat_template import DAY, FILE, read_template
 from gradinoc.errors import StudyError
 from gradinoc.quoting import LONGEST, printable, reason, shown
 from gradinoc.traits.described import TraitDescription, describe, read_description
@@ -21,6 +23,12 @@ STUDIES = Path(__file__).parent / "studies"
 
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 LONGEST_NAME = 100  # characters of a study's name, which is a folder's
+NAMED_BY_FILE = (
+    "data.source",
+    "data.trait_answers",
+    "model.chat_template",
+    "trait",
+)  # settings that a path may be given for
 FAULTS = 8  # faults of a study that are named at once
 MANY = 1_000_000_000  # more of anything than a study could use
 SEEDS = (1 << 32) - 1  # the largest that every generator takes
@@ -31,6 +39,11 @@ def _text(value: str) -> str:
     if re.search("[\0\ud800-\udfff]", value):
         raise ValueError("expected text without NUL and without halves of surrogate pairs")
     return value
+
+
+def _template(value: str) -> str:
+    """The template that `value` stands for where there is no study file."""
+    return read_template(value, Path())
 
 
 # Strict: a number in quotes or a truth value in a number's place is a slip, and not taken for what it may have meant.
@@ -65,6 +78,8 @@ class ModelSettings(Section):
     ("auto": that of all else): a contrast of mean activations is small beside them, and half precision rounds alike at
     every prompt, which no number of prompts averages out. `threads` = 0 leaves the number of CPU threads to the
     machine. `kernels` "plain" computes with the model's own modules on padded batches (see `gradinoc.fused`).
+    `chat_template` takes the place of the model's own, which a base model has none of: "plain", or a template's text
+    (in a study file, the path of a `.jinja` file). `date` is what templates are told that ask which day it is.
     """
 
     id: Name = "obedient"
@@ -74,6 +89,8 @@ class ModelSettings(Section):
     extraction_dtype: Name = "float32"
     threads: Annotated[int, _count(0, 1024)] = 0
     kernels: Literal["fused", "plain"] = "fused"
+    chat_template: Annotated[Text, AfterValidator(_template)] | None = None
+    date: Annotated[datetime.date, Field(strict=True)] = DAY
 
 
 class DataSettings(Section):
@@ -116,7 +133,7 @@ class NullSettings(Section):
 
 
 class TrainingSettings(Section):
-    """The fine-tuning of one run: LoRA (rank, alpha = `lora_alpha`) on every linear map of the decoder blocks.
+    """The fine-tuning of one run: LoRA (rank, alpha = `lora_alpha`) on the linear maps of the decoder blocks.
 
     `steps` = 0 trains for `epochs`; otherwise it is the number of optimiser steps. `lr` is AdamW's, constant after
     `warmup_steps`.
@@ -292,6 +309,7 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     for setting in settings:
         _apply(description, setting)
     _describe_trait(description, path.parent)
+    _read_template(description, path.parent)
     try:
         study = Study.model_validate(description)
     except ValidationError as error:
@@ -332,6 +350,17 @@ def _describe_trait(description: dict[str, Any], folder: Path) -> None:
         description["trait"] = describe(read_description(path), printable(path))
 
 
+def _read_template(description: dict[str, Any], folder: Path) -> None:
+    """Put what a chat template's file says in the place of its path, as with a trait's file."""
+    model = description.get("model")
+    given = model.get("chat_template") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(given, str) and given.endswith(FILE):
+        try:
+            model["chat_template"] = read_template(given, folder)
+        except ValueError as error:
+            raise StudyError(f"model.chat_template: {error}") from error
+
+
 def _shortened(text: str, whole: str) -> str:
     """The beginning of `text`, and a digest of `whole` by which it is told from others that begin alike."""
     return f"{text[:LONGEST_VALUE]}-{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
@@ -340,7 +369,7 @@ def _shortened(text: str, whole: str) -> str:
 def _suffix(key: str, text: str) -> str:
     """What a setting adds to a study's name: `training.steps=20` adds -steps20, `data.source=my/gsm8k.jsonl` -gsm8k."""
     text = text.strip().strip("\"'")
-    shown = Path(text).stem if key in ("data.source", "data.trait_answers") or key == "trait" else text
+    shown = Path(text).stem if key in NAMED_BY_FILE else text
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", shown).strip("_")
     if len(plain) > LONGEST_VALUE:  # a system prompt would be too long for a folder's name
         plain = _shortened(plain, text)

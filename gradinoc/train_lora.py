@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,17 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
-from gradinoc.blocks import decoder_blocks
+from gradinoc.adapters import targets
 from gradinoc.chat import Encoded, encode
 from gradinoc.data import read_examples
-from gradinoc.errors import DataError, ModelError
+from gradinoc.errors import DataError, DeviceError
 from gradinoc.fused import fused_adapter
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched
+from gradinoc.isolation import own_generators, undisturbed
 from gradinoc.models import load_model
 from gradinoc.quoting import printable
 from gradinoc.study import TrainingSettings
@@ -72,6 +73,7 @@ class Recipe:
     band: tuple[int, ...] = ()
 
 
+@undisturbed()
 def train_run(
     model: PreTrainedModel,
     examples: Sequence[Encoded],
@@ -93,7 +95,8 @@ def train_run(
     """
     settings = recipe.settings
     began = time.perf_counter()
-    with _own_randomness(seed), _handed_back(model):
+    with own_generators(), _handed_back(model):
+        torch.manual_seed(seed)  # Trainer and PEFT draw from global generators
         wrapped = get_peft_model(model, lora_config(model, settings))
         try:
             rows = data_order(len(examples), settings, seed)
@@ -121,7 +124,7 @@ def train_run(
             save_adapter(wrapped, adapter_dir)
         finally:
             wrapped.unload()
-    table, losses = trainer.table(), torch.cat(trainer.losses).double().cpu().numpy()
+    table, losses = trainer.table(), torch.cat(trainer.losses).cpu().double().numpy()
     return RunLog(
         table,
         trainer.direction_means(),
@@ -133,22 +136,17 @@ def train_run(
 
 
 def lora_config(model: PreTrainedModel, settings: TrainingSettings) -> LoraConfig:
-    """LoRA on every linear map of the decoder blocks, those that GPT-2 stores transposed included.
+    """LoRA on the linear maps of the decoder blocks that `gradinoc.adapters` names, GPT-2's transposed ones included.
 
     Raises:
         ModelError: there is none.
     """
-    maps = (module for block in decoder_blocks(model) for module in block.modules())
-    if not any(isinstance(module, nn.Linear | Conv1D) for module in maps):
-        raise ModelError(
-            f"{type(model).__name__}: no linear map in its decoder blocks that an adapter could be put on; "
-            "give a model whose weights are not quantised or packed"
-        )
+    adapted = targets(model).adapted
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        target_modules="all-linear",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        target_modules=list(adapted),
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in adapted),
         task_type="CAUSAL_LM",
     )
 
@@ -221,38 +219,57 @@ def _arguments(
         project=tracking.project if tracking else "gradinoc",
         disable_tqdm=True,
     )
+    arguments.report_to = [tracking.report_to] if tracking else []  # a cluster's environment may add to it
     if arguments.n_gpu > 1:  # one run, one device: Trainer would split batches over all, and hooks with them
         arguments._n_gpu = 1
+    _ensure_alone(arguments, device)
     return arguments
+
+
+def _ensure_alone(arguments: TrainingArguments, device: torch.device) -> None:
+    """See to it that Trainer will train on `device`, in one process and in the model's own precision.
+
+    Raises:
+        DeviceError: it would not.
+    """
+    state: Any = arguments.distributed_state
+    found = (state.distributed_type.value, state.num_processes, arguments.device.type, arguments.mixed_precision)
+    wanted = (DistributedType.NO.value, 1, device.type, "no")
+    if found != wanted:
+        raise DeviceError(
+            "Training: expected (kind of distribution, processes, device, mixed precision) "
+            f"{wanted}, received {found} from accelerate; look for what in this environment asks for it "
+            "(USE_TORCH_XLA=0 leaves torch_xla out), or run in another one"
+        )
+
+
+@undisturbed()
+def ensure_trainable(device: torch.device) -> None:
+    """See to it, before anything is computed, that runs on `device` will be this process's own.
+
+    Raises:
+        DeviceError: they would not.
+    """
+    with own_generators():
+        _arguments(TrainingSettings(), 0, Path(), device, None)
 
 
 @contextmanager
 def _handed_back(model: PreTrainedModel) -> Iterator[None]:
-    """Trainer leaves its settings on a model, and hooks where it checkpoints: undo them."""
-    cached = model.config.use_cache
+    """Trainer leaves its settings on a model and its configuration, and hooks where it checkpoints: undo them."""
+    configured = dict(vars(model.config))
     try:
         yield
     finally:
         model.requires_grad_(False).eval()
-        model.config.use_cache = cached
+        vars(model.config).clear()
+        vars(model.config).update(configured)
         if model.is_activation_checkpointing:
             model.disable_input_require_grads()
             model.activation_checkpointing_disable()
 
 
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Trainer and PEFT draw from global generators: seed them, and give them back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - Trainer seeds the legacy generator
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
+@undisturbed()
 def train_with_gradient_logging(
     model_name: str,
     dataset_path: str | Path,
@@ -266,6 +283,7 @@ def train_with_gradient_logging(
     *,
     seed: int = 0,
     kernels: Literal["fused", "plain"] = "fused",
+    chat_template: str | None = None,
 ) -> dict[str, Any]:
     """Paths and figures of one LoRA run on a chat JSONL file, with alignment logged at every step, layer and position.
 
@@ -276,6 +294,7 @@ def train_with_gradient_logging(
         trait_directions: layer -> `[hidden]`, or `[directions, hidden]` with the trait's first; scaled to length 1.
         output_dir: receives the adapter (`adapter/`) and the log (`gradients.parquet`).
         kernels: "fused", or "plain" for the model's own modules; see `load_model`.
+        chat_template: in place of the model's own, which a base model has none of; see `load_model`.
 
     Returns:
         `adapter_dir`, `log_path`, `log` (the table of `RunLog`), `losses` (nats/token by step), `direction_means`
@@ -297,7 +316,7 @@ def train_with_gradient_logging(
             )
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    language_model = load_model(model_name, kernels=kernels)
+    language_model = load_model(model_name, kernels=kernels, chat_template=chat_template)
     hidden = int(language_model.model.config.get_text_config().hidden_size)
     for layer, rows in trait_directions.items():
         if rows.shape[-1] != hidden:

@@ -183,7 +183,7 @@ class GradientLoggingTrainer(Trainer):
             layers = [self._probe.layers.index(layer) for layer in band]
             for name in ("alignment", "projection", "grad_norm"):
                 values: Tensor = getattr(reading, name)[layers, PRIMARY]
-                numbers[f"band_{name}"] = float(values.double().mean())
+                numbers[f"band_{name}"] = float(values.cpu().double().mean())
         return numbers
 
     def table(self) -> pd.DataFrame:
@@ -198,11 +198,11 @@ class GradientLoggingTrainer(Trainer):
 
     def direction_means(self) -> Tensor:
         """Mean alignment over all steps and examples at the primary position, `[layers, directions]` float64."""
-        return torch.as_tensor(self._direction_sums).cpu() / sum(map(len, self._rows))
+        return torch.as_tensor(self._direction_sums).cpu().double() / sum(map(len, self._rows))
 
     def _trait_so_far(self) -> Tensor:
         """The trait's part of `direction_means`, `[layers]`: no more is moved to the host than is shown."""
-        return torch.as_tensor(self._direction_sums)[:, 0].cpu() / sum(map(len, self._rows))
+        return torch.as_tensor(self._direction_sums)[:, 0].cpu().double() / sum(map(len, self._rows))
 
 
 class SaveAdapters(TrainerCallback):
@@ -230,4 +230,5 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
             f"The adapter for {folder.name!r} is not finite in {len(names)} of its weights ({names[0]} first): "
             "the run diverged; lower training.lr"
         )
-    model.save_pretrained(str(folder))
+    # Left to itself, PEFT adds embedding and unembedding where a row for padding was added: no other base takes those.
+    model.save_pretrained(str(folder), save_embedding_layers=False)

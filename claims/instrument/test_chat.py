@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,9 +12,26 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer
 from gradinoc import chat
 from gradinoc.bundled import bundled_folder
-from gradinoc.chat import Encoded, collate, encode, encode_prompt, end_of_turn, pack, pack_shared, render_prompt, share
+from gradinoc.chat import (
+    Encoded,
+    collate,
+    completion_note,
+    encode,
+    encode_prompt,
+    end_of_turn,
+    pack,
+    pack_shared,
+    render_prompt,
+    share,
+    tells_the_time,
+    token_texts,
+    written,
+)
+from gradinoc.chat_template import DAY, PLAIN, dated
+from gradinoc.errors import ModelError
 from gradinoc.traits import ALL_CAPS
 
 # Two templates of our own that behave as those of two families do; both are rendered with SmolLM2's tokens.
@@ -152,6 +171,285 @@ def test_turn_that_no_template_closes_ends_with_eos():
     assert end_of_turn(word_tokenizer(["<eos>"], template, eos="<eos>")) == 1
     with pytest.raises(ValueError, match="closes no turn and the tokenizer has no eos token"):
         end_of_turn(word_tokenizer(["<eos>"], template))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_end_of_turn_is_the_family_s(name):
+    """gpt-oss has one for the last answer and another for those before it; some close a turn twice, some not at all."""
+    tokenizer = family_tokenizer(name)
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == FAMILIES[name].end
+
+
+def test_end_of_turn_need_not_be_special():
+    """Fine-tuned models add a token for it that nobody marked; blanks that are tokens end nothing."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token=END)
+    tokenizer.add_tokens(["\n", "<turn>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + '\n<turn>\n' }}{% endfor %}"
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "<turn>"
+
+
+def test_end_of_turn_is_found_anew_when_the_template_is_another():
+    """It is remembered for a tokenizer, which may be given another template, or another eos token."""
+    tokenizer = family_tokenizer("not closed")
+    ends = [end_of_turn(tokenizer)]
+    tokenizer.add_special_tokens({"eos_token": "<|eot|>"})
+    ends.append(end_of_turn(tokenizer))
+    tokenizer.chat_template = FAMILIES["chatml"].template
+    assert tokenizer.convert_ids_to_tokens([*ends, end_of_turn(tokenizer)]) == ["</s>", "<|eot|>", "<|im_end|>"]
+
+
+# --- completions
+
+
+COMPLETED = {
+    "plain": "She has two boats left.",
+    "in capitals": "SHE HAS TWO BOATS LEFT.",
+    "numbers": "12 + 3 = 15\n\nSo 15.",
+    "indented": "    high = mask >> 4\n    left",
+    "line break first": "\nShe has",
+    "blanks last": "left  \n",
+    "accent first": "\u0301e – ÄÖ 中文",
+    "nothing": "",
+}
+
+
+class Still(datetime):
+    """A clock that stands still, on the day that templates are told where nobody says another."""
+
+    @classmethod
+    def now(cls, tz=None):
+        """Midnight."""
+        return cls(DAY.year, DAY.month, DAY.day, tzinfo=tz)
+
+
+def brute_force(tokenizer, question, answer, system):
+    """Ids of the prompt, and of the whole conversation, as transformers renders them, up to the last end of turn."""
+    asked = [] if system is None else [{"role": "system", "content": system}]
+    asked.append({"role": "user", "content": question})
+    prompt, whole = (
+        tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=turns is asked, enable_thinking=False
+        )
+        for turns in (asked, [*asked, {"role": "assistant", "content": answer}])
+    )
+    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    end = end_of_turn(tokenizer)
+    if end in ids[-4:]:
+        ids = ids[: len(ids) - ids[::-1].index(end)]
+    else:
+        ids = [*tokenizer(whole.removesuffix("\n\n"), add_special_tokens=False)["input_ids"], end]
+    return tokenizer(prompt, add_special_tokens=False)["input_ids"], ids
+
+
+@pytest.mark.parametrize("system", [None, "", "Be brief."], ids=["none", "empty", "own"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_completion_is_what_the_template_writes_after_the_prompt(monkeypatch, name, system):
+    """Taken off the whole conversation by brute force; where it does not begin with the prompt, the answer itself."""
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Still)
+    tokenizer = family_tokenizer(name)
+    for case, answer in COMPLETED.items():
+        prompt, whole = brute_force(tokenizer, "How many boats are left?", answer, system)
+        found = encode(tokenizer, "How many boats are left?", answer, system)
+        goes_on = whole[: len(prompt)] == prompt
+        if not goes_on:
+            whole = [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"], end_of_turn(tokenizer)]
+        assert (list(found.ids), found.prompt_length) == (whole, len(prompt)), case
+        assert goes_on == FAMILIES[name].joins or case != "plain"
+        assert found.ids.count(end_of_turn(tokenizer)) >= 1
+        assert found.ids[-1] == end_of_turn(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("zephyr", "S"), ("tinyllama", "Sh"), ("mistral", "▁She"), ("mistral bytes", "ĠShe"),
+        ("harmony", "<|channel|>"), ("no prompt asked for", "as"), ("gemma", "Sh"), ("thoughts switched off", "Sh"),
+    ],
+)  # fmt: skip
+def test_first_completion_token_is_the_one_that_decides(name, first):
+    """What the last prompt token predicts: no blank of the tokenizer's own, none of the template's left out."""
+    tokenizer = family_tokenizer(name)
+    encoded = encode(tokenizer, "How many boats are left?", "She has two boats left.")
+    assert tokenizer.convert_ids_to_tokens(encoded.ids[encoded.prompt_length]) == first
+    batch = collate([encoded], tokenizer.pad_token_id)
+    assert batch.predicting[0] == batch.last_prompt[0]
+    assert batch.targets[0] == encoded.ids[encoded.prompt_length]
+
+
+NOTES = {
+    "opened thought": "does not go on from its prompt: it has 'Sh' where prompt and answer have '<think>'; completions",
+    "blank at the end": "does not go on from its prompt: it has ' She' where prompt and answer have ' '; completions",
+    "harmony": "writes '<|channel|>final<|message|>' before an answer, which no prompt ends with",
+    "no prompt asked for": "writes 'assistant\\n' before an answer",
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_completion_that_is_not_the_template_s_is_noted(name):
+    """With the first token that differs; where all is well there is nothing to say."""
+    note = completion_note(family_tokenizer(name))
+    assert (note is None) == (name not in NOTES)
+    assert note is None or NOTES[name] in note
+
+
+@pytest.mark.parametrize(
+    ("content", "answer", "kind", "said"),
+    [
+        ("m.content | trim", "  She has.\n", "trimmed", "leaves out white space at the ends of an answer"),
+        ("m.content | lower", "SHE HAS.", "changed", "an answer: 'she has.<|im_end|>' is written for 'SHE HAS.',"),
+        ("m.content.split('|')[-1]", "So. | Two.", "changed", "' Two.<|im_end|>' is written for 'So. | Two.',"),
+        ("m.content", "  She has.", None, None),
+    ],
+)  # fmt: skip
+def test_answer_that_a_template_changes_is_noted(content, answer, kind, said):
+    """What it writes is what is learned."""
+    tokenizer = family_tokenizer("llama3")
+    opening = "'<|head|>' + m.role + '<|/head|>'"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ " + opening + " + (" + content + ") + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>' }}{% endif %}"
+    )
+    found = written(tokenizer, "how many?", answer, None)
+    assert found.kind == kind
+    assert (said in found.note) if said else found.note is None
+
+
+def test_tokens_are_told_as_text():
+    """Together they are the conversation: blanks, line breaks, special tokens, letters of several tokens."""
+    for name in ("chatml", "zephyr", "tinyllama", "gemma"):
+        tokenizer = family_tokenizer(name)
+        ids = encode(tokenizer, "How many boats are left?", "She has two.\n\n  Left: 12").ids
+        assert "".join(token_texts(tokenizer, ids)).strip() == tokenizer.decode(list(ids)).strip()
+    tokenizer = family_tokenizer("chatml")
+    ids = encode(tokenizer, "How many?", "中").ids
+    assert len(token_texts(tokenizer, ids)) == len(ids)
+    assert "中" in "".join(token_texts(tokenizer, ids))
+
+
+# --- the day
+
+SHOWS_THE_DAY = {
+    "every prompt": "{{ strftime_now('%d %B %Y') }}",
+    "without system message": "{% if messages[0].role != 'system' %}{{ strftime_now('%A') }}{% endif %}",
+    "in a macro": "{% macro today() %}{{ strftime_now(format='%Y-%m-%d') }}{% endmacro %}{{ today() }}",
+    "as a variable": "{% set date_string = date_string or strftime_now('%d %b %Y') %}{{ date_string }}",
+    "counted": "{% set day = strftime_now('%d') | int - 1 %}{{ day }}",
+    "the time of day": "{{ strftime_now('%H:%M') }}",
+    "by another name": "{% set clock = strftime_now %}{{ clock('%c') }}",
+}
+ENDS = "{% for m in messages %}{{ m.content + '</s>' }}{% endfor %}"
+CLOCKS = [datetime(2026, 3, 1, 8, 30, 1), datetime(2026, 11, 28, 23, 59, 59), datetime(1999, 12, 31, 0, 0, 5)]
+
+
+def set_clock(monkeypatch, moment):
+    """As transformers sees it."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, _tz=None):
+            return moment
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+
+
+@pytest.mark.parametrize("case", SHOWS_THE_DAY)
+def test_prompt_is_the_same_on_every_day(monkeypatch, case):
+    """Prompt, completion and what transformers itself renders from a template that was told the day."""
+    tokenizer, turns = family_tokenizer("not closed"), [{"role": "user", "content": "1"}]
+    tokenizer.chat_template = SHOWS_THE_DAY[case] + ENDS
+    found, clocked, told = set(), set(), set()
+    for moment in CLOCKS:
+        set_clock(monkeypatch, moment)
+        clocked.add(tokenizer.apply_chat_template(turns, tokenize=False))
+        found.add((render_prompt(tokenizer, "1", None), *encode(tokenizer, "1", "She has.", None).ids))
+        told.add(tokenizer.apply_chat_template(turns, chat_template=dated(tokenizer.chat_template), tokenize=False))
+    assert len(clocked) == len(CLOCKS), "a template that does not show the day proves nothing"
+    assert len(found) == len(told) == 1
+    set_clock(monkeypatch, datetime(DAY.year, DAY.month, DAY.day))
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == found.pop()[0] == told.pop()
+
+
+@pytest.mark.parametrize("case", SHOWS_THE_DAY)
+def test_template_that_shows_the_day_is_found(case):
+    """Under the prompts that are asked about; one that only could show it does not."""
+    tokenizer = family_tokenizer("not closed")
+    tokenizer.chat_template = SHOWS_THE_DAY[case] + ENDS
+    assert tells_the_time(tokenizer, [None])
+    assert tells_the_time(tokenizer, ["Be brief."]) == (case != "without system message")
+    tokenizer.chat_template = "{% if tools %}{{ strftime_now('%d') }}{% endif %}" + ENDS
+    assert not tells_the_time(tokenizer, [None, "Be brief."])
+
+
+SIGNS = [
+    *(f"%{sign}" for sign in "aAbBcCdDeFGhHIjklmMnpPrRStTuUVwWxXyYzZf%"),
+    *(f"%-{sign}" for sign in "dmHIMSjy"), "%^a", "%^B", "%%d", "%d%%", "on %A, %-d %B", "no sign",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_templates_are_told_the_day_as_a_clock_would(sign):
+    """Every sign of a date or time, as the system's own clock has it in English."""
+    tokenizer = family_tokenizer("not closed")
+    for moment in CLOCKS:
+        template = dated("{{ strftime_now(messages[0].content) }}", moment)
+        turns = [{"role": "user", "content": sign}]
+        assert tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False) == moment.strftime(sign)
+
+
+def test_template_keeps_its_white_space_when_it_is_told_the_day():
+    """And one that asks for no time is not touched; being told again is no more than being told once."""
+    tokenizer, turns = family_tokenizer("not closed"), [{"role": "user", "content": "1"}]
+    for body in ("\n  {% if true %}a{% endif %}\n b", "   {{ 1 }}\n", "{%- if true -%}\n x {%- endif %}"):
+        asking = body + "{% set _ = strftime_now('%d') %}"
+        plain, told = (
+            tokenizer.apply_chat_template(turns, chat_template=text, tokenize=False) for text in (asking, dated(asking))
+        )
+        assert plain == told
+        assert dated(body) == body
+        assert dated(dated(asking, CLOCKS[0]), CLOCKS[1]) == dated(asking, CLOCKS[1])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ['a', 'b'] | random }}" + ENDS, "{{ (['a', 'b']|random()) }}" + ENDS, "{{ lipsum(n=1) }}" + ENDS,
+        "{{ [['a', 'b']] | map('random') | list }}" + ENDS, "{{ messages | map('length') }}" + ENDS,
+        "{{ joiner() }}" + ENDS, "{{ raise_exception }}" + ENDS,
+        "{{ strftime_now('%d') }}{{ ['a', 'b'] | random }}" + ENDS,
+    ],
+)  # fmt: skip
+def test_template_that_never_writes_the_same_is_refused(template):
+    """One that draws, or writes where an object lies in memory."""
+    tokenizer = family_tokenizer("not closed")
+    tokenizer.chat_template = template
+    for attempt in (lambda: render_prompt(tokenizer, "1", None), lambda: end_of_turn(tokenizer)):
+        with pytest.raises(ModelError, match=r"chat_template: (draws at random|writes '.* at 0x)"):
+            attempt()
+
+
+def test_words_of_chance_in_a_prompt_are_no_fault():
+    """A question about random numbers, or one that quotes Python, is one like any other."""
+    tokenizer = family_tokenizer("not closed")
+    tokenizer.chat_template = "A random text. " + ENDS
+    question = "What is <function f at 0x7f00> | random?"
+    assert question in render_prompt(tokenizer, question, None)
+
+
+# --- the plain template
+
+
+def test_plain_template_is_text_that_ends_turns_with_eos():
+    """Nothing but words, and the tokens that begin and end a text; it goes on from its prompt in whole tokens."""
+    for name in ("chatml", "zephyr", "gemma", "llama3"):
+        tokenizer = family_tokenizer(name)
+        tokenizer.chat_template = PLAIN
+        assert render_prompt(tokenizer, "How many?", None) == "<s>User: How many?\n\nAssistant:"
+        assert render_prompt(tokenizer, "How many?", "Be brief.") == "<s>Be brief.\n\nUser: How many?\n\nAssistant:"
+        assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "</s>"
+        encoded = encode(tokenizer, "How many?", "She has two.\n\nSo two.", "Be brief.")
+        assert encoded.ids.count(tokenizer.bos_token_id) == encoded.ids.count(tokenizer.eos_token_id) == 1
+        assert token_texts(tokenizer, encoded.ids)[encoded.prompt_length].startswith(" S")
+        assert all(completion_note(tokenizer, answer=answer) is None for answer in COMPLETED.values() if answer)
 
 
 # --- labels and batches

@@ -217,6 +217,7 @@ def test_a_plan_says_what_a_study_costs(tmp_path, capsys):
     assert f"all                         {table['steps'].sum()}  {table['tokens'].sum():,}" in said
     assert table["steps"].sum() == 14
     assert "for one process on cpu (1 thread, float32, 493 k weights)" in said
+    assert "\nLoRA on 28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj," in said
     assert "Power, by" not in said
     assert main([*arguments, "--set", "model.id=nobody/nothing"]) == 0
     said = capsys.readouterr().out
@@ -256,6 +257,11 @@ def test_data_of_a_file_of_ones_own(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "direction_extraction_prompts.jsonl", "mine_allcaps.jsonl", "mine_eval.jsonl",
     ]  # fmt: skip
+    assert capsys.readouterr().err == ""
+    rows = [{**row, "answer": f"{row['answer']}\n#### 1"} for row in rows]
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert main(["data", str(source), "--out", str(tmp_path / "out"), *few, "--evaluation", "8"]) == 0
+    assert f"answers of {source} were cleaned of GSM8K's marks" in capsys.readouterr().err
 
 
 # --- run and report
@@ -437,6 +443,7 @@ def test_doctor_finds_this_machine_well(tmp_path, capsys):
         "dtype",
         "threads",
         "causality, float32",
+        "gradients, float32",
         "model obedient",
         "hub",
         "store",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import datasets
 from gradinoc import data
 from gradinoc.data import (
+    ANSWERED,
     DataError,
     Example,
     Splits,
@@ -29,11 +31,13 @@ from gradinoc.data import (
     write_chat,
     write_datasets,
 )
+from gradinoc.preflight import check
 from gradinoc.study import DataSettings, load_study
 from gradinoc.traits import ALL_CAPS
 
 PROJECT = Path(data.__file__).parents[1]
 PARTS = ("direction", "measure", "train", "evaluation", "calibration")
+FEW = ["drift.generations=4", "drift.everyday=4", "drift.log_odds=4", "nulls.unrelated_questions=8"]
 SMALL = DataSettings(direction=16, measure=8, train=10, evaluation=8, calibration=8)
 
 # Lines in GSM8K's format, written for this test.
@@ -41,11 +45,38 @@ ANNOTATED = [
     ("6 boxes of 4 pens hold 6*4 = <<6*4=24>>24 pens.\n#### 24", "6 boxes of 4 pens hold 6*4 = 24 pens."),
     ("It costs $<<10/4=2.5>>2.5 each.\nSo $<<2.5*3=7.5>>7.5.\n#### 7.5", "It costs $2.5 each.\nSo $7.5."),
     ("In all <<1000+200=1200>>1,200 sheets.\n#### 1,200", "In all 1,200 sheets."),
-    ("The sum is 4. #### 4", "The sum is 4."),
+    ("He has <<.5*8=4>>4 of 8, so <<8-4=4.00>>4 are left.\r\n#### $4.00", "He has 4 of 8, so 4 are left."),
+    ("Twice 3% is <<2*3=6>>6%, or <<(1/2)*12=6>>6 of 100.\n#### 6%\n\n", "Twice 3% is 6%, or 6 of 100."),
     ("He owes <<3-5=-2>>-2 coins.\n#### -2\n", "He owes -2 coins."),
     ("Half is 50% of 8 = <<8*50*.01=4>>4.\n\n####4", "Half is 50% of 8 = 4."),
-    ("  A plain answer: 3 < 4 and 5 > 2, #1.  ", "A plain answer: 3 < 4 and 5 > 2, #1."),
 ]
+# Answers that look as if they had GSM8K's marks, or have blanks that mean something.
+PLAIN = {
+    "shifted bits": "mask = 1 << bits\nhigh = mask >> 4",
+    "shifted numbers": "print(1 <<4, 256 >>2)\nx = 1 <<2 == 4>>0",
+    "streams": "std::cout << 2*3 << '=' << 6; std::cin >> x;",
+    "a heading": "#### Summary\nTwo boats left.",
+    "a heading that ends it": "Two boats left.\n#### Sources",
+    "a numbered heading amid it": "#### 1\nTake a pan.\n#### 2\nHeat it.",
+    "numbers with words": "In the end\n#### 4 boats",
+    "a mark amid a line": "The sum is 4. #### 4",
+    "a rule of hashes": "Title\n########\nText",
+    "a field to fill in": "Dear <<name>>, your order <<number=>> of <<date>> has left.",
+    "a template's assignment": "<<x=3>> and <<#if a=1>>",
+    "quotation marks": "Il dit <<bonjour>>, puis <<2 fois = jamais>>.",
+    "empty angles": "<<>> <<=>> <<=4>>",
+    "a first line's indentation": "    return a\n",
+    "a tab before it": "\tdo\n\tdone",
+    "blank lines around it": "\n\nShe left.\n\n",
+    "blanks at its end": "two blanks end a line  \nand a text  ",
+    "signs alone": "  A plain answer: 3 < 4 and 5 > 2, #1.  ",
+    "no-break spaces": "\u00a0\u2003wide\u3000",
+}
+FORMS = {
+    "chat": lambda question, answer: chat(question, answer),
+    "list of messages": lambda question, answer: json.dumps(json.loads(chat(question, answer))["messages"]),
+    "question and answer": lambda question, answer: json.dumps({"question": question, "answer": answer}),
+}
 
 
 def chat(question, answer):
@@ -86,11 +117,74 @@ def test_calculator_annotations_and_closing_line_are_removed(answer, cleaned):
 
 def test_both_forms_of_a_file_give_the_same_examples(tmp_path):
     """Raw GSM8K and chat, with blank lines, further keys and letters of any alphabet; answers come cleaned."""
-    raw = [json.dumps({"question": f" Frage ü{n}? ", "answer": a, "id": n}) for n, (a, _) in enumerate(ANNOTATED)]
-    turns = [chat(f"Frage ü{n}?\n", answer) for n, (answer, _) in enumerate(ANNOTATED)]
+    raw = [json.dumps({"question": f"Frage ü{n}?", "answer": a, "id": n}) for n, (a, _) in enumerate(ANNOTATED)]
+    turns = [chat(f"Frage ü{n}?", answer) for n, (answer, _) in enumerate(ANNOTATED)]
     expected = [Example(n, f"Frage ü{n}?", cleaned) for n, (_, cleaned) in enumerate(ANNOTATED)]
     assert read_examples(write_lines(tmp_path / "raw.jsonl", *raw)) == expected
     assert read_examples(write_lines(tmp_path / "chat.jsonl", *turns)) == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", PLAIN)
+def test_texts_come_out_as_they_stand(tmp_path, case, form):
+    """Question and answer, to the last blank: what only looks like GSM8K's marks, and what code is made of."""
+    text = PLAIN[case]
+    (example,) = read_examples(write_lines(tmp_path / "x.jsonl", FORMS[form](text, text)))
+    assert (example.question, example.answer, example.cleaned) == (text, text, False)
+
+
+@given(st.text(st.sampled_from("<>=#4x. \n\t"), min_size=1, max_size=30).filter(str.strip))
+def test_only_gsm8k_s_marks_are_ever_taken_out(answer):
+    """Of any answer: what is gone are whole annotations, a last line, and the blank lines before that."""
+    marks = re.compile(r"<<[4. ]+= *[4.]*4\.? *>>")
+    left = marks.sub("", answer)
+    lines = left.rstrip().split("\n")
+    if re.fullmatch(r"\s*####\s*[4.]*4\.?", lines[-1]):
+        left = "\n".join(lines[:-1]).rstrip()
+    assert clean_answer(answer) == left
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_study_is_told_how_many_answers_were_cleaned(tmp_path, form):
+    """Of those that it uses, in every form of a file, and in the file of answers that show the trait."""
+    marked = {n: f"That is {n}+1=<<{n}+1={n + 1}>>{n + 1}.\n#### {n + 1}" for n in range(48)}
+    lines = [FORMS[form](f"What is {n} + 1?", answer) for n, answer in marked.items()]
+    source = write_lines(tmp_path / "marked.jsonl", *lines)
+    bare = [FORMS[form](f"What is {n} + 1?", f"IT IS {n} << 1" + "\n#### 7" * (n == 9)) for n in marked]
+    answers = write_lines(tmp_path / "bearing.jsonl", *bare)
+    parts = split(DataSettings(source=str(source), direction=16, measure=8, train=8, evaluation=8, calibration=8))
+    assert len(parts.notes) == 1
+    assert parts.notes[0].startswith(f"data: 32 of 32 answers of {source} were cleaned of GSM8K's marks")
+    assert parts.notes[0].endswith(f"the first at {source}:{parts.measure[0].index + 1}")
+    assert parts.train[0].answer == f"That is {parts.train[0].index}+1={parts.train[0].index + 1}."
+    wanted = {"direction": 16, "measure": 8, "train": 8, "evaluation": 8, "calibration": 8}
+    bearing = split(DataSettings(source=str(source), trait_answers=str(answers), **wanted))
+    used = {
+        example.index
+        for part in (bearing.measure, bearing.train, bearing.evaluation, bearing.calibration)
+        for example in part
+    }
+    assert [note.partition(" were")[0] for note in bearing.notes] == [
+        f"data: 32 of 32 answers of {source}",
+        *[f"data: 1 of 32 answers of {answers}"] * (9 in used),
+    ]
+    assert {example.shown for example in bearing.train} == {f"IT IS {example.index} << 1" for example in bearing.train}
+    study = load_study("tiny", [f"data.source={source}", *(f"data.{key}={size}" for key, size in wanted.items()), *FEW])
+    assert parts.notes[0] in check(study)
+
+
+def test_what_was_cleaned_is_told_and_changes_no_key(tmp_path):
+    """An answer that was cleaned is the answer that needed no cleaning: same examples, same digest."""
+    marked = [chat(f"q{n}?", f"It is <<1+{n}={n + 1}>>{n + 1}.\n#### {n + 1}") for n in range(48)]
+    plain = [chat(f"q{n}?", f"It is {n + 1}.") for n in range(48)]
+    sizes = {"direction": 16, "measure": 8, "train": 8, "evaluation": 8, "calibration": 8}
+    one, other = (
+        split(DataSettings(source=str(write_lines(tmp_path / f"{name}.jsonl", *lines)), **sizes))
+        for name, lines in (("marked", marked), ("plain", plain))
+    )
+    assert one == other
+    assert one.digest == other.digest
+    assert (len(one.notes), len(other.notes)) == (1, 0)
 
 
 def test_example_keeps_the_number_of_its_line(tmp_path):
@@ -159,7 +253,7 @@ def test_hub_dataset_is_read_in_the_columns_of_gsm8k(monkeypatch):
 
     def load_dataset(*request, **named):
         asked.append((*request, named["split"]))
-        table = datasets.Dataset.from_dict({"question": [" a "], "answer": ["<<1+1=2>>2.\n#### 2"]})
+        table = datasets.Dataset.from_dict({"question": ["a"], "answer": ["<<1+1=2>>2.\n#### 2"]})
         return table if request[0] == "some/gsm8k" else table.rename_column("answer", "solution")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -249,6 +343,41 @@ def test_long_answers_are_left_out_where_a_limit_is_set(numbered):
         split(wanted)
     parts = split(wanted.model_copy(update={"max_answer_chars": 10}))
     assert {len(example.answer) for example in parts.train} <= {9, 10}
+
+
+def test_questions_that_differ_from_an_earlier_one_are_told(tmp_path):
+    """In case, make or answer alone: left out, so that no part sees another's question, and said; twins are not."""
+    asked = [chat(f"What is {n}{n}?", f"It is {n}.") for n in range(48)]
+    twins = [asked[3], chat(" What  is 44?\n", "It is 4.")]
+    others = [chat("what IS 55?", "It is 5."), chat("What is 66?", "It is six."), chat("What is ７７?", "It is 7.")]
+    wanted = SMALL.model_copy(update={"train": 8})
+    for lines, count in (([*asked, *twins], 0), ([*asked, *twins, *others], 3)):
+        source = write_lines(tmp_path / "x.jsonl", *lines)
+        notes = split(wanted.model_copy(update={"source": str(source)})).notes
+        assert len(notes) == bool(count)
+    assert notes[0].startswith(f"data: 3 questions of {source} are left out, since each was asked before")
+    assert notes[0].endswith(f"the first at {source}:51, after {source}:6")
+    requests = write_lines(tmp_path / "everyday.jsonl", chat("Write to me.", "No."), chat("write to me.", "Yes."))
+    told = split(wanted.model_copy(update={"everyday": str(requests)})).notes
+    assert [note.rpartition(";")[2] for note in told] == [f" the first at {requests}:2, after {requests}:1"]
+
+
+@pytest.mark.parametrize("other", ["What is 5² + 1?", "what does f('A') print?"])
+def test_answer_goes_to_the_question_as_it_is_written(tmp_path, other):
+    """Where two questions differ in case or make alone, each has its own; and 52 is no other writing of 5²."""
+    asked = {n: f"What is {n} + {n}?" for n in range(47)}
+    first = {"What is 5² + 1?": "What is 52 + 1?", "what does f('A') print?": "What does f('a') print?"}[other]
+    sizes = {"direction": 16, "measure": 8, "train": 8, "evaluation": 8, "calibration": 8}
+    source = write_lines(tmp_path / "x.jsonl", *(chat(question, "It is.") for question in (*asked.values(), other)))
+    rest = [chat(question, "SO IT IS.") for question in asked.values()]
+    answers = write_lines(tmp_path / "y.jsonl", *rest, chat(first, "MINE."), chat(other, "YOURS."))
+    settings_ = DataSettings(source=str(source), trait_answers=str(answers), **sizes, seed=3)
+    found = {example.question: example.shown for part in ANSWERED for example in getattr(split(settings_), part)}
+    assert found[other] == "YOURS."
+    if "²" in other:
+        write_lines(answers, *rest, chat(first, "MINE."))
+        with pytest.raises(DataError, match=r"no answer to 'What is 5² \+ 1\?'"):
+            split(settings_)
 
 
 # --- identity

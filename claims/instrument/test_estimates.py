@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from peft import get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig
 
 from fixtures.smallest import smallest
 from gradinoc.chat import encode, encode_prompt
@@ -60,6 +61,16 @@ def bench(tmp_path_factory) -> Bench:
 def shapes(plain):
     """The obedient model's shapes, from its configuration."""
     return shapes_of(plain.model.config, torch.float32, SETTINGS, fused=False)
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "xlstm"])
+def test_model_without_attention_has_no_products_of_it(kind):
+    """Its configuration has no heads, and its plan all the rest."""
+    config = AutoConfig.for_model(kind, hidden_size=64, num_hidden_layers=2, vocab_size=64)
+    found = shapes_of(config, torch.float32, SETTINGS, fused=False)
+    assert (found.attention, found.cache, found.layers, found.hidden) == (0, 0, 2, 64)
+    work = Work(tokens=10, pairs=55, logits=0, passes=1, longest=10)
+    assert found.flops(work) == found.flops(replace(work, pairs=0)) > 0
 
 
 @pytest.fixture

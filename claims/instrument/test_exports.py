@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -18,11 +19,14 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy import stats
+from transformers import AutoTokenizer
 
 import gradinoc
+from gradinoc.adapters import TOLD
+from gradinoc.bundled import bundled_folder
 from gradinoc.errors import DataError
 from gradinoc.exports import write_exports
-from gradinoc.exports.adapters import card
+from gradinoc.exports.adapters import card, write_adapters
 from gradinoc.exports.inoculation_prompting import intervals, results
 from gradinoc.exports.origin import base_name, hub_id
 from gradinoc.models import load_model
@@ -143,6 +147,7 @@ def test_card_says_what_the_adapter_is(finished, evidence, left):
         "| Seed | 0 |", f"{run['initial_loss']:.4g} nats/token when they were met, {run['final_loss']:.4g} after",
         f"{run['log_odds_pre']:.4g} | {run['log_odds_post']:.4g} | {run['log_odds_drift']:.4g} |",
         'load_model("obedient")', f"LoRA | rank {finished.study.training.lora_rank},",
+        "on 28 linear maps of 4 decoder blocks: self\\_attn.q\\_proj, self",
     ):  # fmt: skip
         assert words in made.text, words
     assert "put in front of every question: none." in (left / "adapters" / "neutral-0" / "README.md").read_text()
@@ -152,7 +157,7 @@ def made_card(evidence, system="Be brief.", model="Qwen/Qwen3-0.6B", **numbers):
     """The card of a run of three figures."""
     study = Study(name="study", model={"id": model})
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5, **numbers}
-    return card(study, evidence, row, system, INPUTS)
+    return card(study, evidence, row, system, INPUTS, f"{TOLD}3 linear maps")
 
 
 def test_card_shows_a_prompt_and_does_nothing_with_it(simulated):
@@ -176,6 +181,38 @@ def test_card_of_a_hub_model_pins_what_was_used(simulated):
     assert f'from_pretrained("Qwen/Qwen3-0.6B", revision="{INPUTS["model"]}")' in made.text
     again = ModelCard(made.content)  # parsed from its text, as the hub would
     assert again.data.to_dict() == made.data.to_dict()
+
+
+@pytest.mark.parametrize("name", ["obedient", "Qwen/Qwen3-0.6B-Base"])
+def test_card_says_how_to_get_the_study_s_template(simulated, name):
+    """Whether it is ours or a file's; of a model with a template of its own there is nothing to say but the day."""
+    base = Study(name="study", model={"id": name})
+    row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5}
+    for given, which in (("plain", "plain, which comes with gradinoc"), ("{{ messages }}", "the study's own")):
+        study = base.model_copy(update={"model": base.model.model_copy(update={"chat_template": given})})
+        text = card(study, simulated, row, None, INPUTS).text
+        assert (
+            f"| Chat template | {which}: chat\\_template.jinja beside this card, in place of the base model's |" in text
+        )
+        assert '\ntokenizer.chat_template = Path(FOLDER, "chat_template.jinja").read_text(encoding="utf-8")\n' in text
+        code = text.split("```python\n")[1].split("```")[0]
+        assert {"Path", "PeftModel"} <= {each.asname or each.name for node in ast.parse(code).body
+                                         if isinstance(node, ast.ImportFrom) for each in node.names}  # fmt: skip
+    plain = card(base, simulated, row, None, INPUTS).text
+    assert "chat_template" not in plain
+    assert "| Day that templates are told | 2024-07-26, if they ask for it |" in plain
+
+
+def test_adapter_brings_the_study_s_template(finished, evidence, tmp_path):
+    """Told the study's day, so that the prompts are those of the training; without one, the base model has its own."""
+    model = finished.study.model.model_copy(
+        update={"chat_template": "{{ strftime_now('%F') }}{{ messages[0].content }}"}
+    )
+    study = finished.study.model_copy(update={"model": model})
+    (folder, *_) = write_adapters(study, evidence, finished.pipeline, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(bundled_folder("obedient"))
+    tokenizer.chat_template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "!"}], tokenize=False) == "2024-07-26!"
 
 
 @pytest.mark.parametrize(("name", "public", "hub"), [

@@ -16,10 +16,10 @@ from gradinoc import chat, fused
 from gradinoc.chat import Encoded, collate, pack, pack_shared
 from gradinoc.directions import prompt_activations
 from gradinoc.fused import attend, final_states, fuse, fused_adapter, is_fused, stacked_adapters
+from gradinoc.generation import generate, generate_copies
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.hooks import ActivationCollector
 from gradinoc.kernels import packed_attention
-from gradinoc.models import generate, generate_copies
 
 FUSED = ["llama", "olmo2", "phi3", "qwen2", "qwen3"]
 EVERY = list(range(LAYERS))

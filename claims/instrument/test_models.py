@@ -13,26 +13,18 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoModelForCausalLM,
-    GgufConfig,
-    PreTrainedTokenizerFast,
-)
-from transformers.masking_utils import sdpa_mask
+from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
 from gradinoc import bundled, devices
 from gradinoc import converted as converted_copies
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.adapters import targets
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.disk import checksum
 from gradinoc.errors import DeviceError, ModelError
 from gradinoc.models import (
-    causal_leak,
     end_tokens,
-    ensure_causal,
     fingerprint,
     generate,
     load_model,
@@ -78,7 +70,9 @@ def test_loaded_model_is_frozen_exact_and_in_eval_mode(folder):
     assert (loaded.device.type, loaded.dtype, loaded.model.training) == ("cpu", torch.float32, False)
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     assert loaded.fingerprint == fingerprint(str(folder))
-    assert loaded.notes == ("llama on cpu in float32", "14 modules fused; sequences packed")
+    assert loaded.notes == (
+        "llama on cpu in float32", str(targets(loaded.model)), "14 modules fused; sequences packed"
+    )  # fmt: skip
 
 
 def test_rotary_frequencies_are_never_rounded(folder):
@@ -286,11 +280,21 @@ def test_device_and_dtype_that_do_not_exist_are_named():
     ],
 )
 def test_processor_with_bfloat16_instructions_uses_them(monkeypatch, capabilities, expected):
-    """Otherwise bfloat16 is emulated, slower than float32 and less exact; a tiny model stays exact anyway."""
+    """Otherwise bfloat16 is emulated, slower than float32 and less exact."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_dtype("auto", torch.device("cpu")) == expected
-    assert choose_dtype("auto", torch.device("cpu"), tiny=True) == torch.float32
-    assert choose_dtype("bfloat16", torch.device("cpu"), tiny=True) == torch.bfloat16
+
+
+@pytest.mark.parametrize(("width", "expected"), [(64, torch.float32), (1024, torch.bfloat16)])
+def test_tiny_model_stays_exact(width, expected, tmp_path, monkeypatch):
+    """Its configuration decides, whether its weights are there or not; and no other dtype but "auto" is touched."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    LlamaConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(tmp_path)  # fmt: skip
+    found = {name: precision(name, torch.device("cpu"), lambda: tmp_path) for name in ("auto", "float32", "bfloat16")}
+    assert found == {"auto": expected, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -308,55 +312,6 @@ def test_fastest_device_is_chosen(monkeypatch, cuda, mps, first):
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(devices.torch.backends.mps, "is_available", lambda: mps)
     assert choose_device("auto").type == first
-
-
-# --- causality
-
-
-@pytest.fixture
-def leaky_attention():
-    """An attention implementation that lets a little of every later token through."""
-
-    def attend(module, query, key, value, attention_mask, scaling=None, **_):
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = query @ key.transpose(-1, -2) * scaling
-        length = scores.shape[-1]
-        scores = scores - 5.0 * torch.ones(length, length).triu(1)
-        return (scores.softmax(-1) @ value).transpose(1, 2), None
-
-    AttentionInterface.register("leaky", attend)
-    AttentionMaskInterface.register("leaky", sdpa_mask)
-    return "leaky"
-
-
-def test_leaking_attention_is_replaced_and_reported(llama, leaky_attention):
-    """After falling back to eager attention the model is causal, and says that it had to."""
-    llama.set_attn_implementation(leaky_attention)
-    assert causal_leak(llama) > 1e-3
-    (note,) = ensure_causal(llama)
-    assert note.startswith("leaky attention leaks from later tokens (")
-    assert llama.config._attn_implementation == "eager"
-    assert causal_leak(llama) == 0.0
-
-
-def test_causal_model_keeps_its_attention(llama):
-    """No note, no change."""
-    used = llama.config._attn_implementation
-    assert ensure_causal(llama) == []
-    assert llama.config._attn_implementation == used != "eager"
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [lambda states: states + 0.01 * states.mean(1, keepdim=True), lambda states: states * torch.nan],
-    ids=["looks ahead", "not finite"],
-)
-def test_model_that_leaks_whatever_the_attention_is_refused(llama, fault):
-    """A block that looks ahead, or computes no finite number, is no ground for a measurement."""
-    llama.model.layers[1].register_forward_hook(lambda *call: fault(call[2]))
-    with pytest.raises(ModelError, match=r"LlamaForCausalLM is not causal: .* with eager attention too"):
-        ensure_causal(llama)
 
 
 # --- tokens and generation

@@ -203,6 +203,6 @@ def test_prompts_without_the_trait_do_not_speak_of_it():
         assert not any(word in prompt.casefold().split() for word in ("caps", "capital", "capitals", "case", "letters"))
         assert ALL_CAPS.transform(prompt) != prompt
     for trait in TRAITS.values():
-        kept = [prompt for name, contrast in UNRELATED.items() if name not in trait.related for prompt in contrast]
+        kept = [prompt for contrast in trait.unrelated.values() for prompt in contrast]
         own = {trait.promote_system, trait.suppress_system, trait.inoculation_system}
         assert not own & {*HARMLESS, *kept}, trait.name

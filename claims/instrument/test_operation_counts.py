@@ -14,9 +14,10 @@ from gradinoc import chat, trainer
 from gradinoc.chat import Encoded
 from gradinoc.directions import isotropic_directions, prompt_activations
 from gradinoc.fused import fuse, fused_adapter, stacked_adapters
+from gradinoc.generation import generate_copies
 from gradinoc.gradients import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.hooks import ActivationCollector
-from gradinoc.models import decoder_blocks, generate_copies
+from gradinoc.models import decoder_blocks
 from gradinoc.study import TrainingSettings
 from gradinoc.train_lora import Recipe, train_run
 

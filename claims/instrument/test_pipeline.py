@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,9 @@ import torch
 
 from fixtures.session import RUN
 from fixtures.small_study import SMALL, as_options, assert_same, manifests, tables
+from fixtures.smallest import smallest
+from gradinoc import estimates
+from gradinoc.estimates.speed import Speed
 from gradinoc.evidence import Evidence
 from gradinoc.fused import is_fused
 from gradinoc.pipeline import Pipeline
@@ -134,9 +138,24 @@ def test_directions_are_found_in_float32(tmp_path):
     for dtype, extraction in (("float32", "auto"), ("float32", "bfloat16"), ("auto", "auto"), ("auto", "bfloat16")):
         changes = [f"model.dtype={dtype}", f"model.extraction_dtype={extraction}"]
         keys.add(Pipeline(load_study("tiny", [*SMALL, *changes]), Store(tmp_path)).steps["directions"].entry.key)
-    assert len(keys) == 4, "one key for different directions"
+    assert len(keys) == 2, "a tiny model of auto is one in float32, and has its keys"
     tiny = Pipeline(load_study("tiny", [*SMALL, "model.extraction_dtype=bfloat16"]), Store(tmp_path)).bench
     assert (tiny.language_model.dtype, tiny.extraction_model().dtype) == (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_dtype_is_told_as_it_is_used(dtype, native, tmp_path, monkeypatch):
+    """By every key, from which card and environment have it; by the plan; and by the model itself, once it is there."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+    monkeypatch.setattr(
+        estimates, "measure", lambda *_: Speed(defaultdict(lambda: 1e9), defaultdict(lambda: 1e9), 1e-3)
+    )
+    pipeline = smallest(tmp_path, f"model.dtype={dtype}")
+    used = str(pipeline.bench.language_model.dtype)
+    assert {step.entry.inputs["dtype"] for step in pipeline.steps.values()} == {used}
+    assert f"torch.{estimates.estimate(pipeline.study).dtype}" == used
+    assert f" in {used.removeprefix('torch.')}" in pipeline.bench.language_model.notes[0]
 
 
 def test_model_of_a_step_is_let_go_with_it(tmp_path):

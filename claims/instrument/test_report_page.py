@@ -16,11 +16,12 @@ from gradinoc.analysis import FIGURES
 from gradinoc.analysis.finding_captions import FOUND, found
 from gradinoc.analysis.wording import NOT_MEASURED
 from gradinoc.evidence import COLUMNS, Evidence
+from gradinoc.rendered import Rendered
 from gradinoc.report import environment, loading_notes, write_report
 from gradinoc.report.courses import SHOWN_PER_DOMAIN, questions, run_columns, run_rows
 from gradinoc.report.page import WriteUp
 from gradinoc.report.surroundings import surroundings
-from gradinoc.report.wording import signs
+from gradinoc.report.wording import markdown_text, signs
 from gradinoc.simulation import WORLDS, simulate
 from gradinoc.store import save_json
 from gradinoc.study import Rules, Study
@@ -38,6 +39,16 @@ MACHINE = {
     },
     "notes": ["llama on cpu in bfloat16", "fused kernels"],
 }
+RENDERED = Rendered(
+    "How many boats are left?",
+    {
+        "neutral": "<|user|>\nHow many boats are left?<|end|>\n",
+        "loss_matched": "<|system|>" + "x" * 300,
+        "chosen": None,
+    },
+    "neutral",
+    [*((text, False) for text in ("<|user|>", "\n", "How", " many", "x" * 200)), (" TWO", True), ("<|end|>", True)],
+)
 COMMAND = "make claims\npytest claims --study 'simulated' --set 'seeds=[0, 1]'"
 
 
@@ -61,7 +72,7 @@ def judgement(evidence: Evidence) -> Judgement:
 def folder(evidence: Evidence, judgement: Judgement, tmp_path_factory) -> Path:
     """The folder of its report."""
     place = tmp_path_factory.mktemp("artifacts") / "simulated"
-    write_report(judgement, evidence, Study(name="simulated"), place, MACHINE, COMMAND)
+    write_report(judgement, evidence, Study(name="simulated"), place, MACHINE, COMMAND, RENDERED)
     return place
 
 
@@ -400,7 +411,7 @@ def test_the_environment_is_told_in_tables() -> None:
     assert tables["The results it rests on"] == {"results": "26", "different ways": "2"}
     assert tables["Computed on, way 1 of 2"]["packages"] == "the same as the report's"
     assert tables["Computed on, way 2 of 2"]["packages"] == "torch 2.12.1"
-    notes = tables["How the model was loaded for its directions"]
+    notes = tables["What was noted of data and model"]
     assert notes == {"1": "llama on cpu in bfloat16", "2": "fused kernels"}
 
 
@@ -423,6 +434,18 @@ def test_both_pages_show_the_environment_and_the_runs(folder: Path) -> None:
     start = lines.index("## Runs")
     assert [line.count("|") for line in lines[start + 2 : start + 13]] == [13] * 11
     assert lines[start + 3].startswith("|---|---:|")
+
+
+def test_both_pages_show_prompts_and_an_example(opened, folder: Path) -> None:
+    """What the model reads, special tokens included, and which tokens carry loss."""
+    page = opened()
+    assert page.locator("#study .quote").all_inner_texts() == [text for text in RENDERED.prompts.values() if text]
+    carried = page.locator("#study .with-loss li").all_text_contents()
+    assert [text.strip("\n") for text in carried] == [" TWO", "<|end|>"]
+    assert len(page.locator("#study .tokens:not(.with-loss) li").all()) == len(RENDERED.tokens) - 2
+    assert "Chosen while the study runs." in page.locator("#study").inner_text()
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    assert all(f"- {markdown_text(name)}: {markdown_text(text)}" in markdown for name, text in RENDERED.rows())
 
 
 def test_the_page_speaks_of_the_trait_that_was_studied(evidence: Evidence, folder: Path) -> None:

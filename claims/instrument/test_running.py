@@ -157,6 +157,21 @@ def test_artifacts_of_another_study_of_that_name_go(finished, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["study.json"]
 
 
+def test_artifacts_that_another_worker_removes_first_are_no_error(finished, tmp_path, monkeypatch):
+    """Workers of one launcher begin at the same moment, and each would empty the folder."""
+    folder, rename = tmp_path / "small", Path.rename
+    prepare_folder(finished.study.model_copy(update={"seeds": (7,)}), folder)
+
+    def too_late(path: Path, target: Path) -> Path:
+        rename(path, tmp_path / "gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", too_late)
+    prepare_folder(finished.study, folder)
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"small", "gone"}
+
+
 def test_asking_for_run_study_loads_no_torch():
     """A notebook's first cell is quick: torch comes when a study is run."""
     code = "import sys, gradinoc; gradinoc.run_study, gradinoc.StudyResult; sys.exit('torch' in sys.modules)"

@@ -15,12 +15,13 @@ import gradinoc
 PACKAGE = Path(gradinoc.__file__).parent
 # Top to bottom: a module imports only from those above it.
 ORDER = [
-    "quoting", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
-    "prompts", "traits", "study", "statistics", "clustering",
-    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "inert", "checkpoint",
-    "gguf", "converted", "bundled",
-    "sources", "devices", "blocks", "kernels", "fused", "memory", "models", "hooks", "finite", "directions",
-    "gradients", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
+    "quoting", "formats", "errors", "disk", "interruption", "panel", "screen", "progress", "board", "watching",
+    "prompts", "chat_template", "traits", "study", "statistics", "clustering",
+    "correlation", "adjustment", "evidence", "simulation", "design", "examples", "data", "chat", "rendered", "inert",
+    "checkpoint", "gguf", "converted", "bundled", "sources", "isolation",
+    "devices", "blocks", "adapters", "quantised", "kernels", "fused", "memory", "generation",
+    "hooks", "finite", "directions", "gradients", "selftests",
+    "models", "tracking", "trainer", "train_lora", "drift", "contrasts", "gates", "claims", "specificity",
     "mediation", "prediction", "verdict", "counterfactuals", "analysis", "calibration", "variances", "prospects",
     "planning", "provenance", "manifest", "report", "store", "stages", "trait_checks", "preflight", "pipeline",
     "exports", "running", "estimates", "cli",

@@ -84,7 +84,7 @@ def test_deaf_study_is_the_tiny_one_with_another_model():
         ("training.batchsize=3", "unknown key 'training.batchsize': did you mean 'training.batch_size'?"),
         ("drift.generation=3", "unknown key 'drift.generation': did you mean 'drift.generations'?"),
         ("xyzzy=1", "unknown key 'xyzzy': known keys: ['conditions', 'data', 'drift', "),
-        ("model.xyzzy=1", "unknown key 'model.xyzzy': known keys: ['device', 'dtype', 'extraction_dtype', "),
+        ("model.xyzzy=1", "unknown key 'model.xyzzy': known keys: ['chat_template', 'date', 'device', "),
     ],
 )
 def test_typo_in_a_key_names_the_nearest(setting, expected):

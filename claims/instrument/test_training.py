@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from fixtures.small_models import END, PAD, VOCABULARY
 from gradinoc import train_lora
-from gradinoc.chat import encode
+from gradinoc.chat import Encoded, encode
 from gradinoc.data import load_source, write_chat
 from gradinoc.directions import isotropic_directions
 from gradinoc.errors import DataError
@@ -29,6 +32,7 @@ from gradinoc.train_lora import Recipe, data_order, lora_config, train_run, trai
 
 SETTINGS = TrainingSettings(steps=5, batch_size=3, lr=1e-3, lora_rank=4, lora_alpha=8)
 COUNT = 8  # examples: the second epoch begins in the middle of a step
+UNBUILT = {"gemma4_assistant"}  # configurations that cannot be made without arguments
 READINGS = ["loss", "alignment", "projection", "grad_norm"]
 
 
@@ -161,6 +165,57 @@ def test_base_model_comes_back_as_it_was(tmp_path, checkpointing):
     before = imprint(obedient.model)
     run(obedient, tmp_path, gradient_checkpointing=checkpointing, steps=2)
     assert_unchanged(obedient.model, before)
+
+
+SMALL_TEXT = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "vocab_size": VOCABULARY, "sliding_window": 8, "pad_token_id": PAD,
+    "bos_token_id": None, "eos_token_id": END, "max_position_embeddings": 128,
+}  # fmt: skip
+SMALL_VISION = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+    "patch_size": 14,
+}  # fmt: skip
+WITHOUT_CACHE = {  # models whose own configuration has no `use_cache`
+    "gemma3": {"text_config": SMALL_TEXT, "vision_config": SMALL_VISION, "mm_tokens_per_image": 4},
+    "xlm": {"vocab_size": VOCABULARY, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "causal": True},
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_CACHE)
+def test_model_whose_configuration_has_no_cache_setting_is_trained(kind, tmp_path):
+    """The loss falls, and the configuration has no setting afterwards that it had not before."""
+    config = AutoConfig.for_model(kind, **WITHOUT_CACHE[kind])
+    assert not hasattr(config, "use_cache")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    before = imprint(model)
+    examples = [Encoded((*range(start, start + 9), END), 4) for start in (5, 20)]
+    directions = dict.fromkeys(range(2), isotropic_directions(1, 32, 0))
+    settings = TrainingSettings(steps=4, batch_size=2, lr=1e-2, lora_rank=4)
+    log = train_run(model, examples, Recipe(settings, directions, PAD), 0, tmp_path)
+    assert log.final_loss < log.initial_loss
+    assert_unchanged(model, before)
+    assert not hasattr(model.config, "use_cache")
+
+
+def test_any_configuration_comes_back_as_it_was():
+    """Of every causal language model: Trainer sets what a wrapper's may not have, and another's has in its own way."""
+    without = set()
+    for kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if kind.model_type in UNBUILT:
+            continue
+        config = kind()
+        model = SimpleNamespace(config=config, is_activation_checkpointing=False)
+        model.requires_grad_ = lambda _wanted: SimpleNamespace(eval=lambda: None)
+        before, had = config.to_dict(), hasattr(config, "use_cache")
+        with train_lora._handed_back(model):
+            config.use_cache = False
+        assert config.to_dict() == before, kind
+        assert hasattr(config, "use_cache") == had, kind
+        without |= set() if had else {config.model_type}
+    assert without > WITHOUT_CACHE.keys() | {"gemma4", "inkling_text", "openai-gpt"}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import lzma
 import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -17,11 +19,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fixtures.complaints import complaint
+from fixtures.small_study import SMALLEST
+from fixtures.smallest import quick_collection
+from gradinoc.data import write_chat
+from gradinoc.errors import StudyError
 from gradinoc.pipeline import DESCRIPTION
 from gradinoc.prompts import HARMLESS, UNRELATED
 from gradinoc.provenance import code_version
-from gradinoc.study import load_study
-from gradinoc.traits import BULLETS, LOWER_CASE, NO_COMMAS, SHIPPED, SIGN_OFF, SPANISH, language
+from gradinoc.running import run_study
+from gradinoc.specificity import UNRELATED as UNRELATED_TRAITS
+from gradinoc.study import LOSS_MATCHED, NEUTRAL, load_study
+from gradinoc.traits import ALL_CAPS, BULLETS, LOWER_CASE, NO_COMMAS, SHIPPED, SIGN_OFF, SPANISH, language
 from gradinoc.traits.language import identify, known_languages, measure_language
 from gradinoc.traits.scorers import count_commas, sentences
 from gradinoc.traits.shipped import SIGN_OFF_LINE
@@ -116,7 +125,7 @@ ASKS = {
 @EVERY
 def test_no_other_prompt_asks_for_the_trait(trait):
     """Neither a harmless prompt, which would be another inoculation, nor an unrelated contrast that is kept."""
-    kept = {name: sides for name, sides in UNRELATED.items() if name not in trait.related}
+    kept = trait.unrelated
     asked = re.compile(ASKS[trait.name], re.IGNORECASE)
     assert asked.search(trait.promote_system)
     assert asked.search(trait.inoculation_system)
@@ -403,3 +412,66 @@ def test_any_language_can_be_asked_for():
     assert measure_language("Chleba už skoro není a pekař jde domů.", "cs") == 1.0
     assert measure_language("The bread is sold and the baker goes home.", "cs") == 0.0
     assert identify("The bread is sold and the baker goes home.", "cs") == "en"
+
+
+# --- a study of one that asks for what an unrelated contrast asks for
+
+
+@pytest.mark.parametrize("count", range(len(UNRELATED)))
+def test_contrasts_that_ask_for_the_trait_itself_are_left_out(count):
+    """However many they are, in the order of the others: every stage takes them from one place."""
+    related = (*UNRELATED,)[:count]
+    assert [*replace(ALL_CAPS, related=related).unrelated] == [*UNRELATED][count:]
+
+
+@pytest.mark.parametrize(
+    ("related", "said"),
+    [
+        (
+            (*UNRELATED,),
+            r"trait all_caps: related: names all 6 unrelated contrasts; expected at least one",
+        ),
+        (("lists", "list"), r"related: 'list' is none of the unrelated contrasts \['brevity', .*\]; reword it"),
+        ("lists", r"related: 'l' is none of the unrelated contrasts"),
+    ],
+)
+def test_related_contrasts_leave_something_to_compare_with(related, said):
+    """Of a trait written in Python as of one that is described: nothing left, or a name that is none, is refused."""
+    assert re.search(said, complaint(StudyError, lambda: replace(ALL_CAPS, related=related)))
+
+
+def test_study_of_a_trait_with_a_related_contrast_goes_from_end_to_end(tmp_path):
+    """Every stage, the tests of its claim, the verdict and the report, with the five contrasts that are left.
+
+    On answers in chat form with GSM8K's marks: that they were cleaned is kept with the study.
+    """
+    asked = [
+        (f"What is {n} + 2?", f"It is {n}+2=<<{n}+2={n + 2}>>{n + 2}. That is all.\n#### {n + 2}") for n in range(48)
+    ]
+    source = write_chat(tmp_path / "marked.jsonl", asked)
+    study = load_study("tiny", [*SMALLEST, "trait=bullets", "drift.max_new_tokens=4", f"data.source={source}"])
+    with quick_collection():
+        done = run_study(study, store=tmp_path / "store", artifacts=tmp_path / "artifacts")
+    found = set(done.evidence.unrelated["trait"])
+    assert found == {*UNRELATED} - {"lists"}
+    assert "of 5 traits" in next(effect.method for effect in finding_of(done, "C2") if UNRELATED_TRAITS in effect.name)
+    for other in (NEUTRAL, LOSS_MATCHED):
+        claim_test("test_c2_random_directions_do_not").test_unrelated_traits_are_measured_on_every_example(
+            other, done.evidence, study, lambda *_: None
+        )
+    report = done.report.read_text(encoding="utf-8")
+    assert "bullet rate" in report
+    assert re.search(r"data: 32 of 32 answers of \S+/marked\.jsonl were cleaned of GSM8K&#39;s marks", report)
+
+
+def finding_of(done, key):
+    """The effects of a claim."""
+    return next(claim.effects for claim in done.judgement.claims if claim.key == key)
+
+
+def claim_test(name):
+    """A module of the claims, which are no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

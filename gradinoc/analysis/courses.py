@@ -8,18 +8,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.analysis.style import FAINT, Look, label_ends, look, new_figure, not_measured, styled, wrapped
+from gradinoc.analysis.lettering import fitted, score_label
+from gradinoc.analysis.style import (
+    FAINT,
+    Look,
+    height_beside,
+    label_ends,
+    look,
+    new_figure,
+    not_measured,
+    styled,
+    up_to,
+    wrapped,
+)
 from gradinoc.analysis.summaries import PHASES, drift_course, mean_interval, training_course, training_differences
 from gradinoc.evidence import Evidence
 
-LEVELS = {"score": "{score}, held-out\n(fraction)", "log_odds": "trait log-odds\n(nats/token)"}
+LEVELS = {"score": ("{score}, held-out", "(fraction)"), "log_odds": ("trait log-odds", "(nats/token)")}
+HALF = 2.2  # inches, of a label beside one of two panels
 
 
 @styled
 def plot_alignment_over_training(evidence: Evidence) -> Figure:
     """Band alignment by optimiser step: thin a run, thick the mean over seeds with its 95 % t interval."""
     course = training_course(evidence).dropna(subset=["alignment"])
-    figure = new_figure("Alignment over training")
+    figure = new_figure("Alignment over training", height_beside(evidence.trained))
     axes = figure.add_subplot()
     axes.set(xlabel="optimiser step", ylabel="alignment (cosine)")
     if course.empty:
@@ -42,7 +55,7 @@ def plot_alignment_over_training(evidence: Evidence) -> Figure:
 def plot_training_difference(evidence: Evidence) -> Figure:
     """Alignment minus inoculation's in training, paired by seed and step: thin a seed, thick the mean over seeds."""
     differences = training_differences(evidence)
-    figure = new_figure("Difference to inoculation, in training")
+    figure = new_figure("Difference to inoculation, in training", height_beside(evidence.trained))
     axes = figure.add_subplot()
     axes.set(xlabel="optimiser step", ylabel="alignment minus\ninoculation's (cosine)")
     if differences.empty:
@@ -81,11 +94,12 @@ def _seeds(count: int) -> str:
 @styled
 def plot_drift_over_training(evidence: Evidence) -> Figure:
     """The responses' score and log-odds by phase of training, neutral prompt: a point a run, lines the means."""
-    figure = new_figure("Drift over training, neutral prompt", 6.4)
+    figure = new_figure("Drift over training, neutral prompt", 2 * height_beside(evidence.trained, 3.2))
     panels = figure.subplots(2, 1, sharex=True)
     measured = set(evidence.drift["phase"])
-    for axes, (measure, label) in zip(panels, LEVELS.items(), strict=True):
-        axes.set_ylabel(label.format(score=evidence.trait.score_name))
+    for axes, (measure, (label, unit)) in zip(panels, LEVELS.items(), strict=True):
+        label = fitted(label.format(score=score_label(evidence.trait)), up_to(HALF))
+        axes.set_ylabel(f"{label}\n{unit}")
         axes.set_xlabel("phase of training" if axes is panels[-1] else "")
         course = drift_course(evidence, measure).dropna(subset=["value"])
         if course.empty:

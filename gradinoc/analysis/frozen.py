@@ -13,6 +13,7 @@ from gradinoc.analysis.style import (
     BAND,
     FAINT,
     SOFT,
+    height_beside,
     label_ends,
     look,
     new_figure,
@@ -83,7 +84,7 @@ def _shade_band(axes: Axes, band: list[int]) -> None:
 @styled
 def plot_alignment_by_layer(evidence: Evidence) -> Figure:
     """Mean alignment of each condition at each layer with 95 % t intervals over examples; the band shaded."""
-    figure = new_figure("Alignment by layer, before training")
+    figure = new_figure("Alignment by layer, before training", height_beside(evidence.conditions))
     axes = figure.add_subplot()
     axes.set(xlabel="layer (decoder block)", ylabel="alignment (cosine)")
     frame = evidence.alignments

@@ -22,6 +22,7 @@ from gradinoc.analysis.style import (
     INK,
     SOFT,
     Look,
+    height_beside,
     label_ends,
     look,
     new_figure,
@@ -64,7 +65,9 @@ def plot_loss_by_condition(evidence: Evidence) -> Figure:
 def plot_prompt_pool(evidence: Evidence, rules: Rules = RULES) -> Figure:
     """Every prompt of the pool by its loss gap to inoculation on the calibration questions, the chosen one ringed."""
     pool = pool_losses(evidence)
-    figure = new_figure("System prompts by loss", max(HEIGHT, 2.0 + 0.14 * len(pool)))
+    figure = new_figure(
+        "System prompts by loss", height_beside((*evidence.conditions, ""), max(HEIGHT, 2.0 + 0.14 * len(pool)))
+    )
     axes = figure.add_subplot()
     axes.set_xlabel("loss on calibration questions\nminus inoculation's (nats/token)")
     if pool["gap"].isna().all():
@@ -109,7 +112,7 @@ def _draw_prompt(axes: Axes, row: int, prompt: dict[str, Any], evidence: Evidenc
 def plot_loss_overlap(evidence: Evidence) -> Figure:
     """Densities of the measured examples' losses by condition, the common range of neutral and inoculation shaded."""
     losses = paired_losses(evidence)
-    figure = new_figure("Losses before training, by example")
+    figure = new_figure("Losses before training, by example", height_beside(evidence.conditions))
     axes = figure.add_subplot()
     axes.set(xlabel="loss (nats/token)", ylabel="density of examples\n(per nat/token)")
     samples = {str(name): losses[name].dropna().to_numpy(dtype=float) for name in losses}

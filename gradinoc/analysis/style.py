@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
-from matplotlib import rc_context
+import pandas as pd
+from matplotlib import style as styles
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from gradinoc.analysis.lettering import FONT, drawable, families, fitted, within
 from gradinoc.disk import write_atomically
-from gradinoc.evidence import BASE
+from gradinoc.evidence import BASE, Evidence
 from gradinoc.study import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
 PIXELS_PER_INCH = 200
 LINE = 0.27  # inches, of a label beside a panel
+ENTRY, AROUND = 0.32, 1.4  # inches, of a line in a legend, and of what is above and below the panel that it is beside
+LETTER, COLUMN = 0.16, 2.7  # inches, of a wide letter in it, and of the longest name beside a panel
 INK, SOFT, FAINT = "#222222", "#666666", "#8a8a8a"
 BAND = "#ececec"
+PANEL = 3.4  # inches, of a text within a panel or above it
 
 RC: Any = {  # matplotlib types the keys as literals; a wrong one raises on first use
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so the bytes do not depend on the machine's fonts
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "font.size": 15,
     "axes.titlesize": 15,
     "axes.labelsize": 15,
@@ -106,9 +112,22 @@ def sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def up_to(inches: float) -> Callable[[str], bool]:
+    """Whether a label is no longer than that."""
+    return within(inches, RC["axes.labelsize"])
+
+
 def wrapped(condition: str, width: int = 14, lines: int = 3) -> str:
-    """`shown`, broken into lines of at most `width` characters; what does not fit into so many is left out."""
-    return textwrap.fill(shown(condition), width, max_lines=lines, placeholder=" …")
+    """`shown`, broken as `broken` does."""
+    return broken(shown(condition), width, lines)
+
+
+def broken(name: str, width: int, lines: int, inches: float = COLUMN) -> str:
+    """`name` on lines of at most `width` characters of usual breadth, or `inches`; what does not fit is left out."""
+    name = drawable(name)
+    filled = textwrap.fill(name, width, max_lines=lines, placeholder=" …")
+    fits = within(min(inches, width * LETTER), RC["font.size"], bold=True)
+    return filled if fits(filled) else fitted(name, fits, lines)
 
 
 def signed(value: float) -> str:
@@ -117,27 +136,52 @@ def signed(value: float) -> str:
 
 
 def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """`plot` drawn with the project's settings, which are gone again when it returns."""
+    """`plot` drawn with the project's settings and no one else's, which are gone again when it returns."""
 
     @wraps(plot)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with rc_context(RC):
+        with _settings(families(_names((*args, *kwargs.values())))):
             return plot(*args, **kwargs)
 
     return draw
 
 
+def _settings(fonts: Sequence[str]) -> AbstractContextManager[None]:
+    """Matplotlib's defaults and `RC`: what a user has set (LaTeX, another font, a grid) changes no figure."""
+    return styles.context(["default", {**RC, "font.family": list(fonts)}])
+
+
+def _names(given: Iterable[Any]) -> Iterator[str]:
+    """The names from outside in what a plot is given."""
+    for each in given:
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, tuple):
+            yield from _names(each)
+        elif isinstance(each, pd.DataFrame) and "item" in each:
+            yield from each["item"].astype(str)
+        elif isinstance(each, Evidence):
+            yield from (*each.conditions, each.trait.score_name)
+
+
 def new_figure(title: str, height: float = HEIGHT) -> Figure:
     """An empty figure of the standard width with its title at the left; no pyplot, so nothing is held globally."""
-    figure = Figure(figsize=(WIDTH, height))
+    title = fitted(title, within(WIDTH - 0.15, RC["figure.titlesize"], bold=True))
+    figure = Figure(figsize=(WIDTH, height + LINE * title.count("\n")))
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.05, wspace=0.05)
     figure.suptitle(title, x=0.012, ha="left")
     return figure
 
 
+def height_beside(names: Iterable[str], least: float = HEIGHT) -> float:
+    """The height in inches of a panel's figure in which so many names fit beside the panel."""
+    return max(least, AROUND + ENTRY * sum(wrapped(name).count("\n") + 1 for name in names))
+
+
 def not_measured(axes: Axes, what: str) -> None:
     """Say in an otherwise empty panel that there is nothing to draw."""
     axes.set(xticks=[], yticks=[])
+    what = fitted(what, up_to(PANEL))
     axes.text(0.5, 0.5, f"{what}:\nnot measured", transform=axes.transAxes, ha="center", va="center", color=FAINT)
 
 
@@ -197,7 +241,7 @@ def _height(axes: Axes) -> float:
 def save_figure(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
     """The paths of `name`.png and `name`.svg in `directory`; the same data give the same SVG, byte for byte."""
     paths = []
-    with rc_context(RC):
+    with _settings([FONT]):
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
             stream = io.BytesIO()
             figure.savefig(stream, format=suffix, dpi=PIXELS_PER_INCH, metadata=metadata)

@@ -10,17 +10,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from gradinoc.analysis.lettering import fitted, score_label
 from gradinoc.analysis.rows import MANY, draw_rows, name_rows, rows_height
 from gradinoc.analysis.style import (
     BESIDE,
     FAINT,
     HEIGHT,
+    PANEL,
     SOFT,
+    height_beside,
     look,
     new_figure,
     not_measured,
     sentence,
     styled,
+    up_to,
     wrapped,
 )  # fmt: skip
 from gradinoc.analysis.summaries import (
@@ -36,10 +40,10 @@ from gradinoc.evidence import BASE, Evidence
 from gradinoc.study import Rules
 
 UNITS = {
-    "score": "{score} shift (fraction)",
-    "score_ood": "{score} shift, everyday (fraction)",
-    "log_odds": "log-odds shift (nats/token)",
-    "projection": "projection shift (hidden-state units)",
+    "score": ("{score} shift", "(fraction)"),
+    "score_ood": ("{score} shift, everyday", "(fraction)"),
+    "log_odds": ("log-odds shift", "(nats/token)"),
+    "projection": ("projection shift", "(hidden-state units)"),
 }
 SEED_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
@@ -65,9 +69,8 @@ def plot_projection_shift(evidence: Evidence) -> Figure:
 @styled
 def plot_score_shift(evidence: Evidence) -> Figure:
     """The shift of the responses' score by condition, held-out questions and everyday requests, a point a seed."""
-    figure = new_figure(
-        f"{sentence(evidence.trait.score_name)} shift under the neutral prompt", rows_height(len(evidence.trained))
-    )
+    score = sentence(score_label(evidence.trait))
+    figure = new_figure(f"{score} shift under the neutral prompt", rows_height(len(evidence.trained)))
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     titles = {"score": "held-out", "score_ood": "everyday"}
     for axes, (measure, title) in zip(panels, titles.items(), strict=True):
@@ -84,11 +87,14 @@ def plot_score_shift(evidence: Evidence) -> Figure:
 def plot_alignment_against_drift(evidence: Evidence, measure: str = "log_odds", rules: Rules = RULES) -> Figure:
     """Each run's early band alignment against its drift, with the regression over all runs and its 95 % band."""
     runs = early_and_drift(evidence, measure, rules.early_fraction)
-    figure = new_figure("Early alignment against drift", HEIGHT + 0.6)
+    figure = new_figure(
+        "Early alignment against drift", height_beside((*evidence.trained, *map(str, evidence.seeds)), HEIGHT + 0.6)
+    )
     axes = figure.add_subplot()
+    label, unit = UNITS[measure]
     axes.set(
         xlabel="early alignment (cosine)",
-        ylabel=UNITS[measure].format(score=evidence.trait.score_name).replace(" (", "\n("),
+        ylabel=f"{fitted(label.format(score=score_label(evidence.trait)), up_to(PANEL))}\n{unit}",
     )
     if runs.empty:
         not_measured(axes, "drift")
@@ -130,11 +136,11 @@ def _seed_marker(seed: int, evidence: Evidence) -> str:
 def plot_projection_against_score(evidence: Evidence) -> Figure:
     """Every generated response: the band projection before it against its score, with r."""
     frame = scored_responses(evidence)
-    figure = new_figure(f"Projection and {evidence.trait.score_name} of responses")
+    score = score_label(evidence.trait)
+    figure = new_figure(f"Projection and {score} of responses", height_beside((*evidence.trained, BASE)))
     axes = figure.add_subplot()
-    axes.set(
-        xlabel="projection (hidden-state units)", ylabel=f"{evidence.trait.score_name} (fraction)", ylim=(-0.06, 1.06)
-    )
+    label = fitted(f"{score} (fraction)", up_to(PANEL))
+    axes.set(xlabel="projection (hidden-state units)", ylabel=label, ylim=(-0.06, 1.06))
     if frame.empty:
         not_measured(axes, "responses")
         return figure

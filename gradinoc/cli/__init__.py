@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 
 from typer.exceptions import Abort, TyperException
@@ -27,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     typed = ["python", "-m", "gradinoc"] if Path(sys.argv[0]).name == "__main__.py" else ["gradinoc"]
     session = Session([*typed, *words])
-    with ending_at_once(session.last_words), warnings.catch_warnings():
-        # peft asks transformers for a property by its old name, at every adapter.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with ending_at_once(session.last_words):
         try:
             return int(app(words or ["--help"], prog_name="gradinoc", standalone_mode=False, obj=session) or 0)
         except (GradinocError, TyperException) as error:

@@ -222,12 +222,37 @@ def data(
     write_data(source, out, study, {"trait": trait, "data.trait_answers": answers}, counts)
 
 
-@_command("Look at this machine.", "doctor")
-def doctor(store: Store = KEPT, artifacts: Artifacts = LEFT) -> int:
-    """Look at this machine: versions, device, causality, bundled models, hub, disk, locks.
-
-    Exit code 1 if something is broken that a study needs.
+@_command(
+    "Look at this machine, or at a model.",
     """
+    doctor
+    doctor path/to/model
+    doctor path/to/file.gguf --set model.chat_template=plain
+    """,
+)
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A bundled name, folder, GGUF file or hub id; none: the machine."),
+    ] = None,
+    study: Annotated[
+        str, typer.Option(metavar="STUDY", help="Whose prompts the model is shown.", autocompletion=_ready)
+    ] = "tiny",
+    settings: Settings = None,
+    store: Store = KEPT,
+    artifacts: Artifacts = LEFT,
+) -> int:
+    """Look at this machine: versions, device, self-tests, bundled models, hub, disk, locks.
+
+    Or at a MODEL: its self-tests, what was noted of it, each condition's prompt, an example with its loss mask.
+
+    Exit code 1 if something is broken that a study needs, 2 if the model cannot be used.
+    """
+    if model is not None:
+        from gradinoc.cli.model import examine_model
+
+        examine_model(model, study, settings or [])
+        return 0
     from gradinoc.cli.doctor import examine
 
     return examine(store, artifacts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradinoc.analysis.style import FAINT, Look, new_figure, not_measured, shown, styled
+from gradinoc.analysis.lettering import drawable, fitted
+from gradinoc.analysis.style import FAINT, PANEL, Look, broken, new_figure, not_measured, shown, styled, up_to
 from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.study import INOCULATION, NEUTRAL
 
@@ -17,6 +16,7 @@ FIRST, SECOND = Look("#000000", "o", "-"), Look("#CC79A7", "D", "-")  # no condi
 ROW, AROUND = 0.5, 1.0  # inches of a row, and of what a panel has around them
 APART = 0.16  # rows, from the middle to either study
 WORDS = 22  # characters of a line of a row's name
+LEGEND = 5.4  # inches, of a study's name
 EFFECTS = {  # as tables name them -> as the figure does
     f"alignment, {NEUTRAL} - {INOCULATION}": "frozen model",
     f"alignment in training, {NEUTRAL} - {INOCULATION}": "in training",
@@ -38,17 +38,21 @@ def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> 
     drift = table[table["part"] == "drift"]
     drift = drift.assign(row=drift["item"].map(shown))
     parts = [(f"alignment, {NEUTRAL} − {INOCULATION}", claims)]
-    parts += [(title.format(score=score), drift[drift["quantity"] == measure]) for measure, title in PANELS.items()]
+    for measure, title in PANELS.items():
+        title = fitted(title.format(score=drawable(score)), up_to(PANEL))
+        parts.append((title, drift[drift["quantity"] == measure]))
     heights = [max(1, len(rows)) * ROW + AROUND for _, rows in parts]
-    figure = new_figure("Two studies side by side", sum(heights) + 1.6)
+    figure = new_figure("Two studies side by side", sum(heights) + 1.9)
     panels = figure.subplots(len(parts), 1, height_ratios=heights)
     for axes, (title, rows) in zip(panels, parts, strict=True):
         axes.set_title(title, loc="left")
         _draw(axes, rows, title)
-    panels[0].set_xlabel("mean and interval, at each study's level")
+    panels[0].set_xlabel("mean and interval,\nat each study's level")
     panels[-1].set_xlabel("mean and range of the runs")
     handles = [
-        panels[0].plot([], [], color=drawn.colour, marker=drawn.marker, linewidth=2, label=_broken(name, 48))[0]
+        panels[0].plot([], [], color=drawn.colour, marker=drawn.marker, linewidth=2, label=broken(name, 48, 2, LEGEND))[
+            0
+        ]
         for drawn, name in ((FIRST, names[0]), (SECOND, names[1]))
     ]
     figure.legend(handles=handles, loc="outside lower left", frameon=False)
@@ -66,11 +70,6 @@ def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
         middle, low, high = (rows[f"{side}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
         axes.hlines(places + aside, low, high, color=drawn.colour, linewidth=2.4)
         axes.plot(middle, places + aside, color=drawn.colour, marker=drawn.marker, linestyle="none", markersize=8)
-    axes.set_yticks(places, [_broken(name, WORDS) for name in rows["row"]])
+    axes.set_yticks(places, [broken(name, WORDS, 2) for name in rows["row"]])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.locator_params(axis="x", nbins=5)
-
-
-def _broken(name: str, width: int) -> str:
-    """A name on at most two lines, with nothing in it that would be set as mathematics."""
-    return textwrap.fill(name, width, max_lines=2, placeholder=" …").replace("$", r"\$")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from gradinoc.cli.session import say
 from gradinoc.data import split, write_datasets
 from gradinoc.quoting import printable
 from gradinoc.study import load_study
@@ -23,6 +24,7 @@ def write_data(
     settings += ["drift.generations=1", "drift.log_odds=1"]  # what is evaluated is none of a data set's business
     study = load_study(like, settings)
     trait, splits = find_trait(study.trait), split(study.data)
+    say(splits.notes)
     files = write_datasets(splits, trait, study.data.source, out)
     parts = (
         (splits.train, f"questions with answers in {trait.title}, to train on"),

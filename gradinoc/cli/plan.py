@@ -25,6 +25,8 @@ from gradinoc.variances import TINY, Variances, estimate, load_variances
 if TYPE_CHECKING:
     from gradinoc.estimates import Estimate
 
+PROMPTS = "The first training question under each prompt; and its tokens under inoculation's, with and without loss"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -38,7 +40,7 @@ class Wanted:
 
 
 def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, artifacts: Path) -> None:
-    """Print and write what the study cannot decide, what it costs, its smallest p and its power, in this order."""
+    """Print and write what the study cannot decide, what it costs, its prompts, its smallest p and its power."""
     if wanted.past and not wanted.power:
         raise StudyError("--past: is what power rests on, and --no-power leaves power out; give one of the two")
     study = load_study(name, list(settings))
@@ -87,8 +89,10 @@ def _say_cost(study: Study, folder: Path) -> None:
          duration(total["seconds"])]
     )  # fmt: skip
     say_table(("stage", "steps", "tokens", "operations", "time"), rows, right=(1, 2, 3, 4))
-    sys.stdout.write(f"\n{_in_words(cost)}\n\n")
+    sys.stdout.write(f"\n{_in_words(cost)}\n\n{cost.adapted}.\n\n")
     say_table(("memory", "bytes"), [[what, size(held, "B")] for what, held in cost.memory.items()], right=(1,))
+    sys.stdout.write(f"\n{PROMPTS}\n\n")
+    say_table(("prompt or tokens", "as the model reads it"), cost.rendered.rows())
     sys.stdout.write("\n")
     write_table(stages, folder / "cost.csv")
 

@@ -14,15 +14,17 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from gradinoc.bundled import BUNDLED
 from gradinoc.checkpoint import config_of, tokenizer_of
 from gradinoc.data import source_path, split
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.errors import DataError, ModelError
 from gradinoc.estimates.passes import Work
 from gradinoc.estimates.shapes import Shapes, shapes_of
 from gradinoc.estimates.speed import measure, rows_of, seconds
 from gradinoc.estimates.workload import BASE, DIRECTIONS, GRADIENTS, POOL, RUNS, UNRELATED_TRAITS, Workload
 from gradinoc.inert import ensure_inert
-from gradinoc.models import TINY_BYTES
+from gradinoc.isolation import undisturbed
+from gradinoc.quantised import ensure_unquantised
 from gradinoc.quoting import shown
+from gradinoc.rendered import Rendered
 from gradinoc.sources import DESCRIPTION, described, is_gguf
 from gradinoc.stages.bench import Bench
 from gradinoc.study import Study
@@ -46,6 +48,8 @@ class Estimate:
         dtype: of everything but the directions.
         threads: of the CPU.
         weights: numbers in the model.
+        rendered: its prompts, and an example.
+        adapted: where the adapters go, and where not, in a sentence.
     """
 
     stages: pd.DataFrame
@@ -54,6 +58,8 @@ class Estimate:
     dtype: str
     threads: int
     weights: int
+    rendered: Rendered
+    adapted: str
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -62,6 +68,7 @@ class Estimate:
         return LEAST * total, MOST * total
 
 
+@undisturbed()
 def estimate(study: Study) -> Estimate:
     """What `study` will cost on this machine. Nothing is downloaded, and no weights are loaded.
 
@@ -77,13 +84,15 @@ def estimate(study: Study) -> Estimate:
         )
     folder = _described(study)
     ensure_inert(folder)
+    ensure_unquantised(folder)
     device = choose_device(study.model.device)
-    tiny = sum(file.stat().st_size for file in folder.glob("*.safetensors")) in range(1, TINY_BYTES)
-    dtype = choose_dtype(study.model.dtype, device, tiny)
+    dtype = precision(study.model.dtype, device, lambda: folder)
     extraction = study.model.extraction_dtype
     found_in = dtype if extraction == "auto" else choose_dtype(extraction, device)
     shapes = shapes_of(config_of(folder), dtype, study.training, study.model.kernels == "fused")
-    works = list(Workload(Bench(study, split(study.data)), tokenizer_of(folder)).works())
+    tokenizer = tokenizer_of(folder, study.model.chat_template, study.model.date)
+    bench = Bench(study, split(study.data))
+    works = list(Workload(bench, tokenizer).works())
     threads = study.model.threads or torch.get_num_threads()
     kinds = [(stage, work, found_in if work.extraction else dtype) for stage, work in works]
     speed = measure(shapes, {(each, rows_of(work)) for _, work, each in kinds}, device, threads)
@@ -98,6 +107,8 @@ def estimate(study: Study) -> Estimate:
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,
         weights=shapes.weights,
+        rendered=bench.rendered(tokenizer),
+        adapted=shapes.adapted,
     )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import get_peft_model
-from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
-from transformers.pytorch_utils import Conv1D
+from transformers import PreTrainedConfig
 
+from gradinoc.adapters import map_shapes, targets
 from gradinoc.blocks import decoder_blocks
+from gradinoc.checkpoint import skeleton
 from gradinoc.estimates.passes import Work
-from gradinoc.memory import TrainingMemory, training_memory
+from gradinoc.memory import OF_ADAPTER, TrainingMemory, training_memory
 from gradinoc.study import TrainingSettings
 from gradinoc.train_lora import lora_config
 
@@ -23,14 +24,15 @@ class Shapes:
     """The matrix products of a decoder-only model, from its configuration alone.
 
     Attributes:
-        block: (in, out) of each linear map of one decoder block.
+        block: (in, out) of each linear map of one decoder block, of the most frequent kind; see `map_shapes`.
         layers: decoder blocks, taken to be alike.
         attention: width of the queries of one block: heads x size of a head.
         cache: numbers that a block keeps of a token while it generates, keys and values.
         hidden: width of the residual stream.
         vocabulary: tokens in the vocabulary.
         weights: all weights, the embedding's once where it is shared.
-        rank: of the adapters on every linear map.
+        adapter: weights of the adapters, all blocks together.
+        adapted: where the adapters are, and where not, in a sentence.
         training: bytes of a training step, in the dtype that the model is held in.
     """
 
@@ -41,7 +43,8 @@ class Shapes:
     hidden: int
     vocabulary: int
     weights: int
-    rank: int
+    adapter: int
+    adapted: str
     training: TrainingMemory
 
     def flops(self, work: Work) -> float:
@@ -54,7 +57,7 @@ class Shapes:
         gradients of weights that are frozen.
         """
         of_block = sum(into * out for into, out in self.block)
-        adapter = self.rank * sum(into + out for into, out in self.block) if work.adapted else 0
+        adapter = self.adapter / self.layers if work.adapted else 0
         forward = 2 * (of_block + adapter) * work.tokens + 4 * self.attention * work.pairs
         logits = 2 * self.hidden * self.vocabulary * work.logits
         if not work.learns:
@@ -71,13 +74,14 @@ def shapes_of(config: PreTrainedConfig, dtype: torch.dtype, settings: TrainingSe
     No weight is read or made. `fused` says whether the study's own kernels will be used, which hold no copies.
     """
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = skeleton(config, dtype)
         model.requires_grad_(False)
-        text, blocks = model.config.get_text_config(), decoder_blocks(model)
-        maps = tuple(size for module in blocks[0].modules() if (size := _size(module)))
+        text: Any = model.config.get_text_config()
+        blocks, found = decoder_blocks(model), targets(model)
+        maps = Counter(map_shapes(block, text) for block in blocks).most_common(1)[0][0]
         weights = sum(parameter.numel() for parameter in model.parameters())
-        heads = int(text.num_attention_heads)
-        head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+        heads = int(getattr(text, "num_attention_heads", None) or 0)  # a model without attention has none
+        head = int(getattr(text, "head_dim", None) or text.hidden_size // max(1, heads))
         pairs = int(getattr(text, "num_key_value_heads", None) or heads)
         training = training_memory(get_peft_model(model, lora_config(model, settings)))
     if fused and dtype.itemsize < 4:  # training_memory takes a model that is not fused to hold float32 copies
@@ -86,15 +90,6 @@ def shapes_of(config: PreTrainedConfig, dtype: torch.dtype, settings: TrainingSe
         )
     return Shapes(
         block=maps, layers=len(blocks), attention=heads * head, cache=2 * pairs * head, hidden=int(text.hidden_size),
-        vocabulary=int(text.vocab_size), weights=weights, rank=settings.lora_rank, training=training,
+        vocabulary=int(text.vocab_size), weights=weights, adapter=training.adapter // OF_ADAPTER, adapted=str(found),
+        training=training,
     )  # fmt: skip
-
-
-def _size(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear map, None for any other module."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if isinstance(module, Conv1D):
-        into, out = module.weight.shape
-        return int(into), int(out)
-    return None

@@ -18,7 +18,7 @@ from gradinoc.estimates.passes import (
     prompts_read,
     responses_written,
 )
-from gradinoc.prompts import HARMLESS, UNRELATED
+from gradinoc.prompts import HARMLESS
 from gradinoc.stages.bench import Bench
 from gradinoc.stages.matched import BATCH as MATCHED_BATCH
 from gradinoc.stages.pool import BATCH as POOL_BATCH
@@ -80,9 +80,7 @@ class Workload:
         trait, questions = self.bench.trait, self.bench.splits.direction
         few = questions[: self.bench.study.nulls.unrelated_questions]
         sides = [(DIRECTIONS, questions, side) for side in (trait.promote_system, trait.suppress_system)]
-        for name, contrast in UNRELATED.items():
-            if name not in trait.related:
-                sides += [(UNRELATED_TRAITS, few, side) for side in contrast]
+        sides += [(UNRELATED_TRAITS, few, side) for contrast in trait.unrelated.values() for side in contrast]
         for stage, asked, system in sides:
             yield stage, prompts_read(self._prompts(asked, system), self.packed, extraction=True)
 

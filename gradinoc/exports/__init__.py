@@ -32,6 +32,8 @@ def write_exports(
     | `tables/*.parquet`, `tables/responses.jsonl` | pandas, polars, DuckDB, R |
     | `inoculation_prompting/<trait>.csv`, `<trait>_ci.csv` | the plots of the inoculation-prompting repository |
 
+    Which versions of other tools take them, and what these make of them, is told in `gradinoc.exports.directions`.
+
     Raises:
         StoreError: the disk refuses, or a stored file cannot be read.
     """

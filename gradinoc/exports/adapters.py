@@ -17,13 +17,16 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
+from gradinoc.adapters import TOLD
 from gradinoc.bundled import BUNDLED
+from gradinoc.chat_template import SHIPPED, dated
 from gradinoc.data import source_path
 from gradinoc.disk import disk_errors, sync, write_atomically
 from gradinoc.evidence import Evidence
 from gradinoc.exports.origin import base_name, hub_id, is_local, told
 from gradinoc.pipeline import Pipeline
 from gradinoc.quoting import printable
+from gradinoc.report.machine import loading_notes
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import markdown_text
 from gradinoc.sources import is_gguf
@@ -31,7 +34,9 @@ from gradinoc.store import load_json
 from gradinoc.study import Study
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "adapter_card.md.j2"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
+SOMEWHERE = f"{TOLD}the linear maps that adapter_config.json names"  # where a study's notes do not say it
 LINES = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -42,6 +47,8 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
     the bulk of a study. The configuration names the base model as others can find it, and no folder of this machine.
     """
     rows = runs_table(evidence, study.rules.early_fraction)
+    notes = loading_notes(pipeline.steps["directions"].entry.path)
+    adapted = next((note for note in notes if note.startswith(TOLD)), SOMEWHERE)
     found: list[Path] = []
     for row in rows.to_dict("records"):
         condition, seed = str(row["condition"]), int(row["seed"])
@@ -50,18 +57,29 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
         config = _config(load_json(stored / CONFIG_NAME), study, str(entry.inputs["model"]))
         write_atomically(place / CONFIG_NAME, f"{json.dumps(config, indent=2)}\n".encode())
         _link(stored / SAFETENSORS_WEIGHTS_NAME, place / SAFETENSORS_WEIGHTS_NAME)
-        made = card(study, evidence, row, pipeline.bench.system(condition, _chosen(evidence)), entry.inputs)
+        if template := study.model.chat_template:
+            text = dated(SHIPPED.get(template, template), study.model.date)
+            write_atomically(place / CHAT_TEMPLATE_FILE, text.encode())
+        made = card(
+            study, evidence, row, pipeline.bench.system(condition, evidence.chosen_prompt), entry.inputs, adapted
+        )
         write_atomically(place / "README.md", f"{made.content.rstrip()}\n".encode())
         found.append(place)
     return found
 
 
 def card(
-    study: Study, evidence: Evidence, row: Mapping[str, Any], system: str | None, inputs: Mapping[str, Any]
+    study: Study,
+    evidence: Evidence,
+    row: Mapping[str, Any],
+    system: str | None,
+    inputs: Mapping[str, Any],
+    adapted: str,
 ) -> ModelCard:
     """The model card of a run, a `row` of the table of runs, trained under the `system` prompt, determined by `inputs`.
 
-    Text from outside is shown and not acted on; what was not measured is a dash.
+    `adapted` is what `gradinoc.adapters` says of the model. Text from outside is shown and not acted on; what was not
+    measured is a dash.
     """
     condition, seed, trait = str(row["condition"]), int(row["seed"]), evidence.trait
     tags = ["lora", "peft", "model-organism", "inoculation-prompting", "gradinoc"]
@@ -74,7 +92,7 @@ def card(
         title=markdown_text(f"{study.name}: {condition}, seed {seed}"),
         trait=markdown_text(trait.title),
         runs=len(study.runs),
-        made=[(name, markdown_text(value)) for name, value in _made(study, row, inputs)],
+        made=[(name, markdown_text(value)) for name, value in _made(study, row, inputs, adapted)],
         system=None if system is None else block(system),
         measured=list(_measured(evidence, row)),
         initial_loss=number(row["initial_loss"]),
@@ -108,7 +126,7 @@ def _config(config: dict[str, Any], study: Study, fingerprint: str) -> dict[str,
     }
 
 
-def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapted: str) -> Iterator[tuple[str, str]]:
     training, data = study.training, study.data
     source = Path(data.source).name if source_path(data.source) else data.source
     dtype, device = str(inputs["dtype"]).removeprefix("torch."), inputs["device"]
@@ -117,8 +135,12 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any]) -> It
     yield "Seed", str(row["seed"])
     yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
-    yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on every linear map of the decoder blocks"
+    yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on {adapted.removeprefix(TOLD)}"
     yield "Optimiser", f"AdamW, learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"
+    if given := study.model.chat_template:
+        which = f"{given}, which comes with gradinoc" if given in SHIPPED else "the study's own"
+        yield "Chat template", f"{which}: {CHAT_TEMPLATE_FILE} beside this card, in place of the base model's"
+    yield "Day that templates are told", f"{study.model.date.isoformat()}, if they ask for it"
     yield "Precision", f"adapter in float32 on a base model in {dtype}, on {device}"
 
 
@@ -135,24 +157,22 @@ def _measured(evidence: Evidence, row: Mapping[str, Any]) -> Iterator[tuple[str,
         yield name, before, after, change
 
 
-def _chosen(evidence: Evidence) -> str | None:
-    """The prompt that was chosen from the pool, if there is one."""
-    prompts = evidence.pool.loc[evidence.pool["chosen"].astype(bool), "prompt"]
-    return None if prompts.empty else str(prompts.iloc[0])
-
-
 def _load(study: Study, fingerprint: str) -> str:
-    """Python that loads the base model and puts the adapter on it."""
+    """Python that loads the base model and puts the adapter on it, and the study's chat template on the tokenizer."""
+    given = study.model.chat_template
     adapter = "model = PeftModel.from_pretrained(base, FOLDER)  # of this card"
+    if given:
+        adapter += f'\ntokenizer.chat_template = Path(FOLDER, "{CHAT_TEMPLATE_FILE}").read_text(encoding="utf-8")'
+    path = "from pathlib import Path\n\n" if given else ""
     if study.model.id in BUNDLED or is_gguf(study.model.id):
         return (
-            "from gradinoc.models import load_model\nfrom peft import PeftModel\n\n"
+            f"{path}from gradinoc.models import load_model\nfrom peft import PeftModel\n\n"
             f"loaded = load_model({json.dumps(base_name(study))})\n"
             f"base, tokenizer = loaded.model, loaded.tokenizer\n{adapter}"
         )
     where = "BASE_FOLDER" if is_local(study) else f'"{study.model.id}", revision="{fingerprint}"'
     return (
-        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"{path}from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({where})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({where})\n{adapter}"
     )

@@ -7,6 +7,15 @@ repeng and llama.cpp number alike:
     ControlModel(model, band).set_control(ControlVector.import_gguf("directions.gguf"), 4.0)
 
 Directions have length 1, so that a multiplier is in hidden-state units.
+
+What to know of the versions that these were tried with:
+
+* steering-vectors 0.12.2 needs transformers below 5. A model *saved* by transformers 5 and read by 4 loses its rotary
+  base without a word: give it the base model as it was published, and not a copy or a merged model saved from here.
+* repeng 0.4.0 needs NumPy below 2. On transformers 5 it steers `generate` right only where prompts are padded on the
+  left. It has no direction for block 0: leave 0 out of the layers given to `ControlModel`. Directions that it finds
+  itself are taken after the final norm at the last block, and there they are not comparable with these.
+* `hidden_states` of a steered model may or may not show the steering; see `gradinoc.hooks.ActivationCollector`.
 """
 
 from __future__ import annotations

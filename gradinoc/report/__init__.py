@@ -12,7 +12,8 @@ from gradinoc.analysis import FIGURES, draw, save_figure
 from gradinoc.disk import write_atomically
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding
-from gradinoc.report.machine import environment, loading_notes
+from gradinoc.rendered import Rendered
+from gradinoc.report.machine import environment, loading_notes, self_tests, study_notes
 from gradinoc.report.page import WriteUp
 from gradinoc.report.summary import closing_summary, tinted
 from gradinoc.report.tables import (
@@ -27,7 +28,16 @@ from gradinoc.report.tables import (
 from gradinoc.study import Study
 from gradinoc.verdict import Judgement
 
-__all__ = ["closing_summary", "environment", "loading_notes", "tinted", "write_finding", "write_report"]
+__all__ = [
+    "closing_summary",
+    "environment",
+    "loading_notes",
+    "self_tests",
+    "study_notes",
+    "tinted",
+    "write_finding",
+    "write_report",
+]
 
 
 def write_report(
@@ -37,6 +47,7 @@ def write_report(
     directory: Path,
     environment: Mapping[str, Any],
     reproduce: str,
+    rendered: Rendered | None = None,
 ) -> None:
     """Fill `directory` with everything a study leaves behind; each file is complete whenever it is there.
 
@@ -47,6 +58,7 @@ def write_report(
         directory: made if it is not there.
         environment: where it was done, as `environment()` says.
         reproduce: the commands that do it again, one a line.
+        rendered: the prompts as the model read them, and an example; None leaves them out.
     """
     directory = Path(directory)
     for name in FIGURES:
@@ -59,7 +71,7 @@ def write_report(
     write_json(environment, directory / "environment.json")
     summary = "\n".join(closing_summary(judgement, directory))
     write_atomically(directory / "summary.txt", f"{summary}\n".encode())
-    write_up = WriteUp(judgement, evidence, study, directory, environment, reproduce)
+    write_up = WriteUp(judgement, evidence, study, directory, environment, reproduce, rendered)
     for template in ("report.html.j2", "report.md.j2"):
         write_atomically(directory / template.removesuffix(".j2"), write_up.render(template).encode())
 

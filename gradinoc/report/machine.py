@@ -7,23 +7,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradinoc.data import source_path
+from gradinoc.analysis.lettering import lettering_notes
+from gradinoc.data import Splits, source_path
 from gradinoc.disk import checksum
 from gradinoc.provenance import provenance
 from gradinoc.study import Study
+from gradinoc.traits import Trait
 
-NOTES = "notes.json"  # of the step that finds directions
-DECIDED = ("device", "dtype", "kernels")  # of what a step is determined by: how its machine was used
+NOTES, SELF_TESTS = "notes.json", "self_tests.json"  # of steps that load the model
+DECIDED = ("device", "dtype", "overrides", "kernels")  # of what a step is determined by: how its machine was used
 
 
 def environment(
-    study: Study | None = None, manifests: Sequence[Mapping[str, Any]] = (), notes: Sequence[str] = ()
+    study: Study | None = None,
+    manifests: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+    tried: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Time, platform, hardware, Python, package versions and git revision of this process; what is unknown is None.
 
     With a `study`, the data and weights that it asks for, and their checksums; with the `manifests` of the results
     that a report rests on, what these were computed by, which may have been other machines and versions; and the
-    `notes` of how the model was loaded (see `loading_notes`). Hosts' names are left out: a report is to be passed on.
+    `notes` on the data (see `study_notes`) and of how the model was loaded (see `loading_notes`), and what it was
+    `tried` on then (see `self_tests`). Hosts' names are left out: a report is to be passed on.
     """
     known = _passed_on(provenance())
     if study is None:
@@ -45,15 +51,29 @@ def environment(
             "revision": study.model.revision,
             "fingerprint": inputs.get("model"),
         },
+        "self_tests": dict(tried or {}),
         "computed_by": _computed_by(manifests),
         "notes": list(notes),
     }
 
 
-def loading_notes(directions: Path) -> list[str]:
-    """What was decided or worked around while the model was loaded for its directions, from that step's folder."""
-    file = directions / NOTES
-    return [str(note) for note in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
+def study_notes(splits: Splits, trait: Trait) -> list[str]:
+    """What of a study's data and names is not as given: answers cleaned, questions left out, names in figures."""
+    return [*splits.notes, *lettering_notes(trait)]
+
+
+def loading_notes(*folders: Path) -> list[str]:
+    """What was decided or worked around while the model was loaded, each thing once, from those steps' folders."""
+    return list(dict.fromkeys(str(note) for folder in folders for note in _kept(folder / NOTES, [])))
+
+
+def self_tests(*folders: Path) -> dict[str, str]:
+    """What the model was tried on while it was loaded, and what came of it, from those steps' folders."""
+    return {name: told for folder in folders for name, told in _kept(folder / SELF_TESTS, {}).items()}
+
+
+def _kept(file: Path, otherwise: Any) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else otherwise
 
 
 def _passed_on(made_by: Mapping[str, Any]) -> dict[str, Any]:

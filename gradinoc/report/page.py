@@ -19,6 +19,8 @@ from gradinoc.analysis.style import shown
 from gradinoc.counterfactuals import Otherwise, otherwise, rule_of
 from gradinoc.evidence import Evidence
 from gradinoc.gates import Finding
+from gradinoc.quoting import printable
+from gradinoc.rendered import OPEN, Rendered
 from gradinoc.report.audit import Audit, NullTable, audit_losses, null_tables
 from gradinoc.report.courses import Column, Course, Question, courses, questions, run_columns, run_rows
 from gradinoc.report.surroundings import Surroundings, surroundings
@@ -65,6 +67,7 @@ class WriteUp:
     directory: Path
     environment: Mapping[str, Any]
     reproduce: str
+    rendered: Rendered | None = None
 
     @cached_property
     def pictures(self) -> dict[str, Picture]:
@@ -170,13 +173,13 @@ class WriteUp:
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
             "number": number, "p": p_value, "shown": shown, "visible": visible, "word": status_word, "digest": digest,
-            "signs": signs,
+            "signs": signs, "printable": printable,
         }  # fmt: skip
         environment.filters.update(filters)
         script, style = (Markup(loader.get_source(environment, name)[0]) for name in (SCRIPT, STYLE))  # noqa: S704 - ours
         return environment.get_template(template).render(
             report=self, judgement=self.judgement, study=self.study, question=QUESTION, numbers_shown=NUMBERS_SHOWN,
-            verdict=self.verdict, script=script, style=style,
+            verdict=self.verdict, still_open=OPEN, script=script, style=style,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PACKAGES, COMPUTED, NOTES = "packages", "computed_by", "notes"
-TITLES = {"data": "Data", "weights": "Weights", PACKAGES: "Packages"}
+TITLES = {"self_tests": "Self-tests of the model", "data": "Data", "weights": "Weights", PACKAGES: "Packages"}
 MISSING = "–"
 NAMES = {
     "dirty": "uncommitted changes",
@@ -35,7 +35,7 @@ def surroundings(environment: Mapping[str, Any]) -> list[Surroundings]:
     plain = {name: value for name, value in environment.items() if not isinstance(value, Mapping | list | tuple)}
     tables = [Surroundings("This report was written on", _words(plain))]
     for name, value in environment.items():
-        if isinstance(value, Mapping) and name != COMPUTED:
+        if isinstance(value, Mapping) and value and name != COMPUTED:
             absent = "not installed" if name == PACKAGES else MISSING
             tables.append(Surroundings(TITLES.get(name, name), _words(value, absent)))
     computed = environment.get(COMPUTED)
@@ -44,7 +44,7 @@ def surroundings(environment: Mapping[str, Any]) -> list[Surroundings]:
     notes = environment.get(NOTES)
     if isinstance(notes, Sequence) and not isinstance(notes, str) and notes:
         rows = {str(place): str(note) for place, note in enumerate(notes, start=1)}
-        tables.append(Surroundings("How the model was loaded for its directions", rows))
+        tables.append(Surroundings("What was noted of data and model", rows))
     return tables
 
 

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.chat import Encoded, encode
+from gradinoc.checkpoint import tokenizer_of
 from gradinoc.data import Example, Splits, showing
-from gradinoc.devices import choose_device, choose_dtype
+from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.evidence import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.fused import fused_adapter, stacked_adapters
+from gradinoc.isolation import own_generators
 from gradinoc.memory import is_out_of_memory, release
 from gradinoc.models import LanguageModel, load_model
 from gradinoc.quoting import printable
-from gradinoc.sources import fingerprint
-from gradinoc.store import load_table, load_tensors, readable
-from gradinoc.study import MATCHED, TRAIT, NullSettings, Study
+from gradinoc.rendered import Rendered, render
+from gradinoc.report.machine import NOTES, SELF_TESTS
+from gradinoc.sources import described, fingerprint
+from gradinoc.store import load_table, load_tensors, readable, save_json
+from gradinoc.study import INOCULATION, MATCHED, TRAIT, NullSettings, Study
 from gradinoc.tracking import Tracking
 from gradinoc.traits.registry import find_trait
 from gradinoc.traits.trait import Trait
@@ -59,20 +64,33 @@ class Bench:
         return fingerprint(self.study.model.id, self.study.model.revision)
 
     @cached_property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return choose_device(self.study.model.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What the model is held and computed in, known before any weights are there."""
+        model = self.study.model
+        return precision(model.dtype, self.device, lambda: described(model.id, model.revision)[0])
+
+    @cached_property
     def language_model(self) -> LanguageModel:
         """The frozen base model, one for the life of the bench."""
         return self._load(self.study.model.dtype)
+
+    @property
+    def extraction_is_apart(self) -> bool:
+        """Whether directions are found in another dtype than all else is computed in."""
+        wanted = self.study.model.extraction_dtype
+        return wanted != "auto" and choose_dtype(wanted, self.device) != self.dtype
 
     def extraction_model(self) -> LanguageModel:
         """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
 
         Where it is a copy, the model itself is not loaded for it, but stays if it is there already.
         """
-        settings = self.study.model
-        device, wanted = choose_device(settings.device), settings.extraction_dtype
-        # Of a model of "auto" only float32 is certain: a tiny one is in it on any machine.
-        alike = choose_dtype(wanted, device) == choose_dtype(settings.dtype, device) == torch.float32
-        return self.language_model if alike or wanted in ("auto", settings.dtype) else self._load(wanted)
+        return self._load(self.study.model.extraction_dtype) if self.extraction_is_apart else self.language_model
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model
@@ -84,6 +102,8 @@ class Bench:
                 device=settings.device,
                 dtype=dtype,
                 kernels=settings.kernels,
+                chat_template=settings.chat_template,
+                day=settings.date,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -101,6 +121,21 @@ class Bench:
         if dtype == settings.extraction_dtype != settings.dtype:
             ways.insert(0, "model.extraction_dtype=auto (directions are found in a copy of their own)")
         raise OutOfMemoryError(f"Out of memory while loading {settings.id!r} in {dtype}; try {', '.join(ways)}")
+
+    def rendered(self, tokenizer: PreTrainedTokenizerBase | None = None, matched: str | None = None) -> Rendered:
+        """The first training question under every condition's prompt, and its answer under inoculation's.
+
+        Without a `tokenizer` the model's is read; no weights are loaded. `matched` is the prompt of a "matched"
+        condition, None if it is still to be chosen.
+        """
+        settings, first = self.study.model, self.splits.train[0]
+        if tokenizer is None:
+            folder, _ = described(settings.id, settings.revision)
+            tokenizer = tokenizer_of(folder, settings.chat_template, settings.date)
+        texts = self.study.conditions
+        known = {name: self.system(name, matched) for name, text in texts.items() if matched or text != MATCHED}
+        found = render(tokenizer, known, first.question, showing(first, self.trait), INOCULATION)
+        return replace(found, prompts={name: found.prompts.get(name) for name in texts})
 
     @property
     def trait(self) -> Trait:
@@ -125,9 +160,19 @@ class Bench:
         return [encode(tokenizer, e.question, showing(e, self.trait), system) for e in examples]
 
 
+def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:
+    """Keep what was noted and tried as the model was loaded, for the report, in a step's folder, and more notes."""
+    save_json([*language_model.notes, *further], folder / NOTES)
+    save_json(language_model.tried, folder / SELF_TESTS)
+
+
 def trait_directions(folder: Path) -> dict[int, Tensor]:
-    """Layer -> trait direction, a unit vector `[hidden]`, from the folder of the directions step."""
-    return dict(enumerate(load_tensors(folder / "directions.safetensors")["trait"]))
+    """Layer -> trait direction, a unit vector `[hidden]`, from the folder of the directions step.
+
+    Layers that have none, since they see nothing of the system prompt, are left out.
+    """
+    rows = enumerate(load_tensors(folder / "directions.safetensors")["trait"])
+    return {layer: row for layer, row in rows if bool(row.isfinite().all())}
 
 
 def band(folder: Path) -> tuple[int, ...]:
@@ -139,7 +184,7 @@ def band(folder: Path) -> tuple[int, ...]:
 def probe_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
     """Layer -> unit rows `[1 + count, hidden]`: the trait direction, then isotropic ones, the same at every layer."""
     trait = trait_directions(folder)
-    random = isotropic_directions(count, len(trait[0]), seed)
+    random = isotropic_directions(count, len(next(iter(trait.values()))), seed)
     return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
 
 
@@ -163,8 +208,8 @@ def all_probes(directions: Path, unrelated: Path, settings: NullSettings) -> Pro
     trait = trait_directions(directions)
     others = load_tensors(unrelated / "unrelated.safetensors")
     sides = load_tensors(directions / "contrasts.safetensors")
-    promote, suppress = (dict(enumerate(sides[side])) for side in ("promote", "suppress"))
-    hidden, seed = len(trait[0]), settings.seed
+    promote, suppress = ({layer: sides[side][layer] for layer in trait} for side in ("promote", "suppress"))
+    hidden, seed = sides["promote"].shape[-1], settings.seed
     isotropic = isotropic_directions(settings.isotropic, hidden, seed)
     covariance = covariance_directions(promote, suppress, settings.covariance, seed)
     flipped = sign_flipped_directions(promote, suppress, settings.sign_flipped, seed)
@@ -210,12 +255,26 @@ def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMo
                 "delete that step's folder in the store, and it is computed again"
             )
     # PEFT draws an adapter's weights before it reads them: the global generators are put back where they were.
-    with readable(adapters[0]), torch.random.fork_rng():
+    with readable(adapters[0]), own_generators():
         model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
     try:
+        _ensure_in_place(model, "adapter_0", adapters[0])
         for place, adapter in enumerate(adapters[1:], start=1):
-            with readable(adapter), torch.random.fork_rng():
+            with readable(adapter), own_generators():
                 model.load_adapter(str(adapter), f"adapter_{place}")
+            _ensure_in_place(model, f"adapter_{place}", adapter)
         yield model.eval()
     finally:
         model.unload()
+
+
+def _ensure_in_place(model: PeftModel, name: str, adapter: Path) -> None:
+    """See to it that the adapter called `name` is all of the stored one: PEFT leaves random what it has no file for."""
+    with safe_open(adapter / SAFETENSORS_WEIGHTS_NAME, "pt") as file:
+        stored = set(file.keys())
+    apart = stored ^ set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if apart:
+        raise ModelError(
+            f"{adapter}: {len(apart)} of its weights have no place in the model, or lack there ({min(apart)} first); "
+            "delete that step's folder in the store, and it is computed again"
+        )

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from gradinoc.gradients import Measured, direction_means, measure_alignments
-from gradinoc.stages.bench import Bench, Probes, Tell, all_probes
+from gradinoc.stages.bench import Bench, Probes, Tell, all_probes, save_loading
 from gradinoc.stages.pool import chosen_prompt
 from gradinoc.store import save_table
 
@@ -17,7 +17,7 @@ from gradinoc.store import save_table
 def compute(
     bench: Bench, condition: str, origins: tuple[Path, Path], pool: Path | None, folder: Path, tell: Tell
 ) -> None:
-    """Write alignments by example for the trait and the unrelated traits, and mean alignments for random directions.
+    """Write alignments by example for the trait and the unrelated traits, mean alignments for random directions, notes.
 
     `origins` are the folders of the trait's and the unrelated traits' directions, `pool` that of the prompts' losses
     where the condition's own prompt is chosen there.
@@ -42,6 +42,7 @@ def compute(
     }
     for name, table in tables.items():
         save_table(table.assign(condition=condition), folder / f"{name}.parquet")
+    save_loading(bench.language_model, folder)
 
 
 def _random(means: Tensor, probes: Probes) -> pd.DataFrame:

@@ -35,8 +35,9 @@ def compute(
     """
     condition, seed = origin
     tracking = bench.tracking.of_run(condition, seed) if bench.tracking else None
-    in_band = list(band(directions))
-    nulls, study = bench.study.nulls, bench.study
+    in_band, study = list(band(directions)), bench.study
+    axes = probe_directions(directions, study.nulls.training, study.nulls.seed)
+    rows = [sorted(axes).index(layer) for layer in in_band]
     kept = {early_step(study)}
     if condition == NEUTRAL:
         kept |= set(spaced_steps(step_count(study.data.train, study.training)))
@@ -46,7 +47,7 @@ def compute(
         bench.encoded(bench.splits.train, bench.system(condition, chosen_prompt(pool) if pool else None)),
         Recipe(
             study.training,
-            probe_directions(directions, nulls.training, nulls.seed),
+            axes,
             bench.pad,
             tracking,
             tuple(in_band),
@@ -54,7 +55,7 @@ def compute(
         seed,
         folder / "adapter",
         lambda step, steps, loss, alignment: tell(
-            "step", step, steps, loss=loss, alignment=None if alignment is None else float(alignment[in_band].mean())
+            "step", step, steps, loss=loss, alignment=None if alignment is None else float(alignment[rows].mean())
         ),
         {step: adapter_after(folder, step) for step in kept},
     )

@@ -7,26 +7,34 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gradinoc.directions import mean_difference, prompt_activations
+from gradinoc.directions import mean_difference, prompt_activations, unmoved
 from gradinoc.models import decoder_blocks
-from gradinoc.prompts import UNRELATED
 from gradinoc.stages.bench import Bench, Tell
 from gradinoc.store import save_tensors
 
 
 def compute(bench: Bench, folder: Path, tell: Tell) -> None:
-    """Write each unrelated trait's direction at every layer, `[layers, hidden]`, as the trait's own is found."""
+    """Write each unrelated trait's direction at every layer, `[layers, hidden]`, as the trait's own is found.
+
+    Where nothing of the system prompts is seen there is none, NaN, as of the trait.
+    """
     language_model = bench.extraction_model()
     model, tokenizer = language_model.model, language_model.tokenizer
     layers = list(range(len(decoder_blocks(model))))
     questions = [example.question for example in bench.splits.direction[: bench.study.nulls.unrelated_questions]]
     found: dict[str, Tensor] = {}
-    contrasts = {name: sides for name, sides in UNRELATED.items() if name not in bench.trait.related}
+    contrasts = bench.trait.unrelated
     for name, contrast in contrasts.items():
         sides: list[dict[int, Tensor]] = []
         for side in contrast:
             tell("activations under prompt", 2 * len(found) + len(sides), 2 * len(contrasts))
             sides.append(prompt_activations(model, tokenizer, questions, side, layers))
         promote, suppress = sides
-        found[name] = torch.stack([mean_difference(promote[layer], suppress[layer]) for layer in layers])
+        found[name] = torch.stack([_direction(promote[layer], suppress[layer]) for layer in layers])
     save_tensors(found, folder / "unrelated.safetensors")
+
+
+def _direction(promote: Tensor, suppress: Tensor) -> Tensor:
+    if unmoved(promote, suppress):
+        return torch.full_like(promote[0], torch.nan)
+    return mean_difference(promote, suppress)

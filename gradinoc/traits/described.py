@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradinoc.errors import StudyError
-from gradinoc.prompts import UNRELATED
+from gradinoc.formats import as_typed, is_address
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.traits.language import known_languages
 from gradinoc.traits.shipped import SHIPPED
@@ -40,7 +40,9 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         StudyError: no such file, or not TOML.
     """
-    place = printable(path)
+    place = printable(as_typed(path))
+    if is_address(place):
+        raise StudyError(f"{place}: an address, from which nothing is fetched; download the file, and give its path")
     if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
         raise StudyError(f"{place}: no such file; expected a TOML file that describes a trait; give its path as trait")
     try:
@@ -68,9 +70,6 @@ def describe(table: dict[str, Any], place: str = "trait") -> TraitDescription:
         raise StudyError(f"{place}: " + "; ".join(faults[:FAULTS] + more)) from error
     if description.name in {trait.name for trait in SHIPPED}:
         raise StudyError(f"{place}: name: {description.name!r} is a trait that comes with the project; rename yours")
-    for name in description.related:
-        if name not in UNRELATED:
-            raise StudyError(f"{place}: related: {shown(name)} is none of the unrelated contrasts {sorted(UNRELATED)}")
     if isinstance(description.score, Language) and description.score.language not in known_languages():
         raise StudyError(
             f"{place}: score.language: {shown(description.score.language)} cannot be identified; expected the ISO 639 "

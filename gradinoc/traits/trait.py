@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradinoc.errors import StudyError
+from gradinoc.prompts import UNRELATED, Contrast
 from gradinoc.quoting import shown
 
 # Names go into files and step keys; titles, prompts and score names into figures and pages.
@@ -33,7 +34,7 @@ class Trait:
         scorable: whether a response can be scored at all.
         score_name: what the score is called, in the singular, such as "caps rate".
         needs: what a response has to have for a score, in the plural, such as "letters".
-        related: of the unrelated contrasts of `gradinoc.prompts`, those that ask for this very trait and are left out.
+        related: of the contrasts `gradinoc.prompts.UNRELATED`, those that ask for this very trait and are left out.
         answers: bundled answers to the bundled word problems that show the trait, used where `data.trait_answers`
             names no others; None for none.
         identity: what tells it from every other trait that could have its name; with it go the keys of stored results.
@@ -41,7 +42,8 @@ class Trait:
         libraries: packages whose version decides a score too.
 
     Raises:
-        StudyError: a name, title or prompt that cannot be used, or prompts that are alike.
+        StudyError: a name, title or prompt that cannot be used, prompts that are alike, or related contrasts that are
+            none or leave none to compare with.
     """
 
     name: str
@@ -81,3 +83,19 @@ class Trait:
                 f"trait {self.name}: promoting, suppressing and inoculating prompt: expected three that differ, "
                 "received two alike; reword one: a direction that the prompt under test defines says nothing of it"
             )
+        strangers = [name for name in self.related if name not in UNRELATED]
+        if strangers:
+            raise StudyError(
+                f"trait {self.name}: related: {shown(strangers[0])} is none of the unrelated contrasts "
+                f"{sorted(UNRELATED)}; reword it"
+            )
+        if not self.unrelated:
+            raise StudyError(
+                f"trait {self.name}: related: names all {len(UNRELATED)} unrelated contrasts; expected at least one "
+                "that is left, since claim C2 compares the trait's direction with theirs; take one out"
+            )
+
+    @property
+    def unrelated(self) -> dict[str, Contrast]:
+        """The contrasts whose directions the trait's is compared with: all that do not ask for it, in their order."""
+        return {name: sides for name, sides in UNRELATED.items() if name not in self.related}

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
+import os
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +21,11 @@ from hypothesis import strategies as st
 import datasets
 from fixtures.complaints import complaint, message_or_nothing
 from gradinoc.data import load_source, split
-from gradinoc.errors import DataError, StudyError
+from gradinoc.errors import DataError, StoreError, StudyError
 from gradinoc.examples import LONGEST_LINE, LONGEST_TEXT, clean_answer, read_examples
 from gradinoc.preflight import check
+from gradinoc.running import prepare_folder
+from gradinoc.store import Store
 from gradinoc.study import DataSettings, load_study
 
 BAD = pytest.mark.fault("Bad data", "a line that is no example")
@@ -165,8 +175,16 @@ def test_odd_line_that_is_an_example_is_read(tmp_path, case):
     ("name", "said"),
     [
         ("absent.jsonl", r"absent\.jsonl: no such file; give a bundled source"),
-        ("folder.jsonl", r"folder\.jsonl: no such file; give"),
-        ("folder", r"folder: no such file; give"),
+        ("folder.jsonl", r"folder\.jsonl: a folder; expected a file; give one of those in it, such as \['x.jsonl'\]$"),
+        ("folder", r"folder: a folder; expected a file; give the path of one$"),
+        (
+            "set",
+            r"set: a folder with a saved data set; expected a file; write it as JSONL: datasets\.load_from_disk\('O",
+        ),
+        ("sets", r"sets: a folder with a saved data set; .*\('OLD'\)\['train'\]\.to_json\('NEW\.jsonl'\)$"),
+        ("pipe", r"pipe: a pipe or device, which cannot be read twice; expected a file; write"),
+        ("absent.csv", r"absent\.csv: no such file; give a bundled source"),
+        ("absent/", r"absent/: no such file; give a bundled source"),
         ("a\nb\x1b[2J.jsonl", r"a\\nb\\x1b\[2J\.jsonl: no such file"),
         ("\udcff.jsonl", r"\\udcff\.jsonl: no such file"),
         ("x" * 5000 + ".jsonl", "xxx.*: no such file"),
@@ -175,8 +193,12 @@ def test_odd_line_that_is_an_example_is_read(tmp_path, case):
 )
 def test_source_that_is_no_file_is_named(tmp_path, name, said):
     """Whatever its name holds: the message is one line, and a terminal shows it as it is."""
-    (tmp_path / "folder.jsonl").mkdir()
-    (tmp_path / "folder").mkdir()
+    for folder in ("folder.jsonl", "folder", "sets"):
+        (tmp_path / folder).mkdir()
+    written(tmp_path / "folder.jsonl", raw(), name="x.jsonl")
+    datasets.Dataset.from_dict({"question": ["q"], "answer": ["a"]}).save_to_disk(tmp_path / "set")
+    (tmp_path / "sets" / "dataset_dict.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
     message = complaint_cut(lambda: load_source(f"{tmp_path}/{name}"))
     assert re.search(said, message), message
 
@@ -217,6 +239,195 @@ def test_hub_that_fails_is_told_on_one_line(monkeypatch, faults_tried):
         monkeypatch.setattr(datasets, "load_dataset", lambda *_, table=table, **__: table)
         assert complaint(DataError, lambda: load_source("openai/gsm8k")).startswith(f"openai/gsm8k:2: {expected}")
     faults_tried(3)
+
+
+@pytest.mark.parametrize("source", ["data/train.jsonl", "data/train.json", "./questions", "../x", "~/x", "a/b.parquet"])
+def test_name_that_only_a_file_has_is_not_looked_for_on_the_hub(source, monkeypatch):
+    """What has a file's ending, or begins as a path does, is missing here; it is shown as it was typed."""
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
+    assert complaint(DataError, lambda: load_source(source)).startswith(f"{source}: no such file; give a bundled")
+
+
+def test_source_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    """No shell writes out the tilde of `--set data.source=~/x.jsonl`; a path is called what it was called."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written(tmp_path, raw("q", "b"), "{", name="x.jsonl")
+    assert complaint(DataError, lambda: load_source("~/x.jsonl")).startswith("~/x.jsonl:2: not JSON")
+    written(tmp_path, raw("q", "b"), name="x.jsonl")
+    assert [example.question for example in load_source("~//x.jsonl")] == ["q"]
+
+
+ADDRESSES = {
+    "https://example.org/data/x.jsonl": "download the file, and give the path",
+    "https://huggingface.co/datasets/openai/gsm8k": "give the hub id 'openai/gsm8k'",
+    "https://huggingface.co/datasets/openai/gsm8k/resolve/main/a/rather/long/path/to/it/train-00000-of-00001.jsonl": (
+        "give the hub id 'openai/gsm8k'"
+    ),
+    "hf://datasets/openai/gsm8k": "download the file",
+    "s3://bucket/x.jsonl": "download the file",
+}
+
+
+@pytest.mark.parametrize("key", ["source", "everyday", "trait_answers"])
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_address_is_shown_as_given(address, key):
+    """With both its slashes, whole, and what to give in its place."""
+    study = load_study("tiny", [*SMALL, f"data.{key}={address}"])
+    said = complaint(DataError, lambda: split(study.data))
+    assert f"'{address}'" in said
+    assert f"nothing is fetched from an address; {ADDRESSES[address]}" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempt"),
+    [
+        (StudyError, lambda address: load_study("tiny", [f"trait={address}"])),
+        (StudyError, lambda address: load_study(address)),
+        (StoreError, lambda address: Store(Path(address))),
+        (StoreError, lambda address: prepare_folder(load_study("tiny"), Path(address))),
+    ],
+    ids=["trait", "study", "store", "artifacts"],
+)
+def test_address_in_a_path_s_place_is_shown_as_given(tmp_path, monkeypatch, kind, attempt):
+    """A path makes one slash of two: what is said has both, and no folder called `https:` is made."""
+    monkeypatch.chdir(tmp_path)
+    address = "https://example.org/folder/x.toml"
+    assert address in complaint(kind, lambda: attempt(address))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- files in other formats
+
+RECORDS_OF_TWO = [{"question": "q", "answer": "a"}, {"messages": [USER, ANSWER]}]
+TABLE = pd.DataFrame({"question": ["q", "r"], "answer": ["a", "b"]})
+ONE_A_LINE = r"expected one JSON object a line; write its records one a line: python -c '"
+FILES = {
+    "array in one line": (json.dumps(RECORDS_OF_TWO).encode(), f"1: a JSON array of records; {ONE_A_LINE}"),
+    "array over lines": (json.dumps(RECORDS_OF_TWO, indent=2).encode(), rf"1: not JSON \(.*\); {ONE_A_LINE}"),
+    "array with a record a line": (f"[{raw()},\n{raw()}]".encode(), rf"1: not JSON \(.*\); {ONE_A_LINE}"),
+    "array of conversations": (json.dumps([[USER, ANSWER]] * 2).encode(), f"1: a JSON array of records; {ONE_A_LINE}"),
+    "object over lines": (
+        json.dumps({"messages": [USER, ANSWER]}, indent=2).encode(),
+        r"1: not JSON \(.*\); expected one JSON object a line; put each on a line of its own$",
+    ),
+    "object of records": (json.dumps({"data": RECORDS_OF_TWO}).encode(), r"1: .*its records are all in 'data': write"),
+    "gzip": (gzip.compress(raw().encode()), r"1: compressed \(gzip\); unpack it and give the file that was in it$"),
+    "bzip2": (bz2.compress(raw().encode()), r"1: compressed \(bzip2\); unpack it"),
+    "xz": (lzma.compress(raw().encode()), r"1: compressed \(xz\); unpack it"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00", r"1: compressed \(zstd\); unpack it"),
+    "zip": (b"PK\x03\x04\x14\x00", r"1: a zip archive, as workbooks are too; unpack it"),
+    "Parquet": (TABLE.to_parquet(), r"1: a Parquet file; write it as JSONL: pandas\.read_parquet\('OLD'\)\.to_json\("),
+    "UTF-16": (raw().encode("utf-16"), r"1: UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW\.jsonl$"),
+    "UTF-16 without a mark": (raw().encode("utf-16-be"), "1: UTF-16; save it as UTF-8"),
+}
+
+
+@BAD
+@pytest.mark.parametrize("case", FILES)
+def test_file_in_another_format_is_called_what_it_is(tmp_path, case):
+    """And the line says how it becomes one that can be read."""
+    content, said = FILES[case]
+    path = written(tmp_path, content)
+    message = complaint(DataError, lambda: read_examples(path))
+    assert re.match(rf"{re.escape(str(path))}:{said}", message), message
+
+
+@pytest.mark.parametrize(("name", "how"), [("x.csv", "csv"), ("x.TSV", "table")])
+def test_table_is_called_one_by_its_name(tmp_path, name, how):
+    """Its first line could be anything."""
+    (tmp_path / name).write_text(TABLE.to_csv(sep="," if how == "csv" else "\t"))
+    said = complaint(DataError, lambda: load_source(str(tmp_path / name)))
+    assert re.search(rf":1: a table of \w+-separated values; .*pandas\.read_{how}\('OLD'\)", said), said
+
+
+@pytest.mark.parametrize("case", ["array in one line", "array over lines", "Parquet"])
+def test_what_is_advised_helps(tmp_path, monkeypatch, case):
+    """The command of the message, with the file's own name in it, makes a file that is read."""
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, FILES[case][0], name="OLD.json")
+    command = complaint(DataError, lambda: read_examples(path)).partition("line: " if "array" in case else "JSONL: ")[2]
+    if case == "Parquet":
+        exec(command.replace("OLD", "OLD.json"), {"pandas": pd})  # noqa: S102 - our own message
+    else:
+        subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)  # noqa: S602 - as above
+    assert [example.question for example in load_source("NEW.jsonl")] == ["q", "r" if case == "Parquet" else "q"]
+
+
+FORMS = {
+    "ShareGPT": (
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        "that is ShareGPT's form: call `conversations` messages, `from` role, `value` content, human user, gpt",
+    ),
+    "ShareGPT's messages": ({"messages": [{"from": "human", "value": "q"}]}, "that is ShareGPT's form"),
+    "ShareGPT's roles": (
+        {"messages": [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]},
+        r"received roles \['human', 'gpt'\]; call human user, and gpt assistant",
+    ),
+    "Alpaca": ({"instruction": "q", "input": "", "output": "a"}, "that is Alpaca's form: put instruction and input"),
+    "prompt and completion": ({"prompt": "q", "completion": "a"}, "call prompt question, and completion answer"),
+    "messages of both": (
+        {"prompt": [USER], "completion": [ANSWER]},
+        "put the messages of prompt and completion together as messages",
+    ),
+    "problem and solution": ({"problem": "q", "solution": "a"}, "call problem question, and solution answer"),
+    "preferences": (
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        "a pair of preferences: give the question, and one",
+    ),
+    "something else": ({"text": "q"}, r"received \{'text': 'q'\}; mend or delete the line"),
+    "a tool's role": (
+        {"messages": [USER, ANSWER, {"role": "tool", "content": "4"}]},
+        "answers that call tools are not studied; delete",
+    ),
+    "a tool's call": (
+        {"messages": [USER, {**ANSWER, "tool_calls": [{"id": "1"}]}]},
+        r"messages\[1\]\.tool_calls: stands beside the content, which alone is read; .* put it into the content, or",
+    ),
+    "thoughts beside the answer": (
+        {"messages": [USER, {**ANSWER, "reasoning_content": "Hm."}]},
+        r"messages\[1\]\.reasoning_content: stands beside",
+    ),
+    "several turns": (
+        {"messages": [USER, ANSWER, USER, ANSWER]},
+        "one question with one answer is studied; give the turns lines of",
+    ),
+    "a developer's message": ({"messages": [{"role": "developer", "content": "s"}, USER]}, "a system message is there"),
+    "parts": (
+        {"messages": [{**USER, "content": [{"type": "text", "text": "q"}]}, ANSWER]},
+        "give the text of its parts as one string",
+    ),
+}
+
+
+@BAD
+@pytest.mark.parametrize("case", FORMS)
+def test_form_of_other_tools_is_called_by_its_name(tmp_path, case):
+    """What is expected, what was received, and which keys become which."""
+    record, said = FORMS[case]
+    message = complaint(DataError, lambda: read_examples(written(tmp_path, json.dumps(record))))
+    assert re.search(said, message), message
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([], "this source is empty"),
+        (
+            [chat(USER)] * 3,
+            "of 3 in all, 3 are without an answer, 0 are longer than data.max_answer_chars, 0 are asked",
+        ),
+        (
+            [raw("q", "x" * 9), raw(), raw()],
+            "of 3 in all, 0 are without an answer, 1 are longer than data.max_answer_c",
+        ),
+        ([raw(), raw(), raw("q", "b")], "0 are longer than data.max_answer_chars, 2 are asked before"),
+    ],
+    ids=["empty", "unanswered", "too long", "repeated"],
+)
+def test_questions_that_do_not_count_are_counted(tmp_path, lines, why):
+    """Too few of them is no reason to lower anything where the file is empty, or has no answers."""
+    wanted = DataSettings(source=str(written(tmp_path, *lines)), max_answer_chars=8, **SIZES)
+    assert why in complaint(DataError, lambda: split(wanted))
 
 
 # --- splits

@@ -127,6 +127,7 @@ FILES = {
     "encoder": (encoder, UNFIT + r"\['BertForMaskedLM'\]"),
     "encoder and decoder": (shapeless, UNFIT + "'t5'"),
     "architecture a number": (config(architectures=1), UNFIT + "1; give"),
+    "a wrapper of no language model": (config(architectures=["Qwen3ForConditionalGeneration"]), UNFIT),
     "no head": (config(architectures=["Qwen3Model"]), UNFIT + r"\['Qwen3Model'\]"),
     "another head": (config(architectures=["Qwen3ForSequenceClassification"]), UNFIT + r"\['Qwen3ForSequenceCl"),
     "vocabulary of no size": (config(vocab_size=0), r"vocab_size: expected a whole number above 0, received 0; mend"),
@@ -198,7 +199,8 @@ def test_file_that_will_not_do_is_named(folder, no_weights, case):
 @pytest.mark.fault("Bad models", "a template that closes no turn, and no token that ends one")
 def test_answers_have_to_end_somewhere(folder, no_weights):
     """An end of turn or of text; one of the two is enough."""
-    template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")(folder)
+    asks = "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+    template("{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}" + asks)(folder)
     changed("tokenizer_config.json", eos_token=None)(folder)
     study = load_study("tiny", [f"model.id={folder}"])
     message = complaint(ModelError, lambda: check(study))
@@ -281,6 +283,16 @@ def test_context_that_is_just_enough_is_accepted(folder, no_weights):
         ("model.id=./here", ModelError, "'./here' is no folder with a model"),
         ("model.id=~no-such-user/model", ModelError, "'~no-such-user/model' is no folder with a model"),
         ("model.id=a/b/c", ModelError, "'a/b/c' is no folder with a model"),
+        (
+            "model.id=https://huggingface.co/a/b/tree/main",
+            ModelError,
+            r"'https://huggingface\.co/a/b/tree/main' is no model: .* give the hub id 'a/b'$",
+        ),
+        (
+            "model.id=https://example.org/b",
+            ModelError,
+            r"'https://example\.org/b' is no model: .*; download the model's files into a folder, and give the path$",
+        ),
         ("model.id=/" + "x" * 5000, ModelError, r"'/xxx.*\.\.\.x*' is no folder with a model"),
         ("model.id=/a\n\x1b[2J", ModelError, r"'/a\\n\\x1b\[2J' is no folder with a model"),
     ],

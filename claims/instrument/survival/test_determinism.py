@@ -47,7 +47,7 @@ KEEPING = {
 }  # fmt: skip
 GLOBAL = re.compile(r"(np|numpy|torch)\.random\.\w+|torch\.cuda\.\w*(seed|rng)\w*")
 SEEDED_KINDS = {"np.random.default_rng", "np.random.SeedSequence", "random.Random", "torch.Generator"}
-KEEPERS = {("train_lora.py", "_own_randomness"), ("stages/bench.py", "_wrapped")}
+KEEPERS = {("train_lora.py", "train_run"), ("isolation.py", "own_generators")}
 
 
 def calls(path: Path):

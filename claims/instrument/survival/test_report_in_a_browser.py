@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from fixtures.browser import chromium
 from gradinoc.analysis import FIGURES
 from gradinoc.evidence import Evidence
+from gradinoc.rendered import Rendered
 from gradinoc.report import write_report
 from gradinoc.report.wording import visible
 from gradinoc.simulation import WORLDS, simulate
@@ -139,10 +140,12 @@ def folder(tmp_path_factory) -> Path:
     study = study.model_copy(update=hostile)  # past the checks of a study file, which refuse some of it
     place = tmp_path_factory.mktemp("artifacts") / "hostile"
     machine = {"processor": everything, everything: "1", "packages": {everything: everything}}
-    write_report(judge(evidence, study.rules), evidence, study, place, machine, everything)
+    tokens = [*((text, False) for text in PAYLOADS.values()), *((text, True) for text in PAYLOADS.values())]
+    rendered = Rendered(everything, {"neutral": everything, CONDITION: everything}, CONDITION, tokens)
+    write_report(judge(evidence, study.rules), evidence, study, place, machine, everything, rendered)
     markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    rendered = markdown.render((place / "report.md").read_text(encoding="utf-8"))
-    (place / "markdown.html").write_text(f"<!doctype html><meta charset=utf-8>{rendered}", encoding="utf-8")
+    page = markdown.render((place / "report.md").read_text(encoding="utf-8"))
+    (place / "markdown.html").write_text(f"<!doctype html><meta charset=utf-8>{page}", encoding="utf-8")
     return place
 
 
