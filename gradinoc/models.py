@@ -88,7 +88,7 @@ def load_model(
     chat_template: str | None = None,
     day: date = DAY,
 ) -> LanguageModel:
-    """The model called `name`: a bundled name, a folder, or a hub id (pinned by `revision`).
+    """The model called `name`: a bundled name, a folder, a GGUF file, or a hub id (pinned by `revision`).
 
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have it, and
     float32 elsewhere or for fewer than 20 million weights. `kernels` "plain" leaves the model's own modules alone; see

@@ -288,7 +288,7 @@ def train_with_gradient_logging(
     """Paths and figures of one LoRA run on a chat JSONL file, with alignment logged at every step, layer and position.
 
     Args:
-        model_name: a bundled name, folder or hub id.
+        model_name: a bundled name, folder, GGUF file or hub id.
         dataset_path: chat JSONL whose answers show the trait.
         system_prompt: put in front of every question; None puts none.
         trait_directions: layer -> `[hidden]`, or `[directions, hidden]` with the trait's first; scaled to length 1.

@@ -119,7 +119,10 @@ def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
 
 def test_shell_completes_commands_and_studies():
     """In bash, with the words as they stand on the command line."""
-    for typed, expected in (("gradinoc pl", {"plan"}), ("gradinoc plan qwen", {"qwen2.5-7b", "qwen3-0.6b"})):
+    for typed, expected in (
+        ("gradinoc pl", {"plan"}),
+        ("gradinoc plan qwen", {"qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b"}),
+    ):
         done = run_alone(
             "-m", "gradinoc", _GRADINOC_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(typed.count(" "))
         )

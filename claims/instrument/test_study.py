@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gradinoc.errors import StudyError
 from gradinoc.study import STUDIES, Rules, Study, load_study
 
-READY = ["deaf", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
+READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

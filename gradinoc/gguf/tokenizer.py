@@ -19,6 +19,7 @@ from gradinoc.quoting import reason, shown
 
 BLANK = "▁"  # how SentencePiece writes a space
 SPECIAL = (TokenType.CONTROL, TokenType.UNKNOWN)
+ORDINARY = (TokenType.NORMAL, TokenType.BYTE)
 # The tokenizer's name for a special token -> the file's.
 IDS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
@@ -159,16 +160,31 @@ def _vocabulary(header: Header) -> Vocabulary:
 
 
 def _ids(header: Header) -> dict[str, int | None]:
-    """The tokenizer's name for a special token -> its id, None where the file states none."""
-    found, tokens = {}, len(header.metadata["tokenizer.ggml.tokens"])
+    """The tokenizer's name for a special token -> its id, None where the file states none.
+
+    transformers cuts a text wherever such a token stands in it: one of ordinary text cannot begin or end a text, and
+    serves for nothing else.
+
+    Raises:
+        ModelError: an id that is none of the vocabulary's, or a text would begin or end with an ordinary token.
+    """
+    kinds, found = header.metadata["tokenizer.ggml.token_type"], {}
     for ours, theirs in IDS.items():
         place = header.metadata.get(f"tokenizer.ggml.{theirs}_token_id")
-        if place is not None and not (type(place) is int and 0 <= place < tokens):
-            raise header.refuse(
-                f"tokenizer.ggml.{theirs}_token_id: expected the id of a token, received {shown(place)}"
-            )
-        found[ours] = place
+        if place is not None and not (type(place) is int and 0 <= place < len(kinds)):
+            raise _no_special(header, theirs, "the id of a token", place)
+        ordinary = place is not None and kinds[place] in ORDINARY
+        if ordinary and ours in ("bos_token", "eos_token"):
+            raise _no_special(header, theirs, "the id of a token that is no ordinary text", place)
+        found[ours] = None if ordinary else place
     return found
+
+
+def _no_special(header: Header, name: str, expected: str, received: Any) -> ModelError:
+    return header.refuse(
+        f"tokenizer.ggml.{name}_token_id: expected {expected}, received {shown(received)}; convert it again, or give "
+        "another model"
+    )
 
 
 def _is_added(token: str, kind: int) -> bool:
