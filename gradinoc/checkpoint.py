@@ -105,14 +105,17 @@ def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:
 
 
 def _constant(text: PreTrainedConfig) -> int | None:
-    """Up to how many tokens a rotary embedding is one and the same, where that ends before the context does."""
+    """Up to how many tokens numbers are a sequence's own, where that ends before the context does.
+
+    Beyond it rotations are another sequence's too, or (Doge) tokens that are seen are chosen among equals by chance.
+    """
     rope = getattr(text, "rope_parameters", None)
     kinds = [rope, *rope.values()] if isinstance(rope, dict) else []  # one for each kind of layer, where they differ
     ends = [
         kind.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", None)
         for kind in kinds
         if isinstance(kind, dict) and kind.get("rope_type") in OF_THE_LONGEST
-    ]
+    ] + [getattr(text, "keep_window_size", None)]
     return min((end for end in ends if type(end) is int and end > 0), default=None)
 
 

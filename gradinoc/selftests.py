@@ -12,11 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.blocks import decoder_blocks
 from gradinoc.chat import Encoded, collate, completion_note, pack
-from gradinoc.errors import ModelError
+from gradinoc.errors import GradinocError, ModelError
 from gradinoc.fused import fuse, is_fused, unfuse, windows
 from gradinoc.generation import Batching, Way, generated_logits, set_way
 from gradinoc.gradients import completion_losses, gradient_at_positions
 from gradinoc.hooks import BlockHooks, GradientCollector, model_inputs
+from gradinoc.memory import is_out_of_memory
+from gradinoc.quoting import reason, shown
 
 # English of mixed kinds, some 110 tokens: what models are trained on. (Of a few random tokens, gradients in bfloat16
 # are rounding for models whose first token soaks up attention, such as Qwen2.5.)
@@ -41,6 +43,7 @@ STATE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-
 GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.25}
 LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 NEW = 3  # tokens generated
+CHOOSES = "index_topk"  # the setting of DeepSeek's sparse attention and its kin
 COMPLETION = "prompt and completion"
 CAUSALITY, PADDING, GENERATION, GRADIENT = "causality", "padding and neighbours", "generation in a batch", "gradients"
 
@@ -98,8 +101,38 @@ def examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels:
     Raises:
         ModelError: blocks that are not run once each, or put out something else than one residual stream; later
             tokens, padding behind the tokens or neighbours change states, or gradients are not autograd's, with the
-            model's own modules too.
+            model's own modules too; or the model cannot compute, or changes itself as it does.
     """
+    before, name = _words(model), type(model).__name__
+    try:
+        found = _examine(model, tokenizer, kernels)
+    except (GradinocError, MemoryError):
+        raise
+    except Exception as error:  # whatever the model's own code stumbles over
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{name}: fails on a text of its tokenizer ({reason(error)}); expected a model that computes states, "
+            "losses and responses; give another model.id"
+        ) from error
+    after = _words(model)
+    if changed := sorted(place for place, word in before.items() if after.get(place, word) != word):
+        raise ModelError(
+            f"{name}: changes its own setting {shown(changed[0])} as it computes, so that numbers depend on what was "
+            "computed before; give another model.id"
+        )
+    return found
+
+
+def _words(model: PreTrainedModel) -> dict[str, str]:
+    """Every setting of the model's modules that is a word, by its place: what kind of attention, for instance."""
+    found: dict[str, str] = {}
+    for place, module in model.named_modules():
+        found |= {f"{place}.{name}": value for name, value in vars(module).items() if isinstance(value, str)}
+    return found
+
+
+def _examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels: str) -> list[SelfTest]:
     long, short = texts(tokenizer, model)
     examples = [Encoded(tuple(row), len(row) // 2) for row in (long, short)]
     causality = _causality(model, long)
@@ -274,12 +307,15 @@ def _generation(model: PreTrainedModel, long: Sequence[int], short: Sequence[int
     tokens (Nemotron-H, Zamba 2), there is no cache.
     """
     most = LOGIT_TOLERANCE[model.dtype]
+    between = [long[-length:] for length in range(len(short) + 1, len(long))] if windows(model.config) else []
     rows = {
-        Batching.PADDED: (long, short),
-        Batching.EQUAL: (long[-len(short) :], short),
-        Batching.ALONE: (short,),
+        Batching.PADDED: (long, short, *between[:: max(1, len(between) // 8)]),
+        Batching.EQUAL: (long, [long[0], *long[:0:-1]]),
+        Batching.ALONE: (long,),
     }
-    for chosen in (Way(batches, cached) for cached in (True, False) for batches in Batching):
+    # Attention that chooses tokens by their scores may choose padding among them, of some prompts and not of others.
+    batchings = [each for each in Batching if each is not Batching.PADDED or CHOOSES not in windows(model.config)]
+    for chosen in (Way(batches, cached) for cached in (True, False) for batches in batchings):
         apart = _generated_apart(model, rows[chosen.batches], chosen.cached)
         if apart <= most:
             set_way(model, chosen)
