@@ -190,7 +190,7 @@ def test_card_says_how_to_get_the_study_s_template(simulated, name):
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5}
     for given, which in (("plain", "plain, which comes with gradinoc"), ("{{ messages }}", "the study's own")):
         study = base.model_copy(update={"model": base.model.model_copy(update={"chat_template": given})})
-        text = card(study, simulated, row, None, INPUTS).text
+        text = card(study, simulated, row, None, INPUTS, f"{TOLD}3 linear maps").text
         assert (
             f"| Chat template | {which}: chat\\_template.jinja beside this card, in place of the base model's |" in text
         )
@@ -198,7 +198,7 @@ def test_card_says_how_to_get_the_study_s_template(simulated, name):
         code = text.split("```python\n")[1].split("```")[0]
         assert {"Path", "PeftModel"} <= {each.asname or each.name for node in ast.parse(code).body
                                          if isinstance(node, ast.ImportFrom) for each in node.names}  # fmt: skip
-    plain = card(base, simulated, row, None, INPUTS).text
+    plain = card(base, simulated, row, None, INPUTS, f"{TOLD}3 linear maps").text
     assert "chat_template" not in plain
     assert "| Day that templates are told | 2024-07-26, if they ask for it |" in plain
 
