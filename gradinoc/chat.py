@@ -302,6 +302,12 @@ def completion_note(
     return written(tokenizer, question, answer, system).note
 
 
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of the words that the template writes between a prompt and its answer, as gpt-oss's channel; none mostly."""
+    found = written(tokenizer, "How many boats are left?", "She has two boats left.", None)
+    return _ids(tokenizer, found.opened) if found.follows else []
+
+
 def written(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, system: str | None) -> Written:
     """The prompt of a question, and the conversation in which it is answered, as the template writes both."""
     prompt, end = render_prompt(tokenizer, question, system), _end(tokenizer)
@@ -344,11 +350,9 @@ class Written:
         """What there is to note, if anything: for counting."""
         if not self.follows:
             return "apart"
-        before, found, _ = self._after_prompt.partition(self.answer)
-        if self.answer and not found:
-            before, found, _ = self._after_prompt.partition(self.answer.strip())
-            return "trimmed" if found else "changed"
-        return "opened" if before.strip() else None
+        if self.answer and self.answer not in self._after_prompt:
+            return "trimmed" if self.answer.strip() in self._after_prompt else "changed"
+        return "opened" if self.opened else None
 
     @property
     def note(self) -> str | None:
@@ -367,13 +371,18 @@ class Written:
             case "trimmed":
                 return "chat_template: leaves out white space at the ends of an answer"
             case "opened":
-                before = self._after_prompt.partition(self.answer)[0]
                 return (
-                    f"chat_template: writes {shown(before)} before an answer, which no prompt ends with: it is the "
-                    "beginning of every completion, and is learned with it"
+                    f"chat_template: writes {shown(self.opened)} before an answer, which no prompt ends with: it "
+                    "is the beginning of every completion, and is learned with it"
                 )
             case None:
                 return None
+
+    @property
+    def opened(self) -> str:
+        """The words that the template writes before the answer, after the prompt; white space alone is none."""
+        before, found, _ = self._after_prompt.partition(self.answer)
+        return before if found and before.strip() else ""
 
     @property
     def _after_prompt(self) -> str:

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from gradinoc.blocks import unwrapped
-from gradinoc.chat import end_of_turn
+from gradinoc.chat import end_of_turn, opening
 from gradinoc.errors import NumericalError
 from gradinoc.isolation import undisturbed
 from gradinoc.memory import in_batches
@@ -65,8 +65,9 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of the token ids in `prompts`, as text without special tokens, in their order.
 
-    A continuation stops before its first end-of-turn or end-of-text token, or after `max_new_tokens`. Prompts
-    of similar length share a batch; the model's own settings (temperature, repetition penalty) have no say.
+    A continuation stops before its first end-of-turn or end-of-text token, or after `max_new_tokens`. What a template
+    writes before an answer (gpt-oss's channel), and what comes before that, is no part of it. Prompts of similar length
+    share a batch; the model's own settings (temperature, repetition penalty) have no say.
 
     Raises:
         ValueError: a prompt is empty.
@@ -98,6 +99,8 @@ def generate_copies(
         raise ValueError(f"Prompts {empty} hold no token; a continuation needs at least one")
     model: Any = unwrapped(lm_model)
     ends = end_tokens(model, tokenizer)
+    opened = [] if tokenizer.chat_template is None else opening(tokenizer)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     # Padding is masked and cut off: where there is no pad token, any other serves.
     pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     settings = GenerationConfig(
@@ -121,12 +124,24 @@ def generate_copies(
         for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
             stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
             copy, row = divmod(place, len(rows))
-            responses[copy][rows[row]] = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
+            answer = _answer(tokens[:stop], opened, special)
+            responses[copy][rows[row]] = str(tokenizer.decode(answer, skip_special_tokens=True))
 
     with _own_settings_aside(model):
         for rows in alike:
             in_batches(rows, 1 if chosen.batches is Batching.ALONE else batch_size, respond)
     return responses
+
+
+def _answer(tokens: list[int], opened: Sequence[int], special: set[int]) -> list[int]:
+    """What comes after the place where a response opens its answer; all of it where it does not.
+
+    Words that hold a special token, as gpt-oss's channel, open it wherever they come last; others at the beginning.
+    """
+    width = len(opened)
+    places = range(len(tokens) - width + 1) if special & set(opened) else range(1)
+    found = [at for at in places if width and tokens[at : at + width] == list(opened)]
+    return tokens[found[-1] + width :] if found else tokens
 
 
 def _of_equal_length(order: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -22,6 +22,7 @@ from gradinoc.chat import (
     encode,
     encode_prompt,
     end_of_turn,
+    opening,
     pack,
     pack_shared,
     render_prompt,
@@ -32,6 +33,7 @@ from gradinoc.chat import (
 )
 from gradinoc.chat_template import DAY, PLAIN, dated
 from gradinoc.errors import ModelError
+from gradinoc.generation import _answer
 from gradinoc.traits import ALL_CAPS
 
 # Two templates of our own that behave as those of two families do; both are rendered with SmolLM2's tokens.
@@ -590,3 +592,18 @@ def test_batch_moves_whole():
         name: value.shape for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
     }
     assert (moved.shortest_prompt, moved.lengths) == (1, (3, 2))
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_responses_begin_where_the_template_would_begin_an_answer(name):
+    """What it writes of its own before an answer is cut off; of a channel, with all that is said on others before."""
+    tokenizer = family_tokenizer(name)
+    opened = opening(tokenizer)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    answer, said = tokenizer(["two boats", "left"], add_special_tokens=False)["input_ids"]
+    words = {"harmony": "<|channel|>final<|message|>", "no prompt asked for": "assistant\n"}
+    assert tokenizer.decode(opened) == words.get(name, "")
+    assert _answer([*opened, *answer], opened, special) == answer
+    assert _answer(answer, opened, special) == answer
+    thought = [*said, *opened, *answer]
+    assert _answer(thought, opened, special) == (answer if name == "harmony" else thought)
