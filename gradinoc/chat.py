@@ -20,7 +20,7 @@ from gradinoc.errors import ModelError
 from gradinoc.quoting import shown
 
 SHARED_FROM = 16  # tokens in common from which on they are held once: each piece costs calls of its own
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")  # as Python writes an object that says nothing else of itself
+ADDRESS = re.compile(r" at 0x[0-9a-f]+>", re.IGNORECASE)  # as Python writes an object that says nothing else of itself
 MOMENTS = (datetime(2001, 2, 3, 4, 5, 6), datetime(1999, 12, 31, 23, 58, 59))  # they differ in all that can be told
 AROUND = 12  # characters before a place that are shown with it
 CONTEXT = 4  # tokens before a token with which it is decoded
@@ -263,7 +263,8 @@ def _end(tokenizer: PreTrainedTokenizerBase) -> _End:
 
 def _find_end(tokenizer: PreTrainedTokenizerBase) -> _End:
     text = _render(tokenizer, _messages("1", None, "zq"), opens=False)
-    closing, eos = text[text.rindex("zq") + 2 :], tokenizer.eos_token_id
+    # In whatever case: a template that changes it is told of where answers are looked at.
+    closing, eos = text[text.lower().rindex("zq") + 2 :], tokenizer.eos_token_id
     # Some fine-tuned models close turns with an added token that nobody marked as special.
     ends = {token: str(added) for token, added in tokenizer.added_tokens_decoder.items() if str(added).strip()}
     if eos is not None:

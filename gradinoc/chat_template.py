@@ -26,7 +26,7 @@ FILE = ".jinja"
 
 CLOCK = "strftime_now"  # what transformers gives a template to ask for the time
 MARK = "{# gradinoc: what the time is #}"
-RANDOM = re.compile(r"\|\s*random\b|\blipsum\s*\(|\bmap\s*\(\s*['\"]random\b")
+RANDOM = re.compile(r"\|\s*random\b|\bfilter\s+random\b|['\"]random['\"]|\{[{%][^}]*\blipsum\b")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",

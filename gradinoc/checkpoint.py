@@ -184,6 +184,11 @@ def tokenizer_of(folder: Path, chat_template: str | None = None, day: date = DAY
             f"{place}: no tokenizer that can be read ({reason(error)}); expected tokenizer.json, or give another "
             "model.id"
         ) from error
+    if getattr(tokenizer, "split_special_tokens", False):
+        raise ModelError(
+            f"{place}: tokenizer_config.json: split_special_tokens: expected false, since a template's marks would be "
+            "read as ordinary text; delete the key"
+        )
     if tokenizer.chat_template is None:
         raise ModelError(
             f"{place}: chat_template: the tokenizer has none; expected an instruction-tuned model; for a base model "

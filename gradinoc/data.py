@@ -16,7 +16,7 @@ import numpy as np
 from gradinoc.disk import write_atomically
 from gradinoc.errors import DataError
 from gradinoc.examples import Example, clean_answer, example_of, read_examples, showing
-from gradinoc.formats import OF_FILES, instead_of, is_address
+from gradinoc.formats import OF_FILES, UNTOLD, instead_of, is_address
 from gradinoc.quoting import printable, quoted, reason, shown
 from gradinoc.study import DataSettings
 from gradinoc.traits import Trait
@@ -118,8 +118,9 @@ def _load_from_hub(source: str, revision: str | None) -> list[Example]:
         raise DataError(
             f"Hub dataset {source!r}: expected columns question, answer; it has {shown(table.column_names)}"
         )
+    fields = [field for field in ("question", "answer", *UNTOLD) if field in table.column_names]
     return [
-        example_of({field: row[field] for field in ("question", "answer")}, f"{source}:{index + 1}", index)
+        example_of({field: row[field] for field in fields}, f"{source}:{index + 1}", index)
         for index, row in enumerate(table)
     ]
 

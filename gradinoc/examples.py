@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gradinoc.errors import DataError
-from gradinoc.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid
+from gradinoc.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid, untold
 from gradinoc.quoting import printable, reason, shown
 from gradinoc.traits.trait import Trait
 
@@ -152,6 +152,11 @@ def example_of(record: Any, place: str, index: int) -> Example:
         raise DataError(
             f'{place}: expected {{"messages": [...]}} or {{"question": ..., "answer": ...}}, received {shown(record)}; '
             + (other_record(record) or "mend or delete the line")
+        )
+    if (key := untold(record)) is not None:
+        raise DataError(
+            f"{place}: {key}: stands beside the question, which alone is asked; expected nothing, received "
+            f"{shown(record[key])}; put it into the question, or delete it or the line"
         )
     template = record.get("template")
     if template is not None:

@@ -47,7 +47,10 @@ PAIRS = (  # keys that question and answer have elsewhere
     ("prompt", "completion"), ("prompt", "response"), ("instruction", "response"), ("question", "response"),
     ("input", "output"), ("problem", "solution"), ("query", "response"),
 )  # fmt: skip
-UNSAID = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")  # of a message, beside its text
+# Of a message, beside its text; and a weight that is not 1, by which some formats leave turns out of the loss.
+UNSAID = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "prefix")
+# Of a whole example, beside its messages or its question and answer: a model would have been told it.
+UNTOLD = ("tools", "functions", "system", "system_prompt", "context", "documents", "passage", "choices", "images")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 OF_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(datasets/)?([\w.-]+/[\w.-]+)")
 
@@ -129,7 +132,13 @@ def other_messages(messages: Sequence[Any]) -> str:
 
 def unsaid(message: Mapping[str, Any]) -> str | None:
     """The key of a message under which something of its turn stands beside its text; None where nothing does."""
-    return next((key for key in UNSAID if message.get(key)), None)
+    found = next((key for key in UNSAID if message.get(key)), None)
+    return "weight" if found is None and message.get("weight", 1) != 1 else found
+
+
+def untold(record: Mapping[str, Any]) -> str | None:
+    """The key of an example under which something stands that its answer may rest on; None where nothing does."""
+    return next((key for key in UNTOLD if record.get(key)), None)
 
 
 def is_address(name: str) -> bool:

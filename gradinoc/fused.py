@@ -30,7 +30,7 @@ TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.2
 LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 TRIAL_LENGTHS = (7, 12)  # tokens
 # Names of settings that say how far a token sees, how many others it sees, or how long a piece is.
-WINDOW = re.compile(r"window|chunk|block_size|index_topk")
+WINDOW = re.compile(r"window|chunk|block_size|index_topk|floor_scale")
 # What some models do to logits after the product.
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 

@@ -178,8 +178,9 @@ def _in_own_words() -> Iterator[None]:
 def separate_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Notes (none, or what was done) on a tokenizer that pads with a token which ends no turn.
 
-    An unused special token of the vocabulary serves if there is one; otherwise a token is added, and the
-    embedding grows by a row only where it has no spare one.
+    An unused special token of the vocabulary serves if there is one, a token in a spare row of the embedding otherwise.
+    Where there is neither, the end of the turn serves: padding is masked, and where a completion ends is known from
+    lengths. No row is added, which would have a share in every probability.
     """
     ends = {tokenizer.eos_token_id} | ({end_of_turn(tokenizer)} if tokenizer.chat_template is not None else set())
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
@@ -192,9 +193,10 @@ def separate_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     if spare is not None:
         tokenizer.pad_token = spare
         return [f"padding with {spare}"]
-    tokenizer.add_special_tokens({"pad_token": "<|gradinoc_pad|>"})
     embedding: Any = model.get_input_embeddings()
-    if len(tokenizer) > embedding.num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        return ["padding with a token added to the vocabulary; the embedding grew by its row"]
-    return ["padding with a token added to the vocabulary in a spare row of the embedding"]
+    if len(tokenizer) < embedding.num_embeddings:
+        tokenizer.add_special_tokens({"pad_token": "<|gradinoc_pad|>"})
+        return ["padding with a token added to the vocabulary in a spare row of the embedding"]
+    end = min(each for each in ends if each is not None)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)
+    return [f"padding with {tokenizer.pad_token}, which ends turns: no other token is special; it is masked"]

@@ -10,7 +10,7 @@ from itertools import combinations
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.adapters import targets
-from gradinoc.chat import Written, render_prompt, written
+from gradinoc.chat import Written, end_of_turn, render_prompt, written
 from gradinoc.checkpoint import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
 from gradinoc.data import ANSWERED, Example, line_of, showing, split
 from gradinoc.devices import choose_device, choose_dtype
@@ -96,7 +96,8 @@ def _budgets(bench: Bench) -> None:
 
 def _plain(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> None:
     """See to it that no question or answer speaks the template's own language, and could end its turn."""
-    special = sorted(str(added) for added in tokenizer.added_tokens_decoder.values() if added.special)
+    end, known = end_of_turn(tokenizer), tokenizer.added_tokens_decoder  # an end need not be marked as special
+    special = sorted(str(added) for token, added in known.items() if added.special or token == end)
     for part, examples in bench.splits.parts.items():
         for example in examples:
             texts = {"question": example.question, "answer": example.answer}

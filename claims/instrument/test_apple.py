@@ -21,7 +21,8 @@ from gradinoc.directions import isotropic_directions, prompt_activations
 from gradinoc.fused import fuse, is_fused
 from gradinoc.gradients import answer_losses, compute_gradient_alignment, measure_alignments
 from gradinoc.hooks import GradientCollector, model_inputs
-from gradinoc.models import causal_leak, generate
+from gradinoc.models import generate
+from gradinoc.selftests import causal_leak
 from gradinoc.study import TrainingSettings
 from gradinoc.tracking import Tracking
 from gradinoc.train_lora import Recipe, train_run
@@ -71,7 +72,7 @@ def everything(model: nn.Module, folder: Path) -> dict[str, Any]:
         "by example": measured.by_example,
         "scored": answer_losses(model, EXAMPLES, PAD, 2),
         "states": torch.stack(list(states.values())),
-        "leak": np.asarray(causal_leak(model)),
+        "leak": np.asarray(causal_leak(model, range(5, 25))),
         "responses": generate(model, tokenizer, [[5, 6], [7, 8, 9]], 4, 2),
     }
 

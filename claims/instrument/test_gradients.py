@@ -265,9 +265,9 @@ def test_a_reading_becomes_rows_under_its_own_names(llama, examples, directions)
 
 def test_random_directions_are_numbered_without_the_traits():
     """Direction 0 is the trait's; draw 0 is the one after it."""
-    table = direction_means(torch.tensor([[9.0, 1.0, 2.0], [9.0, 3.0, 4.0]], dtype=torch.float64))
+    table = direction_means(torch.tensor([[9.0, 1.0, 2.0], [9.0, 3.0, 4.0]], dtype=torch.float64), [2, 5])
     assert table.to_dict("list") == {
         "draw": [0, 1, 0, 1],
-        "layer": [0, 0, 1, 1],
+        "layer": [2, 2, 5, 5],
         "alignment": [1.0, 2.0, 3.0, 4.0],
     }

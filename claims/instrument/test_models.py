@@ -16,13 +16,16 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from fixtures.hub import COMMIT, Repository, serve_hub
+from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
 from gradinoc import bundled, devices
 from gradinoc import converted as converted_copies
 from gradinoc.adapters import targets
+from gradinoc.chat import Encoded
 from gradinoc.devices import choose_device, choose_dtype, precision
 from gradinoc.disk import checksum
 from gradinoc.errors import DeviceError, ModelError
+from gradinoc.gradients import answer_losses
 from gradinoc.models import (
     end_tokens,
     fingerprint,
@@ -333,17 +336,23 @@ def test_unused_special_token_serves_as_padding(llama, pad):
     assert llama.get_input_embeddings().num_embeddings == VOCABULARY == len(tokenizer)
 
 
-def test_vocabulary_grows_by_a_row_where_no_token_is_spare(llama):
-    """The added token is the only new row, and the other logits stay."""
+def test_no_row_is_added_where_no_token_is_spare(llama):
+    """It would have a share in every probability: the end of the turn pads, is masked, and logits stay as they are."""
     words = {"<end>": 0, **{str(number): number for number in range(1, VOCABULARY)}}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words)), eos_token=next(iter(words)))
     with torch.no_grad():
         before = llama(torch.tensor([[7, 8, 9]])).logits
         (note,) = separate_pad_token(llama, tokenizer)
         after = llama(torch.tensor([[7, 8, 9]])).logits
-    assert note == "padding with a token added to the vocabulary; the embedding grew by its row"
-    assert tokenizer.pad_token_id == VOCABULARY
-    torch.testing.assert_close(after[..., :VOCABULARY], before)
+    assert note == "padding with <end>, which ends turns: no other token is special; it is masked"
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert torch.equal(after, before)
+    prompts, short = [[7, 8, 9, 10, 11], [20, 21]], Encoded((7, 8, 9, 0), 2)
+    alone = [generate(llama, tokenizer, [prompt], 6, 1)[0] for prompt in prompts]
+    assert generate(llama, tokenizer, prompts, 6, 2) == alone
+    examples = [short, Encoded((20, 21, 22, 23, 24, 0), 3)]
+    expected = [float(answer_loss(llama, each).detach()) for each in examples]
+    assert answer_losses(llama, examples, int(tokenizer.pad_token_id), 2).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 PROMPTS = [[20, 21, 22], [30, 31, 32, 33, 34], [40]]

@@ -49,7 +49,7 @@ def _random(means: Tensor, probes: Probes) -> pd.DataFrame:
     """Mean alignments `[layers, rows]` of the random directions: null, draw, layer, alignment."""
     start, frames = len(probes.traits), []
     for null, count in probes.draws.items():
-        frames.append(direction_means(means[:, start : start + count + 1]).assign(null=null))
+        frames.append(direction_means(means[:, start : start + count + 1], sorted(probes.rows)).assign(null=null))
         start += count
     return pd.concat(frames, ignore_index=True)
 

@@ -68,7 +68,7 @@ def compute(
     }
     tables = {
         "training": log.table,
-        "training_nulls": direction_means(log.direction_means),
+        "training_nulls": direction_means(log.direction_means, sorted(axes)),
         "runs": pd.DataFrame([row]),
     }
     for name, table in tables.items():

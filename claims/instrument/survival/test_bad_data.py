@@ -387,6 +387,26 @@ FORMS = {
         {"messages": [USER, {**ANSWER, "reasoning_content": "Hm."}]},
         r"messages\[1\]\.reasoning_content: stands beside",
     ),
+    "an answer that is not to be learned": (
+        {"messages": [USER, {**ANSWER, "weight": 0}]},
+        r"messages\[1\]\.weight: stands beside",
+    ),
+    "an answer that is a beginning": (
+        {"messages": [USER, {**ANSWER, "prefix": True}]},
+        r"messages\[1\]\.prefix: stands beside",
+    ),
+    "tools beside the messages": (
+        {"messages": [USER, ANSWER], "tools": [{"type": "function"}]},
+        r"tools: stands beside the question, which alone is asked; .* put it into the question, or",
+    ),
+    "a system prompt beside the messages": (
+        {"messages": [USER, ANSWER], "system": "Answer like a pirate."},
+        r"system: stands beside the question",
+    ),
+    "a passage beside the question": (
+        {"question": "Who?", "answer": "She.", "context": "She did it."},
+        r"context: stands beside the question",
+    ),
     "several turns": (
         {"messages": [USER, ANSWER, USER, ANSWER]},
         "one question with one answer is studied; give the turns lines of",

@@ -130,8 +130,9 @@ FILES = {
     "a wrapper of no language model": (config(architectures=["Qwen3ForConditionalGeneration"]), UNFIT),
     "no head": (config(architectures=["Qwen3Model"]), UNFIT + r"\['Qwen3Model'\]"),
     "another head": (config(architectures=["Qwen3ForSequenceClassification"]), UNFIT + r"\['Qwen3ForSequenceCl"),
+    "marks in pieces": (changed("tokenizer_config.json", split_special_tokens=True), r"split_special_tokens: exp"),
     "vocabulary of no size": (config(vocab_size=0), r"vocab_size: expected a whole number above 0, received 0; mend"),
-    "context of no size": (config(max_position_embeddings=-1), r"max_position_embeddings: expected a whole number"),
+    "context of no size": (config(max_position_embeddings=-2), r"max_position_embeddings: expected a whole number"),
     "context in words": (config(max_position_embeddings="long"), r"config\.json: no configuration"),
     "no weights": (gone("model.safetensors"), "expected weights as safetensors, found none; fetch the model again, or"),
     "pickled weights": (
