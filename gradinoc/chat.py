@@ -215,7 +215,7 @@ def _render(
             enable_thinking=False,
         )
     )
-    if " at 0x" in text:
+    if "0x" in text or "0X" in text:
         _ensure_no_address(text, messages)
     return text
 
