@@ -162,7 +162,8 @@ FILES = {
     "template that reaches out": (template("{{ ''.__class__.__mro__ }}" + TURNS), r"chat_template: .*\(SecurityError:"),
     "template without answers": (template("<|user|>"), r"chat_template: cannot close .*\(ValueError: substring no"),
     "template that changes answers": (
-        template("{% for m in messages %}{{ m.content | upper }}<|end|>{% endfor %}"), "chat_template: cannot close",
+        template("{% for m in messages %}{{ m.content | upper }}<|end|>{% endfor %}"),
+        r"chat_template: the answer at .* comes to the same tokens",
     ),
     "template that refuses system messages": (
         template(SYSTEM + "{{ raise_exception('No system\nrole') }}{% endif %}{% endfor %}" + TURNS + OPENING),
