@@ -123,3 +123,10 @@ def test_page_is_written_from_outcomes():
     """Families come first, each model once."""
     text = page([sweep.Outcome("mamba", sweep.PLAIN, "plain modules: attention is eager"), sweep.Outcome("llama")])
     assert text.index("`llama` | exact |") < text.index("`mamba` | exact on plain modules | attention is eager |")
+
+
+def test_published_page_tells_of_no_wrong_number_and_no_traceback():
+    """The bar that the sweep is held to: whatever somebody brings works, or is refused on a line."""
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert text.count("| exact") > 100
+    assert not [line for line in text.splitlines() if any(f"| {fault} |" in line for fault in sweep.FAULTS)]
