@@ -215,16 +215,14 @@ def _render(
             enable_thinking=False,
         )
     )
-    if "0x" in text or "0X" in text:
-        _ensure_no_address(text, messages)
+    _ensure_no_address(text, messages)
     return text
 
 
 def _ensure_no_address(text: str, messages: list[dict[str, str]]) -> None:
     """See to it that the template itself writes no object of Python's, whose address is another in each process."""
-    said = {found for message in messages for found in ADDRESS.findall(message["content"])}
     for found in ADDRESS.finditer(text):
-        if found.group() not in said:
+        if not any(found.group() in message["content"] for message in messages):
             raise ModelError(
                 f"chat_template: writes {shown(text[: found.end()])}, where an object lies in memory, which is "
                 "elsewhere in each process; expected text; mend it and give it as model.chat_template"

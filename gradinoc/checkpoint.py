@@ -100,11 +100,11 @@ def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:
         if given and (type(size) is not int or size < 1):
             place = printable(folder / "config.json")
             raise ModelError(f"{place}: {field}: expected a whole number above 0, received {shown(size)}; mend it")
-    bounds = (None if context == UNBOUNDED else context, _constant(text))
+    bounds = (None if context == UNBOUNDED else context, _independent(text))
     return int(vocabulary or 0), min((bound for bound in bounds if bound is not None), default=None)
 
 
-def _constant(text: PreTrainedConfig) -> int | None:
+def _independent(text: PreTrainedConfig) -> int | None:
     """Up to how many tokens numbers are a sequence's own, where that ends before the context does.
 
     Beyond it rotations are another sequence's too, or (Doge) tokens that are seen are chosen among equals by chance.

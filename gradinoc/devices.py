@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
-from gradinoc.checkpoint import config_of
+from gradinoc.checkpoint import config_of, skeleton
 from gradinoc.errors import DeviceError
 from gradinoc.isolation import own_generators, undisturbed
 
@@ -70,9 +69,7 @@ def precision(dtype: str, device: torch.device, folder: Callable[[], Path]) -> t
 @own_generators()
 def _weights(folder: Path, _look: int) -> int:
     """How many weights the model in `folder` has, by its configuration; `_look` is when that was written."""
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config_of(folder))
-    return sum(weight.numel() for weight in model.parameters())
+    return sum(weight.numel() for weight in skeleton(config_of(folder)).parameters())
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -336,8 +336,8 @@ def _generated_apart(model: PreTrainedModel, prompts: Sequence[Sequence[int]], c
         with torch.no_grad():
             exact = model(input_ids=row, use_cache=False).logits[0, -NEW:].float()
         apart.append(vector_norm(found - exact, dim=-1) / vector_norm(exact, dim=-1).clamp_min(1e-12))
-    relative = torch.stack(apart)
-    return float(relative.max() if model.dtype == torch.float32 else relative.mean())
+    relative = torch.stack(apart)  # (B, new)
+    return float(relative.max() if model.dtype == torch.float32 else relative.mean(1).max())
 
 
 def _gradients(model: PreTrainedModel, examples: Sequence[Encoded], exact: Sequence[Exact], note: str) -> SelfTest:

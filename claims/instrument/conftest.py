@@ -38,6 +38,13 @@ def either_model(request, frozen_model):
 
 
 @pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder of the test's own for converted models."""
+    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def examples():
     """Prompts and completions of different lengths, of random tokens; each completion closes its turn."""
     generator = torch.Generator().manual_seed(1)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer
+from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer, set_clock
 from gradinoc import chat
 from gradinoc.bundled import bundled_folder
 from gradinoc.chat import (
@@ -341,17 +341,6 @@ SHOWS_THE_DAY = {
 }
 ENDS = "{% for m in messages %}{{ m.content + '</s>' }}{% endfor %}"
 CLOCKS = [datetime(2026, 3, 1, 8, 30, 1), datetime(2026, 11, 28, 23, 59, 59), datetime(1999, 12, 31, 0, 0, 5)]
-
-
-def set_clock(monkeypatch, moment):
-    """As transformers sees it."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, _tz=None):
-            return moment
-
-    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
 
 
 @pytest.mark.parametrize("case", SHOWS_THE_DAY)

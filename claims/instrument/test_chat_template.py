@@ -10,7 +10,7 @@ from datetime import date, datetime
 import pytest
 from transformers import AutoTokenizer
 
-from fixtures.chat_families import family_tokenizer
+from fixtures.chat_families import family_tokenizer, set_clock
 from fixtures.complaints import complaint
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from fixtures.small_study import SMALLEST
@@ -54,17 +54,6 @@ def smallest(folder, *changes):
 def keys(study, store):
     """Step -> its key in the store."""
     return {label: step.entry.key for label, step in Pipeline(study, Store(store)).steps.items()}
-
-
-def set_clock(monkeypatch, moment):
-    """As transformers sees it."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, _tz=None):
-            return moment
-
-    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
 
 
 # --- the day

@@ -24,6 +24,7 @@ from fixtures.gguf_files import (
     build,
     byte_level,
     metadata_of,
+    plain,
     sentencepiece,
     tensors_of,
     write_gguf,
@@ -34,19 +35,9 @@ from gradinoc.gguf import architectures, weights
 from gradinoc.gguf.architectures import config_of
 from gradinoc.gguf.header import read_header
 from gradinoc.gguf.tokenizer import CUTTINGS, build_tokenizer
-from gradinoc.models import end_tokens, load_model
+from gradinoc.models import end_tokens
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of the test's own."""
-    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def plain(path):
-    """What `load_model` makes of a path, on the CPU, with the model's own modules."""
-    return load_model(str(path), device="cpu", kernels="plain")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 # --- the model

@@ -19,6 +19,7 @@ from fixtures.gguf_files import (
     build,
     byte_level,
     metadata_of,
+    plain,
     tensors_of,
     write_gguf,
     written,
@@ -36,17 +37,7 @@ from gradinoc.models import load_model
 from gradinoc.sources import described, fingerprint, locate
 from gradinoc.study import load_study
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of the test's own."""
-    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def plain(path):
-    """What `load_model` makes of a path, on the CPU, with the model's own modules."""
-    return load_model(str(path), device="cpu", kernels="plain")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 # --- what is refused
