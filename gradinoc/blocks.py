@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradinoc.errors import ModelError
 from gradinoc.quoting import shown
@@ -34,6 +34,15 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
             f"are one ModuleList, found {shown(sorted(lists)) if lists else 'none'}; give another model"
         )
     return max((list(blocks) for blocks in outermost), key=len)
+
+
+def layer_configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    """The configuration of each decoder block; of all of them at once, a list of one, where they do not differ.
+
+    What differs from block to block (Gemma 4: the size of a head) cannot be read off the configuration of the whole.
+    """
+    text = config.get_text_config()
+    return list(text.per_layer_config) if text.is_heterogeneous else [text]
 
 
 def _lists(module: nn.Module) -> dict[str, nn.ModuleList]:

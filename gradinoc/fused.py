@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from gradinoc.blocks import unwrapped
+from gradinoc.blocks import layer_configs, unwrapped
 from gradinoc.kernels import lora_linear, packed_attention, rms_norm, rotate, shared_attention, swiglu, token_losses
 
 PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of a fused model
@@ -30,7 +30,7 @@ TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.2
 LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 TRIAL_LENGTHS = (7, 12)  # tokens
 # Names of settings that say how far a token sees, how many others it sees, or how long a piece is.
-WINDOW = re.compile(r"window|chunk|block_size|index_topk|floor_scale")
+WINDOW = re.compile(r"^(?!.*(layers|pattern)).*(window|chunk|block_size|index_topk|floor_scale)")
 # What some models do to logits after the product.
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
@@ -69,12 +69,15 @@ def is_fused(model: nn.Module) -> bool:
 def windows(config: PreTrainedConfig) -> dict[str, int]:
     """How many tokens the model sees back, or takes at a time, by the name of the setting, where that ends somewhere.
 
-    Sizes beyond the model's context bind nothing and are left out.
+    The largest of its layers'. Sizes beyond the model's context bind nothing and are left out.
     """
-    settings = config.get_text_config()
-    context = getattr(settings, "max_position_embeddings", None) or sys.maxsize
-    sizes = {name: size for name, size in vars(settings).items() if WINDOW.search(name) and "layers" not in name}
-    return {name: size for name, size in sizes.items() if type(size) is int and 1 < size < context}
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    largest: dict[str, int] = {}
+    for each in layer_configs(config):
+        for name, size in vars(each).items():
+            if WINDOW.search(name) and type(size) is int and 1 < size < context:
+                largest[name] = max(size, largest.get(name, 0))
+    return largest
 
 
 def fuse(model: PreTrainedModel, rows: Sequence[Sequence[int]] = (), trial: bool = True) -> list[str]:

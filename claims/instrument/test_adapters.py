@@ -13,10 +13,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from fixtures.mixtures import MIXTURES, VOCABULARY, mixture
+from fixtures.architectures.build import VOCABULARY, Entry, random_model
 from fixtures.small_models import ARCHITECTURES
 from gradinoc.adapters import TOLD, is_linear, kind, map_shapes, note, targets
 from gradinoc.blocks import decoder_blocks
@@ -49,7 +49,21 @@ KNOWN = {
 }
 
 
-@pytest.fixture(params=sorted(MIXTURES))
+# Mixtures of experts first, then hybrids and state spaces, then what is odd otherwise.
+FAMILIES = (
+    "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "granitemoe", "granitemoeshared", "phimoe", "llama4_text",
+    "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "laguna", "minimax", "hunyuan_v1_moe", "jetmoe",
+    "longcat_flash", "lfm2_moe", "qwen3_next", "jamba", "granitemoehybrid", "nemotron_h", "bamba", "falcon_h1", "mamba",
+    "mamba2", "falcon_mamba", "zamba", "lfm2", "bart", "falcon", "bloom", "moshi", "gemma3", "gemma4_text",
+)  # fmt: skip
+
+
+def mixture(kind: str, device: str = "cpu", **changes) -> PreTrainedModel:
+    """The tiny model of a type, frozen; on "meta" it has shapes and no numbers."""
+    return random_model(Entry(kind, kind, changes), device).requires_grad_(False)
+
+
+@pytest.fixture(params=FAMILIES)
 def family(request) -> str:
     """A type of model whose blocks hold more than plain linear maps, or hold them elsewhere."""
     return request.param
@@ -74,11 +88,11 @@ def _wrapped(model, **changes) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def _train(model: PeftModel) -> dict[str, torch.Tensor]:
+def _train(model: PeftModel, ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     """Take a few steps, and return what the trained weights were before."""
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
-    optimiser, ids = torch.optim.AdamW(weights.values(), lr=1e-2), _ids()
+    optimiser, ids = torch.optim.AdamW(weights.values(), lr=1e-2), _ids() if ids is None else ids
     for _ in range(STEPS):
         logits = model(input_ids=ids, use_cache=False).logits
         nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
@@ -103,7 +117,7 @@ def test_every_adapter_is_trained_and_comes_back_alone(family, tmp_path):
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         fresh = PeftModel.from_pretrained(mixture(family), tmp_path).eval()
     moved = _logits(wrapped, _ids())
-    torch.testing.assert_close(_logits(fresh, _ids()), moved, atol=1e-5, rtol=1e-5)
+    assert (_logits(fresh, _ids()) - moved).norm() < 1e-5 * moved.norm()
     assert not torch.allclose(moved, _logits(mixture(family), _ids()), atol=1e-3)
 
 
@@ -200,7 +214,7 @@ def test_kinds_are_told_once_with_their_reasons():
     """A sentence for notes, card and plan."""
     told = note(mixture("qwen2_moe"))
     assert told == (
-        f"{TOLD}21 linear maps of 3 decoder blocks: self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, "
+        f"{TOLD}28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, "
         "self_attn.o_proj, mlp.shared_expert.gate_proj, mlp.shared_expert.up_proj, mlp.shared_expert.down_proj; left "
         "alone: mlp.gate.weight, mlp.shared_expert_gate (router); mlp.experts.gate_up_proj, mlp.experts.down_proj "
         "(4 experts in one tensor)"
@@ -222,7 +236,7 @@ def test_maps_of_a_block_are_those_that_a_token_goes_through():
     """Of four experts two, and once each what is no expert; adapters are not counted."""
     model = mixture("mixtral")
     block = decoder_blocks(model)[1]
-    expected = [(32, 32), (32, 16), (32, 16), (32, 32), *[(32, 96), (48, 32)] * 2]
+    expected = [(64, 64), (64, 32), (64, 32), (64, 64), *[(64, 192), (96, 64)] * 2]
     assert sorted(map_shapes(block, model.config)) == sorted(expected)
     _wrapped(model)
     assert sorted(map_shapes(block, model.config)) == sorted(expected)
@@ -232,17 +246,17 @@ def test_maps_of_a_block_are_those_that_a_token_goes_through():
 
 
 def test_grown_embedding_is_no_part_of_an_adapter(tmp_path):
-    """A row that is added for padding is this project's own: nobody else's base model has it."""
+    """A row that a user added, for padding say, is their own: nobody else's base model has it."""
     base = tmp_path / "base"
     ARCHITECTURES["llama"]().save_pretrained(base)
     model = LlamaForCausalLM.from_pretrained(base).requires_grad_(False)
-    rows = model.config.vocab_size
-    model.resize_token_embeddings(rows + 1, mean_resizing=False)  # as `separate_pad_token` does
+    rows, ids = model.config.vocab_size, _ids() % model.config.vocab_size
+    model.resize_token_embeddings(rows + 1, mean_resizing=False)
     wrapped = _wrapped(model)
-    _train(wrapped)
+    _train(wrapped, ids)
     save_adapter(wrapped.eval(), tmp_path / "adapter")
     fresh = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), tmp_path / "adapter").eval()
-    torch.testing.assert_close(_logits(fresh, _ids()), _logits(wrapped, _ids())[..., :rows])
+    torch.testing.assert_close(_logits(fresh, ids), _logits(wrapped, ids)[..., :rows])
     assert all(".lora_" in name for name in load_file(tmp_path / "adapter" / SAFETENSORS_WEIGHTS_NAME))
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-from fixtures.mixtures import mixture
+from fixtures.architectures.build import Entry, random_model
 from fixtures.small_models import letter_tokenizer
 from gradinoc.adapters import targets
 from gradinoc.bundled import bundled_folder
@@ -85,7 +85,7 @@ def test_null_is_no_method(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_four_bit_floats_are_unpacked_exactly(tmp_path, dtype):
     """Sixteen numbers times a power of two for each 32, as gpt-oss is published: by a table, and to the last bit."""
-    model, folder = mixture("gpt_oss", hidden_size=64, intermediate_size=32), tmp_path / "model"
+    model, folder = random_model(Entry("gpt_oss", "gpt_oss", {"intermediate_size": 32})), tmp_path / "model"
     model.save_pretrained(folder)
     letter_tokenizer().save_pretrained(folder)
     weights, expected = load_file(folder / "model.safetensors"), {}

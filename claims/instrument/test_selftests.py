@@ -303,3 +303,13 @@ def test_self_tests_are_told_in_words(llama: PreTrainedModel):
     assert str(found[0]) == "those of the whole conversation, token by token"
     assert str(found[1]) == "0.0e+00 apart, relative (at most 1e-05)"
     assert str(found[4]).endswith("(at most 0.001); plain modules, as asked")
+
+
+def test_windows_of_single_layers_are_known():
+    """Gemma 4's layers differ in their settings: what one of them has is no attribute of the whole."""
+    config = AutoConfig.for_model("gemma4_text", **SHAPE, sliding_window=WINDOW, global_head_dim=HIDDEN)
+    assert config.is_heterogeneous
+    assert windows(config) == {"sliding_window": WINDOW}
+    of_one = {0: {"sliding_window": WINDOW}, 1: {"sliding_window": 2 * WINDOW}}
+    config = AutoConfig.for_model("gemma4_text", **SHAPE, per_layer_config=of_one)
+    assert windows(config) == {"sliding_window": 2 * WINDOW}

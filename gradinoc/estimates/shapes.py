@@ -11,7 +11,7 @@ from peft import get_peft_model
 from transformers import PreTrainedConfig
 
 from gradinoc.adapters import map_shapes, targets
-from gradinoc.blocks import decoder_blocks
+from gradinoc.blocks import decoder_blocks, layer_configs
 from gradinoc.checkpoint import skeleton
 from gradinoc.estimates.passes import Work
 from gradinoc.memory import OF_ADAPTER, TrainingMemory, training_memory
@@ -78,11 +78,14 @@ def shapes_of(config: PreTrainedConfig, dtype: torch.dtype, settings: TrainingSe
         model.requires_grad_(False)
         text: Any = model.config.get_text_config()
         blocks, found = decoder_blocks(model), targets(model)
-        maps = Counter(map_shapes(block, text) for block in blocks).most_common(1)[0][0]
+        kinds = [map_shapes(block, text) for block in blocks]
+        maps = Counter(kinds).most_common(1)[0][0]
+        each = layer_configs(text)
+        usual: Any = each[kinds.index(maps) % len(each)]  # the configuration of a block of the commonest kind
         weights = sum(parameter.numel() for parameter in model.parameters())
-        heads = int(getattr(text, "num_attention_heads", None) or 0)  # a model without attention has none
-        head = int(getattr(text, "head_dim", None) or text.hidden_size // max(1, heads))
-        pairs = int(getattr(text, "num_key_value_heads", None) or heads)
+        heads = int(getattr(usual, "num_attention_heads", None) or 0)  # a model without attention has none
+        head = int(getattr(usual, "head_dim", None) or text.hidden_size // max(1, heads))
+        pairs = int(getattr(usual, "num_key_value_heads", None) or heads)
         training = training_memory(get_peft_model(model, lora_config(model, settings)))
     if fused and dtype.itemsize < 4:  # training_memory takes a model that is not fused to hold float32 copies
         training = TrainingMemory(
