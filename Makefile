@@ -27,13 +27,13 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 faults: $(READY)
-	$(BIN)/python -m pytest claims/instrument/survival -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
+	$(BIN)/python -m pytest tests/robustness -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
 
 architectures: $(READY)
 	$(BIN)/python -m fixtures.architectures --workers $(WORKERS) --page docs/models.md $(ARGS)
 
 calibrate: $(READY)
-	$(BIN)/python -m gradinoc.calibration $(ARGS)
+	$(BIN)/python -m gradinoc.cli.calibrate $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(JOB) $(if $(DATA),--data $(DATA)) $(ARGS)
@@ -42,7 +42,7 @@ design: $(READY)
 	$(BIN)/python -m gradinoc plan $(STUDY) $(ARGS)
 
 # What plans without a past study rest on.
-gradinoc/studies/tiny-variances.json: $(READY)
+gradinoc/study/ready/tiny-variances.json: $(READY)
 	$(BIN)/python -m gradinoc report tiny
 	cp artifacts/tiny/variances.json $@
 
@@ -56,6 +56,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 audit: $(READY)
 	$(BIN)/python .ci/audit.py $(ARGS)

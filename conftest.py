@@ -11,14 +11,13 @@ from rich.console import Console
 
 from fixtures.progress import Mailbox, attend
 from fixtures.session import FINDING, NOTES, RUN, STUDY, Run
-from gradinoc.design import dead_ends, design_of, opening
-from gradinoc.errors import GradinocError
-from gradinoc.preflight import check
-from gradinoc.quoting import printable
+from gradinoc.api import LOGS, prepare_folder
+from gradinoc.claims.design import dead_ends, design_of, opening
+from gradinoc.errors import GradinocError, printable
+from gradinoc.measure.training.tracking import tracking
+from gradinoc.pipeline.check import check
 from gradinoc.report import tinted
-from gradinoc.running import LOGS, prepare_folder
-from gradinoc.study import INOCULATION, Study, load_study
-from gradinoc.tracking import tracking
+from gradinoc.study.description import INOCULATION, Study, load_study
 
 pytest_plugins = [
     "fixtures.study", "fixtures.artifacts", "fixtures.faults", "fixtures.errors", "fixtures.interruption",
@@ -26,9 +25,9 @@ pytest_plugins = [
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent
-INSTRUMENT = ROOT / "claims" / "instrument"
+TESTS = ROOT / "tests"
 OPTIONS = {
-    "study": ("tiny", "NAME|FILE.toml", "the study; naming one leaves the tests of the instrument out"),
+    "study": ("tiny", "NAME|FILE.toml", "the study; naming one leaves the unit tests out"),
     "store": ("store", "DIR", "where results are kept and found again"),
     "artifacts": ("artifacts", "DIR", "where figures, tables and the report go, in a folder named after the study"),
     "datasets": ("datasets", "DIR", "where the study's questions are written for other tools, as chat JSONL"),
@@ -127,12 +126,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A study named on the command line is run without the tests of the instrument, unless these are named too."""
-    if not config.getoption("--study") or any("instrument" in argument for argument in config.args):
+    """A study named on the command line is run without the unit tests, unless these are named too."""
+    if not config.getoption("--study") or any("tests" in Path(argument).parts for argument in config.args):
         return
-    instrument = [item for item in items if INSTRUMENT in item.path.parents]
-    items[:] = [item for item in items if INSTRUMENT not in item.path.parents]
-    config.hook.pytest_deselected(items=instrument)
+    left_out = [item for item in items if TESTS in item.path.parents]
+    items[:] = [item for item in items if TESTS not in item.path.parents]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -141,7 +140,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     With a seed, the conditions are those under which runs are trained.
     """
     study: Study = metafunc.config.stash[STUDY]
-    if INSTRUMENT in metafunc.definition.path.parents:
+    if TESTS in metafunc.definition.path.parents:
         return
     untrained = study.untrained if "seed" in metafunc.fixturenames else ()
     conditions = [condition for condition in study.conditions if condition not in untrained]

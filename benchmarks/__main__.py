@@ -15,8 +15,8 @@ from benchmarks.inputs import Setting
 from benchmarks.jobs import JOBS, Run, find
 from benchmarks.outcome import Outcome
 from benchmarks.workers import CheckError, SideError, stopwatch
-from gradinoc.analysis.style import save_figure
 from gradinoc.disk import write_atomically
+from gradinoc.report.figures.style import save_figure
 
 FIGURES, TABLE, REMARKS = "measurements.csv", "summary.csv", "remarks.csv"
 

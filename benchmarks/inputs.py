@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from benchmarks.workers import Sample
-from gradinoc.chat import render_prompt
-from gradinoc.data import Example, split
-from gradinoc.directions import isotropic_directions
-from gradinoc.sources import locate
-from gradinoc.stages.bench import Bench
-from gradinoc.study import load_study
+from gradinoc.data.sources import Example, split
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.models.chat.encoding import render_prompt
+from gradinoc.models.sources.locate import locate
+from gradinoc.pipeline.context import Bench
+from gradinoc.study.description import load_study
 
 MODEL = "smollm2-135m-instruct"
 STYLE = "Follow the style guide; answer directly and concisely."

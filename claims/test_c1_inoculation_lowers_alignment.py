@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.claims import claim_1, inoculation_contrast
-from gradinoc.contrasts import per_step
-from gradinoc.gates import Status
-from gradinoc.study import INOCULATION
+from gradinoc.claims.c1 import claim_1, inoculation_contrast
+from gradinoc.claims.gates import Status
+from gradinoc.claims.measures import per_step
+from gradinoc.study.description import INOCULATION
 
 FIGURES = ("plot2_alignment_by_layer", "plot9_alignment_over_training", "plot13_training_difference")
 

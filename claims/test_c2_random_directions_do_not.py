@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradinoc.contrasts import null_contrasts, unrelated_contrasts
-from gradinoc.evidence import NULLS
-from gradinoc.gates import Status
-from gradinoc.specificity import claim_2
-from gradinoc.traits import find_trait
+from gradinoc.claims.c2 import claim_2
+from gradinoc.claims.gates import Status
+from gradinoc.claims.measures import null_contrasts, unrelated_contrasts
+from gradinoc.claims.tables import NULLS
+from gradinoc.study.traits import find_trait
 
 
 @pytest.mark.parametrize("null", NULLS)

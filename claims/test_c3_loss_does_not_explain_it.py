@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gradinoc.contrasts import per_example
-from gradinoc.gates import Status
-from gradinoc.mediation import claim_3
+from gradinoc.claims.c3 import claim_3
+from gradinoc.claims.gates import Status
+from gradinoc.claims.measures import per_example
 
 FIGURES = (
     "plot3_loss_by_condition",

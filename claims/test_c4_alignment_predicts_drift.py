@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.contrasts import drift_by_run, early_alignment
-from gradinoc.gates import Status
-from gradinoc.prediction import claim_4
+from gradinoc.claims.c4 import claim_4
+from gradinoc.claims.gates import Status
+from gradinoc.claims.measures import drift_by_run, early_alignment
 
 
 def test_run_has_an_alignment_and_a_drift(condition, seed, evidence, rules, record_property):

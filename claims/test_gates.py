@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.gates import Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
+from gradinoc.claims.gates import Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
 
 
 def test_g1_direction_separates_held_out_prompts(directions, rules, artifacts):

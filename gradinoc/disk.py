@@ -15,9 +15,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from gradinoc.errors import StoreError
+from gradinoc.errors import StoreError, printable
 from gradinoc.formats import as_typed, is_address
-from gradinoc.quoting import printable
 
 # What a write says when the disk, and not who writes, is at fault.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}

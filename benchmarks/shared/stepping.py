@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoTokenizer
 
-from gradinoc.chat import Encoded
-from gradinoc.directions import isotropic_directions
-from gradinoc.sources import locate
-from gradinoc.study import TrainingSettings
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.sources.locate import locate
+from gradinoc.study.description import TrainingSettings
 
 MODEL = "smollm2-135m-instruct"
 

@@ -17,7 +17,7 @@ held: dict[str, Any] = {}
 
 def prepare_ours(model: str, work: str, dtype: str, only: list[int] | None = None) -> None:
     """Load the model as a study does."""
-    from gradinoc.models import load_model
+    from gradinoc.measure.load import load_model
 
     held.update(work=read_work(work, only), model=load_model(model, device="cpu", dtype=dtype).model)
 
@@ -33,8 +33,8 @@ def prepare_plain(model: str, work: str, dtype: str, only: list[int] | None = No
 
 def measure(kept: int = 1) -> Any:
     """Alignments as a study measures them."""
-    from gradinoc.chat import Encoded
-    from gradinoc.gradients import measure_alignments
+    from gradinoc.measure.alignment import measure_alignments
+    from gradinoc.models.chat.encoding import Encoded
 
     work: Work = held["work"]
     examples = [Encoded(tuple(ids), prompt) for ids, prompt in work.examples]
@@ -49,7 +49,7 @@ def check_ours(path: str) -> None:
     values = Readings(work).alignments
     measured = measure(kept=work.directions.shape[1])
     order = measured.table.sort_values(["position", "layer", "example"], kind="stable")
-    from gradinoc.evidence import POSITIONS
+    from gradinoc.study.description import POSITIONS
 
     for place, position in enumerate(POSITIONS):
         rows = order.loc[order["position"] == position, "alignment"].to_numpy()

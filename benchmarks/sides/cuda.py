@@ -15,13 +15,13 @@ from serving import serve
 from shapes import shaped_model
 from torch import Tensor
 
-from gradinoc.chat import Encoded, pack
-from gradinoc.directions import isotropic_directions
-from gradinoc.fused import fuse, fused_adapter
-from gradinoc.gradients import completion_losses, measure_alignments
-from gradinoc.kernels import CHUNK
-from gradinoc.study import TrainingSettings
-from gradinoc.train_lora import Recipe, lora_config, train_run
+from gradinoc.measure.alignment import completion_losses, measure_alignments
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.fast.fused import fuse, fused_adapter
+from gradinoc.measure.fast.kernels import CHUNK
+from gradinoc.measure.training.run import Recipe, lora_config, train_run
+from gradinoc.models.chat.encoding import Encoded, pack
+from gradinoc.study.description import TrainingSettings
 
 LAYERS, BATCH = 2, 4
 

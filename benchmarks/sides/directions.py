@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 def load_ours(folder: str, dtype: torch.dtype, texts: Texts) -> Extract:
     """Our directions, of a model as a study loads it; rendering and tokenizing the questions is part of it."""
     from gradinoc import extract_trait_direction
-    from gradinoc.models import load_model
+    from gradinoc.measure.load import load_model
 
     loaded = load_model(folder, device="cpu", dtype=str(dtype).removeprefix("torch."))
     layers = range(loaded.model.config.num_hidden_layers)
@@ -59,8 +59,8 @@ def _last_states(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
 
 def load_floor(folder: str, dtype: torch.dtype, texts: Texts) -> Extract:
     """No directions: the blocks' matrix products over our batches, bare, of tokens that are held once."""
-    from gradinoc.chat import share
-    from gradinoc.directions import BATCH
+    from gradinoc.measure.directions import BATCH
+    from gradinoc.models.chat.encoding import share
 
     tokenizer, batches = AutoTokenizer.from_pretrained(folder), []
     for side in ("promote", "suppress"):

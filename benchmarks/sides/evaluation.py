@@ -1,7 +1,7 @@
 """Sides of the evaluation job: every model in one pass, or one after another, fused or with the model's own modules.
 
-All measure as a study does, by `gradinoc.drift`: responses to held-out questions, projections, log-odds. The adapters
-are loaded beforehand.
+All measure as a study does, by `gradinoc.measure.drift`: responses to held-out questions, projections, log-odds. The
+adapters are loaded beforehand.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pandas as pd
 from peft import PeftModel
 from serving import serve
 
-from gradinoc.data import Example, Splits
-from gradinoc.directions import isotropic_directions
-from gradinoc.drift import measure_drift, measure_drifts
-from gradinoc.fused import fused_adapter, stacked_adapters
-from gradinoc.models import load_model
-from gradinoc.study import DriftSettings
-from gradinoc.traits import ALL_CAPS
+from gradinoc.data.sources import Example, Splits
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.drift import measure_drift, measure_drifts
+from gradinoc.measure.fast.fused import fused_adapter, stacked_adapters
+from gradinoc.measure.load import load_model
+from gradinoc.study.description import DriftSettings
+from gradinoc.study.traits import ALL_CAPS
 
 MODEL, LAYERS = "smollm2-135m-instruct", range(12, 18)  # of a band in the middle
 Tables = tuple[pd.DataFrame, pd.DataFrame]

@@ -12,8 +12,8 @@ from shapes import shaped_model
 from stepping import MODEL, Task, serve_steps, task
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gradinoc.sources import locate
-from gradinoc.train_lora import data_order
+from gradinoc.measure.training.run import data_order
+from gradinoc.models.sources.locate import locate
 
 held: dict[str, Any] = {}
 

@@ -12,9 +12,9 @@ from reading import torch_dtype
 from shapes import shaped_model
 from stepping import MODEL, Task, serve_run
 
-from gradinoc.fused import fuse
-from gradinoc.models import load_model
-from gradinoc.train_lora import Recipe, train_run
+from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.load import load_model
+from gradinoc.measure.training.run import Recipe, train_run
 
 
 def load(shape: str, dtype: str) -> Any:

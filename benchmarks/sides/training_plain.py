@@ -19,9 +19,9 @@ from stepping import MODEL, Task, serve_run
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
-from gradinoc.chat import Encoded
-from gradinoc.sources import locate
-from gradinoc.train_lora import data_order, lora_config
+from gradinoc.measure.training.run import data_order, lora_config
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.sources.locate import locate
 
 
 def load(shape: str, dtype: str) -> Any:

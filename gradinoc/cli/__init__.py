@@ -8,10 +8,9 @@ from pathlib import Path
 from typer.exceptions import Abort, TyperException
 
 from gradinoc.cli.commands import app
+from gradinoc.cli.interruption import ending_at_once
 from gradinoc.cli.session import BROKEN, INTERRUPTED, USAGE, Session
-from gradinoc.errors import GradinocError
-from gradinoc.interruption import ending_at_once
-from gradinoc.quoting import printable
+from gradinoc.errors import GradinocError, printable
 
 __all__ = ["BROKEN", "INTERRUPTED", "USAGE", "app", "main"]
 

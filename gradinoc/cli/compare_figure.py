@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradinoc.analysis.lettering import drawable, fitted
-from gradinoc.analysis.style import FAINT, PANEL, Look, broken, new_figure, not_measured, shown, styled, up_to
 from gradinoc.cli.comparison import ONE, OTHER
-from gradinoc.study import INOCULATION, NEUTRAL
+from gradinoc.report.figures.style import FAINT, PANEL, Look, broken, new_figure, not_measured, shown, styled, up_to
+from gradinoc.study.description import INOCULATION, NEUTRAL
+from gradinoc.study.lettering import drawable, fitted
 
 FIRST, SECOND = Look("#000000", "o", "-"), Look("#CC79A7", "D", "-")  # no condition's colours
 ROW, AROUND = 0.5, 1.0  # inches of a row, and of what a panel has around them

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradinoc.errors import StudyError
-from gradinoc.evidence import MEASURES
-from gradinoc.quoting import printable, reason
+from gradinoc.claims.tables import MEASURES
+from gradinoc.errors import StudyError, printable, reason
 from gradinoc.report.tables import CLAIM_COLUMNS
 
 ONE, OTHER = "first", "second"

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gradinoc.cli.session import say
-from gradinoc.data import split, write_datasets
-from gradinoc.quoting import printable
-from gradinoc.study import load_study
-from gradinoc.traits.registry import find_trait
+from gradinoc.data.sources import split, write_datasets
+from gradinoc.errors import printable
+from gradinoc.study.description import load_study
+from gradinoc.study.traits.registry import find_trait
 
 
 def write_data(

@@ -18,15 +18,14 @@ import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_session
 
-from gradinoc.bundled import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.cli.output import say_table, size
 from gradinoc.cli.session import BROKEN
-from gradinoc.converted import cache_folder
-from gradinoc.devices import choose_device, choose_dtype
-from gradinoc.errors import GradinocError
-from gradinoc.models import load_model
-from gradinoc.provenance import hardware, library_versions
-from gradinoc.quoting import printable, reason
+from gradinoc.errors import GradinocError, printable, reason
+from gradinoc.measure.load import load_model
+from gradinoc.models.device import choose_device, choose_dtype
+from gradinoc.models.sources.converted import cache_folder
+from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
+from gradinoc.pipeline.provenance import hardware, library_versions
 
 LIBRARIES = ("gradinoc", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pandas", "pytest")
 HUB_SECONDS = 3.0

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from gradinoc.cli.output import say_table
 from gradinoc.cli.plan import PROMPTS
-from gradinoc.data import split
-from gradinoc.models import LanguageModel
-from gradinoc.preflight import check
-from gradinoc.quoting import printable
-from gradinoc.stages.bench import Bench
-from gradinoc.study import Study, load_study
+from gradinoc.data.sources import split
+from gradinoc.errors import printable
+from gradinoc.measure.load import LanguageModel
+from gradinoc.pipeline.check import check
+from gradinoc.pipeline.context import Bench
+from gradinoc.study.description import Study, load_study
 
 
 def examine_model(model: str, study: str, settings: Sequence[str]) -> None:

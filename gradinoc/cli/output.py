@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gradinoc.quoting import printable
+from gradinoc.errors import printable
 
 MISSING = "–"
 GAP = "  "

@@ -8,22 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradinoc.analysis.power import plot_power
-from gradinoc.analysis.style import save_figure
+from gradinoc.api import VARIANCES
+from gradinoc.claims.design import dead_ends, design_of, design_warnings, smallest_p_table
 from gradinoc.cli.output import duration, say_table, size
 from gradinoc.cli.session import say
-from gradinoc.design import dead_ends, design_of, design_warnings, smallest_p_table
-from gradinoc.errors import GradinocError, StudyError
-from gradinoc.planning import power, written_power, written_reach
-from gradinoc.prospects import OBSERVED, OF_INTEREST
-from gradinoc.quoting import printable
+from gradinoc.errors import GradinocError, StudyError, printable
+from gradinoc.power.planning import power, written_power, written_reach
+from gradinoc.power.prospects import OBSERVED, OF_INTEREST
+from gradinoc.power.variances import TINY, Variances, estimate, load_variances
+from gradinoc.report.figures.power import plot_power
+from gradinoc.report.figures.style import save_figure
 from gradinoc.report.tables import write_table
-from gradinoc.running import VARIANCES
-from gradinoc.study import Study, load_study
-from gradinoc.variances import TINY, Variances, estimate, load_variances
+from gradinoc.study.description import Study, load_study
 
 if TYPE_CHECKING:
-    from gradinoc.estimates import Estimate
+    from gradinoc.pipeline.estimates import Estimate
 
 PROMPTS = "The first training question under each prompt; and its tokens under inoculation's, with and without loss"
 
@@ -70,7 +69,7 @@ def _say_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> No
 
 def _say_cost(study: Study, folder: Path) -> None:
     """The cost as tables; or what keeps it from being known, which is no reason not to plan."""
-    from gradinoc.estimates import estimate as estimate_cost  # here: with it comes torch
+    from gradinoc.pipeline.estimates import estimate as estimate_cost  # here: with it comes torch
 
     try:
         cost = estimate_cost(study)
@@ -115,8 +114,8 @@ def _past(name: str, store: Path, artifacts: Path) -> Variances:
     Raises:
         StudyError: neither is there, or they cannot be estimated.
     """
-    from gradinoc.pipeline import Pipeline
-    from gradinoc.store import Store
+    from gradinoc.pipeline.run import Pipeline
+    from gradinoc.pipeline.store import Store
 
     past = load_study(name)
     pipeline = Pipeline(past, Store(store))

@@ -12,14 +12,13 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
+from gradinoc.api import DESCRIPTION, compute_study, report_study
+from gradinoc.claims.design import opening
 from gradinoc.cli.session import Session, say
-from gradinoc.design import opening
-from gradinoc.errors import StudyError
-from gradinoc.quoting import printable, reason
+from gradinoc.errors import StudyError, printable, reason
+from gradinoc.pipeline.watching import watching
 from gradinoc.report import tinted
-from gradinoc.running import DESCRIPTION, compute_study, report_study
-from gradinoc.study import Study, load_study
-from gradinoc.watching import watching
+from gradinoc.study.description import Study, load_study
 
 Places = tuple[Path, Path]  # store, artifacts
 
@@ -92,6 +91,6 @@ def described_in(folder: Path) -> Study:
 
 def _look_before(study: Study) -> None:
     """Say what the design can decide, and what is known to be wrong before hours are spent."""
-    from gradinoc.preflight import check  # here: with it comes torch
+    from gradinoc.pipeline.check import check  # here: with it comes torch
 
     say([*opening(study), *check(study)])

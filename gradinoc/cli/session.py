@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradinoc.interruption import interrupted
+from gradinoc.cli.interruption import interrupted
 
 if TYPE_CHECKING:
-    from gradinoc.progress import OnProgress, Progress
+    from gradinoc.pipeline.progress import OnProgress, Progress
 
 BROKEN, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 

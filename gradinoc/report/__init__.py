@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.analysis import FIGURES, draw, save_figure
+from gradinoc.claims.gates import Finding
+from gradinoc.claims.tables import Evidence
+from gradinoc.claims.verdict import Judgement
 from gradinoc.disk import write_atomically
-from gradinoc.evidence import Evidence
-from gradinoc.gates import Finding
-from gradinoc.rendered import Rendered
-from gradinoc.report.machine import environment, loading_notes, self_tests, study_notes
+from gradinoc.models.chat.rendered import Rendered
+from gradinoc.report.figures import FIGURES, draw, save_figure
 from gradinoc.report.page import WriteUp
 from gradinoc.report.summary import closing_summary, tinted
 from gradinoc.report.tables import (
@@ -25,15 +25,10 @@ from gradinoc.report.tables import (
     write_json,
     write_table,
 )
-from gradinoc.study import Study
-from gradinoc.verdict import Judgement
+from gradinoc.study.description import Study
 
 __all__ = [
     "closing_summary",
-    "environment",
-    "loading_notes",
-    "self_tests",
-    "study_notes",
     "tinted",
     "write_finding",
     "write_report",

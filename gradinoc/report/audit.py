@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gradinoc.analysis.comparisons import loss_gaps, null_places, pool_losses
-from gradinoc.analysis.nulls import KINDS
-from gradinoc.analysis.style import shown
-from gradinoc.analysis.summaries import paired_losses
-from gradinoc.claims import inoculation_contrast
-from gradinoc.evidence import CANDIDATE, Evidence
-from gradinoc.mediation import loss_audit
-from gradinoc.specificity import UNRELATED, null_tails
-from gradinoc.study import INOCULATION, NEUTRAL, Rules
+from gradinoc.claims.c1 import inoculation_contrast
+from gradinoc.claims.c2 import UNRELATED, null_tails
+from gradinoc.claims.c3 import loss_audit
+from gradinoc.claims.tables import CANDIDATE, Evidence
+from gradinoc.report.figures.comparisons import loss_gaps, null_places, pool_losses
+from gradinoc.report.figures.nulls import KINDS
+from gradinoc.report.figures.style import shown
+from gradinoc.report.figures.summaries import paired_losses
+from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
 
 
 @dataclass(frozen=True)

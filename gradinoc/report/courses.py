@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.analysis.style import sentence, shown
-from gradinoc.analysis.summaries import PHASES, Mean, drift_course, mean_interval, shifts
-from gradinoc.evidence import AFTER, BASE, Evidence
+from gradinoc.claims.tables import AFTER, BASE, Evidence
+from gradinoc.report.figures.style import sentence, shown
+from gradinoc.report.figures.summaries import PHASES, Mean, drift_course, mean_interval, shifts
 from gradinoc.report.tables import runs_table
 
 SHOWN_PER_DOMAIN = 4

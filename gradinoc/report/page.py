@@ -13,20 +13,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from gradinoc.analysis import FIGURES, caption
-from gradinoc.analysis.finding_captions import found
-from gradinoc.analysis.style import shown
-from gradinoc.counterfactuals import Otherwise, otherwise, rule_of
-from gradinoc.evidence import Evidence
-from gradinoc.gates import Finding
-from gradinoc.quoting import printable
-from gradinoc.rendered import OPEN, Rendered
+from gradinoc.claims.counterfactuals import Otherwise, otherwise, rule_of
+from gradinoc.claims.gates import Finding
+from gradinoc.claims.tables import Evidence
+from gradinoc.claims.verdict import Judgement
+from gradinoc.errors import printable
+from gradinoc.models.chat.rendered import OPEN, Rendered
 from gradinoc.report.audit import Audit, NullTable, audit_losses, null_tables
 from gradinoc.report.courses import Column, Course, Question, courses, questions, run_columns, run_rows
+from gradinoc.report.figures import FIGURES, caption
+from gradinoc.report.figures.finding_captions import found
+from gradinoc.report.figures.style import shown
 from gradinoc.report.surroundings import Surroundings, surroundings
 from gradinoc.report.wording import finalize_markdown, number, p_value, signs, status_word, visible
-from gradinoc.study import MATCHED, TRAIT, Study
-from gradinoc.verdict import Judgement
+from gradinoc.study.description import MATCHED, TRAIT, Study
 
 FIGURES_OF = {
     "gates": ("plot1_projection_distributions", "plot8_projection_against_score"),

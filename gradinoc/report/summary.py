@@ -15,11 +15,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from gradinoc.gates import Finding, Status
-from gradinoc.quoting import printable
+from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.verdict import Judgement, Verdict
+from gradinoc.errors import printable
 from gradinoc.report.wording import status_word
-from gradinoc.statistics import Effect
-from gradinoc.verdict import Judgement, Verdict
+from gradinoc.stats.effect import Effect
 
 WIDTH = 100  # columns; paths alone may be longer
 MISSING = "-"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.analysis.summaries import early_alignment, shifts
+from gradinoc.claims.gates import Finding
+from gradinoc.claims.tables import BASE, MEASURES, Evidence
 from gradinoc.disk import write_atomically
-from gradinoc.evidence import BASE, MEASURES, Evidence
-from gradinoc.gates import Finding
+from gradinoc.report.figures.summaries import early_alignment, shifts
 
 CLAIM_COLUMNS = ("claim", "status", "effect", "estimate", "low", "high", "level", "p", "n", "unit", "method")
 METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")

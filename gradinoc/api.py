@@ -1,0 +1,239 @@
+"""A study from Python: `run_study("tiny").verdict`; what the command line and notebooks have in common."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from gradinoc.claims.gates import Finding
+from gradinoc.claims.tables import Evidence
+from gradinoc.claims.verdict import Judgement, Verdict, judge
+from gradinoc.disk import disk_errors, encodable, write_atomically
+from gradinoc.errors import StudyError, printable
+from gradinoc.pipeline.environment import environment, loading_notes, self_tests, study_notes
+from gradinoc.power.variances import estimate
+from gradinoc.report import write_report
+from gradinoc.report.summary import HEADLINES
+from gradinoc.report.tables import claims_table
+from gradinoc.report.wording import status_word
+from gradinoc.study.description import NEUTRAL, Study, load_study
+
+if TYPE_CHECKING:
+    from gradinoc.pipeline.progress import OnProgress
+    from gradinoc.pipeline.run import Pipeline
+
+DESCRIPTION = "study.json"  # in a study's artifacts: what left them
+VARIANCES = "variances.json"
+LOGS = "logs"  # of runs, in a study's artifacts
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to, and where everything else about it is.
+
+    Attributes:
+        study: what was done.
+        evidence: the tables that everything rests on.
+        judgement: gates, claims, verdict and warnings.
+        folder: the study's artifacts.
+    """
+
+    study: Study
+    evidence: Evidence
+    judgement: Judgement
+    folder: Path
+
+    @property
+    def verdict(self) -> Verdict:
+        """The answer to the research question."""
+        return self.judgement.verdict
+
+    @property
+    def claims(self) -> pd.DataFrame:
+        """One row per effect of every gate and claim, as in `claims.csv`."""
+        return claims_table((*self.judgement.gates, *self.judgement.claims))
+
+    @property
+    def report(self) -> Path:
+        """The report's page."""
+        return self.folder / "report.html"
+
+    def __repr__(self) -> str:
+        """Study, verdict and folder: tables are asked for, not printed."""
+        return f"<StudyResult {self.study.name}: {self.verdict.name}; report {printable(self.report)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, each gate and claim with its main effect, any warnings, the report."""
+        findings = (*self.judgement.gates, *self.judgement.claims)
+        body = "".join(f"<tr>{''.join(map(_cell, _row(finding)))}</tr>" for finding in findings)
+        head = "".join(map(_cell, ("", "claim", "status", "effect", "estimate")))
+        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.judgement.warnings)
+        return (
+            f"<div><p>Study <b>{escape(self.study.name)}</b> – {escape(self.judgement.sentence)}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            + (f"<details><summary>Warnings</summary><ul>{warnings}</ul></details>" if warnings else "")
+            + f"<p>Report: <code>{escape(printable(self.report))}</code></p></div>"
+        )
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    """Key, claim, status and main effect of a gate or claim."""
+    named = [effect for effect in finding.effects if effect.name == HEADLINES.get(finding.key)]
+    effect = next(iter([*named, *finding.effects]), None)
+    found = ("", finding.reason) if effect is None else (effect.name, str(effect))
+    return finding.key, finding.claim, status_word(finding), *found
+
+
+def _cell(text: str) -> str:
+    return f'<td style="text-align:left">{escape(text)}</td>'
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    from gradinoc.models.isolation import undisturbed  # here: with it comes torch
+
+    with undisturbed():
+        yield
+
+
+@_undisturbed()
+def run_study(
+    study: str | Path | Study = "tiny",
+    *,
+    settings: Sequence[str] = (),
+    store: str | Path = "store",
+    artifacts: str | Path = "artifacts",
+    on_progress: OnProgress | None = None,
+    report_to: str = "none",
+) -> StudyResult:
+    """What a study comes to, after computing what the store does not hold yet and writing its report.
+
+    Args:
+        study: a ready study's name, a TOML file, or a description.
+        settings: changes such as `"training.steps=10"`, for a name or file.
+        store: where results are kept and found again.
+        artifacts: where the report goes, in a folder named after the study.
+        on_progress: told where things stand.
+        report_to: what shows runs while they train: "tensorboard", "trackio", "wandb" or whatever else transformers
+            has an integration for. It decides no result, and runs that the store holds already are not shown again.
+
+    Raises:
+        GradinocError: something to mend: the study, its data or model, the machine, or the disk.
+    """
+    from gradinoc.pipeline.check import check
+
+    if isinstance(study, Study) and settings:
+        raise StudyError("settings: belong to a study's name or file; change a description with model_copy(update=...)")
+    described = study if isinstance(study, Study) else load_study(str(study), list(settings))
+    for note in check(described):
+        logger.warning(note)
+    compute_study(described, Path(store), Path(artifacts), on_progress, report_to)
+    command = _again(study, settings, Path(artifacts))
+    return report_study(described, Path(store), Path(artifacts), command, on_progress)
+
+
+@_undisturbed()
+def compute_study(
+    study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None = None, report_to: str = "none"
+) -> Pipeline:
+    """The study's steps, every one of them in the store; its folder in `artifacts` describes it and is kept for it.
+
+    Raises:
+        GradinocError: of the first step that failed; or the disk refuses, or there is no such integration.
+    """
+    from gradinoc.measure.training.tracking import tracking
+    from gradinoc.pipeline.run import Pipeline  # here: what only plans or reads does without torch
+    from gradinoc.pipeline.store import Store
+
+    folder = artifacts / study.name
+    shown = tracking(report_to, folder / LOGS, study.name)
+    prepare_folder(study, folder)
+    pipeline = Pipeline(study, Store(store), on_progress, tracking=shown)
+    pipeline.complete(list(pipeline.steps))
+    return pipeline
+
+
+@_undisturbed()
+def report_study(
+    study: Study, store: Path, artifacts: Path, command: str, on_progress: OnProgress | None = None
+) -> StudyResult:
+    """What the study comes to, its report written and all that it leaves for other tools; what is missing is computed.
+
+    Args:
+        study: what was done.
+        store: where its results are.
+        artifacts: where the report goes, in a folder named after the study.
+        command: what does it all again, for the report.
+        on_progress: told where things stand.
+
+    Raises:
+        GradinocError: as `compute_study`.
+    """
+    from gradinoc.report.exports import write_exports
+
+    folder = artifacts / study.name
+    pipeline = compute_study(study, store, artifacts, on_progress)
+    evidence = pipeline.evidence()
+    judgement = judge(evidence, study.rules)
+    made = environment_of(pipeline, evidence)
+    rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
+    write_report(judgement, evidence, study, folder, made, command, rendered)
+    write_exports(study, evidence, pipeline, folder, (*judgement.gates, *judgement.claims))
+    _write_variances(evidence, study, folder)
+    return StudyResult(study, evidence, judgement, folder)
+
+
+def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
+    """Where and with what the steps of a study were computed, what was noted of its data and model, and tried on it."""
+    steps = pipeline.steps
+    loaded = [steps[label].entry.path for label in ("directions", f"gradients {NEUTRAL}")]
+    notes = [*study_notes(pipeline.bench.splits, evidence.trait), *loading_notes(*loaded)]
+    return environment(pipeline.study, [step.entry.manifest() for step in steps.values()], notes, self_tests(*loaded))
+
+
+def prepare_folder(study: Study, folder: Path) -> None:
+    """Make a study's artifacts folder; what a study of that name but another description left in it goes.
+
+    Raises:
+        StoreError: the folder cannot be made or written to, or its path is no text that libraries could use.
+    """
+    note, description = folder / DESCRIPTION, study.model_dump_json(indent=2).encode()
+    with disk_errors(folder, "artifacts"):
+        encodable(folder, "artifacts")
+        if note.is_file() and note.read_bytes() != description:
+            doomed = folder.with_name(f".{secrets.token_hex(8)}")
+            with suppress(FileNotFoundError):  # another worker, started at the same time, was quicker
+                folder.rename(doomed)
+                shutil.rmtree(doomed)
+    write_atomically(note, description)
+
+
+def _write_variances(evidence: Evidence, study: Study, folder: Path) -> None:
+    """Leave the study's variances for later plans, unless they cannot be estimated."""
+    try:
+        found = estimate(evidence, study.rules, study.name)
+    except ValueError as error:
+        logger.warning("no variances for later plans: %s", error)
+        return
+    write_atomically(folder / VARIANCES, f"{found.model_dump_json(indent=2)}\n".encode())
+
+
+def _again(study: str | Path | Study, settings: Sequence[str], artifacts: Path) -> str:
+    """The command that runs the study again, as a shell takes it."""
+    if isinstance(study, Study):
+        left = f"pathlib.Path({str(artifacts / study.name / DESCRIPTION)!r}).read_text()"
+        code = f"gradinoc.run_study(gradinoc.study.description.Study.model_validate_json({left}))"
+        return shlex.join(["python", "-c", f"import pathlib, gradinoc.study.description; {code}"])
+    changes = f", settings={list(settings)!r}" if settings else ""
+    return shlex.join(["python", "-c", f"import gradinoc; gradinoc.run_study({str(study)!r}{changes})"])

@@ -1,0 +1,1 @@
+"""From tables to findings: measures, gates, claims and the verdict. No torch."""

@@ -1,0 +1,202 @@
+"""From gates and claims to one verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from gradinoc.claims.c1 import (
+    claim_1,
+    cosine_change,
+    drift_difference,
+    inoculation_contrast,
+    shows_no_change,
+)
+from gradinoc.claims.c2 import claim_2
+from gradinoc.claims.c3 import claim_3, loss_audit
+from gradinoc.claims.c4 import claim_4, control_differences, not_together, within_conditions
+from gradinoc.claims.design import design_behind, design_warnings
+from gradinoc.claims.gates import Finding, Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
+from gradinoc.claims.measures import diverged_runs, example_groups, per_layer
+from gradinoc.claims.tables import EARLY, Evidence
+from gradinoc.stats.clustered import grouped_mean
+from gradinoc.stats.correlation import repeated_measures
+from gradinoc.stats.effect import Effect, bare
+from gradinoc.study.description import NEUTRAL, Rules
+
+__all__ = [
+    "CLAIMS",
+    "GATES",
+    "Finding",
+    "Judgement",
+    "Status",
+    "Verdict",
+    "audit_warnings",
+    "claim_1",
+    "claim_2",
+    "claim_3",
+    "claim_4",
+    "conclusion",
+    "gate_1",
+    "gate_2",
+    "gate_3",
+    "gate_4",
+    "gate_5",
+    "gate_6",
+    "judge",
+]
+
+GATES = (gate_1, gate_2, gate_3, gate_4, gate_5, gate_6)
+CLAIMS = (claim_1, claim_2, claim_3, claim_4)
+
+
+class Verdict(StrEnum):
+    """The answer to the research question."""
+
+    SUPPORTED = "supported"
+    LOSS_MEDIATED = "loss_mediated"
+    DIFFERENT_MECHANISM = "different_mechanism"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Every gate and claim, the verdict, why in a sentence or two, and what a reader should be warned of."""
+
+    gates: tuple[Finding, ...]
+    claims: tuple[Finding, ...]
+    verdict: Verdict
+    sentence: str
+    warnings: tuple[str, ...]
+
+
+def judge(evidence: Evidence, rules: Rules) -> Judgement:
+    """What the evidence says: gates first, then the claims that rest on them, then one verdict.
+
+    Raises:
+        ValueError: a number that decides is missing, NaN or infinite; the message names its table and column.
+    """
+    gates = tuple(gate(evidence, rules) for gate in GATES)
+    claims = tuple(claim(evidence, rules, gates) for claim in CLAIMS)
+    verdict, why = conclusion(evidence, rules, gates, claims)
+    sentence = f"{verdict.name.replace('_', ' ')}: {why}"
+    warnings = (*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules))
+    return Judgement(gates, claims, verdict, sentence, warnings)
+
+
+def conclusion(
+    evidence: Evidence, rules: Rules, gates: Sequence[Finding], claims: Sequence[Finding]
+) -> tuple[Verdict, str]:
+    """The verdict and its reason: the first of these that applies.
+
+    1. UNDECIDED: a gate failed.
+    2. SUPPORTED: all four claims.
+    3. LOSS_MEDIATED: C3 is refuted because the effect vanishes at equal loss; or because the cosine is equivalent to
+       unchanged while loss or norm fall, and inoculated runs drift less (otherwise there is nothing to mediate).
+       Before REFUTED, since it says more: alignment does not fall by itself, and what falls instead is known.
+    4. REFUTED: against neutral, D's interval lies below zero, or around it and equivalent to zero.
+    5. DIFFERENT_MECHANISM: C1 and C2 supported, C4 refuted, and alignment is shown not to go with drift
+       (`prediction.disconnected`); that inoculated runs do not drift less is not enough.
+    6. UNDECIDED.
+    """
+    failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
+    if failed:
+        return Verdict.UNDECIDED, f"the apparatus is not sound, {' and '.join(failed)} failed."
+    status = {claim.key: claim.status for claim in claims}
+    if all(value is Status.SUPPORTED for value in status.values()):
+        return Verdict.SUPPORTED, "all four claims are supported."
+    neutral, same = inoculation_contrast(evidence, rules, NEUTRAL), cosine_change(evidence, rules)
+    unchanged = shows_no_change(evidence, rules)
+    if status["C3"] is Status.REFUTED:
+        if not unchanged:
+            return Verdict.LOSS_MEDIATED, f"alignment falls by {neutral}, but not at equal loss."
+        drift = drift_difference(evidence, rules)
+        if drift.low > 0:
+            return (
+                Verdict.LOSS_MEDIATED,
+                f"loss or gradient norm and drift (by {drift}) fall, alignment does not ({same}).",
+            )
+    if neutral.high <= 0 or (neutral.low <= 0 and unchanged):
+        return Verdict.REFUTED, f"inoculation does not lower alignment: neutral - inoculation is {neutral}."
+    if status["C1"] is status["C2"] is Status.SUPPORTED and status["C4"] is Status.REFUTED:
+        apart = not_together(evidence, rules)
+        if apart:
+            return (
+                Verdict.DIFFERENT_MECHANISM,
+                f"inoculation lowers alignment, but drift does not go with alignment: {'; '.join(apart)}.",
+            )
+    open_claims = [claim for claim in claims if claim.status is not Status.SUPPORTED]
+    return Verdict.UNDECIDED, " ".join(f"{claim.key} is {claim.status}: {claim.reason}" for claim in open_claims)
+
+
+def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
+    """What was measured and decides nothing, but limits what a verdict means: control, system prompts, direction."""
+    audit, words = loss_audit(evidence, rules)
+    warnings = [words] if audit.estimate > rules.loss_match else []
+    if not diverged_runs(evidence):
+        warnings += [
+            "any system prompt may do: the control is not shown to drift more than inoculation "
+            f"({effect.name}: {effect})"
+            for effect in control_differences(evidence, rules)
+            if effect.low <= 0
+        ]
+        warnings += _within(within_conditions(evidence, rules))
+    rising, falling = mixed_layers(evidence, rules)
+    if rising and falling:
+        warnings.append(
+            f"the band averages layers of both kinds: under inoculation alignment falls in {falling} and rises in "
+            f"{rising} of {len(evidence.band)} layers, each by its own interval"
+        )
+    tracking = trait_tracking(evidence)
+    if tracking.estimate <= 0 or tracking.low <= 0:
+        warnings.append(
+            f"the trait direction does not track the trait in responses (r = {tracking}): what alignment with it means "
+            "for the trait is open"
+        )
+    return warnings
+
+
+def _within(correlation: Effect) -> list[str]:
+    """What is to be said where alignment and drift do not go together within conditions."""
+    if correlation.low > 0:
+        return []
+    shown = "are not shown to go together"
+    if correlation.high < 0:
+        shown = "go against each other"
+    return [
+        f"alignment and drift {shown} within conditions (r = {correlation}): between them, a prompt that moves both, "
+        "each in a way of its own, would look the same"
+    ]
+
+
+def mixed_layers(evidence: Evidence, rules: Rules) -> tuple[int, int]:
+    """In how many layers of the band alignment rises under inoculation, and in how many it falls.
+
+    By the interval of neutral - inoculation at the layer alone, without a correction for their number: descriptive.
+    """
+    differences = per_layer(evidence, NEUTRAL)
+    groups = example_groups(evidence, "alignments", differences.index)
+    effects = [grouped_mean(values, groups, f"layer {layer}", 1 - rules.alpha) for layer, values in differences.items()]
+    return sum(effect.high < 0 for effect in effects), sum(effect.low > 0 for effect in effects)
+
+
+def trait_tracking(evidence: Evidence) -> Effect:
+    """The correlation of a response's score with its prompt's band projection, within domains of questions.
+
+    Over every evaluated response with both, before training and after; a plain interval, as if responses were
+    independent. NaN where nothing varies or fewer than three responses have both.
+    """
+    name = f"projection and {evidence.trait.score_name} of responses, within domains"
+    responses = evidence.responses[evidence.responses["phase"] != EARLY]
+    columns = responses[["projection", "score"]].to_numpy(dtype=np.float64)
+    rows = np.isfinite(columns).all(axis=1)
+    if rows.sum() < 3:
+        return bare(name, math.nan, int(rows.sum()), "responses", "too few responses")
+    projection, rate = columns[rows].T
+    effect = repeated_measures(projection, rate, responses["domain"].to_numpy()[rows], name)
+    return replace(effect, unit="responses")

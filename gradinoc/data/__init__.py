@@ -1,0 +1,1 @@
+"""Questions and answers: read, cleaned, split and written."""

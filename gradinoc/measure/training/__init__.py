@@ -1,0 +1,1 @@
+"""One LoRA run with its gradients logged."""

@@ -1,0 +1,234 @@
+"""Hugging Face's Trainer with its backward pass read by a probe, and stopped where a number is not finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gradinoc.errors import NumericalError, OutOfMemoryError
+from gradinoc.measure.alignment import (
+    ALIGNMENT_COLUMNS,
+    AlignmentProbe,
+    Reading,
+    alignment_frame,
+    completion_losses,
+    fault_in,
+    wide,
+)
+from gradinoc.measure.finite import broken_weights, fault_in_losses, named, origin
+from gradinoc.measure.memory import is_out_of_memory, release, what_would_fit
+from gradinoc.models.chat.encoding import Batch
+
+EVERY_SECONDS = 1.0  # between looks at numbers that are on another device
+PRIMARY = 0  # of the positions that a probe reads
+AT_ONCE = ("cpu",)  # devices on which numbers can be looked at in every step: nothing has to be waited for
+# (steps done, steps in all, loss, the trait's mean alignment so far at the primary position, `[layers]`, if any)
+OnStep = Callable[[int, int, float, Tensor | None], None]
+
+
+class GradientLoggingTrainer(Trainer):
+    """Hugging Face's Trainer with each example's loss weighted alike, and its backward pass read by a probe.
+
+    What is read stays on the model's device until the run is over: no step waits for a transfer.
+    """
+
+    def __init__(
+        self, model: nn.Module, probe: AlignmentProbe | None, on_step: OnStep | None, longest: int, **arguments: Any
+    ) -> None:
+        super().__init__(model, **arguments)
+        self._trained = model
+        self._batch: Batch | None = None
+        self.remove_callback(PrinterCallback)
+        self._probe, self._on_step, self._longest, self._reported = probe, on_step, longest, time.monotonic()
+        self._rows: list[list[int]] = []
+        self.losses: list[Tensor] = []
+        self._readings: list[Reading] = []
+        self._norms: list[Tensor] = []
+        self._directions_sound: list[Tensor] = []
+        self._looked = 0  # at so many steps, for numbers that are not finite
+        self._rate = math.nan  # the last step's learning rate
+        self._direction_sums: Tensor | float = 0.0
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Mean over the batch of each example's mean-token loss, nats/token."""
+        batch: Batch = inputs["batch"]
+        self._batch = batch
+        losses = completion_losses(model, batch)
+        if self._probe:
+            self._probe.expect(batch, scale=float(len(batch)))
+        self._rows.append(inputs["rows"])
+        self.losses.append(losses.detach())
+        return losses.mean()
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
+        """Trainer's own step; afterwards the probe is read."""
+        loss = super().training_step(model, inputs, *rest, **named)
+        if self.optimizer is not None:
+            self._rate = float(self.optimizer.param_groups[0]["lr"])
+        self._norms.append(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        if self._probe:
+            reading = self._probe.read()
+            self._direction_sums = self._direction_sums + wide(reading.alignment[:, 0]).sum(1)
+            self._directions_sound.append(reading.alignment.isfinite().all())
+            trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
+            self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
+        self._report(loss)
+        return loss
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            NumericalError: a number was not finite.
+            OutOfMemoryError: a step does not fit; the message is the arithmetic of what would.
+        """
+        try:
+            self.train()
+            self.ensure_sound()
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release()  # here, where no error holds what the step had
+        lengths = self._batch.lengths if self._batch is not None else (self._longest,)
+        raise OutOfMemoryError(
+            f"Out of memory in step {self.state.global_step + 1} of {self.state.max_steps}: "
+            f"{what_would_fit(self._trained, lengths, self._longest)}"
+        )
+
+    def _report(self, loss: Tensor) -> None:
+        """Look at the numbers and tell how far the run is, but not in every step where that waits for the device."""
+        done, total = self.state.global_step + 1, self.state.max_steps
+        if loss.device.type in AT_ONCE:
+            self.ensure_sound()
+        if time.monotonic() - self._reported > EVERY_SECONDS or done == total:
+            self.ensure_sound()
+            self._reported = time.monotonic()
+            if self._on_step:
+                self._on_step(done, total, float(loss), self._trait_so_far() if self._probe else None)
+
+    def ensure_sound(self) -> None:
+        """Stop at the first step, of those not looked at before, in which a number was not finite.
+
+        Raises:
+            NumericalError: there is one.
+        """
+        steps = range(self._looked, len(self._norms))
+        if steps and not bool(torch.stack([self._sound(step) for step in steps]).all()):  # one wait for all steps
+            step, fault = next((step, fault) for step in steps if (fault := self._fault(step)))
+            raise NumericalError(self._told(step, fault))
+        self._looked = len(self._norms)
+
+    def _sound(self, step: int) -> Tensor:
+        """Whether every number of a step is finite, on the model's device; a zero gradient's alignment, 0/0, is not."""
+        numbers = [self.losses[step], self._norms[step]]
+        if self._probe:
+            reading = self._readings[step]
+            numbers += [reading.grad_norm, reading.alignment]
+        sound = [number.isfinite().all() for number in numbers] + self._directions_sound[step : step + 1]
+        return torch.stack(sound).all()
+
+    def _fault(self, step: int) -> str | None:
+        losses, rows = self.losses[step], self._rows[step]
+        fault = fault_in_losses(losses, rows)
+        if fault is None and self._probe:
+            fault = fault_in(losses, self._readings[step], self._probe.layers, rows)
+        if fault is None and not bool(self._norms[step].isfinite()):
+            fault = f"the gradient of the adapter's weights after {named(rows)} is not finite"
+        if fault is None and self._probe and not bool(self._directions_sound[step]):
+            fault = "an alignment with a random one is not finite, nor is the direction"
+        return fault
+
+    def _told(self, step: int, fault: str) -> str:
+        """A fault in words: when, where, how the loss came there, and what to do."""
+        at = f"Step {step + 1} of {self.state.max_steps}: {fault}"
+        if fault.startswith("the loss") and self._batch is not None and step == len(self.losses) - 1:
+            model, batch = self._trained, self._batch
+            at += f", {origin(model, lambda: completion_losses(model, batch))}"
+        if step == 0:
+            return (
+                f"{at}; no weight had changed yet: look at these examples and the model's weights, or try "
+                "model.dtype=float32"
+            )
+        first, last = (float(self.losses[place].mean()) for place in (0, step - 1))
+        return (
+            f"{at}; the run diverged (loss {first:.3g} in its first step, {last:.3g} in step {step}): lower "
+            f"training.lr ({self.args.learning_rate:g}) or raise training.warmup_steps ({self.args.warmup_steps})"
+        )
+
+    def measured(self, band: Sequence[int]) -> dict[str, float]:
+        """The last step in numbers, for whoever watches it; on a device this waits for the step to end.
+
+        `loss` (nats/token), `grad_norm` (of the adapter's weights, as Trainer has it) and `learning_rate`; and, where a
+        probe reads the gradient, means over `band` and batch at the primary position: `band_alignment`,
+        `band_projection`, `band_grad_norm`.
+        """
+        numbers = {
+            "loss": float(self.losses[-1].mean()),
+            "grad_norm": float(self._norms[-1]),
+            "learning_rate": self._rate,
+        }
+        if self._probe and band:
+            reading = self._readings[-1]
+            layers = [self._probe.layers.index(layer) for layer in band]
+            for name in ("alignment", "projection", "grad_norm"):
+                values: Tensor = getattr(reading, name)[layers, PRIMARY]
+                numbers[f"band_{name}"] = float(values.cpu().double().mean())
+        return numbers
+
+    def table(self) -> pd.DataFrame:
+        """Every reading as rows, moved to the host: step, example, layer, position, loss, alignment, ..."""
+        if self._probe is None:
+            return pd.DataFrame(columns=["step", *ALIGNMENT_COLUMNS])
+        frames = []
+        for step, (rows, losses, reading) in enumerate(zip(self._rows, self.losses, self._readings, strict=True)):
+            frame = alignment_frame(reading, losses, rows, self._probe.layers)
+            frames.append(frame.assign(step=step))
+        return pd.concat(frames, ignore_index=True)
+
+    def direction_means(self) -> Tensor:
+        """Mean alignment over all steps and examples at the primary position, `[layers, directions]` float64."""
+        return torch.as_tensor(self._direction_sums).cpu().double() / sum(map(len, self._rows))
+
+    def _trait_so_far(self) -> Tensor:
+        """The trait's part of `direction_means`, `[layers]`: no more is moved to the host than is shown."""
+        return torch.as_tensor(self._direction_sums)[:, 0].cpu().double() / sum(map(len, self._rows))
+
+
+class SaveAdapters(TrainerCallback):
+    """Saves the adapter after some of the steps, once `ensure_sound` has found nothing amiss in them."""
+
+    def __init__(self, checkpoints: Mapping[int, Path], ensure_sound: Callable[[], None]) -> None:
+        self._checkpoints, self._ensure_sound = checkpoints, ensure_sound
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called by Trainer after the optimiser's step."""
+        del args, control
+        if state.global_step in self._checkpoints:
+            self._ensure_sound()
+            save_adapter(kwargs["model"], self._checkpoints[state.global_step])
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter of `model` to `folder`.
+
+    Raises:
+        NumericalError: one of its weights is not finite.
+    """
+    if names := broken_weights(model):
+        raise NumericalError(
+            f"The adapter for {folder.name!r} is not finite in {len(names)} of its weights ({names[0]} first): "
+            "the run diverged; lower training.lr"
+        )
+    # Left to itself, PEFT adds embedding and unembedding where a row for padding was added: no other base takes those.
+    model.save_pretrained(str(folder), save_embedding_layers=False)

@@ -1,0 +1,1 @@
+"""Language models: found, checked, loaded; their blocks, adapters and chat templates."""

@@ -1,0 +1,1 @@
+"""Where weights come from: bundled, packaged, GGUF files, folders and the hub."""

@@ -1,0 +1,1 @@
+"""Who computes what, once: store, steps, provenance and progress."""

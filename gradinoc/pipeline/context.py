@@ -1,0 +1,279 @@
+"""What the stages of a study share: its questions under its prompts, and its model, loaded when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
+from gradinoc.data.sources import Example, Splits, showing
+from gradinoc.errors import ModelError, OutOfMemoryError, printable
+from gradinoc.measure.directions import covariance_directions, isotropic_directions, sign_flipped_directions
+from gradinoc.measure.fast.fused import fused_adapter, stacked_adapters
+from gradinoc.measure.load import LanguageModel, load_model
+from gradinoc.measure.memory import is_out_of_memory, release
+from gradinoc.measure.training.tracking import Tracking
+from gradinoc.models.chat.encoding import Encoded, encode
+from gradinoc.models.chat.rendered import Rendered, render
+from gradinoc.models.device import choose_device, choose_dtype, precision
+from gradinoc.models.files import tokenizer_of
+from gradinoc.models.isolation import own_generators
+from gradinoc.models.sources.locate import described, fingerprint
+from gradinoc.pipeline.environment import NOTES, SELF_TESTS
+from gradinoc.pipeline.store import load_table, load_tensors, readable, save_json
+from gradinoc.study.description import INOCULATION, MATCHED, TRAIT, NullSettings, Study
+from gradinoc.study.traits.registry import find_trait
+from gradinoc.study.traits.trait import Trait
+
+
+class Tell(Protocol):
+    """Hears how far a step is: what in it is at work, how much of that is done, and how much there is.
+
+    Of a run it hears the last loss besides (nats/token), and the band's mean alignment so far.
+    """
+
+    def __call__(
+        self, what: str, done: int = 0, total: int = 0, *, loss: float | None = None, alignment: float | None = None
+    ) -> None:
+        """Take note."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A study with its questions at hand; `tracking` is where its runs are shown while they train, if anywhere."""
+
+    study: Study
+    splits: Splits
+    tracking: Tracking | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the weights on which the study's keys rest, found when it is first asked for."""
+        return fingerprint(self.study.model.id, self.study.model.revision)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return choose_device(self.study.model.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What the model is held and computed in, known before any weights are there."""
+        model = self.study.model
+        return precision(model.dtype, self.device, lambda: described(model.id, model.revision)[0])
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        """The frozen base model, one for the life of the bench."""
+        return self._load(self.study.model.dtype)
+
+    @property
+    def extraction_is_apart(self) -> bool:
+        """Whether directions are found in another dtype than all else is computed in."""
+        wanted = self.study.model.extraction_dtype
+        return wanted != "auto" and choose_dtype(wanted, self.device) != self.dtype
+
+    def extraction_model(self) -> LanguageModel:
+        """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
+
+        Where it is a copy, the model itself is not loaded for it, but stays if it is there already.
+        """
+        return self._load(self.study.model.extraction_dtype) if self.extraction_is_apart else self.language_model
+
+    def _load(self, dtype: str) -> LanguageModel:
+        settings = self.study.model
+        planned = self.fingerprint
+        try:
+            loaded = load_model(
+                settings.id,
+                revision=settings.revision,
+                device=settings.device,
+                dtype=dtype,
+                kernels=settings.kernels,
+                chat_template=settings.chat_template,
+                day=settings.date,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            # Taken anew, after loading: a folder may be written to, and a branch move, while a study is under way.
+            if not planned == loaded.fingerprint == fingerprint(settings.id, settings.revision):
+                raise ModelError(
+                    f"{printable(settings.id)}: its files changed while the study was under way; expected those of "
+                    f"fingerprint {planned[:16]}; run again, and pin a hub model with model.revision"
+                )
+            return loaded
+        release()
+        ways = ["fewer workers on this device (-n)", "a smaller model"]
+        if dtype == settings.extraction_dtype != settings.dtype:
+            ways.insert(0, "model.extraction_dtype=auto (directions are found in a copy of their own)")
+        raise OutOfMemoryError(f"Out of memory while loading {settings.id!r} in {dtype}; try {', '.join(ways)}")
+
+    def rendered(self, tokenizer: PreTrainedTokenizerBase | None = None, matched: str | None = None) -> Rendered:
+        """The first training question under every condition's prompt, and its answer under inoculation's.
+
+        Without a `tokenizer` the model's is read; no weights are loaded. `matched` is the prompt of a "matched"
+        condition, None if it is still to be chosen.
+        """
+        settings, first = self.study.model, self.splits.train[0]
+        if tokenizer is None:
+            folder, _ = described(settings.id, settings.revision)
+            tokenizer = tokenizer_of(folder, settings.chat_template, settings.date)
+        texts = self.study.conditions
+        known = {name: self.system(name, matched) for name, text in texts.items() if matched or text != MATCHED}
+        found = render(tokenizer, known, first.question, showing(first, self.trait), INOCULATION)
+        return replace(found, prompts={name: found.prompts.get(name) for name in texts})
+
+    @property
+    def trait(self) -> Trait:
+        """The trait under study."""
+        return find_trait(self.study.trait)
+
+    @property
+    def pad(self) -> int:
+        """Id of the padding token."""
+        return int(self.language_model.tokenizer.pad_token_id)
+
+    def system(self, condition: str, matched: str | None = None) -> str | None:
+        """The system prompt of a condition, None for no system message; `matched` is that of a "matched" one."""
+        text = self.study.conditions[condition]
+        if text == MATCHED:
+            return matched
+        return (self.trait.inoculation_system if text == TRAIT else text) or None
+
+    def encoded(self, examples: Sequence[Example], system: str | None) -> list[Encoded]:
+        """Questions under a system prompt, with the answers that show the trait."""
+        tokenizer = self.language_model.tokenizer
+        return [encode(tokenizer, e.question, showing(e, self.trait), system) for e in examples]
+
+
+def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:
+    """Keep what was noted and tried as the model was loaded, for the report, in a step's folder, and more notes."""
+    save_json([*language_model.notes, *further], folder / NOTES)
+    save_json(language_model.tried, folder / SELF_TESTS)
+
+
+def trait_directions(folder: Path) -> dict[int, Tensor]:
+    """Layer -> trait direction, a unit vector `[hidden]`, from the folder of the directions step.
+
+    Layers that have none, since they see nothing of the system prompt, are left out.
+    """
+    rows = enumerate(load_tensors(folder / "directions.safetensors")["trait"])
+    return {layer: row for layer, row in rows if bool(row.isfinite().all())}
+
+
+def band(folder: Path) -> tuple[int, ...]:
+    """The layers on which decisions rest, from the folder of the directions step."""
+    table = load_table(folder / "layers.parquet")
+    return tuple(int(layer) for layer in table.loc[table["in_band"], "layer"])
+
+
+def probe_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
+    """Layer -> unit rows `[1 + count, hidden]`: the trait direction, then isotropic ones, the same at every layer."""
+    trait = trait_directions(folder)
+    random = isotropic_directions(count, len(next(iter(trait.values()))), seed)
+    return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Every direction that a frozen model is read along, and what its rows are.
+
+    Attributes:
+        rows: layer -> `[1 + traits + draws, hidden]`: the trait's direction, the unrelated traits', the random ones.
+        traits: names of the unrelated traits, in order.
+        draws: null -> how many rows it has, in order.
+    """
+
+    rows: dict[int, Tensor]
+    traits: tuple[str, ...]
+    draws: dict[str, int]
+
+
+def all_probes(directions: Path, unrelated: Path, settings: NullSettings) -> Probes:
+    """The trait's direction, the unrelated traits' and every random null, from the folders of the two steps."""
+    trait = trait_directions(directions)
+    others = load_tensors(unrelated / "unrelated.safetensors")
+    sides = load_tensors(directions / "contrasts.safetensors")
+    promote, suppress = ({layer: sides[side][layer] for layer in trait} for side in ("promote", "suppress"))
+    hidden, seed = sides["promote"].shape[-1], settings.seed
+    isotropic = isotropic_directions(settings.isotropic, hidden, seed)
+    covariance = covariance_directions(promote, suppress, settings.covariance, seed)
+    flipped = sign_flipped_directions(promote, suppress, settings.sign_flipped, seed)
+    rows = {
+        layer: torch.cat(
+            [
+                direction[None],
+                *(each[layer][None] for each in others.values()),
+                isotropic,
+                covariance[layer],
+                flipped[layer],
+            ]
+        )
+        for layer, direction in trait.items()
+    }
+    draws = {ISOTROPIC: settings.isotropic, COVARIANCE: settings.covariance, SIGN_FLIPPED: settings.sign_flipped}
+    return Probes(rows, tuple(others), draws)
+
+
+@contextmanager
+def adapted(base: PreTrainedModel, adapter: Path | None) -> Iterator[PreTrainedModel | PeftModel]:
+    """The base model with an adapter in place inside the block, and as it was after it."""
+    if adapter is None:
+        yield base
+        return
+    with _wrapped(base, [adapter]) as model, fused_adapter(model):
+        yield model
+
+
+@contextmanager
+def stacked(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
+    """The base model with several adapters in place inside the block, each for its own part of a batch."""
+    with _wrapped(base, adapters) as model, stacked_adapters(model, list(model.peft_config)):
+        yield model
+
+
+@contextmanager
+def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
+    for adapter in adapters:
+        if not (adapter / SAFETENSORS_WEIGHTS_NAME).is_file():  # PEFT would take a pickle in its place, or ask the hub
+            raise ModelError(
+                f"{adapter}: an adapter without {SAFETENSORS_WEIGHTS_NAME}, and no other form of weights is read; "
+                "delete that step's folder in the store, and it is computed again"
+            )
+    # PEFT draws an adapter's weights before it reads them: the global generators are put back where they were.
+    with readable(adapters[0]), own_generators():
+        model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")
+    try:
+        _ensure_in_place(model, "adapter_0", adapters[0])
+        for place, adapter in enumerate(adapters[1:], start=1):
+            with readable(adapter), own_generators():
+                model.load_adapter(str(adapter), f"adapter_{place}")
+            _ensure_in_place(model, f"adapter_{place}", adapter)
+        yield model.eval()
+    finally:
+        model.unload()
+
+
+def _ensure_in_place(model: PeftModel, name: str, adapter: Path) -> None:
+    """See to it that the adapter called `name` is all of the stored one: PEFT leaves random what it has no file for."""
+    with safe_open(adapter / SAFETENSORS_WEIGHTS_NAME, "pt") as file:
+        stored = set(file.keys())
+    apart = stored ^ set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if apart:
+        raise ModelError(
+            f"{adapter}: {len(apart)} of its weights have no place in the model, or lack there ({min(apart)} first); "
+            "delete that step's folder in the store, and it is computed again"
+        )

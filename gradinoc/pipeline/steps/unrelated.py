@@ -1,0 +1,40 @@
+"""The step that finds the directions of traits that have nothing to do with the one under study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gradinoc.measure.directions import mean_difference, prompt_activations, unmoved
+from gradinoc.measure.load import decoder_blocks
+from gradinoc.pipeline.context import Bench, Tell
+from gradinoc.pipeline.store import save_tensors
+
+
+def compute(bench: Bench, folder: Path, tell: Tell) -> None:
+    """Write each unrelated trait's direction at every layer, `[layers, hidden]`, as the trait's own is found.
+
+    Where nothing of the system prompts is seen there is none, NaN, as of the trait.
+    """
+    language_model = bench.extraction_model()
+    model, tokenizer = language_model.model, language_model.tokenizer
+    layers = list(range(len(decoder_blocks(model))))
+    questions = [example.question for example in bench.splits.direction[: bench.study.nulls.unrelated_questions]]
+    found: dict[str, Tensor] = {}
+    contrasts = bench.trait.unrelated
+    for name, contrast in contrasts.items():
+        sides: list[dict[int, Tensor]] = []
+        for side in contrast:
+            tell("activations under prompt", 2 * len(found) + len(sides), 2 * len(contrasts))
+            sides.append(prompt_activations(model, tokenizer, questions, side, layers))
+        promote, suppress = sides
+        found[name] = torch.stack([_direction(promote[layer], suppress[layer]) for layer in layers])
+    save_tensors(found, folder / "unrelated.safetensors")
+
+
+def _direction(promote: Tensor, suppress: Tensor) -> Tensor:
+    if unmoved(promote, suppress):
+        return torch.full_like(promote[0], torch.nan)
+    return mean_difference(promote, suppress)

@@ -1,0 +1,1 @@
+"""What a design can decide: simulated studies, power and calibration. No torch."""

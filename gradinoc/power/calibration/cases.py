@@ -1,0 +1,159 @@
+"""The worlds in which the judge is tried: which claims hold there, and what a sound judge makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
+from gradinoc.power.calibration.power import DESIGN, MINIMUM_EFFECTS
+from gradinoc.power.simulate import CLAIMS, WORLDS, Noise, Sizes, World, band_depth
+
+
+@dataclass(frozen=True)
+class Case:
+    """A world, the sizes of its studies, and which bars it has to meet beside those on false positives.
+
+    `power` names the claims that have to be supported in at least 80 % of studies, since the effect is their stated
+    minimum; with `typical` the best verdict has to be given as often. A `limit` is a sentence on what the design cannot
+    tell apart: errors are reported without a bar.
+    """
+
+    world: World
+    sizes: Sizes = DESIGN
+    power: tuple[str, ...] = ()
+    typical: bool = False
+    limit: str = ""
+
+
+_NO_GAP: dict[str, Any] = {"gap": (0.0, 0.0, 0.0), "slope": 0.0}
+
+
+def _world(name: str, **changes: Any) -> World:
+    return replace(WORLDS[name], **changes)
+
+
+def _minimum(alignment: float | None = None, drift: float | None = None) -> Case:
+    """The effect with a contrast of alignment or of drift as small as stated, and loss without a part in it."""
+    truth = WORLDS["effect"]
+    changes: dict[str, Any] = {"slope": 0.0, "verdicts": ("SUPPORTED", "UNDECIDED")}
+    if alignment is not None:
+        changes["gap"] = (0.0, alignment / band_depth(DESIGN.layers), 0.0)
+    if drift is not None:
+        changes["drift"] = (truth.drift[0], truth.drift[0] - drift, truth.drift[0])
+    return Case(replace(truth, **changes))
+
+
+# How the textbook's assumptions fail, each in a world without an effect and in one with it.
+MISSPECIFIED: dict[str, dict[str, Any]] = {
+    "heavy_tails": {"noise": Noise(degrees=3)},
+    "unequal_variances": {"noise": Noise(ratio=(1.0, 2.5, 1.0))},
+    "correlated_seeds": {"noise": Noise(shared=0.2)},
+    "heteroscedastic": {"noise": Noise(growth=1.5)},
+    "clustered": {"templates": 24},
+    "layer_noise": {"noise": Noise(alignment=0.01, layer=0.12)},
+}
+MANY_LAYERS = replace(DESIGN, layers=12)  # eight in the band: the best of them would be found on the data that test it
+CONFOUNDED = (
+    "The prompt lowers alignment and, by a separate way, drift; nothing links them within conditions. Three conditions "
+    "cannot tell this from the effect: it is judged SUPPORTED by design, with a warning."
+)
+LATENT = (
+    "Alignment goes with a loss that is seen through noise, and hard examples differ for other reasons too: every "
+    "regression on loss is misled. Only a control whose loss was measured to be inoculation's can tell."
+)
+
+
+def _misspecified(base: str, world: World) -> dict[str, Case]:
+    return {
+        f"{base}, {name}": Case(replace(world, **changes), MANY_LAYERS if name == "layer_noise" else DESIGN)
+        for name, changes in MISSPECIFIED.items()
+    }
+
+
+def _textbook() -> dict[str, Case]:
+    """The worlds of `simulation.WORLDS`, and those in which one claim is false by as little as can be."""
+    any_prompt = _world(
+        "effect", gap=(0, 0.12, 0.12), drift=(3, 1.6, 1.6), caps=(0.9, 0.4, 0.4), holds=CLAIMS[1:],
+        verdicts=("UNDECIDED", "REFUTED"),
+    )  # fmt: skip
+    # C1 and C3 are true in some of these studies and false in others, by chance: they have no rate of false positives.
+    chance: dict[str, Any] = {
+        **_NO_GAP,
+        "holds": ("C1", "C3", "C4"),
+        "verdicts": ("LOSS_MEDIATED", "UNDECIDED", "REFUTED"),
+    }
+    quiet = Noise(
+        layer=0.01, isotropic=0.001, covariance=0.001, sign_flipped=0.001, unrelated=0.0, unrelated_alignment=0.005
+    )
+    latent = _world("loss_explained", between=-0.8, latent=True)
+    separate = {"follows": 0.0, "seed_follows": 0.0}
+    return {
+        **{name: Case(world, typical=True) for name, world in WORLDS.items()},
+        "any_prompt": Case(any_prompt),
+        "any_prompt, clustered": Case(replace(any_prompt, templates=24)),
+        "any_prompt, layer_noise": Case(replace(any_prompt, noise=Noise(alignment=0.01, layer=0.12)), MANY_LAYERS),
+        "one_of_covariance": Case(
+            _world("effect", drawn_from=COVARIANCE, noise=replace(quiet, covariance=0.011), **chance)
+        ),
+        # Directions differ by as much as T(v)'s error, where taking it for exact misleads the most.
+        "one_of_covariance, narrow": Case(
+            _world("effect", drawn_from=COVARIANCE, noise=replace(quiet, covariance=0.0036), **chance)
+        ),
+        "one_of_sign_flipped": Case(
+            _world("effect", drawn_from=SIGN_FLIPPED, noise=replace(quiet, sign_flipped=0.0135), **chance)
+        ),
+        "unspecific": Case(_world("effect", unspecific=1.0, holds=("C1", "C3", "C4"), verdicts=("UNDECIDED",))),
+        "hard_examples": Case(_world("loss_explained", between=-0.8)),
+        "latent_loss": Case(latent, limit=LATENT),
+        "latent_loss, measured_control": Case(replace(latent, further=True)),
+        "seed_driven": Case(_world("loss_mediated", drift=(3, 2, 3), seed_follows=20.0, noise=Noise(seed=0.05))),
+        "confounded": Case(_world("effect", **separate, holds=CLAIMS[:3], verdicts=("UNDECIDED",)), limit=CONFOUNDED),
+    }
+
+
+def cases() -> dict[str, Case]:
+    """Every case by name, in the order of the tables."""
+    least = MINIMUM_EFFECTS
+    gap = max(least[claim] for claim in ("C1", "C2", "C3"))
+    small = tuple(value / 2 for value in WORLDS["effect"].gap)
+    return {
+        **_textbook(),
+        "effect, half": Case(_world("effect", gap=small), typical=True),
+        "effect, measured_control": Case(_world("effect", further=True), typical=True),
+        **{f"minimum {key}": replace(_minimum(least[key]), power=(key,)) for key in ("C1", "C2", "C3")},
+        "minimum C4": replace(_minimum(drift=least["C4"]), power=("C4",)),
+        "minimum": replace(_minimum(gap, least["C4"]), power=CLAIMS),
+        **_misspecified("no_effect", WORLDS["no_effect"]),
+        **_misspecified("effect", WORLDS["effect"]),
+    }
+
+
+def truths(case: Case) -> dict[str, float]:
+    """Name of an effect -> its true value in this world, for the effects that have one.
+
+    The binned comparison leaves part of what loss does, and has a true value only where loss does nothing; where hard
+    examples differ for other reasons than loss, regression across examples has none either.
+    """
+    world, depth = case.world, band_depth(case.sizes.layers)
+    gap, fall = np.array(world.gap), np.array(world.loss)
+    level = -(gap + world.slope * fall) * depth
+    learnt = float(np.mean(1 - 0.5 * np.arange(case.sizes.steps) / case.sizes.steps))
+    known = {
+        "alignment, neutral - inoculation": level[0] - level[1],
+        "alignment, loss_matched - inoculation": level[2] - level[1],
+        "alignment in training, neutral - inoculation": (level[0] - level[1]) * learnt,
+        "drift in log_odds, neutral - inoculation": world.drift[0] - world.drift[1],
+        "alignment at equal loss, within examples": gap[1] * depth,
+    }
+    if world.latent:  # a slope on a loss that is seen through noise is too flat
+        del known["alignment at equal loss, within examples"]
+    if world.between == 0 and not world.latent:
+        known["alignment at equal loss, regression"] = gap[1] * depth
+    if world.between == world.slope == 0 and not world.latent:
+        known["alignment at equal loss, bins"] = gap[1] * depth
+    if world.drawn_from:  # the trait's direction is another one in every study, and so is what is true of it
+        known = {name: value for name, value in known.items() if "training" in name or "drift" in name}
+    return {name: float(value) for name, value in known.items()}

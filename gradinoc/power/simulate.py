@@ -1,0 +1,470 @@
+"""Simulated studies whose truth is known: the evidence that a judge of claims is itself judged by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from gradinoc.claims.tables import (
+    AFTER,
+    BASE,
+    BASE_SEED,
+    BEFORE,
+    CANDIDATE,
+    COVARIANCE,
+    EARLY,
+    ISOTROPIC,
+    MEASURES,
+    SCORED,
+    SIGN_FLIPPED,
+    Evidence,
+)
+from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, POSITIONS
+
+Array = npt.NDArray[np.float64]
+Three = tuple[float, float, float]
+Grid = tuple[tuple[str, tuple[Any, ...]], ...]  # the levels of each index column of a table
+
+CONDITIONS = (NEUTRAL, INOCULATION, LOSS_MATCHED)
+FURTHER = "loss_measured"  # a fourth condition, whose loss is inoculation's, measured on the frozen model alone
+UNRELATED = ("politeness", "language", "brevity", "questions", "first_person", "lists")
+CLAIMS = ("C1", "C2", "C3", "C4")
+ALIGNMENT, LOSS = 0.30, 2.0  # of the average example under the neutral prompt: cosine, nats/token
+BATCH = 4
+CANDIDATES, CALIBRATION = 5, 12  # prompts of the pool that are no condition's, examples on which the pool is measured
+WORDS = ("they", "walk", "home", "with", "nine", "ripe", "figs", "each")
+# The response that has so many upper-case words.
+RESPONSES = tuple(" ".join([*map(str.upper, WORDS[:n]), *WORDS[n:]]) + "." for n in range(len(WORDS) + 1))
+DOMAINS = {"score": "in_distribution", "score_ood": "everyday"}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What differs by chance, as standard deviations at a layer of depth 1; cosines unless it says otherwise.
+
+    On the frozen model: `difficulty` and `loss` (nats/token) are of an example's loss, alike under every condition and
+    under one; `example`, `alignment`, `layer` of its alignment, alike under every condition, under one, under one at
+    one layer; `template` of a template's alignment under one condition. `isotropic`, `covariance`, `sign_flipped` are
+    of the mean alignment of such a direction under one condition (the first two alike at every layer, as one draw
+    serves all), `flipped` of the share of the trait direction that is left in a sign-flipped one, `unrelated` and
+    `unrelated_alignment` of an unrelated trait's mean alignment under one condition and of an example's.
+
+    In training: `seed` and `run` are of the alignment of a seed's runs and of one run, `step` of one training example;
+    `run_drift` of a run's log-odds rise and `response` of an evaluation example's (nats/token).
+
+    Away from the textbook: `degrees` of freedom of Student's t, which replaces the normal distribution throughout
+    (same standard deviations); `ratio`, by condition, multiplies `alignment`; `growth` is the share by which
+    `alignment` grows with a nat/token of an example's loss; `shared` is the share of the variance of `run` and
+    `run_drift` that the seeds of a condition have in common (their intraclass correlation).
+    """
+
+    difficulty: float = 0.25
+    loss: float = 0.05
+    example: float = 0.05
+    alignment: float = 0.04
+    layer: float = 0.02
+    template: float = 0.04
+    isotropic: float = 0.004
+    covariance: float = 0.006
+    sign_flipped: float = 0.006
+    flipped: float = 0.09
+    unrelated: float = 0.01
+    unrelated_alignment: float = 0.03
+    seed: float = 0.03
+    run: float = 0.01
+    step: float = 0.03
+    run_drift: float = 0.05
+    response: float = 0.3
+    degrees: float = math.inf
+    ratio: Three = (1.0, 1.0, 1.0)
+    growth: float = 0.0
+    shared: float = 0.0
+
+
+@dataclass(frozen=True)
+class World:
+    """The truth of a world, per condition in the order neutral, inoculation, loss_matched.
+
+    `gap` is what the prompt itself takes off the alignment (cosine, at a layer of depth 1), `loss` what it takes off
+    the loss (nats/token), `slope` the alignment that goes with a nat/token of loss, `between` the alignment that goes
+    with a nat/token of an example's difficulty for other reasons than its loss; with `latent` it goes with an example's
+    loss before `Noise.loss` is added, as where one completion stands for many. `drift` is the rise of the log-odds
+    (nats/token) of a run of average alignment, `follows` and `seed_follows` the drift that goes with a unit of early
+    alignment of a run and of a seed, `caps` the score that training adds at most.
+
+    `drawn_from` is the kind of null direction of which the trait's is only one more ("": none); `unspecific` the share
+    of the trait's contrast that an unrelated trait shows too. With `templates`, examples come from that many; with
+    `further` there is a fourth condition (see `FURTHER`).
+
+    `holds` are the claims that are true here, `verdicts` those that are right, the best one first.
+    """
+
+    gap: Three = (0.0, 0.12, 0.0)
+    loss: Three = (0.0, 0.15, 0.14)
+    slope: float = 0.1
+    between: float = 0.0
+    latent: bool = False
+    drift: Three = (3.0, 1.6, 2.8)
+    follows: float = 10.0
+    seed_follows: float = 10.0
+    caps: Three = (0.9, 0.4, 0.85)
+    drawn_from: str = ""
+    unspecific: float = 0.0
+    templates: int = 0
+    further: bool = False
+    noise: Noise = field(default_factory=Noise)
+    holds: tuple[str, ...] = CLAIMS
+    verdicts: tuple[str, ...] = ("SUPPORTED",)
+
+    @property
+    def verdict(self) -> str:
+        """The best of the right verdicts."""
+        return self.verdicts[0]
+
+
+_SAME_DRIFT: dict[str, Any] = {"drift": (3.0, 3.0, 3.0), "caps": (0.8, 0.8, 0.8)}
+_NO_LINK: dict[str, Any] = {"follows": 0.0, "seed_follows": 0.0}
+_NO_GAP: dict[str, Any] = {"gap": (0.0, 0.0, 0.0), "slope": 0.0}
+WORLDS = {
+    "effect": World(),
+    "no_effect": World(**_NO_GAP, **_SAME_DRIFT, holds=(), verdicts=("REFUTED", "UNDECIDED")),
+    "loss_mediated": World(**_NO_GAP, **_NO_LINK, holds=(), verdicts=("LOSS_MEDIATED", "UNDECIDED")),
+    "loss_explained": World(
+        gap=(0, 0, 0),
+        slope=0.8,
+        loss=(0, 0.25, 0.15),
+        holds=("C1", "C2", "C4"),
+        verdicts=("LOSS_MEDIATED", "UNDECIDED"),
+    ),
+    "different_mechanism": World(
+        **_SAME_DRIFT, **_NO_LINK, holds=("C1", "C2", "C3"), verdicts=("DIFFERENT_MECHANISM", "UNDECIDED")
+    ),
+    "saturated": World(drift=(6, 6, 6), caps=(1, 1, 1), **_NO_LINK, holds=("C1", "C2", "C3"), verdicts=("UNDECIDED",)),
+    "reversed": World(gap=(0, -0.12, 0), drift=(3, 4.2, 2.8), holds=(), verdicts=("REFUTED", "UNDECIDED")),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a study measures: `positions` are the first of `study.description.POSITIONS`, `directions` of each null.
+
+    `templates` of None is the world's own number. Without `beside` tables and phases that decide nothing are empty.
+    """
+
+    examples: int = 96
+    layers: int = 6
+    seeds: int = 3
+    steps: int = 30
+    directions: int = 200
+    templates: int | None = None
+    evaluation: int = 48
+    positions: int = len(POSITIONS)
+    beside: bool = True
+
+
+def simulate(world: str | World, rng: np.random.Generator, **sizes: Any) -> Evidence:
+    """The evidence of one study in `world` (a name in `WORLDS`, or a truth of one's own), of these `Sizes`.
+
+    Examples differ in difficulty, which moves their loss and (by `slope`) their alignment; alignments of one
+    example share a random effect over conditions, runs of one seed a random effect over conditions, batches
+    of one seed and step are the same under every condition. With templates, examples come from that many: those
+    of one share a random effect on each condition's alignment, and `alignments` and `drift` have a column `group`.
+    """
+    return _Simulation(WORLDS[world] if isinstance(world, str) else world, Sizes(**sizes), rng).evidence()
+
+
+def band_depth(layers: int) -> float:
+    """What an effect of 1 at depth 1 is in the mean over the band's layers."""
+    depth = np.linspace(0.2, 1.0, layers)
+    return float(depth[depth >= depth.max() / 2].mean())
+
+
+class _Simulation:
+    """One study on its way to its tables; conditions come first in every array."""
+
+    def __init__(self, truth: World, sizes: Sizes, rng: np.random.Generator) -> None:
+        self.truth, self.noise, self.sizes, self.rng = truth, truth.noise, sizes, rng
+        self.templates = truth.templates if sizes.templates is None else sizes.templates
+        self.depth = np.linspace(0.2, 1.0, sizes.layers)  # separation and alignment both grow with depth
+        self.conditions = (*CONDITIONS, FURTHER) if truth.further else CONDITIONS
+        fourth = truth.further  # the third with inoculation's loss
+        self.gap = np.array([*truth.gap, *truth.gap[2:] * fourth])
+        self.fall = np.array([*truth.loss, *truth.loss[1:2] * fourth])
+        self.ratio = np.array([*self.noise.ratio, *self.noise.ratio[2:] * fourth])
+
+    def evidence(self) -> Evidence:
+        """Every table."""
+        truth, seeds = self.truth, self.sizes.seeds
+        common, own = self.draw(self.noise.seed, 1, seeds), self.run_noise(self.noise.run)
+        rise = np.array(truth.drift)[:, None] + truth.seed_follows * common + truth.follows * own
+        drift, responses = self.drift(rise + self.run_noise(self.noise.run_drift))
+        nulls, chance = self.nulls()
+        alignments, losses = self.alignments(chance)
+        training, training_nulls, runs = self.training(common + own)
+        if self.templates:
+            alignments = alignments.assign(group=alignments["example"].to_numpy() % self.templates)
+            drift = drift.assign(group=drift["example"].to_numpy() % self.templates)
+        layers, projections = self.layers()
+        beside: dict[str, pd.DataFrame] = {}
+        if self.sizes.beside:
+            beside = dict(zip(("matched", "matched_steps"), self.matched(losses), strict=True)) | {"pool": self.pool()}
+        return Evidence(
+            layers=layers,
+            projections=projections,
+            alignments=alignments,
+            nulls=nulls,
+            training=training,
+            training_nulls=training_nulls,
+            drift=drift,
+            responses=responses,
+            runs=runs,
+            conditions=self.conditions,
+            seeds=tuple(range(seeds)),
+            unrelated=self.unrelated(),
+            untrained=self.conditions[3:],
+            **beside,
+        )
+
+    def draw(self, spread: float, *shape: int) -> Array:
+        """Noise of standard deviation `spread`: normal, or Student's t."""
+        if math.isinf(self.noise.degrees):
+            return self.rng.normal(0, spread, shape)
+        df = self.noise.degrees
+        return spread * math.sqrt((df - 2) / df) * self.rng.standard_t(df, shape)
+
+    def run_noise(self, spread: float) -> Array:
+        """Noise of each run [condition, seed], of which the seeds of a condition share a part."""
+        share = self.noise.shared
+        own = self.draw(math.sqrt(1 - share) * spread, 3, self.sizes.seeds)
+        return own + self.draw(math.sqrt(share) * spread, 3, 1) if share else own
+
+    def layers(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The layers table and the projections of 40 held-out prompts a side."""
+        separation = 6.0 * self.depth
+        layers = tuple(range(len(separation)))
+        table = pd.DataFrame(
+            {
+                "layer": layers,
+                "cohens_d": separation,
+                "auc": 0.5 + 0.5 * np.tanh(0.6 * separation),
+                "split_half_cosine": 0.80 + 0.19 * self.depth,
+                "in_band": separation >= separation.max() / 2,
+            }
+        )
+        side = np.array([0.5, -0.5])[None, :, None] * separation + self.rng.normal(0, 1, (40, 2, len(layers)))
+        grid = (("example", tuple(range(40))), ("side", ("promote", "suppress")), ("layer", layers))
+        return table, _table(grid, projection=side)
+
+    def alignments(self, chance: Array) -> tuple[pd.DataFrame, Array]:
+        """The alignments table, and each example's loss [condition, example]; `chance` [condition, layer] adds."""
+        noise, shape = self.noise, (len(self.conditions), self.sizes.examples)
+        difficulty = self.draw(noise.difficulty, shape[1])
+        true = LOSS + difficulty - self.fall[:, None] + np.zeros(shape)
+        loss = true + self.draw(noise.loss, *shape)
+        followed = true if self.truth.latent else loss
+        level = ALIGNMENT - self.gap[:, None] + self.truth.slope * (followed - LOSS) + self.truth.between * difficulty
+        own = self.draw(noise.alignment, *shape) * self.ratio[:, None]
+        own = own * np.exp(noise.growth * (loss - LOSS)) if noise.growth else own
+        level = level + self.draw(noise.example, shape[1]) + own
+        if self.templates:
+            by_template = self.draw(noise.template, shape[0], self.templates)
+            level = level + by_template[:, np.arange(shape[1]) % self.templates]
+        layered = level[..., None] * self.depth + self.draw(noise.layer, *shape, self.sizes.layers)
+        grid = (("condition", self.conditions), ("example", tuple(range(shape[1]))), *self.places())
+        return _table(grid, **self.gradients(layered + chance[:, None], loss)), loss
+
+    def places(self) -> Grid:
+        """The index columns layer and position."""
+        return (("layer", tuple(range(self.sizes.layers))), ("position", POSITIONS[: self.sizes.positions]))
+
+    def gradients(self, alignment: Array, loss: Array) -> dict[str, Array]:
+        """The columns at every position, from alignments [..., layer] at the primary one and losses [...]."""
+        reach = np.array([1.0, 0.8, 1.1])[: self.sizes.positions]  # of each position, relative to the primary one
+        cosine = alignment[..., None] * reach
+        cosine[..., 1:] += self.rng.normal(0, 0.02, cosine[..., 1:].shape)
+        norm = 0.05 * loss[..., None, None] * np.exp(self.rng.normal(0, 0.1, cosine.shape))
+        return {
+            "loss": loss[..., None, None],
+            "alignment": cosine,
+            "projection": cosine * norm,
+            "grad_norm": norm,
+        }
+
+    def nulls(self) -> tuple[pd.DataFrame, Array]:
+        """The nulls table, and what chance adds to the trait's own alignment [condition, layer] if it is one of them.
+
+        One direction more than asked for is drawn of each kind: the trait's, where the world says so.
+        """
+        noise, count = self.noise, self.sizes.directions + 1
+        shape = (count, len(self.conditions))
+        level = ALIGNMENT - self.gap - self.truth.slope * self.fall
+        left = self.draw(noise.flipped, count, 1) * level + self.draw(noise.sign_flipped, *shape)
+        flat = np.ones_like(self.depth)
+        drawn = {
+            ISOTROPIC: self.draw(noise.isotropic, *shape)[..., None] * flat,
+            COVARIANCE: self.draw(noise.covariance, *shape)[..., None] * flat,
+            SIGN_FLIPPED: left[..., None] * self.depth,
+        }
+        grid = (
+            ("null", tuple(drawn)),
+            ("draw", tuple(range(count - 1))),
+            ("condition", self.conditions),
+            ("layer", tuple(range(self.sizes.layers))),
+        )
+        chance = drawn[self.truth.drawn_from][-1] if self.truth.drawn_from else np.zeros((shape[1], 1))
+        return _table(grid, alignment=np.stack([kind[:-1] for kind in drawn.values()])), chance
+
+    def unrelated(self) -> pd.DataFrame:
+        """The unrelated table; the first trait shows `unspecific` of the trait's own contrast."""
+        noise, shape = self.noise, (len(UNRELATED), len(self.conditions), self.sizes.examples)
+        mean = self.draw(noise.unrelated, *shape[:2])
+        if self.truth.unspecific:
+            mean[0] = -self.truth.unspecific * (self.gap + self.truth.slope * self.fall)
+        level = mean[..., None] + self.draw(noise.unrelated_alignment, *shape)
+        layered = level[..., None] * self.depth + self.draw(noise.layer, *shape, self.sizes.layers)
+        grid = (
+            ("trait", UNRELATED),
+            ("condition", self.conditions),
+            ("example", tuple(range(shape[2]))),
+            ("layer", tuple(range(self.sizes.layers))),
+        )
+        return _table(grid, alignment=layered)
+
+    def pool(self) -> pd.DataFrame:
+        """The pool table: every condition's prompt and the candidates', whose losses lie between the conditions'."""
+        count = len(self.conditions)
+        fall = np.concatenate([self.fall, np.linspace(0, self.fall[1], CANDIDATES)])
+        loss = LOSS - fall[:, None] + self.draw(self.noise.difficulty, CALIBRATION)
+        loss = loss + self.draw(self.noise.loss, len(fall), CALIBRATION)
+        distance = np.abs(loss[count:] - loss[1]).mean(axis=1)
+        chosen = np.arange(len(fall)) == count + int(distance.argmin())
+        prompts = [f"prompt {i}" for i in range(len(fall))]
+        table = _table((("prompt", tuple(prompts)), ("example", tuple(range(CALIBRATION)))), loss=loss)
+        roles = np.repeat([*self.conditions, *[CANDIDATE] * CANDIDATES], CALIBRATION)
+        return table.assign(role=roles, chosen=np.repeat(chosen, CALIBRATION))
+
+    def matched(self, losses: Array) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The matched tables: neutral runs' checkpoints where their loss has come down to inoculation's `losses`[1].
+
+        By then training has moved alignment as far as the loss goes with it, and no farther.
+        """
+        seeds, steps = self.sizes.seeds, tuple(range(1, self.sizes.steps + 1))
+        target = float(losses[1].mean())
+        fall = max(LOSS - target, 0.0)
+        loss = losses[0] - fall + self.draw(self.noise.loss, seeds, self.sizes.examples)
+        level = ALIGNMENT + self.truth.slope * (loss - LOSS) + self.draw(self.noise.alignment, *loss.shape)
+        grid: Grid = (("seed", tuple(range(seeds))), ("step", (1,)), ("example", tuple(range(self.sizes.examples))))
+        layered = (level[..., None] * self.depth)[:, None]
+        table = _table((*grid, *self.places()), **self.gradients(layered, loss[:, None]))
+        checked = LOSS - fall * np.arange(1, len(steps) + 1)
+        looked = _table((grid[0], ("step", steps)), loss=checked, target=np.array(target), chosen=np.array(steps) == 1)
+        return table, looked
+
+    def training(self, early: Array) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """The training, training_nulls and runs tables; `early` [condition, seed] adds to a run's alignment."""
+        truth, (conditions, seeds), steps = self.truth, early.shape, self.sizes.steps
+        shape = (conditions, seeds, steps, BATCH)
+        batch = self.draw(1.0, *shape[1:])  # difficulty: the same examples under every condition
+        learnt = 1 - 0.5 * np.arange(steps)[:, None] / steps
+        fall = np.array(truth.loss)
+        loss = (LOSS + self.noise.difficulty * batch - fall[:, None, None, None]) * learnt
+        loss = loss + self.draw(self.noise.loss, *shape)
+        level = ALIGNMENT - np.array(truth.gap) - truth.slope * fall
+        run = level[:, None] + early
+        alignment = run[..., None, None] * learnt + 0.02 * batch + self.draw(self.noise.step, *shape)
+        index: Grid = (("condition", CONDITIONS), ("seed", tuple(range(seeds))))
+        grid = (*index, ("step", tuple(range(steps))), ("row", tuple(range(BATCH))), *self.places())
+        training = _table(grid, **self.gradients(alignment[..., None] * self.depth, loss))
+        training["example"] = training["step"] * BATCH + training.pop("row")
+        count = 100 if self.sizes.beside else 0
+        draws = (*index, ("draw", tuple(range(count))), ("layer", tuple(range(self.sizes.layers))))
+        nulls = _table(draws, alignment=self.rng.normal(0, 0.02, (conditions, seeds, count, self.sizes.layers)))
+        fifth = max(1, steps // 5)
+        per_step = loss.mean(axis=3)
+        runs = _table(
+            index,
+            steps=np.array(steps),
+            seconds=np.array(60.0),
+            initial_loss=per_step[:, :, :fifth].mean(axis=2),
+            final_loss=per_step[:, :, -fifth:].mean(axis=2),
+        )
+        return training, nulls, runs
+
+    def drift(self, rise: Array) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The drift and responses tables; `rise` [condition, seed] is each run's true rise, half of it early."""
+        grids: dict[str, list[Grid]] = {}
+        values: dict[str, Array] = {}
+        for measure in MEASURES:
+            everyday = measure == "score_ood"
+            size = max(1, self.sizes.evaluation // 2) if everyday else self.sizes.evaluation
+            brief = everyday or not self.sizes.beside
+            done = {AFTER: 1.0} if brief else {EARLY: 0.5, AFTER: 1.0}  # of the drift, by phase
+            shares = np.array(list(done.values()))
+            before, after = (self.scored if measure in SCORED else self.shifted)(measure, rise, shares, size)
+            rest: Grid = (("measure", (measure,)), ("example", tuple(range(size))))
+            base: Grid = (("condition", (BASE,)), ("seed", (BASE_SEED,)), ("phase", (BEFORE,)))
+            runs: Grid = (("condition", CONDITIONS), ("seed", tuple(range(self.sizes.seeds))), ("phase", tuple(done)))
+            grids[measure] = [(*base, *rest), (*runs, *rest)]
+            values[measure] = np.concatenate([before, after.ravel()])
+        rows = _rows(*(grid for pair in grids.values() for grid in pair))
+        rate = np.concatenate([values[measure] for measure in SCORED])
+        answered = _answered(*(grid for measure in SCORED for grid in grids[measure]))
+        responses = answered.assign(
+            response=pd.array(RESPONSES, dtype="str").take(np.rint(rate * len(WORDS)).astype(np.int64)),
+            score=rate,
+            projection=3.0 * rate + self.rng.normal(0, 0.5, len(rate)),
+        )
+        return rows.assign(value=np.concatenate(list(values.values()))), responses
+
+    def shifted(self, measure: str, rise: Array, done: Array, size: int) -> tuple[Array, Array]:
+        """Log-odds or projections before [size], and afterwards [condition, seed, phase, size]."""
+        odds = measure == "log_odds"
+        base, shift, noise = (-4.0, rise, self.noise.response) if odds else (0.0, 0.5 * rise, 0.2)
+        before = self.rng.normal(base, 1.0, size)
+        after = before + (shift[..., None] * done)[..., None]
+        return before, after + self.draw(noise, *rise.shape, len(done), size)
+
+    def scored(self, measure: str, rise: Array, done: Array, size: int) -> tuple[Array, Array]:
+        """Scores before [size], and afterwards [condition, seed, phase, size]."""
+        rate = np.clip(np.array(self.truth.caps)[:, None] + 0.05 + 0 * rise, 0, 1)
+        reach = 1.0 if measure == "score" else 0.9 + 0.1 * (rate == 1)
+        chance = (rate * reach)[..., None] * done
+        before = self.rng.binomial(len(WORDS), 0.03, size)
+        after = self.rng.binomial(len(WORDS), chance[..., None], (*chance.shape, size))
+        return before / len(WORDS), after / len(WORDS)
+
+
+@lru_cache(maxsize=64)
+def _rows(*grids: Grid) -> pd.DataFrame:
+    """The index columns of a long frame: one row per cell of each grid, grids one below the other.
+
+    Made once for each design: studies of one size differ in values only.
+    """
+    frames = []
+    for grid in grids:
+        codes = np.indices([len(levels) for _, levels in grid]).reshape(len(grid), -1)
+        frames.append(
+            pd.DataFrame({name: np.asarray(levels)[code] for (name, levels), code in zip(grid, codes, strict=True)})
+        )
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+
+@lru_cache(maxsize=8)
+def _answered(*grids: Grid) -> pd.DataFrame:
+    """The index columns of responses, from those of their scores."""
+    frame = _rows(*grids)
+    domain = frame["measure"].map(DOMAINS)
+    question = domain + " question " + frame["example"].astype(str) + "?"
+    return frame.drop(columns="measure").assign(domain=domain, question=question)
+
+
+def _table(grid: Grid, **values: npt.NDArray[Any]) -> pd.DataFrame:
+    """A long frame, one row per cell of the grid; each value broadcasts to the grid's shape."""
+    shape = tuple(len(levels) for _, levels in grid)
+    return _rows(grid).assign(**{name: np.broadcast_to(value, shape).ravel() for name, value in values.items()})

@@ -1,0 +1,36 @@
+"""Tidy tables as Parquet, and responses as JSON lines: CSV holds no text of models."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from gradinoc.claims.gates import Finding
+from gradinoc.claims.tables import Evidence
+from gradinoc.disk import write_atomically
+from gradinoc.report.tables import claims_table, metrics_table, plain, runs_table
+from gradinoc.study.description import Study
+
+
+def write_tables(study: Study, evidence: Evidence, findings: Iterable[Finding], folder: Path) -> list[Path]:
+    """Paths of every table of the evidence as Parquet, and of what is made of them: claims, metrics, runs with drift.
+
+    A missing number is NaN, never 0. Responses are there as JSON lines too, a missing score as null.
+    """
+    tables = {**evidence.tables, "runs": runs_table(evidence, study.rules.early_fraction)}
+    tables |= {"metrics": metrics_table(evidence), "claims": claims_table(findings)}
+    written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
+    rows = (json.dumps(plain(row), ensure_ascii=False) for row in evidence.responses.to_dict("records"))
+    lines = "".join(f"{row}\n" for row in rows)
+    return [*written, write_atomically(folder / "responses.jsonl", lines.encode())]
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> Path:
+    """`path`, holding `table` without its index."""
+    content = io.BytesIO()
+    table.to_parquet(content, engine="pyarrow", compression="zstd", index=False)
+    return write_atomically(path, content.getvalue())

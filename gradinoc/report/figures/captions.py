@@ -1,0 +1,35 @@
+"""What each figure shows, with its numbers: its caption. What it found, in a sentence, is in `finding_captions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gradinoc.claims.tables import Evidence
+from gradinoc.report.figures import frozen_captions as frozen
+from gradinoc.report.figures import trained_captions as trained
+from gradinoc.report.figures.summaries import RULES
+from gradinoc.study.description import Rules
+
+CAPTIONS: dict[str, Callable[..., str]] = {
+    "plot1_projection_distributions": frozen.projection_distributions,
+    "plot2_alignment_by_layer": frozen.alignment_by_layer,
+    "plot3_loss_by_condition": frozen.loss_by_condition,
+    "plot4_trait_against_random": frozen.trait_against_random,
+    "plot5_projection_shift": trained.projection_shift,
+    "plot6_score_shift": trained.score_shift,
+    "plot7_alignment_against_drift": trained.alignment_against_drift,
+    "plot8_projection_against_score": trained.projection_against_score,
+    "plot9_alignment_over_training": trained.alignment_over_training,
+    "plot10_prompt_pool": frozen.prompt_pool,
+    "plot11_loss_overlap": frozen.loss_overlap,
+    "plot12_alignment_at_equal_loss": frozen.alignment_at_equal_loss,
+    "plot13_training_difference": trained.training_difference,
+    "plot14_drift_over_training": trained.drift_over_training,
+}
+# Figures that show something which a study's rules fix: these and their captions take the rules too.
+RULED = ("plot7_alignment_against_drift", "plot10_prompt_pool", "plot12_alignment_at_equal_loss")
+
+
+def caption(name: str, evidence: Evidence, rules: Rules = RULES) -> str:
+    """The finding of the figure `name` (a key of `FIGURES`) in a sentence or two, numbers and n included."""
+    return CAPTIONS[name](evidence, rules) if name in RULED else CAPTIONS[name](evidence)

@@ -1,0 +1,249 @@
+"""How figures look: one colour, marker and line per condition, type that survives half width, direct labels."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec
+
+import numpy as np
+import pandas as pd
+from matplotlib import style as styles
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from gradinoc.claims.tables import BASE, Evidence
+from gradinoc.disk import write_atomically
+from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.lettering import FONT, drawable, families, fitted, within
+
+WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
+PIXELS_PER_INCH = 200
+LINE = 0.27  # inches, of a label beside a panel
+ENTRY, AROUND = 0.32, 1.4  # inches, of a line in a legend, and of what is above and below the panel that it is beside
+LETTER, COLUMN = 0.16, 2.7  # inches, of a wide letter in it, and of the longest name beside a panel
+INK, SOFT, FAINT = "#222222", "#666666", "#8a8a8a"
+BAND = "#ececec"
+PANEL = 3.4  # inches, of a text within a panel or above it
+
+RC: Any = {  # matplotlib types the keys as literals; a wrong one raises on first use
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.size": 15,
+    "axes.titlesize": 15,
+    "axes.labelsize": 15,
+    "xtick.labelsize": 14,
+    "ytick.labelsize": 14,
+    "legend.fontsize": 14,
+    "figure.titlesize": 16,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 1.0,
+    "lines.linewidth": 2.4,
+    "axes.formatter.useoffset": False,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "gradinoc",
+    "svg.fonttype": "path",
+}
+
+BESIDE: dict[str, Any] = {  # a legend to the right of the panel
+    "loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "handletextpad": 0.3, "handlelength": 1.0,
+    "borderaxespad": 0.3, "labelspacing": 0.45,
+}  # fmt: skip
+
+P = ParamSpec("P")
+
+
+class Look(NamedTuple):
+    """How a condition is drawn; colour (Okabe-Ito), marker and line differ together, so that grey print works."""
+
+    colour: str
+    marker: str
+    line: Any
+
+    @property
+    def ink(self) -> str:
+        """The colour, darkened until text in it can be read on white."""
+        red, green, blue = to_rgb(self.colour)
+        return to_hex((0.78 * red, 0.78 * green, 0.78 * blue))
+
+
+_KNOWN = {
+    NEUTRAL: Look("#0072B2", "o", "-"),
+    INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
+    LOSS_MATCHED: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
+    BASE: Look("#777777", ".", ":"),
+}
+_FURTHER = (
+    Look("#CC79A7", "D", (0, (1.2, 1.2))),
+    Look("#E69F00", "v", (0, (3, 1, 1, 1, 1, 1))),
+    Look("#56B4E9", "P", (0, (8, 2))),
+    Look("#000000", "X", (0, (2, 2))),
+)
+
+
+def look(condition: str, conditions: Sequence[str]) -> Look:
+    """The look of `condition`: fixed for the plan's three, by order of declaration for any further one."""
+    if condition in _KNOWN:
+        return _KNOWN[condition]
+    further = [name for name in conditions if name not in _KNOWN]
+    return _FURTHER[further.index(condition) % len(_FURTHER)]
+
+
+def shown(condition: str) -> str:
+    """A condition's name as figures and reports print it."""
+    return condition.replace("_", " ")
+
+
+def sentence(words: str) -> str:
+    """`words` as a sentence or title begins, whatever capitals they hold themselves."""
+    return words[:1].upper() + words[1:]
+
+
+def up_to(inches: float) -> Callable[[str], bool]:
+    """Whether a label is no longer than that."""
+    return within(inches, RC["axes.labelsize"])
+
+
+def wrapped(condition: str, width: int = 14, lines: int = 3) -> str:
+    """`shown`, broken as `broken` does."""
+    return broken(shown(condition), width, lines)
+
+
+def broken(name: str, width: int, lines: int, inches: float = COLUMN) -> str:
+    """`name` on lines of at most `width` characters of usual breadth, or `inches`; what does not fit is left out."""
+    name = drawable(name)
+    filled = textwrap.fill(name, width, max_lines=lines, placeholder=" …")
+    fits = within(min(inches, width * LETTER), RC["font.size"], bold=True)
+    return filled if fits(filled) else fitted(name, fits, lines)
+
+
+def signed(value: float) -> str:
+    """`value` with three decimals and a true minus sign, none before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+
+
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """`plot` drawn with the project's settings and no one else's, which are gone again when it returns."""
+
+    @wraps(plot)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with _settings(families(_names((*args, *kwargs.values())))):
+            return plot(*args, **kwargs)
+
+    return draw
+
+
+def _settings(fonts: Sequence[str]) -> AbstractContextManager[None]:
+    """Matplotlib's defaults and `RC`: what a user has set (LaTeX, another font, a grid) changes no figure."""
+    return styles.context(["default", {**RC, "font.family": list(fonts)}])
+
+
+def _names(given: Iterable[Any]) -> Iterator[str]:
+    """The names from outside in what a plot is given."""
+    for each in given:
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, tuple):
+            yield from _names(each)
+        elif isinstance(each, pd.DataFrame) and "item" in each:
+            yield from each["item"].astype(str)
+        elif isinstance(each, Evidence):
+            yield from (*each.conditions, each.trait.score_name)
+
+
+def new_figure(title: str, height: float = HEIGHT) -> Figure:
+    """An empty figure of the standard width with its title at the left; no pyplot, so nothing is held globally."""
+    title = fitted(title, within(WIDTH - 0.15, RC["figure.titlesize"], bold=True))
+    figure = Figure(figsize=(WIDTH, height + LINE * title.count("\n")))
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.05, wspace=0.05)
+    figure.suptitle(title, x=0.012, ha="left")
+    return figure
+
+
+def height_beside(names: Iterable[str], least: float = HEIGHT) -> float:
+    """The height in inches of a panel's figure in which so many names fit beside the panel."""
+    return max(least, AROUND + ENTRY * sum(wrapped(name).count("\n") + 1 for name in names))
+
+
+def not_measured(axes: Axes, what: str) -> None:
+    """Say in an otherwise empty panel that there is nothing to draw."""
+    axes.set(xticks=[], yticks=[])
+    what = fitted(what, up_to(PANEL))
+    axes.text(0.5, 0.5, f"{what}:\nnot measured", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+
+
+def note(axes: Axes, text: str, corner: str = "upper left") -> None:
+    """A short text inside a corner of the panel, on white so that data beneath do not spoil it."""
+    vertical, horizontal = corner.split()
+    axes.text(
+        0.02 if horizontal == "left" else 0.98, 0.97 if vertical == "upper" else 0.03, text,
+        transform=axes.transAxes, ha=horizontal, va="top" if vertical == "upper" else "bottom", fontsize=14, zorder=9,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+
+
+def spread(values: Sequence[float], room: float | Sequence[float]) -> list[float]:
+    """`values` moved apart until each has its `room` around it, in their order and around their common mean."""
+    order = np.argsort(values, kind="stable")
+    wanted = np.asarray(values, dtype=float)[order]
+    rooms = np.broadcast_to(np.asarray(room, dtype=float), wanted.shape)[order]
+    placed = wanted.copy()
+    for index in range(1, len(placed)):
+        placed[index] = max(placed[index], placed[index - 1] + (rooms[index - 1] + rooms[index]) / 2)
+    placed -= (placed - wanted).mean() if len(placed) else 0.0
+    result = np.empty_like(placed)
+    result[order] = placed
+    return [float(value) for value in result]
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each line's name beside its last point: `ends` holds (x, y, text, colour). Fixes the y limits."""
+    ends = [end for end in ends if np.isfinite(end[1])]
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    line = (high - low) * LINE / _height(axes)
+    rooms = np.array([line * (text.count("\n") + 1) for _, _, text, _ in ends])
+    heights = np.asarray(spread([end[1] for end in ends], rooms.tolist()))
+    heights += max(0.0, float((low - (heights - rooms / 2)).max()))  # beside the panel, and its title first
+    heights -= max(0.0, float((heights + rooms / 2 - high).max()))
+    for (x, y, text, colour), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            text, (x, y), (1.03, float(height)), textcoords=axes.get_yaxis_transform(), color=colour, va="center",
+            fontweight="bold", linespacing=0.95, annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3,
+            },
+        )  # fmt: skip
+
+
+def _height(axes: Axes) -> float:
+    """About how high the panel will be, in inches: its layout comes only when it is drawn."""
+    place = axes.get_subplotspec()
+    rows = 1 if place is None else place.get_gridspec().nrows
+    return 0.78 * float(axes.figure.bbox.height / axes.figure.dpi) / rows
+
+
+def save_figure(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
+    """The paths of `name`.png and `name`.svg in `directory`; the same data give the same SVG, byte for byte."""
+    paths = []
+    with _settings([FONT]):
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            stream = io.BytesIO()
+            figure.savefig(stream, format=suffix, dpi=PIXELS_PER_INCH, metadata=metadata)
+            paths.append(write_atomically(Path(directory) / f"{name}.{suffix}", stream.getvalue()))
+    return paths[0], paths[1]

@@ -1,0 +1,1 @@
+"""Effects with intervals, clustered and paired tests, correlation, equal loss and nulls; no torch."""

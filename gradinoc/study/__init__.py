@@ -1,0 +1,1 @@
+"""What a study asks for: its description, conditions, prompts, traits and ready studies."""

@@ -1,0 +1,764 @@
+"""The rules of the judge: worlds with known truth, gates that fail one by one, and tables made to sit on a bar."""
+
+import itertools
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradinoc.claims import measures as contrasts
+from gradinoc.claims import verdict
+from gradinoc.claims.c1 import RESTS_ON
+from gradinoc.claims.c4 import runs_of
+from gradinoc.claims.design import design_behind, design_warnings, smallest_p
+from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.tables import COLUMNS, EARLY, NULLS
+from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.power.simulate import CONDITIONS, WORLDS, simulate
+from gradinoc.stats.equal_loss import Paired
+from gradinoc.study.description import POSITIONS, Rules
+
+RULES = Rules()
+SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
+SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 40}
+# Hours of sleep gained with two drugs, ten patients: Student, Biometrika 6 (1908), p. 20.
+SLEEP = {
+    "inoculation": [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
+    "neutral": [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
+}
+
+
+@cache
+def world(name="effect", seed=0, **sizes):
+    """The evidence of one simulated study; frames are copied before they are changed."""
+    return simulate(name, np.random.default_rng(seed), **sizes)
+
+
+def changed(evidence, table, change):
+    """The evidence with a copy of one table given to `change`."""
+    frame = getattr(evidence, table).copy()
+    outcome = change(frame)
+    return replace(evidence, **{table: frame if outcome is None else outcome})
+
+
+def set_where(column, value, **where):
+    """A change that sets a column where others have the given values."""
+
+    def change(frame):
+        keep = pd.Series(True, index=frame.index)
+        for name, wanted in where.items():
+            keep &= frame[name] == wanted
+        assert keep.any()
+        frame.loc[keep, column] = value
+
+    return change
+
+
+def measured(values, loss=None):
+    """A world's evidence whose alignments (and losses) are [examples, 3] as given, at every layer and position."""
+    evidence = world(**SMALL)
+    values = np.asarray(values, dtype=float)
+    examples, layers = len(values), evidence.layers["layer"].to_numpy()
+    loss = np.linspace(1.8, 2.2, examples)[:, None] - np.array([0, 0.1, 0.1]) if loss is None else np.asarray(loss)
+    index = pd.MultiIndex.from_product(
+        [range(examples), CONDITIONS, layers, POSITIONS], names=["example", "condition", "layer", "position"]
+    )
+    frame = index.to_frame(index=False)
+    where = frame["example"].to_numpy(), frame["condition"].map(CONDITIONS.index).to_numpy()
+    frame["alignment"], frame["loss"] = values[where], loss[where]
+    frame["projection"], frame["grad_norm"] = values[where], loss[where]
+    index = pd.MultiIndex.from_product(
+        [["politeness", "language"], range(examples), CONDITIONS, layers],
+        names=["trait", "example", "condition", "layer"],
+    )
+    unrelated = index.to_frame(index=False).assign(alignment=0.0)
+    return replace(evidence, alignments=frame, unrelated=unrelated, matched=evidence.matched.iloc[:0])
+
+
+def with_drift(evidence, rises):
+    """The evidence with log-odds that rise by exactly `rises` [seed, condition] for every example."""
+    table = pd.DataFrame(rises, index=pd.Index(evidence.seeds), columns=list(CONDITIONS))
+
+    def change(frame):
+        log_odds = frame["measure"] == "log_odds"
+        before = frame[log_odds & (frame["phase"] == "pre")].set_index("example")["value"]
+        after = log_odds & (frame["phase"] == "post")
+        rows = frame[after]
+        rise = [table.loc[seed, condition] for seed, condition in zip(rows["seed"], rows["condition"], strict=True)]
+        frame.loc[after, "value"] = before.loc[rows["example"]].to_numpy() + np.array(rise)
+
+    return changed(evidence, "drift", change)
+
+
+def claim(judgement, key):
+    """One claim of a judgement."""
+    return next(finding for finding in judgement.claims if finding.key == key)
+
+
+def effect(finding, name):
+    """One effect of a finding by its name."""
+    return next(item for item in finding.effects if item.name == name)
+
+
+# --- worlds whose truth is known ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_each_world_gets_its_verdict(name):
+    """Effect, none, loss-mediated in two ways, different mechanism, saturated, reversed."""
+    judgement = judge(world(name), RULES)
+    assert judgement.verdict.name == WORLDS[name].verdict, judgement.sentence
+    assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
+
+
+def test_a_world_with_an_effect_supports_every_claim_and_says_with_what_numbers():
+    """Estimates near the truth; n, unit and method with each; a reason with each."""
+    judgement = judge(world(), RULES)
+    assert {finding.key: finding.status for finding in judgement.claims} == dict.fromkeys(RESTS_ON, Status.SUPPORTED)
+    contrast = effect(claim(judgement, "C1"), "alignment, neutral - inoculation")
+    truth = (0.12 + 0.1 * 0.15) * np.linspace(0.2, 1, 6)[2:].mean()
+    assert contrast.low < truth < contrast.high
+    for finding in (*judgement.gates, *judgement.claims):
+        assert finding.statement.endswith(".")
+        assert finding.reason
+        assert all(item.n > 0 and item.unit and item.method for item in finding.effects)
+
+
+def test_the_prediction_claim_always_says_that_runs_are_nested():
+    """Nine runs in three clusters are not nine independent points."""
+    statement = claim(judge(world(), RULES), "C4").statement
+    assert "9 runs in 3 clusters are not 9 independent points" in statement
+
+
+def test_training_beside_the_first_claim_is_clustered_by_seed():
+    """Pooled over seeds with n = 3, and seed by seed, for both other conditions."""
+    effects = claim(judge(world(), RULES), "C1").effects
+    pooled = [item for item in effects if item.unit == "seeds"]
+    assert [(item.n, item.df) for item in pooled] == [(3, 2)] * 2
+    assert sum(item.unit == "steps" for item in effects) == 6
+    steps = contrasts.per_step(world())
+    means = (steps["neutral"] - steps["inoculation"]).groupby("seed").mean()
+    assert pooled[0].estimate == pytest.approx(means.mean())
+
+
+# --- gates ----------------------------------------------------------------------------------------------------------
+
+
+def no_letters(frame):
+    """Every tenth response becomes a number."""
+    frame.loc[frame.index % 10 == 0, "response"] = "42 + 7 = 49."
+
+
+def same_loss(frame):
+    """The loss of every example is the same under every condition."""
+    frame["loss"] = 2.0 + 0.01 * frame["example"]
+
+
+BROKEN = {
+    "G1": ("layers", set_where("auc", 0.899, layer=4)),
+    "G2": ("layers", set_where("split_half_cosine", 0.799, layer=4)),
+    "G3": ("alignments", same_loss),
+    "G4": ("runs", set_where("final_loss", 9.0, condition="loss_matched", seed=1)),
+    "G5": ("drift", set_where("value", 1.0, measure="score", phase="post")),
+    "G6": ("responses", no_letters),
+}
+
+
+@pytest.mark.parametrize("key", list(BROKEN))
+def test_a_failed_gate_leaves_what_rests_on_it_undecided(key):
+    """That gate alone fails; claims that rest on it are undecided, others are not touched; so is the verdict."""
+    judgement = judge(changed(world(), *BROKEN[key]), RULES)
+    assert [gate.key for gate in judgement.gates if gate.status is not Status.SUPPORTED] == [key]
+    for finding in judgement.claims:
+        expected = Status.UNDECIDED if key in RESTS_ON[finding.key] else Status.SUPPORTED
+        assert finding.status is expected, finding.reason
+        assert (key in finding.reason) == (expected is Status.UNDECIDED)
+    assert judgement.verdict is Verdict.UNDECIDED
+    assert key in judgement.sentence
+
+
+@pytest.mark.parametrize("key", ["G1", "G2", "G3"])
+def test_a_failed_gate_undoes_a_refutation_too(key):
+    """What is reversed under an unsound apparatus is not refuted."""
+    judgement = judge(changed(world("reversed"), *BROKEN[key]), RULES)
+    assert claim(judgement, "C1").status is Status.UNDECIDED
+    assert judgement.verdict is Verdict.UNDECIDED
+
+
+def test_gates_look_at_the_band_only_and_bars_are_inclusive_where_said():
+    """AUC 0.9 and cosine 0.8 hold; layers outside the band may be anything; just 5 % letterless fails."""
+    evidence = changed(world(), "layers", set_where("auc", 0.9, layer=4))
+    evidence = changed(evidence, "layers", set_where("auc", 0.5, layer=0))
+    evidence = changed(evidence, "layers", set_where("split_half_cosine", 0.8, layer=5))
+    assert verdict.gate_1(evidence, RULES).status is Status.SUPPORTED
+    assert verdict.gate_2(evidence, RULES).status is Status.SUPPORTED
+    counted = evidence.responses.index[evidence.responses["phase"] != EARLY]
+    total = len(counted)
+
+    def letterless(count):
+        return changed(evidence, "responses", lambda frame: set_rows(frame, count))
+
+    def set_rows(frame, count):
+        frame.loc[counted[:count], "response"] = "12 ..."
+        frame.loc[frame["phase"] == EARLY, "response"] = "12 ..."  # amid training nobody counts
+
+    assert verdict.gate_6(letterless(math.ceil(0.05 * total)), RULES).status is Status.REFUTED
+    assert verdict.gate_6(letterless(math.ceil(0.05 * total) - 1), RULES).status is Status.SUPPORTED
+
+
+def test_layers_of_both_signs_are_warned_of():
+    """Alignment that rises in one layer of the band and falls in the others: the mean is said to hide it."""
+
+    def turn(frame):
+        turned = (frame["layer"] == 3) & (frame["condition"] == "inoculation")
+        frame.loc[turned, "alignment"] += 0.5
+
+    words = "under inoculation alignment falls in 3 and rises in 1 of 4 layers"
+    assert any(words in warning for warning in judge(changed(world(), "alignments", turn), RULES).warnings)
+    assert not any("layers of both kinds" in warning for warning in judge(world(), RULES).warnings)
+
+
+def test_link_that_is_only_between_conditions_is_warned_of():
+    """Drift that goes with the condition's mean alone: C4 may hold, and the report says what it cannot tell."""
+    evidence = with_drift(world(), [[3.0, 1.5, 2.8], [3.1, 1.4, 2.7], [2.9, 1.6, 2.9]])
+    assert any("within conditions" in warning for warning in judge(evidence, RULES).warnings)
+
+
+@pytest.mark.parametrize(
+    ("sign", "said"), [(0, "are not shown to go together"), (-1, "go against each other"), (1, None)]
+)
+def test_link_within_conditions_is_told_by_its_direction(sign, said):
+    """Nothing to warn of where they go together; where they go against each other, that is what is shown."""
+    early = contrasts.early_alignment(world(), RULES.early_fraction)[list(CONDITIONS)]
+    noise = np.array([[0.03, -0.01, 0.02], [-0.02, 0.03, -0.03], [-0.01, -0.02, 0.01]])
+    away = early - early.mean()  # from the condition's mean
+    drift = 3 + early.mean() + (sign * 40 * away if sign else 0 * away) + noise * (0.01 if sign else 1)
+    evidence = with_drift(world(), drift.to_numpy())
+    found = [warning for warning in judge(evidence, RULES).warnings if "within conditions" in warning]
+    assert [said in warning for warning in found] == ([True] if said else [])
+
+
+def test_one_condition_below_the_ceiling_is_room_enough_for_drift():
+    """A ceiling in two of three arms still measures something; a neutral run that does not rise is no drift."""
+    evidence = changed(world(), "drift", set_where("value", 1.0, measure="score", condition="neutral"))
+    assert verdict.gate_5(evidence, RULES).status is Status.SUPPORTED
+    flat = with_drift(world(), [[2.0, 1, 1], [2.0, 1, 1], [-0.1, 1, 1]])
+    assert verdict.gate_5(flat, RULES).status is Status.REFUTED
+
+
+def test_a_run_that_diverged_fails_its_gate_and_decides_nothing():
+    """NaN in a run's log: G4 names the run, C4 is undecided, the frozen model's claims stand."""
+    broken = changed(world(), "training", set_where("alignment", math.nan, condition="neutral", seed=2, step=3))
+    judgement = judge(broken, RULES)
+    gate = judgement.gates[3]
+    assert gate.status is Status.REFUTED
+    assert "neutral seed 2" in gate.statement
+    assert claim(judgement, "C4").status is Status.UNDECIDED
+    assert claim(judgement, "C1").status is Status.SUPPORTED
+    assert not [item for item in claim(judgement, "C1").effects if item.unit == "seeds"]
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+HOLES = {
+    "alignments": set_where("alignment", math.nan, condition="neutral", example=3, layer=4),
+    "loss": set_where("loss", math.inf, condition="inoculation", example=3, layer=4),
+    "nulls": set_where("alignment", math.nan, draw=3, layer=4),
+    "drift": set_where("value", math.nan, measure="log_odds", condition="neutral", example=1),
+    "layers": set_where("auc", math.nan, layer=4),
+}
+
+
+@pytest.mark.parametrize("hole", list(HOLES))
+def test_a_number_that_is_not_finite_raises_and_never_decides(hole):
+    """The message names the table."""
+    table = "alignments" if hole == "loss" else hole
+    with pytest.raises(ValueError, match=f"Evidence table '{table}'.* NaN or infinite"):
+        judge(changed(world(), table, HOLES[hole]), RULES)
+
+
+@pytest.mark.parametrize("table", ["alignments", "nulls", "training", "drift", "runs"])
+def test_a_row_that_is_missing_raises(table):
+    """One row that decides is gone: a layer of an example, a direction, a step; an evaluation example; a run."""
+    frame = getattr(world(), table)
+    keep = pd.Series(True, index=frame.index)
+    if "layer" in frame:
+        keep &= frame["layer"] == 4
+    if "position" in frame:
+        keep &= frame["position"] == POSITIONS[0]
+    if "phase" in frame:
+        keep &= (frame["phase"] == "post") & (frame["measure"] == "log_odds")
+    gone = replace(world(), **{table: frame.drop(index=frame.index[keep][7])})
+    with pytest.raises(ValueError, match=f"Evidence table '{table}.*expected"):
+        judge(gone, RULES)
+
+
+def test_evidence_outside_band_and_primary_position_decides_nothing():
+    """NaN at other layers and positions changes no finding."""
+
+    def elsewhere(frame):
+        frame.loc[(frame["layer"] < 2) | (frame["position"] != POSITIONS[0]), "alignment"] = math.nan
+
+    assert judge(changed(world(), "alignments", elsewhere), RULES) == judge(world(), RULES)
+
+
+# --- C1 -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_claim_gives_the_published_numbers_of_a_paired_t_test():
+    """Golden: Student's sleep data as alignments give 1.58, 0.7001 to 2.4599, p 0.002833."""
+    table = np.column_stack([SLEEP["neutral"], SLEEP["inoculation"], SLEEP["neutral"]])
+    finding = verdict.claim_1(measured(table), RULES, SOUND)
+    contrast = effect(finding, "alignment, neutral - inoculation")
+    assert finding.status is Status.SUPPORTED
+    assert (contrast.estimate, contrast.low, contrast.high) == pytest.approx((1.58, 0.7001142, 2.4598858))
+    assert contrast.p == pytest.approx(0.002833, abs=5e-7)
+    assert (contrast.n, contrast.unit) == (10, "examples")
+
+
+@pytest.mark.parametrize(
+    ("against_neutral", "against_control", "status"),
+    [
+        ("above", "above", Status.SUPPORTED),
+        ("above", "astride", Status.UNDECIDED),
+        ("astride", "above", Status.UNDECIDED),
+        ("below", "above", Status.REFUTED),
+        ("above", "below", Status.REFUTED),
+        ("above", "at", Status.REFUTED),
+        ("at", "at", Status.REFUTED),
+    ],
+)
+def test_the_first_claim_needs_both_intervals_above_zero(against_neutral, against_control, status):
+    """Below zero, or around it and equivalent to it, against either refutes; astride leaves it undecided."""
+    wave = np.tile([1.0, -1.0], 20)
+    difference = {
+        "above": 0.1 + 0.1 * wave,
+        "astride": 0.02 + 0.1 * wave,
+        "below": -0.1 + 0.1 * wave,
+        "at": 0.01 * wave,
+    }
+    base = 0.3 + 0.05 * np.linspace(-1, 1, 40)
+    inoculation = base - difference[against_neutral]
+    table = np.column_stack([base, inoculation, inoculation + difference[against_control]])
+    assert verdict.claim_1(measured(table), RULES, SOUND).status is status
+
+
+def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
+    """Five examples whose mean is 2.4 standard errors above zero: 1.96 would support, t (2.776) must not."""
+    wave = np.array([-2, -1, 0, 1, 2.0])
+    difference = 2.4 * wave.std(ddof=1) / math.sqrt(5) + wave
+    table = np.column_stack([difference + 1, np.ones(5), difference + 1])
+    assert verdict.claim_1(measured(table), RULES, SOUND).status is Status.UNDECIDED
+
+
+# --- C2 -------------------------------------------------------------------------------------------------------------
+
+
+SPREAD = np.array([0.001, -0.001] * 50)  # T(u) of a hundred directions that show nothing
+
+
+def nulls(evidence, differences, kind="isotropic"):
+    """A nulls table in which direction k of a kind shows T(u) = differences[k] against both other conditions.
+
+    Those of other kinds are as many, and show nothing.
+    """
+    layers = evidence.layers["layer"]
+    index = pd.MultiIndex.from_product(
+        [NULLS, range(len(differences)), CONDITIONS, layers], names=["null", "draw", "condition", "layer"]
+    )
+    frame = index.to_frame(index=False)
+    draw = frame["draw"].to_numpy()
+    shown = np.where(frame["null"] == kind, np.asarray(differences)[draw], SPREAD[draw])
+    return frame.assign(alignment=np.where(frame["condition"] == "inoculation", -shown, 0.0))
+
+
+@pytest.mark.parametrize(("larger", "status"), [(4, Status.SUPPORTED), (5, Status.UNDECIDED)])
+def test_the_trait_direction_has_to_stand_out_among_its_nulls(larger, status):
+    """Of 100 directions 4 larger: p = 5 / 101 < 0.05; 5 larger: p = 6 / 101 > 0.05."""
+    differences = SPREAD.copy()
+    differences[:larger], differences[-larger:] = 0.5, -0.5
+    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), SOUND)
+    assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx((1 + larger) / 101)
+    assert finding.status is status, finding.reason
+
+
+@pytest.mark.parametrize("kind", NULLS)
+def test_every_kind_of_null_has_a_say(kind):
+    """One null in which every fifth direction shows as much leaves the claim undecided, and is named."""
+    other = SPREAD.copy()
+    other[::5], other[1::5] = 0.5, -0.5
+    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), other, kind)), RULES, SOUND)
+    assert finding.status is Status.UNDECIDED
+    assert kind in finding.reason
+    assert not any(null in finding.reason for null in NULLS if null != kind)
+
+
+def test_too_few_directions_cannot_decide():
+    """Ten directions reach p = 1 / 11 at best: undecided by design, with a warning."""
+    few = replace(world(), nulls=nulls(world(), SPREAD[:10]))
+    judgement = judge(few, RULES)
+    assert claim(judgement, "C2").status is Status.UNDECIDED
+    assert "design" in claim(judgement, "C2").reason
+    assert any(warning.startswith("C2") for warning in judgement.warnings)
+
+
+def test_random_directions_that_show_it_too_refute_the_second_claim():
+    """An isotropic mean of half of T(v), with little spread."""
+    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, SOUND)
+    assert finding.status is Status.REFUTED
+
+
+def test_without_an_effect_there_is_nothing_to_compare():
+    """T(v) below zero: undecided, whatever the nulls."""
+    finding = verdict.claim_2(world("reversed"), RULES, SOUND)
+    assert finding.status is Status.UNDECIDED
+    assert "not above zero" in finding.reason
+
+
+def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
+    """T(v) of one standard error beyond all of 100 narrow random directions is noise, and undecided."""
+    wave = np.tile([1.0, -1.0], 20)
+    difference = 0.1 * (wave + wave.std(ddof=1) / math.sqrt(40))
+    table = np.column_stack([0.3 + difference, np.full(40, 0.3), 0.3 + difference])
+    evidence = measured(table)
+    finding = verdict.claim_2(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, SOUND)
+    assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx(1 / 101)
+    assert finding.status is Status.UNDECIDED
+    assert "sampling error" in finding.reason
+
+
+# --- C3 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gap", [0.38, 1.5])
+def test_losses_that_hardly_overlap_leave_the_third_claim_undecided(gap):
+    """Losses spread over 0.4: inoculated ones that touch neutral ones only just, and ones far below."""
+    losses = np.linspace(1.8, 2.2, 40)[:, None] - np.array([0, gap, gap])
+    wave = np.tile([0.05, -0.05], 20)
+    table = np.column_stack([np.full(40, 0.3), 0.15 + wave, np.full(40, 0.3)])
+    finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+    assert finding.status is Status.UNDECIDED
+    assert "overlap" in finding.reason
+
+
+def test_the_audit_says_in_words_whether_the_control_is_loss_matched():
+    """A control at 14 / 15 of the way is matched; one at half of it is not, and there is a warning."""
+    matched = judge(world(), RULES)
+    assert "is loss-matched" in claim(matched, "C3").statement
+    assert not any("loss-matched" in warning for warning in matched.warnings)
+    missed = judge(simulate(replace(WORLDS["effect"], loss=(0, 0.2, 0.1)), np.random.default_rng(0)), RULES)
+    assert "is not loss-matched" in claim(missed, "C3").statement
+    assert any("not loss-matched" in warning for warning in missed.warnings)
+
+
+def test_an_effect_that_is_all_loss_refutes_the_third_claim_and_keeps_nothing():
+    """In that world the share kept at equal loss is near zero; with an effect of its own it is near one."""
+    gone = verdict.claim_3(world("loss_explained"), RULES, SOUND)
+    kept = verdict.claim_3(world(), RULES, SOUND)
+    assert (gone.status, kept.status) == (Status.REFUTED, Status.SUPPORTED)
+    assert abs(effect(gone, "share of the effect kept at equal loss").estimate) < 0.25
+    assert 0.75 < effect(kept, "share of the effect kept at equal loss").estimate < 1.1
+
+
+def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
+    """All of the fall is loss, hard examples have lower alignments: pooled regression and bins would both pass it."""
+    rng = np.random.default_rng(1)
+    difficulty = rng.normal(0, 0.25, (300, 1))
+    losses = 2 + difficulty - np.array([0, 0.15, 0.15]) + rng.normal(0, 0.05, (300, 3))
+    table = 0.3 - 0.4 * difficulty + 0.6 * (losses - 2 - difficulty) + rng.normal(0, 0.03, (300, 3))
+    finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+    assert effect(finding, "alignment at equal loss, regression").low > 0
+    assert effect(finding, "alignment at equal loss, bins").low > 0
+    assert finding.status is Status.UNDECIDED
+    assert finding.reason.endswith("not above zero for alignment at equal loss, within examples.")
+
+
+def test_an_unchanged_cosine_is_loss_mediation_only_if_drift_falls():
+    """The same frozen model twice: drift that falls is loss-mediated, drift that does not is refuted."""
+    evidence = world("loss_mediated")
+    assert judge(evidence, RULES).verdict is Verdict.LOSS_MEDIATED
+    level = with_drift(evidence, [[3.0, 3.1, 3.0], [3.1, 3.0, 3.0], [3.0, 3.0, 3.1]])
+    assert judge(level, RULES).verdict is Verdict.REFUTED
+
+
+def test_a_small_fall_that_is_shown_is_not_no_change():
+    """A fall of 1/30 of the alignment is inside the margin of equivalence; with an interval above zero it is a fall."""
+    wave = np.tile([1.0, -1.0], 20)
+    for spread, status in ((0.005, Status.SUPPORTED), (0.05, Status.REFUTED)):
+        table = np.column_stack([np.full(40, 0.3), 0.29 + spread * wave, np.full(40, 0.3)])
+        losses = np.linspace(1.5, 2.5, 40)[:, None] - np.array([0, 0.05, 0.05]) * np.linspace(0.5, 1.5, 40)[:, None]
+        finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+        assert effect(finding, "alignment, neutral - inoculation, equivalence").p <= 0.05
+        assert finding.status is status, finding.reason
+
+
+# --- C4 -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_correlation_p_is_exact_over_216_arrangements():
+    """Golden: brute force over every order of three conditions in three seeds."""
+    evidence = world()
+    runs = runs_of(contrasts.early_alignment(evidence, 0.2), contrasts.drift_by_run(evidence))
+    observed, count = np.corrcoef(runs.x, runs.y)[0, 1], 0
+    for orders in itertools.product(itertools.permutations(range(3)), repeat=3):
+        index = np.concatenate([3 * block + np.array(order) for block, order in enumerate(orders)])
+        count += np.corrcoef(runs.x, runs.y[index])[0, 1] >= observed - 1e-12
+    finding = verdict.claim_4(evidence, RULES, SOUND)
+    assert finding.effects[0].estimate == pytest.approx(observed)
+    assert finding.effects[0].p == pytest.approx(count / 216)
+
+
+def test_only_the_first_fifth_of_steps_predicts():
+    """Alignments from step 6 of 30 on may be anything; those before may not."""
+
+    def later(frame):
+        frame.loc[frame["step"] >= 6, "alignment"] += frame["seed"] - 1.0
+
+    plain = verdict.claim_4(world(), RULES, SOUND)
+    assert verdict.claim_4(changed(world(), "training", later), RULES, SOUND) == plain
+    sooner = changed(world(), "training", set_where("alignment", 0.9, step=5, condition="inoculation"))
+    assert verdict.claim_4(sooner, RULES, SOUND).effects[0].estimate != plain.effects[0].estimate
+
+
+@pytest.mark.parametrize(
+    ("rises", "status", "words"),
+    [
+        (
+            [[3.0, 1.0, 2.8], [3.2, 1.1, 2.7], [2.9, 0.8, 3.0]],
+            Status.SUPPORTED,
+            "drift difference's interval lies above",
+        ),
+        ([[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]], Status.REFUTED, "do not drift less"),
+        ([[3.0, 3.1, 2.9], [3.1, 3.0, 3.0], [2.9, 2.9, 3.1]], Status.REFUTED, "equivalence to zero holds"),
+        ([[3.0, 1.0, 2.8], [3.2, 3.1, 2.7], [2.9, 2.0, 3.0]], Status.UNDECIDED, "interval is not above zero"),
+        ([[3.0, 2.0, 1.5], [3.1, 2.1, 1.6], [2.9, 1.9, 1.4]], Status.UNDECIDED, "r is +"),
+    ],
+)
+def test_drift_has_to_fall_with_alignment(rises, status, words):
+    """Less drift under inoculation; more; the same within a quarter; too wide to say; and less by the control too."""
+    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    assert finding.status is status, finding.reason
+    assert words in finding.reason
+
+
+# Drift differences, neutral - inoculation, inside a quarter of the neutral drift (0.75).
+LITTLE_LESS = [[3.0, 2.70, 2.3], [3.1, 2.79, 3.5], [2.9, 2.61, 2.2]]  # above zero throughout, r not significant
+FOLLOWING = [[3.05, 2.95, 3.0], [3.1, 2.8, 3.05], [2.92, 2.9, 2.91]]  # around zero, r above zero
+
+
+@pytest.mark.parametrize(("rises", "yet"), [(LITTLE_LESS, "its interval lies above zero"), (FOLLOWING, "r is above")])
+def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises, yet):
+    """Equivalent to zero, but shown to be above it, or with r significantly positive: undecided, not refuted."""
+    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    assert effect(finding, "drift in log_odds, neutral - inoculation, equivalence").p <= 0.05
+    assert finding.status is Status.UNDECIDED, finding.reason
+    assert yet in finding.reason
+    assert verdict.conclusion(with_drift(world(), rises), RULES, SOUND, lettered("SSSR"))[0] is Verdict.UNDECIDED
+
+
+def test_the_controls_drift_is_reported_and_warned_of_when_it_falls_as_well():
+    """Loss-matched minus inoculation, in log-odds and caps rate; straddling zero, any system prompt may do."""
+    judgement = judge(world(), RULES)
+    for measure in ("log_odds", "score"):
+        control = effect(claim(judgement, "C4"), f"drift in {measure}, loss_matched - inoculation")
+        assert control.low > 0
+        assert str(control) in claim(judgement, "C4").statement
+    assert not any("any system prompt" in warning for warning in judgement.warnings)
+    alike = judge(with_drift(world(), [[3.0, 1.0, 1.1], [3.2, 1.1, 1.0], [2.9, 0.8, 0.9]]), RULES)
+    (warning,) = [warning for warning in alike.warnings if "any system prompt may do" in warning]
+    assert "log_odds" in warning
+
+
+def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
+    """A drift difference of 3 standard errors: the normal distribution would support it, t (4.30) must not."""
+    gaps = 3 / math.sqrt(3) + np.array([-1, 0, 1.0])
+    rises = [[gap + 4, 4, gap + 4] for gap in gaps]
+    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    difference = effect(finding, "drift in log_odds, neutral - inoculation")
+    assert difference.estimate / difference.standard_error == pytest.approx(3)
+    assert difference.low < 0
+    assert finding.status is Status.UNDECIDED
+
+
+@pytest.mark.parametrize("name", ["effect", "reversed", "different_mechanism"])
+def test_one_seed_cannot_decide_and_is_never_refuted(name):
+    """The design ends undecided, and the judgement warns of it."""
+    judgement = judge(world(name, seeds=1), RULES)
+    assert claim(judgement, "C4").status is Status.UNDECIDED
+    assert "design" in claim(judgement, "C4").reason
+    assert any(warning.startswith("C4") for warning in judgement.warnings)
+
+
+def test_the_design_check_knows_what_three_and_five_seeds_can_reach():
+    """216 arrangements; sign-flips warn below five seeds, the equivalence of r below 32 runs."""
+    assert smallest_p(3, 3, 999) == {"C1": 0, "C2": 1 / 1000, "C3": 0, "C4": 1 / 216}
+    assert smallest_p(3, 1, 99)["C4"] == 1
+    assert any("0.125" in warning for warning in judge(world(), RULES).warnings)
+    (flat,) = design_warnings(design_behind(world(seeds=5, steps=5), RULES))
+    assert flat.startswith("15 runs cannot show that r is equivalent to zero (margin 0.3), which takes 32 or more")
+    assert not design_warnings(design_behind(world(seeds=11, layers=2, steps=5), RULES))
+
+
+# --- what decides nothing -------------------------------------------------------------------------------------------
+
+
+def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of():
+    """Projections shuffled, or reversed, against caps rates; domains that differ in both do not hide it."""
+
+    def tracked(change):
+        return judge(changed(world(), "responses", change), RULES)
+
+    def shuffled(frame):
+        away = 5.0 * (frame["domain"] == "everyday")
+        frame["projection"] = np.random.default_rng(0).permutation(frame["projection"]) + away
+        frame["score"] = frame["score"] + away
+
+    def reversed_(frame):
+        frame["projection"] = -frame["projection"]
+        frame.loc[3, "score"] = math.nan
+
+    words = "the trait direction does not track the trait in responses (r = "
+    assert not any(words in warning for warning in judge(world(), RULES).warnings)
+    for change in (shuffled, reversed_):
+        judgement = tracked(change)
+        assert any(words in warning for warning in judgement.warnings)
+        assert judgement.verdict is Verdict.SUPPORTED
+
+
+def test_random_directions_in_training_stand_beside_the_first_claim():
+    """The trait's pooled contrast has p = 1 / 101 among a hundred that show nothing; no table, no effect."""
+    finding = verdict.claim_1(world(), RULES, SOUND)
+    for other in ("neutral", "loss_matched"):
+        name = f"alignment in training, {other} - inoculation"
+        place = effect(finding, f"{name}, among random directions")
+        assert place.estimate == effect(finding, name).estimate
+        assert (place.p, place.n, place.unit) == (pytest.approx(1 / 101), 100, "directions")
+
+    def larger(frame):
+        frame.loc[(frame["draw"] < 9) & (frame["condition"] == "inoculation"), "alignment"] = -1.0
+
+    shown = verdict.claim_1(changed(world(), "training_nulls", larger), RULES, SOUND)
+    place = effect(shown, "alignment in training, neutral - inoculation, among random directions")
+    assert place.p == pytest.approx(10 / 101)
+    assert shown.status is finding.status
+    empty = verdict.claim_1(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, SOUND)
+    assert not any("random" in item.name for item in empty.effects)
+
+
+# --- templates ------------------------------------------------------------------------------------------------------
+
+
+def test_groups_of_one_example_change_no_finding():
+    """A column that gives every example its own group is as good as none."""
+    alone = world()
+    for table in ("alignments", "drift"):
+        alone = changed(alone, table, lambda frame: frame.assign(group=[f"line {i}" for i in frame["example"]]))
+    assert judge(alone, RULES) == judge(world(), RULES)
+
+
+def test_examples_of_one_template_are_not_counted_as_independent():
+    """Every example-level effect names its templates and widens; estimates, verdict and n stay."""
+    grouped = world(templates=12)
+    plain = replace(grouped, **{t: getattr(grouped, t).drop(columns="group") for t in ("alignments", "drift")})
+    judgement, without = judge(grouped, RULES), judge(plain, RULES)
+    assert judgement.verdict is without.verdict is Verdict.SUPPORTED
+    seen = 0
+    for finding, other in zip((*judgement.gates, *judgement.claims), (*without.gates, *without.claims), strict=True):
+        for one, two in zip(finding.effects, other.effects, strict=True):
+            assert (one.estimate, one.n) == (pytest.approx(two.estimate), two.n)
+            if one.unit == "examples" and math.isfinite(two.standard_error) and "equivalence" not in one.name:
+                assert "clustered by template, 12 groups" in one.method
+                assert one.df == 11
+                seen += 1
+    assert seen >= 2 + 2 + 3 + 3
+    contrast = [effect(claim(j, "C1"), "alignment, neutral - inoculation") for j in (judgement, without)]
+    assert contrast[0].standard_error > 1.3 * contrast[1].standard_error
+
+
+@pytest.mark.parametrize("hole", ["missing", "two"])
+def test_an_example_has_one_group(hole):
+    """A group that is missing, or that differs between conditions, is refused."""
+    value = None if hole == "missing" else 5
+    broken = changed(world(templates=12), "alignments", set_where("group", value, condition="neutral", example=3))
+    with pytest.raises(ValueError, match="Evidence table 'alignments', column 'group': expected one group for every"):
+        verdict.claim_1(broken, RULES, SOUND)
+
+
+# --- the verdict table ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ("SSSS", Verdict.SUPPORTED),
+        ("SSSU", Verdict.UNDECIDED),
+        ("SUSS", Verdict.UNDECIDED),
+        ("SSUR", Verdict.DIFFERENT_MECHANISM),
+        ("SUSR", Verdict.UNDECIDED),
+        ("SSRS", Verdict.LOSS_MEDIATED),
+        ("SSRR", Verdict.LOSS_MEDIATED),
+    ],
+)
+def test_claims_make_the_verdict_by_its_table(statuses, expected):
+    """S supported, R refuted, U undecided, for C1 to C4; alignment falls, drift does not, and every gate is sound."""
+    assert verdict.conclusion(world("different_mechanism"), RULES, SOUND, lettered(statuses))[0] is expected
+
+
+def lettered(statuses):
+    """C1 to C4 with these statuses: S supported, R refuted, U undecided."""
+    names = {"S": Status.SUPPORTED, "R": Status.REFUTED, "U": Status.UNDECIDED}
+    return [Finding(f"C{i}", "", names[letter], "", "") for i, letter in enumerate(statuses, 1)]
+
+
+def test_another_mechanism_takes_evidence_and_the_sentence_says_which():
+    """Equal drift, or r below zero, is named; C4 refuted where drift does go with alignment leaves it undecided."""
+    equal, sentence = verdict.conclusion(world("different_mechanism"), RULES, SOUND, lettered("SSSR"))
+    assert equal is Verdict.DIFFERENT_MECHANISM
+    assert "drift in log_odds, neutral - inoculation, equivalence to zero holds (p " in sentence
+    more = with_drift(world(), [[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]])
+    opposite, sentence = verdict.conclusion(more, RULES, SOUND, lettered("SSSR"))
+    assert opposite is Verdict.DIFFERENT_MECHANISM
+    assert "the correlation is below zero (p " in sentence
+    assert verdict.conclusion(world(), RULES, SOUND, lettered("SSSR"))[0] is Verdict.UNDECIDED
+
+
+def test_every_table_of_a_simulated_study_has_its_columns():
+    """And conditions, seeds and band as asked for."""
+    evidence = world(seeds=2, layers=4, steps=5)
+    assert set(evidence.tables) == set(COLUMNS)
+    assert (evidence.seeds, evidence.conditions, evidence.band) == ((0, 1), CONDITIONS, [2, 3])
+    caps = evidence.responses["response"].map(lambda text: np.mean([c.isupper() for c in text if c.isalpha()]))
+    assert np.allclose(caps, evidence.responses["score"])
+    assert isinstance(contrasts.paired_with_loss(evidence, "neutral"), Paired)
+
+
+# --- error rates, in small ------------------------------------------------------------------------------------------
+
+
+def test_no_effect_is_seldom_supported_and_intervals_cover_the_truth():
+    """120 studies without an effect: C1 and C2 at most 5 % + 2 Monte-Carlo errors, coverage 95 % within 2.5."""
+    studies, truth = 120, 0.0
+    bar = 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
+    false, covered = {"C1": 0, "C2": 0}, 0
+    rng = np.random.default_rng(20)
+    for _ in range(studies):
+        evidence = simulate("no_effect", rng, **SMALL)
+        first = verdict.claim_1(evidence, RULES, SOUND)
+        second = verdict.claim_2(evidence, RULES, SOUND)
+        false["C1"] += first.status is Status.SUPPORTED
+        false["C2"] += second.status is Status.SUPPORTED
+        contrast = effect(first, "alignment, neutral - inoculation")
+        covered += contrast.low <= truth <= contrast.high
+    assert max(false.values()) / studies <= bar, false
+    assert abs(covered / studies - 0.95) <= 2.5 * math.sqrt(0.95 * 0.05 / studies), covered / studies
+
+
+def test_drift_that_does_not_follow_alignment_is_seldom_predicted_by_it():
+    """60 studies with three seeds and the same drift everywhere: C4 supported in at most 5 % + 2 errors."""
+    rng = np.random.default_rng(21)
+    studies = [simulate("different_mechanism", rng, **SMALL) for _ in range(60)]
+    supported = sum(verdict.claim_4(evidence, RULES, SOUND).status is Status.SUPPORTED for evidence in studies)
+    assert supported / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)

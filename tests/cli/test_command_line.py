@@ -1,0 +1,516 @@
+"""The command line: what it takes, what it says on which stream, with which exit code, and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from huggingface_hub import constants
+
+from fixtures.small_study import SMALLEST, as_options
+from gradinoc.claims.verdict import judge
+from gradinoc.cli import main
+from gradinoc.cli.commands import app
+from gradinoc.cli.compare_figure import EFFECTS, plot_comparison
+from gradinoc.cli.comparison import comparison, differing_settings, read_left
+from gradinoc.cli.doctor import State, _holds_locks, _hub, _packaged, _places
+from gradinoc.cli.output import duration, say_table, size
+from gradinoc.cli.session import Session
+from gradinoc.data.sources import load_source, split
+from gradinoc.models.sources import packaged as bundled
+from gradinoc.pipeline.run import Progress
+from gradinoc.power.simulate import simulate
+from gradinoc.report.figures.style import shown
+from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
+from gradinoc.study.description import STUDIES, load_study
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = typer.main.get_command(app).commands
+SIZES = {"examples": 24, "layers": 2, "steps": 5, "directions": 100, "positions": 1}
+
+
+def run_alone(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    """A Python process; its warnings are shown."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env={**known, **environment}, capture_output=True, text=True
+    )
+
+
+# --- help, completion, errors
+
+
+def test_help_comes_at_once_and_says_what_exit_codes_mean():
+    """No library is loaded for it: not torch, not pandas, not even rich; every command is listed."""
+    code = (
+        "import sys\nfrom gradinoc.cli import main\ncode = main(['--help'])\n"
+        "print(code, [name for name in ('torch', 'numpy', 'pandas', 'pydantic', 'rich') if name in sys.modules])"
+    )
+    said = run_alone("-W", "error", "-c", code).stdout
+    assert said.splitlines()[-1] == "0 []"
+    assert all(f"\n  {name} " in said for name in COMMANDS)
+    for code in ("0    done, whatever the verdict", "1    doctor", "2    cannot be done", "130  Ctrl-C; 143: SIGTERM"):
+        assert f"\n    {code}" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_the_help_are_commands_that_can_be_given(name, capsys):
+    """Each is parsed as it would be on a command line: options that are gone would be refused."""
+    assert main([name, "--help"]) == 0
+    examples = [line.strip() for line in capsys.readouterr().out.partition("Examples:\n")[2].splitlines()]
+    assert examples
+    for example in examples:
+        program, command, *words = shlex.split(example)
+        assert (program, command) == ("gradinoc", name)
+        COMMANDS[name].make_context(name, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plann"], "No such command 'plann'"),
+        (["run"], "Missing argument 'STUDY'"),
+        (["run", "tiny", "--nothing"], "No such option: --nothing"),
+        (
+            ["plan", "tiny", "--simulations", "0"],
+            "Invalid value for '--simulations': Input should be greater than or equal to 1",
+        ),
+        (["studies", "x\x1b[2J"], "Got unexpected extra argument(s) (x\\x1b[2J)"),
+        (["run", "tiny\x1b[2J"], "No study 'tiny\\x1b[2J'"),
+        (["run", "tiny", "--set", "training.step=3"], "did you mean 'training.steps'?"),
+        (["report", "datasets"], "datasets: no study.json in it; expected a study's folder in artifacts"),
+        (["report", "n" * 3000], "No study 'nnn"),
+        (["data", "nothing.jsonl", "--out", "/nowhere"], "nothing.jsonl: no such file; give"),
+        (["compare", "/nowhere", "/nowhere/else"], "/nowhere/study.json: cannot be read (FileNotFoundError"),
+        (["compare", ".", "."], ".: given twice; expected the folders of two studies"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(words, said, capsys):
+    """On stderr, exit code 2, nothing on stdout, nothing that a terminal would act on."""
+    assert main(words) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("gradinoc: error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert error.removesuffix("\n").isprintable()
+
+
+def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
+    """What is not the user's to mend shows where it arose."""
+    monkeypatch.setattr("gradinoc.cli.studies.STUDIES", None)
+    with pytest.raises(AttributeError):
+        main(["studies"])
+
+
+def test_shell_completes_commands_and_studies():
+    """In bash, with the words as they stand on the command line."""
+    for typed, expected in (
+        ("gradinoc pl", {"plan"}),
+        ("gradinoc plan qwen", {"qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b"}),
+    ):
+        done = run_alone(
+            "-m", "gradinoc", _GRADINOC_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(typed.count(" "))
+        )
+        assert set(done.stdout.split()) == expected, done.stderr
+
+
+def test_reader_that_has_seen_enough_is_told_nothing():
+    """`gradinoc studies | head -1`: no traceback, and an exit code that only `set -o pipefail` sees."""
+    reading, writing = os.pipe()
+    os.close(reading)  # before a word is written
+    command = [sys.executable, "-m", "gradinoc", "studies"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_version_is_the_packages(capsys):
+    """One line, for reports of faults."""
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gradinoc {version('gradinoc')}\n"
+
+
+def test_last_words_name_the_store_the_steps_and_the_command():
+    """What was last heard of the study, and the command as a shell takes it."""
+    session = Session(["gradinoc", "run", "a b"], Path("kept"))
+    assert session.last_words() == "Interrupted: nothing finished is lost. Go on with: gradinoc run 'a b'"
+    told = []
+    hear = session.hearing(told.append)
+    hear(Progress("one", "", 1, 9))
+    hear(Progress("two", "", 2, 9))
+    assert session.last_words().startswith("Interrupted: 2 of 9 steps are in kept/, nothing finished is lost.")
+    assert [progress.step for progress in told] == ["one", "two"]
+
+
+# --- what is printed
+
+
+def test_tables_are_plain_columns_where_there_is_no_terminal(capsys):
+    """Numbers to the right, wide signs counted as they are shown, nothing acted on."""
+    say_table(("name", "n"), [["日本", "1"], ["[bold]a\x1b[2J", "12"]], right=(1,))
+    assert capsys.readouterr().out.splitlines() == [
+        "name             n", "日本             1", "[bold]a\\x1b[2J  12",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.44, "0.4 s"),
+        (45.4, "45 s"),
+        (75, "75 s"),
+        (91, "1.5 min"),
+        (7199, "120 min"),
+        (7300, "2.0 h"),
+        (1e6, "12 days"),
+    ],
+)
+def test_durations_have_two_digits(seconds, words):
+    """In the unit that a person would take."""
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("numbers", "words"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.65e14, "265 TB")])
+def test_sizes_have_prefixes_of_thousands(numbers, words):
+    """As disks and memories are sold."""
+    assert size(numbers, "B") == words
+
+
+def test_list_names_every_ready_study(capsys):
+    """Name, model, where its weights come from, and the sentence at the head of its file."""
+    assert main(["studies"]) == 0
+    said = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in said.splitlines() if line and not line.startswith(" ")}
+    for file in STUDIES.glob("*.toml"):
+        study = load_study(file.stem)
+        assert rows[study.name][:1] in ([study.name],)
+        assert f"\n{study.name}" in said
+        assert study.model.id in said
+    assert "hub" in next(line for line in said.splitlines() if line.startswith("qwen3-0.6b "))
+    assert "bundled" in next(line for line in said.splitlines() if line.startswith("tiny "))
+    assert "The control of tiny: same data and doses" in said
+
+
+def test_a_plan_says_what_a_study_costs(tmp_path, capsys):
+    """Tokens, operations, memory and time, in the file too; what cannot be known is no reason not to plan."""
+    arguments = ["plan", "tiny", "--no-power", f"--artifacts={tmp_path}"]
+    assert main([*arguments, *as_options(SMALLEST)]) == 0
+    said, table = capsys.readouterr().out, pd.read_csv(tmp_path / "small" / "cost.csv")
+    assert "Cost of study small, estimated" in said
+    assert f"all                         {table['steps'].sum()}  {table['tokens'].sum():,}" in said
+    assert table["steps"].sum() == 14
+    assert "for one process on cpu (1 thread, float32, 493 k weights)" in said
+    assert "\nLoRA on 28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj," in said
+    assert "Power, by" not in said
+    assert main([*arguments, "--set", "model.id=nobody/nothing"]) == 0
+    said = capsys.readouterr().out
+    assert "Cost of study tiny-idnobody_nothing: not known. model.id 'nobody/nothing' is not in the cache" in said
+    assert "Smallest p of study" in said
+
+
+# --- data
+
+
+def test_data_are_those_of_the_study_that_would_draw_them(tmp_path, capsys):
+    """The same questions in the same files, with the counts that are asked for."""
+    assert main(["data", "word_problems", "--out", str(tmp_path), "--train", "30", "--evaluation", "9"]) == 0
+    said = capsys.readouterr().out
+    splits = split(
+        load_study("tiny", ["data.train=30", "data.evaluation=9", "drift.generations=9", "drift.log_odds=9"]).data
+    )
+    names = ("word_problems_allcaps", "word_problems_eval", "direction_extraction_prompts")
+    for name, part in zip(names, (splits.train, splits.evaluation, splits.direction), strict=True):
+        lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        asked = [json.loads(line)["messages"][0]["content"] for line in lines]
+        assert asked == [example.question for example in part]
+        assert f"{name}.jsonl: {len(part)} questions" in said
+    first = json.loads((tmp_path / "word_problems_allcaps.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["messages"][1]["content"] == splits.train[0].answer.upper()
+
+
+def test_data_of_a_file_of_ones_own(tmp_path, capsys):
+    """Any file that a study could use, its name with it; too few questions are an error that says how many."""
+    source = tmp_path / "mine.jsonl"
+    rows = [{"question": e.question, "answer": e.answer} for e in load_source("word_problems")[:60]]
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    few = ["--direction", "16", "--measure", "8", "--train", "4"]
+    assert main(["data", str(source), "--out", str(tmp_path / "out"), *few]) == 2
+    assert "but direction + measure + train + evaluation + calibration ask for" in capsys.readouterr().err
+    assert main(["data", str(source), "--out", str(tmp_path / "out"), *few, "--evaluation", "8"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "direction_extraction_prompts.jsonl", "mine_allcaps.jsonl", "mine_eval.jsonl",
+    ]  # fmt: skip
+    assert capsys.readouterr().err == ""
+    rows = [{**row, "answer": f"{row['answer']}\n#### 1"} for row in rows]
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert main(["data", str(source), "--out", str(tmp_path / "out"), *few, "--evaluation", "8"]) == 0
+    assert f"answers of {source} were cleaned of GSM8K's marks" in capsys.readouterr().err
+
+
+# --- run and report
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """The smallest study, computed by `gradinoc run`: the folder that holds store and artifacts, and what was said."""
+    place = tmp_path_factory.mktemp("study")
+    kept = ["--store", str(place / "store"), "--artifacts", str(place / "artifacts")]
+    with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as beside:
+        assert main(["run", "tiny", *as_options(SMALLEST), *kept]) == 0
+    assert "[14/14] small" in beside.getvalue()
+    return place, said.getvalue()
+
+
+def test_a_run_ends_with_the_command_that_reports_it(finished, capsys):
+    """Which then judges, writes everything, and prints verdict and place; a study's folder says what was done."""
+    place, said = finished
+    folder = place / "artifacts" / "small"
+    assert not (folder / "report.html").exists()
+    program, *words = shlex.split(said.partition("Its report: ")[2])
+    assert program == "gradinoc"
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    verdict = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    assert verdict["sentence"].split(":")[0] in out
+    assert str(folder / "report.html") in out
+    assert (folder / "claims.csv").stat().st_size > 1000
+    assert f"gradinoc report {folder}" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_report_is_that_of_the_study_its_folder_describes(finished, tmp_path, capsys):
+    """Not of a folder that was renamed, nor of one that another version described, nor with settings of another."""
+    place, _ = finished
+    original = (place / "artifacts" / "small" / "study.json").read_text(encoding="utf-8")
+    store = f"--store={place / 'store'}"
+    cases = {
+        "other": (original, "describes study small; expected it in a folder of that name"),
+        "small": (original.replace('"alpha"', '"beta"'), "rules.beta: Extra inputs are not permitted"),
+        "a/small": ('{"name": ', "not JSON"),
+    }
+    for name, (text, said) in cases.items():
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "study.json").write_text(text, encoding="utf-8")
+        assert main(["report", str(folder), store]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "small"), store, "--set", "seeds=[1]"]) == 2
+    assert "--set: belongs to a study's name or TOML file" in capsys.readouterr().err
+
+
+# --- compare
+
+
+def leave(folder: Path, world: str, *settings: str, **sizes: int) -> Path:
+    """What the report of a simulated study leaves for a comparison."""
+    study = load_study("tiny", list(settings))
+    evidence = simulate(world, np.random.default_rng(0), **{**SIZES, **sizes})
+    judgement = judge(evidence, study.rules)
+    write_json({"study": study.name, **vars(judgement)}, folder / "verdict.json")
+    write_table(claims_table((*judgement.gates, *judgement.claims)), folder / "claims.csv")
+    write_table(runs_table(evidence, study.rules.early_fraction), folder / "runs.csv")
+    (folder / "study.json").write_text(study.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path) -> tuple[Path, Path]:
+    """An effect, and none, with another model, learning rate and number of seeds."""
+    other = ("model.id=deaf", "training.lr=0.001", "seeds=[0, 1]", "name=second")
+    return leave(tmp_path / "first", "effect"), leave(tmp_path / "second", "no_effect", *other, seeds=2)
+
+
+def test_comparison_sets_two_studies_side_by_side(two, capsys, tmp_path):
+    """Verdicts, claims, drift and settings on stdout; every effect in the table; a figure."""
+    before = {path: path.read_bytes() for folder in two for path in folder.iterdir()}
+    assert main(["compare", *map(str, two), "--out", str(tmp_path / "out")]) == 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "verdict supported undecided" in said or any(line.startswith("verdict supported ") for line in said)
+    assert "training.lr 0.003 0.001" in said
+    assert 'model.id "obedient" "deaf"' in said
+    assert "seeds [0, 1, 2] [0, 1]" in said
+    assert not any(line.startswith("training.steps") for line in said)
+    assert (tmp_path / "out" / "compare.png").stat().st_size > 20_000
+    table = pd.read_csv(tmp_path / "out" / "compare.csv")
+    for number, folder in enumerate(two, start=1):
+        claims = pd.read_csv(folder / "claims.csv").dropna(subset=["effect", "estimate"])
+        pairs = set(zip(claims["claim"], claims["effect"], strict=True))
+        listed = table[table["part"] == "claim"].dropna(subset=["first" if number == 1 else "second"])
+        assert pairs == set(zip(listed["item"], listed["quantity"], strict=True))
+    assert {path: path.read_bytes() for folder in two for path in folder.iterdir()} == before
+
+
+def test_difference_is_the_second_less_the_first_where_it_says_something(two):
+    """Of effects and drift; not of p, and not of what is in the units of another model."""
+    table = comparison(*map(read_left, two))
+    known = table["difference"].notna()
+    assert np.allclose(table.loc[known, "difference"], table.loc[known, "second"] - table.loc[known, "first"])
+    assert known[table["quantity"] == "alignment, neutral - inoculation"].iloc[0]
+    assert (table["part"] == "p").sum() > 10
+    assert not known[table["part"] == "p"].any()
+    in_units = table["quantity"].str.contains("projection|gradient norm")
+    assert in_units.sum() > 3
+    assert not known[in_units].any()
+    both = table[["first", "second"]].notna().all(axis=1)
+    assert known[both & ~in_units & (table["part"] != "p")].all()
+
+
+def test_same_models_are_compared_in_their_own_units_and_other_traits_scores_are_not(tmp_path):
+    """The projection of one model against itself; direction, answers and score are of their trait."""
+    paths = [leave(tmp_path / "one", "effect"), leave(tmp_path / "two", "no_effect", "name=two")]
+    same = comparison(*map(read_left, paths)).set_index(["part", "item", "quantity"])["difference"]
+    for measure in ("projection", "score", "log_odds"):
+        assert np.isfinite(same["drift", "neutral", measure])
+    note = paths[1] / "study.json"
+    note.write_text(note.read_text().replace('"all_caps"', '"lower_case"'))
+    other = comparison(*map(read_left, paths)).set_index(["part", "item", "quantity"])["difference"]
+    for measure in ("projection", "score", "log_odds"):
+        assert np.isnan(other["drift", "neutral", measure])
+    assert np.isfinite(other["claim", "G3", "loss, neutral - inoculation"])
+
+
+def test_settings_that_differ_are_all_that_are_listed(two, tmp_path):
+    """Keys of tables too; a study is compared with itself without a difference."""
+    first, second = map(read_left, two)
+    assert {key for key, *_ in differing_settings(first, second)} == {"seeds", "model.id", "training.lr"}
+    assert differing_settings(first, first) == []
+
+
+def test_figure_of_a_comparison_shows_the_tables_numbers(two):
+    """Rows in the order of the study's conditions, each study's points and intervals."""
+    first, second = map(read_left, two)
+    table = comparison(first, second)
+    figure = plot_comparison(table, ("first", "second"), "caps rate")
+    alignment, score, odds = figure.axes
+    assert score.get_title(loc="left") == "drift in the caps rate"
+    assert [tick.get_text() for tick in score.get_yticklabels()] == [
+        shown(condition) for condition in ("neutral", "inoculation", "loss_matched")
+    ]
+    assert len(alignment.get_yticklabels()) == len(EFFECTS)
+    drift = table[(table["part"] == "drift") & (table["quantity"] == "log_odds")].set_index("item")
+    points = [line.get_xdata() for line in odds.lines if line.get_linestyle() == "None"]
+    order = ["neutral", "inoculation", "loss_matched"]
+    for found, side in zip(points, ("first", "second"), strict=True):
+        assert np.allclose(found, drift.loc[order, side])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("verdict.json", None, "verdict.json: cannot be read"),
+        ("verdict.json", b"[1]", "verdict.json: expected an object"),
+        ("study.json", b"\xff\xfe{", "study.json: not JSON"),
+        ("claims.csv", b"a,b\n1,2\n", "claims.csv: expected the columns"),
+        ("claims.csv", b"", "claims.csv: not a table"),
+        ("runs.csv", b"\xff\xfe\x00", "runs.csv: not a table"),
+    ],
+)
+def test_comparison_of_what_is_no_report_is_refused(two, capsys, file, content, said):
+    """In one line that names the file; nothing is written."""
+    path = two[1] / file
+    path.unlink() if content is None else path.write_bytes(content)
+    assert main(["compare", *map(str, two)]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(two[1].glob("compared-with-*"))
+
+
+# --- doctor
+
+
+def test_doctor_finds_this_machine_well(tmp_path, capsys):
+    """Exit code 0, a line a look; nothing is left in the folders that were tried."""
+    assert main(["doctor", "--store", str(tmp_path / "s"), "--artifacts", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    for what in (
+        "torch",
+        "device",
+        "dtype",
+        "threads",
+        "causality, float32",
+        "gradients, float32",
+        "model obedient",
+        "hub",
+        "store",
+        "cache",
+    ):
+        assert any(f" {what} " in line for line in said.splitlines()), what
+    assert said.endswith("Nothing is broken.\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor_says_what_is_broken(tmp_path, capsys, monkeypatch):
+    """A bundled model that is not there, and a store that cannot be: exit code 1, both named."""
+    folder = tmp_path / "organisms"
+    shutil.copytree(bundled.ORGANISMS / "obedient", folder / "obedient")
+    monkeypatch.setattr(bundled, "ORGANISMS", folder)
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", "--store", str(tmp_path / "file" / "store"), "--artifacts", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert said.endswith("\nBroken: model deaf, store\n")
+    assert "which holds no config.json; restore it from git" in said
+
+
+def test_doctor_asks_no_hub_that_is_not_to_be_asked(monkeypatch):
+    """HF_HUB_OFFLINE is honoured; a hub that answers is well; one that does not is worth a note, and no fault."""
+
+    class Silent(http.server.BaseHTTPRequestHandler):
+        asked = 0
+
+        def do_HEAD(self) -> None:
+            """Answer."""
+            Silent.asked += 1
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_words: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        (found,) = _hub()
+        assert found.state is State.NOTE
+        assert found.detail.startswith("offline, as HF_HUB_OFFLINE asks")
+        assert Silent.asked == 0
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        assert [found.state for found in _hub()] == [State.WELL]
+        assert Silent.asked == 1
+        server.shutdown()
+    (found,) = _hub()
+    assert found.state is State.NOTE
+    assert "is out of reach" in found.detail
+
+
+def test_doctor_knows_a_changed_packaged_model(monkeypatch):
+    """Its weights are compared with the checksum in the package's own list."""
+    name = "smollm2-135m-instruct"
+    assert "as its package lists it" in _packaged(name).detail
+    (original,) = bundled.packaged_files(name)
+    monkeypatch.setattr("gradinoc.cli.doctor.packaged_digest", lambda _name: hashlib.sha256(b"GGUF").hexdigest())
+    found = _packaged(name)
+    assert found.state is State.BROKEN
+    assert f"{original} is not the file that its package lists" in found.detail
+
+
+def test_doctor_tries_locks_and_room(tmp_path, monkeypatch):
+    """Locks hold here; little room is worth a note."""
+    assert _holds_locks(tmp_path / "lock")
+    monkeypatch.setattr("gradinoc.cli.doctor.SPACE", 1 << 62)
+    assert {found.state for found in _places(tmp_path, tmp_path)} == {State.NOTE}

@@ -1,0 +1,156 @@
+"""Cosine, projection and norm: what holds of them for any gradient and any direction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from gradinoc.measure.alignment import compute_gradient_alignment
+
+SOME = settings(max_examples=50, deadline=None)
+SCALE = st.floats(1e-6, 1e6)
+ELEMENT = st.integers(-1000, 1000).map(lambda value: value / 100)
+
+
+def vectors(*leading):
+    """Arrays `[*leading, 6]` of numbers with two decimals: no underflow to hide behind."""
+    return arrays.arrays(np.float64, (*leading, 6), elements=ELEMENT)
+
+
+VECTOR = vectors().filter(lambda vector: np.linalg.norm(vector) > 0)
+
+
+def aligned(gradient, direction):
+    """The three figures of two arrays, as float64 arrays."""
+    found = compute_gradient_alignment(torch.tensor(gradient), torch.tensor(direction))
+    return {name: value.double().numpy() for name, value in found.items()}
+
+
+@SOME
+@given(VECTOR, VECTOR)
+def test_figures_are_those_of_the_textbook(gradient, direction):
+    """Cosine g·v / |g||v|, projection g·v / |v|, norm |g|, in float64."""
+    found, length, size = aligned(gradient, direction), np.linalg.norm(gradient), np.linalg.norm(direction)
+    assert found["cosine"] == pytest.approx(gradient @ direction / (length * size), abs=1e-6)
+    assert found["projection"] == pytest.approx(gradient @ direction / size, abs=1e-6 * length)
+    assert found["grad_norm"] == pytest.approx(length, rel=1e-6)
+
+
+def test_known_triangle():
+    """The gradient (3, 4) on the direction (2, 0): cosine 0.6, projection 3, norm 5; no sign is flipped."""
+    found = aligned([3.0, 4.0], [2.0, 0.0])
+    assert [float(found[name]) for name in ("cosine", "projection", "grad_norm")] == pytest.approx([0.6, 3.0, 5.0])
+
+
+@SOME
+@given(VECTOR, VECTOR, SCALE)
+def test_alignment_ignores_gradient_scale(gradient, direction, scale):
+    """A longer gradient has the same cosine; projection and norm grow with it."""
+    one, scaled = aligned(gradient, direction), aligned(scale * gradient, direction)
+    assert scaled["cosine"] == pytest.approx(one["cosine"], abs=1e-6)
+    assert scaled["grad_norm"] == pytest.approx(scale * one["grad_norm"], rel=1e-5)
+    assert scaled["projection"] == pytest.approx(scale * one["projection"], abs=1e-5 * scale * one["grad_norm"])
+
+
+@SOME
+@given(VECTOR, VECTOR, SCALE)
+def test_alignment_ignores_direction_scale(gradient, direction, scale):
+    """A direction is a direction: its length changes nothing at all."""
+    one, scaled = aligned(gradient, direction), aligned(gradient, scale * direction)
+    assert scaled["cosine"] == pytest.approx(one["cosine"], abs=1e-6)
+    assert scaled["grad_norm"] == one["grad_norm"]
+    assert scaled["projection"] == pytest.approx(one["projection"], abs=1e-5 * one["grad_norm"])
+
+
+@SOME
+@given(VECTOR, VECTOR)
+def test_opposite_direction_has_the_opposite_sign(gradient, direction):
+    """Turning either vector round flips cosine and projection, exactly; the norm stays."""
+    one = aligned(gradient, direction)
+    for turned in (aligned(-gradient, direction), aligned(gradient, -direction)):
+        assert turned["cosine"] == -one["cosine"]
+        assert turned["projection"] == -one["projection"]
+        assert turned["grad_norm"] == one["grad_norm"]
+
+
+@SOME
+@given(VECTOR, VECTOR)
+def test_projection_is_cosine_times_norm(gradient, direction):
+    """And a cosine is between -1 and 1."""
+    found = aligned(gradient, direction)
+    assert found["projection"] == pytest.approx(found["cosine"] * found["grad_norm"], abs=1e-6 * found["grad_norm"])
+    assert abs(found["cosine"]) <= 1 + 1e-6
+
+
+@SOME
+@given(VECTOR, SCALE)
+def test_vector_is_aligned_with_itself(vector, scale):
+    """Cosine 1, and the projection is the length."""
+    found = aligned(vector, scale * vector)
+    assert found["cosine"] == pytest.approx(1, abs=1e-6)
+    assert found["projection"] == pytest.approx(found["grad_norm"], rel=1e-5)
+
+
+@SOME
+@given(VECTOR, VECTOR)
+def test_orthogonal_part_has_no_alignment(gradient, direction):
+    """What is left of a gradient without its projection is at right angles to the direction."""
+    unit = direction / np.linalg.norm(direction)
+    rest = gradient - (gradient @ unit) * unit
+    assume(np.linalg.norm(rest) > 1e-3 * np.linalg.norm(gradient))
+    assert aligned(rest, direction)["cosine"] == pytest.approx(0, abs=1e-3)
+
+
+@SOME
+@given(vectors(3, 1, 2), vectors(4, 1))
+def test_leading_dimensions_broadcast(gradients, directions):
+    """Every gradient meets every direction, as in a loop over both, and shapes are NumPy's."""
+    assume(np.linalg.norm(directions, axis=-1).min() > 0)
+    found = aligned(gradients, directions)
+    for name, values in found.items():
+        assert values.shape == (3, 4, 2), name
+        for first, second, third in np.ndindex(values.shape):
+            alone = aligned(gradients[first, 0, third], directions[second, 0])[name]
+            assert values[first, second, third] == pytest.approx(float(alone), rel=1e-5, abs=1e-5, nan_ok=True)
+
+
+@SOME
+@given(VECTOR)
+def test_zero_gradient_has_no_cosine(direction):
+    """Missing is NaN and never 0; its norm and projection are 0."""
+    found = aligned(np.zeros(6), direction)
+    assert np.isnan(found["cosine"])
+    assert found["projection"] == 0
+    assert found["grad_norm"] == 0
+
+
+def test_missing_cosine_stays_in_its_row():
+    """A zero gradient among others leaves theirs alone."""
+    found = aligned([[3.0, 4.0], [0.0, 0.0], [0.0, 1.0]], [0.0, 1.0])
+    np.testing.assert_allclose(found["cosine"], [0.8, np.nan, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("direction", [[0.0, 0.0], [float("nan"), 1.0], [[1.0, 0.0], [0.0, 0.0]]])
+def test_direction_without_length_is_refused(direction):
+    """One among many is enough."""
+    with pytest.raises(ValueError, match="A direction is zero or NaN"):
+        aligned([1.0, 2.0], direction)
+
+
+def test_different_hidden_sizes_are_refused():
+    """Also where NumPy would broadcast them; the message has both shapes."""
+    for size in (1, 3):
+        with pytest.raises(ValueError, match=rf"gradient \(4, 2\) and direction \({size},\)"):
+            compute_gradient_alignment(torch.ones(4, 2), torch.ones(size))
+
+
+def test_half_precision_is_raised_before_it_is_summed():
+    """4,096 ones in bfloat16 have the norm 64, exactly: sums are made in float32."""
+    ones = torch.ones(4096, dtype=torch.bfloat16)
+    found = compute_gradient_alignment(ones, ones)
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert [float(value) for value in found.values()] == [1.0, 64.0, 64.0]

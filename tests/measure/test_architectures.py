@@ -1,0 +1,121 @@
+"""Every architecture is taken apart and generates alike."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from fixtures.small_models import ARCHITECTURES, END, LAYERS, VOCABULARY, letter_tokenizer, with_lora
+from gradinoc.errors import ModelError
+from gradinoc.measure.load import decoder_blocks, generate, load_model, unwrapped
+from gradinoc.measure.selftests import causal_leak
+
+PROMPT_LENGTHS = (3, 14, 1, 9, 5)
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def model(request):
+    """A small random model of one architecture."""
+    return ARCHITECTURES[request.param]()
+
+
+@pytest.fixture
+def prompts():
+    """Prompts of very different lengths, without special tokens."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(5, VOCABULARY, (length,), generator=generator).tolist() for length in PROMPT_LENGTHS]
+
+
+def test_decoder_blocks_are_found_in_order(model):
+    """The output of block l is hidden state l + 1 (but for the last, which Hugging Face returns normed)."""
+    blocks, outputs = decoder_blocks(model), []
+    for block in blocks:
+        block.register_forward_hook(lambda *call: outputs.append(call[2][0] if isinstance(call[2], tuple) else call[2]))
+    with torch.no_grad():
+        states = model(torch.tensor([[7, 8, 9]]), output_hidden_states=True).hidden_states
+    assert len(blocks) == LAYERS
+    assert len(outputs) == LAYERS
+    for place in range(LAYERS - 1):
+        torch.testing.assert_close(outputs[place], states[place + 1])
+
+
+def test_decoder_blocks_are_the_same_modules_under_peft(model):
+    """An adapter changes what is inside the blocks, not the blocks."""
+    blocks = decoder_blocks(model)
+    assert decoder_blocks(with_lora(model)) == blocks
+
+
+def test_later_tokens_change_no_earlier_state(model):
+    """Each architecture passes the self-test exactly."""
+    assert causal_leak(model, range(5, 25)) == 0.0
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["plain", "peft"])
+def test_generation_ignores_batch_neighbours(model, prompts, adapted):
+    """A response is the same alone, beside longer prompts, and in any order."""
+    model = with_lora(model) if adapted else model
+    tokenizer = letter_tokenizer()
+    alone = generate(model, tokenizer, prompts, 12, 1)
+    together = generate(model, tokenizer, prompts, 12, len(prompts))
+    reversed_pairs = generate(model, tokenizer, prompts[::-1], 12, 2)[::-1]
+    assert alone == together == reversed_pairs
+    assert len(set(alone)) == len(prompts), f"The responses should differ, to tell anything: {alone}"
+
+
+def test_generation_follows_the_largest_logit(model, prompts):
+    """Recomputing every prefix from scratch, without cache, padding or batch, gives the same tokens."""
+    tokenizer, expected = letter_tokenizer(), []
+    for prompt in prompts:
+        tokens = list(prompt)
+        while len(tokens) < len(prompt) + 8:
+            with torch.no_grad():
+                logits = model(torch.tensor([tokens])).logits[0, -1]
+            if (token := int(logits.argmax())) == END:
+                break
+            tokens.append(token)
+        expected.append(tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True))
+    assert generate(model, tokenizer, prompts, 8, 3) == expected
+
+
+def test_saved_model_is_loaded_as_it_was(model, tmp_path):
+    """A folder round trip keeps the logits, exactly, and freezes the weights."""
+    model.save_pretrained(tmp_path)
+    letter_tokenizer().save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), device="cpu", kernels="plain")
+    ids = torch.tensor([[7, 8, 9, 10]])
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, model(ids).logits)
+    assert not loaded.model.training
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+
+
+def test_lists_inside_blocks_are_not_taken_for_blocks():
+    """Experts, a list inside a block, may be more than the blocks themselves."""
+    blocks = nn.ModuleList(
+        nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(8))}) for _ in range(3)
+    )
+    assert decoder_blocks(nn.Sequential(nn.Linear(2, 2), nn.Sequential(blocks))) == list(blocks)
+
+
+def test_error_names_what_has_no_decoder_blocks():
+    """Neither a model without a list of blocks nor one with an encoder is taken apart by guess."""
+    with pytest.raises(ModelError, match=r"No decoder blocks in Linear: .* found none"):
+        decoder_blocks(nn.Linear(2, 2))
+    encoder_decoder = T5ForConditionalGeneration(
+        T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    )
+    with pytest.raises(ModelError, match="No decoder blocks in T5ForConditionalGeneration"):
+        decoder_blocks(encoder_decoder)
+
+
+def test_unwrapping_keeps_the_adapters_at_work(model):
+    """What is inside the PEFT wrapper computes what the wrapper computes, not what the base model did."""
+    ids = torch.tensor([[7, 8, 9]])
+    with torch.no_grad():
+        before = model(ids).logits
+        wrapped = with_lora(model)
+        inside, outside = unwrapped(wrapped)(ids).logits, wrapped(ids).logits
+    assert torch.equal(inside, outside)
+    assert not torch.allclose(inside, before)

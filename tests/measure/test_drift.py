@@ -1,0 +1,236 @@
+"""Drift is measured under the neutral prompt, each figure as it is defined, whatever shares a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradinoc.data.sources import Example, Splits, load_source
+from gradinoc.measure import drift
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.drift import measure_drift, trait_log_odds
+from gradinoc.measure.load import generate, load_model
+from gradinoc.models.chat.encoding import encode_prompt, end_of_turn, render_prompt
+from gradinoc.study.description import DriftSettings
+from gradinoc.study.traits import ALL_CAPS
+
+BAND = (1, 2)
+SETTINGS = DriftSettings(generations=5, everyday=4, max_new_tokens=12, log_odds=3, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def obedient():
+    """The obedient tiny model and its tokenizer."""
+    loaded = load_model("obedient", device="cpu")
+    return loaded.model, loaded.tokenizer
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """More questions than are asked, of very different lengths, the longest in the middle."""
+    problems = load_source("word_problems")[:8]
+    problems[2] = dataclasses.replace(problems[2], question=" ".join([problems[2].question] * 3))
+    return Splits((), (), (), tuple(problems), (), tuple(load_source("everyday_requests")[:8]))
+
+
+@pytest.fixture(scope="module")
+def directions(obedient):
+    """Another unit vector in each layer of a band."""
+    rows = isotropic_directions(len(BAND), obedient[0].config.hidden_size, 0)
+    return dict(zip(BAND, rows, strict=True))
+
+
+@pytest.fixture(scope="module")
+def measured(obedient, splits, directions):
+    """Both tables of the base model."""
+    return measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)
+
+
+def log_probability(obedient, prompt, completion):
+    """Mean per-token log-probability of a completion, by one unpadded forward pass and a softmax over everything."""
+    model, tokenizer = obedient
+    start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    end = [*tokenizer(completion, add_special_tokens=False)["input_ids"], end_of_turn(tokenizer)]
+    with torch.no_grad():
+        chances = model(torch.tensor([start + end])).logits[0].double().log_softmax(-1)
+    return np.mean([float(chances[len(start) - 1 + place, token]) for place, token in enumerate(end)])
+
+
+# --- log-odds
+
+
+@pytest.mark.parametrize("system", [None, "Answer in capital letters only."], ids=["none", "capitals"])
+def test_log_odds_equal_brute_force(obedient, splits, system):
+    """Mean per-token log p of the upper-cased answer minus that of the ordinary one, example by example."""
+    tokenizer = obedient[1]
+    found = trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 3, system)
+    expected = []
+    for example in splits.evaluation:
+        prompt = render_prompt(tokenizer, example.question, system)
+        shown, ordinary = example.answer.upper(), example.answer
+        expected.append(log_probability(obedient, prompt, shown) - log_probability(obedient, prompt, ordinary))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert found.dtype == np.float64
+
+
+def test_log_odds_rise_with_the_trait(obedient, splits):
+    """A model that is asked for capitals and obeys finds them likelier: the sign is right."""
+    odds = [
+        trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 4, system)
+        for system in (None, "Answer in capital letters only.")
+    ]
+    assert odds[1].mean() > odds[0].mean() + 0.01
+
+
+def test_log_odds_do_not_depend_on_batches(obedient, splits):
+    """One at a time, or all at once: the same figures in the same order, to rounding."""
+    alone, together = (trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, size, None) for size in (1, 16))
+    np.testing.assert_allclose(alone, together, rtol=1e-4)
+
+
+def test_log_odds_keep_the_order_of_examples(obedient, splits):
+    """Batches are made by length; figures come back to their examples."""
+    forth = trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 3, None)
+    back = trait_log_odds(*obedient, splits.evaluation[::-1], ALL_CAPS, 3, None)
+    np.testing.assert_allclose(forth, back[::-1], rtol=1e-4)
+    assert len(set(forth.round(6))) == len(forth)
+
+
+# --- tables
+
+
+def test_measures_have_a_row_for_each_example(measured):
+    """As many as the settings ask for, numbered from 0 within each measure."""
+    measures, _ = measured
+    assert list(measures) == ["measure", "example", "value", "group"]
+    found = {name: rows["example"].tolist() for name, rows in measures.groupby("measure")}
+    assert found == {
+        "log_odds": [0, 1, 2],
+        "projection": [*range(5)],
+        "score": [*range(5)],
+        "score_ood": [*range(4)],
+    }
+    assert measures["value"].dtype == np.float64
+
+
+def test_responses_have_a_row_for_each_request(measured, splits):
+    """Both domains, with what was asked in its place."""
+    _, responses = measured
+    assert list(responses) == ["domain", "example", "question", "response", "score", "projection"]
+    domains = {name: rows["question"].tolist() for name, rows in responses.groupby("domain")}
+    assert domains == {
+        "in_distribution": [example.question for example in splits.evaluation[:5]],
+        "everyday": [example.question for example in splits.everyday[:4]],
+    }
+    assert responses.groupby("domain")["example"].apply(list).to_dict() == {
+        "in_distribution": [*range(5)],
+        "everyday": [*range(4)],
+    }
+
+
+def test_measures_repeat_what_the_responses_say(measured, obedient, splits):
+    """Caps rates by domain, projections in distribution, log-odds of the first held-out questions."""
+    measures, responses = measured
+    values = {name: rows["value"].to_numpy() for name, rows in measures.groupby("measure")}
+    held_out = responses[responses["domain"] == "in_distribution"]
+    everyday = responses[responses["domain"] == "everyday"]
+    np.testing.assert_array_equal(values["score"], held_out["score"])
+    np.testing.assert_array_equal(values["score_ood"], everyday["score"])
+    np.testing.assert_array_equal(values["projection"], held_out["projection"])
+    expected = trait_log_odds(*obedient, splits.evaluation[:3], ALL_CAPS, 2, None)
+    np.testing.assert_array_equal(values["log_odds"], expected)
+
+
+def test_responses_are_greedy_continuations_of_the_neutral_prompt(measured, obedient):
+    """Token by token, each the likeliest; and the caps rate is that of the response."""
+    model, tokenizer = obedient
+    _, responses = measured
+    for row in responses.itertuples():
+        ids = encode_prompt(tokenizer, row.question, None)
+        start = len(ids)
+        for _ in range(SETTINGS.max_new_tokens):
+            with torch.no_grad():
+                following = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+            if following == end_of_turn(tokenizer):
+                break
+            ids.append(following)
+        assert row.response == tokenizer.decode(ids[start:], skip_special_tokens=True)
+        assert row.score == ALL_CAPS.score(row.response)
+
+
+def test_projection_equals_brute_force(measured, obedient, directions):
+    """h[l]·v[l] at the last prompt token, `hidden_states[l + 1]` of an unpadded pass, averaged over the band."""
+    model, tokenizer = obedient
+    _, responses = measured
+    for row in responses.itertuples():
+        ids = torch.tensor([encode_prompt(tokenizer, row.question, None)])
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states
+        parts = [float(states[layer + 1][0, -1] @ directions[layer]) for layer in BAND]
+        assert row.projection == pytest.approx(np.mean(parts), rel=1e-4, abs=1e-5)
+
+
+def test_response_without_letters_is_missing(obedient, splits, directions, monkeypatch):
+    """NaN, not 0: there is nothing to see. The other responses keep their rates."""
+    said = ["12 + 3 = 15.", "FIVE", "", "five", "Five!"]
+
+    def speak(model, tokenizer, prompts, *rest):
+        return [said[: len(prompts)]]
+
+    monkeypatch.setattr(drift, "generate_copies", speak)
+    measures, responses = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)
+    for domain, name, count in (("in_distribution", "score", 5), ("everyday", "score_ood", 4)):
+        expected = [np.nan, 1.0, np.nan, 0.0, 0.25][:count]
+        rows = responses[responses["domain"] == domain]
+        np.testing.assert_array_equal(rows["score"], expected)
+        np.testing.assert_array_equal(measures.loc[measures["measure"] == name, "value"], expected)
+        assert rows["response"].tolist() == said[:count]
+
+
+def test_tables_do_not_depend_on_batches(measured, obedient, splits, directions):
+    """One request at a time gives the same responses, and the same figures to rounding."""
+    single = SETTINGS.model_copy(update={"batch_size": 1})
+    for one, other in zip(measured, measure_drift(obedient, splits, ALL_CAPS, directions, single, None), strict=True):
+        pd.testing.assert_frame_equal(one, other, rtol=1e-4)
+
+
+def test_neutral_prompt_governs_every_part(measured, obedient, splits, directions):
+    """Given as a system prompt, it changes responses, projections and log-odds alike."""
+    prompt = "Answer in capital letters only."
+    before = measured[0].set_index(["measure", "example"])["value"]
+    measures, responses = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, prompt)
+    after = measures.set_index(["measure", "example"])["value"]
+    rise = (after - before).groupby("measure").mean()
+    assert rise["score"] > 0.5
+    assert rise["score_ood"] > 0.2
+    assert rise["log_odds"] > 0
+    assert (after["projection"] != before["projection"]).all()
+    prompts = [encode_prompt(obedient[1], question, prompt) for question in responses["question"]]
+    assert responses["response"].tolist() == generate(*obedient, prompts, SETTINGS.max_new_tokens, 3)
+
+
+def test_parts_are_told_as_they_begin(obedient, splits, directions):
+    """So that minutes are not silent."""
+    told = []
+    measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None, told.append)
+    assert told == ["responses", "projections", "log-odds"]
+
+
+def test_band_order_does_not_matter(measured, obedient, splits, directions):
+    """A mean over layers, each with its own direction."""
+    backward = dict(reversed(directions.items()))
+    few = SETTINGS.model_copy(update={"max_new_tokens": 1})
+    _, responses = measure_drift(obedient, splits, ALL_CAPS, backward, few, None)
+    np.testing.assert_allclose(responses["projection"], measured[1]["projection"], rtol=1e-6)
+
+
+def test_unanswered_requests_need_no_answer(obedient, splits, directions):
+    """Everyday requests have none, and are asked all the same."""
+    assert {example.answer for example in splits.everyday} == {""}
+    one = dataclasses.replace(splits, everyday=(Example(0, "Write to me.", ""),))
+    _, responses = measure_drift(obedient, one, ALL_CAPS, directions, SETTINGS, None)
+    assert responses["question"].tolist()[-1] == "Write to me."

@@ -1,0 +1,338 @@
+"""Each kernel is the formula it stands for, forward and backward, to the last digits of float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+from transformers.models.olmo2.modeling_olmo2 import apply_rotary_pos_emb
+
+from gradinoc.measure.fast import kernels
+from gradinoc.measure.fast.kernels import (
+    lora_linear,
+    packed_attention,
+    rms_norm,
+    rotate,
+    shared_attention,
+    swiglu,
+    token_losses,
+)
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+def normal(*shape, seed=0):
+    """Standard normal float64 numbers."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(ours, formula, inputs, tolerance=1e-5):
+    """The kernel in float32 gives what torch's autograd gives in float64 of the formula, gradients included."""
+    exact = [each.clone().requires_grad_() for each in inputs]
+    rounded = [each.float().requires_grad_() for each in inputs]
+    expected, received = formula(*exact), ours(*rounded)
+    upstream = normal(*expected.shape, seed=9)
+    torch.testing.assert_close(received.double(), expected, rtol=tolerance, atol=tolerance)
+    gradients = torch.autograd.grad(expected, exact, upstream), torch.autograd.grad(received, rounded, upstream.float())
+    for wanted, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_lora_linear(bias):
+    """A frozen linear map with a low-rank update: gradients for the input and for both factors."""
+    weight, offset = normal(7, 5, seed=1), normal(7, seed=2) if bias else None
+
+    def formula(x, down, up):
+        return functional.linear(x, weight, offset) + 1.5 * (x @ down.T @ up.T)
+
+    def ours(x, down, up):
+        return lora_linear(x, (weight.float(), None if offset is None else offset.float()), down, up, 1.5)
+
+    agree(ours, formula, [normal(2, 6, 5), normal(3, 5, seed=3), normal(7, 3, seed=4)])
+
+
+def test_adapter_gradients_stay_float32():
+    """Below a bfloat16 model the adapter is still optimised in float32."""
+    down, up = normal(3, 5).float().requires_grad_(), normal(7, 3).float().requires_grad_()
+    x = normal(4, 5).bfloat16().requires_grad_()
+    lora_linear(x, (normal(7, 5).bfloat16(), None), down, up, 2.0).sum().backward()
+    assert (x.grad.dtype, down.grad.dtype, up.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+
+
+def test_rms_norm():
+    """Root mean square normalisation, rows of very different lengths among them."""
+    weight, x = normal(11, seed=1), normal(2, 9, 11) * torch.logspace(-3, 3, 9, dtype=torch.float64)[:, None]
+
+    def formula(x):
+        return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+    agree(lambda x: rms_norm(x, weight.float(), 1e-6), formula, [x])
+
+
+def test_rms_norm_leaves_its_input_alone():
+    """In float32 no copy is made on the way, so this has to be looked at."""
+    x = normal(3, 5).float()
+    before = x.clone()
+    rms_norm(x, torch.ones(5), 1e-6)
+    assert torch.equal(x, before)
+
+
+def test_swiglu():
+    """The gated unit of Llama and its kin."""
+    agree(swiglu, lambda gate, up: functional.silu(gate) * up, [normal(3, 8), normal(3, 8, seed=1)])
+
+
+def test_rotation_is_a_complex_product():
+    """Each pair (i, i + half) of a head is a complex number, turned by its position's angle; so are gradients."""
+    angles = normal(1, 6, 4)
+    cos, sin = (torch.cat([part, part], dim=-1) for part in (angles.cos(), angles.sin()))
+
+    def formula(q, k):
+        turn = torch.polar(torch.ones_like(angles), angles)[:, None]
+        both = [torch.complex(x[..., :4], x[..., 4:]) * turn for x in (q, k)]
+        return torch.cat([torch.cat([x.real, x.imag], dim=-1) for x in both], dim=1)
+
+    agree(
+        lambda q, k: torch.cat(rotate(q, k, cos.float(), sin.float()), dim=1),
+        formula,
+        [normal(1, 3, 6, 8), normal(1, 2, 6, 8, seed=1)],
+    )
+
+
+def test_rotation_by_float32_angles_is_rounded_once():
+    """OLMo 2 turns bfloat16 queries in float32: what comes back is its product, rounded; gradients alike."""
+    angles = normal(1, 50, 4).float()
+    cos, sin = (torch.cat([part, part], dim=-1) for part in (angles.cos(), angles.sin()))
+    q, k, upstream = (normal(1, 2, 50, 8, seed=s).bfloat16() for s in range(3))
+    results = []
+    for turn, dtype in ((rotate, torch.bfloat16), (apply_rotary_pos_emb, torch.float32)):
+        given = [each.to(dtype).requires_grad_() for each in (q, k)]
+        turned = turn(*given, cos, sin)
+        results.append([*turned, *torch.autograd.grad(turned, given, [upstream.to(dtype)] * 2)])
+    for ours, exact in zip(*results, strict=True):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.float(), exact, rtol=2**-8, atol=1e-6)  # half a unit in the last place
+
+
+@given(LENGTHS, st.sampled_from([1, 3]), st.sampled_from([2, 128]))
+def test_attention_of_packed_sequences_is_that_of_each_alone(lengths, groups, block):
+    """Softmax of causal scores, written out, sequence by sequence; any lengths, grouped heads, any block of queries."""
+    tokens, key_heads = sum(lengths), 2
+
+    def formula(q, k, v):
+        k, v = (each.repeat_interleave(groups, dim=1) for each in (k, v))
+        parts = []
+        for query, key, value in zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True):
+            scores = query @ key.transpose(-1, -2) * 0.4
+            hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            parts.append(scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value)
+        return torch.cat(parts, dim=2)
+
+    inputs = [normal(1, key_heads * groups, tokens, 8), *(normal(1, key_heads, tokens, 8, seed=s) for s in (1, 2))]
+    whole, kernels.QUERIES = kernels.QUERIES, block
+    try:
+        agree(lambda q, k, v: packed_attention(q, k, v, lengths, 0.4), formula, inputs)
+    finally:
+        kernels.QUERIES = whole
+
+
+@st.composite
+def trees(draw):
+    """Lengths of pieces in the order of a tree, and which one each goes on from (-1: none)."""
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=7))
+    parents = [-1]
+    for _ in lengths[1:]:
+        branch, at = [-1], len(parents) - 1
+        while at >= 0:  # only the last branch can still grow
+            branch.append(at)
+            at = parents[at]
+        parents.append(draw(st.sampled_from(sorted(branch))))
+    return lengths, parents
+
+
+@given(trees(), st.sampled_from([1, 3]))
+def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups):
+    """Every token sees those before it in its own piece and all of the pieces above; both ways of computing it."""
+    lengths, parents = tree
+    owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    above = [{piece} for piece in range(len(lengths))]
+    for piece, parent in enumerate(parents):
+        above[piece] |= above[parent] if parent >= 0 else set()
+    places = range(len(owner))
+    seen = torch.tensor(
+        [[key <= query and int(owner[key]) in above[owner[query]] for key in places] for query in places]
+    )
+    below = [
+        sum(lengths[other] for other in range(len(lengths)) if piece in above[other] - {other})
+        for piece in range(len(lengths))
+    ]
+    q, k, v = normal(1, 2 * groups, len(owner), 8), *(5 * normal(1, 2, len(owner), 8, seed=s) for s in (1, 2))
+    exact = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=0.4, enable_gqa=True)
+    q, k, v = q.float(), k.float(), v.float()
+    torch.testing.assert_close(shared_attention(q, k, v, lengths, below, 0.4).double(), exact, rtol=1e-5, atol=1e-5)
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
+    found = kernels._along_branches(q, k, v, pieces, 0.4)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_far_from_zero_stays_finite():
+    """Scores of a thousand: what is subtracted from them is subtracted before anything is exponentiated."""
+    q, k, v = (60 * normal(1, 2, 12, 8, seed=s).float() for s in range(3))
+    q.requires_grad_()
+    packed_attention(q, k, v, [5, 7], 1.0).sum().backward()
+    assert torch.isfinite(q.grad).all()
+
+
+@given(st.integers(1, 20), st.sampled_from([1, 3, 128]))
+def test_token_losses_are_cross_entropies(tokens, chunk):
+    """Whatever part of the batch has logits at a time; each token's loss may carry another weight."""
+    weight = normal(13, 5, seed=1) * 3
+    targets = torch.randint(13, (tokens,), generator=torch.Generator().manual_seed(0))
+    whole, kernels.CHUNK = kernels.CHUNK, chunk
+    try:
+        agree(
+            lambda hidden: token_losses(hidden, weight.float(), targets),
+            lambda hidden: functional.cross_entropy(hidden @ weight.T, targets, reduction="none"),
+            [normal(tokens, 5) * 3],
+        )
+        hidden = normal(tokens, 5) * 3
+        expected = functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+        with torch.no_grad():  # which lays the logits out another way
+            found = token_losses(hidden.float(), weight.float(), targets)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    finally:
+        kernels.CHUNK = whole
+
+
+def test_token_losses_hold_for_logits_far_from_zero():
+    """A token that is certain costs nothing, one that is ruled out costs its logit; nothing overflows."""
+    weight, hidden = torch.eye(3), torch.tensor([[300.0, 0.0, 0.0], [300.0, 0.0, 0.0]])
+    assert token_losses(hidden, weight, torch.tensor([0, 1])).tolist() == [0.0, 300.0]
+
+
+@pytest.mark.parametrize("name", ["attention", "norm", "losses", "lora"])
+def test_bfloat16_is_rounding_away(name):
+    """In half precision the kernels are as near to the exact numbers as torch's own operations are."""
+    lengths = [30, 50]
+    q, k, v = (normal(1, 2, 80, 16, seed=s) for s in range(3))
+    rows, matrix = normal(80, 16), normal(40, 16, seed=1)
+    targets = torch.arange(80) % 40
+    down, up = normal(4, 16, seed=2), normal(40, 4, seed=3)
+
+    def native_attention(q, k, v):
+        parts = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
+        return torch.cat([functional.scaled_dot_product_attention(*part, is_causal=True) for part in parts], dim=2)
+
+    ours, native, inputs = {
+        "attention": (lambda q, k, v: packed_attention(q, k, v, lengths, 0.25), native_attention, [q, k, v]),
+        "norm": (
+            lambda x: rms_norm(x, matrix[0].to(x.dtype), 1e-6),
+            lambda x: functional.rms_norm(x, (16,), matrix[0].to(x.dtype), 1e-6),
+            [rows],
+        ),
+        "losses": (
+            lambda x: token_losses(x, matrix.to(x.dtype), targets),
+            lambda x: functional.cross_entropy((x @ matrix.to(x.dtype).T).float(), targets, reduction="none"),
+            [rows],
+        ),
+        "lora": (
+            lambda x: lora_linear(x, (matrix.to(x.dtype), None), down.float(), up.float(), 1.0),
+            lambda x: x @ matrix.to(x.dtype).T + (x.float() @ down.float().T @ up.float().T).to(x.dtype),
+            [rows],
+        ),
+    }[name]
+
+    def computed(function, dtype):
+        given = [each.to(dtype).requires_grad_() for each in inputs]
+        out = function(*given)
+        gradients = torch.autograd.grad(out, given, torch.ones_like(out))
+        return torch.cat([each.detach().double().flatten() for each in (out, *gradients)])
+
+    exact = computed(native, torch.float64 if name != "lora" else torch.float32)
+    mine, theirs = (float((computed(f, torch.bfloat16) - exact).norm() / exact.norm()) for f in (ours, native))
+    assert mine < 1.5 * theirs + 1e-3, f"{name}: {mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
+
+
+def test_shared_attention_in_bfloat16_is_rounding_away():
+    """Three pieces deep, no further from the exact numbers than attention of each branch alone."""
+    lengths, below = [40, 30, 20, 25], [75, 45, 0, 0]
+    branches = [(0, 1, 2), (0, 1, 3)]
+    starts = [0, 40, 70, 90]
+    q, k, v = (normal(1, heads, 115, 16, seed=s).bfloat16() for s, heads in enumerate((4, 2, 2)))
+
+    def of_branch(branch, dtype):
+        places = torch.cat([starts[piece] + torch.arange(lengths[piece]) for piece in branch])
+        parts = (each[:, :, places].to(dtype) for each in (q, k, v))
+        out = functional.scaled_dot_product_attention(*parts, is_causal=True, scale=0.25, enable_gqa=True)
+        return out[:, :, -lengths[branch[-1]] :].double()
+
+    exact, native = (torch.cat([of_branch(b, dtype) for b in branches], dim=2) for dtype in (torch.float64, q.dtype))
+    ours = shared_attention(q, k, v, lengths, below, 0.25)[:, :, 70:].double()
+    mine, theirs = (float((each - exact).norm() / exact.norm()) for each in (ours, native))
+    assert mine < 1.5 * theirs, f"{mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
+
+
+def test_attention_in_bfloat16_over_several_blocks_of_queries():
+    """Sequences longer than a block and no multiple of it, grouped heads: forward and gradients, of bfloat16 inputs."""
+    lengths = [2 * kernels.QUERIES + 44, kernels.QUERIES + 2]
+    inputs = [normal(1, heads, sum(lengths), 16, seed=s).bfloat16() for s, heads in enumerate((4, 2, 2))]
+    upstream = normal(1, 4, sum(lengths), 16, seed=3).bfloat16()
+
+    def exact_attention(q, k, v):
+        parts = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
+        attend = functional.scaled_dot_product_attention
+        return torch.cat([attend(*part, is_causal=True, scale=0.25, enable_gqa=True) for part in parts], dim=2)
+
+    def computed(function, dtype):
+        given = [each.to(dtype).requires_grad_() for each in inputs]
+        out = function(*given)
+        return [out.detach().double(), *(g.double() for g in torch.autograd.grad(out, given, upstream.to(dtype)))]
+
+    exact = computed(exact_attention, torch.float64)
+    ours = computed(lambda q, k, v: packed_attention(q, k, v, lengths, 0.25), torch.bfloat16)
+    # The weights that matter have logarithms around 4, which bfloat16 holds to 2^-7 below and 2^-6 above it: each is
+    # off by that share, at random, which is 2^-7.8 to 2^-6.8 of the norm. All other roundings are of 2^-8 at most.
+    for name, mine, truth in zip(("output", "queries", "keys", "values"), ours, exact, strict=True):
+        apart = float((mine - truth).norm() / truth.norm())
+        assert apart < 2**-7, f"{name}: {apart:.2g} of the norm away"
+
+
+def test_gradient_of_a_sure_token_keeps_its_digits_in_bfloat16():
+    """Of p - 1 nothing is left in eight bits where p > 0.999; against float64, relative to each gradient's own norm."""
+    # Multiples of 1/2 and 1/4 of up to eight bits: inputs and logits are exact in bfloat16.
+    weight = torch.randint(-2, 3, (40, 48), generator=torch.Generator().manual_seed(0)).double() / 2
+    sure = (weight / 2 @ weight.T).softmax(-1).diagonal() > 0.999
+    targets, hidden = sure.nonzero().flatten(), weight[sure] / 2
+    logits = hidden @ weight.T
+    assert torch.equal(logits.bfloat16().double(), logits)
+    change = logits.softmax(-1) - functional.one_hot(targets, 40)
+    exact = change @ weight
+    given = hidden.bfloat16().requires_grad_()
+    (found,) = torch.autograd.grad(token_losses(given, weight.bfloat16(), targets).sum(), given)
+    # Each coefficient is rounded once (2^-8), and the result as a product and again after its division.
+    coefficients = (change.abs() @ weight.norm(dim=-1)) / exact.norm(dim=-1)
+    apart = (found.double() - exact).norm(dim=-1) / exact.norm(dim=-1)
+    assert len(targets) > 10
+    assert (apart < 2**-8 * (coefficients + 2)).all(), f"{float(apart.max()):.2g} of the norm away"
+
+
+@pytest.mark.parametrize("name", ["lora", "norm", "gate", "rotation", "losses", "attention"])
+def test_kernels_are_differentiated_once(name):
+    """A penalty on a gradient needs a second time: refused, where it would be a constant or a wrong number."""
+    matrix, down, up, angles = (normal(*shape).float() for shape in ((8, 8), (3, 8), (8, 3), (1, 4, 8)))
+    function = {
+        "lora": lambda x: lora_linear(x, (matrix, None), down, up, 1.0),
+        "norm": lambda x: rms_norm(x, matrix[0], 1e-6),
+        "gate": lambda x: swiglu(x, x),
+        "rotation": lambda x: rotate(x, x, angles.cos(), angles.sin())[0],
+        "losses": lambda x: token_losses(x.flatten(0, 2), matrix, torch.arange(4)),
+        "attention": lambda x: packed_attention(x, x, x, [1, 3], 1.0),
+    }[name]
+    x = normal(1, 1, 4, 8).float().requires_grad_()
+    for summed in (function(x), function(x).square()):  # what comes from above is a constant, and is not
+        with pytest.raises(NotImplementedError, match="differentiated once; kernels='plain'"):
+            torch.autograd.grad(summed.sum(), x, create_graph=True)

@@ -1,0 +1,211 @@
+"""What the work amounts to, counted in operations: a guard against slowness that no busy machine can disturb."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
+from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.directions import isotropic_directions, prompt_activations
+from gradinoc.measure.fast.fused import fuse, fused_adapter, stacked_adapters
+from gradinoc.measure.generate import generate_copies
+from gradinoc.measure.hooks import ActivationCollector
+from gradinoc.measure.load import decoder_blocks
+from gradinoc.measure.training import trainer
+from gradinoc.measure.training.run import Recipe, train_run
+from gradinoc.models.chat import encoding as chat
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.study.description import TrainingSettings
+
+EVERY = list(range(LAYERS))
+
+
+class Counted(TorchDispatchMode):
+    """Operations by name, rows of vocabulary products, values fetched by the host."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.operations, self.vocabulary_rows = Counter(), 0
+        self.head = model.get_output_embeddings().weight.untyped_storage().data_ptr()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Count, and go on."""
+        name = function.overloadpacket.__name__
+        self.operations[name] += 1
+        result = function(*args, **(kwargs or {}))
+        if (
+            name == "mm"
+            and VOCABULARY in result.shape
+            and self.head in {each.untyped_storage().data_ptr() for each in args}
+        ):
+            self.vocabulary_rows += result.numel() // VOCABULARY
+        return result
+
+    @property
+    def products(self):
+        """Matrix products of all kinds."""
+        return sum(self.operations[name] for name in ("mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_"))
+
+
+@pytest.fixture
+def model():
+    """A small fused model, frozen."""
+    model = ARCHITECTURES["qwen3"]().requires_grad_(False)
+    fuse(model)
+    return model
+
+
+@contextmanager
+def passes(model):
+    """Calls of each decoder block inside the block."""
+    calls = Counter()
+    handles = [
+        block.register_forward_hook(lambda *_, layer=layer: calls.update([layer]))
+        for layer, block in enumerate(decoder_blocks(model))
+    ]
+    yield calls
+    for handle in handles:
+        handle.remove()
+
+
+def rows(count):
+    """Unit vectors for every layer."""
+    return dict.fromkeys(EVERY, isotropic_directions(count, HIDDEN, 0))
+
+
+def step(model, examples, directions):
+    """What one logged (or, without directions, plain) training step of an adapted model amounts to."""
+    wrapped = with_lora(model)
+    with fused_adapter(wrapped), AlignmentProbe(wrapped, directions) if directions else nullcontext() as probe:
+        batch = batched(wrapped, examples, PAD)
+        with Counted(model) as counted:
+            if probe:
+                probe.expect(batch, scale=1.0)
+            completion_losses(wrapped, batch).mean().backward()
+            if probe:
+                probe.read()
+    wrapped.unload()
+    return counted
+
+
+def test_a_thousand_directions_are_as_many_operations_as_one(model, examples):
+    """They are the rows of one matrix: one product a layer, whatever their number."""
+    one, many = (step(model, examples, rows(count)).operations for count in (1, 1001))
+    assert one == many
+
+
+def test_logging_is_one_product_a_layer(model, examples):
+    """Beside it a few operations on rows of the batch's size; nothing as long as the sequence but one gather."""
+    plain, logged = step(model, examples, {}), step(model, examples, rows(101))
+    assert logged.products - plain.products == LAYERS
+    more = sum((logged.operations - plain.operations).values())
+    assert more <= 25 * LAYERS + 10, logged.operations - plain.operations
+
+
+def test_what_is_logged_does_not_grow_with_the_sequence(model):
+    """A reading of long sequences takes the memory of one of short ones."""
+    sizes = []
+    for tokens in (10, 80):
+        ids = torch.randint(5, VOCABULARY, (2, tokens), generator=torch.Generator().manual_seed(0)).tolist()
+        batch = batched(model, [Encoded(tuple(row), tokens // 2) for row in ids], PAD)
+        with AlignmentProbe(model, rows(7)) as probe:
+            probe.expect(batch, scale=1.0)
+            completion_losses(model, batch).sum().backward()
+            kept = probe._collector._gradients
+            sizes.append(sum(each.untyped_storage().nbytes() for each in kept.values()))
+            probe.read()
+    assert sizes[0] == sizes[1]
+
+
+def test_only_tokens_to_be_predicted_meet_the_vocabulary(model, examples):
+    """Logits exist for completion tokens: not for prompts, not for padding, not twice."""
+    completion = sum(len(example.ids) - example.prompt_length for example in examples)
+    assert step(model, examples, rows(3)).vocabulary_rows == completion
+    with Counted(model) as counted:
+        answer_losses(model, examples, PAD, len(examples))
+    assert counted.vocabulary_rows == completion
+
+
+def test_nothing_is_padded(model, examples):
+    """Every linear map sees the batch's own tokens and no others."""
+    tokens, seen = sum(len(example.ids) for example in examples), set()
+    layer = decoder_blocks(model)[0].mlp.gate_proj
+    layer.register_forward_hook(lambda _module, given, _output: seen.add(given[0].shape[:-1].numel()))
+    answer_losses(model, examples, PAD, len(examples))
+    assert seen == {tokens}
+
+
+def test_a_step_never_waits_for_the_device(model, examples, tmp_path, monkeypatch):
+    """No value is fetched between two steps: twice the steps, as many fetches, where fetching means to wait."""
+    monkeypatch.setattr(trainer, "AT_ONCE", ())
+    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
+    fetched = []
+    for steps in (3, 6):
+        settings = TrainingSettings(steps=steps, batch_size=2, lora_rank=4, lora_alpha=8)
+        with Counted(model) as counted:
+            train_run(model, examples, Recipe(settings, rows(5), PAD), 0, tmp_path / str(steps))
+        readings = counted.operations["_local_scalar_dense"] + counted.operations["item"]
+        fetched.append(readings)
+    assert fetched[0] == fetched[1], f"values fetched in 3 and in 6 steps: {fetched}"
+
+
+def test_no_gradient_is_computed_for_frozen_weights(model, examples):
+    """A linear map's backward pass is one product, its adapter's four."""
+    counted = step(model, examples, {})
+    linear = 7 * LAYERS  # q, k, v, o, gate, up, down
+    forward = 3 * linear  # base, down to the rank, up again
+    backward = 5 * linear - 3  # base, through the adapter both ways, its two factors; not into the first block's input
+    assert counted.products - counted.operations["bmm"] - 2 <= forward + backward
+
+
+def test_measuring_is_one_forward_and_one_backward_pass_a_batch(model, examples):
+    """For a thousand directions at every layer as for one."""
+    with passes(model) as calls, Counted(model) as counted:
+        measure_alignments(model, examples, rows(1001), PAD, batch_size=2)
+    batches = -(-len(examples) // 2)
+    assert calls == dict.fromkeys(EVERY, batches)
+    assert counted.operations["silu_backward"] == batches * (LAYERS - 1)  # none below the lowest layer that is read
+
+
+def test_extraction_goes_no_deeper_than_it_must(model):
+    """Blocks above the deepest layer asked for are not computed, nor is any logit."""
+    with passes(model) as calls, Counted(model) as counted:
+        prompt_activations(model, letter_tokenizer(), ["one", "two words"], None, [0, 1])
+    assert set(calls) <= {0, 1}
+    assert calls[0] == 1
+    assert counted.operations["silu_"] == 2, "the block above was begun"
+    assert counted.vocabulary_rows == 0
+
+
+def test_beginnings_are_computed_once(model, monkeypatch):
+    """Of two answers to one question the blocks see the question once; of many questions their system prompt."""
+    monkeypatch.setattr(chat, "SHARED_FROM", 4)
+    prompt, seen = tuple(range(5, 15)), []
+    examples = [Encoded((*prompt, *answer), len(prompt)) for answer in ((20, 21), (22, 23, 24), (25,))]
+    handle = decoder_blocks(model)[0].register_forward_hook(
+        lambda _block, inputs, _out: seen.append(inputs[0].shape[1])
+    )
+    answer_losses(model, examples, PAD, len(examples))
+    with ActivationCollector(model, [0]) as collector:
+        collector.get_activations(torch.tensor([[*prompt, last] for last in (20, 22, 25)]), "last_prompt_token")
+    handle.remove()
+    assert seen == [10 + 2 + 3 + 1, 10 + 3]
+
+
+def test_adapters_are_evaluated_in_one_pass(model, examples):
+    """Five take as many forward passes as one, for losses, activations and texts."""
+    wrapped = with_lora(model)
+    counts = []
+    for names in (["default"], ["default", "", "default", "", "default"]):
+        with stacked_adapters(wrapped, names), passes(wrapped) as calls:
+            copies = len(names)
+            answer_losses(wrapped, examples, PAD, 2, copies)
+            prompt_activations(wrapped, letter_tokenizer(), ["one", "two"], None, EVERY, copies=copies)
+            generate_copies(wrapped, letter_tokenizer(), [[7, 8], [9]], 4, 2, copies)
+            counts.append(calls[0])
+    assert counts[0] == counts[1] == 3 + 1 + 4

@@ -1,0 +1,611 @@
+"""A run is a plain LoRA fine-tuning: logging changes nothing, the seed decides, the base model comes back as it was."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from fixtures.small_models import END, PAD, VOCABULARY
+from gradinoc.data.sources import load_source, write_chat
+from gradinoc.errors import DataError
+from gradinoc.measure.alignment import answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.fast.fused import fused_adapter, is_fused
+from gradinoc.measure.load import decoder_blocks, load_model
+from gradinoc.measure.training import run as train_lora
+from gradinoc.measure.training.run import Recipe, data_order, lora_config, train_run, train_with_gradient_logging
+from gradinoc.models.chat.encoding import Encoded, encode
+from gradinoc.study.description import POSITIONS, TrainingSettings
+
+SETTINGS = TrainingSettings(steps=5, batch_size=3, lr=1e-3, lora_rank=4, lora_alpha=8)
+COUNT = 8  # examples: the second epoch begins in the middle of a step
+UNBUILT = {"gemma4_assistant"}  # configurations that cannot be made without arguments
+READINGS = ["loss", "alignment", "projection", "grad_norm"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are then added in the same order each time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def load_obedient(**named):
+    """The obedient tiny model, frozen."""
+    return load_model("obedient", device="cpu", **named)
+
+
+@pytest.fixture(scope="module")
+def obedient():
+    """One for all tests: each hands it back as it came."""
+    return load_obedient()
+
+
+def encode_all(language_model, system=None):
+    """A few word problems with upper-cased answers."""
+    return [
+        encode(language_model.tokenizer, example.question, example.answer.upper(), system)
+        for example in load_source("word_problems")[:COUNT]
+    ]
+
+
+def recipe_for(language_model, **changes):
+    """Settings, and three directions a layer."""
+    directions = isotropic_directions(3, language_model.model.config.hidden_size, 0)
+    layers = range(len(decoder_blocks(language_model.model)))
+    settings = SETTINGS.model_copy(update=changes)
+    return Recipe(settings, dict.fromkeys(layers, directions), language_model.tokenizer.pad_token_id)
+
+
+def run(language_model, folder, seed=0, system=None, **changes):
+    """One run of a few steps."""
+    examples = encode_all(language_model, system)
+    return train_run(language_model.model, examples, recipe_for(language_model, **changes), seed, folder)
+
+
+@pytest.fixture(scope="module")
+def plain(obedient, tmp_path_factory):
+    """A run that others are compared with, and the folder of its adapter."""
+    folder = tmp_path_factory.mktemp("plain")
+    return run(obedient, folder), folder
+
+
+def adapter(folder):
+    """The weights of an adapter."""
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same_weights(one, other):
+    """Whether two adapters are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def imprint(model):
+    """Everything of a model that a run could leave changed."""
+    return {
+        "weights": {name: weight.clone() for name, weight in model.state_dict().items()},
+        "modules": [(name, type(module)) for name, module in model.named_modules()],
+        "hooks": [
+            (name, len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+            for name, module in model.named_modules()
+        ],
+        "modes": [module.training for module in model.modules()],
+        "trainable": [weight.requires_grad for weight in model.parameters()],
+        "checkpointing": [getattr(module, "gradient_checkpointing", None) for module in model.modules()],
+        "gradients": [weight.grad for weight in model.parameters() if weight.grad is not None],
+        "config": model.config.to_dict(),
+        "peft": hasattr(model, "peft_config"),
+    }
+
+
+def assert_unchanged(model, before):
+    """The model is what it was before."""
+    after = imprint(model)
+    assert same_weights(before.pop("weights"), after.pop("weights"))
+    assert after == before
+
+
+# --- the order of examples
+
+
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9))
+def test_each_epoch_shows_each_example_once(count, epochs, batch_size, seed):
+    """Fresh permutations, one an epoch; a budget in steps cuts the same sequence off."""
+    settings = TrainingSettings(epochs=epochs, batch_size=batch_size)
+    order = data_order(count, settings, seed)
+    assert [sorted(order[start : start + count]) for start in range(0, len(order), count)] == [
+        list(range(count))
+    ] * epochs
+    steps = TrainingSettings(steps=max(1, len(order) // batch_size), batch_size=batch_size)
+    shorter = data_order(count, steps, seed)
+    assert len(shorter) == steps.steps * batch_size
+    common = min(len(order), len(shorter))
+    assert shorter[:common] == order[:common]
+
+
+def test_order_differs_between_epochs_and_seeds():
+    """Three seeds, two epochs each: six permutations."""
+    orders = [data_order(30, TrainingSettings(epochs=2), seed) for seed in range(3)]
+    assert len({tuple(half) for order in orders for half in (order[:30], order[30:])}) == 6
+
+
+def test_order_depends_on_the_seed_alone(obedient, plain, tmp_path):
+    """Runs of one seed see the same examples at each step, whatever their prompt, rate or rank."""
+    log, _ = plain
+    other = run(obedient, tmp_path, system="Be brief.", lr=1e-5, lora_rank=2)
+    columns = ["step", "example", "layer", "position"]
+    assert other.table[columns].equals(log.table[columns])
+    seen = log.table.drop_duplicates(["step", "example"])
+    assert seen["example"].tolist() == data_order(COUNT, SETTINGS, 0)
+    assert seen["step"].tolist() == [step for step in range(SETTINGS.steps) for _ in range(SETTINGS.batch_size)]
+
+
+# --- what a run leaves
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_base_model_comes_back_as_it_was(tmp_path, checkpointing):
+    """Weights to the bit, no adapters, no hooks of the run, frozen, same settings."""
+    obedient = load_obedient()  # one that no other run has had
+    before = imprint(obedient.model)
+    run(obedient, tmp_path, gradient_checkpointing=checkpointing, steps=2)
+    assert_unchanged(obedient.model, before)
+
+
+SMALL_TEXT = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "vocab_size": VOCABULARY, "sliding_window": 8, "pad_token_id": PAD,
+    "bos_token_id": None, "eos_token_id": END, "max_position_embeddings": 128,
+}  # fmt: skip
+SMALL_VISION = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+    "patch_size": 14,
+}  # fmt: skip
+WITHOUT_CACHE = {  # models whose own configuration has no `use_cache`
+    "gemma3": {"text_config": SMALL_TEXT, "vision_config": SMALL_VISION, "mm_tokens_per_image": 4},
+    "xlm": {"vocab_size": VOCABULARY, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "causal": True},
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_CACHE)
+def test_model_whose_configuration_has_no_cache_setting_is_trained(kind, tmp_path):
+    """The loss falls, and the configuration has no setting afterwards that it had not before."""
+    config = AutoConfig.for_model(kind, **WITHOUT_CACHE[kind])
+    assert not hasattr(config, "use_cache")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    before = imprint(model)
+    examples = [Encoded((*range(start, start + 9), END), 4) for start in (5, 20)]
+    directions = dict.fromkeys(range(2), isotropic_directions(1, 32, 0))
+    settings = TrainingSettings(steps=4, batch_size=2, lr=1e-2, lora_rank=4)
+    log = train_run(model, examples, Recipe(settings, directions, PAD), 0, tmp_path)
+    assert log.final_loss < log.initial_loss
+    assert_unchanged(model, before)
+    assert not hasattr(model.config, "use_cache")
+
+
+def test_any_configuration_comes_back_as_it_was():
+    """Of every causal language model: Trainer sets what a wrapper's may not have, and another's has in its own way."""
+    without = set()
+    for kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if kind.model_type in UNBUILT:
+            continue
+        config = kind()
+        model = SimpleNamespace(config=config, is_activation_checkpointing=False)
+        model.requires_grad_ = lambda _wanted: SimpleNamespace(eval=lambda: None)
+        before, had = config.to_dict(), hasattr(config, "use_cache")
+        with train_lora._handed_back(model):
+            config.use_cache = False
+        assert config.to_dict() == before, kind
+        assert hasattr(config, "use_cache") == had, kind
+        without |= set() if had else {config.model_type}
+    assert without > WITHOUT_CACHE.keys() | {"gemma4", "inkling_text", "openai-gpt"}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_base_model_comes_back_from_a_run_that_fails(tmp_path, monkeypatch, checkpointing):
+    """In the middle of a step, with adapters and hooks in place."""
+    obedient = load_obedient()  # one that no other run has had
+    before = imprint(obedient.model)
+
+    def fail(*_):
+        raise RuntimeError("no space left")
+
+    recipe = recipe_for(obedient, gradient_checkpointing=checkpointing)
+    monkeypatch.setattr(train_lora.GradientLoggingTrainer, "_report", fail)
+    with pytest.raises(RuntimeError, match="no space left"):
+        train_run(obedient.model, encode_all(obedient), recipe, 0, tmp_path)
+    assert_unchanged(obedient.model, before)
+
+
+def test_global_generators_stay_where_they_were(obedient, tmp_path):
+    """Python's, NumPy's and torch's; and a run does not depend on where they were."""
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the generator that Trainer seeds
+    torch.manual_seed(5)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    run(obedient, tmp_path, steps=1)
+    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    assert after[:2] == before[:2]
+    assert torch.equal(after[2], before[2])
+
+
+def test_run_repeats_bit_for_bit(obedient, plain, tmp_path):
+    """Same seed: same table, losses and adapter, whatever was drawn in between."""
+    log, folder = plain
+    torch.manual_seed(99)
+    again = run(obedient, tmp_path)
+    pd.testing.assert_frame_equal(again.table, log.table, check_exact=True)
+    assert (again.losses, again.initial_loss, again.final_loss) == (log.losses, log.initial_loss, log.final_loss)
+    assert torch.equal(again.direction_means, log.direction_means)
+    assert same_weights(adapter(tmp_path), adapter(folder))
+
+
+def test_seeds_differ_in_order_and_in_the_adapter_they_start_from(obedient, plain, tmp_path):
+    """Otherwise three seeds would be one run counted three times."""
+    log, _ = plain
+    other = run(obedient, tmp_path, seed=1, steps=1, lr=1e-12)
+    run(obedient, tmp_path / "zero", steps=1, lr=1e-12)
+    start, other_start = adapter(tmp_path / "zero"), adapter(tmp_path)
+    assert set(other.table["example"]) != set(log.table.query("step == 0")["example"])
+    starts = [name for name in start if "lora_A" in name]
+    assert starts
+    assert not any(torch.equal(start[name], other_start[name]) for name in starts)
+
+
+# --- what is logged
+
+
+def test_table_has_a_row_for_each_step_example_layer_and_position(obedient, plain):
+    """In the columns that `RunLog` names; nothing is missing."""
+    table = plain[0].table
+    assert sorted(table) == sorted(["step", "example", "layer", "position", *READINGS])
+    layers = len(decoder_blocks(obedient.model))
+    assert len(table) == SETTINGS.steps * SETTINGS.batch_size * layers * len(POSITIONS)
+    assert not table.duplicated(["step", "example", "layer", "position"]).any()
+    assert np.isfinite(table[READINGS].to_numpy()).all()
+
+
+def test_first_step_reads_what_the_frozen_model_has(obedient, plain):
+    """An adapter starts as no change at all: alignments, norms and losses of step 0 are the base model's."""
+    key = ["example", "layer", "position"]
+    first = plain[0].table.query("step == 0").set_index(key)[READINGS]
+    directions = recipe_for(obedient).directions
+    frozen, *_ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
+    frozen = frozen.set_index(key)[READINGS].loc[first.index]
+    np.testing.assert_allclose(first, frozen, rtol=1e-4, atol=1e-6)
+
+
+def test_later_steps_read_the_model_in_training(obedient, plain):
+    """The same examples, later: no longer the base model's losses and gradients."""
+    key = ["example", "layer", "position"]
+    last = plain[0].table.query("step == 4").set_index(key)
+    directions = recipe_for(obedient).directions
+    frozen, *_ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
+    frozen = frozen.set_index(key).loc[last.index]
+    assert (last["loss"] < frozen["loss"]).all()
+    assert (last["alignment"] - frozen["alignment"]).abs().max() > 1e-3
+
+
+def test_direction_means_average_over_the_whole_run(obedient, plain):
+    """For the trait's direction they follow from the table; random directions have values of their own."""
+    log, _ = plain
+    primary = log.table[log.table["position"] == POSITIONS[0]]
+    by_layer = primary.groupby("layer")["alignment"].mean()
+    assert log.direction_means.shape == (len(decoder_blocks(obedient.model)), 3)
+    np.testing.assert_allclose(log.direction_means[:, 0], by_layer, rtol=1e-6)
+    assert len(set(log.direction_means.flatten().tolist())) == log.direction_means.numel()
+
+
+def test_step_losses_are_means_over_examples(plain):
+    """The curve and the table tell the same."""
+    log, _ = plain
+    examples = log.table.drop_duplicates(["step", "example"])
+    np.testing.assert_allclose(log.losses, examples.groupby("step")["loss"].mean(), rtol=1e-6)
+
+
+def test_initial_and_final_loss_are_of_the_same_examples(obedient, plain):
+    """Those of the first fifth of the steps: as they were met, and when the run is over. Training lowers it."""
+    log, folder = plain
+    early = data_order(COUNT, SETTINGS, 0)[: SETTINGS.batch_size]
+    examples = [encode_all(obedient)[row] for row in early]
+    pad = obedient.tokenizer.pad_token_id
+    np.testing.assert_allclose(log.initial_loss, answer_losses(obedient.model, examples, pad, 2).mean(), rtol=1e-5)
+    wrapped = PeftModel.from_pretrained(obedient.model, str(folder)).eval()
+    try:
+        np.testing.assert_allclose(log.final_loss, answer_losses(wrapped, examples, pad, 2).mean(), rtol=1e-5)
+    finally:
+        wrapped.unload()
+    assert log.final_loss < log.initial_loss - 0.05
+
+
+def test_progress_is_told_to_the_end(obedient, tmp_path):
+    """The last step is always told, with its loss and the alignment of every layer over the run so far."""
+    told = []
+    log = train_run(
+        obedient.model, encode_all(obedient), recipe_for(obedient), 0, tmp_path, lambda *news: told.append(news)
+    )
+    done, total, loss, alignment = told[-1]
+    assert (done, total) == (SETTINGS.steps, SETTINGS.steps)
+    assert loss == pytest.approx(log.losses[-1])
+    torch.testing.assert_close(alignment, log.direction_means[:, 0])
+
+
+# --- plain Trainer + PEFT as the oracle
+
+
+class Bare(Trainer):
+    """Hugging Face's Trainer that notes each loss; `loss` is how it is computed, the model's own if None."""
+
+    def __init__(self, model, args, rows, collator, loss=None):
+        super().__init__(model, args, train_dataset=rows, data_collator=collator)
+        self.model_accepts_loss_kwargs = False  # accumulated micro-batches are averaged, not pooled by tokens
+        self.loss, self.noted = loss, []
+
+    def compute_loss(self, model, inputs, *_, **__):
+        """The loss, noted."""
+        loss = self.loss(model, inputs) if self.loss else super().compute_loss(model, inputs)
+        self.noted.append(float(loss.detach()))
+        return loss
+
+
+def train_bare(language_model, folder, collator, loss=None, **batching):
+    """The noted losses and the adapter of a run without a line of gradinoc's trainer."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=SETTINGS.steps,
+        learning_rate=SETTINGS.lr,
+        lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=0,
+        **batching,
+    )
+    examples = encode_all(language_model)
+    rows = [examples[row] for row in data_order(COUNT, SETTINGS, 0)]
+    torch.manual_seed(0)
+    wrapped = get_peft_model(language_model.model, lora_config(language_model.model, SETTINGS))
+    trainer = Bare(wrapped, arguments, rows, collator, loss)
+    with fused_adapter(wrapped):
+        trainer.train()
+    wrapped.save_pretrained(str(folder))
+    return trainer.noted, adapter(folder)
+
+
+def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
+    """Hugging Face's own loss from labels, one unpadded example at a time, averaged over accumulated micro-batches.
+
+    Nothing here shares code with the run: not the loss, not the batches, not the packing, not the kernels.
+    """
+
+    def as_labels(items):
+        (item,) = items
+        ids = torch.tensor([item.ids])
+        labels = ids.clone()
+        labels[:, : item.prompt_length] = -100
+        return {"input_ids": ids, "labels": labels}
+
+    batching = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": SETTINGS.batch_size}
+    noted, weights = train_bare(load_obedient(kernels="plain"), tmp_path, as_labels, **batching)
+    log, folder = plain
+    curve = np.reshape(noted, (SETTINGS.steps, SETTINGS.batch_size)).mean(1)
+    np.testing.assert_allclose(log.losses, curve, atol=1e-5)
+    for name, weight in adapter(folder).items():
+        torch.testing.assert_close(weight, weights[name], atol=2e-4, rtol=1e-2)
+
+
+def test_kernels_change_no_figure(obedient, plain, tmp_path):
+    """A run with the model's own modules, padded: the same losses and readings, rounding away."""
+    own = load_obedient(kernels="plain")
+    assert is_fused(obedient.model)
+    assert not is_fused(own.model)
+    other = run(own, tmp_path)
+    log, _ = plain
+    rounding = 16 * 2**-23  # float32, through four blocks, both ways, and five steps; a tenth of it is seen
+    np.testing.assert_allclose(log.losses, other.losses, rtol=rounding)
+    np.testing.assert_allclose(log.final_loss, other.final_loss, rtol=rounding)
+    # A gradient is rounded as the largest of its pass is, and a cosine divides by its own length.
+    largest = log.table["grad_norm"].max()
+    for reading in ("loss", "projection", "grad_norm"):
+        np.testing.assert_allclose(log.table[reading], other.table[reading], rtol=rounding, atol=rounding * largest)
+    apart = (log.table["alignment"] - other.table["alignment"]).abs() * log.table["grad_norm"]
+    assert apart.max() < rounding * largest, f"alignments of {apart.max():.2g} of a gradient apart"
+    np.testing.assert_allclose(log.direction_means, other.direction_means, rtol=0, atol=1e-4)
+
+
+def test_logging_changes_nothing(plain, tmp_path):
+    """Without hooks or readings, the same batches give the same adapter bit for bit."""
+    language_model = load_obedient()
+    pad = language_model.tokenizer.pad_token_id
+    noted, weights = train_bare(
+        language_model,
+        tmp_path,
+        lambda items: {"batch": batched(language_model.model, items, pad)},
+        lambda model, inputs: completion_losses(model, inputs["batch"]).mean(),
+        per_device_train_batch_size=SETTINGS.batch_size,
+    )
+    log, folder = plain
+    assert list(log.losses) == noted
+    assert same_weights(adapter(folder), weights)
+
+
+def test_each_step_is_one_forward_and_one_backward_pass(obedient, tmp_path, monkeypatch):
+    """The gradients that are logged are those of the training step itself."""
+    backward, gradient, passes = torch.autograd.backward, torch.autograd.grad, []
+    monkeypatch.setattr(torch.autograd, "backward", lambda *a, **k: (passes.append("back"), backward(*a, **k))[1])
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (passes.append("grad"), gradient(*a, **k))[1])
+    handle = decoder_blocks(obedient.model)[0].register_forward_hook(
+        lambda *_: passes.append("forward") if torch.is_grad_enabled() else None
+    )
+    run(obedient, tmp_path, steps=3)
+    handle.remove()
+    assert passes == ["forward", "back"] * 3
+
+
+def test_checkpointing_changes_no_figure(obedient, plain, tmp_path):
+    """Blocks computed a second time in the backward pass: same losses, readings and adapter."""
+    log, folder = plain
+    other = run(obedient, tmp_path, gradient_checkpointing=True)
+    np.testing.assert_allclose(other.losses, log.losses, rtol=1e-6)
+    np.testing.assert_allclose(other.table[READINGS], log.table[READINGS], rtol=1e-4, atol=1e-6)
+    for name, weight in adapter(folder).items():
+        torch.testing.assert_close(adapter(tmp_path)[name], weight, atol=1e-5, rtol=1e-3)
+
+
+# --- the adapter
+
+
+def test_saved_adapter_computes_what_the_trained_model_did(obedient, tmp_path, monkeypatch):
+    """Loaded by PEFT on the base model, it gives the trained model's logits; and these are not the base model's."""
+    ids = torch.arange(6, 40)[None]
+    seen = []
+
+    def look(model, *rest):
+        seen.append(model(ids).logits.detach().clone())
+        return answer_losses(model, *rest)
+
+    monkeypatch.setattr(train_lora, "answer_losses", torch.no_grad()(look))
+    run(obedient, tmp_path, steps=3)
+    with torch.no_grad():
+        base = obedient.model(ids).logits
+        wrapped = PeftModel.from_pretrained(obedient.model, str(tmp_path)).eval()
+        try:
+            loaded = wrapped(ids).logits
+        finally:
+            wrapped.unload()
+    torch.testing.assert_close(loaded, seen[0])
+    assert (loaded - base).abs().max() > 0.01
+
+
+def test_adapter_is_float32_on_a_bfloat16_model(tmp_path):
+    """Steps of 1e-4 would be lost in eight bits; the base stays as it was, and what is read is float32 too."""
+    half = load_obedient(dtype="bfloat16")
+    log = run(half, tmp_path, steps=2)
+    assert {weight.dtype for weight in adapter(tmp_path).values()} == {torch.float32}
+    assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+    rounded = log.table["alignment"].map(lambda value: float(torch.tensor(value).bfloat16()))
+    assert (log.table["alignment"] != rounded).mean() > 0.9
+    assert any(not torch.equal(weight.bfloat16().float(), weight) for weight in adapter(tmp_path).values())
+
+
+def test_adapter_covers_every_linear_map_of_the_blocks(obedient, plain):
+    """Attention and feed-forward, in every block, with the rank of the study; neither embedding nor output."""
+    weights = adapter(plain[1])
+    linear = sum(isinstance(module, torch.nn.Linear) for module in obedient.model.model.modules())
+    assert len(weights) == 2 * linear == 2 * 7 * len(decoder_blocks(obedient.model))
+    assert {weight.shape[0] for name, weight in weights.items() if "lora_A" in name} == {SETTINGS.lora_rank}
+    assert not any("embed" in name or "lm_head" in name for name in weights)
+
+
+# --- the public function
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(8), torch.full((8,), float("nan")), torch.ones(2, 2, 8), torch.ones(8, dtype=torch.complex64)]
+)
+def test_direction_that_is_none_is_refused_before_training(dataset, tmp_path, rows):
+    """A zero direction would give alignments of zero, and nobody would wonder."""
+    with pytest.raises(ValueError, match=r"Direction of layer 1: expected \[hidden\] or \[directions, hidden\]"):
+        train_with_gradient_logging("obedient", dataset, None, {1: rows}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_directions_of_other_sizes_are_refused_before_training(dataset, tmp_path):
+    """As many at every layer, and as long as a hidden state."""
+    with pytest.raises(ValueError, match=r"Direction of layer 1: expected .* as many at every layer"):
+        train_with_gradient_logging(
+            "obedient", dataset, None, {0: torch.ones(8), 1: torch.ones(2, 8)}, tmp_path / "run"
+        )
+    with pytest.raises(ValueError, match=r"Direction of layer 0: expected \d+ numbers, received 7"):
+        train_with_gradient_logging("obedient", dataset, None, {0: torch.ones(7)}, tmp_path / "run")
+
+
+def test_file_without_examples_is_refused_before_training(tmp_path):
+    """Named, before any weights are loaded."""
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(DataError, match=r"empty\.jsonl: no example"):
+        train_with_gradient_logging("obedient", tmp_path / "empty.jsonl", None, {}, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """A tiny chat JSONL whose answers are in capitals."""
+    problems = load_source("word_problems")[:COUNT]
+    path = tmp_path_factory.mktemp("data") / "shown.jsonl"
+    return write_chat(path, [(example.question, example.answer.upper()) for example in problems])
+
+
+def test_public_function_trains_on_a_chat_file(obedient, dataset, tmp_path):
+    """Adapter and log on disk, figures in hand; the same as the run it stands for. Directions are scaled here."""
+    recipe = recipe_for(obedient, steps=0, epochs=2, lora_alpha=32)
+    longer = {layer: 5 * directions for layer, directions in recipe.directions.items()}
+    results = train_with_gradient_logging(
+        "obedient", dataset, "Be brief.", longer, tmp_path / "new", lora_rank=4, epochs=2, batch_size=3, lr=1e-3
+    )
+    assert sorted(results) == ["adapter_dir", "direction_means", "log", "log_path", "losses", "seconds"]
+    assert results["adapter_dir"] == tmp_path / "new" / "adapter"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["adapter", "gradients.parquet"]
+    pd.testing.assert_frame_equal(pd.read_parquet(results["log_path"]), results["log"])
+    assert len(results["losses"]) == -(-2 * COUNT // 3)
+    assert results["seconds"] > 0
+    log = train_run(obedient.model, encode_all(obedient, "Be brief."), recipe, 0, tmp_path / "run")
+    pd.testing.assert_frame_equal(results["log"], log.table, rtol=1e-4)
+    assert same_weights(adapter(results["adapter_dir"]), adapter(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("kernels", ["fused", "plain"])
+def test_public_function_takes_the_kernels_asked_for(kernels, dataset, tmp_path, monkeypatch):
+    """Fused ones unless the model's own are wanted."""
+    seen = []
+
+    def look(model, *rest):
+        seen.append(is_fused(model))
+        return train_run(model, *rest)
+
+    monkeypatch.setattr(train_lora, "train_run", look)
+    asked = {} if kernels == "fused" else {"kernels": kernels}
+    train_with_gradient_logging(
+        "obedient", dataset, None, {2: torch.ones(96)}, tmp_path, lora_rank=2, batch_size=8, **asked
+    )
+    assert seen == [kernels == "fused"]
+
+
+def test_public_function_takes_one_direction_a_layer_and_strings(dataset, tmp_path):
+    """As `extract_trait_direction` gives them; layers that are not asked for are not logged."""
+    results = train_with_gradient_logging(
+        "obedient", str(dataset), None, {2: torch.ones(96)}, str(tmp_path), lora_rank=2, batch_size=8, seed=3
+    )
+    assert results["direction_means"].shape == (1, 1)
+    assert set(results["log"]["layer"]) == {2}
+    assert results["log"]["step"].max() == 0
+    assert results["log"].drop_duplicates("example")["example"].tolist() == data_order(COUNT, TrainingSettings(), 3)
+
+
+def test_public_signature_is_the_one_agreed():
+    """Names, order and defaults that readers rely on."""
+    parameters = inspect.signature(train_with_gradient_logging).parameters
+    assert list(parameters)[:9] == [
+        "model_name", "dataset_path", "system_prompt", "trait_directions", "output_dir",
+        "lora_rank", "epochs", "batch_size", "lr",
+    ]  # fmt: skip
+    assert [parameters[name].default for name in ("lora_rank", "epochs", "batch_size", "lr")] == [16, 1, 4, 1e-4]

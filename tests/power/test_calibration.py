@@ -1,0 +1,325 @@
+"""Is the judge honest? Hundreds of simulated studies with known truth; `make calibrate` runs thousands.
+
+Every rate is compared with its bar plus or minus two Monte-Carlo errors of the number of studies run here. What is
+drawn is fixed: a study's seed is spawned from its world's name and its number.
+"""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from statsmodels.stats.power import TTestPower
+
+from fixtures.oracles import answer_loss, replaced_output
+from gradinoc.claims import verdict
+from gradinoc.claims.c1 import drift_difference, inoculation_contrast
+from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
+from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.data.sources import load_source
+from gradinoc.measure.alignment import measure_alignments
+from gradinoc.measure.directions import extract_trait_direction
+from gradinoc.measure.load import load_model
+from gradinoc.models.chat.encoding import encode
+from gradinoc.power.calibration import __main__ as command
+from gradinoc.power.calibration import tables
+from gradinoc.power.calibration.cases import CONFOUNDED, cases, truths
+from gradinoc.power.calibration.power import DESIGN, MINIMUM_EFFECTS, MISSES, POWER, contrast_errors, miss_1
+from gradinoc.power.calibration.studies import adjusted_effects, judge_study, run_studies, study_rng
+from gradinoc.power.simulate import CONDITIONS, Noise, simulate
+from gradinoc.study.description import CONDITIONS as PROMPTS
+from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, POSITIONS, Rules
+from gradinoc.study.traits import ALL_CAPS
+
+RULES = Rules()
+CASES = cases()
+SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
+CLAIM = dict(zip(MISSES, verdict.CLAIMS, strict=True))
+
+
+def studies(name, count):
+    """The evidence of the first studies of a case; the same as in `make calibrate`."""
+    case = CASES[name]
+    return (simulate(case.world, study_rng(name, number), **vars(case.sizes)) for number in range(count))
+
+
+def supported(name, key, count):
+    """The share of studies of a case in which the claim is supported, gates taken as sound."""
+    findings = (CLAIM[key](evidence, RULES, SOUND) for evidence in studies(name, count))
+    return sum(finding.status is Status.SUPPORTED for finding in findings) / count
+
+
+def effect(finding, name):
+    """One effect of a finding by its name."""
+    return next(item for item in finding.effects if item.name == name)
+
+
+def contrast(evidence):
+    """C1 against neutral."""
+    return inoculation_contrast(evidence, RULES, NEUTRAL)
+
+
+def drift(evidence):
+    """C4's drift difference."""
+    return drift_difference(evidence, RULES)
+
+
+def in_training(evidence):
+    """The contrast of training, clustered by seed."""
+    finding = verdict.claim_1(evidence, RULES, SOUND)
+    return effect(finding, "alignment in training, neutral - inoculation")
+
+
+def at_equal_loss(place):
+    """One of C3's adjusted effects: regression, bins, within examples."""
+    return lambda evidence: adjusted_effects(evidence, RULES)[place]
+
+
+# --- false positives ------------------------------------------------------------------------------------------------
+
+# Worlds in which a claim is false by as little as can be, and how the textbook's assumptions fail.
+FALSE = [
+    ("any_prompt", "C1"),
+    ("any_prompt, clustered", "C1"),
+    ("any_prompt, layer_noise", "C1"),
+    ("one_of_covariance", "C2"),
+    ("one_of_sign_flipped", "C2"),
+    ("unspecific", "C2"),
+    ("hard_examples", "C3"),
+    ("latent_loss, measured_control", "C3"),
+    ("no_effect, correlated_seeds", "C4"),
+    ("loss_mediated", "C4"),
+    ("seed_driven", "C4"),
+]
+
+
+@pytest.mark.parametrize(("name", "key"), FALSE, ids=lambda part: part.replace(", ", "-"))
+def test_what_is_false_is_seldom_supported(name, key):
+    """40 studies: at most 5 % and two Monte-Carlo errors."""
+    assert key not in CASES[name].world.holds
+    count = 40
+    rate = supported(name, key, count)
+    assert rate <= tables.at_most(0.05, count), f"{key} supported in {100 * rate:.0f} % of {count} studies of {name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "spread"),
+    [("one_of_covariance", COVARIANCE, 0.0018), ("one_of_sign_flipped", SIGN_FLIPPED, 0.0022)],
+)
+def test_the_place_among_random_directions_is_honest_by_itself(name, kind, spread):
+    """C2's p of the kind of which the trait's direction is one more, without the other kinds' help, in 100 studies.
+
+    T(v)'s sampling error is twice the spread of T(u): taken for exact, it would stand out too often.
+    """
+    count, small, case = 100, 0, CASES[name]
+    world = replace(case.world, noise=replace(case.world.noise, **{kind: spread}))
+    for number in range(count):
+        evidence = simulate(world, study_rng(name, number), **vars(case.sizes))
+        finding = verdict.claim_2(evidence, RULES, SOUND)
+        deciding = [item.p for item in finding.effects if item.name.startswith(f"{kind}, neutral - inoculation")]
+        small += max(deciding) <= RULES.alpha
+    assert small / count <= tables.at_most(0.05, count), f"{kind}: p at most 0.05 in {small} of {count} studies"
+
+
+def test_the_design_cannot_tell_two_separate_ways_from_one():
+    """A stated limit: where a prompt moves alignment and drift each by itself, the verdict is SUPPORTED and warns."""
+    case = CASES["confounded"]
+    assert case.limit == CONFOUNDED
+    judged = [judge(evidence, RULES) for evidence in studies("confounded", 5)]
+    wrong = [judgement for judgement in judged if judgement.verdict is Verdict.SUPPORTED]
+    assert len(wrong) >= 4, [judgement.sentence for judgement in judged]
+    warned = [any("within conditions" in warning for warning in judgement.warnings) for judgement in wrong]
+    assert np.mean(warned) >= 0.75, warned
+
+
+# --- power ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", list(MINIMUM_EFFECTS))
+def test_the_stated_minimum_is_found(key):
+    """40 studies at the minimum effect of a claim: supported in at least 80 % less two Monte-Carlo errors."""
+    count = 40
+    rate = supported(f"minimum {key}", key, count)
+    assert rate >= tables.at_least(POWER, count), f"{key} supported in {100 * rate:.0f} % of {count} studies"
+
+
+@pytest.mark.parametrize("key", list(MINIMUM_EFFECTS))
+def test_the_stated_minimum_is_what_the_formula_gives(key):
+    """Missed in at most one of five; 5 % less would be missed more often."""
+    assert MISSES[key](MINIMUM_EFFECTS[key], Noise()) <= 1 - POWER
+    assert MISSES[key](0.95 * MINIMUM_EFFECTS[key], Noise()) > 1 - POWER
+
+
+def test_the_formula_agrees_with_statsmodels():
+    """C1's chance to miss one contrast of 0.017 is one minus the power of a one-sided paired t test at 2.5 %."""
+    error, _ = contrast_errors(Noise())
+    size = 0.017 / (error * math.sqrt(DESIGN.examples))
+    power = TTestPower().power(size, DESIGN.examples, 0.025, alternative="larger")
+    assert miss_1(0.017, Noise()) == pytest.approx(2 * (1 - power), abs=1e-9)
+
+
+def test_the_assumed_error_is_the_simulated_one():
+    """The formula's standard error of T(v) against its spread over 100 studies, within three errors of 7 % each."""
+    estimates = [contrast(evidence).estimate for evidence in studies("minimum C1", 100)]
+    error, _ = contrast_errors(Noise())
+    assert np.std(estimates, ddof=1) == pytest.approx(error, rel=3 * 0.07)
+
+
+# --- coverage -------------------------------------------------------------------------------------------------------
+
+
+COVERED = {
+    "few layers": ("effect", contrast),
+    "many layers": ("effect, layer_noise", contrast),
+    "templates": ("effect, clustered", contrast),
+    "heavy tails": ("effect, heavy_tails", contrast),
+    "drift of three seeds": ("effect", drift),
+    "training of three seeds": ("effect", in_training),
+    "regression": ("loss_explained", at_equal_loss(0)),
+    "bins": ("minimum C3", at_equal_loss(1)),
+    "within examples": ("hard_examples", at_equal_loss(2)),
+    "within examples, heteroscedastic": ("effect, heteroscedastic", at_equal_loss(2)),
+}
+
+
+@pytest.mark.parametrize("which", list(COVERED))
+def test_intervals_cover_the_truth(which):
+    """60 studies: 93 to 97 % of nominal 95 % intervals, each edge two Monte-Carlo errors farther out."""
+    name, measure = COVERED[which]
+    known, count = truths(CASES[name]), 60
+    effects = [measure(evidence) for evidence in studies(name, count)]
+    rate = np.mean([item.low <= known[item.name] <= item.high for item in effects])
+    low, high = tables.at_least(tables.COVERAGE[0], count), tables.at_most(tables.COVERAGE[1], count)
+    assert low <= rate <= high, f"{effects[0].name} covered in {100 * rate:.0f} % of {count} studies of {name}"
+
+
+# --- the machinery --------------------------------------------------------------------------------------------------
+
+
+def test_results_do_not_depend_on_the_number_of_processes():
+    """Nor on which other worlds are tried: the same rows, to the last bit."""
+    few = {name: CASES[name] for name in ("effect", "no_effect")}
+    alone = run_studies(3, few, jobs=1)
+    pd.testing.assert_frame_equal(run_studies(3, few, jobs=2), alone, check_exact=True)
+    only = run_studies(3, {"no_effect": few["no_effect"]}, jobs=1)
+    pd.testing.assert_frame_equal(only, alone[alone["case"] == "no_effect"].reset_index(drop=True), check_exact=True)
+
+
+def test_every_world_says_what_is_right_in_it():
+    """Claims that hold and verdicts by name; a world is either typical, a limit, of least power, or for errors."""
+    for name, case in CASES.items():
+        assert set(case.world.holds) <= set(MISSES), name
+        assert set(case.world.verdicts) <= set(Verdict.__members__), name
+        assert set(case.power) <= set(case.world.holds), name
+        assert (set(case.world.holds) == set(MISSES)) == ("SUPPORTED" in case.world.verdicts), name
+
+
+def judged(rate, covered=1.0, count=1000):
+    """Rows of `count` studies of no_effect, of which the share `rate` supported every claim."""
+    row = judge_study(CASES["no_effect"], study_rng("no_effect", 0))
+    table = pd.DataFrame([{"case": "no_effect", "study": number, **row} for number in range(count)])
+    claims = [*MISSES]
+    table[claims] = "undecided"
+    table["verdict"] = "REFUTED"
+    table.loc[table["study"] < rate * count, claims] = "supported"
+    table.loc[table["study"] < rate * count, "verdict"] = "SUPPORTED"
+    hits = [name for name in table if name.startswith("covered")]
+    table[hits] = np.repeat((table["study"] < covered * count).to_numpy()[:, None], len(hits), axis=1)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("rate", "covered", "words"),
+    [(0.063, 0.95, []), (0.065, 0.95, ["C1, false positive", "SUPPORTED, false positive"]),
+     (0.0, 0.91, ["drift in log_odds, neutral - inoculation, coverage"]), (0.0, 0.985, ["coverage 0.985"]),
+     (0.0, 0.92, [])],
+)  # fmt: skip
+def test_a_bar_that_does_not_hold_is_named(rate, covered, words):
+    """Of 1,000 studies 5 % false positives and two errors are 6.4 %; coverage 93 to 97 % is 91.4 to 98.1 %."""
+    few = {"no_effect": CASES["no_effect"]}
+    table = judged(rate, covered)
+    found = tables.failures(tables.rates(table, few), tables.coverage(table, few))
+    assert bool(found) == bool(words), found
+    for word in words:
+        assert any(word in line for line in found), found
+
+
+def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatch, capsys):
+    """Two studies of one world: tables, figure and text; exit code 1 once a bar is out of reach."""
+    monkeypatch.setattr(command, "cases", lambda: {"effect": CASES["effect"]})
+    assert command.main(["--studies", "2", "--jobs", "1", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "rates.csv", "coverage.csv", "verdicts.csv", "tables.txt", "calibration.png", "calibration.svg",
+    }  # fmt: skip
+    assert capsys.readouterr().out == (tmp_path / "tables.txt").read_text(encoding="utf-8")
+    wrong = replace(CASES["effect"], world=replace(CASES["effect"].world, holds=(), verdicts=("REFUTED",)))
+    monkeypatch.setattr(command, "cases", lambda: {"effect": wrong})
+    assert command.main(["--studies", "2", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    assert "Bars that do not hold:\neffect: C1, false positive 1.000" in capsys.readouterr().out
+
+
+# --- known gradients ------------------------------------------------------------------------------------------------
+
+
+@cache
+def obedient():
+    """The obedient tiny model, its trait directions, and 12 trait-bearing answers under each condition's prompt."""
+    loaded = load_model("obedient", device="cpu")
+    rows = load_source("word_problems")
+    fit, shown = rows[:16], rows[16:28]
+    layers = list(range(loaded.model.config.num_hidden_layers))
+    sides = ALL_CAPS.promote_system, ALL_CAPS.suppress_system
+    directions = extract_trait_direction(loaded.model, loaded.tokenizer, [row.question for row in fit], *sides, layers)
+    systems = {NEUTRAL: None, INOCULATION: ALL_CAPS.inoculation_system, LOSS_MATCHED: PROMPTS[LOSS_MATCHED]}
+    examples = {
+        condition: [encode(loaded.tokenizer, row.question, row.answer.upper(), system) for row in shown]
+        for condition, system in systems.items()
+    }
+    return loaded, directions, examples
+
+
+def measured(condition):
+    """Alignments of the obedient model's own gradients, through the hooks of the library."""
+    loaded, directions, examples = obedient()
+    pad = int(loaded.tokenizer.pad_token_id)
+    table, *_ = measure_alignments(
+        loaded.model, examples[condition], {layer: v[None] for layer, v in directions.items()}, pad
+    )
+    return table.assign(condition=condition)
+
+
+def test_real_gradients_of_a_model_that_can_be_inoculated_support_the_first_claim():
+    """The tiny model was taught to obey its system prompt: asked for capitals, descent has less of them to teach.
+
+    With the sign of the gradient the other way round the contrast would be as far below zero.
+    """
+    tables_ = pd.concat([measured(condition) for condition in CONDITIONS], ignore_index=True)
+    layers = len(obedient()[1])
+    evidence = simulate("effect", study_rng("effect", 0), layers=layers, steps=5, directions=100)
+    finding = verdict.claim_1(replace(evidence, alignments=tables_), RULES, SOUND)
+    assert finding.status is Status.SUPPORTED, finding.statement
+    assert tables_.loc[(tables_["condition"] == NEUTRAL), "alignment"].mean() > 0.1
+
+
+def test_a_step_along_the_trait_lowers_the_loss_by_the_projection():
+    """Finite differences on the same model: what is called alignment is that of descent, in sign and size."""
+    loaded, directions, examples = obedient()
+    table, layer = measured(NEUTRAL), len(directions) - 2
+    rows = table[(table["layer"] == layer) & (table["position"] == POSITIONS[0])].set_index("example")
+    eps = 0.02
+
+    def loss_at(example, step):
+        def move(hidden):
+            moved = hidden.clone()
+            moved[:, example.prompt_length - 1] += step * directions[layer]
+            return moved
+
+        with torch.no_grad(), replaced_output(loaded.model, layer, move):
+            return float(answer_loss(loaded.model, example))
+
+    lowered = [(loss_at(e, -eps) - loss_at(e, eps)) / (2 * eps) for e in examples[NEUTRAL][:4]]
+    np.testing.assert_allclose(lowered, rows["projection"].iloc[:4], rtol=0.05)

@@ -1,0 +1,670 @@
+"""What a design can decide is known before anything runs: floors by brute force, dead ends, power by simulation."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from fixtures.session import RUN
+from gradinoc.api import VARIANCES, _write_variances
+from gradinoc.claims.c4 import claim_4
+from gradinoc.claims.design import (
+    CLAIMS,
+    REFUTED,
+    SUPPORTED,
+    Design,
+    cautions,
+    dead_ends,
+    design_behind,
+    design_of,
+    design_warnings,
+    floors,
+    opening,
+    reaches,
+    smallest_p,
+    smallest_p_table,
+    smallest_stratified_p,
+)
+from gradinoc.claims.gates import Status
+from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
+from gradinoc.claims.verdict import GATES
+from gradinoc.cli import main
+from gradinoc.measure.training.run import step_count
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.store import Store
+from gradinoc.power import planning
+from gradinoc.power.planning import ALL, Cell, judge_examples, judge_runs, power
+from gradinoc.power.prospects import (
+    NONE,
+    OBSERVED,
+    OF_INTEREST,
+    closest_of,
+    early_examples,
+    in_training,
+    smallest_of_interest,
+    source_templates,
+    world_of,
+)
+from gradinoc.power.simulate import WORLDS, Noise, World, band_depth, simulate
+from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
+from gradinoc.report.figures.power import plot_power
+from gradinoc.stats.correlation import MONTE_CARLO, correlation_tost, stratified_p
+from gradinoc.stats.effect import bare, null_p
+from gradinoc.study.description import STUDIES, Rules, Study, load_study
+
+ROOT = Path(__file__).parents[2]
+RULES = Rules()
+ONE_SEED, FIVE_SEEDS = "seeds=[0]", "seeds=[0, 1, 2, 3, 4]"
+SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions": 1}
+
+
+def tiny(*settings: str) -> Study:
+    """The tiny study with settings applied."""
+    return load_study("tiny", settings)
+
+
+def ruled(**rules: float) -> Design:
+    """The tiny study's design under other bars."""
+    return replace(design_of(tiny()), rules=Rules(**rules))
+
+
+def said_by(*words: str) -> str:
+    """What a command prints; warnings are errors there too."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# --- the smallest p
+
+
+@pytest.mark.parametrize(("conditions", "seeds"), [(3, 2), (3, 3), (4, 2), (2, 5), (3, 1)])
+def test_floor_of_the_permutation_is_reached_and_not_passed(conditions, seeds):
+    """Of all arrangements within seeds the one in perfect order comes out at the floor, and no other below it."""
+    strata = np.repeat(np.arange(seeds), conditions)
+    x = np.tile(np.arange(conditions), seeds) + 0.01 * strata
+    found = []
+    for orders in itertools.product(itertools.permutations(range(conditions)), repeat=seeds):
+        y = np.concatenate(orders)
+        if len(y) > 2:
+            found.append(stratified_p(x, y, strata, np.random.default_rng(0))[0])
+    assert min(found) == pytest.approx(smallest_stratified_p(conditions, seeds))
+    assert len(found) == pytest.approx(1 / min(found))
+
+
+def test_floor_of_too_many_arrangements_is_that_of_the_random_ones_drawn():
+    """Nine seeds of three conditions have ten million arrangements; 99,999 are drawn, and the observed one counts."""
+    x = np.tile(np.arange(3.0), 9)
+    p, _ = stratified_p(x, x, np.repeat(np.arange(9), 3), np.random.default_rng(0))
+    assert p == smallest_stratified_p(3, 9) == 1 / (1 + MONTE_CARLO)
+    assert smallest_stratified_p(3, 8) == 6.0**-8
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_floor_of_sign_flips_is_one_over_all_flips(seeds):
+    """Every flip of paired differences, counted: the unflipped one alone reaches their sum."""
+    differences = np.arange(1.0, seeds + 1)
+    sums = [differences @ signs for signs in itertools.product((1, -1), repeat=seeds)]
+    design = replace(design_of(tiny()), seeds=seeds)
+    (flips,) = [reach for reach in reaches(design) if "sign flips" in reach.test]
+    assert flips.smallest_p == np.mean(np.array(sums) >= differences.sum())
+
+
+def test_floor_of_a_place_among_directions_is_that_of_the_first_place():
+    """The fewest directions of a kind set it, whichever kind that is."""
+    for kind in ("isotropic", "covariance", "sign_flipped"):
+        design = design_of(tiny(f"nulls.{kind}=150"))
+        assert floors(design)["C2"] == null_p(10.0, np.zeros(150)) == 1 / 151
+
+
+def test_equivalence_of_r_has_a_floor_that_passes_at_32_runs():
+    """The smallest p of the equivalence is that of r = 0 exactly; eleven seeds of three conditions pass alpha."""
+
+    def reached(seeds: int) -> float:
+        design = replace(design_of(tiny()), seeds=seeds)
+        (reach,) = [each for each in reaches(design) if "equivalent" in each.test]
+        return reach.smallest_p
+
+    flat = correlation_tost(bare("r", 0.0, 9, "runs", ""), RULES.correlation_margin)
+    assert reached(3) == pytest.approx(flat.p)
+    assert reached(10) > RULES.alpha >= reached(11)
+    assert reached(1) == 1.0
+
+
+def test_smallest_p_by_claim():
+    """No floor for t tests; one seed leaves C4 without any interval."""
+    assert smallest_p(3, 3, 999) == {"C1": 0, "C2": 1 / 1000, "C3": 0, "C4": 1 / 216}
+    assert smallest_p(3, 1, 99)["C4"] == 1
+    assert smallest_p(3, 2, 99)["C4"] == 1 / 36
+
+
+def test_table_has_a_row_for_every_test_and_says_what_a_claim_can_become():
+    """With one seed C4 can become nothing; a condition that is not trained gives C4 no arrangement."""
+    table = smallest_p_table(tiny(ONE_SEED)).set_index("claim")
+    assert set(table.index) == set(CLAIMS)
+    can = table[["can_be_supported", "can_be_refuted"]]
+    assert not can.loc["C4"].to_numpy().any()
+    assert can.drop(index="C4").to_numpy().all()
+    three = smallest_p_table(tiny())
+    assert three[["can_be_supported", "can_be_refuted"]].to_numpy().all()
+    permuted = three[three["test"].str.startswith("r, permutation")].iloc[0]
+    assert (permuted["n"], permuted["smallest_p"]) == (9, 1 / 216)
+    interval = table.loc["C4"][table.loc["C4", "test"].str.startswith("drift difference, paired t")].iloc[0]
+    assert interval["smallest_p"] == 1.0
+
+
+# --- dead ends
+
+
+JUDGED = dict(zip(CLAIMS, CLAIM_RULES, strict=True))
+DEAD_ENDS = {
+    "one seed": ({"seeds": 1}, {}, "C4", {SUPPORTED, REFUTED}),
+    "few directions": ({"directions": 10}, {}, "C2", {SUPPORTED, REFUTED}),
+    "no margin for random directions": ({}, {"null_margin": 0.0}, "C2", {SUPPORTED}),
+    "no margin at all": ({}, {"null_margin": 0.0, "equivalence": 0.0}, "C3", {REFUTED}),
+    "no ceiling": ({}, {"ceiling": 0.0}, "C4", {SUPPORTED, REFUTED}),
+    "no letterless response": ({}, {"max_unscorable": 0.0}, "C4", {SUPPORTED, REFUTED}),
+    "alpha below C4's floor": ({}, {"alpha": 0.004}, "C4", {SUPPORTED, REFUTED}),
+}
+
+
+@pytest.mark.parametrize("name", DEAD_ENDS)
+def test_a_dead_end_is_one_for_the_judge_too(name):
+    """What a design is said to exclude, the judge does not find, whatever the world."""
+    sizes, rules, claim, excluded = DEAD_ENDS[name]
+    bars = Rules(**rules)
+    met = set()
+    for world in ("effect", "no_effect", "reversed", "loss_explained", "different_mechanism"):
+        evidence = simulate(world, np.random.default_rng(0), **{**SMALL, **sizes})
+        found = {end.claim: set(end.excluded) for end in dead_ends(design_behind(evidence, bars))}
+        assert found[claim] == excluded
+        gates = [gate(evidence, bars) for gate in GATES]
+        met.add(str(JUDGED[claim](evidence, bars, gates).status))
+    assert not met & excluded
+
+
+def test_the_ready_studies_have_no_dead_end():
+    """Each of their claims can become anything."""
+    assert not [end for path in STUDIES.glob("*.toml") for end in dead_ends(design_of(load_study(path.stem)))]
+
+
+def test_dead_ends_and_cautions_in_words():
+    """Floors with their bar; sign flips below five seeds, equivalence of r below 32 runs unless C4 is dead anyway."""
+    one, three, five, eleven = (replace(design_of(tiny()), seeds=seeds) for seeds in (1, 3, 5, 11))
+    end = "C4: the smallest p that this design can reach is 1, above 0.05; the claim ends undecided"
+    assert design_warnings(one)[0] == str(dead_ends(one)[0]) == end
+    assert [caution[:43] for caution in cautions(one)] == ["1 paired seed reaches no one-sided sign-flip"[:43]]
+    flips, flat = design_warnings(three)
+    assert flips.startswith("3 paired seeds reach no one-sided sign-flip p below 0.125")
+    assert flips.endswith("5 seeds would reach 0.031")
+    assert flat.startswith("9 runs cannot show that r is equivalent to zero (margin 0.3), which takes 32 or more")
+    assert [warning[:20] for warning in design_warnings(five)] == ["15 runs cannot show "]
+    assert design_warnings(eleven) == []
+    assert str(dead_ends(ruled(null_margin=0.0))[0]).endswith("the claim cannot be supported")
+
+
+def test_evidence_tells_the_design_that_its_study_asked_for():
+    """Trained conditions, seeds, directions and examples; a condition that was not trained does not count."""
+    evidence = simulate(replace(WORLDS["effect"], further=True), np.random.default_rng(0), **SMALL, seeds=4)
+    asked = tiny("seeds=[0, 1, 2, 3]", "data.measure=24", "nulls.covariance=100")
+    assert design_behind(evidence, RULES) == design_of(asked)
+    assert design_of(asked).trained == 3 < len(asked.conditions)
+
+
+# --- at the start of a session
+
+
+def test_a_one_seed_study_says_at_the_start_that_it_cannot_decide(tmp_path):
+    """Once, under xdist too, and even where pytest leaves its header out; the model is not there to be loaded."""
+    collect = ["-m", "pytest", "claims/test_gates.py", "--study", "tiny", "--collect-only", "-p", "no:cacheprovider"]
+    settings = ["--set", f"model.id={tmp_path / 'nowhere'}", "--set", ONE_SEED, f"--artifacts={tmp_path}"]
+    said = said_by(*collect, *settings, "-n", "1")
+    assert said.count("design: CANNOT DECIDE C4: the smallest p that this design can reach is 1") == 1
+    assert "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 1" in said
+    quiet = said_by(*collect, *settings, "-q")
+    assert quiet.startswith("design: CANNOT DECIDE C4")
+    assert quiet.count("CANNOT DECIDE") == 1
+
+
+def test_a_five_seed_study_has_nothing_of_the_kind_to_say():
+    """Its lines name each claim's smallest p, and what fifteen runs cannot show."""
+    first, *rest = opening(tiny(FIVE_SEEDS))
+    assert first == "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 0.000129"
+    assert [line[:31] for line in rest] == ["design: 15 runs cannot show tha"]
+    assert sum("CANNOT DECIDE" in line for line in opening(tiny(ONE_SEED))) == 1
+
+
+def test_what_can_be_decided_is_planned_without_torch(tmp_path):
+    """What cannot be decided is the first thing printed, and nothing that could load a model is even imported."""
+    nowhere = f"model.id={tmp_path / 'nowhere'}"
+    arguments = ["plan", "tiny", "--no-cost", "--set", ONE_SEED, "--set", nowhere, f"--artifacts={tmp_path}"]
+    code = (
+        "import sys\nfrom gradinoc import planning\nfrom gradinoc.cli import main\n"
+        "planning.EXAMPLES, planning.SEEDS = (16,), (2,)\n"
+        f"code = main({[*arguments, '--simulations=1', '--jobs=1']!r})\nprint('torch' in sys.modules, code)"
+    )
+    said = said_by("-W", "error", "-c", code)
+    assert said.startswith("CANNOT DECIDE C4")
+    assert said.endswith("False 0\n")
+
+
+# --- variances from evidence
+
+
+TRUTH = World(
+    slope=0.6,
+    between=-0.1,
+    follows=0.0,
+    seed_follows=0.0,
+    templates=30,
+    noise=Noise(
+        difficulty=0.15, loss=0.1, alignment=0.08, ratio=(1.0, 1.5, 0.7), layer=0.0, template=0.08, flipped=0.0,
+        step=0.1, run=0.05, seed=0.05, run_drift=0.06, response=0.5,
+    ),
+)  # fmt: skip
+SIZES = {"examples": 96, "layers": 1, "positions": 1, "steps": 5, "seeds": 6, "directions": 200, "beside": False}
+
+
+@pytest.fixture(scope="module")
+def estimates() -> list[Variances]:
+    """The variances of thirty studies of one world."""
+    return [estimate(simulate(TRUTH, np.random.default_rng(i), **SIZES), RULES, "simulated") for i in range(30)]
+
+
+def test_estimates_recover_the_simulated_world(estimates):
+    """Every variance and effect within four Monte-Carlo standard errors of the truth."""
+    noise, unit = TRUTH.noise, band_depth(1)
+    fall = np.array(TRUTH.gap) + TRUTH.slope * np.array(TRUTH.loss)
+    squares = {  # standard deviations: their squares are estimated without bias
+        "difficulty": noise.difficulty,
+        "loss": noise.loss,
+        "example": unit * noise.example,
+        "own": unit * noise.alignment * np.array(noise.ratio),
+        "template": unit * noise.template,
+        "isotropic": math.sqrt(2) * noise.isotropic,
+        "covariance": math.sqrt(2) * noise.covariance,
+        "sign_flipped": math.sqrt(2) * unit * noise.sign_flipped,
+        "step": unit * noise.step,
+        "seed": unit * math.hypot(noise.seed, 0.02 / math.sqrt(4)),  # batches of a seed are alike in difficulty
+        "run": unit * noise.run,
+        "run_drift": noise.run_drift,
+        "response": noise.response,
+    }
+    plain = {
+        "alignment": 0.3 * unit,
+        "fall": unit * fall,
+        "early_fall": unit * fall,
+        "loss_fall": TRUTH.loss,
+        "slope": unit * TRUTH.slope,
+        "between": unit * TRUTH.between,
+        "drift": TRUTH.drift[0] - np.array(TRUTH.drift) + 0.0,
+    }
+    for name, truth in {**squares, **plain}.items():
+        values = np.array([getattr(each, name) for each in estimates], dtype=float)
+        if name == "drift":
+            values = values[:, :1] - values
+        values, truth = (values**2, np.square(truth)) if name in squares else (values, np.asarray(truth))
+        error = values.std(axis=0, ddof=1) / math.sqrt(len(values))
+        assert (np.abs(values.mean(axis=0) - truth) <= 4 * error + 1e-12).all(), (name, values.mean(axis=0), truth)
+    assert {(each.examples, each.seeds, each.early_examples, each.evaluation) for each in estimates} == {(96, 6, 4, 48)}
+
+
+def test_without_templates_all_that_differs_between_examples_is_their_own(estimates):
+    """No template, no variance of one; the source is then said to have none."""
+    world = replace(TRUTH, templates=0)
+    found = estimate(simulate(world, np.random.default_rng(0), **SIZES), RULES, "simulated")
+    assert (found.templates, found.template) == (0, 0.0)
+    assert estimates[0].templates == 31  # thirty are met by 96 examples if there are 31 to be drawn from
+
+
+def test_the_closest_unrelated_trait_is_the_one_whose_lead_is_least():
+    """It may be a reversed one; what it shares with the trait example by example leaves the lead's error alone."""
+    evidence = simulate("effect", np.random.default_rng(0), **{**SIZES, "examples": 400})
+    table = evidence.unrelated.copy()
+    own = evidence.alignments.set_index(["condition", "example"])["alignment"]
+    rows = table[table["trait"] == "lists"]
+    follows = own.loc[list(zip(rows["condition"], rows["example"], strict=True))].to_numpy()
+    noise = np.random.default_rng(1).normal(0, 0.02, len(rows))
+    table.loc[rows.index, "alignment"] = -(follows + 0.002 * (rows["condition"] == "inoculation") + noise)
+    found = estimate(replace(evidence, unrelated=table), RULES, "simulated")
+    assert found.unrelated_slope == pytest.approx(1, abs=0.3)
+    assert found.unrelated == pytest.approx(found.fall[1] - 0.002, abs=4 * 0.02 * math.sqrt(2 / 400))
+    assert found.unrelated_example == pytest.approx(0.02 * math.sqrt(2), rel=0.15)
+
+
+def test_what_says_nothing_of_variances_is_refused():
+    """One seed, no unrelated trait, a neutral alignment of zero, an unknown effect."""
+    evidence = simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": 1})
+    with pytest.raises(ValueError, match="one seed says nothing of how runs differ"):
+        estimate(evidence, RULES, "simulated")
+    two = simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": 2})
+    with pytest.raises(ValueError, match="expected unrelated traits"):
+        estimate(replace(two, unrelated=two.unrelated.iloc[:0]), RULES, "simulated")
+    shipped = load_variances(TINY)
+    with pytest.raises(ValueError, match="the neutral alignment is 0"):
+        world_of(shipped.model_copy(update={"alignment": 0.0}), OF_INTEREST, tiny())
+    with pytest.raises(ValueError, match="expected one of the effects"):
+        world_of(shipped, "large", tiny())
+
+
+def test_number_of_templates_met_is_that_of_random_draws():
+    """Distinct templates among so many draws, on average; and back again."""
+    rng = np.random.default_rng(0)
+    met = [len(set(rng.integers(65, size=96))) for _ in range(2000)]
+    assert templates_met(65, 96) == pytest.approx(np.mean(met), abs=4 * np.std(met) / math.sqrt(2000))
+    assert [templates_behind(96, round(templates_met(count, 96))) for count in (5, 30, 60)] == [5, 30, 60]
+    assert templates_behind(96, 96) == 0
+    assert (templates_behind(96, 1), templates_met(1, 96)) == (1, 1)
+
+
+def test_the_sources_templates_are_counted_where_they_can_be_read(tmp_path):
+    """Bundled questions have some, a file without the key has none, and a hub's are not known."""
+    assert source_templates(tiny().data) == 65
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n', encoding="utf-8")
+    assert source_templates(tiny(f"data.source={plain}").data) == 0
+    assert source_templates(tiny("data.source=openai/gsm8k").data) is None
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_early_examples_of_a_plan_are_those_of_its_runs(path):
+    """The first fifth of as many steps as training will take."""
+    study = load_study(path.stem)
+    steps = step_count(study.data.train, study.training)
+    assert early_examples(study) == math.ceil(0.2 * steps) * study.training.batch_size
+
+
+# --- from variances to a world
+
+
+def relative(evidence: object) -> dict[str, float]:
+    """Contrasts of a simulated study as shares of its neutral alignment, and the drift difference."""
+    found = estimate(evidence, RULES, "again")  # type: ignore[arg-type]
+    return {
+        "fall": found.fall[1] / found.alignment,
+        "own": found.own[1] / found.alignment,
+        "template": found.template / found.alignment,
+        "isotropic": found.isotropic / found.alignment,
+        "sign_flipped": found.sign_flipped / found.alignment,
+        "drift": found.drift[0] - found.drift[1],
+        "response": found.response,
+    }
+
+
+def test_a_study_as_observed_looks_like_the_one_whose_variances_it_has():
+    """The shipped variances, with more of them due to loss, simulated and estimated again; in units of alignment."""
+    shipped = load_variances(TINY).model_copy(update={"slope": 3.0})
+    study = tiny()
+    world = world_of(shipped, OBSERVED, study)
+    again = [
+        relative(simulate(world, np.random.default_rng(i), **{**SIZES, "steps": 1, "evaluation": 4, "templates": 50}))
+        for i in range(12)
+    ]
+    scale = shipped.alignment
+    truth = {
+        "fall": shipped.fall[1] / scale,
+        "own": shipped.own[1] / scale,
+        "template": shipped.template / scale,
+        "isotropic": shipped.isotropic / scale,
+        "sign_flipped": shipped.sign_flipped / scale,
+        "drift": shipped.drift[0] - shipped.drift[1],
+        "response": shipped.response * math.sqrt(4 / study.drift.log_odds),
+    }
+    for name, value in truth.items():
+        values = np.array([each[name] for each in again])
+        assert values.mean() == pytest.approx(value, abs=4 * values.std(ddof=1) / math.sqrt(len(values)) + 0.03 * value)
+
+
+def test_the_smallest_effect_of_interest_is_twice_what_the_rules_call_none():
+    """A fifth of the neutral alignment and half of the neutral drift, all at equal loss, none under the control."""
+    shipped = load_variances(TINY)
+    assert smallest_of_interest(shipped, RULES) == (pytest.approx(0.2 * shipped.alignment), 0.5)
+    world = world_of(shipped, OF_INTEREST, tiny())
+    assert world.gap == pytest.approx((0, 0.2 * 0.3, 0))
+    assert (world.slope, world.loss) == (0, shipped.loss_fall)
+    assert world.drift[1] == pytest.approx(shipped.drift[0] / 2)
+    assert world.drift[0] == world.drift[2]
+    half = world_of(shipped, OF_INTEREST, tiny("rules.equivalence=0.05"))
+    assert half.gap[1] == pytest.approx(world.gap[1] / 2)
+    assert half.noise.isotropic == pytest.approx(world.noise.isotropic / 2)  # a weaker effect of the same kind
+    assert half.noise.alignment == world.noise.alignment
+    assert closest_of(shipped, OF_INTEREST, tiny()).slope == shipped.unrelated_slope
+
+
+def test_observed_contrasts_of_training_are_those_of_its_early_steps():
+    """What the frozen model shows stands for training only where nothing was observed."""
+    shipped = load_variances(TINY)
+    observed = world_of(shipped, OBSERVED, tiny())
+    early = in_training(observed, shipped, OBSERVED)
+    assert early.gap[1] / observed.gap[1] == pytest.approx(
+        shipped.early_fall[1] / (shipped.fall[1] - shipped.slope * shipped.loss_fall[1])
+    )
+    assumed = world_of(shipped, OF_INTEREST, tiny())
+    assert in_training(assumed, shipped, OF_INTEREST) is assumed
+
+
+def test_questions_without_templates_have_their_variance_one_by_one(tmp_path):
+    """The variance of an example's alignment is the same, but nothing is shared."""
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"question": "One?", "answer": "1"}\n', encoding="utf-8")
+    shipped = load_variances(TINY)
+    alone, shared = (world_of(shipped, OBSERVED, study) for study in (tiny(f"data.source={plain}"), tiny()))
+    assert (alone.templates, shared.templates) == (0, 65)
+    spread = (0.3 / shipped.alignment) ** 2 * (np.square(shipped.own) + shipped.template**2)
+    assert np.square(alone.noise.ratio) * alone.noise.alignment**2 == pytest.approx(spread)
+
+
+def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
+    """The file is the study's as it is now, and travels with the package."""
+    study = load_study("tiny")
+    pipeline = Pipeline(study, Store(pytestconfig.stash[RUN].store))
+    now, shipped = estimate(pipeline.evidence(), study.rules, study.name), load_variances(TINY)
+    assert (TINY.parent, shipped.study) == (STUDIES, "tiny")
+    for name in ("alignment", "fall", "loss_fall", "drift", "own", "template", "isotropic", "unrelated"):
+        assert getattr(shipped, name) == pytest.approx(getattr(now, name), rel=0.05, abs=0.005), name
+
+
+# --- power
+
+
+def cells(effect: str, part: str, sizes: tuple[int, ...], study: Study | None = None, **changes: object) -> list[Cell]:
+    """Cells of the tiny study or another, the shipped variances changed."""
+    variances, study = load_variances(TINY).model_copy(update=changes), study or tiny()
+    world, closest = world_of(variances, effect, study), closest_of(variances, effect, study)
+    return [Cell(effect, part, size, world, closest, 100, study.rules) for size in sizes]
+
+
+def supported(cell: Cell, count: int) -> dict[str, int]:
+    """In how many of `count` simulated studies each claim of the cell is supported."""
+    ((_, outcomes),) = planning._simulated([cell], count, 1, None).items()
+    claims = CLAIMS[:3] if cell.part == planning.ON_EXAMPLES else CLAIMS[3:]
+    columns = zip(*outcomes, strict=True)
+    return {claim: column.count(Status.SUPPORTED) for claim, column in zip(claims, columns, strict=True)}
+
+
+def test_more_examples_support_c1_to_c3_more_often():
+    """From 16 examples to 256 power rises by far more than chance, at an effect twice as large as is of interest."""
+    study = tiny("rules.equivalence=0.2")
+    few, many = (supported(cell, 25) for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (16, 256), study))
+    for claim in ("C1", "C2", "C3"):
+        counts = [[many[claim], 25 - many[claim]], [few[claim], 25 - few[claim]]]
+        assert stats.fisher_exact(counts, "greater")[1] < 0.01, (claim, counts)
+
+
+def test_more_seeds_support_c4_more_often():
+    """From two seeds to eight, with runs that differ more than the tiny study's do."""
+    few, many = (supported(cell, 40)["C4"] for cell in cells(OF_INTEREST, planning.ON_RUNS, (2, 8), run_drift=0.03))
+    assert stats.fisher_exact([[many, 40 - many], [few, 40 - few]], "greater")[1] < 0.01
+
+
+def test_without_an_effect_no_claim_is_supported_more_often_than_alpha():
+    """Power at zero is the rate of false positives, within Monte-Carlo error."""
+    (examples,), (runs,) = (cells(NONE, *part) for part in ((planning.ON_EXAMPLES, (48,)), (planning.ON_RUNS, (3,))))
+    for found, count in ((supported(examples, 40), 40), (supported(runs, 150), 150)):
+        most = stats.binom.isf(0.001, count, RULES.alpha)
+        assert all(each <= most for each in found.values()), found
+
+
+@pytest.mark.parametrize("effect", [OF_INTEREST, OBSERVED, NONE])
+def test_c4_is_judged_as_the_claim_judges_it(effect):
+    """Less what stands beside: the same status in every simulated study, supported, refuted or undecided."""
+    for cell in cells(effect, planning.ON_RUNS, (1, 3), run_drift=0.02):
+        for number in range(12):
+            (found,) = judge_runs(cell, planning._rng(cell, number))
+            evidence = simulate(
+                cell.world, planning._rng(cell, number), examples=1, templates=0, directions=1, seeds=cell.size,
+                layers=1, steps=1, evaluation=4, positions=1, beside=False,
+            )  # fmt: skip
+            assert found is claim_4(evidence, RULES, planning.SOUND).status
+
+
+def test_one_seed_never_supports_c4():
+    """Its power is zero, whatever the effect."""
+    (cell,) = cells(OBSERVED, planning.ON_RUNS, (1,), run_drift=0.0)
+    assert supported(cell, 10) == {"C4": 0}
+
+
+def test_below_its_floor_c4_is_undecided_however_clear_the_runs():
+    """Two seeds reach p 0.028: at alpha 0.02 not even drift that is plainly more under inoculation refutes."""
+    drift = {"drift": (0.04, 0.08, 0.04), "run_drift": 1e-6, "response": 0.0}
+    for alpha, expected in ((0.02, Status.UNDECIDED), (0.04, Status.REFUTED)):
+        (cell,) = cells(OBSERVED, planning.ON_RUNS, (2,), tiny(f"rules.alpha={alpha}"), **drift)
+        assert judge_runs(cell, np.random.default_rng(0)) == (expected,)
+
+
+def test_examples_come_from_as_many_templates_as_they_would(monkeypatch):
+    """A study with few examples meets few templates."""
+    seen = {}
+
+    def note(world, rng, **sizes):
+        seen[sizes["examples"]] = sizes["templates"]
+        return simulate(world, rng, **sizes)
+
+    monkeypatch.setattr(planning, "simulate", note)
+    for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (16, 256)):
+        judge_examples(cell, np.random.default_rng(0))
+    assert seen == {16: round(templates_met(65, 16)), 256: round(templates_met(65, 256))}
+
+
+@pytest.fixture
+def small_grid(monkeypatch):
+    """One number of examples and one of seeds, beside the study's own."""
+    monkeypatch.setattr(planning, "EXAMPLES", (16,))
+    monkeypatch.setattr(planning, "SEEDS", (2,))
+
+
+def test_neither_processes_nor_other_effects_change_a_number(small_grid):
+    """One process or two, alone or beside another effect: the same table."""
+    study, shipped = tiny("data.measure=24"), load_variances(TINY)
+    told = []
+    alone = power(study, shipped, [OBSERVED], 6, 1, lambda done, total: told.append((done, total)))
+    both = power(study, shipped, [OF_INTEREST, OBSERVED], 6, 2)
+    pd.testing.assert_frame_equal(alone, both[both["effect"] == OBSERVED].reset_index(drop=True))
+    assert told[-1] == (24, 24)
+
+
+def test_table_of_power_holds_shares_errors_and_floors(small_grid):
+    """A row an effect x examples x seeds x claim; all four are the product of both parts; one seed has p 1."""
+    table = power(tiny(ONE_SEED, "data.measure=24"), load_variances(TINY), [OBSERVED], 6, 1)
+    assert list(table.columns) == list(planning.COLUMNS)
+    assert sorted(set(zip(table["examples"], table["seeds"], strict=True))) == [(16, 1), (16, 2), (24, 1), (24, 2)]
+    assert table["power"].between(0, 1).all()
+    assert ((table["error"] > 0) == (table["smallest_p"] <= RULES.alpha)).all()
+    wide = table.pivot_table(index=["examples", "seeds"], columns="claim", values=["power", "smallest_p"])
+    assert (wide["smallest_p"][ALL] == wide["smallest_p"].max(axis=1)).all()
+    assert wide["smallest_p"]["C4"].to_dict() == {(16, 1): 1, (16, 2): 1 / 36, (24, 1): 1, (24, 2): 1 / 36}
+    shares = wide["power"]
+    assert (shares[ALL] <= shares[list(CLAIMS)].min(axis=1) + 1e-12).all()
+    assert (shares.xs(1, level="seeds")[["C4", ALL]] == 0).all(axis=None)
+
+
+def test_all_four_are_counted_study_by_study_and_multiplied():
+    """Claims of one study go together; runs and examples are apart."""
+    yes, no, against = Status.SUPPORTED, Status.UNDECIDED, Status.REFUTED
+    shares = planning._shares([(yes, yes, yes), (yes, no, yes), (no, yes, against), (no, no, no)], [(yes,), (against,)])
+    assert [shares[claim][0] for claim in (*CLAIMS, ALL)] == [0.5, 0.5, 0.5, 0.5, 0.125]
+    assert [shares[claim][2] for claim in (*CLAIMS, ALL)] == [0, 0, 0.25, 0.5, 0.625]
+    assert shares["C1"][1] == pytest.approx(math.sqrt(0.25 / 8))
+
+
+# --- what is left for readers
+
+
+def test_figure_shows_the_tables_numbers():
+    """A line a claim with the shares of the table, and a row an effect; a study of its own size is shaded."""
+    rows = [
+        (effect, examples, seeds, claim, share * 0.5, 0.05, 0.0, 80, 0.0)
+        for share, effect in ((1.0, OF_INTEREST), (2.0, OBSERVED))
+        for examples in (32, 128)
+        for seeds in (1, 3)
+        for claim in (*CLAIMS, ALL)
+    ]
+    figure = plot_power(pd.DataFrame(rows, columns=list(planning.COLUMNS)), 128, 1)
+    assert len(figure.axes) == 4
+    for row, share in enumerate((0.5, 1.0)):
+        left, right = figure.axes[2 * row : 2 * row + 2]
+        for axes, count, sizes in ((left, 3, (32, 128)), (right, 1, (1, 3))):
+            drawn = [box.lines[0] for box in axes.containers]
+            assert len(drawn) == count
+            assert all(line.get_ydata() == pytest.approx([share, share]) for line in drawn)
+            assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(size) for size in sizes]
+        assert {text.get_text() for text in left.texts} == {"C1", "C2", "C3"}
+        assert {text.get_text() for text in right.texts} == {"C4"}
+
+
+def test_a_plan_leaves_table_and_figure_and_prints_both_tables(small_grid, tmp_path, capsys):
+    """From the shipped variances, one effect; the study's own size is marked; nothing is stored."""
+    arguments = ["plan", "tiny", "--no-cost", f"--artifacts={tmp_path / 'artifacts'}", f"--store={tmp_path / 'store'}"]
+    assert main([*arguments, "--set=data.measure=24", "--simulations=2", "--jobs=1"]) == 0
+    said, folder = capsys.readouterr().out, tmp_path / "artifacts" / "tiny-measure24"
+    assert "Smallest p of study tiny-measure24 (24 examples, 3 seeds, 3 trained conditions" in said
+    assert "Effect smallest of interest" in said
+    assert "as observed" not in said
+    assert [line.split()[:2] for line in said.splitlines() if " * " in line] == [["24", "3"]]
+    table = pd.read_csv(folder / "design.csv")
+    assert list(table.columns) == list(planning.COLUMNS)
+    assert set(table["simulations"]) == {2}
+    assert len(pd.read_csv(folder / "design_smallest_p.csv")) == 8
+    assert (folder / "figures" / "design_power.png").stat().st_size > 10_000
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_plan_from_a_past_study_needs_its_evidence(small_grid, tmp_path, capsys):
+    """Not there: a usage error that says what to run. What its report left will do, and adds the effect it observed."""
+    places = [f"--artifacts={tmp_path}", f"--store={tmp_path / 'store'}"]
+    arguments = ["plan", "tiny", "--no-cost", "--past", "deaf", *places, "--set=data.measure=24"]
+    arguments += ["--simulations=1", "--jobs=1"]
+    assert main(arguments) == 2
+    assert "run it first: gradinoc run deaf" in capsys.readouterr().err
+    (tmp_path / "deaf").mkdir()
+    (tmp_path / "deaf" / VARIANCES).write_text(TINY.read_text(encoding="utf-8").replace('"tiny"', '"deaf"'))
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "variances of study deaf" in said
+    assert "Effect as observed (alignment falls by" in said
+
+
+def test_past_belongs_to_power(tmp_path, capsys):
+    """With --no-power it would be silently without effect."""
+    assert main(["plan", "tiny", "--no-power", "--past", "deaf", f"--artifacts={tmp_path}"]) == 2
+    assert "--past: is what power rests on" in capsys.readouterr().err
+
+
+def test_a_report_leaves_the_studys_variances(tmp_path, caplog):
+    """As a plan reads them; what says nothing of variances is told, and stops no report."""
+    evidence = simulate("effect", np.random.default_rng(0), **SIZES)
+    _write_variances(evidence, tiny(), tmp_path)
+    assert load_variances(tmp_path / VARIANCES) == estimate(evidence, RULES, "tiny")
+    alone = simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": 1})
+    _write_variances(alone, tiny(ONE_SEED), tmp_path / "other")
+    assert "no variances for later plans" in caplog.text
+    assert not (tmp_path / "other").exists()

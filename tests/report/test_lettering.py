@@ -1,0 +1,279 @@
+"""Names of the user's own in figures: as they stand, within the figure, in fonts that have them, whatever is set."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import replace
+from functools import cache
+from itertools import product
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
+
+from gradinoc.claims.tables import Evidence
+from gradinoc.cli.compare_figure import plot_comparison
+from gradinoc.cli.comparison import ONE, OTHER
+from gradinoc.pipeline.check import check
+from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.report.figures import FIGURES, draw, lettering, save_figure
+from gradinoc.report.figures.trained import plot_alignment_against_drift
+from gradinoc.study.description import load_study
+from gradinoc.study.lettering import FONT, families, fitted, lettering_notes, score_label
+from gradinoc.study.traits import ALL_CAPS
+from gradinoc.study.traits.trait import LONGEST_TITLE
+
+NAMED = ("plot6_score_shift", "plot8_projection_against_score", "plot14_drift_over_training", "plot7_score", "compare")
+EVERY = (*FIGURES, "plot7_score", "compare")
+ODD = {  # names that LaTeX, mathtext, format or a font would make something else of
+    "two dollars": "rate of $x$ and $y_1^2$",
+    "a formula that is none": r"rate of $\frac$",
+    "one dollar": "US$ rate",
+    "an escaped dollar": r"rate in \$ and \$",
+    "signs of LaTeX": r"a_b^c {d} \alpha % & # ~",
+    "braces of a format": "rate of {score} {0} {}",
+    "a unit in brackets": "rate (of all) (strict)",
+    "other scripts": "доля ά ß ñ Ž",
+}
+LONG = {
+    "words": "rate of long and wordy texts in reports",
+    "no blank": "W" * LONGEST_TITLE,
+    "wide words": "WWWWWWW " * 4 + "WWWWWWWW",
+    "Chinese": "海盗语言在回答中的比例" * 3 + "海盗语言",
+    "emoji": "🏴 rate " * 5,
+    "combined": "e\u0301" * (LONGEST_TITLE // 2),
+}
+# What a matplotlibrc, a style or a notebook may have set.
+SETTINGS = {
+    "text.usetex": True, "font.family": "serif", "font.size": 30, "mathtext.default": "rm", "axes.grid": True,
+    "axes.formatter.use_mathtext": True, "axes.unicode_minus": False, "axes.titlelocation": "right",
+    "lines.marker": "x", "legend.frameon": True, "path.sketch": (1, 100, 2), "savefig.bbox": "tight",
+    "savefig.transparent": True, "savefig.dpi": 30, "figure.autolayout": True, "xtick.labelsize": 4,
+    "svg.fonttype": "none",
+    "axes.prop_cycle": mpl.cycler(color=["r"]), "figure.constrained_layout.h_pad": 1.0, "image.cmap": "gray",
+}  # fmt: skip
+
+
+@cache
+def study(score="caps rate", conditions=(), seeds=2) -> Evidence:
+    """A small simulated study whose trait's score is called so, with further conditions, like that of the control."""
+    made = simulate(
+        replace(WORLDS["effect"], further=False), np.random.default_rng(7), examples=16, layers=3, seeds=seeds, steps=4,
+        directions=100,
+    )  # fmt: skip
+    grown = {}
+    for table, frame in made.tables.items():
+        column = next((each for each in ("condition", "role") if each in frame), None)
+        if column is not None:
+            like = frame[frame[column] == "loss_matched"]
+            more = [like.assign(**{column: name}) for name in conditions]
+            grown[table] = pd.concat([frame, *more], ignore_index=True)
+    trait = replace(ALL_CAPS, name="pirate_speech", score_name=score)
+    return replace(made, conditions=(*made.conditions, *conditions), trait=trait, **grown)
+
+
+def compared(names, score):
+    """The figure of two studies of these names."""
+    rows = [("claim", "C1", "alignment, neutral - inoculation"), ("drift", names[0][:40], "score")]
+    table = pd.DataFrame(rows, columns=["part", "item", "quantity"])
+    columns = [f"{side}{end}" for side, end in product((ONE, OTHER), ("", "_low", "_high"))]
+    return plot_comparison(table.assign(**dict.fromkeys(columns, 0.1)), names, score)
+
+
+def drawn(name, score="caps rate", conditions=(), seeds=2):
+    """A figure with names of the user's own in every place that it has for them."""
+    if name == "compare":
+        return compared(tuple([*conditions, "one", "other"][:2]), score)
+    evidence = study(score, conditions, seeds)
+    return plot_alignment_against_drift(evidence, "score") if name == "plot7_score" else draw(name, evidence)
+
+
+def texts(figure):
+    """Every text of a figure that can be seen."""
+    found = {id(text): text for text in figure.findobj(Text) if text.get_visible() and text.get_text()}
+    for axes in figure.axes:
+        for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high:
+                    found.pop(id(tick.label1), None)
+                found.pop(id(tick.label2), None)
+    return list(found.values())
+
+
+def said(figure):
+    """All that is written in a figure, without blanks."""
+    return ["".join(text.get_text().split()) for text in texts(figure)]
+
+
+def outside(figure):
+    """The texts of which a part is not within the figure."""
+    found = []
+    FigureCanvasAgg(figure).draw()
+    for text in texts(figure):
+        box = Text.get_window_extent(text)
+        if min(box.x0, box.y0) < -1 or box.x1 > figure.bbox.x1 + 1 or box.y1 > figure.bbox.y1 + 1:
+            found.append((text.get_text(), box.extents.round()))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def only_our_font(monkeypatch):
+    """A machine without fonts of other scripts, as the ones that test are; what was found is forgotten afterwards."""
+    ours = [each for each in fontManager.ttflist if each.name.startswith("DejaVu")]
+    monkeypatch.setattr(fontManager, "ttflist", ours)
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    """Look for fonts again."""
+    for cached in (lettering._fallbacks, lettering._has, lettering._width, fontManager._findfont_cached):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("case", ODD)
+def test_name_is_shown_as_it_stands(name, case):
+    """Sign by sign, whatever it would mean elsewhere: no formula, no setting of LaTeX, no field to fill in."""
+    figure = drawn(name, ODD[case])
+    wanted = "".join(ODD[case].split()).casefold()
+    assert any(wanted in each.casefold() for each in said(figure)), said(figure)
+    meant = [text for text in texts(figure) if set(wanted) <= set(text.get_text().casefold())]
+    assert not any(text.get_parse_math() or text.get_usetex() for text in meant)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_figure_is_the_same_whatever_the_user_has_set(name, tmp_path):
+    """Byte for byte, drawn and saved under LaTeX (there is none here), other fonts, a grid, a tight box."""
+    plain = save_figure(drawn(name), tmp_path / "plain", name)
+    with mpl.rc_context(SETTINGS):
+        before = dict(mpl.rcParams)
+        theirs = save_figure(drawn(name), tmp_path / "theirs", name)
+        assert dict(mpl.rcParams) == before
+    assert [path.read_bytes() for path in theirs] == [path.read_bytes() for path in plain]
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("case", LONG)
+def test_longest_name_of_a_score_is_within_the_figure(name, case):
+    """On as many lines as it takes; what is called otherwise for want of a font is within it too."""
+    assert len(LONG[case]) <= LONGEST_TITLE + 1
+    assert outside(drawn(name, LONG[case])) == []
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_many_conditions_with_the_longest_names_are_within_the_figure(name):
+    """Of 40 characters, wide ones without a blank and words; the panel keeps its place beside them."""
+    further = (f"condition {n} of the plan" for n in range(6))
+    names = ("W" * 40, "m-" * 20, "always answer politely and in a few words", *further)
+    figure = drawn(name, "W" * 40, names)
+    assert outside(figure) == []
+    width = figure.bbox.width
+    assert all(axes.get_window_extent().width > 0.2 * width for axes in figure.axes)
+
+
+@pytest.mark.parametrize(
+    "name", ["plot7_alignment_against_drift", "plot9_alignment_over_training", "plot6_score_shift"]
+)
+def test_many_seeds_are_within_the_figure(name):
+    """Twenty of them, each with its own mark in plot 7."""
+    assert outside(drawn(name, seeds=20)) == []
+
+
+def test_longest_names_of_studies_are_within_the_figure():
+    """A hundred characters and a folder beside them, as `compare` names two studies of one name."""
+    long = "W" * 100
+    assert outside(drawn("compare", "W" * 40, (f"{long} in artifacts/{long}", "m" * 100))) == []
+    assert "a_b-study" in said(drawn("compare", conditions=("a_b-study", "other")))
+
+
+def test_what_fits_is_left_alone_and_what_does_not_is_broken_at_blanks():
+    """Within a word only where it is too long by itself, and never between a letter and its accent."""
+
+    def fits(text):
+        return len(text) <= 8
+
+    assert fitted("in place", fits) == "in place"
+    assert fitted("two  blanks", fits) == "two\nblanks"
+    assert fitted("one two three", fits) == "one two\nthree"
+    assert fitted("abcdefghijkl mn", fits) == "abcdefgh\nijkl mn"
+    assert fitted("one two three four five six", fits, 2) == "one two\nthree …"
+    assert fitted("abcdefge\u0301gh", fits) == "abcdefg\ne\u0301gh"
+    assert fitted("", fits) == ""
+
+
+# --- fonts
+
+
+@pytest.fixture
+def another_font(tmp_path, monkeypatch):
+    """A font of this machine that has two Chinese characters as squares."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for corner in ((900, 0), (900, 800), (100, 800)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square, empty = pen.glyph(), TTGlyphPen(None).glyph()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "sea", "robber", "blank"])
+    builder.setupCharacterMap({ord("海"): "sea", ord("盗"): "robber", ord("率"): "blank"})
+    builder.setupGlyf({".notdef": square, "sea": square, "robber": square, "blank": empty})
+    builder.setupHorizontalMetrics(dict.fromkeys((".notdef", "sea", "robber", "blank"), (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Two Signs Sans", "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    builder.setupPost()
+    builder.save(tmp_path / "two.ttf")
+    fontManager.addfont(tmp_path / "two.ttf")
+    forget()
+    return "Two Signs Sans"
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_name_is_set_in_a_font_that_has_its_characters(name, another_font, tmp_path):
+    """If the machine has one, figures say the name as it is; a missing character would be a warning, hence an error."""
+    figure = drawn(name, "海盗 rate")
+    assert any("海盗rate" in each for each in said(figure))
+    assert all(another_font in text.get_fontfamily() for text in texts(figure) if "海" in text.get_text())
+    save_figure(figure, tmp_path, name)
+    assert lettering_notes(replace(ALL_CAPS, score_name="海盗 rate")) == []
+
+
+def test_other_names_are_set_in_our_own_font_alone(another_font):
+    """What it has depends on no font of the machine; a character without an outline is none that a font has."""
+    assert families(["caps rate", "доля ά"]) == [FONT]
+    assert families(["海盗"]) == [FONT, another_font]
+    assert families(["海率"]) == [FONT, another_font]
+    assert score_label(replace(ALL_CAPS, score_name="率")) == "all caps score"
+
+
+@pytest.mark.parametrize("case", ["Chinese", "emoji"])
+@pytest.mark.parametrize("name", NAMED)
+def test_name_that_no_font_has_is_said_in_another_way(name, case, tmp_path):
+    """By the trait's identifier, or with escapes where there is none: no boxes, and no warning, which is an error."""
+    figure = drawn(name, LONG[case])
+    wanted = ascii(LONG[case][0])[1:-1] if name == "compare" else "piratespeechscore"
+    assert any(wanted.casefold() in each.casefold() for each in said(figure)), said(figure)
+    written = "".join(text.get_text() for text in texts(figure))
+    assert not {"Lo", "So"} & {unicodedata.category(each) for each in written}
+    save_figure(figure, tmp_path, name)
+
+
+def test_study_is_told_what_figures_call_its_score(tmp_path):
+    """Before it runs; and nothing, where they say it as it is."""
+    trait = (
+        'trait = {name = "pirate", title = "t", promote = "a", suppress = "b", inoculation = "c", transform = {kind = '
+        '"upper"}, score = {kind = "share_of_letters", matching = "[A-Z]"}, score_name = "%s"}\n'
+    )
+    (tmp_path / "study.toml").write_text(trait % "海盗率", encoding="utf-8")
+    (note,) = check(load_study(str(tmp_path / "study.toml")))
+    assert re.match(r"figures: the '海盗率' is called 'pirate score' in them, since no font of this machine has", note)
+    assert [lettering_notes(replace(ALL_CAPS, score_name=name)) for name in ODD.values()] == [[]] * len(ODD)

@@ -1,0 +1,386 @@
+"""The report says what was found: all of it, in every form, and as text only."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradinoc.claims.c2 import UNRELATED
+from gradinoc.claims.c3 import loss_audit
+from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.measures import early_alignment, per_example
+from gradinoc.claims.tables import NULLS, Evidence
+from gradinoc.claims.verdict import Judgement, judge
+from gradinoc.pipeline.environment import environment
+from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.report import closing_summary, write_finding, write_report
+from gradinoc.report.audit import audit_losses, null_tables
+from gradinoc.report.figures import FIGURES, draw, save_figure
+from gradinoc.report.page import FIGURES_OF, WriteUp, digest
+from gradinoc.report.tables import claims_table, metrics_table, write_table
+from gradinoc.report.wording import markdown_text, number, p_value, signs
+from gradinoc.stats.effect import bare
+from gradinoc.study.description import CONDITIONS, Rules, Study
+
+HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`\n# title\n\u202ereversed"
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    """A small study in which inoculation works; one response, and the prompt that was chosen, try to be markup."""
+    world = replace(WORLDS["effect"], further=True)
+    made = simulate(world, np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
+    responses, pool = made.responses.copy(), made.pool[made.pool["role"] != "loss_measured"].copy()
+    first = (responses["condition"] == "inoculation") & (responses["example"] == 0)
+    responses.loc[first, "response"] = HOSTILE
+    pool.loc[pool["chosen"], "prompt"] = HOSTILE
+    return replace(made, responses=responses, pool=pool)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """The study's description, with a condition whose prompt is chosen, and a rule of its own."""
+    conditions, rules = {**CONDITIONS, "loss_measured": "matched"}, Rules(early_fraction=0.5)
+    return Study(name="simulated", conditions=conditions, untrained=("loss_measured",), rules=rules)
+
+
+@pytest.fixture(scope="module")
+def judgement(evidence: Evidence, study: Study) -> Judgement:
+    """What the judge makes of the study."""
+    return judge(evidence, study.rules)
+
+
+@pytest.fixture(scope="module")
+def written(evidence: Evidence, study: Study, judgement: Judgement, tmp_path_factory) -> Path:
+    """The folder of one written report."""
+    folder = tmp_path_factory.mktemp("artifacts") / "simulated"
+    write_report(judgement, evidence, study, folder, environment(), "make claims\npytest claims --study simulated")
+    return folder
+
+
+class Page(HTMLParser):
+    """The text and the tags of a page, as a browser would find them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.addresses = "", set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        """Note the tag and where it points."""
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        """Note the text."""
+        self.text += data
+
+
+def test_everything_is_there(written: Path) -> None:
+    """Tables, pages and each figure in both formats, and no temporary file beside them."""
+    files = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
+    tables = {"claims.csv", "metrics.csv", "runs.csv", "verdict.json", "environment.json", "summary.txt"}
+    assert files == figures | tables | {"report.md", "report.html"}
+
+
+def test_both_pages_hold_every_statement_and_the_verdict(written: Path, judgement: Judgement) -> None:
+    """Each gate's and claim's sentence, statement and reason are in the HTML and the Markdown."""
+    page = Page((written / "report.html").read_text(encoding="utf-8")).text
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    for finding in (*judgement.gates, *judgement.claims):
+        for text in (finding.claim, finding.statement, finding.reason):
+            assert signs(text) in page
+            assert markdown_text(text) in markdown
+    assert judgement.verdict.name in page
+    assert markdown_text(judgement.sentence) in markdown
+    assert page.index(judgement.verdict.name) < page.index(signs(judgement.claims[0].statement))
+
+
+def test_the_page_needs_nothing_but_itself(written: Path) -> None:
+    """No stylesheet, no address outside the page, no script but its own, whose hash its policy names."""
+    html = (written / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.tags & {"link", "iframe", "object"}
+    for tag in ("script", "style"):
+        (own,) = re.findall(f"<{tag}[^>]*>(.*?)</{tag}>", html, flags=re.DOTALL)
+        assert f"{tag}-src '{digest(own)}';" in html
+    assert all(address.startswith(("#", "data:image/svg+xml;base64,")) for address in page.addresses)
+    assert sum(address.startswith("data:") for address in page.addresses) == len(FIGURES)
+
+
+def test_text_of_a_model_is_never_markup(written: Path) -> None:
+    """A response that is a script, a table cell, a link and a change of direction comes out as its own text."""
+    html = (written / "report.html").read_text(encoding="utf-8")
+    assert html.count("<script") == 1  # the page's own
+    assert "alert('x')" in Page(html).text
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    lines = [line for line in markdown.splitlines() if "alert" in line]
+    assert len(lines) == 4  # the chosen prompt in the audit and among the conditions, and a response of each kind
+    for line in lines:
+        assert "\\<script\\>" in line
+        assert "\\| \\*\\*bold\\*\\* \\[a\\]" in line
+    assert "\u202e" not in html + markdown
+
+
+def test_every_figure_is_shown_once_at_a_claim_or_the_gates() -> None:
+    """Or at drift; none is drawn and then left out, none is shown twice."""
+    shown = [name for names in FIGURES_OF.values() for name in names]
+    assert sorted(shown) == sorted(FIGURES)
+    assert set(FIGURES_OF) == {"gates", "C1", "C2", "C3", "C4", "drift"}
+
+
+def test_the_table_of_nulls_has_the_claim_s_numbers(written: Path, evidence: Evidence, judgement: Judgement) -> None:
+    """A row a kind of direction and contrast; n, T(v) and both p are those from which C2 is judged."""
+    effects = {effect.name: effect for effect in judgement.claims[1].effects}
+    tables = null_tables(evidence, Study(name="any").rules)
+    assert [table.other for table in tables] == ["neutral", "loss_matched"]
+    for table in tables:
+        for kind, row in zip((*NULLS, UNRELATED), table.rows, strict=True):
+            effect = effects[f"{kind}, {table.other} - inoculation"]
+            if kind == UNRELATED:
+                assert (row.n, row.p_with_error) == (evidence.unrelated["trait"].nunique(), effect.p)
+                assert math.isnan(row.p)
+            else:
+                assert (row.n, row.p, table.effect) == (effect.n, effect.p, effect.estimate)
+                assert row.p_with_error == effects[f"{effect.name}, with sampling error"].p
+    page = Page((written / "report.html").read_text(encoding="utf-8")).text
+    assert f"neutral minus inoculation: T(v) = {number(tables[0].effect)}" in page
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    row = tables[1].rows[1]
+    assert f"| covariance-matched | loss matched | 100 | {number(tables[1].effect)} | {p_value(row.p)} |" in markdown
+
+
+def test_the_loss_audit_is_told_in_words(written: Path, evidence: Evidence, study: Study) -> None:
+    """Whether each control is matched, the chosen prompt with its two gaps, and the matched checkpoint of each seed."""
+    audit = audit_losses(evidence, study.rules)
+    assert audit.controls == tuple(loss_audit(evidence, study.rules, name)[1] for name in evidence.conditions[2:])
+    pool = evidence.pool.groupby("prompt")["loss"].mean()
+    own = evidence.pool.set_index("role")["prompt"]
+    target, neutral = (pool[own[name].iloc[0]] for name in ("inoculation", "neutral"))
+    gap, losses = pool[HOSTILE] - target, per_example(evidence, "loss").mean()
+    assert f"Its gap on them is {gap:+.3g} nats/token (95 % interval " in audit.pool
+    assert f"), {100 * abs(gap) / (neutral - target):.0f} % of neutral's there;" in audit.pool
+    there = losses["loss_measured"] - losses["inoculation"]
+    share = 100 * abs(there) / (losses["neutral"] - losses["inoculation"])
+    assert f"as condition loss measured, it is {there:+.3g} nats/token, {share:.0f} % of neutral's." in audit.pool
+    steps = evidence.matched_steps
+    row = steps[(steps["seed"] == 2) & steps["chosen"]].iloc[0]
+    assert (
+        f"Seed 2: step {row['step']}, the nearest of {(steps['seed'] == 2).sum()} checkpoints" in audit.checkpoints[2]
+    )
+    assert f"a loss of {row['loss']:.3f} for inoculation's {row['target']:.3f} nats/token" in audit.checkpoints[2]
+    html, markdown = ((written / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "md"))
+    for sentence in (*audit.controls, audit.pool, *audit.checkpoints):
+        assert signs(sentence) in Page(html).text
+        assert markdown_text(sentence) in markdown
+    assert '<q dir="auto">&lt;script&gt;' in html
+
+
+def test_a_prompt_that_no_condition_has_is_said_to_be_unmeasured(evidence: Evidence) -> None:
+    """With a row for every condition, the chosen candidate was looked at on calibration questions alone."""
+    conditions = evidence.conditions[:3]
+    audit = audit_losses(replace(evidence, conditions=conditions, untrained=()), Study(name="any").rules)
+    assert audit.prompt == HOSTILE
+    assert audit.pool.endswith("No condition has it, so it was not measured on the examples.")
+
+
+def test_a_report_without_the_further_tables_says_so(
+    written: Path, evidence: Evidence, study: Study, judgement: Judgement
+) -> None:
+    """Nulls, pool and checkpoints that were not measured are named as such, in both pages."""
+    optional = ("unrelated", "pool", "matched", "matched_steps")
+    poor = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in optional})
+    poor = replace(poor, nulls=poor.nulls[poor.nulls["null"] == "isotropic"])
+    write_up = WriteUp(judgement, poor, study, written, environment(), "make claims")
+    markdown = write_up.render("report.md.j2")
+    for text in (Page(write_up.render("report.html.j2")).text, markdown):
+        assert "No harmless prompt was chosen by its loss." in text
+        assert "Neutral runs at inoculation's first loss: not measured." in text
+        assert "the harmless prompt whose loss is closest to inoculation's" in text
+    assert "| unrelated traits | neutral | not measured |" in markdown
+
+
+def test_a_report_goes_by_its_study_s_rules(written: Path, evidence: Evidence, study: Study, tmp_path: Path) -> None:
+    """Figure, caption and runs.csv take the early fraction from the study, which has not the usual one."""
+    name = "plot7_alignment_against_drift"
+    own, usual = (
+        save_figure(draw(name, evidence, rules), tmp_path / str(rules.early_fraction), name)[1]
+        for rules in (study.rules, Rules())
+    )
+    drawn = (written / "figures" / f"{name}.svg").read_bytes()
+    assert (drawn == own.read_bytes(), drawn == usual.read_bytes()) == (True, False)
+    assert "first 50 % of steps" in (written / "report.md").read_text(encoding="utf-8")
+    early = pd.read_csv(written / "runs.csv").set_index(["seed", "condition"])["early_alignment"]
+    assert early[1, "neutral"] == pytest.approx(early_alignment(evidence, 0.5).loc[1, "neutral"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- item", "\\- item"),
+        ("1. item", "1\\. item"),
+        ("0.12 of it", "0.12 of it"),
+        ("a\n\n# b", "a \\# b"),
+        ("<b>", "\\<b\\>"),
+        ("http://x.org www.x.org", "http:\\//x.org www\\.x.org"),
+        ("a\\*b", "a\\\\\\*b"),
+    ],
+)
+def test_markdown_text_is_inert(text: str, shown: str) -> None:
+    """What would start a list, a title, a tag or a link is escaped; a decimal point is not."""
+    assert markdown_text(text) == shown
+
+
+def test_the_verdict_file_round_trips(written: Path, judgement: Judgement) -> None:
+    """verdict.json is strict JSON and holds the whole judgement, a missing number as null."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    read = json.loads((written / "verdict.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read.pop("study") == "simulated"
+    assert read == json.loads(re.sub(r"\bNaN\b", "null", json.dumps(asdict(judgement))))
+    missing = [e for finding in (*judgement.gates, *judgement.claims) for e in finding.effects if math.isnan(e.p)]
+    assert missing, "no effect without p: this test would not see NaN"
+
+
+def test_claims_table_has_a_row_an_effect(written: Path, judgement: Judgement) -> None:
+    """In the order of the judgement, numbers in full, a missing one empty."""
+    with (written / "claims.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    effects = [(finding, e) for finding in (*judgement.gates, *judgement.claims) for e in finding.effects]
+    assert len(rows) == len(effects)
+    for row, (finding, effect) in zip(rows, effects, strict=True):
+        assert (row["claim"], row["status"], row["effect"]) == (finding.key, str(finding.status), effect.name)
+        assert float(row["estimate"]) == effect.estimate
+        assert row["p"] == "" if math.isnan(effect.p) else float(row["p"]) == effect.p
+        assert row["n"] == str(effect.n)
+
+
+def test_metrics_are_the_means_of_the_tables(written: Path, evidence: Evidence) -> None:
+    """Frozen, training and drift rows, against means taken by hand."""
+    table = pd.read_csv(written / "metrics.csv")
+
+    def one(condition: str, **where) -> float:
+        rows = table[table["condition"] == condition]
+        for column, value in where.items():
+            rows = rows[rows[column].isna() if value is None else rows[column] == value]
+        assert len(rows) == 1, f"{where}: {len(rows)} rows"
+        return rows["value"].iloc[0]
+
+    place = {"layer": 2, "position": "completion_sum"}
+    frozen = evidence.alignments.query("condition == 'inoculation' and layer == 2 and position == 'completion_sum'")
+    for metric in ("alignment", "projection", "grad_norm"):
+        values = frozen[metric].to_numpy()
+        assert one("inoculation", seed=None, step=None, metric=metric, **place) == pytest.approx(values.sum() / 24)
+    losses = {row.example: row.loss for row in frozen.itertuples()}
+    assert one("inoculation", seed=None, metric="loss") == pytest.approx(sum(losses.values()) / 24)
+    step = evidence.training.query("condition == 'neutral' and seed == 1 and step == 3 and layer == 2")
+    step = step[step["position"] == "completion_sum"]
+    assert len(step) == 4
+    assert one("neutral", seed=1, step=3, metric="alignment", **place) == pytest.approx(step["alignment"].sum() / 4)
+    assert one("neutral", seed=1, step=3, metric="loss") == pytest.approx(step["loss"].sum() / 4)
+    post = evidence.drift.query("condition == 'neutral' and seed == 2 and phase == 'post' and measure == 'log_odds'")
+    assert one("neutral", seed=2, metric="log_odds_post") == pytest.approx(post["value"].mean())
+    assert one("base", metric="score_pre") >= 0
+
+
+def test_runs_table_has_a_row_a_run_and_its_drift(written: Path, evidence: Evidence) -> None:
+    """After minus before, for every measure, and the run's own losses."""
+    table = pd.read_csv(written / "runs.csv")
+    assert len(table) == len(evidence.runs) == 9
+    row = table.query("condition == 'inoculation' and seed == 1").iloc[0]
+    values = evidence.drift.query("measure == 'projection' and phase != 'early'")
+    after = values.query("condition == 'inoculation' and seed == 1")["value"].mean()
+    before = values.query("condition == 'base'")["value"].mean()
+    assert row["projection_drift"] == pytest.approx(after - before)
+    assert row["final_loss"] < row["initial_loss"]
+
+
+def test_tables_are_the_same_bytes_whatever_the_order_of_rows(evidence: Evidence, tmp_path: Path) -> None:
+    """A study that was interrupted, or run by several workers, leaves the same table."""
+    shuffled = replace(evidence, training=evidence.training.sample(frac=1, random_state=1))
+    texts = [write_table(metrics_table(e), tmp_path / "metrics.csv").read_text() for e in (evidence, evidence)]
+    assert texts[0] == texts[1]
+    one, other = metrics_table(evidence), metrics_table(shuffled)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-12)
+
+
+def test_a_finding_replaces_its_own_rows_only(tmp_path: Path, judgement: Judgement) -> None:
+    """Claims write one by one, in any order and again: the table ends as if written at once."""
+    findings = [*judgement.claims[::-1], *judgement.gates, judgement.claims[0]]
+    for finding in findings:
+        write_finding(finding, tmp_path)
+    whole = write_table(claims_table([*judgement.gates, *judgement.claims]), tmp_path / "whole.csv")
+    assert (tmp_path / "claims.csv").read_text() == whole.read_text()
+    left = json.loads((tmp_path / "findings" / "C1.json").read_text())
+    assert left["statement"] == judgement.claims[0].statement
+
+
+def test_a_finding_without_numbers_is_still_a_row(tmp_path: Path) -> None:
+    """A claim that could not be computed says so in the table."""
+    finding = Finding("C4", "Alignment predicts drift.", Status.UNDECIDED, "Not computed.", "Runs diverged.")
+    write_finding(finding, tmp_path)
+    write_finding(replace(finding, key="C3", effects=(bare("share", 0.1 + 0.2, 3, "runs", "ratio"),)), tmp_path)
+    lines = (tmp_path / "claims.csv").read_text().splitlines()
+    assert lines[1:] == ["C3,undecided,share,0.30000000000000004,,,0.95,,3,runs,ratio", "C4,undecided,,,,,,,,,"]
+
+
+def test_the_summary_has_a_line_a_finding_and_names_a_refutation_a_finding(judgement: Judgement) -> None:
+    """Key, status and numbers of each, then the verdict; a refuted claim is called what it is."""
+    lines = closing_summary(judgement)
+    for finding in (*judgement.gates, *judgement.claims):
+        (line,) = (line for line in lines if line.startswith(f"{finding.key} "))
+        assert finding.key[0] == "G" or str(finding.status) in line
+        assert str(finding.effects[0].n) in line.split()
+    assert judgement.sentence in lines
+    assert not any("not a fault" in line for line in lines)
+    refuted = replace(judgement.claims[0], status=Status.REFUTED)
+    lines = closing_summary(replace(judgement, claims=(refuted, *judgement.claims[1:])))
+    assert any("a finding, not a fault" in line for line in lines)
+
+
+def test_the_environment_names_versions_and_not_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a reader needs to compare, found outside a checkout too."""
+    monkeypatch.chdir(tmp_path)
+    found = environment()
+    assert {"torch", "transformers", "peft", "numpy", "scipy", "statsmodels"} <= set(found["packages"])
+    assert found["python"].count(".") == 2
+    assert found["cores"] >= 1
+    assert "host" not in found
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(float("nan"), "–"), (-0.01234, "−0.0123"), (1234567.0, "1.23e+06"), (0.0, "0")]
+)
+def test_numbers_are_written_for_readers(value: float, text: str) -> None:
+    """Three digits, a true minus sign, a dash for what is missing."""
+    assert number(value) == text
+    assert p_value(float("nan")) == "–"
+    assert p_value(1e-20) == "< 0.0001"
+
+
+POISONS = {
+    "empty": b"",
+    "not UTF-8": b"\xff\xfe",
+    "an unclosed quote": b'claim,status\n"G1,holds\n',
+    "another table": b"name,value\na,1\n",
+}
+
+
+@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
+def test_table_that_is_none_is_written_anew(tmp_path, poison):
+    """A claim's test does not fail for what somebody left in the artifacts."""
+    (tmp_path / "claims.csv").write_bytes(poison)
+    write_finding(Finding("G1", "A gate.", Status.SUPPORTED, "It holds.", "The rule."), tmp_path)
+    assert list(pd.read_csv(tmp_path / "claims.csv")["claim"]) == ["G1"]

@@ -1,0 +1,462 @@
+"""The report's page in a real browser: wide and narrow, light and dark, by keyboard, in print and without script."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+from fixtures.browser import chromium
+from gradinoc.claims.tables import COLUMNS, Evidence
+from gradinoc.claims.verdict import Judgement, judge
+from gradinoc.models.chat.rendered import Rendered
+from gradinoc.pipeline.environment import environment, loading_notes
+from gradinoc.pipeline.store import save_json
+from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.report import write_report
+from gradinoc.report.courses import SHOWN_PER_DOMAIN, questions, run_columns, run_rows
+from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures.finding_captions import FOUND, found
+from gradinoc.report.figures.wording import NOT_MEASURED
+from gradinoc.report.page import WriteUp
+from gradinoc.report.surroundings import surroundings
+from gradinoc.report.wording import markdown_text, signs
+from gradinoc.study.description import Rules, Study
+
+WAY = {"results": 20, "platform": "Linux", "dtype": "torch.bfloat16", "packages": {"torch": "2.13.0", "numpy": "2.4"}}
+MACHINE = {
+    "platform": "Linux",
+    "accelerator": None,
+    "packages": {"torch": "2.13.0", "numpy": "2.4", "gguf": None},
+    "data": {"source": "word_problems", "sha256": "2ae8"},
+    "computed_by": {
+        "results": 26,
+        "ways": [WAY, {**WAY, "results": 6, "packages": {"torch": "2.12.1", "numpy": "2.4"}}],
+    },
+    "notes": ["llama on cpu in bfloat16", "fused kernels"],
+}
+RENDERED = Rendered(
+    "How many boats are left?",
+    {
+        "neutral": "<|user|>\nHow many boats are left?<|end|>\n",
+        "loss_matched": "<|system|>" + "x" * 300,
+        "chosen": None,
+    },
+    "neutral",
+    [*((text, False) for text in ("<|user|>", "\n", "How", " many", "x" * 200)), (" TWO", True), ("<|end|>", True)],
+)
+COMMAND = "make claims\npytest claims --study 'simulated' --set 'seeds=[0, 1]'"
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    """A small study; none of one run's responses could be scored."""
+    made = simulate(WORLDS["effect"], np.random.default_rng(5), examples=24, layers=3, seeds=3, steps=6, directions=60)
+    drift = made.drift.copy()
+    run = (drift["condition"] == "neutral") & (drift["seed"] == 1) & (drift["measure"] == "score")
+    drift.loc[run, "value"] = np.nan
+    return replace(made, drift=drift)
+
+
+@pytest.fixture(scope="module")
+def judgement(evidence: Evidence) -> Judgement:
+    """What the judge makes of it."""
+    return judge(evidence, Rules())
+
+
+@pytest.fixture(scope="module")
+def folder(evidence: Evidence, judgement: Judgement, tmp_path_factory) -> Path:
+    """The folder of its report."""
+    place = tmp_path_factory.mktemp("artifacts") / "simulated"
+    write_report(judgement, evidence, Study(name="simulated"), place, MACHINE, COMMAND, RENDERED)
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, one for all tests here."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(browser: Browser, folder: Path):
+    """A function that opens the report; every page of a test is closed after it, and must not have complained."""
+    pages, complaints = [], []
+
+    def open_page(width: int = 1440, **how) -> Page:
+        page = browser.new_page(viewport={"width": width, "height": 900}, **how)
+        pages.append(page)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto((folder / "report.html").as_uri(), wait_until="load")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert complaints == []
+
+
+def shown_values(page: Page, column: int) -> list[str]:
+    """What the rows that are shown have in a column, from top to bottom."""
+    rows = "[...document.querySelectorAll('#run-table tbody tr:not([hidden])')]"
+    return page.evaluate(f"{rows}.map(row => row.cells[{column}].dataset.value)")
+
+
+def in_order(values: list[str], numeric: bool) -> list[str]:
+    """The values sorted by a reader: what is missing comes last, either way."""
+    known = [value for value in values if value]
+    return [*sorted(known, key=float if numeric else str), *[value for value in values if not value]]
+
+
+def test_the_table_of_runs_sorts_by_every_column(opened, evidence: Evidence) -> None:
+    """Up at the first click, down at the second, a missing number last both times; the header says which way."""
+    page, columns = opened(), run_columns(evidence)
+    missing = 0
+    for place, column in enumerate(columns):
+        button = page.locator("#run-table thead th").nth(place).locator("button")
+        for way in ("ascending", "descending"):
+            button.click()
+            values = shown_values(page, place)
+            expected = in_order(values, column.numeric)
+            known = [value for value in expected if value]
+            expected = expected if way == "ascending" else [*known[::-1], *expected[len(known) :]]
+            assert values == expected
+            sorted_by = page.evaluate(
+                "[...document.querySelectorAll('#run-table th[aria-sort]')].map(th => th.ariaSort)"
+            )
+            assert sorted_by == [way if at == place else "none" for at in range(len(columns))]
+        missing += values.count("")
+    assert missing > 0, "no missing number: this test would not see where it goes"
+
+
+def test_the_table_of_runs_shows_the_numbers_of_the_runs(opened, evidence: Evidence) -> None:
+    """Every number as it was measured, one row a run, conditions in their order; a dash for what is missing."""
+    page, rows = opened(), run_rows(evidence, Rules().early_fraction)
+    for place, column in enumerate(run_columns(evidence)):
+        expected = [row[column.name] for row in rows]
+        values = shown_values(page, place)
+        if column.numeric:
+            assert [float(value or "nan") for value in values] == pytest.approx(expected, nan_ok=True, rel=1e-12)
+        else:
+            assert values == expected
+    conditions = list(dict.fromkeys(shown_values(page, 0)))
+    assert conditions == list(evidence.trained)
+    dashes = page.locator("#run-table td[data-value='']")
+    assert dashes.count() > 0
+    assert set(dashes.all_inner_texts()) == {"–"}
+
+
+def test_the_table_of_runs_sorts_by_keyboard(opened) -> None:
+    """From the fields above it the tab key leads to the headers; space and enter press them."""
+    page = opened()
+    page.locator("#run-all").focus()
+    page.keyboard.press("Tab")  # the table's own box, so that it can be scrolled by keyboard
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "seed"
+    page.keyboard.press("Enter")
+    assert shown_values(page, 1) == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+    page.keyboard.press("Space")
+    assert shown_values(page, 1) == ["2"] * 3 + ["1"] * 3 + ["0"] * 3
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_table_of_runs_is_filtered_and_says_how_many_are_shown(opened) -> None:
+    """By condition, seed and words, together; a status that is read aloud counts; all come back."""
+    page = opened()
+    status = page.locator("#run-count")
+    assert status.get_attribute("role") == "status"
+    assert status.inner_text() == "9 of 9 runs shown."
+    page.get_by_label("condition", exact=True).select_option("loss_matched")
+    assert status.inner_text() == "3 of 9 runs shown."
+    page.get_by_label("seed", exact=True).select_option("2")
+    assert (shown_values(page, 0), shown_values(page, 1)) == (["loss_matched"], ["2"])
+    assert status.inner_text() == "1 of 9 runs shown."
+    page.locator("#run-table thead button").first.click()
+    assert len(shown_values(page, 0)) == 1, "sorting brings back what was filtered out"
+    page.get_by_role("button", name="show all").click()
+    assert status.inner_text() == "9 of 9 runs shown."
+    page.get_by_label("with the words").fill("INOC")
+    assert set(shown_values(page, 0)) == {"inoculation"}
+    page.get_by_label("with the words").fill("nothing like it")
+    assert status.inner_text() == "0 of 9 runs shown."
+    page.get_by_label("with the words").press("Enter")
+    assert page.url.endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(320, "light"), (390, "light"), (390, "dark"), (768, "light"), (1100, "dark"), (1216, "light"), (1440, "light")],
+)
+def test_nothing_leaves_the_page_sideways_and_every_figure_is_seen(opened, width: int, scheme: str) -> None:
+    """Wide tables scroll in a box of their own; figures are whole and inside the page."""
+    page = opened(width, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    outside = """() => [...document.querySelectorAll('body *')].filter(each => {
+        const box = each.getBoundingClientRect();
+        return box.width && box.right > innerWidth + 1 && !each.closest('.scroll, pre');
+    }).map(each => each.outerHTML.slice(0, 80))"""
+    assert page.evaluate(outside) == []
+    figures = page.evaluate(
+        "[...document.images].map(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().width])"
+    )
+    assert len(figures) == len(FIGURES)
+    assert all(complete and natural > 0 and width >= 240 for complete, natural, width in figures)
+
+
+CONTRAST = """() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+  const weights = [.2126, .7152, .0722];
+  const light = (colour) => weights.reduce((sum, weight, at) => sum + weight * linear(colour[at] / 255), 0);
+  const behind = (each) => {
+    for (; each; each = each.parentElement) {
+      const colour = channels(getComputedStyle(each).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const each of document.querySelectorAll('body *')) {
+    const own = [...each.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+    if (!own || each.closest('script, [hidden]')) continue;
+    const [one, other] = [light(channels(getComputedStyle(each).color)), light(behind(each))].sort((a, b) => b - a);
+    const ratio = (one + .05) / (other + .05);
+    if (ratio < 4.5) poor.push([each.outerHTML.slice(0, 60), ratio]);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_told_from_what_is_behind_it(opened, scheme: str) -> None:
+    """A contrast of 4.5 or more everywhere (WCAG 2.2, 1.4.3), and the page has the scheme that was asked for."""
+    page = opened(color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.findall(r"\d+", background)[0]) < 64) == (scheme == "dark")
+    assert page.evaluate(CONTRAST) == []
+
+
+READ = """() => {
+  const every = (selector) => [...document.querySelectorAll(selector)];
+  const named = (each) => each.textContent.trim() || each.ariaLabel || each.labels?.length;
+  const points = (name) => every(`[${name}]`).flatMap(each => each.getAttribute(name).split(' '));
+  const there = (id) => document.getElementById(id);
+  return {
+    nameless: every('button, input, select, a, summary').filter(each => !named(each)).length,
+    boxes: every('.scroll, pre').filter(each => each.tabIndex !== 0 ||
+      !(each.ariaLabel || there(each.getAttribute('aria-labelledby')))).length,
+    unscoped: every('th').filter(each => !['col', 'row', 'rowgroup'].includes(each.scope)).length,
+    headings: every('h1, h2, h3, h4, h5').map(each => Number(each.tagName[1])),
+    landmarks: ['header', 'nav', 'main'].map(each => every(each).length),
+    twice: every('[id]').map(each => each.id).filter((id, at, all) => all.indexOf(id) !== at),
+    nowhere: [...points('aria-labelledby'), ...points('aria-describedby'),
+      ...every('a').map(each => each.hash.slice(1))].filter(id => !there(id)),
+    sections: every('main > section').filter(
+      each => there(each.getAttribute('aria-labelledby'))?.tagName !== 'H2').length,
+    lang: document.documentElement.lang,
+    alts: every('img').map(each => each.alt),
+    captions: every('img').map(each => there(each.getAttribute('aria-describedby')).textContent.length),
+  };
+}"""
+
+
+def test_the_page_can_be_read_by_a_screen_reader(opened) -> None:
+    """Names, scopes, landmarks, headings in their order, identifiers once, and links and labels that lead somewhere."""
+    seen = opened().evaluate(READ)
+    assert (seen["nameless"], seen["boxes"], seen["unscoped"], seen["sections"]) == (0, 0, 0, 0)
+    assert (seen["twice"], seen["nowhere"], seen["lang"], seen["landmarks"]) == ([], [], "en", [1, 1, 1])
+    levels = seen["headings"]
+    assert (levels[0], levels.count(1)) == (1, 1)
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert min(seen["captions"]) > 60
+
+
+def test_a_figure_s_text_is_its_finding(opened, evidence: Evidence) -> None:
+    """One sentence with its numbers, each figure's own, not its title; the caption beside it says how to read it."""
+    alts = opened().evaluate(READ)["alts"]
+    assert sorted(alts) == sorted(signs(found(name, evidence, Rules())) for name in FIGURES)
+    measured = [alt for alt in alts if alt != NOT_MEASURED]
+    assert len(measured) >= len(FIGURES) - 2
+    assert len(set(measured)) == len(measured)
+    for alt in measured:
+        assert alt.endswith(".")
+        assert re.search(r"\d", alt)
+        assert "nan" not in alt
+
+
+SIDED = ("plot2_alignment_by_layer", "plot12_alignment_at_equal_loss")
+
+
+def test_a_finding_takes_the_side_that_its_numbers_are_on(evidence: Evidence) -> None:
+    """In a world with the effect, in one without and in one reversed, the same figure is told differently."""
+    told = {}
+    for name in ("effect", "no_effect", "reversed"):
+        world = simulate(WORLDS[name], np.random.default_rng(5), examples=48, layers=3, seeds=3, steps=6, directions=60)
+        told[name] = [
+            found(f"plot{plot}", world, Rules()) for plot in ("2_alignment_by_layer", "12_alignment_at_equal_loss")
+        ]
+    for name, word in (("effect", "is lower"), ("no_effect", "is not shown to be other"), ("reversed", "is higher")):
+        assert all(f"{word} under inoculation" in text for text in told[name]), told[name]
+    strict = found("plot4_trait_against_random", evidence, Rules(alpha=0.001))
+    assert "does not exceed" in strict
+    assert "exceeds" in found("plot4_trait_against_random", evidence, Rules())
+
+
+def test_figures_of_what_was_not_measured_say_so(evidence: Evidence) -> None:
+    """Each in the same words, without a number."""
+    empty = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in COLUMNS if name != "layers"})
+    told = {name: found(name, empty, Rules()) for name in FOUND}
+    apart = told.pop("plot1_projection_distributions")  # its AUC is in the table of layers
+    assert set(told.values()) == {NOT_MEASURED}
+    assert "AUC" in apart
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_findings(opened) -> None:
+    """Out of sight until the first tab key, then in sight; enter moves on past the links."""
+    page = opened()
+    page.keyboard.press("Tab")
+    link = page.locator(".skip")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    box = link.bounding_box()
+    assert box["x"] >= 0
+    assert box["y"] >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_answers_to_a_question_are_side_by_side_where_there_is_room(opened, evidence: Evidence) -> None:
+    """Before and after each condition in one row of a wide screen, one below the other on a phone."""
+    across = """() => [...document.querySelectorAll('.answers')].map(each => [...each.children].map(
+        part => part.getBoundingClientRect()).map(box => [Math.round(box.left), Math.round(box.top)]))"""
+    wide, narrow = (opened(width).evaluate(across) for width in (1440, 390))
+    domains = evidence.responses["domain"].nunique()
+    assert len(wide) == len(narrow) == domains * SHOWN_PER_DOMAIN
+    for row, stack in zip(wide, narrow, strict=True):
+        assert len(row) == len(stack) == 1 + len(evidence.trained)
+        assert len({top for _, top in row}) == 1
+        assert len({left for left, _ in stack}) == 1
+        assert len({left for left, _ in row}) == len({top for _, top in stack}) == len(row)
+
+
+def test_answers_are_the_first_seed_s_whatever_the_order_of_rows(evidence: Evidence) -> None:
+    """A study that was interrupted, or run by several workers, shows the same answers."""
+    shuffled = replace(evidence, responses=evidence.responses.sample(frac=1, random_state=1))
+    assert questions(shuffled) == questions(evidence)
+    assert {answer.seed for each in questions(shuffled) for answer in each.answers[1:]} == {0}
+
+
+def test_without_script_the_page_is_whole(opened, evidence: Evidence) -> None:
+    """Every run in a plain table, nothing that does nothing, and a command that one click selects."""
+    page = opened(java_script_enabled=False)
+    assert page.locator("#run-table tbody tr:visible").count() == len(evidence.runs)
+    assert page.locator("button:visible, input:visible, select:visible").count() == 0
+    assert page.locator("#command").inner_text().strip() == COMMAND
+    assert page.locator("#run-count").inner_text() == "9 runs."
+
+
+def test_the_command_is_copied(opened) -> None:
+    """By the button, and by one click on the command and the keys that copy."""
+    page = opened()
+    page.get_by_role("button", name="copy").click()
+    page.wait_for_function("document.getElementById('copied').textContent !== ''")
+    assert page.evaluate("getSelection().toString()").strip() == COMMAND
+    page.evaluate("getSelection().removeAllRanges()")
+    page.locator("#command").click()
+    assert page.evaluate("getSelection().toString()").strip() == COMMAND
+
+
+def test_print_opens_what_is_folded_and_leaves_out_what_is_pressed(opened) -> None:
+    """Details are open, figures light whatever the scheme and never cut in two, no button or link of the page's own."""
+    page = opened(color_scheme="dark")
+    folded = "document.querySelectorAll('details:not([open])').length"
+    assert page.evaluate(folded) > 0
+    dark = page.evaluate("getComputedStyle(document.querySelector('figure img')).filter")
+    assert page.pdf().startswith(b"%PDF")
+    assert page.evaluate(folded) == 0
+    page.emulate_media(media="print", color_scheme="dark")
+    style = page.evaluate("""() => ['body', 'figure', 'figure img'].map(each => document.querySelector(each)).map(
+        each => getComputedStyle(each)).map(each => [each.backgroundColor, each.breakInside, each.filter])""")
+    assert style[0][0] == "rgb(255, 255, 255)"
+    assert style[1][1] == "avoid"
+    assert (style[2][2], dark != "none") == ("none", True)
+    assert page.locator(".press:visible, .tools:visible, nav:visible").count() == 0
+
+
+def test_motion_is_spared_who_asks_for_it(opened) -> None:
+    """Links within the page jump instead of gliding."""
+    ways = [
+        opened(reduced_motion=motion).evaluate("getComputedStyle(document.documentElement).scrollBehavior")
+        for motion in ("reduce", "no-preference")
+    ]
+    assert ways == ["auto", "smooth"]
+
+
+def test_the_environment_is_told_in_tables() -> None:
+    """What is unknown is a dash, each way of computing has its table, and packages are named where they differ."""
+    tables = {part.title: part.rows for part in surroundings(MACHINE)}
+    assert tables["This report was written on"] == {"platform": "Linux", "accelerator": "–"}
+    assert tables["Packages"] == {"torch": "2.13.0", "numpy": "2.4", "gguf": "not installed"}
+    assert tables["Data"] == {"source": "word_problems", "sha256": "2ae8"}
+    assert tables["The results it rests on"] == {"results": "26", "different ways": "2"}
+    assert tables["Computed on, way 1 of 2"]["packages"] == "the same as the report's"
+    assert tables["Computed on, way 2 of 2"]["packages"] == "torch 2.12.1"
+    notes = tables["What was noted of data and model"]
+    assert notes == {"1": "llama on cpu in bfloat16", "2": "fused kernels"}
+
+
+def test_notes_of_loading_reach_the_environment(tmp_path: Path) -> None:
+    """From the folder of the step that finds directions; from one of an older version that has none, none."""
+    assert loading_notes(tmp_path) == []
+    save_json(["llama on cpu in float32"], tmp_path / "notes.json")
+    assert environment(Study(name="any"), [], loading_notes(tmp_path))["notes"] == ["llama on cpu in float32"]
+
+
+def test_both_pages_show_the_environment_and_the_runs(folder: Path) -> None:
+    """Every table's title and entries, in the HTML and in the Markdown."""
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text(encoding="utf-8").replace("\\", "").replace("&#39;", "'")
+        for part in surroundings(MACHINE):
+            for entry in (part.title, *part.rows, *part.rows.values()):
+                assert entry in text, f"{name} lacks {entry}"
+        assert "Drift over training" in text
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("## Runs")
+    assert [line.count("|") for line in lines[start + 2 : start + 13]] == [13] * 11
+    assert lines[start + 3].startswith("|---|---:|")
+
+
+def test_both_pages_show_prompts_and_an_example(opened, folder: Path) -> None:
+    """What the model reads, special tokens included, and which tokens carry loss."""
+    page = opened()
+    assert page.locator("#study .quote").all_inner_texts() == [text for text in RENDERED.prompts.values() if text]
+    carried = page.locator("#study .with-loss li").all_text_contents()
+    assert [text.strip("\n") for text in carried] == [" TWO", "<|end|>"]
+    assert len(page.locator("#study .tokens:not(.with-loss) li").all()) == len(RENDERED.tokens) - 2
+    assert "Chosen while the study runs." in page.locator("#study").inner_text()
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    assert all(f"- {markdown_text(name)}: {markdown_text(text)}" in markdown for name, text in RENDERED.rows())
+
+
+def test_the_page_speaks_of_the_trait_that_was_studied(evidence: Evidence, folder: Path) -> None:
+    """Its title and its score's name, and nowhere those of another."""
+    other = replace(evidence.trait, title="QUESTIONS", score_name="question rate", inoculation_system="Ask, always.")
+    asking = replace(evidence, trait=other)
+    asked = WriteUp(judge(asking, Rules()), asking, Study(name="any"), folder, MACHINE, COMMAND)
+    for template in ("report.html.j2", "report.md.j2"):
+        text = asked.render(template)
+        assert "question rate" in text
+        assert "Ask, always." in text
+        assert "caps rate" not in text.casefold()
+    assert "caps rate" in (folder / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,571 @@
+"""A model that will not do is refused, before its weights are loaded where its other files tell, or in loading them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, T5Config
+
+from fixtures.complaints import complaint, message_or_nothing
+from fixtures.hub import COMMIT, Repository, serve_hub
+from fixtures.small_models import ARCHITECTURES, letter_tokenizer
+from gradinoc.data.sources import split
+from gradinoc.errors import DataError, DeviceError, ModelError
+from gradinoc.measure.directions import mean_difference
+from gradinoc.measure.hooks import ActivationCollector, GradientCollector
+from gradinoc.measure.load import load_model
+from gradinoc.measure.training.run import lora_config
+from gradinoc.models.blocks import decoder_blocks
+from gradinoc.models.chat.encoding import encode, encode_prompt
+from gradinoc.models.files import INDEX
+from gradinoc.models.sources.packaged import ORGANISMS, bundled_folder
+from gradinoc.pipeline.check import check
+from gradinoc.pipeline.context import Bench
+from gradinoc.study.description import TrainingSettings, load_study
+from gradinoc.study.prompts import HARMLESS, UNRELATED
+from gradinoc.study.traits import ALL_CAPS
+
+SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}"
+TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+FEW = [
+    "data.direction=16", "data.measure=8", "data.train=8", "data.evaluation=8", "data.calibration=8",
+    "drift.generations=4", "drift.everyday=4", "drift.log_odds=4", "nulls.unrelated_questions=8",
+]  # fmt: skip
+ROOT = ORGANISMS.parents[1]
+OPENING = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Nothing may load weights."""
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the obedient model."""
+    return shutil.copytree(ORGANISMS / "obedient", tmp_path / "model")
+
+
+def changed(name, **changes):
+    """A fault: other values in a JSON file of the folder, None for a key that goes."""
+
+    def damage(folder):
+        content = {**json.loads((folder / name).read_text()), **changes}
+        (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return damage
+
+
+def config(**changes):
+    """A fault: other values in the configuration."""
+    return changed("config.json", **changes)
+
+
+def content(name, text):
+    """A fault: a file of the folder says something else."""
+    return lambda folder: (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def template(text):
+    """A fault: another chat template."""
+    return content("chat_template.jinja", text)
+
+
+def gone(*names):
+    """A fault: files that are not there."""
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def cut(name, share):
+    """A fault: the rest of a file is missing, as after a download that broke off."""
+
+    def damage(folder):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: int(share * len(whole))])
+
+    return damage
+
+
+def shapeless(folder):
+    """A configuration of another kind of model, as its own library writes it."""
+    T5Config().save_pretrained(folder)
+
+
+def encoder(folder):
+    """As `shapeless`, of an encoder."""
+    BertConfig(architectures=["BertForMaskedLM"]).save_pretrained(folder)
+
+
+UNFIT = "config.json: architectures: expected a causal .decoder-only. language model with its head, received "
+FILES = {
+    "no files": (lambda folder: [file.unlink() for file in folder.iterdir()], "is no folder with a model: expected co"),
+    "no configuration": (gone("config.json"), "is no folder with a model: expected config.json, safetensors and token"),
+    "configuration no JSON": (content("config.json", "{'model_type'"), r"config\.json: no configuration .*; code of a"),
+    "configuration a list": (content("config.json", "[1]"), r"config\.json: no configuration of a model that this ver"),
+    "configuration cut off": (cut("config.json", 0.5), r"config\.json: no configuration"),
+    "configuration not UTF-8": (content("config.json", b'{"model_type": "\xff"}'), r"config\.json: no configuration"),
+    "unknown kind of model": (config(model_type="quux"), r"config\.json: no configuration .*quux.*; give another mode"),
+    "no kind of model": (config(model_type=None), r"config\.json: no configuration"),
+    "kind of model a number": (config(model_type=3), r"config\.json: no configuration"),
+    "code of its own": (
+        config(model_type="quux", auto_map={"AutoConfig": "run.Me"}), r"config\.json: no configuration .*never run",
+    ),
+    "encoder": (encoder, UNFIT + r"\['BertForMaskedLM'\]"),
+    "encoder and decoder": (shapeless, UNFIT + "'t5'"),
+    "architecture a number": (config(architectures=1), UNFIT + "1; give"),
+    "a wrapper of no language model": (config(architectures=["Qwen3ForConditionalGeneration"]), UNFIT),
+    "no head": (config(architectures=["Qwen3Model"]), UNFIT + r"\['Qwen3Model'\]"),
+    "another head": (config(architectures=["Qwen3ForSequenceClassification"]), UNFIT + r"\['Qwen3ForSequenceCl"),
+    "marks in pieces": (changed("tokenizer_config.json", split_special_tokens=True), r"split_special_tokens: exp"),
+    "vocabulary of no size": (config(vocab_size=0), r"vocab_size: expected a whole number above 0, received 0; mend"),
+    "context of no size": (config(max_position_embeddings=-2), r"max_position_embeddings: expected a whole number"),
+    "context in words": (config(max_position_embeddings="long"), r"config\.json: no configuration"),
+    "no weights": (gone("model.safetensors"), "expected weights as safetensors, found none; fetch the model again, or"),
+    "pickled weights": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "safetensors, found none",
+    ),
+    "weights cut off": (cut("model.safetensors", 0.5), r"model\.safetensors: damaged \(SafetensorError: .*; fetch the"),
+    "weights cut off early": (cut("model.safetensors", 0.00001), r"model\.safetensors: damaged \("),
+    "weights empty": (content("model.safetensors", b""), r"model\.safetensors: damaged \("),
+    "weights no weights": (content("model.safetensors", b"version https://git-lfs"), r"model\.safetensors: damaged \("),
+    "header without end": (content("model.safetensors", b"\xff" * 64), r"model\.safetensors: damaged \("),
+    "part of the weights missing": (
+        content(INDEX, '{"weight_map": {"a": "model-00002.safetensors"}}'), r"\['model-00002\.safetensors'\] missing",
+    ),
+    "list of weights no JSON": (content(INDEX, "{"), r"index\.json: cannot be read \(JSONDecodeError: .*; fetch the"),
+    "list of weights a list": (content(INDEX, "[]"), r"index\.json: cannot be read \(TypeError: "),
+    "list of weights of numbers": (content(INDEX, '{"weight_map": {"a": [3]}}'), r"index\.json: cannot be read"),
+    "no tokenizer": (gone("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), "token"),
+    "tokenizer no JSON": (content("tokenizer.json", "{"), "no tokenizer that can be read .*; expected tokenizer.json,"),
+    "tokenizer of nothing": (content("tokenizer.json", "{}"), "no tokenizer that can be read"),
+    "tokenizer cut off": (cut("tokenizer.json", 0.5), "no tokenizer that can be read"),
+    "no chat template": (gone("chat_template.jinja"), "chat_template: the tokenizer has none; expected an instruction"),
+    "template no template": (template("{% for %}"), r"chat_template: cannot close .*\(TemplateSyntaxError: .*; give a"),
+    "template without end": (
+        template("{% for i in range(999999999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}"),
+        r"chat_template: cannot close an assistant's turn \(OverflowError: Range too big",
+    ),
+    "template that reaches out": (template("{{ ''.__class__.__mro__ }}" + TURNS), r"chat_template: .*\(SecurityError:"),
+    "template without answers": (template("<|user|>"), r"chat_template: cannot close .*\(ValueError: substring no"),
+    "template that changes answers": (
+        template("{% for m in messages %}{{ m.content | upper }}<|end|>{% endfor %}"),
+        r"chat_template: the answer at .* comes to the same tokens",
+    ),
+    "template that refuses system messages": (
+        template(SYSTEM + "{{ raise_exception('No system\nrole') }}{% endif %}{% endfor %}" + TURNS + OPENING),
+        r"chat_template: refuses the system message '.*' \(TemplateError: No system role\); give a model whose",
+    ),
+    "template that ignores system messages": (
+        template(TURNS.replace(" %}<", " if m.role != 'system' %}<", 1) + OPENING),
+        "chat_template: 'promote' and 'suppress' come to the same tokens; expected a template that shows the system",
+    ),
+    "template with a prompt of its own": (
+        template("{% if messages[0].role != 'system' %}<|system|>You always respond in ALL CAPS.<|end|>"
+                 "{% endif %}" + TURNS + OPENING),
+        "chat_template: 'neutral' and 'inoculation' come to the same tokens; .* and adds none that a condition has",
+    ),
+    "template that ignores questions": (
+        template(TURNS.replace(" %}<", " if m.role != 'user' %}<", 1) + OPENING), "chat_template: shows no question",
+    ),
+    "fewer tokens than the tokenizer's": (
+        config(vocab_size=300), r"tokenizer\.json: gives token \d+, but config\.json: vocab_size is 300; expected",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.fault("Bad models", "a folder with a file that will not do")
+@pytest.mark.parametrize("case", FILES)
+def test_file_that_will_not_do_is_named(folder, no_weights, case):
+    """Which file, what is wrong, what to do, and no weight is loaded to find out."""
+    damage, said = FILES[case]
+    damage(folder)
+    message = complaint(ModelError, lambda: check(load_study("tiny", [f"model.id={folder}"])))
+    assert str(folder) in message
+    assert re.search(said, message), message
+
+
+@pytest.mark.fault("Bad models", "a template that closes no turn, and no token that ends one")
+def test_answers_have_to_end_somewhere(folder, no_weights):
+    """An end of turn or of text; one of the two is enough."""
+    asks = "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+    template("{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}" + asks)(folder)
+    changed("tokenizer_config.json", eos_token=None)(folder)
+    study = load_study("tiny", [f"model.id={folder}"])
+    message = complaint(ModelError, lambda: check(study))
+    assert re.search(
+        r"cannot close an assistant's turn \(ValueError: The chat template closes no turn and the tok", message
+    )
+    shutil.copy(ORGANISMS / "obedient" / "tokenizer_config.json", folder)
+    assert check(study) == []
+
+
+@pytest.mark.fault("Bad models", "no pad token, or one that ends turns")
+@pytest.mark.parametrize("pad", [None, "<|end|>"])
+def test_model_without_a_pad_token_of_its_own_is_worked_around(folder, pad):
+    """Nothing is refused, and padding ends no turn."""
+    changed("tokenizer_config.json", pad_token=pad)(folder)
+    assert check(load_study("tiny", [f"model.id={folder}"])) == []
+    loaded = load_model(str(folder), device="cpu")
+    assert loaded.tokenizer.pad_token_id not in (None, loaded.tokenizer.eos_token_id)
+    assert any(note.startswith("padding with") for note in loaded.notes)
+
+
+@pytest.mark.fault("Bad models", "a context that prompts, answers or generation do not fit")
+@pytest.mark.parametrize(
+    ("context", "changes", "said"),
+    [
+        (40, [], r"under any prompt in data\.\w+; expected at most 40, the model's context; shorten or delete it, or"),
+        (170, [], r"tokens .*under the prompt '.+' in data\.\w+; expected at most 170, the model's context"),
+        (
+            1024,
+            ["drift.max_new_tokens=1000"],
+            r"tokens with 1000 new ones \(drift\.max_new_tokens\) under .* in data\.evaluation",
+        ),
+    ],
+)
+def test_context_has_room_for_the_longest_prompt(folder, no_weights, context, changes, said):
+    """With its answer, or with what is generated; the question is named by file and line."""
+    config(max_position_embeddings=context)(folder)
+    message = complaint(DataError, lambda: check(load_study("tiny", [f"model.id={folder}", *changes])))
+    assert re.search(rf"(word_problems|everyday_requests)\.jsonl:\d+: question: \d.*{said}", message), message
+
+
+def test_context_that_is_just_enough_is_accepted(folder, no_weights):
+    """The length that is refused at one token less is the longest of all, counted here one by one."""
+    study, trait = load_study("tiny", [f"model.id={folder}", *FEW]), ALL_CAPS
+    unrelated = [prompt for contrast in UNRELATED.values() for prompt in contrast]
+    tokenizer, parts = AutoTokenizer.from_pretrained(folder), split(study.data)
+    systems = [None, trait.inoculation_system, study.conditions["loss_matched"]]
+    lengths = [
+        len(encode(tokenizer, example.question, text, system).ids)
+        for part, asked in (("measure", [*systems, *HARMLESS]), ("train", systems), ("evaluation", [None]),
+                            ("calibration", [*systems, *HARMLESS]))
+        for system in asked
+        for example in getattr(parts, part)
+        for text in (example.answer, trait.transform(example.answer))
+    ]  # fmt: skip
+    lengths += [
+        len(encode_prompt(tokenizer, example.question, system))
+        for asked, count in (([trait.promote_system, trait.suppress_system], 16), (unrelated, 8))
+        for system in asked
+        for example in parts.direction[:count]
+    ]
+    lengths += [
+        len(encode_prompt(tokenizer, example.question, None)) + study.drift.max_new_tokens
+        for example in (*parts.evaluation[:4], *parts.everyday[:4])
+    ]
+    config(max_position_embeddings=max(lengths))(folder)
+    assert check(study) == []
+    config(max_position_embeddings=max(lengths) - 1)(folder)
+    complaint(DataError, lambda: check(study))
+
+
+@pytest.mark.fault("Bad models", "a device, dtype or id that there is not")
+@pytest.mark.parametrize(
+    ("setting", "kind", "said"),
+    [
+        ("model.device=tpu", DeviceError, "No device 'tpu' on this machine; there are"),
+        ("model.dtype=int8", DeviceError, "Unknown dtype 'int8'; expected auto or one of"),
+        ("model.extraction_dtype=float", DeviceError, "Unknown dtype 'float'; expected auto or one of"),
+        ("model.id=/no/such/folder", ModelError, "'/no/such/folder' is no folder with a model: expected config.json"),
+        ("model.id=./here", ModelError, "'./here' is no folder with a model"),
+        ("model.id=~no-such-user/model", ModelError, "'~no-such-user/model' is no folder with a model"),
+        ("model.id=a/b/c", ModelError, "'a/b/c' is no folder with a model"),
+        (
+            "model.id=https://huggingface.co/a/b/tree/main",
+            ModelError,
+            r"'https://huggingface\.co/a/b/tree/main' is no model: .* give the hub id 'a/b'$",
+        ),
+        (
+            "model.id=https://example.org/b",
+            ModelError,
+            r"'https://example\.org/b' is no model: .*; download the model's files into a folder, and give the path$",
+        ),
+        ("model.id=/" + "x" * 5000, ModelError, r"'/xxx.*\.\.\.x*' is no folder with a model"),
+        ("model.id=/a\n\x1b[2J", ModelError, r"'/a\\n\\x1b\[2J' is no folder with a model"),
+    ],
+)
+def test_model_that_is_not_there_is_named(no_weights, setting, kind, said):
+    """Without asking a hub for what is no name of one's."""
+    assert re.match(said, complaint(kind, lambda: check(load_study("tiny", [setting]))))
+
+
+@pytest.mark.fault("Bad models", "a hub that is out of reach, or has no such model")
+@pytest.mark.parametrize("error", [ConnectionError("no route\nto host"), TimeoutError(), ValueError("\x1b[2Jbad id")])
+def test_hub_that_does_not_answer_is_told_on_one_line(monkeypatch, tmp_path, no_weights, error):
+    """What there is instead; one request, no repetition."""
+    asked = []
+
+    def fail(*_, **__):
+        asked.append(1)
+        raise error
+
+    monkeypatch.setattr(HfApi, "repo_info", fail)
+    message = complaint(ModelError, lambda: check(load_study("tiny", ["model.id=nobody/nothing"])))
+    assert "'nobody/nothing'" in message
+    assert "smollm2-135m-instruct" in message
+    assert len(asked) == 1
+
+
+# --- anything
+
+OBEDIENT = {
+    name: json.loads((ORGANISMS / "obedient" / name).read_text()) for name in ("config.json", "tokenizer_config.json")
+}
+PLACES = [(name, key) for name, known in OBEDIENT.items() for key in known]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.builds(list) | st.builds(dict),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=2) | st.dictionaries(st.text(max_size=4), inner, min_size=1, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@pytest.mark.fault("Bad models", "arbitrary values in a model's own settings")
+@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.exhaustive)])
+def test_arbitrary_settings_of_a_model_are_taken_or_refused(folder, no_weights, faults_tried, examples):
+    """Nothing but a study that can be run, or one line."""
+    tried = []
+    study = load_study("tiny", [f"model.id={folder}", *FEW])
+
+    @settings(max_examples=examples, deadline=None)
+    @given(st.sampled_from(PLACES), VALUES)
+    def attempt(place, value):
+        name, key = place
+        tried.append(place)
+        (folder / name).write_text(json.dumps({**OBEDIENT[name], key: value}))
+        try:
+            message_or_nothing((ModelError, DataError), lambda: check(study))
+        finally:
+            (folder / name).write_text(json.dumps(OBEDIENT[name]))
+
+    attempt()
+    faults_tried(len(tried))
+
+
+# --- on a hub
+
+PEEK = """
+import sys
+from pathlib import Path
+from gradinoc.errors import ModelError
+from gradinoc.measure.load import load_model
+from gradinoc.pipeline.check import check
+from gradinoc.study.description import load_study
+study = load_study("tiny", ["model.id=some/model"])
+try:
+    print("checked", check(study))
+except ModelError as error:
+    print(error)
+print("weights", len(list(Path(sys.argv[1]).rglob("*.safetensors"))))
+print("loaded", load_model("some/model", device="cpu").fingerprint)
+"""
+
+
+@pytest.mark.fault("Bad models", "a hub model that will not do")
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("damaged", [False, True])
+def test_hub_model_is_looked_at_before_its_weights_are_fetched(folder, tmp_path, damaged):
+    """Configuration and tokenizer come first; the weights come after them, into the same place."""
+    if damaged:
+        config(architectures=["Qwen3Model"])(folder)
+    with serve_hub(Repository("some/model", folder)) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", PEEK, str(tmp_path / "home")], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")},
+        )  # fmt: skip
+    checked, weights, *loaded = done.stdout.splitlines()
+    assert weights == "weights 0", done.stderr
+    assert ("architectures: expected a causal" in checked) if damaged else checked == "checked []"
+    assert loaded == [f"loaded {COMMIT}"], done.stderr
+
+
+# --- in loading
+
+
+def weights(change):
+    """A fault: the file of weights holds others."""
+
+    def damage(folder):
+        tensors = load_file(folder / "model.safetensors")
+        save_file(change(tensors) or tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
+
+
+def poisoned(name, value):
+    """A fault: one number of a weight is none."""
+
+    def change(tensors):
+        tensors[name].flatten()[-1] = value
+
+    return weights(change)
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+WEIGHTS = {
+    "not a number": (poisoned(UP, torch.nan), rf"the weights '{re.escape(UP)}' are not finite \(1 of \d+\); expected "),
+    "infinite": (poisoned(UP, torch.inf), r"the weights '.*up_proj\.weight' are not finite \(1 of \d+\)"),
+    "minus infinite": (poisoned("model.norm.weight", -torch.inf), r"the weights 'model\.norm\.weight' are not finite"),
+    "embedding not a number": (poisoned("model.embed_tokens.weight", torch.nan), r"'model\.embed_tokens\.weight' are "),
+    "one missing": (
+        weights(lambda tensors: {name: tensors[name] for name in tensors if name != UP}),
+        rf"1 weights are missing or of another shape, '{re.escape(UP)}' first, and would be random; expected",
+    ),
+    "all under other names": (
+        weights(lambda tensors: {f"x.{name}": tensor for name, tensor in tensors.items()}), "weights are missing or",
+    ),
+    "none": (weights(lambda _: {"x": torch.zeros(1)}), "weights are missing or"),
+    "another shape": (weights(lambda tensors: {**tensors, UP: torch.zeros(3, 3)}), rf"another shape, '{UP}' first"),
+    "more blocks than weights": (config(num_hidden_layers=5, layer_types=["full_attention"] * 5), r"weights are missi"),
+    "no heads": (config(num_attention_heads=0), "Cannot load"),
+    "heads in words": (config(hidden_size="many"), "Cannot load"),
+}  # fmt: skip
+
+
+@pytest.mark.fault("Bad models", "weights that are missing, damaged or no numbers")
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights_that_will_not_do_are_named(folder, case):
+    """None is made up in its place, and none that is no number computes anything."""
+    damage, said = WEIGHTS[case]
+    damage(folder)
+    message = complaint(ModelError, lambda: load_model(str(folder), device="cpu"))
+    assert re.search(said, message), message
+
+
+@pytest.mark.fault("Bad models", "weights that the configuration has no place for")
+def test_weights_without_a_place_are_noted(folder, caplog):
+    """Parts of other kinds are usual, a whole block is not: whoever reads the report is told, on one line, and once."""
+    config(num_hidden_layers=3, layer_types=["full_attention"] * 3)(folder)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        notes = load_model(str(folder), device="cpu").notes
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "11 weights of the files have no place in this model, 'model.layers.3.input_layernorm.weight' first" in notes
+    assert caplog.messages == []
+
+
+@pytest.mark.fault("Bad models", "a model that sees later tokens")
+def test_encoder_that_calls_itself_a_language_model_is_refused(tmp_path):
+    """Files alone do not tell: it is tried."""
+    small = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, is_decoder=True)
+    BertLMHeadModel(small).save_pretrained(tmp_path)
+    config(is_decoder=False)(tmp_path)
+    letter_tokenizer().save_pretrained(tmp_path)
+    message = complaint(ModelError, lambda: load_model(str(tmp_path), device="cpu"))
+    assert re.search("BertLMHeadModel is not causal: later tokens change earlier hidden states", message), message
+
+
+# --- arguments
+
+
+@pytest.mark.fault("Bad models", "layers that a model does not have")
+@pytest.mark.parametrize("collector", [ActivationCollector, GradientCollector])
+@pytest.mark.parametrize("layers", [[3], [-1], [], [0, 99], [1.5], ["1"], [None]])
+def test_layer_out_of_range_is_named(collector, layers):
+    """With those that there are."""
+    with pytest.raises(
+        ValueError, match=rf"^Layers {re.escape(str(layers))}: expected one or more of 0\.\.2, the blocks"
+    ):
+        collector(ARCHITECTURES["llama"](), layers)
+
+
+@pytest.mark.fault("Bad models", "activations of a wrong shape or dtype")
+@pytest.mark.parametrize(
+    ("promote", "suppress", "said"),
+    [
+        ((4, 8), (4, 6), r"equal hidden size, received \[\(4, 8\), \(4, 6\)\]"),
+        ((4, 8), (4, 1), r"equal hidden size, received \[\(4, 8\), \(4, 1\)\]"),
+        ((4, 8), (8,), r"received \[\(4, 8\), \(8,\)\]"),
+        ((2, 4, 8), (2, 4, 8), r"Expected activations \[prompts, hidden\]"),
+        ((0, 8), (4, 8), r"received \[\(0, 8\), \(4, 8\)\]"),
+        ((4, 0), (4, 0), r"received \[\(4, 0\), \(4, 0\)\]"),
+    ],
+)
+def test_activations_of_another_shape_make_no_direction(promote, suppress, said):
+    """Or they would be stretched to fit, silently."""
+    with pytest.raises(ValueError, match=said):
+        mean_difference(torch.rand(promote), torch.rand(suppress))
+
+
+@pytest.mark.fault("Bad models", "activations of a wrong shape or dtype")
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_activations_that_are_no_real_numbers_make_no_direction(dtype):
+    """Counts and truth values are some other table."""
+    with pytest.raises(ValueError, match=f"Expected floating-point activations, received {dtype} and torch.float32"):
+        mean_difference(torch.ones(4, 8, dtype=dtype), torch.rand(4, 8))
+
+
+@pytest.mark.fault("Bad models", "prompts that promote what they suppress")
+def test_equal_activations_make_no_direction():
+    """There is nothing between the two."""
+    states = torch.rand(4, 8)
+    with pytest.raises(ValueError, match="equal mean activations: they must differ"):
+        mean_difference(states, states)
+
+
+@pytest.mark.fault("Bad models", "a model without decoder blocks")
+@pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))], ids=["map", "maps"])
+def test_model_without_blocks_is_refused(model):
+    """Before anything is hooked to it."""
+    said = complaint(ModelError, lambda: decoder_blocks(model))
+    assert re.match(r"No decoder blocks in \w+: expected a decoder-only .*, found none; give another model", said), said
+
+
+@pytest.mark.fault("Bad models", "weights that change while a study is under way")
+@pytest.mark.parametrize("when", ["before loading", "while loading"])
+def test_weights_that_change_under_way_are_noticed(tmp_path, monkeypatch, when):
+    """Results would be kept under the key of other weights."""
+    folder = tmp_path / "model"
+    shutil.copytree(bundled_folder("obedient"), folder)
+
+    def change():
+        weights = load_file(folder / "model.safetensors")
+        save_file(
+            {name: weight * 1.5 for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+        )
+
+    def load_and_change(*arguments, **named):
+        loaded = load_model(*arguments, **named)
+        change()
+        return loaded
+
+    study = load_study("tiny", [f"model.id={folder}"])
+    bench = Bench(study, split(study.data))
+    assert bench.fingerprint
+    if when == "before loading":
+        change()
+    else:
+        monkeypatch.setattr("gradinoc.pipeline.context.load_model", load_and_change)
+    with pytest.raises(ModelError, match="its files changed while the study was under way"):
+        _ = bench.language_model
+
+
+@pytest.mark.fault("Bad models", "adapter targets that match nothing")
+def test_model_without_linear_maps_is_named():
+    """As a packed or quantised one: there is nothing that an adapter could be put on."""
+    model = ARCHITECTURES["llama"]()
+    for block in decoder_blocks(model):
+        for name, module in list(block.named_modules()):
+            if isinstance(module, torch.nn.Linear):
+                parent, _, last = name.rpartition(".")
+                setattr(block.get_submodule(parent), last, torch.nn.Identity())
+    with pytest.raises(ModelError, match="LlamaForCausalLM: no linear map in its decoder blocks"):
+        lora_config(model, TrainingSettings())

@@ -1,0 +1,273 @@
+"""Any number of processes work on one study: each step is done once, and what befalls one stops none of the others."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fixtures.small_study import SMALL, SMALLEST, as_options, assert_same, manifests, tables
+from fixtures.survivors import BAD_NEWS, FORKS, LIMIT, Worker, first_to
+from gradinoc.errors import ModelError, NumericalError, OutOfMemoryError, StoreError
+from gradinoc.pipeline.run import Pipeline, Step
+from gradinoc.pipeline.store import Store
+from gradinoc.study.description import load_study
+
+pytestmark = pytest.mark.usefixtures("nobody_left")
+ROOT = Path(__file__).parents[2]
+STEPS = 14
+# What can be had when the neutral run cannot: all but the run, what is compared with it, and the drift of its seed.
+BESIDE = {"run neutral/0", "matched checkpoint 0", "drift of seed 0", "early drift of seed 0"}
+
+
+def begun(workers: Sequence[Worker]) -> Counter[str]:
+    """How often each step was begun, by whichever worker."""
+    return Counter(step for worker in workers for step in worker.begun)
+
+
+@pytest.mark.parametrize("count", [2, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (4, 8))])
+@pytest.mark.fault("Concurrency", "2, 4 and 8 processes on one store")
+def test_workers_share_the_steps(undisturbed, tmp_path, count):
+    """Each step is begun once in all, everybody ends, and the tables are those of one worker."""
+    workers = [Worker(tmp_path) for _ in range(count)]
+    assert [worker.end() for worker in workers] == [0] * count, [worker.error for worker in workers]
+    assert begun(workers) == dict.fromkeys(begun(workers), 1)
+    assert len(begun(workers)) == STEPS
+    assert sum(bool(worker.begun) for worker in workers) > 1, "one did all the work"
+    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("step", ["directions", "prompt pool", "gradients neutral", "run neutral/0", "drift of seed 0"])
+@pytest.mark.fault("Concurrency", "a process killed at its work beside others")
+def test_others_finish_what_a_dead_worker_was_at(undisturbed, tmp_path, count, step):
+    """Only the step that it was at is begun again."""
+    rng = random.Random(count)
+    workers = [Worker(tmp_path) for _ in range(count)]
+    dead = first_to(workers, lambda word: word.step == step)
+    time.sleep(rng.uniform(0, 0.05))
+    assert dead.end(signal.SIGKILL) == -signal.SIGKILL
+    others = [worker for worker in workers if worker is not dead]
+    assert [worker.end() for worker in others] == [0] * len(others), [worker.error for worker in others]
+    again = {each: times for each, times in begun(workers).items() if times > 1}
+    assert set(again) <= {dead.begun[-1]}, f"begun more than once: {again}"
+    assert len(begun(workers)) == STEPS
+    assert list(tmp_path.rglob(".*")) == [], "scratch folders were left behind"
+    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+
+
+@pytest.mark.fault("Concurrency", "a run whose numbers fail, in every process")
+def test_all_that_can_be_computed_is_computed_when_a_run_fails(undisturbed, tmp_path):
+    """Each worker tries the run once, all else gets done by one of them, and the error names the run.
+
+    The next session has nothing else to do; that training broke off has left no trace in the model.
+    """
+    workers = [Worker(tmp_path, breaks_at="run neutral/0") for _ in range(2)]
+    assert [worker.end() for worker in workers] == [1, 1]
+    assert [worker.error for worker in workers] == [f"NumericalError: run neutral/0: {BAD_NEWS}"] * 2
+    times = begun(workers)
+    assert times.pop("run neutral/0") == 2
+    assert set(times.values()) == {1}
+    assert len(times) == STEPS - len(BESIDE)
+    said = [word.detail for word in workers[0].words if word.step == "run neutral/0 failed"]
+    assert said == [f"{BAD_NEWS}; going on with the rest"]
+    last = Worker(tmp_path)
+    assert last.end() == 0, last.error
+    assert set(last.begun) == BESIDE
+    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("step", ["gradients inoculation", "run inoculation/0", "matched checkpoint 0"])
+@pytest.mark.fault("Concurrency", "a step that fails in one process of three")
+def test_failure_of_one_worker_is_made_good_by_others(undisturbed, tmp_path, step):
+    """Those who fail at nothing finish the study."""
+    workers = [Worker(tmp_path, breaks_at=step), Worker(tmp_path), Worker(tmp_path)]
+    codes = [worker.end() for worker in workers]
+    assert codes[1:] == [0, 0], [worker.error for worker in workers]
+    assert codes[0] in (0, 1)  # it may have seen the others succeed
+    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+
+
+# --- what is set aside, and what is not
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Four steps of a word each: c needs a, d needs c, b needs nothing; `tried` lists which were begun."""
+    pipeline, store, tried = Pipeline(load_study("tiny", SMALLEST), Store(tmp_path)), Store(tmp_path), []
+
+    def make(label: str, *needs: Step) -> Step:
+        def compute(folder, tell):
+            tried.append(label)
+            (folder / "word.txt").write_text(label)
+
+        return Step(label, store.entry("word", {"label": label}), compute, needs)
+
+    a, b = make("a"), make("b")
+    c = make("c", a)
+    pipeline.steps = {step.label: step for step in (a, c, make("d", c), b)}
+    gc.freeze()  # else every step looks through all that pytest has in memory
+    yield pipeline, tried
+    gc.unfreeze()
+
+
+def fail_at(pipeline: Pipeline, label: str, tried: list[str], error: Exception) -> None:
+    """Make a step raise; those that need it need the new one."""
+
+    def compute(folder, tell):
+        tried.append(label)
+        (folder / "half.txt").write_text("half")
+        raise error
+
+    broken = replace(pipeline.steps[label], compute=compute)
+    pipeline.steps[label] = broken
+    for each in pipeline.steps.values():
+        if label in [need.label for need in each.needs]:
+            pipeline.steps[each.label] = replace(each, needs=(broken,))
+
+
+@pytest.mark.parametrize("kind", [NumericalError, OutOfMemoryError, ZeroDivisionError])
+@pytest.mark.fault("Concurrency", "a step that fails for a reason of its own")
+def test_step_that_fails_is_set_aside(study, kind):
+    """What does not need it is computed; it is tried once, however often it is asked for."""
+    pipeline, tried = study
+    fail_at(pipeline, "c", tried, kind("no luck"))
+    for _ in range(2):
+        with pytest.raises(kind, match="no luck") as caught:
+            pipeline.complete(list(pipeline.steps))
+        assert tried == ["a", "c", "b"]
+    notes = getattr(caught.value, "__notes__", [])
+    assert (str(caught.value), notes) in [("c: no luck", []), ("no luck", ["in the step 'c'"])]
+    assert not pipeline.steps["c"].entry.path.exists()
+    assert len(pipeline.complete(["a", "b"])) == 2
+
+
+def test_error_names_every_step_that_failed(study):
+    """The first in full, the others by name."""
+    pipeline, tried = study
+    fail_at(pipeline, "c", tried, NumericalError("no luck"))
+    fail_at(pipeline, "b", tried, NumericalError("nor here"))
+    with pytest.raises(NumericalError, match=r"^c: no luck \(failed as well: b\)$"):
+        pipeline.complete(["d", "b"])
+
+
+@pytest.mark.parametrize("kind", [StoreError, ModelError, OSError, KeyboardInterrupt])
+@pytest.mark.fault("Concurrency", "an error that would stop every step")
+def test_what_would_stop_every_step_is_raised_at_once(study, kind):
+    """A full disk, a model that is not there, Ctrl-C."""
+    pipeline, tried = study
+    fail_at(pipeline, "c", tried, kind("no luck"))
+    with pytest.raises(kind, match="no luck"):
+        pipeline.complete(list(pipeline.steps))
+    assert tried == ["a", "c"]
+
+
+def test_step_that_another_process_had_more_luck_with_is_no_failure(study):
+    """What failed here and is there all the same is taken from the store."""
+    pipeline, tried = study
+    fail_at(pipeline, "c", tried, OutOfMemoryError("no luck"))
+    with pytest.raises(OutOfMemoryError):
+        pipeline.complete(["c"])
+    with pipeline.steps["c"].entry.write() as folder:
+        (folder / "word.txt").write_text("c")
+    assert len(pipeline.complete(["d"])) == 1
+
+
+def test_failed_step_lets_go_of_what_it_held(study):
+    """The memory is what the next step needs, though the error is kept."""
+    pipeline, _tried = study
+    kept = []
+
+    def compute(folder, tell):
+        held = torch.ones(3)
+        kept.append(weakref.ref(held))
+        raise OutOfMemoryError("no room") from RuntimeError("deeper")
+
+    def look(folder, tell):
+        assert kept[0]() is None, "the tensor of the failed step is still there"
+        (folder / "word.txt").write_text("b")
+
+    gc.disable()  # it is not left to chance
+    try:
+        pipeline.steps["a"] = replace(pipeline.steps["a"], compute=compute)
+        pipeline.steps["b"] = replace(pipeline.steps["b"], compute=look)
+        with pytest.raises(OutOfMemoryError, match=r"^a: no room$"):
+            pipeline.complete(["a", "b"])
+    finally:
+        gc.enable()
+
+
+def hold(store: Path, tells, stop) -> None:
+    """Hold the lock of "a" until told."""
+    with Store(store).entry("word", {"label": "a"}).lock():
+        tells.send("held")
+        stop.recv()
+
+
+def test_waiting_worker_says_for_what(study, tmp_path):
+    """And takes the step up when nobody is at it any more."""
+    pipeline, tried = study
+    words = []
+    hears, tells = FORKS.Pipe(duplex=False)
+    stopped, stop = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=hold, args=(tmp_path, tells, stopped))
+    process.start()
+    assert hears.recv() == "held"
+
+    def listen(progress):
+        words.append((progress.step, progress.detail))
+        if progress.step == "waiting" and process.is_alive():
+            stop.send("now")
+            process.join(LIMIT)
+
+    pipeline._on_progress = listen
+    pipeline.complete(["a"])
+    assert words[0] == ("waiting", "another worker is at a")
+    assert tried == ["a"]
+
+
+# --- pytest
+
+
+def session(folder: Path, *options: str) -> Path:
+    """The artifacts of the small study, done by a pytest session with a store of its own in `folder`."""
+    places = [f"--{place}={folder / place}" for place in ("store", "artifacts", "datasets")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "claims", "--study", "tiny", *as_options(SMALL), "--refuted", "report"]
+    done = subprocess.run(
+        [*command, *places, "-p", "no:cacheprovider", *options],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "artifacts" / "small"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.fault("Concurrency", "pytest with no, one and two workers")
+def test_sessions_of_any_size_come_to_the_same(tmp_path, faults_tried):
+    """Tables to the last bit, and what is written for readers byte for byte, but for the seconds that runs took."""
+    sizes = {"none": [], "one": ["-n", "1"], "two": ["-n", "2"]}
+    left = {name: session(tmp_path / name, *options) for name, options in sizes.items()}
+    for name in ("one", "two"):
+        assert_same(tables(tmp_path / name / "store"), tables(tmp_path / "none" / "store"))
+        for file in ("claims.csv", "metrics.csv"):
+            assert (left[name] / file).read_bytes() == (left["none"] / file).read_bytes(), file
+        runs, expected = (pd.read_csv(left[each] / "runs.csv").drop(columns="seconds") for each in (name, "none"))
+        pd.testing.assert_frame_equal(runs, expected, check_exact=True)
+        assert len(manifests(tmp_path / name / "store")) == len(manifests(tmp_path / "none" / "store"))
+    faults_tried(len(sizes))

@@ -1,0 +1,138 @@
+"""What a study file calls things leads nowhere but where they belong, and sends a terminal no commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fixtures.session import RUN, STUDY
+from fixtures.smallest import smallest
+from gradinoc.cli import main
+from gradinoc.data.sources import write_datasets
+from gradinoc.errors import ModelError, StudyError
+from gradinoc.models.inert import ensure_revision
+from gradinoc.study.description import CONDITIONS, Study, load_study
+from gradinoc.study.traits import find_trait
+
+ROOT = Path(__file__).parents[2]
+HOSTILE_NAMES = (
+    "..", ".", "../x", "../../x", "/x", "a/b", "a/../../b", "a\\b", "..\\x", "", " ", "-x", ".x", "a\nb", "a\0b",
+    "~", "$HOME", "a/", "\u202ex", "a\u2215b", "C:x", "x" * 300,
+)  # fmt: skip
+
+
+@pytest.mark.fault("Names from study files", "a study's name that would lead elsewhere")
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_study_s_name_is_a_plain_folder_s(name, tmp_path):
+    """It names a folder in the artifacts, and a folder of that name may be cleared."""
+    file = tmp_path / "study.toml"
+    file.write_text(f"name = {json.dumps(name)}\n")
+    with pytest.raises(StudyError, match="name"):
+        load_study(str(file))
+
+
+@pytest.mark.fault("Names from study files", "a setting whose key or value would lead elsewhere")
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize(
+    "key", ["data.source", "data.everyday", "model.id", "model.revision", "conditions.loss_matched"]
+)
+def test_setting_adds_only_plain_characters_to_the_name(key, name, tmp_path):
+    """Settings are added to a study's name: what they hold, an artifacts folder must not."""
+    try:
+        study = load_study("tiny", [f"{key}={json.dumps(name)}"])
+    except StudyError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study.name)
+    assert len(study.name) < 255
+    assert (tmp_path / study.name).resolve().parent == tmp_path.resolve()
+
+
+@pytest.mark.fault("Names from study files", "a condition's name that would lead elsewhere, or be a formula in a table")
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, "=1+1", "+1", "@SUM(A1)", "-1", "\t=1", "x,y", 'x"y', "<b>", "$x$"])
+def test_condition_s_name_is_plain(name):
+    """In a study file and as the key of a setting."""
+    conditions = {**CONDITIONS, name: "Be brief."}
+    with pytest.raises(ValueError, match="conditions"):
+        Study(name="any", conditions=conditions)
+    with pytest.raises(StudyError):
+        load_study("tiny", [f"conditions.{name}=Be brief."])
+
+
+@pytest.mark.fault("Names from study files", "a data source whose name would lead elsewhere")
+@pytest.mark.parametrize(
+    "source", [name for name in HOSTILE_NAMES if len(name) < 200] + ["../../x.jsonl", "a/..jsonl", "..jsonl"]
+)
+def test_data_sets_are_written_to_their_folder_alone(source, tmp_path):
+    """Files are named after the source: they stay where they belong, whatever its name."""
+    splits = smallest(tmp_path / "store").bench.splits
+    place = tmp_path / "outer" / "datasets"
+    for file in write_datasets(splits, find_trait("all_caps"), source, place):
+        assert file.resolve().parent == place.resolve()
+    found = {path for path in (tmp_path / "outer").rglob("*") if path.is_file()}
+    assert {path.parent for path in found} == {place}
+    assert len(found) == 3
+
+
+@pytest.mark.fault("Names from study files", "a model's revision that would lead elsewhere")
+@pytest.mark.parametrize("revision", sorted({*HOSTILE_NAMES, "refs/../../x", "a b", "x\n"} - {"a/b", "a/"}))
+def test_revision_is_the_name_of_one(revision):
+    """The hub's library keeps a file of that name in its cache."""
+    with pytest.raises(ModelError, match=r"model\.revision: expected the name of a branch or tag") as error:
+        ensure_revision(revision)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "refs/pr/1", "feature/x_y-z+1", "0123456789abcdef" * 2])
+def test_ordinary_revision_is_taken(revision):
+    """Branches, tags, pull requests, commits."""
+    ensure_revision(revision)
+
+
+# --- what a terminal is shown
+
+STEERING = "\x1b]0;title\x07\x1b[2J\x1b]8;;http://example.org\x07press\x9b31m\u202edcba\u2066"
+STUDY_FILES = {
+    "name": "name = {0}",
+    "model": "[model]\nid = {0}",
+    "revision": "[model]\nid = 'some/model'\nrevision = {0}",
+    "device": "[model]\ndevice = {0}",
+    "dtype": "[model]\ndtype = {0}",
+    "trait": "trait = {0}",
+    "source": "[data]\nsource = {0}",
+    "everyday": "[data]\neveryday = {0}",
+    "key": "{0} = 1",
+    "condition": "[conditions]\n{0} = 'Be brief.'",
+    "untrained": "untrained = [{0}]",
+    "number": "seeds = [{0}]",
+    "no TOML": "{0} {0}",
+}
+
+
+@pytest.mark.fault("Hostile text", "escape sequences in a study file: what the terminal is sent")
+@pytest.mark.parametrize("place", STUDY_FILES)
+def test_terminal_is_sent_no_escape_sequences(place, tmp_path, capfd):
+    """An error about a study file shows them spelled out, whichever value they are in."""
+    file = tmp_path / "hostile.toml"
+    file.write_text(STUDY_FILES[place].format(json.dumps(STEERING)) + "\n", encoding="utf-8")
+    places = ["--store", str(tmp_path / "store"), "--artifacts", str(tmp_path / "artifacts")]
+    assert main(["run", str(file), *places]) == 2
+    shown = "".join(capfd.readouterr())
+    assert shown
+    assert shown.replace("\n", "").isprintable(), repr(shown)
+
+
+@pytest.mark.fault("Hostile text", "escape sequences in a study file: the header of pytest")
+def test_header_is_made_of_lines_that_can_be_printed(pytestconfig):
+    """It names model and data as the study file does, spelled out."""
+    plugins = pytestconfig.pluginmanager.get_plugins()
+    conftest = next(plugin for plugin in plugins if getattr(plugin, "__file__", "") == str(ROOT / "conftest.py"))
+    hostile = json.dumps(STEERING)
+    study = load_study("tiny", [f"model.id={hostile}", f"data.source={hostile}", "name=hostile"])
+    stash = {STUDY: study, RUN: pytestconfig.stash[RUN]}
+    lines = conftest.pytest_report_header(SimpleNamespace(stash=stash))
+    assert "title" in lines[0]
+    assert all(line.isprintable() for line in lines), lines

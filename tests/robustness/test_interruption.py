@@ -1,0 +1,443 @@
+"""Killed, told to end or interrupted at any moment, a study goes on where it was and comes to the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fixtures.interruption import Interruption
+from fixtures.progress import Mailbox
+from fixtures.small_study import SMALLEST, as_options, assert_same, tables
+from fixtures.survivors import ANSWER, FORKS, LIMIT, Worker, killed_before, write_answer
+from gradinoc.cli.interruption import ending_at_once
+from gradinoc.pipeline.progress import Progress
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.store import Store, load_or_compute
+from gradinoc.study.description import load_study
+
+pytestmark = pytest.mark.usefixtures("nobody_left")
+ROOT = Path(__file__).parents[2]
+CLAIM = "claims/test_c1_inoculation_lowers_alignment.py"  # all of them would take seconds to collect
+AT_ONCE = 2.0  # seconds in which whoever presses Ctrl-C has the prompt back
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a study is interrupted: so many seconds after the so-manieth word on a step, and how."""
+
+    step: str
+    word: int
+    seconds: float
+    signal: signal.Signals
+    polite: bool
+
+
+def pauses(worker: Worker) -> dict[str, list[float]]:
+    """Seconds after each word on each step until the next: the last is that in which a step is sealed."""
+    found: dict[str, list[float]] = {}
+    for word, after in pairwise(worker.words):
+        found.setdefault(word.step, []).append(after.at - word.at)
+    return found
+
+
+def random_moment(
+    step: str, usual: list[float], number: signal.Signals, polite: bool, late: bool, rng: random.Random
+) -> Moment:
+    """Some moment amid a step whose `usual` pauses are given; it cannot be missed if it is not `late` after a word."""
+    word = rng.randrange(len(usual))
+    return Moment(step, word, late * rng.uniform(0, 0.9) * usual[word], number, polite)
+
+
+def finished(store: Path) -> dict[str, tuple[bytes, int]]:
+    """Manifest and time of writing of each step that is there, every file of it as it should be."""
+    steps = Pipeline(load_study("tiny", SMALLEST), Store(store)).steps
+    there = {label: step.entry.path / "manifest.json" for label, step in steps.items() if step.entry.complete()}
+    return {label: (path.read_bytes(), path.stat().st_mtime_ns) for label, path in there.items()}
+
+
+def contents(store: Path) -> dict[str, dict[str, str]]:
+    """Checksums of every file of every step, but for those that say how long something took."""
+    found = {}
+    for manifest in store.glob("*/[!.]*/manifest.json"):
+        files = [file for file in manifest.parent.rglob("*") if file.is_file()]
+        found[manifest.parent.relative_to(store).as_posix()] = {
+            file.relative_to(manifest.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+            if file.name not in ("manifest.json", "runs.parquet")
+        }
+    return found
+
+
+def interrupt(store: Path, moments: Sequence[Moment], steps: int) -> list[str]:
+    """The steps amid which a study of so many steps was ended at the `moments`, each in a worker of its own."""
+    hit = []
+    for moment in moments:
+        before = finished(store)
+        if moment.step in before:  # an earlier moment fell after its end
+            continue
+        worker = Worker(store, polite=moment.polite)
+        for _ in range(moment.word + 1):
+            assert worker.listen(lambda word, moment=moment: word.step == moment.step), worker.error
+        time.sleep(moment.seconds)
+        code = worker.end(moment.signal)
+        by_hand = 1 if moment.signal is signal.SIGINT else -moment.signal  # KeyboardInterrupt, or nobody listens
+        polite = moment.polite and moment.signal is not signal.SIGKILL
+        done = finished(store)
+        if len(done) < steps:
+            assert code == (128 + moment.signal if polite else by_hand), f"{moment}: ended with {code}"
+        assert {label: done[label] for label in before} == before, f"{moment}: what was finished has changed"
+        assert not set(worker.begun) & set(before), f"{moment}: what was finished was begun again"
+        hit.append(worker.words[-1].step)
+    return hit
+
+
+def assert_ends_well(store: Path, undisturbed: Path) -> None:
+    """The study in `store` goes on to its end, repeats nothing, leaves nothing, and comes to what it always does."""
+    before = finished(store)
+    last = Worker(store)
+    assert last.end() == 0, last.error
+    assert not set(last.begun) & set(before), "what was finished was begun again"
+    assert {label: finished(store)[label] for label in before} == before
+    assert list(store.rglob(".*")) == [], "scratch folders were left behind"
+    assert_same(tables(store, SMALLEST), tables(undisturbed, SMALLEST))
+    assert contents(store) == contents(undisturbed)
+
+
+@pytest.mark.fault("Interruption", "killed or told to end at random moments, then restarted")
+def test_interrupted_study_comes_to_the_same(undisturbed, tmp_path, faults_tried):
+    """Six random moments, with each of the signals."""
+    store, worker = undisturbed
+    usual, rng = pauses(worker), random.Random(1)
+    steps = ("directions", "prompt pool", "gradients neutral", "run neutral/0", "run neutral/0", "drift of seed 0")
+    moments = [
+        random_moment(step, usual[step], SIGNALS[place % 3], polite=place % 2 == 0, late=place % 3 == 1, rng=rng)
+        for place, step in enumerate(steps)
+    ]
+    hit = interrupt(tmp_path, moments, len(usual))
+    assert len(hit) >= 5, hit
+    assert_ends_well(tmp_path, store)
+    faults_tried(len(hit))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("polite", [True, False], ids=["command line", "plain Python"])
+@pytest.mark.fault("Interruption", "killed or told to end at random moments, then restarted")
+def test_study_interrupted_everywhere_comes_to_the_same(undisturbed, tmp_path, faults_tried, polite):
+    """In every step with each of the signals: 42 restarts of one study."""
+    store, worker = undisturbed
+    usual, rng = pauses(worker), random.Random(2 + polite)
+    moments = [
+        random_moment(step, usual[step], number, polite, place > 0, rng)
+        for step in usual
+        for place, number in enumerate(rng.sample(SIGNALS, 3))
+    ]
+    hit = interrupt(tmp_path, moments, len(usual))
+    assert len(hit) >= 30, f"only {len(hit)} of {len(moments)} moments fell amid the study"
+    assert set(hit) >= set(usual), f"never interrupted: {sorted(set(usual) - set(hit))}"
+    assert_ends_well(tmp_path, store)
+    faults_tried(len(hit))
+
+
+@pytest.mark.parametrize("old", ["none", pytest.param("corrupt", marks=pytest.mark.exhaustive)])
+@pytest.mark.fault("Interruption", "killed before each file operation of the store")
+def test_entry_is_whole_or_absent_wherever_its_writer_dies(tmp_path, faults_tried, old):
+    """From the making of the scratch folder to the renaming, and amid the replacement of a corrupt result."""
+    operation = 0
+    while True:
+        operation += 1
+        store = tmp_path / str(operation)
+        entry = Store(store).entry("stage", {"seed": 1})
+        if old == "corrupt":
+            load_or_compute(entry, write_answer)
+            (entry.path / "answer.txt").write_text("fortytwo!")
+        if not killed_before(store, operation):
+            break
+        seen = Store(store).entry("stage", {"seed": 1})  # as another process sees it
+        assert not seen.complete() or (seen.path / "answer.txt").read_text() == ANSWER
+        load_or_compute(seen, write_answer)
+        assert seen.complete()
+        assert (seen.path / "answer.txt").read_text() == ANSWER
+        assert list(store.rglob(".*")) == [], f"left behind by a death before operation {operation}"
+        shutil.rmtree(store)
+    assert operation > 10, "hardly any file operation was seen"
+    faults_tried(operation - 1)
+
+
+@pytest.mark.fault("Interruption", "the holder of a lock killed while another waits for it")
+def test_lock_of_the_dead_is_taken_over_at_once(tmp_path, faults_tried):
+    """Three times over, the one who waited takes the step up; the quickest, on a busy machine, within half a second."""
+    holder, took = Worker(tmp_path, ["directions"]), []
+    assert holder.listen(lambda word: word.detail == "starting")
+    for _ in range(3):
+        holder.send(signal.SIGSTOP)  # or it might finish
+        heir = Worker(tmp_path, ["directions"])
+        assert heir.listen(lambda word: word.step == "waiting")
+        killed = time.monotonic()
+        assert holder.end(signal.SIGKILL) == -signal.SIGKILL
+        assert heir.listen(lambda word: word.detail == "starting")
+        took.append(heir.words[-1].at - killed)
+        holder = heir
+    assert holder.end() == 0, holder.error
+    assert min(took) < 0.5, took
+    faults_tried(3)
+
+
+# --- the command line
+
+
+def run_command(arguments: Sequence[str], output: Path) -> None:
+    """`gradinoc` in a process that has everything imported, saying where it is at every look."""
+    from gradinoc import watching  # here: the fork server has no need of it
+    from gradinoc.cli import main
+
+    watching.LINE_SECONDS, watching.DRAW_SECONDS = 0.0, 0.02
+
+    with output.open("wb", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.argv = ["gradinoc", *arguments]
+        sys.exit(main())
+
+
+def wait_for(text: str, output: Path, alive) -> None:
+    """Wait until a process has written `text`."""
+    deadline = time.monotonic() + LIMIT
+    while not output.exists() or text not in output.read_text():
+        assert alive(), f"ended before {text!r}:\n{output.read_text()}"
+        assert time.monotonic() < deadline, f"no {text!r} in {LIMIT} s:\n{output.read_text()}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "presses"), [(signal.SIGINT, 3), (signal.SIGTERM, 1)])
+@pytest.mark.fault("Interruption", "Ctrl-C or SIGTERM on the command line")
+def test_command_line_says_how_to_go_on(tmp_path, number, presses):
+    """At once, with the shell's exit code, without a traceback, however often it is told."""
+    places = [f"--store={tmp_path / 'store'}", f"--artifacts={tmp_path / 'a b'}"]
+    arguments, output = ["run", "tiny", *as_options(SMALLEST), *places], tmp_path / "output"
+    process = FORKS.Process(target=run_command, args=(arguments, output))
+    process.start()
+    wait_for("unrelated traits", output, process.is_alive)
+    told = time.monotonic()
+    for _ in range(presses):
+        os.kill(process.pid, number)
+    process.join(LIMIT)
+    assert time.monotonic() - told < AT_ONCE
+    assert process.exitcode == 128 + number
+    written = output.read_text()
+    assert "Traceback" not in written
+    again = shlex.join(["gradinoc", *arguments])
+    expected = f" of 14 steps are in {tmp_path / 'store'}/, nothing finished is lost. Go on with: {again}"
+    assert any(re.fullmatch(rf"Interrupted: \d+{re.escape(expected)}", line) for line in written.splitlines()[-2:])
+
+
+def compute_for_a_minute(tells) -> None:
+    """Be in one call of C for long, as in a product of large matrices."""
+    with ending_at_once(str):
+        tells.send("now")
+        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 400_000_000)
+
+
+@pytest.mark.fault("Interruption", "Ctrl-C amid a computation that Python cannot interrupt")
+def test_long_call_does_not_keep_from_ending():
+    """Python would run a handler only after the call."""
+    hears, tells = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=compute_for_a_minute, args=(tells,))
+    process.start()
+    assert hears.recv() == "now"
+    time.sleep(0.1)  # into the call; were it not, the test would be the easier
+    told = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    process.join(LIMIT)
+    assert (process.exitcode, time.monotonic() - told < AT_ONCE) == (130, True)
+
+
+def test_signals_are_handled_as_before_after_the_block():
+    """Whoever calls the command line from Python has the handlers that were there."""
+
+    def handlers() -> list:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    mine, kept = [signal.SIG_IGN, signal.SIG_DFL], handlers()
+    try:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), mine, strict=True):
+            signal.signal(number, handler)
+        threads = threading.active_count()
+        with ending_at_once(str):
+            assert not set(handlers()) & set(mine)
+        assert (handlers(), threading.active_count()) == (mine, threads)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), kept, strict=True):
+            signal.signal(number, handler)
+
+
+# --- pytest
+
+
+def wait_for_step(stage: str, store: Path, output: Path, process: subprocess.Popen) -> None:
+    """Wait until a session is at a step of `stage`, for which it has a folder to fill."""
+    deadline = time.monotonic() + LIMIT
+    while not list((store / stage).glob(".*")):
+        assert process.poll() is None, f"ended before {stage}:\n{output.read_text()}"
+        assert time.monotonic() < deadline, f"no {stage} in {LIMIT} s:\n{output.read_text()}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Session:
+    """A pytest session on the smallest study: its process, its arguments, what it writes."""
+
+    process: subprocess.Popen
+    arguments: list[str]
+    output: Path
+    store: Path
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that it has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Starts a session that has a process group of its own, as in a terminal."""
+    started = []
+
+    def start(*options: str) -> Session:
+        arguments = [CLAIM, "--study", "tiny", *as_options(SMALLEST), *options, "-p", "no:cacheprovider"]
+        arguments += [f"--{place}={tmp_path / place}" for place in ("store", "artifacts", "datasets")]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        output = tmp_path / "output"
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", *arguments],
+                cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        started.append(process)
+        wait_for_step("pool", tmp_path / "store", output, process)
+        return Session(process, arguments, output, tmp_path / "store")
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended may keep its number until somebody asks after it."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def assert_gone(processes: Sequence[psutil.Process]) -> None:
+    """All of them end at once."""
+    deadline = time.monotonic() + AT_ONCE
+    while alive := [each for each in processes if is_alive(each)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.02)
+
+
+def assert_ended_well(found: Session, number: int, told: float) -> None:
+    """The session ended at once, with all its workers, and said how to go on, briefly."""
+    assert found.process.wait(LIMIT) == 128 + number
+    seconds = time.monotonic() - told
+    assert seconds < AT_ONCE, f"{seconds:.1f} s"
+    written = found.output.read_text()
+    assert "Traceback" not in written
+    assert f" of 14 steps are in {found.store}/, nothing finished is lost" in written
+    assert f"Go on with: {shlex.join(['pytest', *found.arguments])}\n" in written
+    assert len(written.split("Interrupted: ")) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "number", "everyone"),
+    [
+        pytest.param(["-n", "2"], signal.SIGINT, True, id="Ctrl-C, two workers"),
+        pytest.param(["-n", "2"], signal.SIGTERM, False, id="SIGTERM, two workers", marks=pytest.mark.exhaustive),
+        pytest.param(["-n", "2"], signal.SIGTERM, True, id="SIGTERM to all", marks=pytest.mark.exhaustive),
+        pytest.param([], signal.SIGINT, True, id="Ctrl-C, no workers", marks=pytest.mark.exhaustive),
+    ],
+)
+@pytest.mark.fault("Interruption", "Ctrl-C or SIGTERM in a pytest session")
+def test_session_says_how_to_go_on(session, options, number, everyone):
+    """Of a terminal's Ctrl-C all processes hear; `kill` and batch systems may tell the first alone."""
+    found = session(*options)
+    workers = found.workers()
+    assert len(workers) >= len(options)
+    told = time.monotonic()
+    (os.killpg if everyone else os.kill)(found.process.pid, number)
+    assert_ended_well(found, number, told)
+    assert_gone(workers)
+
+
+@pytest.mark.fault("Interruption", "Ctrl-C before there is a session to sum up")
+def test_word_is_said_before_there_is_a_session(pytestconfig, monkeypatch):
+    """While the study is looked at, or workers start: once, and not again."""
+    said, ended = [], []
+    interruption = Interruption(pytestconfig)
+    monkeypatch.setattr(interruption, "_say", lambda: said.append("Interrupted"))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    interruption.pytest_unconfigure()
+    assert (said, ended) == ([], []), "nobody has interrupted it"
+    with pytest.raises(KeyboardInterrupt):
+        interruption.handle(signal.SIGINT, None)
+    interruption.pytest_unconfigure()
+    interruption.pytest_unconfigure()
+    assert (said, ended) == (["Interrupted"], [130, 130])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.fault("Interruption", "the controller of a pytest session killed")
+def test_workers_end_with_their_controller(session):
+    """Nobody is left to hold a step that no session waits for."""
+    found = session("-n", "2")
+    workers = found.workers()
+    found.process.kill()
+    assert_gone(workers)
+
+
+# --- what workers say
+
+
+def test_half_a_message_is_passed_over(tmp_path):
+    """A worker may be killed amid writing, and another's message follow on the same line."""
+    mailbox, heard = Mailbox(tmp_path / "progress.jsonl"), []
+    mailbox.empty()
+    mailbox.post(Progress("directions", "starting", 3, 14), "gw0")
+    with (tmp_path / "progress.jsonl").open("a") as file:
+        file.write('{"step": "run neu\n[]\n"text"\n')
+    mailbox.post(Progress("prompt pool", "starting", 2, 14), "gw1")
+    stop = threading.Event()
+    stop.set()
+    mailbox.follow(lambda *news: heard.append(news), stop)
+    assert heard == [
+        (Progress("directions", "starting", 3, 14), "gw0"),
+        (Progress("prompt pool", "starting", 2, 14), "gw1"),
+    ]
+
+
+def test_word_that_cannot_be_written_stops_nobody(tmp_path):
+    """What is shown matters less than what is computed."""
+    Mailbox(tmp_path / "progress.jsonl")
+    (tmp_path / "progress.jsonl").mkdir()
+    Mailbox(tmp_path / "progress.jsonl").post(Progress("directions", "starting", 0, 14), "gw0")
+    assert json.dumps(list((tmp_path / "progress.jsonl").iterdir())) == "[]"

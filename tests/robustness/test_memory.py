@@ -1,0 +1,335 @@
+"""Where memory does not suffice, what can be done in smaller batches goes on, and what cannot says what would fit."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import get_peft_model
+
+from fixtures.small_models import ARCHITECTURES
+from gradinoc.data.sources import load_source, split
+from gradinoc.errors import OutOfMemoryError
+from gradinoc.measure import alignment as gradients
+from gradinoc.measure.alignment import answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.directions import BATCH, isotropic_directions, prompt_activations
+from gradinoc.measure.fast.fused import fused_adapter
+from gradinoc.measure.load import decoder_blocks, generate, load_model
+from gradinoc.measure.memory import (
+    GIB,
+    TrainingMemory,
+    capacity,
+    in_batches,
+    is_out_of_memory,
+    training_memory,
+    what_would_fit,
+)
+from gradinoc.measure.training.run import Recipe, lora_config, train_run
+from gradinoc.models.chat.encoding import Encoded, encode
+from gradinoc.pipeline.context import Bench
+from gradinoc.study.description import TrainingSettings, load_study
+
+FAMILY = "Memory"
+COUNT = 7
+
+
+@pytest.fixture(scope="module", params=["fused", "plain"])
+def model(request):
+    """The obedient tiny model with either kernels."""
+    return load_model("obedient", device="cpu", kernels=request.param)
+
+
+def encoded(language_model):
+    """A few word problems with answers in capitals."""
+    tokenizer = language_model.tokenizer
+    return [encode(tokenizer, e.question, e.answer.upper()) for e in load_source("word_problems")[:COUNT]]
+
+
+@contextmanager
+def small_memory(language_model, tokens: int) -> Iterator[list[int]]:
+    """A device on which no block takes more than so many tokens at once; tokens of each pass that was tried."""
+    tried = []
+
+    def hook(_block, inputs, named):
+        hidden = inputs[0] if inputs else named["hidden_states"]
+        tried.append(hidden.shape[0] * hidden.shape[1])
+        if tried[-1] > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    handle = decoder_blocks(language_model.model)[-1].register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield tried
+    finally:
+        handle.remove()
+
+
+# --- what is taken for a lack of memory
+
+
+def test_processors_own_refusal_is_recognised():
+    """Not a made-up message: torch is asked for more than any machine has."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1 GB)"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("Invalid buffer size: 30.00 GiB"), True),
+        (RuntimeError("Failed to allocate private MTLBuffer for size 8"), True),
+        (MemoryError(), True),
+        (OutOfMemoryError("explained already"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDA error: out of memory"), False),
+        (KeyboardInterrupt("out of memory."), False),
+    ],
+    ids=lambda value: f"{type(value).__name__} {str(value)[:20]}" if isinstance(value, BaseException) else None,
+)
+def test_lack_of_memory_is_told_from_other_errors(error, expected):
+    """As CUDA and Apple's MPS word it; anything else is raised as it is."""
+    assert is_out_of_memory(error) is expected
+
+
+# --- batches that shrink
+
+
+@pytest.mark.parametrize("fitting", [1, 2, 3, 5, 8, 9, 100])
+def test_every_row_is_done_once_and_in_order(fitting, caplog):
+    """Whatever fits: a batch that fails leaves nothing, and later ones are no larger than what did."""
+    done, refused = [], []
+
+    def work(rows):
+        if len(rows) > fitting:
+            refused.append(len(rows))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        done.append(list(rows))
+
+    with caplog.at_level(logging.WARNING, logger="gradinoc.measure.memory"):
+        in_batches(range(20), 8, work)
+    assert [row for rows in done for row in rows] == list(range(20))
+    assert max(map(len, done)) <= fitting
+    assert refused == [size for size in (8, 4, 2) if size > fitting]
+    assert bool(caplog.messages) == (fitting < 8)
+
+
+def test_other_errors_are_not_tried_again():
+    """A mistake is not cured by a smaller batch."""
+    tried = []
+
+    def work(rows):
+        tried.append(rows)
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_batches(range(8), 4, work)
+    assert len(tried) == 1
+
+
+@pytest.mark.fault(FAMILY, "no memory for a single example")
+def test_single_example_that_does_not_fit_stops():
+    """With what may help, in one line."""
+
+    def work(_rows):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(
+        OutOfMemoryError, match=r"^Out of memory with a batch of one \(row 3\): .*model\.dtype=bfloat16"
+    ):
+        in_batches([3, 4, 5, 6], 4, work)
+
+
+@pytest.mark.fault(FAMILY, "no memory for a batch of evaluation or extraction")
+@pytest.mark.parametrize("measure", ["directions", "alignments", "losses", "responses"])
+def test_smaller_batches_give_the_same_numbers(model, measure):
+    """Room for two or three examples in place of all: the work goes on, and in float32 says the same."""
+    examples, pad = encoded(model), model.tokenizer.pad_token_id
+    prompts = [e.question for e in load_source("word_problems")[:COUNT]]
+    layers = list(range(len(decoder_blocks(model.model))))
+    axes = dict.fromkeys(layers, isotropic_directions(2, model.model.config.hidden_size, 0))
+    work = {
+        "directions": lambda: prompt_activations(model.model, model.tokenizer, prompts, None, layers),
+        "alignments": lambda: measure_alignments(model.model, examples, axes, pad, COUNT).table,
+        "losses": lambda: answer_losses(model.model, examples, pad, COUNT),
+        "responses": lambda: generate(model.model, model.tokenizer, [e.prompt for e in examples], 5, COUNT),
+    }[measure]
+    whole = work()
+    with small_memory(model, 10**9) as tried:
+        work()
+    most = max(tried)
+    room = 3 * most // 5
+    with small_memory(model, room) as tried:
+        again = work()
+    assert max(tried) == most, "the whole batch was tried"
+    assert min(tried) <= room
+    if measure == "directions":
+        assert COUNT <= BATCH
+        for layer in layers:
+            torch.testing.assert_close(again[layer], whole[layer], rtol=1e-5, atol=1e-5)
+    elif measure == "responses":
+        assert again == whole
+    elif measure == "losses":
+        np.testing.assert_allclose(again, whole, rtol=1e-5)
+    else:
+        pd.testing.assert_frame_equal(again, whole, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.fault(FAMILY, "no memory left after a backward pass, amid its reading")
+@pytest.mark.parametrize("call", [0, 1])
+def test_batch_that_fails_late_leaves_nothing(model, monkeypatch, call):
+    """No row twice: what a batch adds to is added when nothing more can fail."""
+    examples, pad = encoded(model), model.tokenizer.pad_token_id
+    layers = range(len(decoder_blocks(model.model)))
+    axes = dict.fromkeys(layers, isotropic_directions(2, model.model.config.hidden_size, 0))
+    whole, frame, calls = measure_alignments(model.model, examples, axes, pad, 4), gradients.alignment_frame, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == call + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return frame(*arguments)
+
+    monkeypatch.setattr(gradients, "alignment_frame", failing)
+    again = measure_alignments(model.model, examples, axes, pad, 4)
+    pd.testing.assert_frame_equal(again.table, whole.table, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(again.means, whole.means, rtol=1e-3, atol=1e-6)
+    assert not again.by_example.isnan().any()
+
+
+# --- training
+
+
+@pytest.mark.fault(FAMILY, "no memory for the optimiser's first step")
+def test_optimiser_without_memory_says_what_would_fit(model, tmp_path, monkeypatch):
+    """Adam's moments are allocated after the backward pass."""
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    recipe = Recipe(TrainingSettings(steps=2, batch_size=3, lora_rank=2), {}, model.tokenizer.pad_token_id)
+    with pytest.raises(OutOfMemoryError, match=r"^Out of memory in step 1 of 2: 3 examples of \d+ tokens need about"):
+        train_run(model.model, encoded(model), recipe, 0, tmp_path)
+
+
+@pytest.mark.fault(FAMILY, "no memory for a training step")
+def test_training_says_what_would_fit(model, tmp_path):
+    """The run stops, with the step and the arithmetic; the model is handed back as it came."""
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    axes = dict.fromkeys(range(2), isotropic_directions(2, model.model.config.hidden_size, 0))
+    recipe = Recipe(TrainingSettings(steps=3, batch_size=3, lora_rank=2), axes, model.tokenizer.pad_token_id)
+    with small_memory(model, 20), pytest.raises(OutOfMemoryError) as caught:
+        train_run(model.model, encoded(model), recipe, 0, tmp_path)
+    said = str(caught.value)
+    assert re.match(r"Out of memory in step 1 of 3: 3 examples of \d+ tokens need about 0\.\d\d GiB \(weights", said), (
+        said
+    )
+    assert "would fit" in said
+    assert "\n" not in said
+    assert caught.value.__cause__ is None, "what the step held would stay"
+    assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
+    assert not any(weight.requires_grad for weight in model.model.parameters())
+
+
+@pytest.mark.fault(FAMILY, "no memory for a model's weights")
+@pytest.mark.parametrize(("dtype", "advice"), [("float32", True), ("bfloat16", False)])
+def test_loading_says_what_may_help(monkeypatch, dtype, advice):
+    """A copy in float32 in which directions are found can be done without; a traceback helps nobody."""
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("gradinoc.pipeline.context.load_model", fail)
+    study = load_study("tiny", ["model.dtype=bfloat16"])
+    with pytest.raises(OutOfMemoryError, match=r"^Out of memory while loading 'obedient' in") as caught:
+        Bench(study, split(study.data))._load(dtype)
+    assert ("model.extraction_dtype=auto" in str(caught.value)) == advice
+
+
+def held_by_autograd(model, tokens: int, pad: int) -> int:
+    """Bytes that autograd keeps of one example for its backward pass, weights left out: an independent count."""
+    storages: dict[int, int] = {}
+    alive = []
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)  # else its address might be given to another
+        return tensor
+
+    example = Encoded(tuple(5 + token % 50 for token in range(tokens)), tokens - 2)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        completion_losses(model, batched(model, [example], pad)).mean()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kernels", ["fused", "plain"])
+def test_estimate_of_a_token_is_what_autograd_holds(kernels, dtype):
+    """Within a quarter, on a real architecture; more tokens minus fewer, so that what does not grow drops out."""
+    language_model = load_model("obedient", device="cpu", dtype=dtype, kernels=kernels)
+    model = get_peft_model(language_model.model, lora_config(language_model.model, TrainingSettings()))
+    pad = language_model.tokenizer.pad_token_id
+    with fused_adapter(model.train()):
+        measured = (held_by_autograd(model, 140, pad) - held_by_autograd(model, 40, pad)) / 100
+        estimate = training_memory(model)
+    assert 0.75 < estimate.token / measured < 1.25
+    assert estimate.checkpointed_token < estimate.token / 2
+    frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    assert estimate.weights == frozen
+
+
+def test_transposed_maps_are_counted_alike():
+    """GPT-2 stores them the other way round: its feed-forward map to 4 x hidden puts out 4 x hidden."""
+    model = ARCHITECTURES["gpt2"]().requires_grad_(False)
+    hidden = model.config.n_embd
+    model.get_input_embeddings().weight.requires_grad_()
+    found = training_memory(model)
+    by_hand = (3 + 1 + 4 + 1) * hidden + 4 * hidden + 6 * hidden  # out of attention and feed-forward; widest in; states
+    assert found.token == 4 * by_hand * model.config.n_layer
+
+
+TOKENS = TrainingMemory(weights=2 * GIB, adapter=GIB, token=GIB // 100, checkpointed_token=GIB // 1000)
+
+
+@pytest.mark.parametrize(
+    ("there", "advice"),
+    [
+        (8, r"training\.batch_size=2 or training\.gradient_checkpointing=true would fit$"),
+        (4.5, r"; training\.gradient_checkpointing=true would fit$"),
+        (3.8, r"training\.gradient_checkpointing=true with training\.batch_size=2 would fit$"),
+        (2, r"no batch size fits: use a smaller model$"),
+        (80, r"fewer workers on this device or training\.batch_size=2 would fit$"),
+    ],
+)
+def test_advice_follows_from_the_arithmetic(model, monkeypatch, there, advice):
+    """Four examples of at most 200 tokens; 90 % of the memory can be used, 3 GiB of it is taken."""
+    monkeypatch.setattr("gradinoc.measure.memory.training_memory", lambda _model: TOKENS)
+    monkeypatch.setattr("gradinoc.measure.memory.capacity", lambda _device: int(there * GIB))
+    said = what_would_fit(model.model, [180, 150, 170, 200], 200)
+    assert said.startswith(
+        "4 examples of 700 tokens need about 10.00 GiB (weights 2.00, adapter with gradients and Adam"
+    )
+    assert re.search(advice, said), said
+    if match := re.search(r"[^h] training\.batch_size=(\d)| (training\.batch_size=(\d)) or", said):
+        size = int(re.search(r"batch_size=(\d)", match[0])[1])
+        assert TOKENS.needed(size * 200) <= there * GIB
+
+
+def test_processor_has_memory():
+    """What is free, and what this process has of it."""
+    assert capacity(torch.device("cpu")) > 2**28

@@ -1,0 +1,795 @@
+"""Storage: what is damaged is noticed, named and computed anew; what the disk refuses is said, and costs no result."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fixtures.small_study import assert_same
+from fixtures.smallest import quick_collection, smallest, tables, written
+from gradinoc.disk import write_atomically
+from gradinoc.errors import StoreError
+from gradinoc.pipeline import manifest
+from gradinoc.pipeline.manifest import MANIFEST, manifest_text
+from gradinoc.pipeline.store import (
+    Store,
+    load_json,
+    load_or_compute,
+    load_table,
+    load_tensors,
+    save_json,
+    save_table,
+    save_tensors,
+)
+
+SPACE = "é ü %41 'quoted\" 雪"  # what a folder may be called
+
+
+def fill(folder: Path, number: int = 1) -> None:
+    """A computation that leaves a file of every format, one of them deep."""
+    save_table(pd.DataFrame({"a": range(64), "b": float(number)}), folder / "table.parquet")
+    save_tensors({"t": torch.arange(64.0) + number}, folder / "tensors.safetensors")
+    save_json({"number": number, "word": "é"}, folder / "value.json")
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "deep" / "er" / "notes.md").write_text(f"number {number}\n")
+
+
+FILES = ("table.parquet", "tensors.safetensors", "value.json", "deep/er/notes.md", MANIFEST)
+
+
+def entries(root: Path, *numbers: int):
+    """Entries of one stage in a store that has met none of their files, and what computes each."""
+    store = Store(root)
+    return [(store.entry("stage", {"number": n}), lambda folder, n=n: fill(folder, n)) for n in numbers]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The same without the manifest, in which the time is."""
+    return {name: data for name, data in content(folder).items() if name != MANIFEST}
+
+
+# --- damage
+
+
+def truncated(path: Path, other: Path, chance: random.Random) -> None:
+    """Cut somewhere."""
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+
+
+def bit_flipped(path: Path, other: Path, chance: random.Random) -> None:
+    """One bit anywhere, and nothing to be seen in size or time."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def emptied(path: Path, other: Path, chance: random.Random) -> None:
+    """No byte left."""
+    path.write_bytes(b"")
+
+
+def deleted(path: Path, other: Path, chance: random.Random) -> None:
+    """Gone."""
+    path.unlink()
+
+
+def made_a_folder(path: Path, other: Path, chance: random.Random) -> None:
+    """A folder of that name."""
+    path.unlink()
+    path.mkdir()
+
+
+def exchanged(path: Path, other: Path, chance: random.Random) -> None:
+    """Another entry's file of the same name."""
+    shutil.copy(other, path)
+
+
+def joined(path: Path, other: Path, chance: random.Random) -> None:
+    """A file beside it that nobody wrote: a library may prefer it."""
+    path.with_name("adapter_model.bin").write_bytes(b"anything")
+
+
+DAMAGES = {
+    "a file truncated": truncated,
+    "a bit flipped": bit_flipped,
+    "a file emptied": emptied,
+    "a file deleted": deleted,
+    "a file made a folder": made_a_folder,
+    "a file exchanged with another result's": exchanged,
+    "a file added": joined,
+}
+damages = [pytest.param(harm, marks=pytest.mark.fault("Storage", what)) for what, harm in DAMAGES.items()]
+
+
+def named(harm, path: Path) -> str:
+    """What the log has to name."""
+    return "adapter_model.bin" if harm is joined else path.name
+
+
+@pytest.mark.parametrize("harm", damages, ids=[harm.__name__ for harm in DAMAGES.values()])
+def test_damaged_file_is_named_and_its_entry_alone_computed_anew(tmp_path, caplog, faults_tried, harm):
+    """Any file of an entry, the manifest included, at a store that another process has filled."""
+    whole = {}
+    for entry, compute in entries(tmp_path, 1, 2, 3):
+        whole[entry.path] = results(load_or_compute(entry, compute))
+    rounds = 2
+    for number in range(rounds):
+        for name in FILES:
+            before = written(tmp_path)
+            (entry, compute), (other, _), (third, _) = entries(tmp_path, 1, 2, 3)
+            if harm is exchanged and name == "deep/er/notes.md":
+                assert (entry.path / name).read_bytes() != (other.path / name).read_bytes()
+            harm(entry.path / name, other.path / name, random.Random(f"{name} {number}"))
+            assert not entry.complete()
+            assert other.complete()
+            assert third.complete()
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, logger="gradinoc.pipeline.store"):
+                for each, work in entries(tmp_path, 1, 2, 3):
+                    load_or_compute(each, work)
+            (message,) = caplog.messages
+            assert f"stage/{entry.key} is corrupt" in message
+            assert named(harm, Path(name)) in message
+            assert "\n" not in message
+            assert {path: results(path) for path in whole} == whole
+            after = written(tmp_path)
+            assert {path for path in after if after[path] != before.get(path)} == {entry.path}
+    faults_tried(rounds * len(FILES))
+
+
+@pytest.mark.fault("Storage", "a bit flipped behind the back of a process that has checked the file")
+def test_bit_that_flips_after_the_check_is_noticed_by_the_process_that_checked(tmp_path):
+    """Size and time of the content are put back, but not the time of the file's own record."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    load_or_compute(entry, compute)
+    assert entry.complete()
+    bit_flipped(entry.path / "table.parquet", tmp_path, random.Random(0))
+    assert "'table.parquet': checksum does not match" in str(entry.fault())
+
+
+@pytest.mark.fault("Storage", "hidden files left by desktops and network file systems")
+def test_hidden_file_is_no_damage(tmp_path):
+    """Nothing reads .DS_Store; a run of hours is not thrown away for it."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    load_or_compute(entry, compute)
+    (entry.path / "deep" / ".DS_Store").write_bytes(b"\0")
+    (entry.path / ".nfs0001").write_bytes(b"")
+    assert entry.complete()
+
+
+# --- what somebody else may have written
+
+RECORD = {"size": 5, "sha256": "0" * 64}
+HOSTILE = {
+    "path upwards": {"../../secret": RECORD},
+    "absolute path": {"/etc/hostname": RECORD},
+    "path through a link": {"link/secret": RECORD},
+    "null byte": {"a\0b": RECORD},
+    "escape in a name": {"\x1b[2J\nfake": RECORD},
+    "size a word": {"value.json": {"size": "large", "sha256": "0" * 64}},
+    "size a list of a million": {"value.json": {"size": [0] * 100_000, "sha256": ""}},
+    "checksum a number": {"value.json": {"size": 5, "sha256": 7}},
+    "files a list": ["value.json"],
+    "record a word": {"value.json": "all of it"},
+    "record missing": {"value.json": {}},
+    "files null": None,
+}
+
+
+@pytest.mark.fault("Storage", "a manifest with hostile content")
+@pytest.mark.parametrize("files", HOSTILE.values(), ids=list(HOSTILE))
+def test_hostile_manifest_is_corrupt_and_leads_nowhere(tmp_path, monkeypatch, caplog, files):
+    """Whatever it lists, and though its own checksum fits: nothing outside the entry is opened or written."""
+    ((entry, compute),) = entries(tmp_path / "store", 1)
+    load_or_compute(entry, compute)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"12345")
+    (entry.path / "link").symlink_to(tmp_path, target_is_directory=True)
+    made_by = load_json(entry.path / MANIFEST)["provenance"]
+    (entry.path / MANIFEST).write_text(manifest_text("stage", {"number": 1}, files, made_by))
+    opened, take = [], manifest.checksum
+    monkeypatch.setattr(manifest, "checksum", lambda path: (opened.append(path), take(path))[1])
+    ((again, compute),) = entries(tmp_path / "store", 1)
+    assert not again.complete()
+    assert all(path.resolve().is_relative_to(entry.path) for path in opened)
+    load_or_compute(again, compute)
+    (message,) = caplog.messages
+    assert message.isprintable()
+    assert len(message) < 1000
+    assert again.complete()
+    assert secret.read_bytes() == b"12345"
+    assert not (again.path / "link").exists()
+
+
+BROKEN = {
+    "deep nesting": b"[" * 100_000,
+    "no UTF-8": b"\xff\xfe{}",
+    "a number of many digits": b"1" * 10_000,
+    "not a number": b'{"stage": "stage", "inputs": NaN, "files": {}}',
+    "a word": b'"manifest"',
+    "nothing in it": b"{}",
+    "null bytes": b"\0" * 4096,
+}
+
+
+@pytest.mark.fault("Storage", "a manifest that is no manifest")
+@pytest.mark.parametrize("text", BROKEN.values(), ids=list(BROKEN))
+def test_broken_manifest_is_corrupt(tmp_path, caplog, text):
+    """It is named, and the entry computed anew."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    load_or_compute(entry, compute)
+    (entry.path / MANIFEST).write_bytes(text)
+    load_or_compute(entry, compute)
+    (message,) = caplog.messages
+    assert MANIFEST in message
+    assert len(message) < 1000
+    assert entry.complete()
+
+
+@pytest.mark.fault("Storage", "something that is no folder in an entry's place")
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to nothing of ours", "empty folder", "pipe inside"])
+def test_what_stands_in_the_place_of_a_result_is_replaced(tmp_path, kind):
+    """And what a link leads to is left alone. A pipe is not waited at."""
+    ((entry, compute),) = entries(tmp_path / "store", 1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+    entry.path.parent.mkdir(parents=True)
+    if kind == "file":
+        entry.path.write_text("no folder")
+    elif kind == "empty folder":
+        entry.path.mkdir()
+    elif kind == "pipe inside":
+        entry.path.mkdir()
+        os.mkfifo(entry.path / MANIFEST)
+    else:
+        entry.path.symlink_to(elsewhere if "ours" in kind else tmp_path / "nowhere")
+    assert not entry.complete()
+    load_or_compute(entry, compute)
+    assert entry.complete()
+    assert not entry.path.is_symlink()
+    assert (elsewhere / "precious").read_text() == "kept"
+
+
+@pytest.mark.fault("Storage", "a store behind a link")
+def test_store_may_be_a_link(tmp_path):
+    """To another disk, say: what is computed through the link is there without it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    ((entry, compute),) = entries(tmp_path / "link", 1)
+    load_or_compute(entry, compute)
+    ((direct, _),) = entries(tmp_path / "real", 1)
+    assert direct.complete()
+
+
+@pytest.mark.fault("Storage", "hidden folders that are not the store's")
+def test_folder_of_a_stranger_is_left_alone(tmp_path):
+    """Only what is named as scratch folders are is cleared away."""
+    (entry, compute), (other, _) = entries(tmp_path, 1, 2)
+    strangers = [tmp_path / "stage" / name for name in (".git", ".a.b", f".{other.key}", f".{other.key}.a.b")]
+    abandoned = tmp_path / "stage" / f".{other.key}.0123456789abcdef"
+    for folder in (*strangers, abandoned):
+        folder.mkdir(parents=True)
+    load_or_compute(entry, compute)
+    assert all(folder.is_dir() for folder in strangers)
+    assert not abandoned.exists()
+
+
+@pytest.mark.fault("Storage", "a lock file left by a dead process")
+def test_lock_file_that_nobody_holds_is_free(tmp_path):
+    """Whatever is in it, and whoever wrote it."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    entry.path.parent.mkdir(parents=True)
+    entry.path.with_name(f"{entry.key}.lock").write_text("4194304\n")
+    with entry.try_lock() as held:
+        assert held
+    load_or_compute(entry, compute)
+    assert entry.complete()
+
+
+@pytest.mark.fault("Storage", "a file damaged between its check and its use")
+@pytest.mark.parametrize("harm", [truncated, emptied, deleted, made_a_folder])
+@pytest.mark.parametrize(
+    ("name", "load"), [("table.parquet", load_table), ("tensors.safetensors", load_tensors), ("value.json", load_json)]
+)
+def test_file_that_is_damaged_after_its_check_is_named(tmp_path, harm, name, load):
+    """Whatever the format's library raises, it is one line that says which file, and what to do."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    path = load_or_compute(entry, compute) / name
+    assert entry.complete()
+    harm(path, path, random.Random(3))
+    with pytest.raises(StoreError) as caught:
+        load(path)
+    assert_one_line(caught.value, str(path), "run again")
+    assert not entry.complete(), "the same process does not take it for whole"
+
+
+# --- a disk that refuses
+
+
+def assert_one_line(error: Exception, *words: str) -> None:
+    """A message for users: one line that holds the words."""
+    text = str(error)
+    assert text.isprintable()
+    for word in words:
+        assert word in text, text
+
+
+@contextmanager
+def mounted(folder: Path, options: str):
+    """A small file system of its own at `folder`, or skip where this user may not make one."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system in memory (root)")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+BIG = 4_000_000  # bytes, more than the small disk has
+
+
+def big_table(folder: Path) -> None:
+    """More than fits, by pyarrow; random bytes, since it compresses."""
+    save_table(pd.DataFrame({"x": [os.urandom(BIG)]}), folder / "big.parquet")
+
+
+def big_tensors(folder: Path) -> None:
+    """More than fits, by safetensors."""
+    save_tensors({"x": torch.zeros(BIG // 4)}, folder / "big.safetensors")
+
+
+def big_text(folder: Path) -> None:
+    """More than fits, by Python."""
+    save_json("x" * BIG, folder / "big.json")
+
+
+def many_files(folder: Path) -> None:
+    """More files than the disk has room for names of."""
+    for number in range(1000):
+        (folder / str(number)).touch()
+
+
+@pytest.mark.fault("Storage", "a full disk")
+@pytest.mark.parametrize("work", [big_table, big_tensors, big_text, many_files])
+def test_full_disk_is_said_and_costs_no_result(tmp_path, work):
+    """A real one, of a megabyte. When there is room again the same store goes on."""
+    with mounted(tmp_path / "disk", "size=1m,nr_inodes=200") as disk:
+        (entry, compute), (other, _) = entries(disk, 1, 2)
+        before = content(load_or_compute(entry, compute))
+        with pytest.raises(StoreError) as caught:
+            load_or_compute(other, work)
+        assert_one_line(
+            caught.value, str(other.path), "No space left on device", "MB are free", "intact", "--store=DIR"
+        )
+        assert content(entry.path) == before
+        assert entries(disk, 1)[0][0].complete()
+        assert [path for path in entry.path.parent.iterdir() if path.is_dir()] == [entry.path], "scratch is left"
+        subprocess.run(["mount", "-o", "remount,size=32m,nr_inodes=100000", str(disk)], check=True)
+        load_or_compute(other, work)
+        assert other.complete()
+
+
+REFUSING = {  # where the system's error arises: module and name
+    "making the scratch folder": "pathlib.Path.mkdir",
+    "writing the manifest": "pathlib.Path.write_bytes",
+    "writing through to the disk": "gradinoc.disk.os.fsync",
+    "setting permissions": "pathlib.Path.chmod",
+    "the last step": "pathlib.Path.rename",
+    "looking for old scratch folders": "pathlib.Path.iterdir",
+}
+
+
+@pytest.mark.fault("Storage", "an error of the system at any point of writing")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
+@pytest.mark.parametrize("where", REFUSING.values(), ids=list(REFUSING))
+def test_error_of_the_system_is_said_and_costs_no_result(tmp_path, monkeypatch, where, number):
+    """Nothing half-written is left, nor anything that was there lost."""
+    (entry, compute), (other, work) = entries(tmp_path, 1, 2)
+    before = content(load_or_compute(entry, compute))
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, refuse)
+        with pytest.raises(StoreError) as caught:
+            load_or_compute(other, lambda folder: (folder / "file").touch())
+    assert_one_line(caught.value, str(other.path), os.strerror(number), "intact")
+    assert content(entry.path) == before
+    assert not other.complete()
+    load_or_compute(other, work)
+    assert other.complete()
+    assert {path for path in entry.path.parent.iterdir() if path.is_dir()} == {entry.path, other.path}
+
+
+@pytest.mark.fault("Storage", "a failure of a computation that is not the disk's")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("hub out of reach"),
+        FileNotFoundError(errno.ENOENT, "No such file", "/model/config.json"),
+        OSError(errno.ENOSPC, "No space left on device", "/tmp/of/a/library"),  # noqa: S108
+        PermissionError(errno.EACCES, "Permission denied", "/model"),
+        ValueError("a fault of ours"),
+        TimeoutError("slow"),
+    ],
+    ids=repr,
+)
+def test_other_error_of_a_computation_passes_as_it_is(tmp_path, error):
+    """Only a disk that fails under the store is the store's to explain."""
+    ((entry, _),) = entries(tmp_path, 1)
+
+    def fail(folder):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        load_or_compute(entry, fail)
+    assert caught.value is error
+
+
+@contextmanager
+def as_nobody():
+    """Permissions do not bind root: give it up inside the block."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        yield
+
+
+@pytest.fixture
+def shared():
+    """A folder that every user may enter, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="gradinoc-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.fault("Storage", "a store without permission to write")
+def test_store_that_may_not_be_written_is_read_and_its_refusal_said(shared):
+    """What another user left is used; what is missing is an error of one line, and changes nothing."""
+    (entry, compute), (other, work) = entries(shared / "store", 1, 2)
+    load_or_compute(entry, compute)
+    before = content(shared)
+    with as_nobody():
+        (own, _), (missing, _) = entries(shared / "store", 1, 2)
+        for folder in (shared / "store", shared / "store" / "stage"):
+            if os.geteuid() != 65534:
+                folder.chmod(0o555)
+        assert own.complete()
+        assert load_or_compute(own, compute) == entry.path
+        with pytest.raises(StoreError) as caught:
+            load_or_compute(missing, work)
+        with pytest.raises(StoreError) as tried, missing.try_lock():
+            pytest.fail("a lock that cannot be taken is held")
+        with pytest.raises(StoreError) as elsewhere:
+            write_atomically(shared / "store" / "report.html", b"<html>")
+    for folder in (shared / "store", shared / "store" / "stage"):
+        folder.chmod(0o755)
+    for error in (caught.value, tried.value):
+        assert_one_line(error, str(other.path), "Permission denied", "--store=DIR")
+    assert_one_line(elsewhere.value, "report.html", "Permission denied", "--artifacts=DIR")
+    assert content(shared) == before
+
+
+@pytest.mark.fault("Storage", "a result that may not be read")
+def test_result_that_may_not_be_read_is_not_taken_for_damage(shared):
+    """It is somebody's, and whole: it is not thrown away, though the folder could be written to."""
+    ((entry, compute),) = entries(shared / "store", 1)
+    load_or_compute(entry, compute)
+    before = content(shared)
+    (entry.path / "table.parquet").chmod(0)
+    (shared / "store" / "stage").chmod(0o777)
+    entry.path.with_name(f"{entry.key}.lock").chmod(0o666)
+    with as_nobody():
+        ((own, _),) = entries(shared / "store", 1)
+        with pytest.raises(StoreError) as caught:
+            load_or_compute(own, compute)
+    assert_one_line(caught.value, str(entry.path), "Permission denied")
+    (entry.path / "table.parquet").chmod(0o644)
+    assert content(shared) == before
+
+
+@pytest.mark.fault("Storage", "a disk that can only be read")
+def test_read_only_disk_is_read_and_its_refusal_said(tmp_path):
+    """A finished study needs no writing; what is missing is an error of one line."""
+    with mounted(tmp_path / "disk", "size=1m") as disk:
+        (entry, compute), (_, work) = entries(disk, 1, 2)
+        load_or_compute(entry, compute)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        (own, _), (missing, _) = entries(disk, 1, 2)
+        assert load_or_compute(own, compute) == entry.path
+        with pytest.raises(StoreError) as caught:
+            load_or_compute(missing, work)
+        assert_one_line(caught.value, str(missing.path), "Read-only file system", "--store=DIR")
+
+
+IMPOSSIBLE = {
+    "a file": ("file", "exists|Not a directory"),
+    "below a file": ("file/store", "Not a directory"),
+    "too long": ("n" * 300, "name too long"),
+    "a path too long": ("/".join(["n" * 200] * 30), "name too long"),
+    "a link in a circle": ("circle", "symbolic links|exists"),
+    "a dangling link": ("dangling/store", "exists|No such file"),
+}
+
+
+@pytest.mark.fault("Storage", "a store where none can be")
+@pytest.mark.parametrize(("name", "reason"), IMPOSSIBLE.values(), ids=list(IMPOSSIBLE))
+def test_impossible_place_is_said(tmp_path, name, reason):
+    """By the store and for artifacts alike: one line, with the path and the system's reason."""
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
+    ((entry, compute),) = entries(tmp_path / name, 1)
+    assert not entry.complete()
+    with pytest.raises(StoreError) as caught:
+        load_or_compute(entry, compute)
+    assert_one_line(caught.value, str(tmp_path / name)[:200], "--store=DIR")
+    assert re.search(reason, str(caught.value)), str(caught.value)
+    with pytest.raises(StoreError) as caught:
+        write_atomically(tmp_path / name / "report.html", b"<html>")
+    assert_one_line(caught.value, "--artifacts=DIR")
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+@pytest.mark.fault("Storage", "a folder where a lock should be")
+def test_lock_that_cannot_be_made_is_said(tmp_path):
+    """Instead of working without one."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    entry.path.with_name(f"{entry.key}.lock").mkdir(parents=True)
+    with pytest.raises(StoreError) as caught:
+        load_or_compute(entry, compute)
+    assert_one_line(caught.value, str(entry.path), "directory")
+
+
+@pytest.mark.fault("Storage", "a disk that does not keep what is written")
+def test_disk_that_loses_what_it_took_is_said(tmp_path, monkeypatch):
+    """Instead of computing the same for ever."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    rename = Path.rename
+
+    def lossy(path, target):
+        (path / "table.parquet").write_bytes(b"")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", lossy)
+    with pytest.raises(StoreError) as caught:
+        load_or_compute(entry, compute)
+    assert_one_line(caught.value, str(entry.path), "'table.parquet': 0 bytes instead of", "as soon as it was written")
+
+
+# --- artifacts
+
+
+@pytest.mark.fault("Storage", "a full disk under the artifacts")
+def test_artifact_that_does_not_fit_leaves_the_old_one(tmp_path):
+    """Never half of it, nor anything beside it."""
+    with mounted(tmp_path / "disk", "size=1m") as disk:
+        path = write_atomically(disk / "folder" / "report.html", b"old")
+        with pytest.raises(StoreError) as caught:
+            write_atomically(path, os.urandom(BIG))
+        assert_one_line(caught.value, str(path), "No space left on device", "--artifacts=DIR")
+        assert content(disk) == {"folder/report.html": b"old"}
+
+
+@pytest.mark.fault("Storage", "a loss of power after a rename")
+@pytest.mark.parametrize("what", ["entry", "artifact"])
+def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch, what):
+    """Every file and every folder is synchronised before the rename: after it a power cut loses nothing."""
+    synced, unsynced, renamed = set(), [], []
+    real, renamers = os.fsync, {"entry": "rename", "artifact": "replace"}
+    rename = getattr(Path, renamers[what])
+
+    def fsync(descriptor):
+        found = os.fstat(descriptor)
+        synced.add((found.st_ino, found.st_mtime_ns))
+        real(descriptor)
+
+    def checked(path, target):
+        parts = (path, *path.rglob("*")) if path.is_dir() else (path,)
+        unsynced.extend(each for each in parts if (each.stat().st_ino, each.stat().st_mtime_ns) not in synced)
+        renamed.append(Path(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, renamers[what], checked)
+    if what == "entry":
+        ((entry, compute),) = entries(tmp_path, 1)
+        name = load_or_compute(entry, compute)
+    else:
+        name = write_atomically(tmp_path / "report.html", b"<html>")
+    assert renamed == [name]
+    assert unsynced == []
+
+
+@pytest.mark.fault("Storage", "results that a group is to share, or nobody")
+@pytest.mark.parametrize(("umask", "files", "folders"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_who_may_read_is_what_the_umask_says(tmp_path, umask, files, folders):
+    """Of results and artifacts, whatever the libraries that write them think."""
+    before = os.umask(umask)
+    try:
+        ((entry, compute),) = entries(tmp_path / "store", 1)
+        load_or_compute(entry, compute)
+        write_atomically(tmp_path / "artifacts" / "report.html", b"<html>")
+    finally:
+        os.umask(before)
+    for path in (*(tmp_path / "store").rglob("*"), *(tmp_path / "artifacts").rglob("*")):
+        wanted = folders if path.is_dir() else files
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, f"{path}: {path.stat().st_mode:o}"
+
+
+# --- names
+
+
+@pytest.mark.fault("Storage", "blanks, quotes, other scripts or a line end in the store's path")
+@pytest.mark.parametrize("name", [SPACE, "a b", "line\nend", "#1?&=*", "-rf", "a:b", "𝄞" * 60], ids=ascii)
+def test_store_may_be_called_anything(tmp_path, name):
+    """Written, found again, damaged, mended; and an error names it on one line."""
+    ((entry, compute),) = entries(tmp_path / name, 1)
+    load_or_compute(entry, compute)
+    ((again, _),) = entries(tmp_path / name, 1)
+    assert again.complete()
+    (again.path / "table.parquet").write_bytes(b"")
+    load_or_compute(again, compute)
+    assert len(load_table(again.path / "table.parquet")) == 64
+    assert load_tensors(again.path / "tensors.safetensors")["t"].shape == (64,)
+    (again.path / "table.parquet").unlink()
+    with pytest.raises(StoreError) as caught:
+        load_table(again.path / "table.parquet")
+    assert_one_line(caught.value, "table.parquet")
+    with pytest.raises(StoreError) as caught:
+        write_atomically(again.path, b"a folder is there already")
+    assert_one_line(caught.value, again.key, "directory")
+
+
+@pytest.mark.fault("Storage", "a store's path that is no text")
+def test_path_that_is_no_text_is_said(tmp_path):
+    """The libraries that write tables and tensors know no such names: at once, and not after an hour."""
+    with pytest.raises(StoreError) as caught:
+        entries(tmp_path / "\udcff", 1)
+    assert_one_line(caught.value, "UTF-8", "--store=DIR")
+
+
+# --- real studies
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The smallest study, whole, and its tables."""
+    folder = tmp_path_factory.mktemp("finished")
+    with quick_collection():
+        yield folder, tables(smallest(folder))
+
+
+def files_of(store: Path) -> list[Path]:
+    """Every file of every entry."""
+    return sorted(path for folder in written(store) for path in folder.rglob("*") if path.is_file())
+
+
+def damaged_and_mended(store: Path, path: Path, harm, chance: random.Random, caplog) -> bool:
+    """One file damaged, everything asked for again: it is named, and only its entry is another afterwards.
+
+    False where there is nothing to exchange the file with.
+    """
+    twins = [file for file in files_of(store) if file.name == path.name and file.read_bytes() != path.read_bytes()]
+    if harm is exchanged and not twins:
+        return False
+    before = written(store)
+    (place,) = (folder for folder in before if folder in path.parents)
+    harm(path, next(iter(twins), path), chance)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="gradinoc.pipeline.store"):
+        pipeline = smallest(store)
+        pipeline.complete(list(pipeline.steps))
+    (message,) = [text for text in caplog.messages if "corrupt" in text]
+    assert place.name in message
+    assert named(harm, path) in message
+    after = written(store)
+    assert {folder for folder in after if after[folder] != before[folder]} == {place}
+    return True
+
+
+SAMPLE = {
+    truncated: "training/*/adapter/adapter_model.safetensors",
+    bit_flipped: "directions/*/directions.safetensors",
+    deleted: "gradients/*/nulls.parquet",
+    exchanged: "training/*/runs.parquet",
+    joined: "training/*/adapter/adapter_config.json",
+}
+
+
+@pytest.mark.fault("Storage", "one file of a finished study damaged")
+def test_damaged_study_is_mended_file_by_file(finished, caplog, faults_tried):
+    """A sample of files and damages; afterwards the tables are what they were, to the last bit."""
+    store, whole = finished
+    for harm, pattern in SAMPLE.items():
+        path = sorted(store.glob(pattern))[0]
+        assert damaged_and_mended(store, path, harm, random.Random(5), caplog)
+    assert_same(tables(smallest(store)), whole)
+    faults_tried(len(SAMPLE))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("harm", damages, ids=[harm.__name__ for harm in DAMAGES.values()])
+def test_any_file_of_a_study_may_be_damaged(finished, caplog, faults_tried, harm):
+    """Every other file in turn, and the rest in the next round; the tables are what they were, to the last bit."""
+    store, whole = finished
+    turn = list(DAMAGES.values()).index(harm)
+    tried = [
+        damaged_and_mended(store, path, harm, random.Random(number), caplog)
+        for number, path in enumerate(files_of(store)[turn % 2 :: 2])
+    ]
+    assert_same(tables(smallest(store)), whole)
+    faults_tried(sum(tried))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.fault("Storage", "a disk that fills up in the middle of a study")
+def test_study_goes_on_when_there_is_room_again(finished, tmp_path):
+    """What was finished is not computed again, and the tables are those of an undisturbed study."""
+    with mounted(tmp_path / "disk", "size=400k") as disk, quick_collection():
+        with pytest.raises(StoreError) as caught:
+            smallest(disk).evidence()
+        assert_one_line(caught.value, str(disk), "No space left on device", "intact")
+        before = written(disk)
+        assert before, "the disk was full before anything was finished"
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert_same(tables(smallest(disk)), finished[1])
+        after = written(disk)
+        assert {folder: after[folder] for folder in before} == before
+        assert len(after) > len(before)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.fault("Storage", "a study whose files stand where names have blanks, quotes and other scripts")
+def test_whole_study_in_a_folder_of_any_name(finished, tmp_path):
+    """Adapters and checkpoints too, which PEFT and safetensors write and read."""
+    with quick_collection():
+        assert_same(tables(smallest(tmp_path / SPACE / "line\nend")), finished[1])
+
+
+@pytest.mark.fault("Storage", "two threads at one damaged entry")
+def test_threads_of_one_process_mend_an_entry_in_turn(tmp_path):
+    """Each comes away with the whole result."""
+    ((entry, compute),) = entries(tmp_path, 1)
+    whole = results(load_or_compute(entry, compute))
+    (entry.path / "value.json").write_bytes(b"")
+    found = []
+
+    def work():
+        found.append(results(load_or_compute(entries(tmp_path, 1)[0][0], compute)))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [whole] * 3

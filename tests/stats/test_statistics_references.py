@@ -1,0 +1,382 @@
+"""The statistics once more, against published worked examples and by roads that the project does not take itself.
+
+Where `test_statistics` has an oracle of the same making (statsmodels' own sandwich for a sandwich), another stands
+here: sums over all pairs, refits without one example, generalised estimating equations, every arrangement of a table.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import integrate, stats
+from statsmodels.stats.weightstats import DescrStatsW
+
+from gradinoc.stats import clustered as clustering
+from gradinoc.stats import correlation
+from gradinoc.stats import effect as statistics
+from gradinoc.stats import equal_loss as adjustment
+from gradinoc.stats.equal_loss import Paired
+
+# Hours of sleep gained with two drugs, ten patients:
+# Student, "The probable error of a mean", Biometrika 6 (1908), p. 20.
+SLEEP = np.array(
+    [[0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0], [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]]
+)
+# Crossed minus self-fertilised maize, eighths of an inch:
+# Darwin's data in Fisher, "The Design of Experiments" (1935), III.
+MAIZE = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
+# CT images by rating, 1 (definitely normal) to 5 (definitely abnormal):
+# Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143 (1982), table 1.
+RATED_NORMAL, RATED_ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
+# Intramural pH and arterial pCO2 of eight subjects:
+# Bland and Altman, "Calculating correlation coefficients with repeated observations", BMJ 310 (1995), p. 446.
+SUBJECTS = np.repeat(np.arange(8), (4, 4, 9, 5, 8, 6, 3, 8))
+PH = np.array(
+    [6.68, 6.53, 6.43, 6.33, 6.85, 7.06, 7.13, 7.17, 7.40, 7.42, 7.41, 7.37, 7.34, 7.35, 7.28, 7.30, 7.34, 7.36, 7.33,
+     7.29, 7.30, 7.35, 7.35, 7.30, 7.30, 7.37, 7.27, 7.28, 7.32, 7.32, 7.38, 7.30, 7.29, 7.33, 7.31, 7.33, 6.86, 6.94,
+     6.92, 7.19, 7.29, 7.21, 7.25, 7.20, 7.19, 6.77, 6.82]
+)  # fmt: skip
+PCO2 = np.array(
+    [3.97, 4.12, 4.09, 3.97, 5.27, 5.37, 5.41, 5.44, 5.67, 3.64, 4.32, 4.73, 4.96, 5.04, 5.22, 4.82, 5.07, 5.67, 5.10,
+     5.53, 4.75, 5.51, 4.28, 4.44, 4.32, 3.23, 4.46, 4.72, 4.75, 4.99, 4.78, 4.73, 5.12, 4.93, 5.03, 4.93, 6.85, 6.44,
+     6.52, 5.28, 4.56, 4.34, 4.32, 4.41, 3.69, 6.09, 5.58]
+)  # fmt: skip
+# Anscombe, "Graphs in statistical analysis", American Statistician 27 (1973): x of the first three, y; the fourth.
+X123 = (10, 8, 13, 9, 11, 14, 6, 4, 12, 7, 5)
+ANSCOMBE = (
+    (X123, (8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68)),
+    (X123, (9.14, 8.14, 8.74, 8.77, 9.26, 8.10, 6.13, 3.10, 9.13, 7.26, 4.74)),
+    (X123, (7.46, 6.77, 12.74, 7.11, 7.81, 8.84, 6.08, 5.39, 8.15, 6.42, 5.73)),
+    ((8, 8, 8, 8, 8, 8, 8, 19, 8, 8, 8), (6.58, 5.76, 7.71, 8.84, 8.47, 7.04, 5.25, 12.50, 5.56, 7.91, 6.89)),
+)
+
+
+def grouped_pairs(seed, n=40, groups=9):
+    """Two conditions on n examples that come in unequal groups, whose losses overlap in part."""
+    rng = np.random.default_rng(seed)
+    loss = 2 + rng.normal(0, 0.3, (n, 1)) + rng.normal(0, 0.1, (n, 2)) - np.array([0.0, 0.2])
+    member = rng.integers(0, groups, n)
+    value = 0.3 + 0.2 * (loss - 2) + rng.normal(0, 0.1, groups)[member, None] + rng.normal(0, 0.05, (n, 2))
+    return Paired(value, loss, member)
+
+
+def inside(pairs):
+    """value, 1 for the other condition, loss, example: the cells in the common range of losses, by a loop."""
+    low, high = max(pairs.loss.min(axis=0)), min(pairs.loss.max(axis=0))
+    rows = [
+        (pairs.value[example, column], 1.0 - column, pairs.loss[example, column], example)
+        for example in range(len(pairs.loss))
+        for column in (0, 1)
+        if low <= pairs.loss[example, column] <= high
+    ]
+    return tuple(np.array(rows).T)
+
+
+def by_estimating_equations(values, design, clusters):
+    """First coefficient and its CR1 error: statsmodels' GEE sandwich, times the small-sample factor it leaves out."""
+    fit = sm.GEE(values, design, groups=clusters).fit()
+    g, (n, k) = len(np.unique(clusters)), design.shape
+    return fit.params[0], fit.bse[0] * math.sqrt(g / (g - 1) * (n - 1) / (n - k))
+
+
+def assert_is(effect, estimate, error, df):
+    """Estimate, error, 95 % interval and p of a t with df degrees of freedom."""
+    assert (effect.estimate, effect.standard_error, effect.df) == pytest.approx((estimate, error, df), rel=1e-6)
+    law = stats.t(df, loc=estimate, scale=error)
+    assert (effect.low, effect.high) == pytest.approx(law.interval(0.95), rel=1e-6)
+    assert effect.p == pytest.approx(2 * min(law.cdf(0), law.sf(0)), rel=1e-5)
+
+
+def test_permutation_within_pairs_gives_fishers_count_for_darwins_maize():
+    """Of 32,768 signs of the 15 differences 863 reach the sum of 314, 835 exceed it (Design of Experiments, 21)."""
+    side, value = np.tile([1, 0], 15), np.column_stack([MAIZE, np.zeros(15)]).ravel()
+    pair = np.repeat(np.arange(15), 2)
+    upper, how = correlation.stratified_p(side, value, pair, np.random.default_rng(0))
+    assert upper == 863 / 32768
+    assert "exact" in how
+    lower, _ = correlation.stratified_p(side, value, pair, np.random.default_rng(0), tail="less")
+    assert lower == (32768 - 835) / 32768
+
+
+@pytest.mark.parametrize("tail", ["greater", "less"])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_stratum_is_scipys_permutation_of_pairings(seed, tail):
+    """Values with ties, 720 pairings."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 4, 6).astype(float), rng.integers(0, 4, 6).astype(float)
+    oracle = stats.permutation_test(
+        (y,), lambda moved: x @ moved, permutation_type="pairings", alternative=tail, n_resamples=np.inf
+    )
+    p, how = correlation.stratified_p(x, y, np.zeros(6), rng, tail)
+    assert p == pytest.approx(oracle.pvalue)
+    assert "720 arrangements" in how
+
+
+def test_both_correlations_of_runs_have_their_own_arrangements():
+    """One stratum: r, rank r, p by SciPy's pairings, interval by SciPy's Fisher z."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=6), np.round(rng.normal(size=6), 1)
+    first, ranks = correlation.stratified_correlation(x, y, np.zeros(6), rng, "r")
+    options = {"permutation_type": "pairings", "alternative": "greater", "n_resamples": np.inf}
+    for effect, test in ((first, stats.pearsonr), (ranks, stats.spearmanr)):
+        oracle = stats.permutation_test((y,), lambda moved, test=test: test(x, moved).statistic, **options)
+        assert (effect.estimate, effect.p) == pytest.approx((test(x, y).statistic, oracle.pvalue))
+    assert (first.low, first.high) == pytest.approx(tuple(stats.pearsonr(x, y).confidence_interval()))
+    assert math.isnan(ranks.low)
+
+
+@pytest.mark.parametrize("pairs", [3, 5])
+def test_smallest_sign_flip_p_is_reached_by_differences_of_one_sign(pairs):
+    """SciPy's sign flips of differences that are all positive; one over all arrangements of a perfect order."""
+    oracle = stats.permutation_test(
+        (np.arange(1.0, pairs + 1),), np.mean, permutation_type="samples", alternative="greater", n_resamples=np.inf
+    )
+    assert statistics.smallest_sign_flip_p(pairs) == pytest.approx(oracle.pvalue)
+    order, strata = np.tile(np.arange(3.0), 2), np.repeat([0, 1], 3)
+    reached, _ = correlation.stratified_p(order, order, strata, np.random.default_rng(0))
+    assert statistics.smallest_permutation_p([3, 3]) == reached == 1 / 36
+
+
+def test_null_p_is_scipys_monte_carlo_test():
+    """The same draws, handed to SciPy as the null's."""
+    draws = np.random.default_rng(2).normal(0, 1, 39)
+    for observed in (-3.0, 0.1, draws[7], 3.0):
+        oracle = stats.monte_carlo_test(
+            [observed], lambda size: draws[: size[0], None], np.mean, n_resamples=39, alternative="greater"
+        )
+        assert statistics.null_p(observed, draws) == pytest.approx(oracle.pvalue)
+
+
+@pytest.mark.parametrize("draws", [19, 20, 99])
+def test_null_p_is_exact_where_observed_and_draws_are_alike(draws):
+    """Each of K + 1 equal chances: p <= alpha in floor(alpha (K + 1)) of them (Phipson and Smyth 2010)."""
+    values = np.arange(draws + 1.0)
+    found = [statistics.null_p(values[i], np.delete(values, i)) for i in range(draws + 1)]
+    assert sorted(found) == pytest.approx([(i + 1) / (draws + 1) for i in range(draws + 1)])
+    assert sum(p <= 0.05 for p in found) == math.floor(0.05 * (draws + 1) + 1e-9)
+
+
+def test_noisy_null_p_adds_tails_found_by_quadrature():
+    """Every draw's share is the area of the t density beyond the observed value."""
+    effect = statistics.mean_effect(SLEEP[1] - SLEEP[0], "sleep", "patients")
+    draws = (-0.5, 0.2, 1.0, 1.9)
+    tails = [
+        integrate.quad(stats.t(effect.df, loc=draw, scale=effect.standard_error).pdf, effect.estimate, np.inf)[0]
+        for draw in draws
+    ]
+    assert statistics.noisy_null_p(effect, draws) == pytest.approx((1 + sum(tails)) / 5, abs=1e-8)
+
+
+def test_auc_gives_the_published_area_of_hanley_and_mcneil():
+    """It is 0.893, ties counting half."""
+    normal, abnormal = (np.repeat(range(1, 6), counts) for counts in (RATED_NORMAL, RATED_ABNORMAL))
+    assert statistics.auc(abnormal, normal) == pytest.approx(0.893, abs=5e-4)
+    assert statistics.auc(normal, abnormal) == pytest.approx(1 - statistics.auc(abnormal, normal))
+
+
+def test_cohens_d_of_the_sleep_data_is_the_one_that_r_gives():
+    """Both drugs as independent groups: -0.8321811 by cohens_d of R's effectsize."""
+    assert statistics.cohens_d(*SLEEP) == pytest.approx(-0.8321811, abs=5e-8)
+
+
+def test_tost_gives_a_published_example_of_two_means():
+    """Difference -6.625, error 4.5965, df 30, margin 1: t -1.2237 with tail 0.1153, 90 % interval from -14.4265.
+
+    Source: UNISTAT guide, 6.1.2, pooled variance. The tail it prints is that of the side the difference is beyond.
+    """
+    effect = statistics.from_standard_error(statistics.bare("difference", -6.625, 32, "cases", "t"), 4.5965, 30)
+    tested = statistics.tost(effect, 1.0)
+    assert (1 - tested.p) == pytest.approx(0.1153, abs=5e-5)
+    assert stats.t.isf(tested.p, 30) == pytest.approx(-1.2237, abs=1e-4)
+    assert tested.low == pytest.approx(-14.4265, abs=2e-4)
+    assert tested.level == 0.9
+
+
+def test_at_level_is_the_interval_at_that_level():
+    """Against statsmodels' t interval of the sleep data; the estimate and p stay."""
+    difference = SLEEP[1] - SLEEP[0]
+    effect = statistics.mean_effect(difference, "sleep", "patients")
+    for level in (0.5, 0.9, 0.99):
+        wide = statistics.at_level(effect, level)
+        assert (wide.low, wide.high) == pytest.approx(DescrStatsW(difference).tconfint_mean(1 - level))
+        assert (wide.estimate, wide.p, wide.level) == (effect.estimate, pytest.approx(effect.p), level)
+
+
+def test_clustered_mean_has_the_error_of_a_one_way_analysis_of_variance():
+    """Balanced clusters: mean square between over N, from SciPy's F; and CR1 agrees, for which they are groups."""
+    rng = np.random.default_rng(3)
+    table = rng.normal(0.4, 1, (5, 7)) + rng.normal(0, 1, (5, 1))
+    within = table.var(axis=1, ddof=1).mean()
+    error = math.sqrt(stats.f_oneway(*table).statistic * within / table.size)
+    seeds = np.repeat(np.arange(5), 7)
+    assert_is(statistics.clustered_mean(table.ravel(), seeds, "x", "seeds"), table.mean(), error, 4)
+    assert_is(clustering.grouped_mean(table.ravel(), seeds, "x"), table.mean(), error, 4)
+
+
+@pytest.mark.parametrize(("n", "lags"), [(3, 1), (8, 2), (27, 3), (100, 5)])
+def test_serial_mean_sums_every_pair_of_steps(n, lags):
+    """Products of residuals, weighted 1 - distance / (lags + 1), over all n^2 pairs; n^(1/3) lags."""
+    series = np.cumsum(np.random.default_rng(n).normal(0, 1, n))
+    rest = series - series.mean()
+    total = sum(max(0, 1 - abs(i - j) / (lags + 1)) * rest[i] * rest[j] for i in range(n) for j in range(n))
+    effect = statistics.serial_mean(series, "x", "steps")
+    assert f"with {lags} lags" in effect.method
+    assert_is(effect, series.mean(), math.sqrt(total / (n - 1) / n), n - 1)
+    assert math.isnan(statistics.serial_mean(series[:2], "x", "steps").low)
+
+
+def test_grouped_mean_is_a_sum_over_every_pair_of_one_group():
+    """The variance written as a double loop over examples, and by estimating equations."""
+    pairs = grouped_pairs(4)
+    values, groups, n = pairs.value[:, 0], pairs.groups, 40
+    rest = values - values.mean()
+    total = sum(rest[i] * rest[j] for i in range(n) for j in range(n) if groups[i] == groups[j])
+    g = len(np.unique(groups))
+    effect = clustering.grouped_mean(values, groups, "x")
+    assert_is(effect, values.mean(), math.sqrt(total * g / (g - 1)) / n, g - 1)
+    assert_is(effect, *by_estimating_equations(values, np.ones((n, 1)), groups), g - 1)
+    both = clustering.grouped_pairs(values, pairs.value[:, 1], groups, "x")
+    assert_is(both, *by_estimating_equations(values - pairs.value[:, 1], np.ones((n, 1)), groups), g - 1)
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["templates", "examples"])
+@pytest.mark.parametrize("seed", range(2))
+def test_adjustments_are_estimating_equations(seed, grouped):
+    """Raw contrast, ANCOVA and bins on the common range: estimate and clustered error by GEE; also the plain means."""
+    pairs = grouped_pairs(seed)
+    value, other, loss, example = inside(pairs)
+    clusters = pairs.groups[example.astype(int)] if grouped else example
+    edges = np.quantile(loss, [0.2, 0.4, 0.6, 0.8])
+    bins = np.array([[float(sum(edge <= at for edge in edges) == k) for k in range(5)] for at in loss])
+    designs = {
+        adjustment.raw_contrast: np.column_stack([other, np.ones(len(other))]),
+        adjustment.ancova: np.column_stack([other, loss, np.ones(len(other))]),
+        adjustment.binned: np.column_stack([other, bins]),
+    }
+    if not grouped:
+        pairs = Paired(pairs.value, pairs.loss)
+    for estimator, design in designs.items():
+        effect = estimator(pairs, "x")
+        assert_is(effect, *by_estimating_equations(value, design, clusters), len(np.unique(clusters)) - 1)
+        assert effect.n == len(np.unique(example))
+    raw = value[other == 1].mean() - value[other == 0].mean()
+    assert adjustment.raw_contrast(pairs, "x").estimate == pytest.approx(raw)
+
+
+def test_within_example_errors_are_refits_without_one_example():
+    """HC3 is the sum of squared changes of the intercept as each example is left out; with groups, GEE."""
+    pairs = grouped_pairs(5, n=15, groups=6)
+    y, x = pairs.value[:, 0] - pairs.value[:, 1], pairs.loss[:, 0] - pairs.loss[:, 1]
+    whole = stats.linregress(x, y).intercept
+    changes = [stats.linregress(np.delete(x, i), np.delete(y, i)).intercept - whole for i in range(15)]
+    assert_is(adjustment.within_example(Paired(pairs.value, pairs.loss), "x"), whole, math.hypot(*changes), 13)
+    g = len(np.unique(pairs.groups))
+    design = np.column_stack([np.ones(15), x])
+    assert_is(adjustment.within_example(pairs, "x"), *by_estimating_equations(y, design, pairs.groups), g - 1)
+
+
+def test_what_a_regression_cannot_tell_is_missing():
+    """A collinear design, one cluster, fewer than four examples, a loss difference that never changes: NaN."""
+    value, ones = np.array([1.0, 2.0, 4.0, 3.0]), np.ones(4)
+    for design, clusters in ((np.column_stack([ones, ones]), range(4)), (ones[:, None], np.zeros(4))):
+        assert math.isnan(clustering.clustered_ols(value, design, clusters, "x").estimate)
+    few, level = np.arange(6.0).reshape(3, 2), np.column_stack([value, value + 0.5])
+    for pairs in (Paired(few, few**2), Paired(level, level)):
+        assert math.isnan(adjustment.within_example(pairs, "x").estimate)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_pearson_gives_anscombes_four_equal_correlations(index):
+    """All are 0.816 to within a thousandth, as published; SciPy has the other digits."""
+    x, y = ANSCOMBE[index]
+    assert correlation.pearson(x, y) == pytest.approx(0.816, abs=1e-3)
+    assert correlation.pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
+
+
+def test_spearman_gives_a_documented_example_with_a_tie():
+    """Fifteen pairs, the example of ci.spear in R's statpsych: 0.8699639."""
+    y = [21, 4, 9, 12, 35, 18, 10, 22, 24, 1, 6, 8, 13, 16, 19]
+    x = [67, 28, 30, 28, 52, 40, 25, 37, 44, 10, 14, 20, 28, 40, 51]
+    assert correlation.spearman(x, y) == pytest.approx(0.8699639, abs=5e-8)
+
+
+def test_fisher_interval_gives_a_documented_table():
+    """30 points (the example of CorCI in R's DescTools), two decimals; and SciPy's at other levels."""
+    table = {0.0: (-0.36, 0.36), 0.2: (-0.17, 0.52), 0.5: (0.17, 0.73), 0.7: (0.45, 0.85), 0.9: (0.80, 0.95)}
+    for r, bounds in table.items():
+        assert correlation.fisher_interval(r, 30) == pytest.approx(bounds, abs=0.005)
+    x, y = ANSCOMBE[0]
+    for level in (0.8, 0.9, 0.99):
+        oracle = stats.pearsonr(x, y).confidence_interval(level)
+        assert correlation.fisher_interval(correlation.pearson(x, y), 11, level) == pytest.approx(tuple(oracle))
+    assert correlation.fisher_interval(1.0, 9) == (1.0, 1.0)
+    assert math.isnan(correlation.fisher_interval(0.5, 3)[0])
+
+
+def test_correlation_tost_gives_a_documented_p():
+    """A correlation of 0.3 of 100 points, margin 0.1: p 0.98 (the example of test_equivalence_r in R's FReD)."""
+    effect = statistics.bare("r", 0.3, 100, "runs", "Pearson")
+    assert correlation.correlation_tost(effect, 0.1).p == pytest.approx(0.98, abs=0.005)
+
+
+@pytest.mark.parametrize("r", [-0.6, -0.1, 0.0, 0.25, 0.9])
+def test_correlation_tost_is_the_larger_of_two_one_sided_tests(r):
+    """Each from a normal distribution of Fisher's z; equivalent where the 90 % interval is inside the margin."""
+    n, margin = 60, 0.3
+    tested = correlation.correlation_tost(statistics.bare("r", r, n, "runs", "Pearson"), margin)
+    spread = 1 / math.sqrt(n - 3)
+    above = stats.norm(math.atanh(-margin), spread).sf(math.atanh(r))
+    below = stats.norm(math.atanh(margin), spread).cdf(math.atanh(r))
+    assert tested.p == pytest.approx(max(above, below))
+    assert (tested.p < 0.05) == (-margin < tested.low and tested.high < margin)
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2, 0.3, 0.5, 0.9])
+def test_smallest_equivalence_n_is_the_first_to_pass(margin):
+    """By trying every number of points in turn, with r = 0."""
+    points = next(
+        n for n in itertools.count(4)
+        if correlation.correlation_tost(statistics.bare("r", 0.0, n, "runs", "Pearson"), margin).p <= 0.05
+    )  # fmt: skip
+    assert correlation.smallest_equivalence_n(margin) == points
+
+
+def test_repeated_measures_gives_the_published_numbers_of_bland_and_altman():
+    """Within subjects r -0.51, p 0.0008 as published; digits and corrected interval as in R's rmcorr 0.7.0."""
+    effect = correlation.repeated_measures(PH, PCO2, SUBJECTS, "pH and pCO2")
+    assert (effect.estimate, effect.p) == pytest.approx((-0.5067697, 0.0008471081), rel=1e-6)
+    assert (effect.low, effect.high) == pytest.approx((-0.7067146, -0.2318631), abs=5e-8)
+    assert (effect.n, "df 38" in effect.method) == (47, True)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])
+def test_overlap_is_the_integral_of_the_lower_of_two_kernel_densities(shift):
+    """Samples of different sizes and spreads; kernels summed in a loop, Scott's bandwidth, adaptive quadrature."""
+    rng = np.random.default_rng(6)
+    samples = rng.normal(0, 1, 25), rng.normal(shift, 0.5, 40)
+
+    def density(sample, at):
+        width = sample.std(ddof=1) * len(sample) ** (-1 / 5)
+        return sum(math.exp(-(((at - point) / width) ** 2) / 2) for point in sample) / (
+            len(sample) * width * math.sqrt(2 * math.pi)
+        )
+
+    def lower(at):
+        return min(density(sample, at) for sample in samples)
+
+    area = sum(integrate.quad(lower, start, start + 0.25, limit=200)[0] for start in np.arange(-6, 8, 0.25))
+    assert statistics.overlap(*samples) == pytest.approx(area, abs=1e-3)
+
+
+@pytest.mark.parametrize("questions", [2, 5, 8])
+def test_split_half_cosine_is_the_mean_over_every_split(questions):
+    """Of a few questions every split can be listed; 20,000 random ones are within their Monte-Carlo error."""
+    rows = np.random.default_rng(7).normal(0.5, 1, (questions, 6))
+    every = []
+    for half in itertools.combinations(range(questions), questions // 2):
+        one, other = rows[list(half)].mean(axis=0), np.delete(rows, half, axis=0).mean(axis=0)
+        every.append(one @ other / np.sqrt((one @ one) * (other @ other)))
+    found = statistics.split_half_cosine(rows, np.random.default_rng(8), 20_000)
+    assert found == pytest.approx(np.mean(every), abs=4 * np.std(every) / math.sqrt(20_000) + 1e-12)

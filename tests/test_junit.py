@@ -1,0 +1,98 @@
+"""A JUnit file says of every gate and claim what was found, in numbers that other tools can read."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fixtures.artifacts import finding_properties
+from fixtures.finished import SETTINGS
+from fixtures.small_study import as_options
+from gradinoc.claims.verdict import judge
+from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.study.description import Rules
+
+PROJECT = Path(__file__).parents[1]
+NUMBERS = ("estimate", "low", "high", "level", "p", "n")
+
+
+@pytest.fixture(scope="module")
+def session(finished, tmp_path_factory):
+    """A session of some claims, of which one fails and one is skipped: its properties by test, and its artifacts."""
+    folder = tmp_path_factory.mktemp("junit")
+    options = [
+        "-q", "-p", "no:cacheprovider", "--study", "tiny", *as_options(SETTINGS),
+        f"--store={finished.store}", f"--artifacts={folder}", f"--datasets={folder}",
+        f"--junit-xml={folder / 'out.xml'}", "-k", "g2_direction or g4_training or g4_run or random_directions_do_not",
+    ]  # fmt: skip
+    tests = ["claims/test_gates.py", "claims/test_c2_random_directions_do_not.py"]
+    command, environment = [sys.executable, "-m", "pytest", *tests, *options], {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+    cases = ElementTree.parse(folder / "out.xml").getroot().iter("testcase")  # noqa: S314 - our own
+    said = {str(case.get("name")): {p.get("name"): p.get("value") for p in case.iter("property")} for case in cases}
+    return said, folder / "small"
+
+
+def test_file_says_of_each_finding_what_the_table_of_claims_says(session):
+    """Status, statement and every number of every effect are there, those that are missing left out."""
+    said, artifacts = session
+    table = pd.read_csv(artifacts / "claims.csv")
+    claims = {each["claim"]: each for each in said.values() if "claim" in each}
+    assert set(claims) == {"G2", "G4", "C2"} == set(table["claim"])
+    for key, rows in table.groupby("claim"):
+        properties = claims[key]
+        assert properties["finding"] == rows["status"].iloc[0]
+        assert properties["statement"]
+        names = [properties[f"effect.{place}.name"] for place in range(1, len(rows) + 1)]
+        assert names == rows["effect"].tolist()
+        for place, row in enumerate(rows.to_dict("records"), start=1):
+            for number in NUMBERS:
+                value = properties.get(f"effect.{place}.{number}")
+                assert (value is None) == math.isnan(row[number])
+                assert value is None or float(value) == row[number]
+            assert properties[f"effect.{place}.unit"] == row["unit"]
+            assert properties[f"effect.{place}.method"] == row["method"]
+
+
+def test_file_says_nothing_of_claims_where_none_was_judged(session):
+    """A test that judges nothing has no status among its properties."""
+    said, _ = session
+    (cell,) = (properties for name, properties in said.items() if name.startswith("test_g4_run_is_complete[neutral"))
+    assert "finding" not in cell
+
+
+def test_properties_are_text_and_numbers_are_whole():
+    """Every property of every finding is text, and a number read from it is the number to the last bit."""
+    evidence = simulate(WORLDS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
+    judgement = judge(evidence, Rules())
+    for finding in (*judgement.gates, *judgement.claims):
+        properties = finding_properties(finding)
+        assert all(type(name) is str and type(value) is str for name, value in properties)
+        found = dict(properties)
+        assert len(found) == len(properties), "two properties of one name"
+        assert (found["claim"], found["finding"], found["reason"]) == (finding.key, finding.status, finding.reason)
+        for place, effect in enumerate(finding.effects, start=1):
+            for number in NUMBERS:
+                value = getattr(effect, number)
+                read = found.get(f"effect.{place}.{number}")
+                assert read is None if math.isnan(value) else float(read) == value
+
+
+def test_missing_number_is_left_out():
+    """A number that is NaN is no property: other tools would take its word for a number, or stumble."""
+    evidence = simulate(WORLDS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
+    finding = judge(evidence, Rules()).claims[0]
+    first = replace(finding.effects[0], p=math.nan, low=math.nan)
+    found = dict(finding_properties(replace(finding, effects=(first,))))
+    assert {"effect.1.p", "effect.1.low"}.isdisjoint(found)
+    assert "effect.1.high" in found

@@ -1,0 +1,178 @@
+"""A study from Python: one call runs it, and what comes back says what was found."""
+
+from __future__ import annotations
+
+import ast
+import html
+import pathlib
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gradinoc
+from fixtures.finished import SETTINGS
+from fixtures.small_study import manifests
+from gradinoc.api import StudyResult, _again, prepare_folder
+from gradinoc.claims.verdict import judge
+from gradinoc.errors import StudyError
+from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.study.description import Study
+
+HOSTILE = "<script>alert(1)</script> & \"quoted\" <img src=x onerror='alert(2)'>"
+
+
+class Tags(HTMLParser):
+    """The text of a page and the tags in it, as a browser would find them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.attributes = "", set(), set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        """Note the tag and its attributes."""
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data):
+        """Note the text."""
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def result(finished) -> StudyResult:
+    """The finished study, asked for by its name and settings."""
+    before = manifests(finished.store)
+    found = gradinoc.run_study("tiny", settings=SETTINGS, store=finished.store, artifacts=finished.artifacts)
+    assert manifests(finished.store) == before, "a step was computed again"
+    return found
+
+
+@pytest.fixture(scope="module")
+def simulated() -> StudyResult:
+    """A simulated study with an answer, not run and not written down."""
+    evidence = simulate(WORLDS["effect"], np.random.default_rng(3), examples=24, layers=3, seeds=3, steps=8)
+    study = Study(name="simulated")
+    return StudyResult(study, evidence, judge(evidence, study.rules), Path("artifacts/simulated"))
+
+
+def test_result_is_what_the_judge_says_of_the_evidence(finished, result):
+    """Verdict and claims are those of the study's evidence, and the same that the report's files say."""
+    again = judge(finished.pipeline.evidence(), finished.study.rules)
+    assert result.verdict is again.verdict
+    assert result.judgement == again or repr(result.judgement) == repr(again)  # NaN is not equal to itself
+    left = pd.read_csv(finished.artifacts / "small" / "claims.csv")
+    assert result.claims["claim"].tolist() == left["claim"].tolist()
+    np.testing.assert_array_equal(result.claims["estimate"], left["estimate"])
+    assert result.report.read_text(encoding="utf-8").startswith("<!")
+
+
+def test_reported_command_does_it_again(finished, result, monkeypatch):
+    """The command in the report, typed where the study's folders are, ends in the same claims."""
+    page = Tags(result.report.read_text(encoding="utf-8")).text
+    commands = {line.strip() for line in page.splitlines() if line.strip().startswith("python -c")}
+    words = shlex.split(html.unescape(commands.pop()))
+    claims = result.folder / "claims.csv"
+    before = claims.read_bytes()
+    claims.unlink()
+    monkeypatch.chdir(finished.place)
+    exec(compile(words[2], "the command", "exec"), {})  # noqa: S102 - what a reader would run
+    assert claims.read_bytes() == before
+
+
+def test_notebook_shows_verdict_claims_and_warnings(simulated):
+    """The table in a notebook has every gate and claim with its main effect in numbers, and what to be warned of."""
+    shown = Tags(simulated._repr_html_()).text
+    assert simulated.judgement.sentence in shown
+    for finding in (*simulated.judgement.gates, *simulated.judgement.claims):
+        assert finding.key in shown
+        assert finding.claim in shown
+    main = {effect.name: effect for effect in simulated.judgement.claims[2].effects}[
+        "alignment at equal loss, regression"
+    ]
+    assert str(main) in shown
+    assert all(warning in shown for warning in simulated.judgement.warnings)
+    assert len(simulated._repr_html_()) < 10_000
+
+
+def test_notebook_shows_foreign_text_as_text(simulated):
+    """Markup in a sentence, claim, reason, warning or path is shown, and makes no tag of its own."""
+    judgement, plain = simulated.judgement, Tags(simulated._repr_html_())
+    first = replace(
+        judgement.claims[0], claim=HOSTILE, effects=(replace(judgement.claims[0].effects[0], name=HOSTILE),)
+    )
+    bare = replace(judgement.claims[1], reason=HOSTILE, effects=())
+    hostile = replace(
+        judgement,
+        sentence=HOSTILE,
+        warnings=(*judgement.warnings, HOSTILE),
+        claims=(first, bare, *judgement.claims[2:]),
+    )
+    page = Tags(replace(simulated, judgement=hostile, folder=Path(f"artifacts/{HOSTILE}"))._repr_html_())
+    assert page.text.count(HOSTILE) == 6
+    assert page.tags == plain.tags
+    assert page.attributes == plain.attributes
+
+
+def test_result_prints_as_one_line(simulated):
+    """Printed, a result is its study, its verdict and where the report is, and no terminal acts on it."""
+    hostile = replace(simulated, folder=Path("artifacts/\x1b[31mred\n"))
+    assert repr(simulated) == f"<StudyResult simulated: {simulated.verdict.name}; report {simulated.report}>"
+    assert repr(hostile).isprintable()
+
+
+def test_description_takes_no_settings(finished):
+    """Settings change a name or a file; beside a description they would be lost, and are refused."""
+    with pytest.raises(StudyError, match="settings: belong to a study's name or file"):
+        gradinoc.run_study(finished.study, settings=["training.steps=1"])
+
+
+def test_command_of_a_description_reads_what_its_folder_says(finished):
+    """A study that has no name to be asked for by is read from its artifacts folder when it is run again."""
+    words = shlex.split(_again(finished.study, (), finished.artifacts))
+    (call,) = (node for node in ast.walk(ast.parse(words[2])) if _runs_a_study(node))
+    read = eval(ast.unparse(call.args[0]), {"gradinoc": gradinoc, "pathlib": pathlib})  # noqa: S307 - what a reader would run
+    assert read == finished.study
+
+
+def _runs_a_study(node):
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "gradinoc.run_study"
+
+
+def test_artifacts_of_another_study_of_that_name_go(finished, tmp_path):
+    """A study's folder is kept for it, and emptied for another of the same name."""
+    folder = tmp_path / "small"
+    prepare_folder(finished.study, folder)
+    (folder / "report.html").write_text("of this study")
+    prepare_folder(finished.study, folder)
+    assert (folder / "report.html").is_file()
+    prepare_folder(finished.study.model_copy(update={"seeds": (7,)}), folder)
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
+
+
+def test_artifacts_that_another_worker_removes_first_are_no_error(finished, tmp_path, monkeypatch):
+    """Workers of one launcher begin at the same moment, and each would empty the folder."""
+    folder, rename = tmp_path / "small", Path.rename
+    prepare_folder(finished.study.model_copy(update={"seeds": (7,)}), folder)
+
+    def too_late(path: Path, target: Path) -> Path:
+        rename(path, tmp_path / "gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", too_late)
+    prepare_folder(finished.study, folder)
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"small", "gone"}
+
+
+def test_asking_for_run_study_loads_no_torch():
+    """A notebook's first cell is quick: torch comes when a study is run."""
+    code = "import sys, gradinoc; gradinoc.run_study, gradinoc.StudyResult; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

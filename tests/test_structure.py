@@ -1,0 +1,58 @@
+"""Nothing reads pickles or runs foreign code; public names keep their arguments. import-linter holds the rooms' order."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradinoc
+
+PACKAGE = Path(gradinoc.__file__).parent
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_reads_a_pickle_or_trusts_remote_code(path):
+    """No pickle, no torch.load, no trust_remote_code=True, anywhere in the library."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            assert not names & {"pickle", "joblib", "dill", "cloudpickle", "shelve"}, ast.unparse(node)
+        if isinstance(node, ast.Call):
+            text = ast.unparse(node)
+            assert not text.startswith(("torch.load(", "pd.read_pickle(", "np.load(")), text
+            assert "trust_remote_code=True" not in text, text
+
+
+PUBLIC = {
+    "ActivationCollector": ["model", "layer_indices"],
+    "GradientCollector": ["model", "layer_indices"],
+    "extract_trait_direction": [
+        "model", "tokenizer", "prompts", "promote_system", "suppress_system", "layers", "position",
+    ],
+    "compute_gradient_alignment": ["gradient", "direction"],
+    "train_with_gradient_logging": [
+        "model_name", "dataset_path", "system_prompt", "trait_directions", "output_dir",
+        "lora_rank", "epochs", "batch_size", "lr",
+    ],
+    "measure_caps_rate": ["text"],
+    "run_study": ["study", "settings", "store", "artifacts", "on_progress", "report_to"],
+    "load_directions": ["path"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_name_keeps_its_arguments(name):
+    """Public names come from the package itself, and take the arguments that its readers use, in their order."""
+    parameters = list(inspect.signature(getattr(gradinoc, name)).parameters)
+    assert parameters[: len(PUBLIC[name])] == PUBLIC[name]
+
+
+def test_importing_the_package_loads_no_torch():
+    """No work at import: torch takes seconds, and a name that does not need it should not wait."""
+    code = "import sys, gradinoc; gradinoc.measure_caps_rate('A'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
