@@ -1,4 +1,4 @@
-"""Nothing reads pickles or runs foreign code; public names keep their arguments. import-linter holds the rooms' order."""
+"""Nothing reads pickles or runs foreign code; public names keep their arguments."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import gradinoc
 
 PACKAGE = Path(gradinoc.__file__).parent
+
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_reads_a_pickle_or_trusts_remote_code(path):
