@@ -13,6 +13,7 @@ from transformers import (
 )
 from transformers.masking_utils import sdpa_mask
 
+from fixtures.chat_families import family_tokenizer
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, SPREAD, VOCABULARY, letter_tokenizer
 from gradinoc.errors import ModelError
@@ -23,7 +24,7 @@ from gradinoc.measure.fast.fused import fuse, is_fused, windows
 from gradinoc.measure.generate import Batching, Way, generate, set_way, way
 from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine, texts
-from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.chat.encoding import Encoded, completion_note
 
 WINDOW = 16
 SHAPE = {
@@ -92,6 +93,23 @@ def test_sound_models_pass_every_test(name, kernels):
     assert found[4].told.startswith("plain modules") != is_fused(model)
     assert way(model) == Way(Batching.PADDED, cached=True)
     assert model.config._attn_implementation in ("sdpa", fused.PACKED)
+
+
+def test_completion_that_does_not_go_on_from_its_prompt_is_told(llama):
+    """A prompt that opens a thought, which no conversation shows again: the row says what the note says, and passes."""
+    tokenizer = family_tokenizer("opened thought")
+    found = by_name(examine(llama, tokenizer))[COMPLETION]
+    assert "<think>" in found.told
+    assert found.told == completion_note(tokenizer)
+    assert found.passed
+
+
+def test_model_that_changes_its_own_settings_is_refused(llama):
+    """As BigBird, which gives up its sparse attention for good on the first short text."""
+    llama.model.attention_type = "block_sparse"
+    llama.model.register_forward_pre_hook(lambda module, _: setattr(module, "attention_type", "original_full"))
+    with pytest.raises(ModelError, match=r"changes its own setting 'model\.attention_type'"):
+        examine(llama, letter_tokenizer())
 
 
 # --- later tokens
@@ -252,6 +270,15 @@ def test_losses_beyond_a_window_are_those_of_each_answer_alone(name):
     expected = [float(answer_loss(exact, each)) for each in examples]
     assert answer_losses(model, examples, PAD, 3).tolist() == pytest.approx(expected, rel=1e-4)
     assert found[GRADIENT].told.startswith("plain modules: ")
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2_moe"])
+def test_window_alone_keeps_kernels_away(name):
+    """Without a trial, whose texts may be shorter than the window; of Qwen2-MoE it is in the mask alone."""
+    model = small(name, **WINDOWED[name])
+    (note,) = fuse(model, trial=False)
+    assert note.startswith(f"plain modules: sliding_window of {WINDOW} tokens")
+    assert not is_fused(model)
 
 
 @pytest.mark.parametrize("name", sorted(WINDOWED))
