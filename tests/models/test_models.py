@@ -13,8 +13,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from fixtures.architectures.build import CONTEXT, WINDOW, Entry, configuration
+from fixtures.architectures.build import VOCABULARY as WORDS
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
@@ -32,6 +34,7 @@ from gradinoc.models import device as devices
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.device import choose_device, choose_dtype, precision
+from gradinoc.models.files import config_of, sizes_of
 from gradinoc.models.sources import converted as converted_copies
 from gradinoc.models.sources import packaged as bundled
 
@@ -113,6 +116,50 @@ def test_weights_that_are_not_safetensors_are_refused(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="Cannot load"):
         load_model(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["llama4", "qwen3_5"])
+def test_language_model_of_one_that_sees_images_is_taken(kind, tmp_path):
+    """Though it is published under a name that is not the language model's."""
+    settings = configuration(Entry(kind, kind))
+    settings.architectures = [f"{type(settings).__name__.removesuffix('Config')}ForConditionalGeneration"]
+    settings.save_pretrained(tmp_path)
+    assert config_of(tmp_path).model_type == kind
+    assert sizes_of(config_of(tmp_path), tmp_path) == (WORDS, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("rope", "room"),
+    [
+        ({"rope_type": "default"}, 128),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, 128),
+        ({"rope_type": "dynamic", "factor": 4.0}, 128),
+        ({"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 32}, 32),
+        ({"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 32}, 32),
+    ],
+)
+def test_context_ends_where_rotations_become_those_of_the_longest(rope, room, tmp_path):
+    """Of a batch, whose other rows would then change; other stretched rotations are as long as the context."""
+    if rope["rope_type"] == "longrope":
+        rope = {**rope, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    settings = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_attention_heads=4, max_position_embeddings=128,
+        rope_parameters={"rope_theta": 10000.0, **rope},
+    )  # fmt: skip
+    assert sizes_of(settings, tmp_path) == (VOCABULARY, room)
+
+
+def test_context_ends_where_one_kind_of_layer_has_such_rotations(tmp_path):
+    """Gemma 3's layers of either kind have rotations of their own."""
+    stretched = {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32}
+    kinds = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": stretched}
+    settings = Gemma3TextConfig(vocab_size=VOCABULARY, max_position_embeddings=128, rope_parameters=kinds)
+    assert sizes_of(settings, tmp_path) == (VOCABULARY, 32)
+
+
+def test_context_ends_where_tokens_are_chosen_among_equals(tmp_path):
+    """Doge sees no more tokens than it keeps, and chooses by chance which."""
+    assert sizes_of(configuration(Entry("doge", "doge")), tmp_path) == (WORDS, WINDOW)
 
 
 # --- the packaged model
