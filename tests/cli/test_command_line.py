@@ -31,6 +31,7 @@ from gradinoc.cli.doctor import State, _holds_locks, _hub, _packaged, _places
 from gradinoc.cli.output import duration, say_table, size
 from gradinoc.cli.session import Session
 from gradinoc.data.sources import load_source, split
+from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.pipeline.run import Progress
 from gradinoc.power.simulate import simulate
@@ -95,6 +96,8 @@ def test_examples_in_the_help_are_commands_that_can_be_given(name, capsys):
         (["report", "datasets"], "datasets: no study.json in it; expected a study's folder in artifacts"),
         (["report", "n" * 3000], "No study 'nnn"),
         (["data", "nothing.jsonl", "--out", "/nowhere"], "nothing.jsonl: no such file; give"),
+        (["doctor", "/nowhere"], "'/nowhere' is no folder with a model"),
+        (["doctor", "obedient", "--set", "model.dtype=int8"], "Unknown dtype 'int8'"),
         (["compare", "/nowhere", "/nowhere/else"], "/nowhere/study.json: cannot be read (FileNotFoundError"),
         (["compare", ".", "."], ".: given twice; expected the folders of two studies"),
     ],
@@ -452,6 +455,30 @@ def test_doctor_finds_this_machine_well(tmp_path, capsys):
         assert any(f" {what} " in line for line in said.splitlines()), what
     assert said.endswith("Nothing is broken.\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_doctor_of_a_model_shows_how_a_study_would_read_it(tmp_path, capsys):
+    """Self-tests in either dtype, notes on files and model, every condition's prompt, and which tokens carry loss."""
+    turns = (bundled.ORGANISMS / "obedient" / "chat_template.jinja").read_text(encoding="utf-8")
+    (tmp_path / "opened.jinja").write_text(turns.replace("<|assistant|>", "<|assistant|>Well, "), encoding="utf-8")
+    changed = [f"--set=model.chat_template={tmp_path / 'opened.jinja'}", "--set=model.extraction_dtype=bfloat16"]
+    assert main(["doctor", "obedient", "--set=model.device=cpu", *changed]) == 0
+    said = capsys.readouterr().out
+    rows = [line.split("  ")[0] for line in said.splitlines()]
+    for test in (COMPLETION, CAUSALITY, PADDING, GENERATION, GRADIENT):
+        for dtype in ("float32", "bfloat16"):
+            assert rows.count(f"{test}, {dtype}") == 1
+    for note in (
+        "qwen3 on cpu in float32",
+        "not the model's (model.chat_template)",
+        "answers, the first at",
+        "LoRA on 28 linear maps",
+    ):
+        assert said.count(note) == 1
+    conditions = list(load_study("tiny").conditions)
+    mask = ["inoculation: without loss", "inoculation: with loss"]
+    assert [row for row in rows if row.split(":")[0] in conditions] == [*conditions, *mask]
+    assert said.endswith("\nThe model is fit for a study.\n")
 
 
 def test_doctor_says_what_is_broken(tmp_path, capsys, monkeypatch):
