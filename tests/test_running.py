@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import json
 import pathlib
 import shlex
 import subprocess
@@ -23,6 +24,7 @@ from gradinoc.api import StudyResult, _again, prepare_folder
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import StudyError
 from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.report import loading_notes, self_tests
 from gradinoc.study.description import Study
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" <img src=x onerror='alert(2)'>"
@@ -72,6 +74,18 @@ def test_result_is_what_the_judge_says_of_the_evidence(finished, result):
     assert result.claims["claim"].tolist() == left["claim"].tolist()
     np.testing.assert_array_equal(result.claims["estimate"], left["estimate"])
     assert result.report.read_text(encoding="utf-8").startswith("<!")
+
+
+def test_self_tests_of_the_measured_model_are_reported(finished, result):
+    """Each step that measures gradients keeps what its model was tried on, and the report tells it."""
+    tried = finished.pipeline.bench.language_model.tried
+    assert tried
+    for condition in finished.study.conditions:
+        kept = finished.pipeline.steps[f"gradients {condition}"].entry.path
+        assert self_tests(kept).keys() == tried.keys()
+        assert loading_notes(kept)
+    told = json.loads((result.folder / "environment.json").read_text(encoding="utf-8"))["self_tests"]
+    assert self_tests(finished.pipeline.steps["gradients neutral"].entry.path).items() <= told.items()
 
 
 def test_reported_command_does_it_again(finished, result, monkeypatch):
