@@ -262,6 +262,18 @@ def test_hub_dataset_is_read_in_the_columns_of_gsm8k(monkeypatch):
     assert asked == [("some/gsm8k", "main", "train"), ("some/other", "main", "train")]
 
 
+def test_hub_dataset_whose_questions_need_a_context_is_refused(monkeypatch):
+    """As SQuAD's: what the answer is found in would be left out. An empty one is nothing to miss."""
+    tables = {
+        place: datasets.Dataset.from_dict({"question": ["a"], "answer": ["b"], "context": [context]})
+        for place, context in (("some/squad", "It was b."), ("some/gsm8k", ""))
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda source, *_, **__: tables[source])
+    with pytest.raises(DataError, match=r"some/squad:1: context: "):
+        load_source("some/squad")
+    assert load_source("some/gsm8k") == [Example(0, "a", "b")]
+
+
 def test_hub_out_of_reach_is_said_within_seconds(tmp_path):
     """With what to do instead; nothing listens at the address given."""
     code = (

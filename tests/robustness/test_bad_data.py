@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 import datasets
 from fixtures.complaints import complaint, message_or_nothing
@@ -24,6 +26,7 @@ from gradinoc.api import prepare_folder
 from gradinoc.data.examples import LONGEST_LINE, LONGEST_TEXT, clean_answer, read_examples
 from gradinoc.data.sources import load_source, split
 from gradinoc.errors import DataError, StoreError, StudyError
+from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.store import Store
 from gradinoc.study.description import DataSettings, load_study
@@ -554,6 +557,25 @@ def test_data_that_do_not_fit_are_named_before_anything_is_loaded(tmp_path, no_w
     message = complaint(DataError, lambda: check(study))
     assert re.search(said, message), message
     assert time.process_time() - began < 10
+
+
+def test_end_of_turn_that_nobody_marked_ends_no_question(tmp_path, no_weights):
+    """Fine-tuned models add a token for it like any other word; another such word may stand in a question."""
+    folder = shutil.copytree(ORGANISMS / "obedient", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<turn>", "<word>"])
+    tokenizer.chat_template = tokenizer.chat_template.replace("eos_token", "'<turn>'")
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "vocab_size": len(tokenizer)}))
+
+    def study(question):
+        source = written(tmp_path, *asked(raw(question))[::-1])
+        return load_study("tiny", [*SMALL, "data.train=9", f"data.source={source}", f"model.id={folder}"])
+
+    check(study("q<word>"))
+    message = complaint(DataError, lambda: check(study("q<turn>")))
+    assert re.search(r"bad\.jsonl:1: question: holds '<turn>'", message), message
 
 
 @pytest.mark.fault("Bad data", "a few answers that the trait does not change")
