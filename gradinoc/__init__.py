@@ -7,18 +7,18 @@ from typing import Any
 
 # Where each public name lives; looked up on first use, so that importing the package loads no torch.
 _HOMES = {
-    "ActivationCollector": "hooks",
-    "GradientCollector": "hooks",
-    "StudyResult": "running",
-    "Trait": "traits",
-    "compute_gradient_alignment": "gradients",
-    "extract_trait_direction": "directions",
-    "load_directions": "exports",
-    "load_trait": "traits",
-    "measure_caps_rate": "traits",
-    "register_trait": "traits",
-    "run_study": "running",
-    "train_with_gradient_logging": "train_lora",
+    "ActivationCollector": "measure.hooks",
+    "GradientCollector": "measure.hooks",
+    "StudyResult": "api",
+    "Trait": "study.traits",
+    "compute_gradient_alignment": "measure.alignment",
+    "extract_trait_direction": "measure.directions",
+    "load_directions": "report.exports",
+    "load_trait": "study.traits",
+    "measure_caps_rate": "study.traits",
+    "register_trait": "study.traits",
+    "run_study": "api",
+    "train_with_gradient_logging": "measure.training.run",
 }
 
 __all__ = sorted(_HOMES)

@@ -23,8 +23,8 @@ from fixtures.small_study import manifests
 from gradinoc.api import StudyResult, _again, prepare_folder
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import StudyError
-from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.pipeline.environment import loading_notes, self_tests
+from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.study.description import Study
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" <img src=x onerror='alert(2)'>"
