@@ -20,12 +20,12 @@ from gradinoc.claims.c1 import drift_difference, inoculation_contrast
 from gradinoc.claims.gates import Finding, Status
 from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
 from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.cli import calibrate as command
 from gradinoc.data.sources import load_source
 from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.directions import extract_trait_direction
 from gradinoc.measure.load import load_model
 from gradinoc.models.chat.encoding import encode
-from gradinoc.power.calibration import __main__ as command
 from gradinoc.power.calibration import tables
 from gradinoc.power.calibration.cases import CONFOUNDED, cases, truths
 from gradinoc.power.calibration.power import DESIGN, MINIMUM_EFFECTS, MISSES, POWER, contrast_errors, miss_1

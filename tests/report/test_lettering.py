@@ -23,8 +23,9 @@ from gradinoc.cli.compare_figure import plot_comparison
 from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.pipeline.check import check
 from gradinoc.power.simulate import WORLDS, simulate
-from gradinoc.report.figures import FIGURES, draw, lettering, save_figure
+from gradinoc.report.figures import FIGURES, draw, save_figure
 from gradinoc.report.figures.trained import plot_alignment_against_drift
+from gradinoc.study import lettering
 from gradinoc.study.description import load_study
 from gradinoc.study.lettering import FONT, families, fitted, lettering_notes, score_label
 from gradinoc.study.traits import ALL_CAPS
