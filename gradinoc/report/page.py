@@ -165,7 +165,7 @@ class WriteUp:
 
     def render(self, template: str) -> str:
         """The text of `template` (`report.html.j2` or `report.md.j2`), filled in."""
-        loader = PackageLoader("gradinoc")
+        loader = PackageLoader("gradinoc.report")
         environment = Environment(
             loader=loader, autoescape=select_autoescape(("html.j2",)), undefined=StrictUndefined,
             finalize=finalize_markdown if template.endswith(".md.j2") else visible,
