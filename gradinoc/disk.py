@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from gradinoc.errors import StoreError, printable
+from gradinoc.errors import StoreError
 from gradinoc.formats import as_typed, is_address
 
 # What a write says when the disk, and not who writes, is at fault.
@@ -86,12 +86,12 @@ def encodable(path: Path, option: str) -> None:
     """
     if is_address(as_typed(path)):
         raise StoreError(
-            f"{printable(as_typed(path))}: an address, to which nothing is written; name a folder with --{option}=DIR"
+            f"{as_typed(path)}: an address, to which nothing is written; name a folder with --{option}=DIR"
         )
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise StoreError(f"{printable(path)}: is no UTF-8 text; name another folder with --{option}=DIR") from error
+        raise StoreError(f"{path}: is no UTF-8 text; name another folder with --{option}=DIR") from error
 
 
 def checksum(path: Path) -> str:
@@ -155,7 +155,7 @@ def _elsewhere(error: Exception, path: Path) -> bool:
 def _refused(path: Path, option: str, reason: str) -> StoreError:
     """`reason` with what a user needs to know: which path, how much is free there, what to do."""
     return StoreError(
-        f"{printable(path)}: {printable(reason)} ({_free(path)}); what was finished before is intact. "
+        f"{path}: {reason} ({_free(path)}); what was finished before is intact. "
         f"Free space, see to it that the folder can be written to, or name another with --{option}=DIR, and run again"
     )
 

@@ -1,6 +1,6 @@
 """Errors that a user can mend, and safe printing of untrusted text.
 
-Every error a user can mend derives from `GradinocError`; its message is one line and safe to print in a terminal.
+Every error a user can mend derives from `GradinocError`, which escapes its message: raise it with the text as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _quote.maxlevel = 3
 
 
 def shown(value: object) -> str:
-    """`value` as Python writes it, cut in the middle if it is long; line ends, escapes and the like are spelled out."""
+    """`repr` of `value`, cut in the middle if it is long."""
     try:
         text = _quote.repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -24,31 +24,31 @@ def shown(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` as Python writes it, whole up to the length of a line or two: a path or address is of no use cut."""
+    """`repr` of a path or address, uncut up to the length of a line or two."""
     return repr(text) if len(text) <= 4 * LONGEST and text.isprintable() else shown(text)
 
 
 def printable(text: object) -> str:
-    """`text` with every character that is no sign to be seen spelled out: a file's name may hold anything."""
+    """Make untrusted text safe to print: one line, every control character escaped."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(text))
 
 
 def reason(error: BaseException) -> str:
-    """What a library says was wrong, on one line, the kind of the error first."""
-    said = printable(" ".join(str(error).split()))
-    if len(said) > 4 * LONGEST:
-        said = f"{said[: 4 * LONGEST]}..."
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """The kind and message of a library's error on one line, escaped and cut where long."""
+    words = printable(" ".join(str(error).split()))
+    if len(words) > 4 * LONGEST:
+        words = f"{words[: 4 * LONGEST]}..."
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 class GradinocError(Exception):
-    """Something to mend outside this code. The message is one line: what, where, what was expected, what to do.
+    """An error that the user can mend. The message is one line: what, where, what was expected, what to do.
 
-    Command line and tests show the message alone; everything else that is raised is a fault of ours, and shows where.
+    Command line and tests print the message alone; any other exception is a fault of this package, with a traceback.
     """
 
     def __str__(self) -> str:
-        """The message on one line, nothing in it that a terminal would act on."""
+        """The message, escaped."""
         return printable(super().__str__())
 
 
@@ -69,7 +69,7 @@ class DeviceError(GradinocError, ValueError):
 
 
 class StoreError(GradinocError, OSError):
-    """A place on disk that results cannot be read from or written to; what was finished is intact."""
+    """Results cannot be read from or written to a folder; what was finished is intact."""
 
 
 class NumericalError(GradinocError, ArithmeticError):
@@ -77,4 +77,4 @@ class NumericalError(GradinocError, ArithmeticError):
 
 
 class OutOfMemoryError(GradinocError, MemoryError):
-    """A step that the device has not the memory for; the message says what would fit."""
+    """A step needs more memory than the device has; the message says what would fit."""

@@ -22,7 +22,7 @@ LONGEST = 40  # characters of a setting's value
 def compare_studies(first: Path, second: Path, out: Path | None) -> None:
     """Print both studies' verdicts, claims, drift and differing settings; write `compare.csv`, `.png` and `.svg`."""
     if first.resolve() == second.resolve():
-        raise StudyError(f"{printable(first)}: given twice; expected the folders of two studies")
+        raise StudyError(f"{first}: given twice; expected the folders of two studies")
     one, other = read_left(first), read_left(second)
     names = (_named(one, other), _named(other, one))
     table = comparison(one, other)

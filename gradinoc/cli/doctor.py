@@ -20,7 +20,7 @@ from huggingface_hub import constants, get_session
 
 from gradinoc.cli.output import say_table, size
 from gradinoc.cli.session import BROKEN
-from gradinoc.errors import GradinocError, printable, reason
+from gradinoc.errors import GradinocError, reason
 from gradinoc.measure.load import load_model
 from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.sources.converted import cache_folder
@@ -74,7 +74,7 @@ def _device() -> list[Found]:
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     threads = f"{torch.get_num_threads()} threads on {machine['cores']} cores, {machine['memory_gb']} GB of memory"
     return [
-        Found("device", State.WELL, f"{device.type}: {printable(named)}"),
+        Found("device", State.WELL, f"{device.type}: {named}"),
         Found("dtype", State.WELL, f"{dtype}, where a study leaves it open"),
         Found("threads", State.WELL, threads),
     ]
@@ -120,9 +120,7 @@ def _packaged(name: str) -> Found:
         return Found(what, State.WELL, f"sha256 {digest[:16]}, as it is known by")
     listed = _listed(packaged.distribution, files[0].name)
     if listed is not None and listed != urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode():
-        return Found(
-            what, State.BROKEN, f"{printable(files[0])} is not the file that its package lists; install it again"
-        )
+        return Found(what, State.BROKEN, f"{files[0]} is not the file that its package lists; install it again")
     return Found(what, State.WELL, f"sha256 {digest[:16]}{'' if listed is None else ', as its package lists it'}")
 
 
@@ -152,13 +150,11 @@ def _places(store: Path, artifacts: Path) -> list[Found]:
             with tempfile.TemporaryDirectory(prefix=".gradinoc-", dir=there) as scratch:
                 holds = _holds_locks(Path(scratch) / "lock")
         except OSError as error:
-            found.append(Found(what, State.BROKEN, f"{printable(there)}: cannot be written to ({reason(error)})"))
+            found.append(Found(what, State.BROKEN, f"{there}: cannot be written to ({reason(error)})"))
             continue
         free = shutil.disk_usage(there).free
         state = State.WELL if free >= SPACE else State.NOTE
-        told = f"{printable(folder)}: {size(free, 'B')} free" + (
-            "" if state is State.WELL else "; a study may need more"
-        )
+        told = f"{folder}: {size(free, 'B')} free" + ("" if state is State.WELL else "; a study may need more")
         found.append(Found(what, state, told) if holds else Found(what, State.BROKEN, _no_locks(there)))
     return found
 
@@ -181,6 +177,6 @@ def _holds_locks(file: Path) -> bool:
 
 def _no_locks(folder: Path) -> str:
     return (
-        f"{printable(folder)}: a lock does not keep others out; two workers could compute the same step: use a local "
+        f"{folder}: a lock does not keep others out; two workers could compute the same step: use a local "
         "disk, or one worker"
     )

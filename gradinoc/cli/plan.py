@@ -127,10 +127,10 @@ def _past(name: str, store: Path, artifacts: Path) -> Variances:
         if left.is_file():
             return load_variances(left)
     except ValueError as error:
-        raise StudyError(f"--past {printable(name)}: {error}") from error
+        raise StudyError(f"--past {name}: {error}") from error
     raise StudyError(
-        f"--past {printable(name)}: the store {printable(store)} lacks {len(missing)} of its {len(pipeline.steps)} "
-        f"steps ({missing[0]!r} first), and there is no {printable(left)}; run it first: gradinoc run {printable(name)}"
+        f"--past {name}: the store {store} lacks {len(missing)} of its {len(pipeline.steps)} "
+        f"steps ({missing[0]!r} first), and there is no {left}; run it first: gradinoc run {name}"
     )
 
 

@@ -52,7 +52,7 @@ def write_up(session: Session, source: str, settings: Sequence[str], places: Pla
         command = shlex.join(["gradinoc", "report", source])
     else:
         if os.path.isdir(folder):  # noqa: PTH112 - as above
-            raise StudyError(f"{printable(folder)}: no {DESCRIPTION} in it; expected a study's folder in artifacts")
+            raise StudyError(f"{folder}: no {DESCRIPTION} in it; expected a study's folder in artifacts")
         study = load_study(source, list(settings))
         changes = [word for setting in settings for word in ("--set", setting)]
         command = "\n".join(shlex.join(["gradinoc", each, source, *changes]) for each in ("run", "report"))
@@ -73,18 +73,16 @@ def described_in(folder: Path) -> Study:
     try:
         study = Study.model_validate(json.loads(note.read_bytes()))
     except OSError as error:
-        raise StudyError(f"{printable(note)}: cannot be read ({reason(error)}); mend the file or run again") from error
+        raise StudyError(f"{note}: cannot be read ({reason(error)}); mend the file or run again") from error
     except ValidationError as error:
         fault = error.errors()[0]
-        place = printable(".".join(map(str, fault["loc"])))
-        raise StudyError(
-            f"{printable(note)}: {place}: {printable(fault['msg'])}; expected a study of this version; run it again"
-        ) from error
+        place = ".".join(map(str, fault["loc"]))
+        raise StudyError(f"{note}: {place}: {fault['msg']}; expected a study of this version; run it again") from error
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{printable(note)}: not JSON ({reason(error)}); run the study again") from error
+        raise StudyError(f"{note}: not JSON ({reason(error)}); run the study again") from error
     if folder.resolve().name != study.name:
         raise StudyError(
-            f"{printable(note)}: describes study {study.name}; expected it in a folder of that name; rename the folder"
+            f"{note}: describes study {study.name}; expected it in a folder of that name; rename the folder"
         )
     return study
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gradinoc.errors import DataError, printable, reason, shown
+from gradinoc.errors import DataError, reason, shown
 from gradinoc.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid, untold
 from gradinoc.study.traits.trait import Trait
 
@@ -85,7 +85,7 @@ def read_examples(path: Path, name: str | None = None) -> list[Example]:
         DataError: no file, one of another format, or a line that is in neither form, or whose text no model could
             read; the message names file, line and field.
     """
-    place = printable(path if name is None else name)
+    place = str(path) if name is None else name
     fault = no_file(path)
     if fault is not None:
         raise DataError(f"{place}: {fault}")

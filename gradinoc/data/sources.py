@@ -145,7 +145,7 @@ def split(settings: DataSettings) -> Splits:
     sizes = (settings.direction, settings.measure, settings.train, settings.evaluation, settings.calibration)
     if sum(sizes) > len(distinct):
         raise DataError(
-            f"{printable(settings.source)}: {len(distinct)} distinct answered questions, but direction + measure + "
+            f"{settings.source}: {len(distinct)} distinct answered questions, but direction + measure + "
             f"train + evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.* or "
             f"give more: {found.left_out}"
         )
@@ -296,7 +296,7 @@ def _everyday(settings: DataSettings, parts: dict[str, tuple[Example, ...]]) -> 
     for example in load_source(source):
         found.add(example)
     if not found.by_question:
-        raise DataError(f"{printable(source)}: no request at all; expected one or more for data.everyday")
+        raise DataError(f"{source}: no request at all; expected one or more for data.everyday")
     for part, examples in parts.items():
         for example in examples:
             twin = found.by_question.get(_asked(example))

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from gradinoc.errors import ModelError, printable, reason, shown
+from gradinoc.errors import ModelError, reason, shown
 from gradinoc.measure.generate import end_tokens, generate
 from gradinoc.measure.memory import is_out_of_memory
 from gradinoc.measure.selftests import SelfTest, examine
@@ -121,11 +121,10 @@ def load_model(
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"Cannot load {shown(name)} from {printable(folder)} ({reason(error)}); fetch it again or give "
-            "another model"
+            f"Cannot load {shown(name)} from {folder} ({reason(error)}); fetch it again or give another model"
         ) from error
     model: PreTrainedModel = loaded[0]
-    unused = ensure_whole(model, loaded[1], printable(folder))
+    unused = ensure_whole(model, loaded[1], str(folder))
     nn.Module.to(model, place)
     notes = [f"{model.config.model_type} on {place.type} in {str(held_in).removeprefix('torch.')}", *unused]
     notes += template_notes(tokenizer, template, day)

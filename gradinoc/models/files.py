@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from gradinoc.errors import ModelError, printable, reason, shown
+from gradinoc.errors import ModelError, reason, shown
 from gradinoc.models.chat.encoding import end_of_turn, tells_the_time
 from gradinoc.study.chat_template import DAY, FILE, SHIPPED, dated, read_template
 
@@ -33,7 +33,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
     Raises:
         ModelError: it cannot be read, or is that of another kind of model.
     """
-    place = printable(folder / "config.json")
+    place = folder / "config.json"
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config.get_text_config()
@@ -70,7 +70,7 @@ def skeleton(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreT
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # whatever settings of its own make the library stumble over
-        place = printable(Path(config.name_or_path or "", "config.json"))
+        place = Path(config.name_or_path or "", "config.json")
         raise ModelError(
             f"{place}: no {shown(config.model_type)} can be made of it ({reason(error)}); mend it, or give another "
             "model.id"
@@ -97,7 +97,7 @@ def sizes_of(config: PreTrainedConfig, folder: Path) -> tuple[int, int | None]:
     for field, size in (("vocab_size", vocabulary), ("max_position_embeddings", context)):
         given = size not in (None, UNBOUNDED) or field == "vocab_size"
         if given and (type(size) is not int or size < 1):
-            place = printable(folder / "config.json")
+            place = folder / "config.json"
             raise ModelError(f"{place}: {field}: expected a whole number above 0, received {shown(size)}; mend it")
     bounds = (None if context == UNBOUNDED else context, _independent(text))
     return int(vocabulary or 0), min((bound for bound in bounds if bound is not None), default=None)
@@ -129,20 +129,19 @@ def look_at_weights(folder: Path) -> None:
     try:
         listed = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else set()
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{printable(index)}: cannot be read ({reason(error)}); fetch the model again") from error
+        raise ModelError(f"{index}: cannot be read ({reason(error)}); fetch the model again") from error
     missing = sorted(listed - {file.name for file in files}, key=str)
     if missing or not files:
         lack = f"{shown(missing)} missing" if missing else "found none"
         raise ModelError(
-            f"{printable(folder)}: expected weights as safetensors, {lack}; fetch the model again, or save it with "
-            "save_pretrained"
+            f"{folder}: expected weights as safetensors, {lack}; fetch the model again, or save it with save_pretrained"
         )
     for file in files:
         try:
             with safe_open(str(file), "pt") as tensors:
                 tensors.keys()
         except Exception as error:
-            raise ModelError(f"{printable(file)}: damaged ({reason(error)}); fetch the model again") from error
+            raise ModelError(f"{file}: damaged ({reason(error)}); fetch the model again") from error
 
 
 def read_tokenizer(folder: Path, chat_template: str | None = None, day: date = DAY) -> PreTrainedTokenizerBase:
@@ -173,7 +172,7 @@ def tokenizer_of(folder: Path, chat_template: str | None = None, day: date = DAY
     Raises:
         ModelError: it cannot be read, or has no such template.
     """
-    place = printable(folder)
+    place = folder
     try:
         tokenizer = read_tokenizer(folder, chat_template, day)
     except ModelError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradinoc.errors import ModelError, printable, shown
+from gradinoc.errors import ModelError, shown
 
 PLAIN = ("eager", "sdpa")  # attention that comes with torch and transformers; other names may stand for code on the hub
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}")
@@ -25,21 +25,21 @@ def ensure_inert(folder: Path) -> None:
     """
     if (folder / "adapter_config.json").exists():
         raise ModelError(
-            f"{printable(folder)}: adapter_config.json: an adapter has its base model fetched from wherever it says; "
+            f"{folder}: adapter_config.json: an adapter has its base model fetched from wherever it says; "
             "merge it into that model, and give the folder of the two"
         )
     for index in sorted(folder.rglob("*.index.json")):
         for name in _values(_content(index), "weight_map"):
             if not name.endswith(".safetensors") or Path(name).name != name:
                 raise ModelError(
-                    f"{printable(index)}: weight_map: expected names of safetensors files beside it, received "
+                    f"{index}: weight_map: expected names of safetensors files beside it, received "
                     f"{shown(name)}; save the model with save_pretrained"
                 )
     config = folder / "config.json"
     for name in _values(_content(config), "_attn_implementation", "attn_implementation"):
         if name not in PLAIN:
             raise ModelError(
-                f"{printable(config)}: attn_implementation: expected one of {list(PLAIN)}, received {shown(name)}, "
+                f"{config}: attn_implementation: expected one of {list(PLAIN)}, received {shown(name)}, "
                 "which may stand for code to be fetched and run; remove the key"
             )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers.utils.quantization_config import Mxfp4Config
 
-from gradinoc.errors import ModelError, printable, shown
+from gradinoc.errors import ModelError, shown
 
 UNPACKED = "mxfp4"
 KEY = "quantization_config"
@@ -30,7 +30,7 @@ def ensure_unquantised(folder: Path) -> None:
     method = _method(folder)
     if method not in (None, UNPACKED):
         raise ModelError(
-            f"{printable(folder / 'config.json')}: {KEY}: the weights are quantised ({shown(method)}), and gradients "
+            f"{folder / 'config.json'}: {KEY}: the weights are quantised ({shown(method)}), and gradients "
             "and adapters need those that they stand for; give the model that they were made from, or a copy in "
             "bfloat16 saved with save_pretrained"
         )

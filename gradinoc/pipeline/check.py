@@ -10,7 +10,7 @@ from itertools import combinations
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.data.sources import ANSWERED, Example, line_of, showing, split
-from gradinoc.errors import DataError, ModelError, StudyError, printable, reason, shown
+from gradinoc.errors import DataError, ModelError, StudyError, reason, shown
 from gradinoc.measure.training.run import ensure_trainable
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Written, end_of_turn, render_prompt, written
@@ -71,7 +71,7 @@ def check(study: Study) -> list[str]:
     adapted = targets(skeleton(config))
     notes += [str(adapted)] if adapted.left else []
     _plain(bench, tokenizer)
-    prompts = _Prompts(tokenizer, printable(folder), vocabulary)
+    prompts = _Prompts(tokenizer, str(folder), vocabulary)
     _told_apart(bench, prompts)
     notes += template_notes(tokenizer, template, day, _conditions(bench).values())
     lengths, completion_notes = _completions(bench, prompts)
@@ -88,7 +88,7 @@ def _budgets(bench: Bench) -> None:
     asked, there = bench.study.drift.everyday, len(bench.splits.everyday)
     if asked > there:
         raise StudyError(
-            f"drift.everyday: {asked} requests, but {printable(bench.study.data.everyday)} has {there} different ones; "
+            f"drift.everyday: {asked} requests, but {bench.study.data.everyday} has {there} different ones; "
             "lower it or give more"
         )
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.data.sources import Example, Splits, showing
-from gradinoc.errors import ModelError, OutOfMemoryError, printable
+from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.measure.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.measure.fast.fused import fused_adapter, stacked_adapters
 from gradinoc.measure.load import LanguageModel, load_model
@@ -111,7 +111,7 @@ class Bench:
             # Taken anew, after loading: a folder may be written to, and a branch move, while a study is under way.
             if not planned == loaded.fingerprint == fingerprint(settings.id, settings.revision):
                 raise ModelError(
-                    f"{printable(settings.id)}: its files changed while the study was under way; expected those of "
+                    f"{settings.id}: its files changed while the study was under way; expected those of "
                     f"fingerprint {planned[:16]}; run again, and pin a hub model with model.revision"
                 )
             return loaded

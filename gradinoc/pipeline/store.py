@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradinoc.disk import checksum, disk_errors, disk_failures, encodable, files_below, settle, sync
-from gradinoc.errors import GradinocError, StoreError, printable, reason
+from gradinoc.errors import GradinocError, StoreError, reason
 from gradinoc.pipeline.manifest import MANIFEST, Checked, Seen, canonical_json, entry_key, manifest_text
 from gradinoc.pipeline.provenance import provenance
 
@@ -180,7 +180,7 @@ def load_or_compute(entry: Entry, compute: Callable[[Path], None]) -> Path:
                     compute(scratch)
                 if fault := entry.fault():
                     raise StoreError(
-                        f"{printable(entry.path)}: {fault} as soon as it was written; see whether the disk is sound "
+                        f"{entry.path}: {fault} as soon as it was written; see whether the disk is sound "
                         f"and nothing else writes there, or name another folder with --store=DIR, and run again"
                     )
     return entry.path
@@ -245,7 +245,7 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise StoreError(
-            f"{printable(path)}: cannot be read ({reason(error)}), and could when its checksum was taken; "
+            f"{path}: cannot be read ({reason(error)}), and could when its checksum was taken; "
             f"run again: what is damaged is computed anew, everything else is kept"
         ) from error
 

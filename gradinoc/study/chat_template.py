@@ -8,7 +8,7 @@ from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from gradinoc.errors import ModelError, printable, reason
+from gradinoc.errors import ModelError, reason
 
 # Not the day of the run: a study's steps would have different prompts. Llama 3's templates write this one where the
 # library tells them none.
@@ -52,11 +52,11 @@ def read_template(given: str, folder: Path) -> str:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{printable(path)} cannot be read ({reason(error)}); expected a Jinja template in UTF-8; mend the file or "
+            f"{path} cannot be read ({reason(error)}); expected a Jinja template in UTF-8; mend the file or "
             "give another"
         ) from error
     if "{" not in text:
-        raise ValueError(f"{printable(path)} says the same whatever the messages are; expected a Jinja template")
+        raise ValueError(f"{path} says the same whatever the messages are; expected a Jinja template")
     return text
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from gradinoc.errors import LONGEST, StudyError, printable, reason, shown
+from gradinoc.errors import LONGEST, StudyError, reason, shown
 from gradinoc.study.chat_template import DAY, FILE, read_template
 from gradinoc.study.traits.described import TraitDescription, describe, read_description
 from gradinoc.study.traits.registry import TRAITS, find_trait
@@ -313,7 +313,7 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     description.setdefault("name", path.stem)
     if any(setting.startswith("conditions.") for setting in settings):  # a table, if given, replaces the default one
         description.setdefault("conditions", dict(CONDITIONS))
-    place = printable(path)
+    place = str(path)
     for setting in settings:
         _apply(description, setting)
     _describe_trait(description, path.parent)
@@ -339,11 +339,9 @@ def _read(path: Path, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except (ValueError, RecursionError) as error:  # the syntax, the encoding, a number of thousands of digits, nesting
-        raise StudyError(f"{printable(path)}: not a TOML file: {reason(error)}; mend it there") from error
+        raise StudyError(f"{path}: not a TOML file: {reason(error)}; mend it there") from error
     except OSError as error:
-        raise StudyError(
-            f"{printable(path)}: cannot be read ({reason(error)}); mend the file or give another"
-        ) from error
+        raise StudyError(f"{path}: cannot be read ({reason(error)}); mend the file or give another") from error
 
 
 def _describe_trait(description: dict[str, Any], folder: Path) -> None:
@@ -355,7 +353,7 @@ def _describe_trait(description: dict[str, Any], folder: Path) -> None:
     if isinstance(given, str) and given.endswith(".toml"):
         beside = folder / given
         path = beside if os.path.isfile(beside) else Path(given)  # noqa: PTH113 - as above
-        description["trait"] = describe(read_description(path), printable(path))
+        description["trait"] = describe(read_description(path), str(path))
 
 
 def _read_template(description: dict[str, Any], folder: Path) -> None:
@@ -408,9 +406,9 @@ def _value(text: str) -> Any:
 
 def _explain(item: Any) -> str:
     """One validation error in words, with the nearest key for an unknown one."""
-    location = [printable(str(part)[:LONGEST]) for part in item["loc"]]
+    location = [str(part)[:LONGEST] for part in item["loc"]]
     if not location or (location == ["trait"] and item["type"] == "value_error"):  # of the study, or of its trait
-        return printable(item["ctx"]["error"])
+        return str(item["ctx"]["error"])
     if item["type"] != "extra_forbidden":
         return f"{'.'.join(location)}: {item['msg']} (received {shown(item['input'])})"
     *tables, key = location

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
 from gradinoc.data.sources import read_examples
-from gradinoc.errors import DataError, DeviceError, printable
+from gradinoc.errors import DataError, DeviceError
 from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched
 from gradinoc.measure.fast.fused import fused_adapter
 from gradinoc.measure.load import load_model
@@ -306,7 +306,7 @@ def train_with_gradient_logging(
     """
     read = read_examples(Path(dataset_path))
     if not read:
-        raise DataError(f"{printable(dataset_path)}: no example; expected one or more lines of chat JSONL")
+        raise DataError(f"{dataset_path}: no example; expected one or more lines of chat JSONL")
     for layer, rows in trait_directions.items():
         sound = rows.dim() in (1, 2) and rows.is_floating_point() and bool((rows.float().norm(dim=-1) > 0).all())
         if not sound or rows.shape != next(iter(trait_directions.values())).shape:

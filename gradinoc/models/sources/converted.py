@@ -59,7 +59,7 @@ def converted(files: Sequence[Path], name: str, digest: str, padding: str | None
         raise
     except (OSError, SafetensorError) as error:
         raise StoreError(
-            f"{printable(folder)}: the converted copy of {name!r} cannot be kept there ({reason(error)}); free space, "
+            f"{folder}: the converted copy of {name!r} cannot be kept there ({reason(error)}); free space, "
             "or set GRADINOC_CACHE to a folder that has it and can be written to"
         ) from error
     return folder
@@ -76,7 +76,7 @@ def digest_of(files: Iterable[Path]) -> str:
     except StoreError:
         raise
     except OSError as error:
-        raise ModelError(f"{printable(error.filename)}: cannot be read ({reason(error)})") from error
+        raise ModelError(f"{error.filename}: cannot be read ({reason(error)})") from error
 
 
 @lru_cache
@@ -133,7 +133,7 @@ def _join(files: Sequence[Path], digest: str, joined: Path) -> Path:
             found.update(content)
             stream.write(content)
     if found.hexdigest() != digest:
-        raise ModelError(f"{printable(files[0])}: it and the pieces after it changed while they were read; run again")
+        raise ModelError(f"{files[0]}: it and the pieces after it changed while they were read; run again")
     return joined
 
 
@@ -141,7 +141,7 @@ def _ensure_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise StoreError(
-            f"{printable(path.parent)}: unpacking a model takes {needed / 1e6:,.0f} MB there, and {free / 1e6:,.0f} MB "
+            f"{path.parent}: unpacking a model takes {needed / 1e6:,.0f} MB there, and {free / 1e6:,.0f} MB "
             "are free; free space, or set GRADINOC_CACHE to a folder that has it"
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from gradinoc.errors import ModelError, printable, quoted, reason, shown
+from gradinoc.errors import ModelError, quoted, reason, shown
 from gradinoc.formats import instead_of, is_address
 from gradinoc.models.inert import ensure_revision
 from gradinoc.models.sources.converted import converted, digest_of
@@ -149,7 +149,7 @@ def _local_folder(name: str) -> Path | None:
     there = os.path.isdir(folder)  # noqa: PTH112 - as above
     if there or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         files = sorted(each.name for each in folder.glob("*.[gG][gG][uU][fF]")) if there else []
-        instead = f"; give the path of the GGUF file itself: {printable(folder / files[0])}" if files else ""
+        instead = f"; give the path of the GGUF file itself: {folder / files[0]}" if files else ""
         raise ModelError(
             f"{shown(name)} is no folder with a model: expected config.json, safetensors and tokenizer files in it"
             f"{instead}"

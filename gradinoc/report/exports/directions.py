@@ -33,7 +33,7 @@ from torch import Tensor
 
 from gradinoc.claims.tables import Evidence
 from gradinoc.disk import disk_errors, write_atomically
-from gradinoc.errors import DataError, printable, reason
+from gradinoc.errors import DataError, reason
 from gradinoc.models.files import config_of
 from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.context import trait_directions
@@ -73,12 +73,12 @@ def load_directions(path: str | Path) -> dict[int, Tensor]:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"{printable(path)}: cannot be read ({reason(error)}); expected a study's directions.safetensors"
+            f"{path}: cannot be read ({reason(error)}); expected a study's directions.safetensors"
         ) from error
     odd = [name for name in found if not (name.startswith(TENSOR) and name.removeprefix(TENSOR).isdecimal())]
     if odd or not found:
         raise DataError(
-            f"{printable(path)}: holds {printable(min(odd, default='no tensor'))}; expected tensors "
+            f"{path}: holds {min(odd, default='no tensor')}; expected tensors "
             f"{TENSOR}<layer>, as in a study's directions.safetensors"
         )
     by_layer = {int(name.removeprefix(TENSOR)): each for name, each in found.items()}

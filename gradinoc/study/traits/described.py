@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gradinoc.errors import StudyError, printable, reason, shown
+from gradinoc.errors import StudyError, reason, shown
 from gradinoc.formats import as_typed, is_address
 from gradinoc.study.traits.language import known_languages
 from gradinoc.study.traits.shipped import SHIPPED
@@ -30,7 +30,7 @@ def load_trait(path: str | Path) -> Trait:
     Raises:
         StudyError: no such file, not TOML, or a key or value that does not fit.
     """
-    return trait_of(describe(read_description(Path(path)), printable(path)))
+    return trait_of(describe(read_description(Path(path)), str(path)))
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         StudyError: no such file, or not TOML.
     """
-    place = printable(as_typed(path))
+    place = as_typed(path)
     if is_address(place):
         raise StudyError(f"{place}: an address, from which nothing is fetched; download the file, and give its path")
     if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
@@ -106,7 +106,7 @@ def trait_of(description: TraitDescription) -> Trait:
 def _explain(item: Any) -> str:
     """One validation error in words, the key first."""
     location = _keys_to(item["loc"])
-    key, received = ".".join(printable(part) for part in location), shown(item["input"])
+    key, received = ".".join(map(str, location)), shown(item["input"])
     if item["type"] == "extra_forbidden":
         known = _known(item["loc"])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
@@ -121,7 +121,7 @@ def _explain(item: Any) -> str:
     if item["type"] == "model_attributes_type" or item["type"] == "model_type":
         return f'{key}: expected a table with a kind, such as {{kind = "upper"}}, received {received}'
     if item["type"] == "value_error":
-        return f"{key}: {printable(item['ctx']['error'])}"
+        return f"{key}: {item['ctx']['error']}"
     if item["type"] == "missing":
         return f"{key}: missing; expected a value there"
     return f"{key}: {item['msg']} (received {received})"

@@ -14,7 +14,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType, dequantize
 from numpy.typing import NDArray
 
-from gradinoc.errors import ModelError, printable, reason, shown
+from gradinoc.errors import ModelError, reason, shown
 
 VERSIONS = (2, 3)  # the first version counted in 32 bits
 NUMBERS = {
@@ -69,7 +69,7 @@ class Header:
 
     def refuse(self, words: str) -> ModelError:
         """An error about this file."""
-        return ModelError(f"{printable(self.file)}: {words}")
+        return ModelError(f"{self.file}: {words}")
 
 
 def read_header(file: Path) -> Header:
@@ -87,7 +87,7 @@ def read_header(file: Path) -> Header:
         _ensure_model(header)
         header.tensors.update(reader.tensors(count, metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)))
     except OSError as error:
-        raise ModelError(f"{printable(file)}: cannot be read ({reason(error)})") from error
+        raise ModelError(f"{file}: cannot be read ({reason(error)})") from error
     if not header.tensors:
         raise header.refuse("holds no weights; expected a GGUF file with those of a language model")
     return header
@@ -186,7 +186,7 @@ class _Reader:
         return self.content[self.at - count : self.at]
 
     def _error(self, words: str) -> ModelError:
-        return ModelError(f"{printable(self.file)}: {words}")
+        return ModelError(f"{self.file}: {words}")
 
 
 def tensor_blocks(header: Header, name: str) -> NDArray[np.uint8]:
