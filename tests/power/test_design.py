@@ -248,7 +248,7 @@ def test_what_can_be_decided_is_planned_without_torch(tmp_path):
     nowhere = f"model.id={tmp_path / 'nowhere'}"
     arguments = ["plan", "tiny", "--no-cost", "--set", ONE_SEED, "--set", nowhere, f"--artifacts={tmp_path}"]
     code = (
-        "import sys\nfrom gradinoc import planning\nfrom gradinoc.cli import main\n"
+        "import sys\nfrom gradinoc.power import planning\nfrom gradinoc.cli import main\n"
         "planning.EXAMPLES, planning.SEEDS = (16,), (2,)\n"
         f"code = main({[*arguments, '--simulations=1', '--jobs=1']!r})\nprint('torch' in sys.modules, code)"
     )
