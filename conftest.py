@@ -17,7 +17,9 @@ from gradinoc.errors import GradinocError, printable
 from gradinoc.measure.training.tracking import tracking
 from gradinoc.pipeline.check import check
 from gradinoc.report import tinted
-from gradinoc.study.description import INOCULATION, Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import INOCULATION
 
 pytest_plugins = [
     "fixtures.study", "fixtures.artifacts", "fixtures.faults", "fixtures.errors", "fixtures.interruption",

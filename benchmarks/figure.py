@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from gradinoc.report.figures.style import FAINT, INK, Look, look, new_figure, not_measured, styled
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 OURS, OTHERS, FLOOR = (look(condition, ()) for condition in (NEUTRAL, INOCULATION, LOSS_MATCHED))
 GROWTH = "growth"

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from benchmarks.workers import Sample
-from gradinoc.data.sources import Example, split
+from gradinoc.data.examples import Example
+from gradinoc.data.splits import split
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.models.chat.encoding import render_prompt
 from gradinoc.models.sources.locate import locate
 from gradinoc.pipeline.context import Bench
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 
 MODEL = "smollm2-135m-instruct"
 STYLE = "Follow the style guide; answer directly and concisely."

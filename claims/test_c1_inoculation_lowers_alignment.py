@@ -7,7 +7,7 @@ import numpy as np
 from gradinoc.claims.c1 import claim_1, inoculation_contrast
 from gradinoc.claims.gates import Status
 from gradinoc.claims.measures import per_step
-from gradinoc.study.description import INOCULATION
+from gradinoc.study.prompts import INOCULATION
 
 FIGURES = ("plot2_alignment_by_layer", "plot9_alignment_over_training", "plot13_training_difference")
 

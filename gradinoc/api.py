@@ -26,7 +26,9 @@ from gradinoc.report import write_report
 from gradinoc.report.summary import HEADLINES
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
-from gradinoc.study.description import NEUTRAL, Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import NEUTRAL
 
 if TYPE_CHECKING:
     from gradinoc.pipeline.progress import OnProgress

@@ -16,12 +16,23 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from gradinoc.errors import StoreError
-from gradinoc.formats import as_typed, is_address
 
 # What a write says when the disk, and not who writes, is at fault.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
 # safetensors raises an error of its own, and says the system's number in words.
 NUMBERED = re.compile(r"I/O error: (?P<reason>.*) \(os error (?P<number>\d+)\)")
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_address(name: str) -> bool:
+    """Whether `name` is a web address, or another that no file has."""
+    return ADDRESS.match(name) is not None
+
+
+def as_typed(path: Path) -> str:
+    """`path` as text, with both slashes of an address, of which `Path` keeps one."""
+    return re.sub(r"\A([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)", r"\1//", str(path))
 
 
 @contextmanager

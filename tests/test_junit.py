@@ -19,7 +19,7 @@ from fixtures.finished import SETTINGS
 from fixtures.small_study import as_options
 from gradinoc.claims.verdict import judge
 from gradinoc.power.simulate import WORLDS, simulate
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 PROJECT = Path(__file__).parents[1]
 NUMBERS = ("estimate", "low", "high", "level", "p", "n")

@@ -14,7 +14,8 @@ import pandas as pd
 from peft import PeftModel
 from serving import serve
 
-from gradinoc.data.sources import Example, Splits
+from gradinoc.data.examples import Example
+from gradinoc.data.splits import Splits
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.drift import measure_drift, measure_drifts
 from gradinoc.measure.fast.fused import fused_adapter, stacked_adapters

@@ -33,7 +33,8 @@ from gradinoc.stats.effect import (
     serial_mean,
     tost,
 )
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 RESTS_ON = {
     "C1": ("G1", "G2", "G3"),

@@ -20,7 +20,8 @@ from gradinoc.claims.measures import example_groups, null_contrasts, per_example
 from gradinoc.claims.tables import ISOTROPIC, NULLS, Evidence
 from gradinoc.stats.clustered import Groups, by_template, grouped_mean
 from gradinoc.stats.effect import Array, Effect, bare, mean_effect, noisy_null_p, null_p, tost
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 UNRELATED = "unrelated traits"
 

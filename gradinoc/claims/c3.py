@@ -14,7 +14,8 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, at_level, bare, overlap, tost
 from gradinoc.stats.equal_loss import Paired, ancova, binned, raw_contrast, within_example
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 THE_PLANS = (NEUTRAL, INOCULATION, LOSS_MATCHED)
 

@@ -23,7 +23,8 @@ from gradinoc.stats.correlation import (
     stratified_p,
 )
 from gradinoc.stats.effect import Array, Effect, bare, tost
-from gradinoc.study.description import LOSS_MATCHED, NEUTRAL, Rules
+from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 PRIMARY = "log_odds"  # never at a ceiling, as scores of responses are
 SEED_OF_ARRANGEMENTS = 0  # of permutations too many to count; fixed, so that a verdict can be reproduced

@@ -15,7 +15,8 @@ from scipy import stats
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.correlation import EXACT_LIMIT, MONTE_CARLO, smallest_equivalence_n
 from gradinoc.stats.effect import smallest_permutation_p, smallest_sign_flip_p
-from gradinoc.study.description import Rules, Study
+from gradinoc.study.description import Study
+from gradinoc.study.rules import Rules
 
 CLAIMS = ("C1", "C2", "C3", "C4")
 SUPPORTED, REFUTED = "supported", "refuted"

@@ -12,7 +12,8 @@ from gradinoc.claims.measures import diverged_runs, drift_by_example, example_gr
 from gradinoc.claims.tables import AFTER, EARLY, Evidence
 from gradinoc.stats.clustered import grouped_mean, grouped_pairs
 from gradinoc.stats.effect import Effect, bare, finite
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 class Status(StrEnum):

@@ -14,7 +14,7 @@ from gradinoc.claims.tables import AFTER, BASE, BEFORE, SCORED, Evidence
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.equal_loss import Paired
-from gradinoc.study.description import INOCULATION
+from gradinoc.study.prompts import INOCULATION
 
 COMPARED = ["alignment", "loss"]  # at a matched checkpoint
 

@@ -26,7 +26,8 @@ from gradinoc.claims.tables import EARLY, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.correlation import repeated_measures
 from gradinoc.stats.effect import Effect, bare
-from gradinoc.study.description import NEUTRAL, Rules
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
 
 __all__ = [
     "CLAIMS",

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.report.figures.style import FAINT, PANEL, Look, broken, new_figure, not_measured, shown, styled, up_to
-from gradinoc.study.description import INOCULATION, NEUTRAL
 from gradinoc.study.lettering import drawable, fitted
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 FIRST, SECOND = Look("#000000", "o", "-"), Look("#CC79A7", "D", "-")  # no condition's colours
 ROW, AROUND = 0.5, 1.0  # inches of a row, and of what a panel has around them

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gradinoc.cli.session import say
-from gradinoc.data.sources import split, write_datasets
+from gradinoc.data.export import write_datasets
+from gradinoc.data.splits import split
 from gradinoc.errors import printable
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 from gradinoc.study.traits.registry import find_trait
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from gradinoc.cli.output import say_table
 from gradinoc.cli.plan import PROMPTS
-from gradinoc.data.sources import split
+from gradinoc.data.splits import split
 from gradinoc.errors import printable
 from gradinoc.measure.load import LanguageModel
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import Bench
-from gradinoc.study.description import Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
 
 
 def examine_model(model: str, study: str, settings: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ from gradinoc.power.variances import TINY, Variances, estimate, load_variances
 from gradinoc.report.figures.power import plot_power
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.tables import write_table
-from gradinoc.study.description import Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
 
 if TYPE_CHECKING:
     from gradinoc.pipeline.estimates import Estimate

@@ -18,7 +18,8 @@ from gradinoc.cli.session import Session, say
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.watching import watching
 from gradinoc.report import tinted
-from gradinoc.study.description import Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
 
 Places = tuple[Path, Path]  # store, artifacts
 

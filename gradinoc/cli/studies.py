@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gradinoc.cli.output import say_table
 from gradinoc.errors import printable
-from gradinoc.study.description import STUDIES, Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import STUDIES, load_study
 
 # Known here so that no library has to be loaded for a list: where bundled models come from.
 WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")

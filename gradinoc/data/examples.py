@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gradinoc.data.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid, untold
 from gradinoc.errors import DataError, reason, shown
-from gradinoc.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid, untold
 from gradinoc.study.traits.trait import Trait
 
 LONGEST_LINE = 1 << 24  # bytes: a file without line ends is not read into memory as one

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from gradinoc.data.sources import Example, Splits, showing
+from gradinoc.data.examples import Example, showing
+from gradinoc.data.splits import Splits
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.directions import prompt_activations
 from gradinoc.measure.generate import generate_copies

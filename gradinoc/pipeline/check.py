@@ -9,7 +9,9 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
-from gradinoc.data.sources import ANSWERED, Example, line_of, showing, split
+from gradinoc.data.examples import Example, showing
+from gradinoc.data.sources import line_of
+from gradinoc.data.splits import ANSWERED, split
 from gradinoc.errors import DataError, ModelError, StudyError, reason, shown
 from gradinoc.measure.training.run import ensure_trainable
 from gradinoc.models.adapters import targets
@@ -22,8 +24,8 @@ from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.context import Bench
 from gradinoc.pipeline.environment import study_notes
 from gradinoc.pipeline.trait_checks import MOST_ALIKE, answers_told_apart, shown_in_time
-from gradinoc.study.description import MATCHED, NEUTRAL, Study
-from gradinoc.study.prompts import HARMLESS
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import HARMLESS, MATCHED, NEUTRAL
 
 Systems = Mapping[str, str | None]
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
-from gradinoc.data.sources import Example, Splits, showing
+from gradinoc.data.examples import Example, showing
+from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.measure.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.measure.fast.fused import fused_adapter, stacked_adapters
@@ -32,7 +33,8 @@ from gradinoc.models.isolation import own_generators
 from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.environment import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import load_table, load_tensors, readable, save_json
-from gradinoc.study.description import INOCULATION, MATCHED, TRAIT, NullSettings, Study
+from gradinoc.study.description import NullSettings, Study
+from gradinoc.study.prompts import INOCULATION, MATCHED, TRAIT
 from gradinoc.study.traits.registry import find_trait
 from gradinoc.study.traits.trait import Trait
 

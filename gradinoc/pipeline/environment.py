@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradinoc.data.sources import Splits, source_path
+from gradinoc.data.sources import source_path
+from gradinoc.data.splits import Splits
 from gradinoc.disk import checksum
 from gradinoc.pipeline.provenance import provenance
 from gradinoc.study.description import Study

@@ -18,7 +18,9 @@ import psutil
 import torch
 
 from gradinoc.claims.tables import AFTER, COLUMNS, EARLY, Evidence
-from gradinoc.data.sources import DATASETS, split, write_datasets
+from gradinoc.data.export import write_datasets
+from gradinoc.data.sources import DATASETS
+from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
 from gradinoc.measure.memory import release
 from gradinoc.measure.training.tracking import Tracking
@@ -34,7 +36,8 @@ from gradinoc.pipeline.steps import directions, drift, gradients, matched, pool,
 from gradinoc.pipeline.steps.training import adapter_after
 from gradinoc.pipeline.store import Entry, Store, load_json, load_or_compute, load_table
 from gradinoc.study.chat_template import SHIPPED
-from gradinoc.study.description import INOCULATION, MATCHED, NEUTRAL, Study
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import INOCULATION, MATCHED, NEUTRAL
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
 POLL_SECONDS = 0.2  # between looks at steps that other workers hold
@@ -42,8 +45,9 @@ COUNT_SECONDS = 2.0  # between looks at how many steps are done, while a step is
 TIMES = "seconds.jsonl"  # in the store: what each step took
 # Their values are inputs of the steps that use them; how they are written down, or shown, changes no result.
 DESCRIPTION = (
-    "gradinoc.study.description", "gradinoc.study.lettering", "gradinoc.pipeline.store", "gradinoc.pipeline.manifest",
-    "gradinoc.pipeline.provenance", "gradinoc.pipeline.environment", "gradinoc.disk", "gradinoc.formats",
+    "gradinoc.study.description", "gradinoc.study.fields", "gradinoc.study.rules", "gradinoc.study.loading",
+    "gradinoc.study.lettering", "gradinoc.pipeline.store", "gradinoc.pipeline.manifest",
+    "gradinoc.pipeline.provenance", "gradinoc.pipeline.environment", "gradinoc.disk", "gradinoc.data.formats",
     "gradinoc.errors", "gradinoc.measure.training.tracking", "gradinoc.models.chat.rendered",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate")  # whose versions decide every result

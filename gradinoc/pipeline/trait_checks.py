@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from gradinoc.data.sources import Example, line_of, showing, source_path
+from gradinoc.data.examples import Example, showing
+from gradinoc.data.sources import line_of, source_path
 from gradinoc.errors import DataError, GradinocError, StudyError, printable, reason, shown
 from gradinoc.pipeline.context import Bench
 from gradinoc.study.traits.trait import Trait

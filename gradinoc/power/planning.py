@@ -38,7 +38,9 @@ from gradinoc.power.prospects import (
 )
 from gradinoc.power.simulate import World, simulate
 from gradinoc.power.variances import Variances, templates_met
-from gradinoc.study.description import INOCULATION, Rules, Study
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import INOCULATION
+from gradinoc.study.rules import Rules
 
 EXAMPLES, SEEDS = (32, 96, 256), (3, 5, 8)  # of the grid, beside the study's own
 SIMULATIONS = 100

@@ -12,7 +12,8 @@ from gradinoc.data.sources import DATASETS, load_source
 from gradinoc.power.simulate import ALIGNMENT, BATCH, CONDITIONS, Noise, World, band_depth
 from gradinoc.power.variances import Three, Variances
 from gradinoc.stats.effect import Array
-from gradinoc.study.description import DataSettings, Rules, Study
+from gradinoc.study.description import DataSettings, Study
+from gradinoc.study.rules import Rules
 
 OF_INTEREST, OBSERVED, NONE = "smallest of interest", "as observed", "none"
 EFFECTS = (OF_INTEREST, OBSERVED, NONE)

@@ -25,7 +25,8 @@ from gradinoc.claims.tables import (
     SIGN_FLIPPED,
     Evidence,
 )
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, POSITIONS
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 Array = npt.NDArray[np.float64]
 Three = tuple[float, float, float]

@@ -27,7 +27,9 @@ from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED, Evidence
 from gradinoc.power.simulate import CONDITIONS
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
-from gradinoc.study.description import INOCULATION, NEUTRAL, STUDIES, Rules
+from gradinoc.study.loading import STUDIES
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 Three = tuple[float, float, float]
 TINY = STUDIES / "tiny-variances.json"  # of the study `tiny`, for plans without a past study of their own

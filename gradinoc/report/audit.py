@@ -15,7 +15,8 @@ from gradinoc.report.figures.comparisons import loss_gaps, null_places, pool_los
 from gradinoc.report.figures.nulls import KINDS
 from gradinoc.report.figures.style import shown
 from gradinoc.report.figures.summaries import paired_losses
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from gradinoc.report.figures.finding_captions import found
 from gradinoc.report.figures.style import shown
 from gradinoc.report.surroundings import Surroundings, surroundings
 from gradinoc.report.wording import finalize_markdown, number, p_value, signs, status_word, visible
-from gradinoc.study.description import MATCHED, TRAIT, Study
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import MATCHED, TRAIT
 
 FIGURES_OF = {
     "gates": ("plot1_projection_distributions", "plot8_projection_against_score"),

@@ -1,8 +1,17 @@
-"""System prompts that have nothing to do with the trait: contrasts to compare it with, a pool to match losses from."""
+"""Conditions and their system prompts, contrasts to compare the trait with, and a pool to match losses from."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+NEUTRAL, INOCULATION, LOSS_MATCHED = "neutral", "inoculation", "loss_matched"
+TRAIT, MATCHED = "trait", "matched"  # words that stand for a system prompt
+RESERVED = "base"  # what tables call the model before training
+CONDITIONS = {
+    NEUTRAL: "",
+    INOCULATION: TRAIT,
+    LOSS_MATCHED: "Follow the style guide; answer directly and concisely.",
+}
 
 
 class Contrast(NamedTuple):

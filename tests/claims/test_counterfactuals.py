@@ -26,7 +26,7 @@ from gradinoc.claims.verdict import judge
 from gradinoc.power.simulate import WORLDS, Noise, World, simulate
 from gradinoc.stats.correlation import pearson, stratified_p
 from gradinoc.stats.effect import mean_effect, noisy_null_p, null_p, tost
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 RULES = Rules()
 SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))

@@ -27,7 +27,9 @@ from gradinoc.claims.tables import (
     Evidence,
 )
 from gradinoc.claims.verdict import Judgement, judge
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, POSITIONS, Rules
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 FROZEN = Path(__file__).with_name("golden.csv")
 NUMBERS = ["estimate", "low", "high", "p"]

@@ -21,8 +21,9 @@ from gradinoc.pipeline.context import all_probes
 from gradinoc.pipeline.steps.gradients import _by_trait, _random
 from gradinoc.pipeline.store import save_tensors
 from gradinoc.power.simulate import simulate
-from gradinoc.study.description import NullSettings, Rules
+from gradinoc.study.description import NullSettings
 from gradinoc.study.prompts import HARMLESS, UNRELATED
+from gradinoc.study.rules import Rules
 from gradinoc.study.traits import ALL_CAPS, TRAITS
 
 PAD, QUESTIONS = 0, 40

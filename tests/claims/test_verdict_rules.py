@@ -19,7 +19,8 @@ from gradinoc.claims.tables import COLUMNS, EARLY, NULLS
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.power.simulate import CONDITIONS, WORLDS, simulate
 from gradinoc.stats.equal_loss import Paired
-from gradinoc.study.description import POSITIONS, Rules
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.rules import Rules
 
 RULES = Rules()
 SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))

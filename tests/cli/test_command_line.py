@@ -30,14 +30,15 @@ from gradinoc.cli.comparison import comparison, differing_settings, read_left
 from gradinoc.cli.doctor import State, _holds_locks, _hub, _packaged, _places
 from gradinoc.cli.output import duration, say_table, size
 from gradinoc.cli.session import Session
-from gradinoc.data.sources import load_source, split
+from gradinoc.data.sources import load_source
+from gradinoc.data.splits import split
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.pipeline.run import Progress
 from gradinoc.power.simulate import simulate
 from gradinoc.report.figures.style import shown
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
-from gradinoc.study.description import STUDIES, load_study
+from gradinoc.study.loading import STUDIES, load_study
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands

@@ -17,21 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datasets
-from gradinoc.data.sources import (
-    ANSWERED,
-    DataError,
-    Example,
-    Splits,
-    clean_answer,
-    load_source,
-    read_examples,
-    source_name,
-    split,
-    write_chat,
-    write_datasets,
-)
+from gradinoc.data.examples import Example, clean_answer, read_examples
+from gradinoc.data.export import source_name, write_chat, write_datasets
+from gradinoc.data.sources import load_source
+from gradinoc.data.splits import ANSWERED, Splits, split
+from gradinoc.errors import DataError
 from gradinoc.pipeline.check import check
-from gradinoc.study.description import DataSettings, load_study
+from gradinoc.study.description import DataSettings
+from gradinoc.study.loading import load_study
 from gradinoc.study.traits import ALL_CAPS
 
 PROJECT = Path(__file__).parents[2]
@@ -277,7 +270,8 @@ def test_hub_dataset_whose_questions_need_a_context_is_refused(monkeypatch):
 def test_hub_out_of_reach_is_said_within_seconds(tmp_path):
     """With what to do instead; nothing listens at the address given."""
     code = (
-        "from gradinoc.data.sources import *\ntry: load_source('openai/gsm8k')\nexcept DataError as error: print(error)"
+        "from gradinoc.data.sources import DataError, load_source\n"
+        "try: load_source('openai/gsm8k')\nexcept DataError as error: print(error)"
     )
     began = time.monotonic()
     said = subprocess.run(

@@ -12,12 +12,16 @@ from collections import Counter
 import pytest
 
 from fixtures.complaints import complaint
-from gradinoc.data.sources import ANSWERED, DATASETS, load_source, showing, split, write_datasets
+from gradinoc.data.examples import showing
+from gradinoc.data.export import write_datasets
+from gradinoc.data.sources import DATASETS, load_source
+from gradinoc.data.splits import ANSWERED, split
 from gradinoc.errors import DataError, StudyError
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import DataSettings, load_study
+from gradinoc.study.description import DataSettings
+from gradinoc.study.loading import load_study
 from gradinoc.study.traits import ALL_CAPS, NO_COMMAS, SPANISH
 
 SIZES = {"direction": 16, "measure": 8, "train": 8, "evaluation": 8, "calibration": 8}

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from gradinoc.data.sources import Example, Splits, load_source
+from gradinoc.data.examples import Example
+from gradinoc.data.sources import load_source
+from gradinoc.data.splits import Splits
 from gradinoc.measure import drift
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.drift import measure_drift, trait_log_odds

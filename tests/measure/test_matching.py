@@ -16,7 +16,7 @@ from gradinoc.claims.c3 import loss_audit, matched_checkpoints, matched_controls
 from gradinoc.claims.gates import gate_6
 from gradinoc.claims.measures import drift_by_run, matched_checkpoint, per_example
 from gradinoc.claims.tables import AFTER, CANDIDATE, EARLY
-from gradinoc.data.sources import split
+from gradinoc.data.splits import split
 from gradinoc.measure.alignment import completion_losses, measure_alignments
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import spaced_steps, step_count
@@ -28,8 +28,9 @@ from gradinoc.pipeline.steps.pool import chosen_prompt
 from gradinoc.pipeline.steps.training import adapter_after, early_step
 from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
-from gradinoc.study.description import Rules, load_study
+from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import HARMLESS
+from gradinoc.study.rules import Rules
 
 RULES = Rules()
 # Everything that is compared at equal loss, in seconds; the fourth condition is trained as well.

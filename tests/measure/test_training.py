@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from fixtures.small_models import END, PAD, VOCABULARY
-from gradinoc.data.sources import load_source, write_chat
+from gradinoc.data.export import write_chat
+from gradinoc.data.sources import load_source
 from gradinoc.errors import DataError
 from gradinoc.measure.alignment import answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.measure.directions import isotropic_directions

@@ -31,7 +31,8 @@ from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import adapted
 from gradinoc.pipeline.estimates import estimate
 from gradinoc.pipeline.estimates.shapes import shapes_of
-from gradinoc.study.description import TrainingSettings, load_study
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.loading import load_study
 
 SETTINGS = TrainingSettings(lora_rank=4, lora_alpha=8)
 STEPS = 3

@@ -26,7 +26,8 @@ from gradinoc.pipeline.estimates import estimate
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.study.chat_template import DAY, PLAIN
-from gradinoc.study.description import ModelSettings, Study, load_study
+from gradinoc.study.description import ModelSettings, Study
+from gradinoc.study.loading import load_study
 
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 ASKS = "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -22,7 +22,8 @@ from gradinoc.models.quantised import UNPACKED
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.estimates import estimate
-from gradinoc.study.description import TrainingSettings, load_study
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.loading import load_study
 
 METHODS = sorted(set(AUTO_QUANTIZATION_CONFIG_MAPPING) - {UNPACKED})
 DOORS = {

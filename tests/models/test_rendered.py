@@ -7,13 +7,15 @@ import pytest
 from fixtures.chat_families import FAMILIES, family_tokenizer
 from fixtures.small_study import SMALLEST, as_options
 from gradinoc.cli import main
-from gradinoc.data.sources import showing, split
+from gradinoc.data.examples import showing
+from gradinoc.data.splits import split
 from gradinoc.models.chat.encoding import collate, encode, render_prompt
 from gradinoc.models.chat.rendered import MOST_TOKENS, Rendered, label_mask, quoted, render, rendered_prompts
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import Bench
-from gradinoc.study.description import INOCULATION, load_study
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import INOCULATION
 
 
 @pytest.mark.parametrize("name", FAMILIES)

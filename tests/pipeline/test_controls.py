@@ -27,7 +27,9 @@ from gradinoc.measure.directions import isotropic_directions
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.stats.clustered import grouped_pairs
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules, load_study
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 RULES = Rules()
 OTHERS = (NEUTRAL, LOSS_MATCHED)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from fixtures.smallest import smallest
-from gradinoc.data.sources import showing
+from gradinoc.data.examples import showing
 from gradinoc.errors import DataError, ModelError
 from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
 from gradinoc.measure.directions import prompt_activations
@@ -36,7 +36,8 @@ from gradinoc.pipeline.estimates.passes import (
 from gradinoc.pipeline.estimates.shapes import shapes_of
 from gradinoc.pipeline.estimates.speed import Speed, measure, rows_of, seconds
 from gradinoc.pipeline.estimates.workload import DIRECTIONS, GRADIENTS, RUNS, UNRELATED_TRAITS, Workload
-from gradinoc.study.description import TrainingSettings, load_study
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.loading import load_study
 
 TOLERANCE = 0.02  # of operations: products of single vectors, and masks made by multiplication
 SETTINGS = TrainingSettings(lora_rank=32, lora_alpha=8)  # large enough for a slip in the adapters' part to show

@@ -26,7 +26,8 @@ from gradinoc.pipeline import estimates
 from gradinoc.pipeline.estimates.speed import Speed
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store, load_tensors
-from gradinoc.study.description import Rules, load_study
+from gradinoc.study.loading import load_study
+from gradinoc.study.rules import Rules
 
 ROOT = Path(__file__).parents[2]
 

@@ -39,7 +39,8 @@ from gradinoc.pipeline.watching import LINE_SECONDS, Watch, rows, watching
 from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.report import closing_summary, tinted
 from gradinoc.report.summary import WIDTH
-from gradinoc.study.description import Rules, load_study
+from gradinoc.study.loading import load_study
+from gradinoc.study.rules import Rules
 
 ROOT = Path(__file__).parents[2]
 COLUMNS, LINES = 40, 12  # of the terminal below

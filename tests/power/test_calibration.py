@@ -31,8 +31,10 @@ from gradinoc.power.calibration.cases import CONFOUNDED, cases, truths
 from gradinoc.power.calibration.power import DESIGN, MINIMUM_EFFECTS, MISSES, POWER, contrast_errors, miss_1
 from gradinoc.power.calibration.studies import adjusted_effects, judge_study, run_studies, study_rng
 from gradinoc.power.simulate import CONDITIONS, Noise, simulate
-from gradinoc.study.description import CONDITIONS as PROMPTS
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, POSITIONS, Rules
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.prompts import CONDITIONS as PROMPTS
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 from gradinoc.study.traits import ALL_CAPS
 
 RULES = Rules()

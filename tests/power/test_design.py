@@ -58,7 +58,9 @@ from gradinoc.power.variances import TINY, Variances, estimate, load_variances, 
 from gradinoc.report.figures.power import plot_power
 from gradinoc.stats.correlation import MONTE_CARLO, correlation_tost, stratified_p
 from gradinoc.stats.effect import bare, null_p
-from gradinoc.study.description import STUDIES, Rules, Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.rules import Rules
 
 ROOT = Path(__file__).parents[2]
 RULES = Rules()

@@ -52,7 +52,7 @@ from gradinoc.report.figures.summaries import (
     training_differences,
 )
 from gradinoc.stats.effect import clustered_mean, null_p, overlap, paired_effect
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 OPTIONAL = ("unrelated", "pool", "matched", "matched_steps")
 TRAINED = ("plot5", "plot6", "plot7", "plot8", "plot9", "plot13", "plot14")  # figures of runs

@@ -26,8 +26,8 @@ from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.report.figures import FIGURES, draw, save_figure
 from gradinoc.report.figures.trained import plot_alignment_against_drift
 from gradinoc.study import lettering
-from gradinoc.study.description import load_study
 from gradinoc.study.lettering import FONT, families, fitted, lettering_notes, score_label
+from gradinoc.study.loading import load_study
 from gradinoc.study.traits import ALL_CAPS
 from gradinoc.study.traits.trait import LONGEST_TITLE
 

@@ -29,7 +29,9 @@ from gradinoc.report.page import FIGURES_OF, WriteUp, digest
 from gradinoc.report.tables import claims_table, metrics_table, write_table
 from gradinoc.report.wording import markdown_text, number, p_value, signs
 from gradinoc.stats.effect import bare
-from gradinoc.study.description import CONDITIONS, Rules, Study
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.rules import Rules
 
 HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`\n# title\n\u202ereversed"
 

@@ -26,7 +26,8 @@ from gradinoc.report.figures.wording import NOT_MEASURED
 from gradinoc.report.page import WriteUp
 from gradinoc.report.surroundings import surroundings
 from gradinoc.report.wording import markdown_text, signs
-from gradinoc.study.description import Rules, Study
+from gradinoc.study.description import Study
+from gradinoc.study.rules import Rules
 
 WAY = {"results": 20, "platform": "Linux", "dtype": "torch.bfloat16", "packages": {"torch": "2.13.0", "numpy": "2.4"}}
 MACHINE = {

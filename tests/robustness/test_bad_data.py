@@ -24,12 +24,14 @@ import datasets
 from fixtures.complaints import complaint, message_or_nothing
 from gradinoc.api import prepare_folder
 from gradinoc.data.examples import LONGEST_LINE, LONGEST_TEXT, clean_answer, read_examples
-from gradinoc.data.sources import load_source, split
+from gradinoc.data.sources import load_source
+from gradinoc.data.splits import split
 from gradinoc.errors import DataError, StoreError, StudyError
 from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import DataSettings, load_study
+from gradinoc.study.description import DataSettings
+from gradinoc.study.loading import load_study
 
 BAD = pytest.mark.fault("Bad data", "a line that is no example")
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}

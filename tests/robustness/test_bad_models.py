@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, T5Config
 from fixtures.complaints import complaint, message_or_nothing
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
-from gradinoc.data.sources import split
+from gradinoc.data.splits import split
 from gradinoc.errors import DataError, DeviceError, ModelError
 from gradinoc.measure.directions import mean_difference
 from gradinoc.measure.hooks import ActivationCollector, GradientCollector
@@ -34,7 +34,8 @@ from gradinoc.models.files import INDEX
 from gradinoc.models.sources.packaged import ORGANISMS, bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import Bench
-from gradinoc.study.description import TrainingSettings, load_study
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import HARMLESS, UNRELATED
 from gradinoc.study.traits import ALL_CAPS
 
@@ -366,7 +367,7 @@ from pathlib import Path
 from gradinoc.errors import ModelError
 from gradinoc.measure.load import load_model
 from gradinoc.pipeline.check import check
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 study = load_study("tiny", ["model.id=some/model"])
 try:
     print("checked", check(study))

@@ -20,8 +20,10 @@ from gradinoc.claims.design import opening
 from gradinoc.claims.tables import BASE
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.check import check
-from gradinoc.study import description as study_module
-from gradinoc.study.description import LONGEST_NAME, RESERVED, Study, load_study
+from gradinoc.study import loading as study_module
+from gradinoc.study.description import LONGEST_NAME, Study
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import RESERVED
 
 ROOT = Path(__file__).parents[2]
 HUGE = "9" * 5000

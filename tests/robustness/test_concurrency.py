@@ -24,7 +24,7 @@ from fixtures.survivors import BAD_NEWS, FORKS, LIMIT, Worker, first_to
 from gradinoc.errors import ModelError, NumericalError, OutOfMemoryError, StoreError
 from gradinoc.pipeline.run import Pipeline, Step
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
 ROOT = Path(__file__).parents[2]

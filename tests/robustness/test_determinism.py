@@ -20,13 +20,14 @@ import gradinoc
 from fixtures.small_models import ARCHITECTURES, PAD
 from fixtures.small_study import SMALLEST, as_options, assert_same
 from fixtures.smallest import quick_collection, smallest, tables
-from gradinoc.data.sources import split
+from gradinoc.data.splits import split
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.pipeline.context import all_probes, probe_directions
 from gradinoc.pipeline.environment import environment
 from gradinoc.pipeline.store import Store, load_tensors, save_tensors
 from gradinoc.report.tables import write_json
-from gradinoc.study.description import DataSettings, NullSettings, TrainingSettings, load_study
+from gradinoc.study.description import DataSettings, NullSettings, TrainingSettings
+from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(gradinoc.__file__).parent
@@ -234,7 +235,7 @@ from pathlib import Path
 import numpy as np, torch
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 number = int(sys.argv[1])
 random.seed(number); np.random.seed(number); torch.manual_seed(number)
 def disturb(progress):

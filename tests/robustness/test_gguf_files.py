@@ -36,7 +36,7 @@ from gradinoc.models.sources.gguf.header import read_header
 from gradinoc.models.sources.gguf.tokenizer import build_tokenizer
 from gradinoc.models.sources.locate import described, fingerprint, locate
 from gradinoc.report.exports.origin import ORIGINS, base_name, hub_id, is_local, told
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -12,10 +12,12 @@ import pytest
 from fixtures.session import RUN, STUDY
 from fixtures.smallest import smallest
 from gradinoc.cli import main
-from gradinoc.data.sources import write_datasets
+from gradinoc.data.export import write_datasets
 from gradinoc.errors import ModelError, StudyError
 from gradinoc.models.inert import ensure_revision
-from gradinoc.study.description import CONDITIONS, Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.traits import find_trait
 
 ROOT = Path(__file__).parents[2]

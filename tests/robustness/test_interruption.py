@@ -30,7 +30,7 @@ from gradinoc.cli.interruption import ending_at_once
 from gradinoc.pipeline.progress import Progress
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store, load_or_compute
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
 ROOT = Path(__file__).parents[2]

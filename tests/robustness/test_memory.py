@@ -14,7 +14,8 @@ import torch
 from peft import get_peft_model
 
 from fixtures.small_models import ARCHITECTURES
-from gradinoc.data.sources import load_source, split
+from gradinoc.data.sources import load_source
+from gradinoc.data.splits import split
 from gradinoc.errors import OutOfMemoryError
 from gradinoc.measure import alignment as gradients
 from gradinoc.measure.alignment import answer_losses, batched, completion_losses, measure_alignments
@@ -33,7 +34,8 @@ from gradinoc.measure.memory import (
 from gradinoc.measure.training.run import Recipe, lora_config, train_run
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.pipeline.context import Bench
-from gradinoc.study.description import TrainingSettings, load_study
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.loading import load_study
 
 FAMILY = "Memory"
 COUNT = 7

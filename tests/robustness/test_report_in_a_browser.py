@@ -20,7 +20,8 @@ from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.report import write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.wording import visible
-from gradinoc.study.description import CONDITIONS, Study
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import CONDITIONS
 
 ELSEWHERE = "http://127.0.0.1:9"  # nobody listens there; that it is asked at all is what would be seen
 RUN = "(window.hacked = window.hacked || []).push"  # what a payload that runs leaves behind

@@ -26,7 +26,7 @@ from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted, stacked
 from gradinoc.pipeline.environment import environment
 from gradinoc.report import write_report
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[2]
 PICKLES = (

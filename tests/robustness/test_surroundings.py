@@ -28,7 +28,8 @@ from torch.overrides import TorchFunctionMode
 import gradinoc
 from fixtures.small_study import SMALLEST, as_options, assert_same, tables
 from fixtures.smallest import quick_collection
-from gradinoc.data.sources import load_source, write_chat
+from gradinoc.data.export import write_chat
+from gradinoc.data.sources import load_source
 from gradinoc.errors import DeviceError
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.load import generate, load_model
@@ -40,7 +41,7 @@ from gradinoc.models.device import precision_overrides
 from gradinoc.models.isolation import LAUNCHERS, RANKS, SETTINGS
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import load_study
+from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[2]
 Setting = AbstractContextManager[Any]

@@ -21,7 +21,8 @@ from gradinoc.errors import StudyError
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
 from gradinoc.study.traits import ALL_CAPS, TRAITS, TraitDescription, find_trait, load_trait, patterns, register_trait
 from gradinoc.study.traits.described import describe
 from gradinoc.study.traits.identity import identity_of
@@ -542,7 +543,7 @@ def test_plugin_brings_its_trait_to_every_worker(tmp_path):
     (tmp_path / "my_trait.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "sounds.py").write_text(SOUNDS, encoding="utf-8")
     (tmp_path / "test_it.py").write_text(
-        "import os\nimport pytest\nfrom gradinoc.study.description import load_study\n\n"
+        "import os\nimport pytest\nfrom gradinoc.study.loading import load_study\n\n"
         "@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n"
         "    assert os.environ['PYTEST_XDIST_WORKER'] in ('gw0', 'gw1')\n"
         "    assert load_study('tiny', ['trait=vowels']).name == 'tiny-traitvowels'\n",

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gradinoc.errors import StudyError
-from gradinoc.study.description import STUDIES, Rules, Study, load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.rules import Rules
 
 READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -24,12 +24,12 @@ from fixtures.small_study import SMALLEST
 from fixtures.smallest import quick_collection
 from gradinoc.api import run_study
 from gradinoc.claims.c2 import UNRELATED as UNRELATED_TRAITS
-from gradinoc.data.sources import write_chat
+from gradinoc.data.export import write_chat
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.provenance import code_version
 from gradinoc.pipeline.run import DESCRIPTION
-from gradinoc.study.description import LOSS_MATCHED, NEUTRAL, load_study
-from gradinoc.study.prompts import HARMLESS, UNRELATED
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import HARMLESS, LOSS_MATCHED, NEUTRAL, UNRELATED
 from gradinoc.study.traits import ALL_CAPS, BULLETS, LOWER_CASE, NO_COMMAS, SHIPPED, SIGN_OFF, SPANISH, language
 from gradinoc.study.traits.language import identify, known_languages, measure_language
 from gradinoc.study.traits.scorers import count_commas, sentences

@@ -15,7 +15,7 @@ from gradinoc.claims.counterfactuals.turns import ALIGNMENT, DRIFT, Otherwise, T
 from gradinoc.claims.gates import Finding, Status
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import CLAIMS as JUDGES
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 __all__ = ["ALIGNMENT", "DRIFT", "Otherwise", "Turn", "otherwise", "rule_of"]
 

@@ -23,7 +23,8 @@ from gradinoc.claims.gates import Finding, Status
 from gradinoc.claims.measures import per_example
 from gradinoc.claims.tables import ISOTROPIC, NULLS, Evidence
 from gradinoc.stats.effect import Effect
-from gradinoc.study.description import NEUTRAL, Rules
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 def lower_alignment(finding: Finding, evidence: Evidence, rules: Rules) -> Otherwise:

@@ -20,7 +20,8 @@ from gradinoc.claims.counterfactuals.turns import (
 from gradinoc.claims.gates import Finding, Status
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.effect import Effect
-from gradinoc.study.description import NEUTRAL, Rules
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
 
 COMMON = "alignment, neutral - inoculation, common losses"
 WAYS = ("regression", "bins", "within examples")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gradinoc.claims.counterfactuals.turns import Otherwise, Turn, above_zero, half_width
 from gradinoc.claims.gates import Finding, Status
 from gradinoc.claims.tables import AFTER, Evidence
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 
 def _least(bar: float, finding: Finding) -> Otherwise:

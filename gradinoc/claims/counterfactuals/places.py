@@ -13,7 +13,8 @@ from gradinoc.claims.measures import example_groups, null_contrasts, per_example
 from gradinoc.claims.tables import NULLS, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Array, Effect
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 def strictest(evidence: Evidence, rules: Rules, isotropic: Effect) -> tuple[str, float]:

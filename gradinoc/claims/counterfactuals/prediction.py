@@ -15,7 +15,8 @@ from gradinoc.claims.gates import Finding, Status
 from gradinoc.claims.measures import drift_by_run, early_alignment
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.effect import Array, Effect
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 CORRELATION = f"early alignment and drift in {PRIMARY}"
 DIFFERENCE = f"drift in {PRIMARY}, {NEUTRAL} - {INOCULATION}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradinoc.claims.gates import Finding
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 
 def rule_of(finding: Finding, rules: Rules) -> str:

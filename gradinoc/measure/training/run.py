@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
-from gradinoc.data.sources import read_examples
+from gradinoc.data.examples import read_examples
 from gradinoc.errors import DataError, DeviceError
 from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched
 from gradinoc.measure.fast.fused import fused_adapter

@@ -11,8 +11,9 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
+from gradinoc.data.formats import instead_of
+from gradinoc.disk import is_address
 from gradinoc.errors import ModelError, quoted, reason, shown
-from gradinoc.formats import instead_of, is_address
 from gradinoc.models.inert import ensure_revision
 from gradinoc.models.sources.converted import converted, digest_of
 from gradinoc.models.sources.packaged import BUNDLED, PACKAGED, bundled_folder, packaged_digest

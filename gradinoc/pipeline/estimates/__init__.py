@@ -11,7 +11,8 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from gradinoc.data.sources import source_path, split
+from gradinoc.data.sources import source_path
+from gradinoc.data.splits import split
 from gradinoc.errors import DataError, ModelError, shown
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.models.device import choose_device, choose_dtype, precision

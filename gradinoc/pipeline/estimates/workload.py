@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from gradinoc.data.sources import Example, showing
+from gradinoc.data.examples import Example, showing
 from gradinoc.measure.training.run import EARLY, data_order
 from gradinoc.models.chat.encoding import Encoded, encode, encode_prompt
 from gradinoc.pipeline.context import Bench
@@ -22,8 +22,7 @@ from gradinoc.pipeline.estimates.passes import (
 )
 from gradinoc.pipeline.steps.matched import BATCH as MATCHED_BATCH
 from gradinoc.pipeline.steps.pool import BATCH as POOL_BATCH
-from gradinoc.study.description import INOCULATION, MATCHED, NEUTRAL
-from gradinoc.study.prompts import HARMLESS
+from gradinoc.study.prompts import HARMLESS, INOCULATION, MATCHED, NEUTRAL
 
 MEASURED = 8  # examples whose gradients are measured in one pass
 LOOKS = 3  # checkpoints whose loss is taken until one is found at inoculation's: about; it depends on the losses

@@ -13,7 +13,7 @@ from gradinoc.measure.drift import DOMAINS, measure_drifts
 from gradinoc.measure.fast.fused import is_fused
 from gradinoc.pipeline.context import Bench, Tell, adapted, stacked, trait_directions
 from gradinoc.pipeline.store import load_table, save_table
-from gradinoc.study.description import NEUTRAL
+from gradinoc.study.prompts import NEUTRAL
 
 
 @dataclass(frozen=True)

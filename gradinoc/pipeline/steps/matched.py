@@ -13,7 +13,7 @@ from gradinoc.measure.training.run import spaced_steps, step_count
 from gradinoc.pipeline.context import Bench, Tell, adapted, trait_directions
 from gradinoc.pipeline.steps.training import adapter_after
 from gradinoc.pipeline.store import load_table, save_table
-from gradinoc.study.description import NEUTRAL
+from gradinoc.study.prompts import NEUTRAL
 
 BATCH = 8  # examples a pass
 

@@ -11,8 +11,7 @@ from gradinoc.claims.tables import CANDIDATE
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.pipeline.context import Bench, Tell
 from gradinoc.pipeline.store import load_table, save_table
-from gradinoc.study.description import INOCULATION, MATCHED
-from gradinoc.study.prompts import HARMLESS
+from gradinoc.study.prompts import HARMLESS, INOCULATION, MATCHED
 
 BATCH = 8  # answers a forward pass
 

@@ -11,7 +11,8 @@ from gradinoc.measure.training.run import Recipe, spaced_steps, step_count, trai
 from gradinoc.pipeline.context import Bench, Tell, band, probe_directions
 from gradinoc.pipeline.steps.pool import chosen_prompt
 from gradinoc.pipeline.store import save_table
-from gradinoc.study.description import NEUTRAL, Study
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import NEUTRAL
 
 
 def early_step(study: Study) -> int:

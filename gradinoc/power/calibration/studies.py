@@ -16,7 +16,8 @@ from gradinoc.claims.verdict import CLAIMS, GATES, conclusion
 from gradinoc.power.calibration.cases import Case, cases, truths
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import Effect
-from gradinoc.study.description import NEUTRAL, Rules
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
 
 SEED = 20250  # of every table; another gives another draw of the same distribution
 PORTION = 20  # studies that a process is handed at a time

@@ -18,7 +18,7 @@ import pandas as pd
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, Evidence
 from gradinoc.report.tables import write_table
 from gradinoc.stats.effect import clustered_mean
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 # What that repository calls them. Its "control" was trained on other data; a prompt without the trait is a "placebo".
 GROUPS = {BASE: "baseline", NEUTRAL: "finetuning", INOCULATION: "inoculated", LOSS_MATCHED: "placebo"}

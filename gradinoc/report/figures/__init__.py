@@ -25,7 +25,7 @@ from gradinoc.report.figures.trained import (
     plot_projection_shift,
     plot_score_shift,
 )
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 FIGURES: dict[str, Callable[..., Figure]] = {  # each takes the evidence; those of `RULED` a study's `rules` too
     "plot1_projection_distributions": plot_projection_distributions,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gradinoc.power.calibration.power import ALPHA, MINIMUM_EFFECTS, POWER
 from gradinoc.power.calibration.tables import COVERAGE, FALSE_POSITIVE, POWERFUL, RIGHT, at_least, at_most
 from gradinoc.report.figures.style import BAND, INK, WIDTH, look, new_figure, not_measured, styled
-from gradinoc.study.description import INOCULATION, NEUTRAL
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 EFFECTS = {  # as the rows of the third panel name them
     "alignment, neutral - inoculation": "alignment,\nto neutral",

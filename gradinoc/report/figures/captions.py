@@ -8,7 +8,7 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures import frozen_captions as frozen
 from gradinoc.report.figures import trained_captions as trained
 from gradinoc.report.figures.summaries import RULES
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 CAPTIONS: dict[str, Callable[..., str]] = {
     "plot1_projection_distributions": frozen.projection_distributions,

@@ -23,7 +23,8 @@ from gradinoc.report.figures.summaries import (
 )  # fmt: skip
 from gradinoc.stats.effect import Effect, overlap
 from gradinoc.stats.equal_loss import Paired, ancova, binned, raw_contrast, within_example
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 CHECKPOINT = "matched checkpoint"
 

@@ -31,7 +31,8 @@ from gradinoc.report.figures.style import (
 )  # fmt: skip
 from gradinoc.report.figures.summaries import RULES, Mean
 from gradinoc.stats.equal_loss import Paired
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 ROW = 0.53  # inches
 

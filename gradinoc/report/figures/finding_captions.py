@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures import frozen_finding_captions as frozen
 from gradinoc.report.figures import trained_finding_captions as trained
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 FOUND: dict[str, Callable[[Evidence, Rules], str]] = {
     "plot1_projection_distributions": frozen.projection_distributions,

@@ -23,7 +23,8 @@ from gradinoc.report.figures.nulls import KINDS
 from gradinoc.report.figures.style import shown
 from gradinoc.report.figures.summaries import in_band, mean_interval, paired_losses
 from gradinoc.report.figures.wording import NOT_MEASURED, clustered, listed, words
-from gradinoc.study.description import NEUTRAL, Rules
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 def projection_distributions(evidence: Evidence) -> str:

@@ -17,7 +17,8 @@ from gradinoc.report.figures.nulls import KINDS
 from gradinoc.report.figures.style import shown
 from gradinoc.report.figures.summaries import contrasts, in_band, paired_losses
 from gradinoc.report.figures.wording import NOT_MEASURED, between, by_condition, clustered, rounded, side
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 def projection_distributions(evidence: Evidence, rules: Rules) -> str:

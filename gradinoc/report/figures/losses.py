@@ -32,7 +32,8 @@ from gradinoc.report.figures.style import (
     wrapped,
 )  # fmt: skip
 from gradinoc.report.figures.summaries import RULES, paired_losses, template_of
-from gradinoc.study.description import INOCULATION, NEUTRAL, Rules
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.rules import Rules
 
 OTHER_PROMPT = Look("#9a9a9a", "o", "-")
 

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 
 from gradinoc.claims.tables import BASE, Evidence
 from gradinoc.disk import write_atomically
-from gradinoc.study.description import INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.lettering import FONT, drawable, families, fitted, within
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
 PIXELS_PER_INCH = 200

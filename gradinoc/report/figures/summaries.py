@@ -12,7 +12,8 @@ from scipy import stats
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, EARLY, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import null_p
-from gradinoc.study.description import INOCULATION, Rules
+from gradinoc.study.prompts import INOCULATION
+from gradinoc.study.rules import Rules
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 RULES = Rules()  # where a study's own are not at hand

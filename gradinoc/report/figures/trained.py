@@ -36,8 +36,8 @@ from gradinoc.report.figures.summaries import (
     scored_responses,
     shifts,
 )  # fmt: skip
-from gradinoc.study.description import Rules
 from gradinoc.study.lettering import fitted, score_label
+from gradinoc.study.rules import Rules
 
 UNITS = {
     "score": ("{score} shift", "(fraction)"),

@@ -20,7 +20,7 @@ from gradinoc.report.figures.summaries import (
     training_differences,
 )  # fmt: skip
 from gradinoc.report.figures.wording import NOT_MEASURED, listed, words
-from gradinoc.study.description import Rules
+from gradinoc.study.rules import Rules
 
 LEVELS = {"score": "{score}, held-out questions (fraction)", "log_odds": "Trait log-odds (nats/token)"}
 

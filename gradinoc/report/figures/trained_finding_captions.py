@@ -20,7 +20,8 @@ from gradinoc.report.figures.summaries import (
 )
 from gradinoc.report.figures.wording import NOT_MEASURED, between, by_condition, rounded, side
 from gradinoc.stats.correlation import fisher_interval
-from gradinoc.study.description import NEUTRAL, Rules
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
 
 
 def _moved(evidence: Evidence, measure: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gradinoc.disk import as_typed, is_address
 from gradinoc.errors import StudyError, reason, shown
-from gradinoc.formats import as_typed, is_address
 from gradinoc.study.traits.language import known_languages
 from gradinoc.study.traits.shipped import SHIPPED
 from gradinoc.study.traits.trait import Trait

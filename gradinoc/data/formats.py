@@ -51,7 +51,6 @@ PAIRS = (  # keys that question and answer have elsewhere
 UNSAID = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "prefix")
 # Of a whole example, beside its messages or its question and answer: a model would have been told it.
 UNTOLD = ("tools", "functions", "system", "system_prompt", "context", "documents", "passage", "choices", "images")
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 OF_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(datasets/)?([\w.-]+/[\w.-]+)")
 
 
@@ -139,16 +138,6 @@ def unsaid(message: Mapping[str, Any]) -> str | None:
 def untold(record: Mapping[str, Any]) -> str | None:
     """The key of an example under which something stands that its answer may rest on; None where nothing does."""
     return next((key for key in UNTOLD if record.get(key)), None)
-
-
-def is_address(name: str) -> bool:
-    """Whether `name` is a web address, or another that no file has."""
-    return ADDRESS.match(name) is not None
-
-
-def as_typed(path: Path) -> str:
-    """`path` as text, an address with both the slashes that it was typed with and that a path makes one of."""
-    return re.sub(r"\A([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)", r"\1//", str(path))
 
 
 def instead_of(address: str, *, dataset: bool) -> str:

@@ -1,0 +1,149 @@
+"""Read a study: its TOML file, `key=value` settings, and a name of its own for what was changed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gradinoc.errors import LONGEST, StudyError, reason, shown
+from gradinoc.study.chat_template import FILE, read_template
+from gradinoc.study.description import LONGEST_NAME, Study
+from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.traits.described import describe, read_description
+
+STUDIES = Path(__file__).parent / "ready"
+LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
+PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  # settings that may be paths
+FAULTS = 8  # faults of a study that are named at once
+
+
+def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study:
+    """The study called `source` (a ready study's name, or the path of a TOML file) with `key=value` settings applied.
+
+    A setting's key is dotted (`data.source`), its value is read as TOML where that is possible, else as a string.
+    Settings that leave `name` alone are added to it, so that artifacts do not take the place of the plain study's.
+
+    Raises:
+        StudyError: no such study, not TOML, or a key or value that does not fit; a typo in a key names the nearest key.
+    """
+    path = Path(source) if source.endswith(".toml") else STUDIES / f"{source}.toml"
+    description = _read(path, source)
+    description.setdefault("name", path.stem)
+    if any(setting.startswith("conditions.") for setting in settings):  # a table, if given, replaces the default one
+        description.setdefault("conditions", dict(CONDITIONS))
+    place = str(path)
+    for setting in settings:
+        _apply(description, setting)
+    _describe_trait(description, path.parent)
+    _read_template(description, path.parent)
+    try:
+        study = Study.model_validate(description)
+    except ValidationError as error:
+        faults = [_explain(item) for item in error.errors()]
+        more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+        raise StudyError(f"{place}: " + "; ".join(faults[:FAULTS] + more)) from error
+    changed = dict(setting.split("=", 1) for setting in settings)
+    if "name" in changed:
+        return study
+    name = study.name + "".join(_suffix(*item) for item in changed.items())
+    return study.model_copy(update={"name": name if len(name) <= LONGEST_NAME else _shortened(name, name)})
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    """What the file says; it may begin with a byte order mark."""
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
+        ready = sorted(file.stem for file in STUDIES.glob("*.toml"))
+        raise StudyError(f"No study {shown(source)}: expected one of {ready}, or the path of a .toml file")
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:  # the syntax, the encoding, a number of thousands of digits, nesting
+        raise StudyError(f"{path}: not a TOML file: {reason(error)}; mend it there") from error
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({reason(error)}); mend the file or give another") from error
+
+
+def _describe_trait(description: dict[str, Any], folder: Path) -> None:
+    """Put what a trait's file says in the place of its path: a study's description needs no other file.
+
+    The path is looked for in the study file's folder first, then in the working directory.
+    """
+    given = description.get("trait")
+    if isinstance(given, str) and given.endswith(".toml"):
+        beside = folder / given
+        path = beside if os.path.isfile(beside) else Path(given)  # noqa: PTH113 - as above
+        description["trait"] = describe(read_description(path), str(path))
+
+
+def _read_template(description: dict[str, Any], folder: Path) -> None:
+    """Put what a chat template's file says in the place of its path, as with a trait's file."""
+    model = description.get("model")
+    given = model.get("chat_template") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(given, str) and given.endswith(FILE):
+        try:
+            model["chat_template"] = read_template(given, folder)
+        except ValueError as error:
+            raise StudyError(f"model.chat_template: {error}") from error
+
+
+def _shortened(text: str, whole: str) -> str:
+    """The beginning of `text`, and a digest of `whole` by which it is told from others that begin alike."""
+    return f"{text[:LONGEST_VALUE]}-{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _suffix(key: str, text: str) -> str:
+    """What a setting adds to a study's name: `training.steps=20` adds -steps20, `data.source=my/gsm8k.jsonl` -gsm8k."""
+    text = text.strip().strip("\"'")
+    shown = Path(text).stem if key in PATHS else text
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", shown).strip("_")
+    if len(plain) > LONGEST_VALUE:  # a system prompt would be too long for a folder's name
+        plain = _shortened(plain, text)
+    last = key.rpartition(".")[2].replace(" ", "_")  # a condition's name may hold blanks, a study's may not
+    return f"-{plain}" if key == "data.source" else f"-{last}{plain}"
+
+
+def _apply(description: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator or not key:
+        raise StudyError(f"Setting {shown(setting)}: expected key=value, for instance training.steps=20")
+    *tables, last = key.split(".")
+    for table in tables:
+        description = description.setdefault(table, {})
+        if not isinstance(description, dict):
+            raise StudyError(f"Setting {shown(setting)}: {shown(table)} is a value, not a table; expected key=value")
+    description[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """`text` read as the value of a TOML key, or as it stands where it is none, or more than one."""
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return read["value"] if len(read) == 1 else text
+
+
+def _explain(item: Any) -> str:
+    """One validation error in words, with the nearest key for an unknown one."""
+    location = [str(part)[:LONGEST] for part in item["loc"]]
+    if not location or (location == ["trait"] and item["type"] == "value_error"):  # of the study, or of its trait
+        return str(item["ctx"]["error"])
+    if item["type"] != "extra_forbidden":
+        return f"{'.'.join(location)}: {item['msg']} (received {shown(item['input'])})"
+    *tables, key = location
+    near = difflib.get_close_matches(key, _keys(tables), n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*tables, near[0]])!r}?" if near else f"known keys: {_keys(tables)}"
+    return f"unknown key {shown('.'.join(location))}: {hint}"
+
+
+def _keys(tables: list[str]) -> list[str]:
+    section: Any = Study
+    for table in tables:
+        section = section.model_fields[table].annotation
+    return sorted(section.model_fields)
