@@ -26,7 +26,7 @@ from gradinoc.claims.tables import (
     Evidence,
 )
 from gradinoc.study.description import POSITIONS
-from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL, UNRELATED
 
 Array = npt.NDArray[np.float64]
 Three = tuple[float, float, float]
@@ -34,7 +34,6 @@ Grid = tuple[tuple[str, tuple[Any, ...]], ...]  # the levels of each index colum
 
 CONDITIONS = (NEUTRAL, INOCULATION, LOSS_MATCHED)
 FURTHER = "loss_measured"  # a fourth condition, whose loss is inoculation's, measured on the frozen model alone
-UNRELATED = ("politeness", "language", "brevity", "questions", "first_person", "lists")
 CLAIMS = ("C1", "C2", "C3", "C4")
 ALIGNMENT, LOSS = 0.30, 2.0  # of the average example under the neutral prompt: cosine, nats/token
 BATCH = 4
@@ -330,7 +329,7 @@ class _Simulation:
         level = mean[..., None] + self.draw(noise.unrelated_alignment, *shape)
         layered = level[..., None] * self.depth + self.draw(noise.layer, *shape, self.sizes.layers)
         grid = (
-            ("trait", UNRELATED),
+            ("trait", tuple(UNRELATED)),
             ("condition", self.conditions),
             ("example", tuple(range(shape[2]))),
             ("layer", tuple(range(self.sizes.layers))),

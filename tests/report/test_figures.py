@@ -25,7 +25,7 @@ from gradinoc.claims.measures import (
     per_step,
     unrelated_contrasts,
 )
-from gradinoc.claims.tables import EARLY, ISOTROPIC, NULLS, Evidence
+from gradinoc.claims.tables import EARLY, ISOTROPIC, NULLS, SCORED, Evidence
 from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.report.figures import FIGURES, caption, draw, save_figure
 from gradinoc.report.figures.comparisons import (
@@ -89,10 +89,12 @@ def without_early(evidence: Evidence) -> Evidence:
 
 
 def degenerate(evidence: Evidence) -> Evidence:
-    """Caps rates all equal, a band of one layer, null directions that do not vary, losses all equal."""
+    """Scores all equal, a band of one layer, null directions that do not vary, losses all equal."""
     layers = evidence.layers.assign(in_band=evidence.layers["layer"] == 2)
     drift = evidence.drift.copy()
-    drift.loc[drift["measure"].str.startswith("caps"), "value"] = 1.0
+    scores = drift["measure"].isin(SCORED)
+    assert scores.any(), f"no measure of {SCORED} to flatten among {set(drift['measure'])}"
+    drift.loc[scores, "value"] = 1.0
     nulls, responses = evidence.nulls.assign(alignment=0.0), evidence.responses.assign(score=1.0)
     flat = {name: getattr(evidence, name).assign(loss=2.0) for name in ("alignments", "pool", "matched")}
     return replace(evidence, layers=layers, drift=drift, nulls=nulls, responses=responses, **flat)
