@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import secrets
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -182,18 +181,26 @@ def report_study(
     Raises:
         GradinocError: as `compute_study`.
     """
-    from gradinoc.report.exports import write_exports
-
     folder = artifacts / study.name
     pipeline = compute_study(study, store, artifacts, on_progress)
     evidence = pipeline.evidence()
     judgement = judge(evidence, study.rules)
-    made = environment_of(pipeline, evidence)
-    rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
-    write_report(judgement, evidence, study, folder, made, command, rendered)
-    write_exports(study, evidence, pipeline, folder, (*judgement.gates, *judgement.claims))
-    _write_variances(evidence, study, folder)
+    write_artifacts(pipeline, evidence, judgement, folder, command)
     return StudyResult(study, evidence, judgement, folder)
+
+
+def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement, folder: Path, command: str) -> None:
+    """Write all that a study leaves for readers and other tools: report, tables, figures, exports, variances.
+
+    `command` runs the study again; the report says it.
+    """
+    from gradinoc.report.exports import write_exports
+
+    study, findings = pipeline.study, (*judgement.gates, *judgement.claims)
+    rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
+    write_report(judgement, evidence, study, folder, environment_of(pipeline, evidence), command, rendered)
+    write_exports(study, evidence, pipeline, folder, findings)
+    _write_variances(evidence, study, folder)
 
 
 def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
@@ -205,7 +212,7 @@ def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
 
 
 def prepare_folder(study: Study, folder: Path) -> None:
-    """Make a study's artifacts folder; what a study of that name but another description left in it goes.
+    """Make a study's artifacts folder; one that a study of another description left is moved aside, to `NAME.1`.
 
     Raises:
         StoreError: the folder cannot be made or written to, or its path is no text that libraries could use.
@@ -214,11 +221,16 @@ def prepare_folder(study: Study, folder: Path) -> None:
     with disk_errors(folder, "artifacts"):
         encodable(folder, "artifacts")
         if note.is_file() and note.read_bytes() != description:
-            doomed = folder.with_name(f".{secrets.token_hex(8)}")
+            kept = next(place for place in _beside(folder) if not place.exists())
             with suppress(FileNotFoundError):  # another worker, started at the same time, was quicker
-                folder.rename(doomed)
-                shutil.rmtree(doomed)
+                folder.rename(kept)
+                logger.warning("%s: of another description of the study; moved to %s", folder, kept)
     write_atomically(note, description)
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """`NAME.1`, `NAME.2`, ... beside `folder`."""
+    return (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
 
 
 def _write_variances(evidence: Evidence, study: Study, folder: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from fixtures.artifacts import finding_properties
 from fixtures.finished import SETTINGS
 from fixtures.small_study import as_options
+from gradinoc.api import report_study
 from gradinoc.claims.verdict import judge
 from gradinoc.power.simulate import WORLDS, simulate
 from gradinoc.study.rules import Rules
@@ -25,22 +26,48 @@ PROJECT = Path(__file__).parents[1]
 NUMBERS = ("estimate", "low", "high", "level", "p", "n")
 
 
+def claims_session(finished, folder, *arguments):
+    """A session of the claims on the finished study."""
+    options = [
+        "-q", "-p", "no:cacheprovider", "--study", "tiny", *as_options(SETTINGS),
+        f"--store={finished.store}", f"--artifacts={folder}",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "pytest", *arguments, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+
+
 @pytest.fixture(scope="module")
 def session(finished, tmp_path_factory):
     """A session of some claims, of which one fails and one is skipped: its properties by test, and its artifacts."""
     folder = tmp_path_factory.mktemp("junit")
-    options = [
-        "-q", "-p", "no:cacheprovider", "--study", "tiny", *as_options(SETTINGS),
-        f"--store={finished.store}", f"--artifacts={folder}", f"--datasets={folder}",
+    claims_session(
+        finished, folder, "claims/test_gates.py", "claims/test_c2_random_directions_do_not.py",
         f"--junit-xml={folder / 'out.xml'}", "-k", "g2_direction or g4_training or g4_run or random_directions_do_not",
-    ]  # fmt: skip
-    tests = ["claims/test_gates.py", "claims/test_c2_random_directions_do_not.py"]
-    command, environment = [sys.executable, "-m", "pytest", *tests, *options], {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
-    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+    )  # fmt: skip
     cases = ElementTree.parse(folder / "out.xml").getroot().iter("testcase")  # noqa: S314 - our own
     said = {str(case.get("name")): {p.get("name"): p.get("value") for p in case.iter("property")} for case in cases}
     return said, folder / "small"
+
+
+def test_pytest_and_command_line_leave_the_same_files(finished, tmp_path):
+    """Whichever reports a study writes all that belongs to it, with the same content but for the command and times."""
+    claims_session(finished, tmp_path / "pytest", "claims/test_verdict.py")
+    report_study(finished.study, finished.store, tmp_path / "command", "gradinoc report")
+    by_pytest, by_command = (contents(tmp_path / way / "small") for way in ("pytest", "command"))
+    ours = {"progress.jsonl", ".findings.lock"}  # of a session
+    made = {name for name in by_pytest if not name.startswith(("datasets/", "findings/"))}
+    assert made - ours == set(by_command)
+    differ = {name for name, content in by_command.items() if content != by_pytest[name]}
+    timed = {"environment.json", "report.html", "report.md", "summary.txt"}  # they say when, where and by what command
+    # safetensors writes a header's metadata in another order each time.
+    assert {name for name in differ if not name.endswith(".safetensors")} <= timed, differ
+
+
+def contents(folder):
+    """Name -> bytes of each file below `folder`."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_file_says_of_each_finding_what_the_table_of_claims_says(session):

@@ -160,15 +160,18 @@ def _runs_a_study(node):
     return isinstance(node, ast.Call) and ast.unparse(node.func) == "gradinoc.run_study"
 
 
-def test_artifacts_of_another_study_of_that_name_go(finished, tmp_path):
-    """A study's folder is kept for it, and emptied for another of the same name."""
+def test_artifacts_of_another_study_of_that_name_are_moved_aside(finished, tmp_path):
+    """A study's folder is kept for it; what a user has in it is never deleted."""
     folder = tmp_path / "small"
     prepare_folder(finished.study, folder)
     (folder / "report.html").write_text("of this study")
     prepare_folder(finished.study, folder)
     assert (folder / "report.html").is_file()
-    prepare_folder(finished.study.model_copy(update={"seeds": (7,)}), folder)
-    assert [path.name for path in folder.iterdir()] == ["study.json"]
+    for number, seed in enumerate((7, 8), start=1):
+        prepare_folder(finished.study.model_copy(update={"seeds": (seed,)}), folder)
+        assert [path.name for path in folder.iterdir()] == ["study.json"]
+        assert (tmp_path / f"small.{number}" / "study.json").is_file()
+    assert (tmp_path / "small.1" / "report.html").read_text() == "of this study"
 
 
 def test_artifacts_that_another_worker_removes_first_are_no_error(finished, tmp_path, monkeypatch):
