@@ -32,7 +32,7 @@ OPTIONS = {
     "study": ("tiny", "NAME|FILE.toml", "the study; naming one leaves the unit tests out"),
     "store": ("store", "DIR", "where results are kept and found again"),
     "artifacts": ("artifacts", "DIR", "where figures, tables and the report go, in a folder named after the study"),
-    "datasets": ("datasets", "DIR", "where the study's questions are written for other tools, as chat JSONL"),
+    "datasets": ("", "DIR", "where the study's questions are written as chat JSONL; its artifacts if not given"),
     "undecided": ("skip", "skip|fail", "what becomes of the test of an undecided claim"),
     "refuted": ("fail", "fail|report", "report: refuted claims still fail their tests, but the exit code is 0"),
     "device": ("auto", "DEVICE", "cpu, cuda, mps; auto takes the best there is"),
@@ -88,7 +88,13 @@ def pytest_configure(config: pytest.Config) -> None:
     changes = [word for setting in settings for word in ("--set", setting)]
     command = shlex.join(["pytest", "claims", "--study", option(config, "study"), *changes])
     config.stash[RUN] = Run(
-        Path(option(config, "store")), artifacts, Path(option(config, "datasets")), tell, workers, command, shown
+        Path(option(config, "store")),
+        artifacts,
+        Path(option(config, "datasets") or artifacts / "datasets"),
+        tell,
+        workers,
+        command,
+        shown,
     )
 
 

@@ -35,6 +35,12 @@ def as_typed(path: Path) -> str:
     return re.sub(r"\A([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)", r"\1//", str(path))
 
 
+def shipped(folder: str) -> Path:
+    """Find `folder` ("datasets", "fixtures/organisms") of what comes with the library: in the wheel, or the checkout."""
+    inside = Path(__file__).parent / "shipped" / folder
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / folder
+
+
 @contextmanager
 def disk_errors(path: Path, option: str = "store") -> Iterator[None]:
     """Whatever the system refuses inside the block becomes a `StoreError` about `path`.

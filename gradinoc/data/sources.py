@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gradinoc.data.examples import Example, example_of, read_examples
 from gradinoc.data.formats import OF_FILES, UNTOLD, instead_of
-from gradinoc.disk import is_address
+from gradinoc.disk import is_address, shipped
 from gradinoc.errors import DataError, printable, quoted, reason, shown
 
-DATASETS = Path(__file__).parents[2] / "datasets"
+DATASETS = shipped("datasets")
 
 
 def source_path(source: str) -> Path | None:

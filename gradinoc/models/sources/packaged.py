@@ -6,10 +6,11 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradinoc.disk import shipped
 from gradinoc.errors import ModelError
 from gradinoc.models.sources.converted import converted, digest_of
 
-ORGANISMS = Path(__file__).resolve().parents[3] / "fixtures" / "organisms"
+ORGANISMS = shipped("fixtures/organisms")
 TINY = ("obedient", "deaf")
 
 
