@@ -36,7 +36,7 @@ def as_typed(path: Path) -> str:
 
 
 def shipped(folder: str) -> Path:
-    """Find `folder` ("datasets", "fixtures/organisms") of what comes with the library: in the wheel, or the checkout."""
+    """Find `folder` ("datasets", "fixtures/organisms") of what the library brings: in the wheel, or in the checkout."""
     inside = Path(__file__).parent / "shipped" / folder
     return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / folder
 
