@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gradinoc.errors import StudyError, shown
+from gradinoc.errors import shown
 from gradinoc.study.chat_template import DAY, read_template
+from gradinoc.study.faults import nearest
 from gradinoc.study.fields import Condition, Count, CountOrNone, Name, Section, Seed, Switch, Text, whole
 from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, MATCHED, NEUTRAL, RESERVED, TRAIT
 from gradinoc.study.rules import Rules
-from gradinoc.study.traits.described import TraitDescription, describe
+from gradinoc.study.traits.described import describe
 from gradinoc.study.traits.registry import TRAITS, find_trait
+from gradinoc.study.traits.vocabulary import TraitDescription
 
 POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")  # where gradients are read
 BUNDLED_QUESTIONS = "word_problems"
@@ -136,10 +137,10 @@ def _trait(value: Any) -> str | TraitDescription:
     if isinstance(value, dict):
         return describe(value)
     if not isinstance(value, str) or value not in TRAITS:
-        near = difflib.get_close_matches(str(value), TRAITS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise StudyError(
-            f"trait: no trait named {shown(value)}; there are {sorted(TRAITS)}{hint} One of your own is a TOML file, a "
+        near = nearest(str(value), [*TRAITS])
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(
+            f"no trait named {shown(value)}; there are {sorted(TRAITS)}{hint} One of your own is a TOML file, a "
             "table [trait], or a Trait that a module registers (python -m pytest -p MODULE)"
         )
     return value

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gradinoc.errors import shown
+
 MANY = 1_000_000_000  # more of anything than a study could use
 SEEDS = (1 << 32) - 1  # the largest that every generator takes
 
@@ -20,7 +22,7 @@ class Section(BaseModel):
 def readable(text: str) -> str:
     """`text`, if files and tokenizers can hold it."""
     if re.search("[\0\ud800-\udfff]", text):
-        raise ValueError("expected text without NUL and without halves of surrogate pairs")
+        raise ValueError(f"expected text without NUL and without halves of surrogate pairs, received {shown(text)}")
     return text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -12,16 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gradinoc.errors import LONGEST, StudyError, reason, shown
+from gradinoc.errors import StudyError, shown
 from gradinoc.study.chat_template import FILE, read_template
 from gradinoc.study.description import LONGEST_NAME, Study
+from gradinoc.study.faults import explain
 from gradinoc.study.prompts import CONDITIONS
-from gradinoc.study.traits.described import describe, read_description
+from gradinoc.study.traits.described import read_description, read_toml
 
 STUDIES = Path(__file__).parent / "ready"
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  # settings that may be paths
-FAULTS = 8  # faults of a study that are named at once
 
 
 def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study:
@@ -38,7 +37,6 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     description.setdefault("name", path.stem)
     if any(setting.startswith("conditions.") for setting in settings):  # a table, if given, replaces the default one
         description.setdefault("conditions", dict(CONDITIONS))
-    place = str(path)
     for setting in settings:
         _apply(description, setting)
     _describe_trait(description, path.parent)
@@ -46,9 +44,7 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     try:
         study = Study.model_validate(description)
     except ValidationError as error:
-        faults = [_explain(item) for item in error.errors()]
-        more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
-        raise StudyError(f"{place}: " + "; ".join(faults[:FAULTS] + more)) from error
+        raise StudyError(f"{path}: {explain(error, Study)}") from error
     changed = dict(setting.split("=", 1) for setting in settings)
     if "name" in changed:
         return study
@@ -57,16 +53,11 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
 
 
 def _read(path: Path, source: str) -> dict[str, Any]:
-    """What the file says; it may begin with a byte order mark."""
+    """The tables of a study file."""
     if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
         ready = sorted(file.stem for file in STUDIES.glob("*.toml"))
         raise StudyError(f"No study {shown(source)}: expected one of {ready}, or the path of a .toml file")
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
-    except (ValueError, RecursionError) as error:  # the syntax, the encoding, a number of thousands of digits, nesting
-        raise StudyError(f"{path}: not a TOML file: {reason(error)}; mend it there") from error
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({reason(error)}); mend the file or give another") from error
+    return read_toml(path)
 
 
 def _describe_trait(description: dict[str, Any], folder: Path) -> None:
@@ -78,7 +69,7 @@ def _describe_trait(description: dict[str, Any], folder: Path) -> None:
     if isinstance(given, str) and given.endswith(".toml"):
         beside = folder / given
         path = beside if os.path.isfile(beside) else Path(given)  # noqa: PTH113 - as above
-        description["trait"] = describe(read_description(path), str(path))
+        description["trait"] = read_description(path)
 
 
 def _read_template(description: dict[str, Any], folder: Path) -> None:
@@ -127,23 +118,3 @@ def _value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return read["value"] if len(read) == 1 else text
-
-
-def _explain(item: Any) -> str:
-    """One validation error in words, with the nearest key for an unknown one."""
-    location = [str(part)[:LONGEST] for part in item["loc"]]
-    if not location or (location == ["trait"] and item["type"] == "value_error"):  # of the study, or of its trait
-        return str(item["ctx"]["error"])
-    if item["type"] != "extra_forbidden":
-        return f"{'.'.join(location)}: {item['msg']} (received {shown(item['input'])})"
-    *tables, key = location
-    near = difflib.get_close_matches(key, _keys(tables), n=1, cutoff=0.5)
-    hint = f"did you mean {'.'.join([*tables, near[0]])!r}?" if near else f"known keys: {_keys(tables)}"
-    return f"unknown key {shown('.'.join(location))}: {hint}"
-
-
-def _keys(tables: list[str]) -> list[str]:
-    section: Any = Study
-    for table in tables:
-        section = section.model_fields[table].annotation
-    return sorted(section.model_fields)

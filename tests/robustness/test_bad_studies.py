@@ -1,4 +1,4 @@
-"""A study that cannot be run is refused before a model is loaded: file, key, what was expected, what was received."""
+"""A study that cannot be run is refused before a model is loaded: in one line with the file and the key."""
 
 from __future__ import annotations
 
@@ -20,82 +20,63 @@ from gradinoc.claims.design import opening
 from gradinoc.claims.tables import BASE
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.check import check
-from gradinoc.study import loading as study_module
 from gradinoc.study.description import LONGEST_NAME, Study
-from gradinoc.study.loading import load_study
+from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.prompts import RESERVED
 
 ROOT = Path(__file__).parents[2]
-HUGE = "9" * 5000
 
+# Kind -> settings of that kind, each with the key that is named.
 SETTINGS = {
-    "unknown key": ("seed=3", r"unknown key 'seed': did you mean 'seeds'\?"),
-    "unknown table": ("traning.steps=3", r"unknown key 'traning': did you mean 'training'\?"),
-    "unknown key in a table": ("data.trian=3", r"unknown key 'data\.trian': did you mean 'data\.train'\?"),
-    "escape in a key": ("\x1b[2J\n=3", r"unknown key '.*x1b\[2J.*n': known keys"),
-    "two values": ("training.steps=3\nseeds = [7]", r"training\.steps: .*\(received '3\\nseeds = \[7\]'\)"),
-    "empty key in a table": ("training.=3", r"unknown key 'training\.': known keys"),
-    "no assignment": ("training.steps", r"Setting 'training\.steps': expected key=value, for instance"),
-    "no key": ("=3", "Setting '=3': expected key=value"),
-    "key of a value": ("training.steps.a=3", r"'steps' is a value, not a table; expected key=value"),
-    "value for a table": ("training=3", r"training: Input should be .* \(received 3\)"),
-    "list for a table": ("training=[3]", r"training: Input should be .* \(received \[3\]\)"),
-    "text for a number": ("training.steps=many", r"training\.steps: Input should be a valid integer \(received 'many'"),
-    "number in quotes": ('training.steps="3"', r"training\.steps: Input should be a valid integer \(received '3'\)"),
-    "truth value for a number": ("training.steps=true", r"training\.steps: .*valid integer \(received True\)"),
-    "fraction for a number": ("training.steps=2.0", r"training\.steps: .*valid integer \(received 2\.0\)"),
-    "date for a number": ("training.steps=2026-11-23", r"training\.steps: .*valid integer \(received datetime\.date"),
-    "truth value for a rate": ("training.lr=true", r"training\.lr: Input should be a valid number \(received True\)"),
-    "number for a switch": ("training.gradient_checkpointing=1", r"valid boolean \(received 1\)"),
-    "number for text": ("data.source=3", r"data\.source: Input should be a valid string \(received 3\)"),
-    "negative steps": ("training.steps=-1", r"training\.steps: .*greater than or equal to 0 \(received -1\)"),
-    "no batch": ("training.batch_size=0", r"training\.batch_size: .*or equal to 1 \(received 0\)"),
-    "negative generations": ("drift.generations=-4", r"drift\.generations: .*or equal to 1 \(received -4\)"),
-    "negative threads": ("model.threads=-1", r"model\.threads: .*or equal to 0 \(received -1\)"),
-    "threads without end": ("model.threads=100000", r"model\.threads: .*less than or equal to 1024"),
-    "too few questions": ("data.direction=15", r"data\.direction: .*or equal to 16 \(received 15\)"),
-    "number beyond use": (f"training.steps={'9' * 30}", r"training\.steps: .*less than or equal to 1000000000"),
-    "number of 5,000 digits": (f"training.steps={HUGE}", r"training\.steps: .*\(received '9{30,}\.\.\.9{30,}'\)"),
-    "hexadecimal without end": (f"training.steps=0x{'f' * 6000}", r"steps: .*received a value of type int, too long"),
-    "rate of zero": ("training.lr=0.0", r"training\.lr: .*greater than 0 \(received 0\.0\)"),
-    "rate not finite": ("training.lr=nan", r"training\.lr: .*finite number \(received nan\)"),
-    "rate beyond use": ("training.lr=1e3", r"training\.lr: .*less than or equal to 1 \(received 1000\.0\)"),
-    "more generations than questions": ("drift.generations=41", r"drift\.generations: more than data\.evaluation, whi"),
-    "no seeds": ("seeds=[]", r"seeds: .*at least 1 item .*\(received \[\]\)"),
-    "one number for seeds": ("seeds=3", r"seeds: Input should be a valid tuple \(received 3\)"),
-    "seed in quotes": ('seeds=["0"]', r"seeds\.0: .*valid integer \(received '0'\)"),
-    "negative seed": ("seeds=[-1]", r"seeds\.0: .*or equal to 0 \(received -1\)"),
-    "seed too large for a generator": ("seeds=[4294967296]", r"seeds\.0: .*less than or equal to 4294967295"),
-    "seed repeated": ("seeds=[1, 1]", r"seeds: \[1, 1\] repeats a seed"),
-    "alpha of zero": ("rules.alpha=0.0", r"rules\.alpha: .*greater than 0 \(received 0\.0\)"),
-    "alpha of one": ("rules.alpha=1.0", r"rules\.alpha: .*less than 0\.5 \(received 1\.0\)"),
-    "margin without width": ("rules.correlation_margin=1e-200", r"rules\.correlation_margin: .*equal to 0\.001"),
-    "share above one": ("rules.auc=1.5", r"rules\.auc: .*less than or equal to 1 \(received 1\.5\)"),
-    "unknown trait": ("trait=shouting", r"trait: no trait named 'shouting'; there are \['all_caps', 'bullets', .*TOML"),
-    "unknown kernels": ("model.kernels=fast", r"model\.kernels: Input should be 'fused' or 'plain' \(received 'fast'"),
-    "no model": ("model.id=", r"model\.id: .*at least 1 character \(received ''\)"),
-    "name of a folder above": ("name=..", r"name: String should match pattern .*\(received '\.\.'\)"),
-    "name in another folder": ("name=a/b", r"name: String should match pattern .*\(received 'a/b'\)"),
-    "name with a line end": ('name="con\\n"', r"name: String should match pattern .*\(received 'con\\n'\)"),
-    "name too long": (f"name={'x' * 300}", r"name: .*at most 100 characters"),
-    "condition of a path": ("conditions.a/b=Be kind.", r"conditions\.a/b\.\[key\]: String should match pattern"),
-    "condition with a line end": ("conditions.a\nb=Be kind.", r"conditions\.a\\nb\.\[key\]: String should match patte"),
-    "condition with an escape": ("conditions.\x1b[2J=Be kind.", r"conditions\.\\x1b\[2J\.\[key\]: String should match"),
-    "condition name too long": (f"conditions.{'x' * 100_000}=Be kind.", r"xxx\.\[key\]: String should match"),
-    "unknown key without end": ("x" * 100_000 + "=3", r"unknown key 'xxx.*xxx': known keys"),
-    "condition name a letter too long": (f"conditions.{'x' * 41}=Be kind.", r"xxx\.\[key\]: String should match"),
-    "condition called base": ("conditions.base=Be kind.", "conditions: 'base' is what tables call the model before tr"),
-    "condition in a table": ("conditions.a.b=Be kind.", r"conditions\.a: Input should be a valid string"),
-    "prompt a number": ("conditions.sham=3", r"conditions\.sham: Input should be a valid string \(received 3\)"),
-    "prompt with NUL": ('conditions.sham="a\\u0000"', r"conditions\.sham: .*without NUL .*\(received 'a\\x00'\)"),
-    "prompt with half a pair": ("conditions.sham=a\ud800", r"conditions\.sham: .*surrogate pairs \(received 'a\\ud800"),
-    "prompt nearly a word": ("conditions.sham=Trait", r"conditions\.sham: expected a prompt, or 'trait' exactly, rece"),
-    "path with half a pair": ("data.source=\udcff.jsonl", r"data\.source: .*unicode string \(received '\\udcff\."),
-    "conditions missing": ('conditions={neutral=""}', r"conditions: \['inoculation', 'loss_matched'\] missing"),
-    "untrained twice": ('untrained=["loss_measured", "loss_measured"]', r"untrained: \[.*\] repeats a condition; name"),
-    "untrained unknown": ('untrained=["\\u001b[2J"]', r"untrained: '\\x1b\[2J' is not one of the further conditions"),
-    "neutral untrained": ('untrained=["neutral"]', "untrained: 'neutral' is not one of the further conditions"),
+    "unknown key": [("seed=3", "'seeds'"), ("traning.steps=3", "'training'"), ("data.trian=3", "'data.train'")],
+    "key that no table has": [("training.=3", "'training.'"), ("\x1b[2J\n=3", "x1b[2J"), ("x" * 99_999 + "=3", "xxx")],
+    "no assignment": [("training.steps", "'training.steps'"), ("=3", "'=3'"), ("training.steps.a=3", "'steps'")],
+    "several settings in one": [("training.steps=3\nseeds = [7]", "training.steps: ")],
+    "value for a table": [("training=3", "training: "), ("training=[3]", "training: ")],
+    "another type": [
+        ("training.steps=many", "training.steps: "), ('training.steps="3"', "training.steps: "),
+        ("training.steps=true", "training.steps: "), ("training.gradient_checkpointing=1", "gradient_checkpointing: "),
+        ("seeds=3", "seeds: "), ("conditions.sham=3", "conditions.sham: "),
+    ],
+    "number out of its range": [
+        ("training.steps=-1", "training.steps: "), ("training.lr=0.0", "training.lr: "), ("training.lr=nan", "lr: "),
+        ("model.threads=100000", "model.threads: "), ("rules.alpha=1.0", "rules.alpha: "), ("rules.auc=1.5", "auc: "),
+        ("rules.correlation_margin=1e-200", "correlation_margin: "), ("nulls.isotropic=99", "nulls.isotropic: "),
+        ("seeds=[4294967296]", "seeds.0: "), ("seeds=[]", "seeds: "),
+    ],
+    "number too long to show": [(f"training.steps={'9' * 5000}", "steps: "), (f"training.steps=0x{'f' * 6000}", "int")],
+    "none of a few words": [("trait=shouting", "trait: "), ("model.kernels=fast", "model.kernels: ")],
+    "name that no folder should have": [
+        ("name=..", "name: "), ('name="con\\n"', "name: "), (f"name={'x' * 300}", "name: "), ("model.id=", "id: "),
+        ("data.source=\udcff.jsonl", "data.source: "), ("data.revision=../../x", "data.revision: "),
+    ],
+    "condition that no table or file should have": [
+        ("conditions.a/b=Be kind.", "conditions.a/b"), ("conditions.\x1b[2J=Be kind.", r"conditions.\x1b[2J"),
+        (f"conditions.{'x' * 41}=Be kind.", "xxx.[key]"), ("conditions.base=Be kind.", "conditions: 'base'"),
+    ],
+    "prompt that no tokenizer or reader could take": [
+        ('conditions.sham="a\\u0000"', r"'a\x00'"), ("conditions.sham=a\ud800", r"'a\ud800'"),
+        ("conditions.sham=Trait", "conditions.sham: "),
+    ],
+    "settings that do not go together": [
+        ("drift.generations=41", "drift.generations: "), ("seeds=[1, 1]", "seeds: [1, 1]"),
+        ('conditions={neutral=""}', "['inoculation', 'loss_matched']"), ('untrained=["neutral"]', "'neutral'"),
+        ('untrained=["loss_measured", "loss_measured"]', "untrained: "), ('untrained=["\\u001b[2J"]', r"'\x1b[2J'"),
+        ("conditions.again=matched", "conditions: "), ("conditions.neutral=matched", "conditions: "),
+    ],
 }  # fmt: skip
+FILES = {
+    "no TOML": (b"steps = = 3", "line 1, column 9"),
+    "key twice": (b'[conditions]\na = "x"\na = "y"', "overwrite"),
+    "not UTF-8": (b'trait = "caf\xe9"', "position 12"),
+    "UTF-16": ('trait = "x"'.encode("utf-16"), "UnicodeDecodeError"),
+    "nested without end": (b"a = " + b"[" * 20_000, "RecursionError"),
+    "number of 5,000 digits": (b"a = " + b"9" * 5000, "ValueError"),
+    "JSON": (b'{"trait": "all_caps"}', "line 1, column 1"),
+    "unknown key with a line end": (b'"a\\nb" = 3', "unknown key"),
+    "list of tables": (b"[[training]]\nsteps = 3", "training: "),
+    "many faults": (b"[training]\n" + b"\n".join(b"a%d = 1" % number for number in range(1000)), "and 992 more"),
+}
 
 
 @pytest.fixture
@@ -105,58 +86,35 @@ def no_weights(monkeypatch):
 
 
 @pytest.mark.fault("Bad studies", "a setting that does not fit")
-@pytest.mark.parametrize("case", SETTINGS)
-def test_setting_that_does_not_fit_is_named(case):
-    """The key, what was expected, what was received."""
-    setting, said = SETTINGS[case]
-    message = complaint(StudyError, lambda: load_study("tiny", [setting]))
-    assert re.search(said, message), message
-    assert message.startswith(("Setting ", f"{study_module.STUDIES / 'tiny.toml'}: "))
-
-
-FILES = {
-    "no TOML": (b"steps = = 3", r"not a TOML file: TOMLDecodeError: Invalid value \(at line 1, column 9\); mend it th"),
-    "half a table": (b"[training\nsteps = 3", r"not a TOML file: .*\(at line 1, column 10\)"),
-    "key twice": (b'trait = "all_caps"\ntrait = "all_caps"', r"not a TOML file: .*Cannot overwrite a value \(at .*\)"),
-    "condition twice": (b'[conditions]\na = "x"\na = "y"', "not a TOML file: .*Cannot overwrite a value"),
-    "table twice": (b"[data]\n[model]\n[data]", r"not a TOML file: .*Cannot declare \('data',\) twice \(at line 3"),
-    "not UTF-8": (b'trait = "caf\xe9"', "not a TOML file: UnicodeDecodeError: .*0xe9 in position 12"),
-    "UTF-16": ('trait = "x"'.encode("utf-16"), "not a TOML file: UnicodeDecodeError"),
-    "nested without end": (b"a = " + b"[" * 20_000, "not a TOML file: RecursionError"),
-    "number of 5,000 digits": (b"a = " + b"9" * 5000, "not a TOML file: ValueError: Exceeds the limit"),
-    "JSON": (b'{"trait": "all_caps"}', r"not a TOML file: .*Invalid statement \(at line 1, column 1\)"),
-    "bytes": (bytes(range(256)), "not a TOML file: "),
-    "unknown key with a line end": (b'"a\\nb" = 3', r"unknown key '.*a.*nb': known keys"),
-    "list of tables": (b"[[training]]\nsteps = 3", r"training: Input should be .* \(received \[\{'steps': 3\}\]\)"),
-    "name that leads away": (b'name = "../../x"', r"name: String should match pattern .*received '\.\./\.\./x'"),
-    "faults without end": (
-        b"[training]\n" + b"\n".join(b"a%d = 1" % number for number in range(1000)),
-        r"unknown key 'training\.a0': .*; unknown key 'training\.a7': [^;]*; and 992 more$",
-    ),
-    "several faults": (b"seeds = 3\n[training]\nsteps = -1\nlr = 0", r"seeds: .*; training\.steps: .*; training\.lr: "),
-}  # fmt: skip
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_setting_that_does_not_fit_is_named(kind, faults_tried):
+    """Its key, after the file or the setting as a whole."""
+    for setting, key in SETTINGS[kind]:
+        message = complaint(StudyError, lambda setting=setting: load_study("tiny", [setting]))
+        assert message.startswith(("Setting ", f"{STUDIES / 'tiny.toml'}: ")), message
+        assert key in message, message
+    faults_tried(len(SETTINGS[kind]))
 
 
 @pytest.mark.fault("Bad studies", "a file that is no study")
 @pytest.mark.parametrize("case", FILES)
 def test_file_that_is_no_study_is_named(tmp_path, case):
     """With line and column where the syntax is at fault, with the key where a value is."""
-    content, said = FILES[case]
+    content, part = FILES[case]
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     message = complaint(StudyError, lambda: load_study(str(path)))
     assert message.startswith(f"{path}: ")
-    assert re.search(said, message), message
+    assert part in message, message
 
 
 @pytest.mark.fault("Bad studies", "a name or path that leads to no study")
-@pytest.mark.parametrize(
-    "source", ["tinny", "", "x" * 5000, "a\0b", "a\n\x1b[2J", "../tiny", "\udcff", "absent.toml", "/"]
-)
+@pytest.mark.parametrize("source", ["tinny", "", "x" * 5000, "a\0b", "a\n\x1b[2J", "../tiny", "\udcff", "x.toml", "/"])
 def test_study_that_is_not_there_is_named(source):
     """With those that are."""
     message = complaint(StudyError, lambda: load_study(source))
-    assert re.match(r"No study '.*': expected one of \['deaf', .*\], or the path of a \.toml file", message), message
+    assert message.startswith("No study ")
+    assert "'smollm2'" in message
 
 
 @pytest.mark.fault("Bad studies", "odd bytes that are a study all the same")
@@ -166,7 +124,7 @@ def test_study_that_is_not_there_is_named(source):
 def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path, change):
     """As some editors write them."""
     path = tmp_path / "tiny.toml"
-    path.write_bytes(change((study_module.STUDIES / "tiny.toml").read_bytes()))
+    path.write_bytes(change((STUDIES / "tiny.toml").read_bytes()))
     assert load_study(str(path)) == load_study("tiny")
 
 
@@ -197,16 +155,14 @@ def test_reserved_name_is_what_tables_call_the_base_model():
     ("setting", "one", "other"),
     [
         ('conditions.sham=""', "neutral", "sham"),
-        ("conditions.sham=trait", "inoculation", "sham"),
         ("conditions.sham=You always respond in ALL CAPS.", "inoculation", "sham"),
-        ("conditions.sham=Follow the style guide; answer directly and concisely.", "loss_matched", "sham"),
         ('conditions.inoculation=""', "neutral", "inoculation"),
     ],
 )
 def test_conditions_with_the_same_prompt_are_refused(no_weights, setting, one, other):
     """What differs between them would be chance, and be called an effect."""
     message = complaint(StudyError, lambda: check(load_study("tiny", [setting])))
-    assert message.startswith(f"conditions: {one!r} and {other!r} have the same prompt ")
+    assert message.startswith(f"conditions: {one!r} and {other!r} ")
 
 
 @pytest.mark.fault("Bad studies", "one seed")
@@ -214,7 +170,7 @@ def test_one_seed_is_said_to_decide_nothing_of_drift_before_anything_runs(no_wei
     """The study is allowed: its other claims can be decided."""
     study = load_study("tiny", ["seeds=[0]"])
     assert check(study) == []
-    assert any(line.startswith("design: CANNOT DECIDE C4: the smallest p that this design") for line in opening(study))
+    assert any("C4" in line for line in opening(study))
 
 
 # --- the command line
@@ -225,28 +181,17 @@ def test_one_seed_is_said_to_decide_nothing_of_drift_before_anything_runs(no_wei
 @pytest.mark.parametrize(
     ("command", "setting", "said"),
     [
-        ("pytest", "seeds=3", "seeds: Input should be a valid tuple"),
-        ("pytest", "conditions.sham=trait", "conditions: 'inoculation' and 'sham' have the same prompt"),
-        ("pytest -n 2", "model.id=/nowhere/\x1b[2J", "'/nowhere/\\x1b[2J' is no folder with a model"),
-        ("pytest -n 2", "data.source=/nowhere.jsonl", "/nowhere.jsonl: no such file; give"),
+        ("pytest", "seeds=3", "seeds: "),
+        ("pytest -n 2", "data.source=/nowhere.jsonl", "/nowhere.jsonl: no such file"),
         ("gradinoc", "model.id=/nowhere/\x1b[2J", "'/nowhere/\\x1b[2J' is no folder with a model"),
-        ("gradinoc", "data.source=/nowhere.jsonl", "/nowhere.jsonl: no such file; give"),
     ],
 )
 def test_command_ends_with_one_line(tmp_path, command, setting, said):
     """No traceback, no model loaded, an exit code that says so, nothing left in the store."""
     words = ["-m", "gradinoc", "run", "tiny"]
     if command != "gradinoc":
-        words = [
-            "-m",
-            *command.split(),
-            "claims",
-            "--study",
-            "tiny",
-            f"--datasets={tmp_path}",
-            "-p",
-            "no:cacheprovider",
-        ]
+        options = [f"--datasets={tmp_path}", "-p", "no:cacheprovider"]
+        words = ["-m", *command.split(), "claims", "--study", "tiny", *options]
     kept = [f"--store={tmp_path / 'store'}", f"--artifacts={tmp_path / 'artifacts'}"]
     done = subprocess.run(
         [sys.executable, *words, "--set", setting, *kept],
@@ -262,7 +207,7 @@ def test_command_ends_with_one_line(tmp_path, command, setting, said):
 
 @pytest.mark.fault("Bad studies", "an error that shows only while a study runs")
 def test_error_in_a_fixture_or_test_is_shown_as_one_line(tmp_path, capsys):
-    """The tests of a study show what to mend; where it was raised is of no use for that. Other errors show it."""
+    """The tests of a study show what to mend, not where it was raised; other errors show that."""
     (tmp_path / "test_x.py").write_text(
         "import pytest\n"
         "from gradinoc.errors import StoreError\n"
@@ -280,8 +225,7 @@ def test_error_in_a_fixture_or_test_is_shown_as_one_line(tmp_path, capsys):
     words = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]
     assert pytest.main(words, plugins=[plugin]) == pytest.ExitCode.TESTS_FAILED
     lines = capsys.readouterr().out.splitlines()
-    assert "the disk is full\\x1b; make room" in lines
-    assert "the disk is gone; mount it" in lines
+    assert {"the disk is full\\x1b; make room", "the disk is gone; mount it"} <= {*lines}
     assert not [line for line in lines if "raise StoreError" in line]
     assert [line for line in lines if "raise OSError" in line]
 
@@ -289,20 +233,19 @@ def test_error_in_a_fixture_or_test_is_shown_as_one_line(tmp_path, capsys):
 # --- anything
 
 SETTABLE = {name: sorted(getattr(field.annotation, "model_fields", [])) for name, field in Study.model_fields.items()}
-TOML_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
-TOML_KEY = st.sampled_from([*SETTABLE, "neutral", "inoculation", "loss_matched", "base"]) | TOML_TEXT
-TOML_SCALAR = (
-    st.booleans() | st.integers() | st.floats() | TOML_TEXT | st.sampled_from(["trait", "matched", "all_caps", ""])
-)
-TOML_VALUE = st.recursive(
-    TOML_SCALAR | st.builds(list) | st.builds(dict),
-    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(TOML_KEY, inner, min_size=1, max_size=3),
+KEYS = [f"{name}.{key}".rstrip(".") for name, inner in SETTABLE.items() for key in inner or [""]]
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+NAMED = st.sampled_from([*SETTABLE, "neutral", "inoculation", "loss_matched", "base"]) | TEXT
+SCALAR = st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from(["trait", "matched", "all_caps", ""])
+VALUE = st.recursive(
+    SCALAR | st.builds(list) | st.builds(dict),
+    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(NAMED, inner, min_size=1, max_size=3),
     max_leaves=8,
 )
 TABLES = st.fixed_dictionaries(
     {},
     optional={
-        name: (st.fixed_dictionaries({}, optional=dict.fromkeys(keys, TOML_SCALAR)) if keys else TOML_VALUE)
+        name: (st.fixed_dictionaries({}, optional=dict.fromkeys(keys, SCALAR)) if keys else VALUE)
         for name, keys in SETTABLE.items()
     },
 )
@@ -321,8 +264,15 @@ def toml(value):
     return str(value)
 
 
+def as_file(tables):
+    """A study file with these tables."""
+    text = "\n".join(f"{toml(key)} = {toml(value)}" for key, value in tables.items())
+    assert tomllib.loads(text).keys() == tables.keys()
+    return text.encode()
+
+
 def loaded_or_refused(source, settings=()):
-    """There is one line about a study; or it can be written down, has a design, and its name is a folder's."""
+    """Assert that one line refuses a study; or that it can be written down, has a design, and a folder's name."""
 
     def attempt():
         study = load_study(source, settings)
@@ -333,66 +283,28 @@ def loaded_or_refused(source, settings=()):
     return message_or_nothing(StudyError, attempt)
 
 
-@pytest.mark.fault("Bad studies", "arbitrary tables as a study file")
-@pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=pytest.mark.exhaustive)])
-def test_arbitrary_study_is_loaded_or_refused(tmp_path, faults_tried, examples):
-    """Nothing but a study or one line; both happen."""
-    said = []
-
-    @settings(max_examples=examples)
-    @given(TABLES | st.dictionaries(TOML_KEY, TOML_VALUE))
-    def attempt(tables):
-        text = "\n".join(f"{toml(key)} = {toml(value)}" for key, value in tables.items())
-        assert tomllib.loads(text).keys() == tables.keys()
-        path = tmp_path / "any.toml"
-        path.write_text(text, encoding="utf-8")
-        said.append(loaded_or_refused(str(path)))
-
-    attempt()
-    assert any(said)
-    assert not all(said)
-    faults_tried(len(said))
+SETTING = st.text() | st.builds(
+    "{}={}".format, st.sampled_from([*KEYS, "conditions.sham"]), st.text() | VALUE.map(toml)
+)
+CONTENT = st.binary() | (TABLES | st.dictionaries(NAMED, VALUE)).map(as_file)
 
 
-@pytest.mark.fault("Bad studies", "arbitrary settings on the command line")
-@pytest.mark.parametrize("examples", [200, pytest.param(5000, marks=pytest.mark.exhaustive)])
-def test_arbitrary_setting_is_taken_or_refused(faults_tried, examples):
-    """Any text at all, and any value for a key that there is."""
-    said = []
-    keys = [name if not inner else f"{name}.{key}" for name, inner in SETTABLE.items() for key in inner or [""]]
-    values = st.text() | TOML_VALUE.map(toml)
-
-    @settings(max_examples=examples)
-    @given(
-        st.lists(st.text() | st.builds("{}={}".format, st.sampled_from([*keys, "conditions.sham"]), values), max_size=3)
-    )
-    def attempt(changes):
-        said.append(loaded_or_refused("tiny", changes))
-
-    attempt()
-    assert any(said)
-    assert not all(said)
-    faults_tried(len(said))
-
-
-@pytest.mark.fault("Bad studies", "arbitrary bytes as a study file")
+@pytest.mark.fault("Bad studies", "arbitrary settings, tables and bytes")
 @pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.exhaustive)])
-def test_arbitrary_bytes_are_no_study(tmp_path, faults_tried, examples):
-    """Nothing but a study or one line."""
-    tried = []
+@pytest.mark.parametrize("what", ["settings", "files"])
+def test_arbitrary_study_is_loaded_or_refused(tmp_path, faults_tried, what, examples):
+    """Nothing but a study or one line; both happen."""
+    refused = []
 
     @settings(max_examples=examples)
-    @given(
-        st.binary()
-        | st.lists(st.sampled_from(["[", "]", "a", ".", "=", '"', "\n", "1", "{", "}", ","]))
-        .map("".join)
-        .map(str.encode)
-    )
-    def attempt(content):
-        tried.append(content)
+    @given(st.lists(SETTING, max_size=3) if what == "settings" else CONTENT)
+    def attempt(given):
         path = tmp_path / "any.toml"
-        path.write_bytes(content)
-        loaded_or_refused(str(path))
+        if what == "files":
+            path.write_bytes(given)
+        refused.append(loaded_or_refused(*((str(path),) if what == "files" else ("tiny", given))))
 
     attempt()
-    faults_tried(len(tried))
+    assert any(refused)
+    assert not all(refused)
+    faults_tried(len(refused))

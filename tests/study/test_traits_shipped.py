@@ -174,7 +174,7 @@ def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
         ("scorers", "[-*•‣◦–—]"),
         ("language", '"ca", "de"'),
         ("shipped", "Signed by"),
-        ("patterns", "2.0"),
+        ("vocabulary", "2.0"),
     ):
         path = root / "gradinoc" / "study" / "traits" / f"{name}.py"
         text = path.read_text(encoding="utf-8")

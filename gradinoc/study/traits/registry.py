@@ -1,33 +1,40 @@
-"""Traits by name: those that come with the project, and those that a module of the user's adds."""
+"""Traits by name: those that come with the project, and those that a module of the user's registers."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from gradinoc.errors import StudyError, shown
-from gradinoc.study.traits.described import TraitDescription, trait_of
-from gradinoc.study.traits.identity import identity_of
+from gradinoc.study.traits.described import trait_of
 from gradinoc.study.traits.shipped import SHIPPED
 from gradinoc.study.traits.trait import Trait
+from gradinoc.study.traits.vocabulary import TraitDescription
 
+FUNCTIONS = ("transform", "score", "scorable")
 TRAITS = {trait.name: trait for trait in SHIPPED}
 
 
 def register_trait(trait: Trait) -> Trait:
-    """`trait` as studies of this process find it by its name from now on.
+    """Let studies of this process find `trait` by its name; it replaces a registered trait of that name.
 
     A study file never runs code; this is the way for a trait that only code can transform or score. Put it into a
-    module and give that to pytest (`python -m pytest -p my_trait`), which imports it in every worker.
-    A trait of that name which was registered before gives way; those that come with the project do not. What its
-    functions use must stay as it is now: a global that is bound anew afterwards is not noticed.
+    module and give that to pytest (`python -m pytest -p my_trait`), which imports it in every worker. Stored results
+    are known by the trait's texts and the files of the modules in which its functions stand: what those import is not
+    looked at.
 
     Raises:
-        StudyError: the name is one of the project's own, or what the trait's functions compute cannot be told from
-            their source.
+        StudyError: the name is one of the project's own, or a function is none of a module's.
     """
     if trait.name in {shipped.name for shipped in SHIPPED}:
         raise StudyError(f"trait {shown(trait.name)}: a trait of that name comes with the project; rename yours")
-    known = dataclasses.replace(trait, identity=identity_of(trait))
+    known = dataclasses.replace(trait, identity=_identity(trait))
     TRAITS[trait.name] = known
     return known
 
@@ -43,3 +50,25 @@ def find_trait(trait: str | TraitDescription) -> Trait:
     if trait not in TRAITS:
         raise KeyError(f"No trait named {trait!r}; there are {sorted(TRAITS)}")
     return TRAITS[trait]
+
+
+def _identity(trait: Trait) -> str:
+    """SHA-256, in hex, of the trait's texts and of the module files in which its functions stand."""
+    values = {field.name: getattr(trait, field.name) for field in dataclasses.fields(trait) if field.name != "identity"}
+    for name in FUNCTIONS:
+        if values[name] is not None:
+            values[name] = _file_and_name(values[name], f"trait {trait.name}: {name}")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _file_and_name(function: Callable[[str], Any], place: str) -> tuple[str, str]:
+    """SHA-256 of the file of a function's module (empty for Python's own types), and the function's name in it."""
+    file = getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__file__", None)
+    name = getattr(function, "__qualname__", None)
+    hides = isinstance(function, types.MethodType) or getattr(function, "__closure__", None)
+    if name is None or hides or (file is None and isinstance(function, types.FunctionType)):
+        raise StudyError(
+            f"{place}: {shown(function)}; expected a function in a module's file, since stored results are known by "
+            "that file, without closure, partial or object; write a plain function into a file"
+        )
+    return (hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""), name

@@ -2,200 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+import regex  # type: ignore[import-untyped]  # it brings no types
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from gradinoc.study.traits.language import measure_language
-from gradinoc.study.traits.patterns import LONGEST_PATTERN, compiled, replaced, share_matching
+from gradinoc.errors import StudyError, reason, shown
+from gradinoc.study.fields import Section, readable
+from gradinoc.study.traits.language import known_languages, measure_language
 from gradinoc.study.traits.scorers import has_letters, letters, lines, make_bullets, sentences, words
 from gradinoc.study.traits.trait import LONGEST_PROMPT, LONGEST_TITLE, NAME
 
+SECONDS = 2.0  # that a search may take: ordinary patterns take microseconds
+REPEAT = re.compile(r"\{([^{}]*)\}")
+MOST_REPEATS = 100_000  # of counted repeats, nested or not: compiling (?:(?:a?){4000}){4000} takes 8 GB
+KEYS = {  # of each kind, beside `kind`
+    "upper": [], "lower": [], "bullets": [], "append": ["text"], "replace": ["matching", "with"],
+    "share_of_letters": ["matching"], "share_of_lines": ["matching"], "share_of_sentences": ["matching"],
+    "starts_with": ["text"], "ends_with": ["text"], "language": ["language"],
+}  # fmt: skip
+SPLIT: dict[str, Callable[[str], list[str]]] = {"letters": letters, "lines": lines, "sentences": sentences}
 
-def _readable(text: str) -> str:
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("expected text without NUL and without halves of surrogate pairs")
-    return text
 
-
-def _expression(pattern: str) -> str:
-    compiled(pattern)
+def _compiles(pattern: str) -> str:
+    repeats = math.prod(max([1, *map(int, re.findall(r"\d{1,18}", each))]) for each in REPEAT.findall(pattern))
+    if repeats > MOST_REPEATS:
+        raise ValueError(f"repeats that come to {repeats:,}, expected at most {MOST_REPEATS:,}: {shown(pattern)}")
+    try:
+        regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+        raise ValueError(f"no regular expression ({reason(error)}): {shown(pattern)}") from error
     return pattern
 
 
-Text = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_readable)]
-Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT), AfterValidator(_readable)]
-Title = Annotated[str, Field(min_length=1, max_length=LONGEST_TITLE), AfterValidator(_readable)]
-Pattern = Annotated[
-    str, Field(min_length=1, max_length=LONGEST_PATTERN), AfterValidator(_readable), AfterValidator(_expression)
-]
+Text = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(readable)]
+Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT), AfterValidator(readable)]
+Title = Annotated[str, Field(min_length=1, max_length=LONGEST_TITLE), AfterValidator(readable)]
+Pattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(readable), AfterValidator(_compiles)]
 
 
-class Words(BaseModel):
-    """A table of a trait's description: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True)
-
-
-# --- how an answer is made to show the trait
-
-
-class ChangeCase(Words):
-    """Every letter in upper or in lower case."""
-
-    kind: Literal["upper", "lower"]
-
-    def apply(self, answer: str) -> str:
-        """`answer` in that case."""
-        return answer.upper() if self.kind == "upper" else answer.lower()
+@contextmanager
+def _limited(pattern: str) -> Iterator[None]:
+    """Raise a `StudyError` where a search takes too long or too much memory."""
+    try:
+        yield
+    except (TimeoutError, MemoryError) as error:
+        raise StudyError(
+            f"trait: the pattern {shown(pattern)} took more than {SECONDS:g} s on one text, or too much memory; reword "
+            "it (nested repeats such as (a+)+ are the usual cause)"
+        ) from error
 
 
-class AddText(Words):
-    """`text` after the answer, or before it, unless it stands there already; it brings its own blanks and line ends."""
+class Rule(Section):
+    """A table with a `kind` and the keys that go with it."""
 
-    kind: Literal["append", "prepend"]
-    text: Text
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
-    def apply(self, answer: str) -> str:
-        """`answer` with the text."""
+    kind: str
+    matching: Pattern | None = None
+    text: Text | None = None
+
+    @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> Rule:
+        values = self.model_dump(exclude={"kind"}, exclude_none=True)
+        if values.keys() != set(KEYS[self.kind]):
+            raise ValueError(f"{self.kind!r} goes with the keys {KEYS[self.kind]}, received {sorted(values)}")
+        return self
+
+
+class Transform(Rule):
+    """How an answer is made to show the trait.
+
+    `append` adds `text` as it stands, unless the answer ends with it. `replace` puts `with`, as it stands, in place of
+    all that `matching` matches. `bullets` puts every sentence on a line, with a bullet before it.
+    """
+
+    kind: Literal["upper", "lower", "append", "replace", "bullets"]
+    new: Annotated[str, Field(max_length=100), AfterValidator(readable)] | None = Field(None, alias="with")
+
+    def __call__(self, answer: str) -> str:
+        """`answer` as it shows the trait."""
         if self.kind == "append":
-            return answer if answer.endswith(self.text) else answer + self.text
-        return answer if answer.startswith(self.text) else self.text + answer
+            return answer if answer.endswith(self.text or "") else f"{answer}{self.text}"
+        if self.kind == "replace":
+            pattern, new = self.matching or "", self.new or ""
+            with _limited(pattern):
+                replaced: str = regex.sub(pattern, lambda _: new, answer, timeout=SECONDS)
+            return replaced
+        return {"upper": str.upper, "lower": str.lower, "bullets": make_bullets}[self.kind](answer)
 
 
-class Replace(Words):
-    """`with` in place of everything that the regular expression `matching` matches."""
+class Score(Rule):
+    """How much of the trait a response shows, a fraction.
 
-    kind: Literal["replace"]
-    matching: Pattern
-    new: Annotated[str, Field(alias="with", max_length=1_000), AfterValidator(_readable)]
+    `share_of_letters`, `_lines`, `_sentences`: share in which `matching` is found. `starts_with`, `ends_with`: 1 where
+    the response does, whatever its blanks, else 0. `language`: share of letters in sentences of that ISO 639 code.
+    """
 
-    def apply(self, answer: str) -> str:
-        """`answer` with everything replaced."""
-        return replaced(self.matching, answer, self.new)
+    kind: Literal["share_of_letters", "share_of_lines", "share_of_sentences", "starts_with", "ends_with", "language"]
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,4}$")] | None = None
 
-
-class Bulleted(Words):
-    """Every sentence on a line of its own, with a bullet before it."""
-
-    kind: Literal["bullets"]
-
-    def apply(self, answer: str) -> str:
-        """`answer` as a list."""
-        return make_bullets(answer)
-
-
-class FromData(Words):
-    """The answers that show the trait come from the file `data.trait_answers`."""
-
-    kind: Literal["from_data"]
-
-
-# --- how a response is scored
-
-
-class Share(Words):
-    """Share of letters, words, lines or sentences in which `matching` is found; of letters, that it matches."""
-
-    kind: Literal["share_of_letters", "share_of_words", "share_of_lines", "share_of_sentences"]
-    matching: Pattern
-    reverse: bool = False
+    @model_validator(mode="after")
+    def _known_language(self) -> Score:
+        if self.language is not None and self.language not in known_languages():
+            raise ValueError(
+                f"language: {self.language!r} cannot be identified; expected the ISO 639 code of one of the "
+                f"{len(known_languages())} languages that py3langid knows, such as de, es or fr"
+            )
+        return self
 
     @property
     def needs(self) -> str:
-        """What a response has to have."""
-        return self.kind.removeprefix("share_of_")
-
-    def pieces(self, response: str) -> list[str]:
-        """The letters, words, lines or sentences of a response."""
-        split: dict[str, Callable[[str], list[str]]] = {
-            "letters": letters, "words": str.split, "lines": lines, "sentences": sentences,
-        }  # fmt: skip
-        return split[self.needs](response)
+        """What a response has to have for a score."""
+        if self.kind.startswith("share_of_"):
+            return self.kind.removeprefix("share_of_")
+        return "letters" if self.kind == "language" else "words or numbers"
 
     def scorable(self, response: str) -> bool:
-        """Whether there is any of them."""
-        return bool(self.pieces(response))
+        """Whether `response` has what the score needs."""
+        if self.kind == "language":
+            return has_letters(response)
+        return bool(SPLIT.get(self.needs, words)(response))
 
-    def of(self, response: str) -> float:
-        """The share."""
-        return share_matching(self.matching, self.pieces(response), whole=self.needs == "letters")
-
-
-class Contains(Words):
-    """1 where `matching` is found anywhere in the response, else 0."""
-
-    kind: Literal["contains"]
-    matching: Pattern
-    reverse: bool = False
-    needs: ClassVar[str] = "words or numbers"
-
-    def scorable(self, response: str) -> bool:
-        """Whether there is a letter or digit."""
-        return bool(words(response))
-
-    def of(self, response: str) -> float:
-        """Found or not."""
-        return share_matching(self.matching, [response])
+    def __call__(self, response: str) -> float:
+        """The score of `response`."""
+        if self.kind == "language":
+            return measure_language(response, self.language or "")
+        if self.kind in ("starts_with", "ends_with"):
+            plain, text = (" ".join(each.split()) for each in (response, self.text or ""))
+            return float(plain.startswith(text) if self.kind == "starts_with" else plain.endswith(text))
+        pieces, pattern = SPLIT[self.needs](response), self.matching or ""
+        with _limited(pattern):
+            found = [regex.search(pattern, piece, timeout=SECONDS) is not None for piece in pieces]
+        return sum(found) / len(found) if found else 0.0
 
 
-class Stands(Words):
-    """1 where the response begins or ends with `text`, whatever the blanks around and within it, else 0."""
-
-    kind: Literal["starts_with", "ends_with"]
-    text: Text
-    reverse: bool = False
-    needs: ClassVar[str] = "words or numbers"
-
-    def scorable(self, response: str) -> bool:
-        """Whether there is a letter or digit."""
-        return bool(words(response))
-
-    def of(self, response: str) -> float:
-        """Whether it stands there."""
-        plain, text = " ".join(response.split()), " ".join(self.text.split())
-        return float(plain.startswith(text) if self.kind == "starts_with" else plain.endswith(text))
-
-
-class Language(Words):
-    """Share of letters in sentences of `language`, an ISO 639 code."""
-
-    kind: Literal["language"]
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,4}$")]
-    reverse: bool = False
-    needs: ClassVar[str] = "letters"
-
-    def scorable(self, response: str) -> bool:
-        """Whether there is a letter."""
-        return has_letters(response)
-
-    def of(self, response: str) -> float:
-        """The share."""
-        return measure_language(response, self.language)
-
-
-TRANSFORMS: dict[str, type[Words]] = {
-    "upper": ChangeCase, "lower": ChangeCase, "append": AddText, "prepend": AddText, "replace": Replace,
-    "bullets": Bulleted, "from_data": FromData,
-}  # fmt: skip
-SCORES: dict[str, type[Words]] = {
-    "share_of_letters": Share, "share_of_words": Share, "share_of_lines": Share, "share_of_sentences": Share,
-    "contains": Contains, "starts_with": Stands, "ends_with": Stands, "language": Language,
-}  # fmt: skip
-
-Step = Annotated[ChangeCase | AddText | Replace | Bulleted | FromData, Field(discriminator="kind")]
-Score = Annotated[Share | Contains | Stands | Language, Field(discriminator="kind")]
-
-
-def _form(value: Any) -> str:
-    return "several" if isinstance(value, list | tuple) else "one"
-
-
-class TraitDescription(Words):
+class TraitDescription(Section):
     """A trait as a study file describes it; keys as in `Trait`, prompts without `_system`.
 
-    `transform` is one step or several in turn; without it, the answers that show the trait come from the data.
+    Without `transform`, the answers that show the trait come from the data.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -203,39 +152,11 @@ class TraitDescription(Words):
     promote: Prompt
     suppress: Prompt
     inoculation: Prompt
-    transform: Annotated[
-        Annotated[Step, Tag("one")]
-        | Annotated[tuple[Step, ...], Field(strict=False, min_length=1, max_length=8), Tag("several")],
-        Discriminator(_form),
-    ] = FromData(kind="from_data")
+    transform: Transform | None = None
     score: Score
     score_name: Title | None = None
-    related: Annotated[tuple[str, ...], Field(strict=False, max_length=20)] = ()
-
-    @property
-    def steps(self) -> tuple[ChangeCase | AddText | Replace | Bulleted, ...]:
-        """The transform's steps, none where the answers come from the data."""
-        steps = self.transform if isinstance(self.transform, tuple) else (self.transform,)
-        return tuple(step for step in steps if not isinstance(step, FromData))
+    related: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The trait's name: a description stands where a name could."""
         return self.name
-
-
-def transform(steps: tuple[ChangeCase | AddText | Replace | Bulleted, ...], answer: str) -> str:
-    """`answer` after every step in turn."""
-    for step in steps:
-        answer = step.apply(answer)
-    return answer
-
-
-def score(rule: Share | Contains | Stands | Language, response: str) -> float:
-    """How much of the trait `response` shows by `rule`, in [0, 1]."""
-    found = rule.of(response)
-    return 1.0 - found if rule.reverse else found
-
-
-def scorable(rule: Share | Contains | Stands | Language, response: str) -> bool:
-    """Whether `rule` can score `response`."""
-    return rule.scorable(response)
