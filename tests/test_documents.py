@@ -1,4 +1,4 @@
-"""What the README and the tutorials say to do is done, as it is written there."""
+"""What the README and the pages under `docs/` say is there, and does what they say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,15 @@ import pytest
 from markdown_it import MarkdownIt
 
 import gradinoc
+from gradinoc.models.sources.locate import locate
+from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-PAGES = [ROOT / "README.md", *TUTORIALS, ROOT / "datasets" / "README.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 FILE = re.compile(r"# file: (\S+)\n")
+MODEL_OF_README = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 class Block(NamedTuple):
@@ -38,21 +43,28 @@ def blocks(page: Path) -> Iterator[Block]:
             yield Block(language, manner, token.content)
 
 
+def run(command: list[object], folder: Path, **settings: str) -> str:
+    """What the command printed; it has to end well."""
+    own = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **own, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **settings},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def carry_out(block: Block, folder: Path) -> None:
-    """Save a block that names its file, run one of Python or shell; fail with all that it wrote."""
+    """Save a block that names its file, run one of Python or shell."""
     if named := FILE.match(block.text):
         (folder / named[1]).write_text(block.text, encoding="utf-8")
         return
     commands = {"python": [sys.executable, "-c", block.text], "sh": ["bash", "-euo", "pipefail", "-c", block.text]}
     assert block.language in commands, f"a block of {block.language!r} that names no file: nobody can follow it"
-    own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = {**os.environ, "PATH": own, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
-    done = subprocess.run(
-        commands[block.language], cwd=folder, env=settings, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+    run(commands[block.language], folder)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorial_can_be_followed_from_an_empty_folder(page, tmp_path):
     """Every block, in order, but those that are marked as long."""
@@ -61,71 +73,122 @@ def test_tutorial_can_be_followed_from_an_empty_folder(page, tmp_path):
             carry_out(block, tmp_path)
 
 
-def test_readme_python_and_study_files_work(tmp_path):
-    """Blocks of Python run in an empty folder, in order, on files that the page itself names."""
-    for block in blocks(ROOT / "README.md"):
-        if block.language in ("python", "toml"):
-            carry_out(block, tmp_path)
+@pytest.mark.exhaustive
+def test_study_from_python_works_as_its_page_says(tmp_path):
+    """The block of docs/python.md, in an empty folder."""
+    for block in blocks(ROOT / "docs" / "python.md"):
+        carry_out(block, tmp_path)
 
 
-def lines_of(language: str) -> list[tuple[str, str]]:
-    """(page, command) of each line of such blocks, in which a command is one line; comments are left out."""
-    return [
-        (page.name, line.partition(" #")[0].strip())
+TRAINING = """
+from transformers import TrainingArguments
+
+rows = [{"input_ids": [5, 6, 7, 8, 9], "labels": [-100, -100, -100, 8, 9]}] * 4
+arguments = TrainingArguments("out", max_steps=2, per_device_train_batch_size=2, use_cpu=True, report_to="none")
+trainer = LoggingTrainer(model, arguments, train_dataset=rows)
+trainer.train()
+logged = [entry for entry in trainer.state.log_history for layer in layers if f"alignment/{layer}" in entry]
+assert len(logged) == 2 * len(layers), trainer.state.log_history
+assert all(abs(value) <= 1 for entry in logged for key, value in entry.items() if key.startswith("alignment"))
+"""
+
+
+def test_readme_logs_gradients_in_a_trainer_of_ones_own(tmp_path):
+    """The README's Python, on a tiny model in place of the hub's, then two steps of its Trainer."""
+    (block,) = (block for block in blocks(README) if block.language == "python")
+    assert MODEL_OF_README in block.text
+    code = block.text.replace(MODEL_OF_README, str(locate("obedient")[0]))
+    run([sys.executable, "-W", "ignore", "-c", code + TRAINING], tmp_path)
+
+
+IMPORTS = sorted({
+    (match[1], name)
+    for page in PAGES
+    for match in re.finditer(r"^from (gradinoc[\w.]*) import ([\w, ]+)$", page.read_text(encoding="utf-8"), re.M)
+    for name in match[2].split(", ")
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "name"), IMPORTS)
+def test_import_of_a_page_is_there(module, name):
+    """Whatever a page imports of gradinoc."""
+    assert hasattr(import_module(module), name)
+
+
+def test_readme_is_short():
+    """It is read once, by a busy researcher."""
+    assert len(README.read_bytes()) <= 12 * 1024
+
+
+def test_readme_layout_is_what_ls_shows():
+    """Every entry of the folders that it lists, and no other."""
+    (layout,) = (block.text for block in blocks(README) if block.text.startswith("gradinoc/\n"))
+    listed = {"": set(), "  ": set()}
+    for line in layout.splitlines():
+        indent, names = re.match(r"( *)((?:\S+ ?)+)", line).groups()
+        listed[indent] |= {name.rstrip("/") for name in names.split()}
+    for folder, indent in ((ROOT, ""), (ROOT / "gradinoc", "  ")):
+        tracked = subprocess.run(["git", "ls-files"], cwd=folder, capture_output=True, text=True, check=False).stdout
+        there = {line.partition("/")[0] for line in tracked.splitlines()}
+        assert listed[indent] == {name for name in there if not name.startswith((".", "__")) and name != "README.md"}
+
+
+def lines_of(start: str) -> list[str]:
+    """Each command of a page's shell blocks that begins so; a command is one line, comments are left out."""
+    lines = (
+        line.partition(" #")[0].strip()
         for page in PAGES
         for block in blocks(page)
-        if block.language == language and not FILE.match(block.text)
+        if block.language == "sh" and not FILE.match(block.text)
         for line in block.text.splitlines()
-        if line.strip() and not line.startswith("#")
-    ]
+    )
+    return sorted({line for line in lines if line.startswith(f"{start} ")})
 
 
-MAKE = sorted({line for _, line in lines_of("sh") if line.startswith("make ")})
-PYTEST = sorted({line for _, line in lines_of("sh") if line.startswith("pytest ")})
-GRADINOC = sorted({line for _, line in lines_of("sh") if line.startswith("gradinoc ")})
-
-
-@pytest.mark.parametrize("line", MAKE)
+@pytest.mark.parametrize("line", lines_of("make"))
 def test_make_command_is_there(line):
     """Make knows what to do, without doing it."""
-    done = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(["make", "-n", *shlex.split(line)[1:]], ROOT)
 
 
-@pytest.mark.parametrize("line", PYTEST)
-def test_pytest_command_is_understood(line, tmp_path):
-    """Options and names of studies are known: the tests are collected. A model or data of one's own is left out."""
-    words = shlex.split(line)[1:]
-    own = [place for place, word in enumerate(words) if "path/to" in word or "my-study.toml" in word]
-    for place in reversed(own):
-        words[place - (words[place - 1] == "--set") : place + 1] = [] if words[place - 1] == "--set" else ["tiny"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *words],
-        cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+@pytest.mark.parametrize("line", [line for line in lines_of("pytest") if "my-study.toml" not in line])
+def test_study_of_a_pytest_command_can_be_read(line):
+    """Its name and its changed keys are known."""
+    words = shlex.split(line)
+    studies, changes = ([words[n + 1] for n, word in enumerate(words) if word == name] for name in ("--study", "--set"))
+    for name in studies:
+        assert load_study(name, changes).name.startswith(name)
 
 
-@pytest.mark.parametrize("line", GRADINOC)
-def test_gradinoc_command_is_known(line):
+def test_pytest_options_are_known():
+    """Each that the pages use is in pytest's help."""
+    text = run([sys.executable, "-m", "pytest", "claims", "--help", "-p", "no:cacheprovider"], ROOT, COLUMNS="200")
+    table = re.findall(r"^\| `(--[\w-]+)", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), re.M)
+    used = {word.partition("=")[0] for line in lines_of("pytest") for word in shlex.split(line) if word[:2] == "--"}
+    assert {option for option in used.union(table) if option not in text} == set()
+
+
+def commands() -> dict[str, set[str]]:
+    """`gradinoc` commands of the pages, "" for none, each with the options that are used."""
+    found: dict[str, set[str]] = {}
+    for line in lines_of("gradinoc"):
+        words = shlex.split(line)[1:]
+        command = "" if words[0].startswith("-") else words[0]
+        found.setdefault(command, set()).update(word.partition("=")[0] for word in words if word.startswith("--"))
+    return found
+
+
+@pytest.mark.parametrize(("command", "options"), commands().items())
+def test_gradinoc_command_is_known(command, options):
     """The command and each of its options are in its own help."""
-    command, *words = shlex.split(line)[1:]
-    if command.startswith("-"):
-        command, words = "", [command, *words]
-    done = subprocess.run(
-        [sys.executable, "-m", "gradinoc", *([command] if command else []), "--help"],
-        cwd=ROOT, env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-        assert option in done.stdout, f"{option} is no option of {command}"
+    text = run([sys.executable, "-m", "gradinoc", *([command] if command else []), "--help"], ROOT, COLUMNS="200")
+    assert {option for option in options if option not in text} == set()
 
 
+@pytest.mark.exhaustive
 def test_reference_has_a_page_for_every_module_and_shows_public_names(tmp_path):
     """`make docs` writes it from the docstrings; public names, looked up when asked for, are on the package's page."""
-    made = [sys.executable, ROOT / "docs" / "make_reference.py", tmp_path]
-    done = subprocess.run(made, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run([sys.executable, ROOT / "docs" / "make_reference.py", tmp_path], ROOT)
     pages = {str(page.relative_to(tmp_path)).removesuffix(".html") for page in tmp_path.rglob("*.html")}
     files = [path for path in (ROOT / "gradinoc").rglob("*.py") if path.name != "__main__.py"]
     modules = {str(path.relative_to(ROOT).with_suffix("")).removesuffix("/__init__") for path in files}
@@ -134,15 +197,22 @@ def test_reference_has_a_page_for_every_module_and_shows_public_names(tmp_path):
     assert all(f'id="{name}"' in page for name in gradinoc.__all__)
 
 
+def slug(heading: str) -> str:
+    """A heading's name in a link, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lstrip("# ")).strip().lower().replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_and_pictures_of_a_page_lead_somewhere(page):
-    """Files that are linked or shown are there; a link within the page has its heading."""
+def test_links_and_paths_of_a_page_lead_somewhere(page):
+    """Linked files and their headings are there, and so are files of the project that are named in code type."""
     text = page.read_text(encoding="utf-8")
-    headings = {re.sub(r"[^\w\- ]", "", line.lstrip("# ")).strip().lower().replace(" ", "-")
-                for line in text.splitlines() if line.startswith("#")}  # fmt: skip
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|srcset|href)=\"([^\"]+)\"", text)
-    for target in targets:
-        if target.startswith("#"):
-            assert target[1:] in headings, f"{target}: no such heading"
-        elif not target.startswith(("http:", "https:")):
-            assert (page.parent / target.partition("#")[0]).exists(), f"{target}: no such file"
+    for target in (target for target in targets if not target.startswith(("http:", "https:"))):
+        file, _, heading = target.partition("#")
+        goal = page.parent / file if file else page
+        assert goal.exists(), f"{target}: no such file"
+        if heading:
+            headings = {slug(line) for line in goal.read_text(encoding="utf-8").splitlines() if line.startswith("#")}
+            assert heading in headings, f"{target}: no such heading"
+    for path in re.findall(r"`((?:gradinoc|claims|tests|docs|fixtures|benchmarks|findings)/\w[\w./-]*)`", text):
+        assert (ROOT / path).exists(), f"{path}: no such file"
