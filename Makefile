@@ -1,12 +1,16 @@
-# make claims  the experiment, on a real language model      make test  the project's own tests
-# make design  what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
-# make calibrate  the judge on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
-# make bench  side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
-# make faults  what a study survives: every fault tried, counted, the README's table written
-# make architectures  every causal language model of transformers, tiny, against brute force; docs/models.md is written
-# make docs  the API reference, from the docstrings, in docs/site/
-# make report  rewrite the last study's report from the store  make lint  style and types
-# make audit  known vulnerabilities of the pinned packages
+# make claims      the experiment on a language model: STUDY=smollm2, WORKERS=2
+# make test        the project's own tests, the experiment on a tiny model among them
+# make check       style, types, layers, and the tests that need no torch: a minute
+# make nightly     what is too slow for make test: long tests, tutorials, benchmark checks, and make faults
+# make faults      what a study survives: every kind of fault is tried and counted; writes docs/robustness.md
+# make calibrate   the decision rules on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
+# make architectures  every causal language model of transformers, tiny, against brute force; writes docs/models.md
+# make bench       side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
+# make design      what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
+# make report      rewrite the last study's report from the store
+# make docs        the API reference, from the docstrings, in docs/site/
+# make audit       known vulnerabilities of the pinned packages
+# make clean       remove the environment, artifacts and stored results
 PYTHON ?= python3.11
 STUDY  ?= smollm2
 # One worker a core computes runs side by side; more than four would share memory bandwidth for nothing.
@@ -18,13 +22,24 @@ DATA   ?=
 BIN    := .venv/bin
 READY  := .venv/ready
 QUIETLY := --quiet --disable-pip-version-check
+WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
 
-.PHONY: claims design calibrate bench test faults architectures docs lint audit report clean
+.PHONY: claims test check nightly faults calibrate architectures bench design report docs audit clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(WITHOUT_TORCH) $(ARGS)
+
+nightly: faults
+	$(BIN)/python -m pytest -n $(WORKERS) --exhaustive --ignore tests/robustness $(ARGS)
 
 faults: $(READY)
 	$(BIN)/python -m pytest tests/robustness -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
@@ -51,12 +66,6 @@ report: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_reference.py
-
-lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
 
 audit: $(READY)
 	$(BIN)/python .ci/audit.py $(ARGS)
