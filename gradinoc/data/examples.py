@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gradinoc.data.formats import ARRAY, is_array, no_file, other_file, other_messages, other_record, unsaid, untold
+from gradinoc.data import formats
 from gradinoc.errors import DataError, reason, shown
 from gradinoc.study.traits.trait import Trait
 
@@ -27,12 +27,8 @@ SYSTEM = ("system", "developer")  # roles of a message that a study's conditions
 class Example:
     """A question and its ordinary (trait-free) answer.
 
-    Attributes:
-        index: line in the source, counted from 0.
-        template: what questions of one making share (the key `template` of a line), None for a question by itself.
-        shown: an answer that shows the trait, from `data.trait_answers`; None where the trait's transform makes it.
-        cleaned: whether GSM8K's marks were taken out of `answer`; says nothing that `answer` does not, and no key
-            of a stored result rests on it.
+    `index` counts the lines of the source from 0. `template` is what questions of one making share, `shown` an answer
+    from `data.trait_answers` that shows the trait, `cleaned` whether GSM8K's marks were taken out of `answer`.
     """
 
     index: int
@@ -86,12 +82,12 @@ def read_examples(path: Path, name: str | None = None) -> list[Example]:
             read; the message names file, line and field.
     """
     place = str(path) if name is None else name
-    fault = no_file(path)
+    fault = formats.no_file(path)
     if fault is not None:
         raise DataError(f"{place}: {fault}")
     try:
         with path.open("rb") as file:
-            fault = other_file(file.peek(8)[:8], path.name)
+            fault = formats.other_file(file.peek(8)[:8], path.name)
             if fault is not None:
                 raise DataError(f"{place}:1: {fault}")
             lines = enumerate(_lines(file, place), start=1)
@@ -114,10 +110,11 @@ def _parse(line: bytes, place: str, index: int) -> Example:
         raise DataError(f"{place}: not UTF-8 (byte {error.start + 1}); save the file in that encoding") from error
     except json.JSONDecodeError as error:
         several = index == 0 and error.pos >= len(error.doc)  # the first line ends before its value does
+        what = {"[": f"; {formats.ONE_A_LINE}", "{": "; put each on a line of its own"}.get(
+            error.doc[:1] if several else "", ""
+        )
         raise DataError(
-            f"{place}: not JSON ({error.msg}, column {error.colno}); expected one JSON object a line"
-            + (f"; {ARRAY}" if several and error.doc.startswith("[") else "")
-            + ("; put each on a line of its own" if several and error.doc.startswith("{") else "")
+            f"{place}: not JSON ({error.msg}, column {error.colno}); expected one JSON object a line{what}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: no JSON to be used ({reason(error)}); mend or delete the line") from error
@@ -125,22 +122,21 @@ def _parse(line: bytes, place: str, index: int) -> Example:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
+    keys = [key for key, _ in pairs]
+    if len({*keys}) < len(keys):
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {shown(repeated)} stands twice in one object")
-    return found
+    return dict(pairs)
 
 
 def example_of(record: Any, place: str, index: int) -> Example:
-    """The example that a line or row comes to; `place` says which it is, `index` counts it from 0.
+    """The example in a line or row; `place` says which it is, `index` counts it from 0.
 
     Raises:
         DataError: it is in neither form, or its text cannot be used; the message names place and field.
     """
-    if is_array(record):
-        raise DataError(f"{place}: a JSON array of records; expected one JSON object a line; {ARRAY}")
+    if formats.is_array(record):
+        raise DataError(f"{place}: a JSON array of records; expected one JSON object a line; {formats.ONE_A_LINE}")
     if isinstance(record, list) and record and isinstance(record[0], dict):
         record = {"messages": record}
     if isinstance(record, dict) and "messages" in record:
@@ -150,13 +146,9 @@ def example_of(record: Any, place: str, index: int) -> Example:
     else:
         raise DataError(
             f'{place}: expected {{"messages": [...]}} or {{"question": ..., "answer": ...}}, received {shown(record)}; '
-            + (other_record(record) or "mend or delete the line")
+            + formats.other_record(record)
         )
-    if (key := untold(record)) is not None:
-        raise DataError(
-            f"{place}: {key}: stands beside the question, which alone is asked; expected nothing, received "
-            f"{shown(record[key])}; put it into the question, or delete it or the line"
-        )
+    _alone(record, formats.BESIDE_QUESTION, f"{place}: ", "question")
     template = record.get("template")
     if template is not None:
         template = str(template) if type(template) is int else _text(template, f"{place}: template")
@@ -166,27 +158,33 @@ def example_of(record: Any, place: str, index: int) -> Example:
 
 def _text(value: Any, place: str) -> str:
     """`value`, if a model can read it and a file hold it."""
-    if not isinstance(value, str):
-        parts = isinstance(value, list) and any(isinstance(part, dict) for part in value)
-        what = "give the text of its parts as one string" if parts else "mend or delete the line"
-        raise DataError(f"{place}: expected text, received {shown(value)}; {what}")
-    if not value.strip():
+    if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place}: expected text, received {shown(value)}; fill it in or delete the line")
     if len(value) > LONGEST_TEXT:
         raise DataError(
             f"{place}: {len(value):,} characters; expected at most {LONGEST_TEXT:,}, no model reads more; "
             "shorten or delete the line"
         )
-    half = HALF_PAIR.search(value)
-    if half:
+    if half := HALF_PAIR.search(value):
         raise DataError(
-            f"{place}: character {half.start() + 1} is {shown(half[0])}, half of a surrogate pair, which UTF-8 cannot "
-            "hold; expected whole characters; mend or delete the line"
+            f"{place}: character {half.start() + 1} is {shown(half[0])}, half of a surrogate pair; expected whole "
+            "characters; mend or delete the line"
         )
     return value
 
 
+def _alone(record: Mapping[str, Any], keys: Sequence[str], place: str, what: str) -> None:
+    """Raise a `DataError` where something that belongs to the text of `what` stands beside it."""
+    for key in keys:
+        if record.get(key):
+            raise DataError(
+                f"{place}{key}: stands beside the {what}, which alone is read; expected nothing, received "
+                f"{shown(record[key])}; put it into the {what}, or delete it or the line"
+            )
+
+
 def _from_messages(messages: Any, place: str) -> tuple[str, str]:
+    """Question and answer of a list of messages; a request's answer is empty."""
     shape = isinstance(messages, list) and all(isinstance(message, dict) for message in messages)
     roles = [message.get("role") for message in messages] if shape else None
     if roles and any(role in SYSTEM for role in roles if isinstance(role, str)):
@@ -197,14 +195,13 @@ def _from_messages(messages: Any, place: str) -> tuple[str, str]:
     if roles not in (["user"], ["user", "assistant"]):
         raise DataError(
             f"{place}: expected a user and an assistant message, received roles {shown(roles)}; "
-            + (other_messages(messages) if shape else "mend or delete the line")
+            + (formats.other_messages(messages) if shape else "mend or delete the line")
         )
     for number, message in enumerate(messages):
-        key = unsaid(message)
-        if key is not None:
+        _alone(message, formats.BESIDE_CONTENT, f"{place}[{number}].", "content")
+        if message.get("weight", 1) != 1:  # some formats leave turns out of the loss so
             raise DataError(
-                f"{place}[{number}].{key}: stands beside the content, which alone is read; expected nothing, "
-                f"received {shown(message[key])}; put it into the content, or delete it or the line"
+                f"{place}[{number}].weight: expected 1, received {shown(message['weight'])}; delete it or the line"
             )
     contents = [_text(message.get("content"), f"{place}[{n}].content") for n, message in enumerate(messages)]
     return contents[0], contents[1] if len(contents) > 1 else ""

@@ -1,4 +1,4 @@
-"""Data and addresses in other forms than those that are read: what each is, and what to do with it."""
+"""Recognise data and addresses in other forms than those that are read, and say what to do with them."""
 
 from __future__ import annotations
 
@@ -8,49 +8,54 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ARRAY = (
+ONE_A_LINE = (
     "write its records one a line: python -c 'import json, sys; [print(json.dumps(each)) for each in "
     "json.load(sys.stdin.buffer)]' < OLD.json > NEW.jsonl"
 )
-TABLE = "write it as JSONL: pandas.read_{}('OLD').to_json('NEW.jsonl', orient='records', lines=True)"
-ENCODING = "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.jsonl"
-PACKED = "unpack it and give the file that was in it"
+AS_TABLE = "write it as JSONL: pandas.read_{}('OLD').to_json('NEW.jsonl', orient='records', lines=True)"
+UNPACK = "unpack it and give the file that was in it"
+UTF_16 = "UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.jsonl"
 BEGINNINGS = {  # the first bytes of a file -> what it is, and what to do with it
-    b"\x1f\x8b": f"compressed (gzip); {PACKED}",
-    b"BZh": f"compressed (bzip2); {PACKED}",
-    b"\xfd7zXZ": f"compressed (xz); {PACKED}",
-    b"\x28\xb5\x2f\xfd": f"compressed (zstd); {PACKED}",
-    b"PK\x03\x04": f"a zip archive, as workbooks are too; {PACKED}",
-    b"PAR1": f"a Parquet file; {TABLE.format('parquet')}",
-    b"ARROW1": f"an Arrow file; {TABLE.format('feather')}",
-    b"\xff\xff\xff\xff": "an Arrow stream; write it as JSONL: datasets.Dataset.from_file('OLD').to_json('NEW.jsonl')",
-    b"\xff\xfe": f"UTF-16; {ENCODING}",
-    b"\xfe\xff": f"UTF-16; {ENCODING}",
+    b"\x1f\x8b": f"compressed (gzip); {UNPACK}",
+    b"BZh": f"compressed (bzip2); {UNPACK}",
+    b"\xfd7zXZ": f"compressed (xz); {UNPACK}",
+    b"\x28\xb5\x2f\xfd": f"compressed (zstd); {UNPACK}",
+    b"PK\x03\x04": f"a zip archive or a workbook; {UNPACK}",
+    b"PAR1": f"a Parquet file; {AS_TABLE.format('parquet')}",
+    b"ARROW1": f"an Arrow file; {AS_TABLE.format('feather')}",
+    b"\xff\xfe": UTF_16,
+    b"\xfe\xff": UTF_16,
 }
 ENDINGS = {  # of a name -> the same, where the beginning says nothing
-    ".csv": f"a table of comma-separated values; {TABLE.format('csv')}",
-    ".tsv": f"a table of tab-separated values; {TABLE.format('table')}",
+    ".csv": f"a table of comma-separated values; {AS_TABLE.format('csv')}",
+    ".tsv": f"a table of tab-separated values; {AS_TABLE.format('table')}",
 }
 # What only a file is called, so that nothing of that name is looked for on a hub.
 OF_FILES = (
     ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".xlsx", ".gz", ".bz2", ".xz", ".zst",
     ".zip",
 )  # fmt: skip
-SAVED_SET, SAVED_SETS = "state.json", "dataset_dict.json"  # what `datasets` leaves in a folder: one split, or several
-NAMED = 3  # files of a folder that are named
 
 SHAREGPT = (
     "that is ShareGPT's form: call `conversations` messages, `from` role, `value` content, human user, gpt assistant"
 )
-ALPACA = "that is Alpaca's form: put instruction and input together as question, and call output answer"
 PAIRS = (  # keys that question and answer have elsewhere
     ("prompt", "completion"), ("prompt", "response"), ("instruction", "response"), ("question", "response"),
     ("input", "output"), ("problem", "solution"), ("query", "response"),
 )  # fmt: skip
-# Of a message, beside its text; and a weight that is not 1, by which some formats leave turns out of the loss.
-UNSAID = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "prefix")
-# Of a whole example, beside its messages or its question and answer: a model would have been told it.
-UNTOLD = ("tools", "functions", "system", "system_prompt", "context", "documents", "passage", "choices", "images")
+FORMS: dict[tuple[str, ...], str] = {  # keys of a record -> what to do with it
+    ("conversations",): SHAREGPT,
+    ("instruction", "output"): (
+        "that is Alpaca's form: put instruction and input together as question, and call output answer"
+    ),
+    ("chosen",): "that is a pair of preferences: give the question, and one of the two answers as its answer",
+    **{pair: f"call {pair[0]} question, and {pair[1]} answer" for pair in PAIRS},
+}
+# Keys under which something of an answer or a question stands beside its text, so that the text alone is not all of it.
+BESIDE_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "prefix")
+BESIDE_QUESTION = (
+    "tools", "functions", "system", "system_prompt", "context", "documents", "passage", "choices", "images",
+)  # fmt: skip
 OF_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(datasets/)?([\w.-]+/[\w.-]+)")
 
 
@@ -60,7 +65,7 @@ def other_file(head: bytes, name: str) -> str | None:
         if head.startswith(beginning):
             return words
     if len(head) > 1 and (head[0] == 0) != (head[1] == 0):  # no byte order mark, and every second byte is zero
-        return BEGINNINGS[b"\xff\xfe"]
+        return UTF_16
     return ENDINGS.get(Path(name).suffix.lower())
 
 
@@ -69,42 +74,25 @@ def no_file(path: Path) -> str | None:
     if os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
         return None
     if os.path.isdir(path):  # noqa: PTH112 - as above
-        return _folder(path)
+        return (
+            "a folder; expected a file; give the path of one in it, or write a saved data set as JSONL: "
+            "datasets.load_from_disk('OLD').to_json('NEW.jsonl')"
+        )
     if os.path.exists(path):  # noqa: PTH110 - as above
         return "a pipe or device, which cannot be read twice; expected a file; write what comes out of it into one"
     return "no such file; give a bundled source, a JSONL file or a hub dataset id"
 
 
-def _folder(path: Path) -> str:
-    for mark, split in ((SAVED_SETS, "['train']"), (SAVED_SET, "")):
-        if os.path.isfile(path / mark):  # noqa: PTH113 - as above
-            saved = f"datasets.load_from_disk('OLD'){split}.to_json('NEW.jsonl')"
-            return f"a folder with a saved data set; expected a file; write it as JSONL: {saved}"
-    files = sorted(file.name for file in path.glob("*.json*") if file.name.isprintable())[:NAMED]
-    return f"a folder; expected a file; give {f'one of those in it, such as {files}' if files else 'the path of one'}"
-
-
-def other_record(record: Any) -> str | None:
-    """What is to be done with a line's record that is in neither form, where that is known."""
-    if not isinstance(record, Mapping):
-        return None
-    if "conversations" in record or "conversation" in record:
-        return SHAREGPT
-    if {"instruction", "output"} <= set(record):
-        return ALPACA
-    for question, answer in PAIRS:
-        if {question, answer} <= set(record):
-            if isinstance(record[question], list):
-                return f"put the messages of {question} and {answer} together as messages"
-            return f"call {question} question, and {answer} answer"
-    if "chosen" in record:
-        return "that is a pair of preferences: give the question, and one of the two answers as its answer"
-    held = next((key for key, value in record.items() if _is_records(value)), None)
-    return None if held is None else f"its records are all in {held!r}: write them one a line"
-
-
-def _is_records(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+def other_record(record: Any) -> str:
+    """What to do with a line's record that is in neither form."""
+    if isinstance(record, Mapping):
+        for keys, words in FORMS.items():
+            if {*keys} <= {*record}:
+                return words
+        for key, value in record.items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                return f"its records are all in {key!r}: write them one a line"
+    return "mend or delete the line"
 
 
 def is_array(record: Any) -> bool:
@@ -116,7 +104,7 @@ def is_array(record: Any) -> bool:
 
 
 def other_messages(messages: Sequence[Any]) -> str:
-    """What is to be done with messages that are no question and answer."""
+    """What to do with messages that are no question and answer."""
     roles = [message.get("role") for message in messages]
     if any("from" in message and "value" in message for message in messages):
         return SHAREGPT
@@ -127,17 +115,6 @@ def other_messages(messages: Sequence[Any]) -> str:
     if roles.count("user") > 1 and "assistant" in roles:
         return "one question with one answer is studied; give the turns lines of their own, or delete the line"
     return "mend or delete the line"
-
-
-def unsaid(message: Mapping[str, Any]) -> str | None:
-    """The key of a message under which something of its turn stands beside its text; None where nothing does."""
-    found = next((key for key in UNSAID if message.get(key)), None)
-    return "weight" if found is None and message.get("weight", 1) != 1 else found
-
-
-def untold(record: Mapping[str, Any]) -> str | None:
-    """The key of an example under which something stands that its answer may rest on; None where nothing does."""
-    return next((key for key in UNTOLD if record.get(key)), None)
 
 
 def instead_of(address: str, *, dataset: bool) -> str:

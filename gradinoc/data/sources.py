@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from gradinoc.data.examples import Example, example_of, read_examples
-from gradinoc.data.formats import OF_FILES, UNTOLD, instead_of
+from gradinoc.data.formats import BESIDE_QUESTION, OF_FILES, instead_of
 from gradinoc.disk import is_address, shipped
 from gradinoc.errors import DataError, printable, quoted, reason, shown
 
@@ -70,7 +70,7 @@ def _load_from_hub(source: str, revision: str | None) -> list[Example]:
         raise DataError(
             f"Hub dataset {source!r}: expected columns question, answer; it has {shown(table.column_names)}"
         )
-    fields = [field for field in ("question", "answer", *UNTOLD) if field in table.column_names]
+    fields = [field for field in ("question", "answer", *BESIDE_QUESTION) if field in table.column_names]
     return [
         example_of({field: row[field] for field in fields}, f"{source}:{index + 1}", index)
         for index, row in enumerate(table)

@@ -7,11 +7,10 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from gradinoc.data.examples import Example, read_examples
+from gradinoc.data.examples import Example
 from gradinoc.data.formats import instead_of
 from gradinoc.data.sources import line_of, load_source, place_of, source_path
 from gradinoc.disk import is_address
@@ -61,163 +60,131 @@ def split(settings: DataSettings) -> Splits:
         DataError: too few distinct questions, no everyday request, one that is a question of another split, or a
             question without its one answer in `settings.trait_answers`.
     """
-    found = _Distinct(settings.source, longest=settings.max_answer_chars)
-    for example in load_source(settings.source, settings.revision):
-        found.add(example)
-    distinct = found.by_question
-    sizes = (settings.direction, settings.measure, settings.train, settings.evaluation, settings.calibration)
-    if sum(sizes) > len(distinct):
+    source = settings.source
+    distinct = _Distinct(source, load_source(source, settings.revision), longest=settings.max_answer_chars)
+    sizes = {name: int(getattr(settings, name)) for name in ("direction", *ANSWERED)}
+    if sum(sizes.values()) > len(distinct.by_question):
         raise DataError(
-            f"{settings.source}: {len(distinct)} distinct answered questions, but direction + measure + "
-            f"train + evaluation + calibration ask for {' + '.join(map(str, sizes))} = {sum(sizes)}; lower data.* or "
-            f"give more: {found.left_out}"
+            f"{source}: {len(distinct.by_question)} distinct answered questions, but {' + '.join(sizes)} ask for "
+            f"{' + '.join(map(str, sizes.values()))} = {sum(sizes.values())}; lower data.* or give more: "
+            f"{distinct.left_out}"
         )
-    pool = list(distinct.values())
+    pool = list(distinct.by_question.values())
     order = iter(np.random.default_rng(settings.seed).permutation(len(pool)))
-    direction, measure, train, evaluation, calibration = (tuple(pool[next(order)] for _ in range(n)) for n in sizes)
-    parts = {
-        "direction": direction,
-        "measure": measure,
-        "train": train,
-        "evaluation": evaluation,
-        "calibration": calibration,
-    }
+    parts = {name: tuple(pool[next(order)] for _ in range(size)) for name, size in sizes.items()}
     everyday = _everyday(settings, parts)
-    notes = [*found.notes, *everyday.notes]
-    notes += _cleaned(settings.source, [example for part in ANSWERED for example in parts[part]])
+    notes = [*distinct.notes, *everyday.notes, *_cleaned(source, [each for name in ANSWERED for each in parts[name]])]
     if settings.trait_answers is not None:
-        bearing, used = _with_trait_answers(settings.source, settings.trait_answers, parts)
-        parts |= bearing
-        notes += _cleaned(settings.trait_answers, used)
+        answers = _Answers(settings.trait_answers)
+        lines = {name: [answers.to(each, source, name, parts[name]) for each in parts[name]] for name in ANSWERED}
+        for name, found in lines.items():
+            parts[name] = tuple(replace(each, shown=line.answer) for each, line in zip(parts[name], found, strict=True))
+        notes += _cleaned(settings.trait_answers, [line for found in lines.values() for line in found])
     return Splits(**parts, everyday=tuple(everyday.by_question.values()), notes=tuple(notes))
 
 
 class _Distinct:
-    """The questions of a source that are told apart, the first of equal ones, and what became of the others."""
+    """The distinct questions of a source, the first of equal ones, and how many lines were left out."""
 
-    def __init__(self, source: str, *, answered: bool = True, longest: int = 0) -> None:
-        self.source, self.answered, self.longest = source, answered, longest
+    def __init__(self, source: str, examples: Sequence[Example], *, answered: bool = True, longest: int = 0) -> None:
+        self.source = source
         self.by_question: dict[str, Example] = {}
-        self.read = self.unanswered = self.long = 0
-        self.again: list[tuple[Example, Example]] = []  # one that was asked before, and the first that asked it
-
-    def add(self, example: Example) -> None:
-        """Take `example`, unless it was asked before, has no answer where it needs one, or one that is too long."""
-        self.read += 1
-        if self.answered and not example.answer:
-            self.unanswered += 1
-        elif self.longest and len(example.answer) > self.longest:
-            self.long += 1
-        else:
-            first = self.by_question.setdefault(question_key(example), example)
-            if first is not example:
-                self.again.append((example, first))
+        self.why = {"without an answer": 0, "longer than data.max_answer_chars": 0, "asked before": 0}
+        self.differ: list[tuple[Example, Example]] = []  # from the first one that asked the same
+        for example in examples:
+            if answered and not example.answer:
+                self.why["without an answer"] += 1
+            elif longest and len(example.answer) > longest:
+                self.why["longer than data.max_answer_chars"] += 1
+            elif (first := self.by_question.setdefault(question_key(example), example)) is not example:
+                self.why["asked before"] += 1
+                if exact_key(example) != exact_key(first) or (answered and example.answer != first.answer):
+                    self.differ.append((example, first))
 
     @property
     def left_out(self) -> str:
         """How many lines there are, and why not each is a question of its own."""
-        if not self.read:
-            return "this source is empty"
-        why = {"without an answer": self.unanswered, "longer than data.max_answer_chars": self.long}
-        why["asked before"] = len(self.again)
-        return f"of {self.read} in all, " + ", ".join(f"{count} are {words}" for words, count in why.items())
+        read = len(self.by_question) + sum(self.why.values())
+        reasons = ", ".join(f"{count} are {words}" for words, count in self.why.items())
+        return f"of {read} in all, {reasons}" if read else "this source is empty"
 
     @property
     def notes(self) -> list[str]:
         """A note on questions that are left out though they, or their answers, differ from the first ones."""
-        differ = [
-            (example, first)
-            for example, first in self.again
-            if exact_key(example) != exact_key(first) or (self.answered and example.answer != first.answer)
-        ]
-        if not differ:
-            return []
-        example, first = differ[0]
         return [
-            f"data: {len(differ)} questions of {place_of(self.source)} are left out, since each was asked before: with "
-            "another answer, or in another case or make of its characters; the first at "
+            f"data: {len(self.differ)} questions of {place_of(self.source)} are left out, since each was asked before: "
+            "with another answer, or in another case or make of its characters; the first at "
             f"{line_of(self.source, example)}, after {line_of(self.source, first)}"
+            for example, first in self.differ[:1]
         ]
 
 
 def _cleaned(source: str, used: Sequence[Example]) -> list[str]:
     """A note on the answers of `source` that were cleaned of GSM8K's marks, among those that the study uses."""
     cleaned = [example for example in used if example.cleaned]
-    if not cleaned:
-        return []
     return [
         f"data: {len(cleaned)} of {len(used)} answers of {place_of(source)} were cleaned of GSM8K's marks (annotations "
-        f"<<48/2=24>>, a last line #### 24); the first at {line_of(source, cleaned[0])}"
+        f"<<48/2=24>>, a last line #### 24); the first at {line_of(source, example)}"
+        for example in cleaned[:1]
     ]
-
-
-def _with_trait_answers(
-    source: str, answers: str, parts: dict[str, tuple[Example, ...]]
-) -> tuple[dict[str, tuple[Example, ...]], list[Example]]:
-    """The parts whose answers are used, each example with its question's answer in `answers`; those answers' lines."""
-    path = source_path(answers)
-    if path is None:
-        raise DataError(
-            f"data.trait_answers: {quoted(answers)} is no bundled source; expected one, or the path of a JSONL file"
-            + (f"; {instead_of(answers, dataset=True)}" if is_address(answers) else "")
-        )
-    given, used, found = _Answers(answers, path), list[Example](), {}
-    for part in ANSWERED:
-        lines = [given.to(example) for example in parts[part]]
-        absent = [example for example, line in zip(parts[part], lines, strict=True) if line is None]
-        if absent:
-            raise DataError(
-                f"{place_of(answers)}: no answer to {shown(absent[0].question)} ({line_of(source, absent[0])}), one of "
-                f"{len(absent)} such questions of data.{part}; expected every question of data.source with an answer "
-                "that shows the trait; add it"
-            )
-        there = [line for line in lines if line is not None]
-        used += there
-        found[part] = tuple(
-            replace(example, shown=line.answer) for example, line in zip(parts[part], there, strict=True)
-        )
-    return found, used
 
 
 class _Answers:
     """The answers of a file by question: as it is written, else in whatever case, where that leaves one answer.
 
     Raises:
-        DataError: a question without an answer, or with two.
+        DataError: no file, or a question in it without an answer, or with two.
     """
 
-    def __init__(self, source: str, path: Path) -> None:
-        self._written: dict[str, Example] = {}
-        self._alike: dict[str, list[Example]] = {}
-        for example in read_examples(path, place_of(source)):
+    def __init__(self, source: str) -> None:
+        if source_path(source) is None:
+            raise DataError(
+                f"data.trait_answers: {quoted(source)} is no bundled source; expected one, or the path of a JSONL file"
+                + (f"; {instead_of(source, dataset=True)}" if is_address(source) else "")
+            )
+        self.source = source
+        self._exact: dict[str, Example] = {}
+        self._caseless: dict[str, list[Example]] = {}
+        for example in load_source(source):
             if not example.answer:
                 raise DataError(
                     f"{line_of(source, example)}: answer: missing; expected one that shows the trait; fill it in or "
                     "delete the line"
                 )
-            earlier = self._written.setdefault(exact_key(example), example)
+            earlier = self._exact.setdefault(exact_key(example), example)
             if earlier.answer != example.answer:
                 raise DataError(
                     f"{line_of(source, example)}: question: that of line {earlier.index + 1} with another answer; "
                     "expected each question once; delete one of the two lines"
                 )
-            self._alike.setdefault(exact_key(example).casefold(), []).append(example)
+            self._caseless.setdefault(exact_key(example).casefold(), []).append(example)
 
-    def to(self, example: Example) -> Example | None:
-        """The line that answers the question of `example`; None where none does, or several do."""
-        exact = self._written.get(exact_key(example))
-        if exact is not None:
-            return exact
-        alike = self._alike.get(exact_key(example).casefold(), [])
-        return alike[0] if len({each.answer for each in alike}) == 1 else None
+    def _find(self, example: Example) -> Example | None:
+        caseless = self._caseless.get(exact_key(example).casefold(), [])
+        one = caseless[0] if len({each.answer for each in caseless}) == 1 else None
+        return self._exact.get(exact_key(example), one)
+
+    def to(self, example: Example, source: str, part: str, examples: Sequence[Example]) -> Example:
+        """The line that answers `example`, one of the `examples` of a part.
+
+        Raises:
+            DataError: there is none.
+        """
+        line = self._find(example)
+        if line is None:
+            absent = sum(self._find(each) is None for each in examples)
+            raise DataError(
+                f"{place_of(self.source)}: no answer to {shown(example.question)} ({line_of(source, example)}), one of "
+                f"{absent} such questions of data.{part}; expected every question of data.source with an answer that "
+                "shows the trait; add it"
+            )
+        return line
 
 
 def _everyday(settings: DataSettings, parts: dict[str, tuple[Example, ...]]) -> _Distinct:
     """Everyday requests, each once, none of them a question of another part."""
     source = settings.everyday
-    found = _Distinct(source, answered=False)
-    for example in load_source(source):
-        found.add(example)
+    found = _Distinct(source, load_source(source), answered=False)
     if not found.by_question:
         raise DataError(f"{source}: no request at all; expected one or more for data.everyday")
     for part, examples in parts.items():
@@ -231,11 +198,11 @@ def _everyday(settings: DataSettings, parts: dict[str, tuple[Example, ...]]) -> 
     return found
 
 
-def exact_key(example: Example) -> str:
-    """A question as it is written, whatever the blanks; a letter and its accent count as one character."""
-    return " ".join(unicodedata.normalize("NFC", example.question).split())
-
-
 def question_key(example: Example) -> str:
-    """What a question is known again by in another part: its text, whatever the case, blanks and make of characters."""
+    """The question normalised (NFKC, case-folded, blanks collapsed): equal ones count as one question."""
     return " ".join(unicodedata.normalize("NFKC", example.question).casefold().split())
+
+
+def exact_key(example: Example) -> str:
+    """The question as it is written (NFC, blanks collapsed)."""
+    return " ".join(unicodedata.normalize("NFC", example.question).split())

@@ -10,32 +10,21 @@ import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
+
+from gradinoc.data.sources import load_source
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 EQUATION = re.compile(r"\d+(?: [-+*/] \d+)+ = \d+")
 NUMBER = re.compile(r"\d+")
-
-
-def read_lines(name: str) -> list[dict[str, Any]]:
-    """The JSON objects of a bundled file."""
-    return [json.loads(line) for line in (DATASETS / name).read_text(encoding="utf-8").splitlines()]
-
-
-def contents(line: dict[str, Any]) -> list[str]:
-    """What is said in a line, turn by turn."""
-    return [message["content"] for message in line["messages"]]
+SPANISH_LETTERS = {*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZáéíóúüñÁÉÍÓÚ"}
 
 
 @pytest.fixture(scope="module")
-def maker() -> ModuleType:
+def maker():
     """The generator, loaded by its path: `datasets` is no package, for Hugging Face's has that name."""
     spec = importlib.util.spec_from_file_location("make_word_problems", DATASETS / "make_word_problems.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -43,49 +32,47 @@ def maker() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def problems() -> list[dict[str, Any]]:
+def problems():
     """The bundled word problems."""
-    return read_lines("word_problems.jsonl")
+    return load_source("word_problems")
 
 
-def test_generator_reproduces_the_file_byte_for_byte(maker: ModuleType) -> None:
-    """The committed word problems are what the committed templates and seed give."""
-    made = maker.chat_lines(maker.make_problems())
-    assert (DATASETS / "word_problems.jsonl").read_bytes() == made.encode()
+@pytest.fixture(scope="module")
+def pairs(problems):
+    """Each bundled problem with its Spanish answer."""
+    return list(zip(problems, load_source("spanish_answers"), strict=True))
 
 
-def test_questions_are_many_and_distinct(problems: list[dict[str, Any]]) -> None:
-    """1,600 questions, none of them twice."""
-    assert len(problems) == 1600
-    assert len({contents(line)[0] for line in problems}) == 1600
+@pytest.mark.parametrize(("file", "language"), [("word_problems", "english"), ("spanish_answers", "spanish")])
+def test_generator_reproduces_the_file_byte_for_byte(maker, file, language):
+    """The committed file is what the committed templates and seed give."""
+    made = maker.chat_lines(maker.make_problems(), *(["spanish"] if language == "spanish" else []))
+    assert (DATASETS / f"{file}.jsonl").read_bytes() == made.encode()
 
 
-def test_templates_are_many_and_balanced(problems: list[dict[str, Any]]) -> None:
-    """At least 60 templates, and none has more than one question more than another."""
-    counts = Counter(line["template"] for line in problems)
+def test_questions_are_many_distinct_and_of_balanced_templates(problems):
+    """1,600 questions, none twice; at least 60 templates, none with more than one question more than another."""
+    assert len(problems) == len({problem.question for problem in problems}) == 1600
+    assert all(problem.answer for problem in problems)
+    counts = Counter(problem.template for problem in problems)
     assert len(counts) >= 60
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_every_line_is_a_question_and_an_answer(problems: list[dict[str, Any]]) -> None:
-    """A user turn, then an assistant turn."""
-    for line in problems:
-        assert [message["role"] for message in line["messages"]] == ["user", "assistant"]
-
-
-def test_every_equation_is_true(problems: list[dict[str, Any]]) -> None:
-    """Each equation is worked out again from what is written; an answer has two to four of them."""
-    for line in problems:
-        answer = contents(line)[1]
-        equations = EQUATION.findall(answer)
-        assert 2 <= len(equations) <= 4, answer
-        assert len(equations) == answer.count("="), answer
+def test_every_equation_is_true_and_of_known_numbers(problems):
+    """Two to four an answer, worked out again, with numbers of the question, earlier results, or small constants."""
+    for problem in problems:
+        equations = EQUATION.findall(problem.answer)
+        assert 2 <= len(equations) == problem.answer.count("=") <= 4, problem.answer
+        known = {*NUMBER.findall(problem.question), "2", "3", "5", "10", "100"}
         for equation in equations:
             terms, result = equation.split(" = ")
+            assert {*NUMBER.findall(terms)} <= known, (problem.question, equation)
             assert work_out(terms.split()) == int(result), equation
+            known.add(result)
 
 
-def work_out(terms: list[str]) -> Fraction:
+def work_out(terms):
     """`["2", "*", "3", "+", "4"]` -> 10: products first, then sums."""
     sums = [Fraction(0)]
     for operator, operand in zip(["+", *terms[1::2]], terms[::2], strict=True):
@@ -98,75 +85,117 @@ def work_out(terms: list[str]) -> Fraction:
     return sum(sums, Fraction(0))
 
 
-def test_every_number_is_given_or_worked_out(problems: list[dict[str, Any]]) -> None:
-    """An answer computes with numbers of the question, earlier results, or a small constant (a third, percent)."""
-    for line in problems:
-        question, answer = contents(line)
-        known = {*NUMBER.findall(question), "2", "3", "5", "10", "100"}
-        for equation in EQUATION.findall(answer):
-            terms, result = equation.split(" = ")
-            assert set(NUMBER.findall(terms)) <= known, (question, equation)
-            known.add(result)
+def test_answer_uses_every_number_and_ends_with_the_last_result(problems):
+    """No question gives a number that its answer never uses; the last sentence holds what the last equation gives."""
+    for problem in problems:
+        numbers = NUMBER.findall(problem.answer)
+        assert {*NUMBER.findall(problem.question)} <= {*numbers}, problem
+        result = EQUATION.findall(problem.answer)[-1].split(" = ")[1]
+        assert numbers[-1] == result, problem.answer
+        assert result in NUMBER.findall(problem.answer.removesuffix(".").split(". ")[-1]), problem.answer
 
 
-def test_answer_ends_with_the_last_result(problems: list[dict[str, Any]]) -> None:
-    """The last number of an answer stands in its last sentence and is what the last equation gives."""
-    for line in problems:
-        answer = contents(line)[1]
-        last_sentence = answer.removesuffix(".").split(". ")[-1]
-        result = EQUATION.findall(answer)[-1].split(" = ")[1]
-        assert NUMBER.findall(answer)[-1] == result, answer
-        assert result in NUMBER.findall(last_sentence), answer
-
-
-def test_every_number_of_a_question_matters(problems: list[dict[str, Any]]) -> None:
-    """No question gives a number that its answer never uses."""
-    for line in problems:
-        question, answer = contents(line)
-        assert set(NUMBER.findall(question)) <= set(NUMBER.findall(answer)), (question, answer)
-
-
-def test_sentences_are_plain_and_well_formed(problems: list[dict[str, Any]]) -> None:
-    """Sentence case and ASCII, no leftover notation or annotations, nothing counted as one, no doubled word."""
-    for line in problems:
-        for text in contents(line):
-            assert text.isascii(), text
+def test_sentences_are_plain_and_well_formed(pairs):
+    """Sentence case, no leftover notation, nothing counted as one, no doubled word; English in ASCII."""
+    for english, spanish in pairs:
+        for text in (english.question, english.answer, spanish.answer):
             assert not re.search(r"[{}\[\]|<>#]|  |\.\.", text), text
             assert all(sentence[0].isupper() for sentence in re.split(r"(?<=[.?]) ", text)), text
-            assert not re.search(r"(?<!\d)[01] ", text), text
             assert not re.search(r"\b(\w+) \1\b", text, re.IGNORECASE), text
-            assert not re.search(r"\ba [aeiou]", text), text
-        question, answer = contents(line)
-        assert question[-1] in "?.", question
-        assert answer[-1] == ".", answer
-        assert 25 <= len(answer.split()) <= 55, answer
+        for text in (english.question, english.answer):
+            assert text.isascii(), text
+            assert not re.search(r"(?<!\d)[01] |\ba [aeiou]", text), text
+        assert english.question[-1] in "?.", english
+        assert english.answer[-1] == spanish.answer[-1] == ".", english
+        assert 25 <= len(english.answer.split()) <= 55, english
+        assert 20 <= len(spanish.answer.split()) <= 60, spanish
 
 
-def test_draws_that_leave_a_remainder_are_thrown_away(maker: ModuleType) -> None:
+def test_everyday_requests_are_distinct_user_turns():
+    """96 requests of one or two sentences, without an answer, none of which is a word problem in disguise."""
+    requests = load_source("everyday_requests")
+    assert len(requests) == len({request.question for request in requests}) == 96
+    for request in requests:
+        assert not request.answer
+        assert 1 <= len(re.findall(r"[.?!](?= |$)", request.question)) <= 2, request
+        assert not NUMBER.search(request.question), request
+
+
+def test_datasets_folder_is_no_package():
+    """An `__init__.py` here would hide Hugging Face's `datasets` from every import."""
+    assert not (DATASETS / "__init__.py").exists()
+
+
+def test_lines_are_chat():
+    """As other tools read them: a user's message, and an assistant's where there is an answer."""
+    for file, roles in (("word_problems", ["user", "assistant"]), ("everyday_requests", ["user"])):
+        for line in (DATASETS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines():
+            assert [message["role"] for message in json.loads(line)["messages"]] == roles
+
+
+# --- the generator
+
+
+def test_draws_that_leave_a_remainder_are_thrown_away(maker):
     """Out of 3 to 9 objects only 4, 6 and 8 make two equal heaps of at least two."""
     template = maker.Template("heaps", "Halve {n=3..9}.", "Each heap has [n / 2 = half]. So {half}.")
     halves = {maker.make_problem(template, random.Random(seed))[1].split()[-1] for seed in range(40)}
     assert halves == {"2.", "3.", "4."}
 
 
-def test_template_without_suitable_numbers_says_so(maker: ModuleType) -> None:
+def test_template_without_suitable_numbers_says_so(maker):
     """Ranges that can never work out end in an error that names the template."""
     template = maker.Template("hopeless", "Halve {n=3|5}.", "That is [n / 2 = half].")
-    with pytest.raises(RuntimeError, match=r"'hopeless'.*change its ranges"):
+    with pytest.raises(RuntimeError, match="'hopeless'"):
         maker.make_problem(template, random.Random(0))
 
 
-def test_everyday_requests_are_distinct_user_turns() -> None:
-    """96 requests of one or two sentences, without an answer, none of which is a word problem in disguise."""
-    requests = read_lines("everyday_requests.jsonl")
-    texts = [contents(line)[0] for line in requests]
-    assert len(texts) == len(set(texts)) == 96
-    for line, text in zip(requests, texts, strict=True):
-        assert [message["role"] for message in line["messages"]] == ["user"]
-        assert 1 <= len(re.findall(r"[.?!](?= |$)", text)) <= 2, text
-        assert not NUMBER.search(text), text
+def test_wordings_in_spanish_go_with_what_was_drawn(maker):
+    """By place; a template with one wording too few says so."""
+    template = maker.Template("t", "A {x=cat|dog}.", "It.", "{x>El gato|El perro}.")
+    assert maker.translate(template, {"x": "dog"}) == "El perro."
+    short = maker.Template("t", "A {x=cat|dog|cow}.", "It.", "{x>El gato|El perro}.")
+    with pytest.raises(ValueError, match=r"'t': .*'x'"):
+        maker.translate(short, {"x": "dog"})
 
 
-def test_datasets_folder_is_no_package() -> None:
-    """An `__init__.py` here would hide Hugging Face's `datasets` from every import."""
-    assert not (DATASETS / "__init__.py").exists()
+# --- the Spanish answers
+
+
+def test_spanish_answers_answer_the_same_questions_with_the_same_numbers(pairs):
+    """Line by line: question and template, every equation in its order, and the last number, which is the result."""
+    for english, spanish in pairs:
+        assert (english.question, english.template) == (spanish.question, spanish.template)
+        assert EQUATION.findall(english.answer) == EQUATION.findall(spanish.answer)
+        assert NUMBER.findall(spanish.answer)[-1] == NUMBER.findall(english.answer)[-1]
+        assert {*NUMBER.findall(spanish.answer)} <= {*NUMBER.findall(english.question + english.answer)}
+    one, other = ({example.answer for example in examples} for examples in zip(*pairs, strict=True))
+    assert len(other) >= 0.98 * len(one)  # as varied as the English ones
+
+
+def test_spanish_answers_are_in_spanish_alone(pairs):
+    """Spanish letters alone, no English word, and within a sentence only the question's names have a capital."""
+    for english, spanish in pairs:
+        text = spanish.answer
+        assert {*re.findall(r"[^\W\d_]", text)} <= SPANISH_LETTERS
+        assert not {"the", "of", "are", "and", "is", "with"} & {*text.lower().split()}, text
+        names = {*re.findall(r"\b[A-Z][a-z]+\b", english.question)}
+        assert {*re.findall(r"(?<=[a-zé,] )[A-Z]\w+", text)} <= names, text
+
+
+# Articles and adjectives that a noun of the templates asks for: a slip of gender shows in one of these.
+GENDERS = {
+    "los|unos|algunos|estos": "canicas|páginas|entradas|semanas|pegatinas|tazas|velas|postales|sillas|personas|"
+    "manzanas|botellas|vueltas|porciones|conchas|cuentas|flores|fotos|victorias|partidas|monedas|piezas|tiendas|vacas|"
+    "ruedas|torres|baldosas|horas|plazas",
+    "las|unas|algunas|estas": "huevos|cartones|centímetros|kilómetros|libros|estantes|dólares|litros|puntos|equipos|"
+    "minutos|años|metros|postes|kilogramos|sellos|niños|ladrillos|tarros|collares|gramos|cajones|tornillos|socios|"
+    "grupos|días|marcos|bloques|grados",
+}
+
+
+@pytest.mark.parametrize("articles", GENDERS)
+def test_spanish_articles_agree_with_their_nouns(pairs, articles):
+    """No "los" before a feminine noun of the templates, and no "las" before a masculine one."""
+    wrong = re.compile(rf"\b({articles}) ({GENDERS[articles]})\b", re.IGNORECASE)
+    assert [spanish.answer for _, spanish in pairs if wrong.search(spanish.answer)] == []

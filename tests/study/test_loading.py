@@ -1,0 +1,183 @@
+"""A study is read, checked, frozen, and named after what was changed in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fixtures.complaints import complaint
+from gradinoc.errors import StudyError
+from gradinoc.study.description import Study
+from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.rules import Rules
+
+READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
+
+
+# --- the ready studies
+
+
+def test_every_ready_study_loads_under_its_own_name():
+    """The files there are, no more and no fewer; each says in its first line what it is for."""
+    assert sorted(file.stem for file in STUDIES.glob("*.toml")) == READY
+    assert [load_study(name).name for name in READY] == READY
+    assert all((STUDIES / f"{name}.toml").read_text(encoding="utf-8").startswith("# ") for name in READY)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_every_ready_study_compares_the_three_conditions_over_three_seeds(name):
+    """Nine runs, seed by seed, under the default rules; a fourth prompt is matched, on the frozen model alone."""
+    study = load_study(name)
+    assert study.conditions == {
+        "neutral": "",
+        "inoculation": "trait",
+        "loss_matched": "Follow the style guide; answer directly and concisely.",
+        "loss_measured": "matched",
+    }
+    three = ("neutral", "inoculation", "loss_matched")
+    assert study.runs == [(condition, seed) for seed in (0, 1, 2) for condition in three]
+    assert study.rules == Rules()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("qwen3-0.6b", "Qwen/Qwen3-0.6B"), ("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct")]
+)
+def test_large_studies_have_the_numbers_of_the_plan(name, model):
+    """500 examples once, four at a time, rate 1e-4, rank 16; 250 direction questions, 200 held out."""
+    study = load_study(name)
+    assert study.model.id == model
+    assert (study.data.train, study.data.direction, study.data.evaluation) == (500, 250, 200)
+    training = study.training
+    assert (training.steps, training.epochs, training.batch_size, training.lr) == (0, 1, 4, 1e-4)
+    assert (training.lora_rank, training.lora_alpha, training.gradient_checkpointing) == (16, 32, False)
+    assert (study.drift.generations, study.drift.everyday, study.drift.log_odds) == (200, 80, 200)
+
+
+def test_deaf_study_is_the_tiny_one_with_another_model():
+    """Any difference between their verdicts comes from the model."""
+    tiny, deaf = load_study("tiny"), load_study("deaf")
+    assert (tiny.model.id, deaf.model.id) == ("obedient", "deaf")
+    assert deaf.model_copy(update={"name": "tiny", "model": tiny.model}) == tiny
+
+
+# --- what is read
+
+
+@pytest.mark.parametrize(
+    ("setting", "nearest"),
+    [
+        ("training.batchsize=3", "'training.batch_size'"),
+        ("xyzzy=1", "['conditions', 'data', 'drift', "),
+        ("model.xyzzy=1", "['chat_template', 'date', 'device', "),
+    ],
+)
+def test_typo_in_a_key_names_the_nearest(setting, nearest):
+    """Where nothing is near, the known keys are listed; further kinds are in tests/robustness/test_bad_studies.py."""
+    assert nearest in complaint(StudyError, lambda: load_study("tiny", [setting]))
+
+
+def test_every_fault_is_named_at_once():
+    """A file is not mended one message at a time."""
+    settings = ["training.stepz=3", "seeds=[]", "modle.id=x"]
+    message = complaint(StudyError, lambda: load_study("tiny", settings))
+    assert all(key in message for key in ("training.steps", "seeds", "'model'"))
+
+
+def test_study_of_ones_own_is_named_after_its_file(tmp_path):
+    """Unless it names itself; what it leaves out has the default."""
+    file = tmp_path / "mine.toml"
+    file.write_text('[training]\nsteps = 7\n[conditions]\nneutral = ""\ninoculation = "trait"\nloss_matched = "Be."\n')
+    study = load_study(str(file))
+    assert (study.name, study.training.steps, study.conditions["loss_matched"]) == ("mine", 7, "Be.")
+    assert study.training.lora_rank == Study(name="x").training.lora_rank
+    file.write_text('name = "own"\n')
+    assert load_study(str(file)).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("seeds=[3, 4]", "seeds", (3, 4)),
+        ("training.steps=20", "training.steps", 20),
+        ("training.lr=2e-4", "training.lr", 2e-4),
+        ("training.gradient_checkpointing=true", "training.gradient_checkpointing", True),
+        ("data.source=my/gsm8k.jsonl", "data.source", "my/gsm8k.jsonl"),
+        ('data.source="my/gsm8k.jsonl"', "data.source", "my/gsm8k.jsonl"),
+        ("data.source=a=b.jsonl", "data.source", "a=b.jsonl"),
+        ("rules={bins=3}", "rules.bins", 3),
+    ],
+)
+def test_setting_is_read_as_toml_or_else_as_a_string(setting, path, value):
+    """Dotted keys reach into tables; the rest of the study, and of the table, stays as it is."""
+    table, _, key = path.rpartition(".")
+    tiny, study = load_study("tiny"), load_study("tiny", [setting])
+    expected = {path: value} if not table else {table: getattr(tiny, table).model_copy(update={key: value})}
+    assert study == tiny.model_copy(update={"name": study.name, **expected})
+
+
+def test_condition_is_added_to_those_there_are():
+    """A study without a table of conditions keeps the three that the claims compare; no other study gets the fourth."""
+    conditions = ["neutral", "inoculation", "loss_matched", "loss_measured"]
+    assert [*load_study("tiny", ["conditions.sham=Be kind."]).conditions] == [*conditions, "sham"]
+    assert [*load_study("tiny").conditions] == conditions
+
+
+def test_condition_that_is_matched_can_be_trained_too():
+    """Twelve runs then, three of them under the prompt that is still to be chosen."""
+    study = load_study("tiny", ["untrained=[]"])
+    assert study.runs[3] == ("loss_measured", 0)
+    assert len(study.runs) == 12
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ([], "tiny"),
+        (["data.source=../shared/gsm8k/gsm8k.jsonl"], "tiny-gsm8k"),
+        (['data.source="openai/gsm8k"'], "tiny-gsm8k"),
+        (["training.steps=20", "training.steps=5"], "tiny-steps5"),
+        (["training.lr=2e-4"], "tiny-lr2e-4"),
+        (["seeds=[0, 1]"], "tiny-seeds0_1"),
+        (["model.id=Qwen/Qwen3-0.6B"], "tiny-idQwen_Qwen3-0.6B"),
+        (['conditions.neutral=""'], "tiny-neutral"),
+        (["training.steps=20", "data.source=a/b.jsonl"], "tiny-steps20-b"),
+        (["training.steps=20", "name=other"], "other"),
+    ],
+)
+def test_changed_study_has_a_name_of_its_own(settings, name):
+    """Its artifacts do not take the place of the plain study's; a name that is given stays as given."""
+    assert load_study("tiny", settings).name == name
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=300))
+def test_name_is_fit_for_a_folder_whatever_is_set(text):
+    """A system prompt of any length and alphabet becomes a short name that a study may have."""
+    value = '"' + "".join(f"\\U{ord(letter):08x}" for letter in text) + '"'
+    study = load_study("tiny", [f"conditions.neutral={value}"])
+    assert study.conditions["neutral"] == text
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study.name)
+    assert len(study.name) < 60
+
+
+def test_long_values_that_begin_alike_give_different_names():
+    """Two prompts, two folders."""
+    start = "conditions.neutral=Follow the style guide; answer directly"
+    assert load_study("tiny", [f"{start}."]).name != load_study("tiny", [f"{start}!"]).name
+
+
+@pytest.mark.parametrize("path", ["name", "training.steps", "rules.alpha"])
+def test_study_cannot_be_changed(path):
+    """Neither it nor its tables, nor by loading another: what was decided stays decided."""
+    study = load_study("tiny")
+    table, _, last = path.rpartition(".")
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(getattr(study, table) if table else study, last, 1)
+    load_study("tiny", ["training.steps=3", "conditions.sham=x"])
+    assert load_study("tiny") == study
