@@ -16,7 +16,7 @@ from benchmarks.workers import Sample
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import split
 from gradinoc.measure.directions import isotropic_directions
-from gradinoc.models.chat.encoding import render_prompt
+from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.sources.locate import locate
 from gradinoc.pipeline.context import Bench
 from gradinoc.study.loading import load_study

@@ -14,6 +14,7 @@ _HOMES = {
     "compute_gradient_alignment": "measure.alignment",
     "extract_trait_direction": "measure.directions",
     "load_directions": "report.exports",
+    "load_model": "measure.load",
     "load_trait": "study.traits",
     "measure_caps_rate": "study.traits",
     "register_trait": "study.traits",

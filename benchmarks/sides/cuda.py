@@ -15,12 +15,14 @@ from serving import serve
 from shapes import shaped_model
 from torch import Tensor
 
-from gradinoc.measure.alignment import completion_losses, measure_alignments
+from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.directions import isotropic_directions
-from gradinoc.measure.fast.fused import fuse, fused_adapter
+from gradinoc.measure.fast import completion_losses, fused_adapter
+from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.kernels import CHUNK
+from gradinoc.measure.fast.packing import pack
 from gradinoc.measure.training.run import Recipe, lora_config, train_run
-from gradinoc.models.chat.encoding import Encoded, pack
+from gradinoc.models.chat.encoding import Encoded
 from gradinoc.study.description import TrainingSettings
 
 LAYERS, BATCH = 2, 4

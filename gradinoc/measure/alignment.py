@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.linalg import vector_norm  # on Apple's GPU `Tensor.norm` takes a way that warns
 
-from gradinoc.measure.fast.fused import final_states, is_fused, unembedding
-from gradinoc.measure.fast.kernels import token_losses
+from gradinoc.measure.batches import Batch
+from gradinoc.measure.fast import batched, completion_losses, scored_batch, sharing_order
 from gradinoc.measure.finite import fault_in_gradients, fault_in_losses, stop
-from gradinoc.measure.hooks import GradientCollector, logits_at, model_inputs
-from gradinoc.measure.memory import in_batches
-from gradinoc.models.chat.encoding import Batch, Encoded, collate, pack, pack_shared
+from gradinoc.measure.hooks import GradientCollector
+from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed
+from gradinoc.models.memory import in_batches
 from gradinoc.study.description import POSITIONS
 
 ALIGNMENT_COLUMNS = ("example", "layer", "position", "loss", "alignment", "projection", "grad_norm")
@@ -54,37 +54,6 @@ def compute_gradient_alignment(gradient: Tensor, direction: Tensor) -> dict[str,
     return {"cosine": projection / grad_norm, "projection": projection, "grad_norm": grad_norm}
 
 
-def batched(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
-    """The examples as `model` takes them, on its device: packed if it is fused, padded if it is not."""
-    batch = pack(examples) if is_fused(model) else collate(examples, pad)
-    return batch.to(next(model.parameters()).device)
-
-
-def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """Each example's loss `[batch]`: mean negative log-likelihood over its completion tokens, nats/token, float32.
-
-    Logits are computed only where there is a token to predict: the loss is the same, and prompts cost no vocabulary
-    product. A packed batch needs a fused model.
-
-    Raises:
-        NotImplementedError: gradients of a batch that shares beginnings: nobody could say whose they are.
-    """
-    if batch.below and torch.is_grad_enabled():
-        raise NotImplementedError("gradients of examples that share their beginnings: pack each by itself")
-    if batch.packed:
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
-        hidden = final_states(model, batch.lengths, batch.below, **inputs)
-        losses = token_losses(hidden[batch.predicting], unembedding(model), batch.targets)
-    else:
-        start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
-        kept = torch.arange(start, width - 1, device=batch.input_ids.device)
-        logits = logits_at(model, model_inputs(batch.input_ids, batch.attention_mask), kept)  # (B, kept, vocab)
-        chosen = logits[batch.owner, batch.predicting % width - start].float()
-        losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
-    sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
-    return sums / batch.counts
-
-
 @undisturbed()
 @torch.no_grad()
 def answer_losses(
@@ -92,22 +61,18 @@ def answer_losses(
 ) -> NDArray[np.float64]:
     """Each example's mean-token loss, nats/token, in the order of `examples`.
 
-    On a fused model neighbours in the order of their tokens share a batch, and what they begin with is computed once;
-    elsewhere examples of similar length do. With several `copies` `[copies, examples]`: each batch is put once for each
-    adapter of a stack, see `gradinoc.measure.fast.fused.stacked_adapters`. A batch that memory does not suffice for is
-    halved.
+    With several `copies` `[copies, examples]`: each batch is put once for each adapter of a stack, see
+    `gradinoc.measure.fast.stacked_adapters`. A batch that does not fit into memory is halved.
 
     Raises:
         NumericalError: a loss is not finite; the message names the examples, and where in the model it arose.
         OutOfMemoryError: memory does not suffice for a single example.
     """
-    fused, device = is_fused(model), next(model.parameters()).device
-    order = sorted(range(len(examples)), key=lambda row: examples[row].ids if fused else (len(examples[row].ids),))
+    order = sharing_order(model, [example.ids for example in examples])
     losses = np.full((copies, len(examples)), np.nan)
 
     def score(rows: Sequence[int]) -> None:
-        chosen = [examples[row] for row in rows]
-        batch = (pack_shared(chosen, copies) if fused else collate(chosen * copies, pad)).to(device)
+        batch = scored_batch(model, [examples[row] for row in rows], pad, copies)
         found = completion_losses(model, batch)
         if fault := fault_in_losses(found, [*rows] * copies):
             stop(fault, model, lambda: completion_losses(model, batch))
@@ -129,7 +94,7 @@ class Reading:
     grad_norm: Tensor
 
 
-class AlignmentProbe:
+class GradientLogger:
     """Reads alignments off a backward pass that happens anyway; wrap the forward and backward passes in it.
 
     The gradient of each layer is reduced inside its hook to three positions and one matrix product with all directions,
@@ -241,14 +206,14 @@ def measure_alignments(
 
     def measure(rows: Sequence[int]) -> None:
         batch = batched(model, [examples[row] for row in rows], pad)
-        probe.expect(batch, scale=1.0)
+        gradients.expect(batch, scale=1.0)
         losses = completion_losses(model, batch)
         losses.sum().backward()
-        reading = probe.read()
-        if fault := fault_in(losses.detach(), reading, probe.layers, rows):
+        reading = gradients.read()
+        if fault := fault_in(losses.detach(), reading, gradients.layers, rows):
             stop(fault, model, lambda: completion_losses(model, batch))
         primary = reading.alignment[:, 0].cpu().double()  # (L, B, directions)
-        frame = alignment_frame(reading, losses.detach(), rows, probe.layers)
+        frame = alignment_frame(reading, losses.detach(), rows, gradients.layers)
         # Only now, when nothing more can fail for want of memory: a batch is tried again in halves.
         frames.append(frame)
         total.add_(primary.sum(1))
@@ -257,7 +222,7 @@ def measure_alignments(
         if on_batch:
             on_batch(len(measured), len(order))
 
-    with AlignmentProbe(model, directions) as probe:
+    with GradientLogger(model, directions) as gradients:
         in_batches(order, batch_size, measure)
     table = pd.concat(frames, ignore_index=True).sort_values(["example", "layer"], kind="stable")
     return Measured(table.reset_index(drop=True), total / len(examples), by_example)

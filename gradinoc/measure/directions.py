@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.errors import NumericalError
-from gradinoc.measure.fast.fused import is_fused
+from gradinoc.measure.fast import sharing_order
 from gradinoc.measure.finite import fault_in_states
 from gradinoc.measure.hooks import ActivationCollector, Position
-from gradinoc.measure.memory import in_batches
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.isolation import undisturbed
+from gradinoc.models.memory import in_batches
 from gradinoc.stats.effect import auc, cohens_d
 
 UNMOVED = 1e-5  # of a mean state's norm: rounding in float32. SmolLM2's smallest contrast is 8e-3 of it
@@ -36,18 +36,16 @@ def prompt_activations(
 ) -> dict[int, Tensor]:
     """Residual stream of each question under a system prompt: layer -> `[prompts, hidden]` float32, CPU.
 
-    Prompts share a batch by length, or, on a fused model, by what they begin with, which is computed once; rows come
-    back in the order of `prompts`. With several `copies` each batch is put once for each adapter of a stack (see
-    `gradinoc.measure.fast.fused.stacked_adapters`), and there are `[copies * prompts]` rows, copy by copy. A batch
-    that memory does not suffice for is halved.
+    With several `copies` each batch is put once for each adapter of a stack (see
+    `gradinoc.measure.fast.stacked_adapters`), and there are `[copies * prompts]` rows, copy by copy. A batch that does
+    not fit into memory is halved.
 
     Raises:
         NumericalError: an activation is not finite; the message names layer and prompts.
         OutOfMemoryError: memory does not suffice for a single prompt.
     """
     encoded = [encode_prompt(tokenizer, prompt, system) for prompt in prompts]
-    fused = is_fused(model)
-    order = sorted(range(len(encoded)), key=lambda row: encoded[row] if fused else [len(encoded[row])])
+    order = sharing_order(model, encoded)
     device = next(model.parameters()).device
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
 

@@ -15,8 +15,8 @@ from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.directions import prompt_activations
-from gradinoc.measure.generate import generate_copies
 from gradinoc.models.chat.encoding import encode, encode_prompt
+from gradinoc.models.generate import generate_copies
 from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import Trait
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradinoc.measure.fast.fused import final_states, is_fused
+from gradinoc.measure.batches import logits_at, model_inputs, right_padded
+from gradinoc.measure.fast import prompt_pass
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.chat.encoding import share
 from gradinoc.models.isolation import undisturbed
 
 Position = str | int
@@ -110,29 +110,9 @@ class ActivationCollector(BlockHooks):
                 raise ValueError("The first token of the assistant: expected one copy, each adapter has its own")
             input_ids, attention_mask = self._append_next_token(input_ids, attention_mask)
         index = token_index(attention_mask, position)
-        states = (self._packed if is_fused(self.model) else self._padded)(input_ids, attention_mask, index, copies)
-        return {layer: states[layer].float() for layer in self.layers}
-
-    def _packed(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:
-        """States at `index`, from all rows in one, without padding, and what they begin with computed once."""
-        device = input_ids.device
-        rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
-        shared = share([tuple(id_ for id_, kept in zip(*row, strict=True) if kept) for row in rows]).repeated(copies)
-        ids, places = (torch.tensor([each], device=device) for each in (shared.ids, shared.position_ids))
-        inputs = {"input_ids": ids, "position_ids": places}
-        states = self._forward(lambda: final_states(self.model, shared.lengths, shared.below, **inputs))
-        wanted = (index - attention_mask.argmax(-1)).tolist() * copies
-        flat = torch.tensor([place[token] for place, token in zip(shared.places, wanted, strict=True)], device=device)
-        return {layer: states[layer][0, flat] for layer in self.layers}
-
-    def _padded(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int) -> dict[int, Tensor]:
-        input_ids, attention_mask, shift = right_padded(input_ids, attention_mask)
-        inputs = model_inputs(input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1))
-        # By index: told a number of logits, Gemma 4 leaves the earlier tokens out of its upper blocks too.
-        last = torch.tensor([input_ids.shape[1] - 1], device=input_ids.device)
-        states = self._forward(lambda: self.model(**inputs, logits_to_keep=last))
-        rows = torch.arange(copies * len(input_ids), device=input_ids.device)
-        return {layer: states[layer][rows, (index - shift).repeat(copies)] for layer in self.layers}
+        forward, place = prompt_pass(self.model, input_ids, attention_mask, index, copies)
+        states = self._forward(forward)
+        return {layer: states[layer][place].float() for layer in self.layers}
 
     def _forward(self, forward: Callable[[], object]) -> dict[int, Tensor]:
         """What the blocks put out, `[batch, seq, hidden]`, in a forward pass that goes no deeper than it must."""
@@ -233,38 +213,3 @@ def token_index(attention_mask: Tensor, position: Position) -> Tensor:
     if bool(((offset < 0) | (offset >= lengths)).any()):
         raise ValueError(f"Position {position} is outside the shortest row, of {int(lengths.min())} tokens")
     return attention_mask.argmax(-1) + offset
-
-
-def right_padded(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids and mask `[batch, seq]` with every row's tokens at the left edge, and how far each row moved `[batch]`.
-
-    Padding behind the tokens is out of a causal model's sight. Padding before them is not: decoders that count
-    positions by column (BART's kind), and those with a state that padding runs through (RWKV), see it.
-    """
-    shift = attention_mask.argmax(-1)
-    if not bool(shift.any()):
-        return input_ids, attention_mask, shift
-    columns = (torch.arange(input_ids.shape[1], device=input_ids.device) + shift[:, None]) % input_ids.shape[1]
-    return input_ids.gather(1, columns), attention_mask.gather(1, columns), shift
-
-
-def logits_at(model: nn.Module, inputs: dict[str, Any], columns: Tensor) -> Tensor:
-    """Logits `[batch, columns, vocabulary]` at some of the columns, in ascending order.
-
-    Only they are computed where the model takes `logits_to_keep`, as nearly all of transformers do.
-    """
-    logits = torch.as_tensor(model(**inputs, logits_to_keep=columns).logits)
-    return logits if logits.shape[1] == len(columns) else logits[:, columns]
-
-
-def model_inputs(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
-    """Arguments of a forward pass whose result does not depend on where the padding is.
-
-    Position ids count attended tokens: learned positions (GPT-2) would otherwise shift with left padding.
-    """
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
-        "use_cache": False,
-    }

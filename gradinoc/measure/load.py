@@ -19,16 +19,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from gradinoc.errors import ModelError, reason, shown
-from gradinoc.measure.generate import end_tokens, generate
-from gradinoc.measure.memory import is_out_of_memory
 from gradinoc.measure.selftests import SelfTest, examine
 from gradinoc.models.adapters import note as adapters_note
 from gradinoc.models.blocks import decoder_blocks, unwrapped
-from gradinoc.models.chat.encoding import end_of_turn
+from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import read_tokenizer, template_notes
+from gradinoc.models.generate import end_tokens, generate
 from gradinoc.models.inert import ensure_inert
 from gradinoc.models.isolation import own_generators, undisturbed
+from gradinoc.models.memory import is_out_of_memory
 from gradinoc.models.quantised import ensure_unquantised, unpacking
 from gradinoc.models.sources.gguf import no_progress_bars
 from gradinoc.models.sources.locate import fingerprint, locate

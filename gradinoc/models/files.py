@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from gradinoc.errors import ModelError, reason, shown
-from gradinoc.models.chat.encoding import end_of_turn, tells_the_time
+from gradinoc.models.chat.template import end_of_turn, tells_the_time
 from gradinoc.study.chat_template import DAY, FILE, SHIPPED, dated, read_template
 
 INDEX = "model.safetensors.index.json"  # which file holds which tensor, where there are several files

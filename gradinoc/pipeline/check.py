@@ -13,9 +13,10 @@ from gradinoc.data.examples import Example, showing
 from gradinoc.data.sources import line_of
 from gradinoc.data.splits import ANSWERED, split
 from gradinoc.errors import DataError, ModelError, StudyError, reason, shown
-from gradinoc.measure.training.run import ensure_trainable
+from gradinoc.measure.training.arguments import ensure_trainable
 from gradinoc.models.adapters import targets
-from gradinoc.models.chat.encoding import Written, end_of_turn, render_prompt, written
+from gradinoc.models.chat.encoding import Written, written
+from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.files import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
 from gradinoc.models.inert import ensure_inert

@@ -21,15 +21,15 @@ from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.measure.directions import covariance_directions, isotropic_directions, sign_flipped_directions
-from gradinoc.measure.fast.fused import fused_adapter, stacked_adapters
+from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import LanguageModel, load_model
-from gradinoc.measure.memory import is_out_of_memory, release
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.chat.rendered import Rendered, render
 from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.isolation import own_generators
+from gradinoc.models.memory import is_out_of_memory, release
 from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.environment import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import load_table, load_tensors, readable, save_json
@@ -182,7 +182,7 @@ def band(folder: Path) -> tuple[int, ...]:
     return tuple(int(layer) for layer in table.loc[table["in_band"], "layer"])
 
 
-def probe_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
+def training_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
     """Layer -> unit rows `[1 + count, hidden]`: the trait direction, then isotropic ones, the same at every layer."""
     trait = trait_directions(folder)
     random = isotropic_directions(count, len(next(iter(trait.values()))), seed)
@@ -190,7 +190,7 @@ def probe_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
 
 
 @dataclass(frozen=True)
-class Probes:
+class FrozenDirections:
     """Every direction that a frozen model is read along, and what its rows are.
 
     Attributes:
@@ -204,7 +204,7 @@ class Probes:
     draws: dict[str, int]
 
 
-def all_probes(directions: Path, unrelated: Path, settings: NullSettings) -> Probes:
+def frozen_directions(directions: Path, unrelated: Path, settings: NullSettings) -> FrozenDirections:
     """The trait's direction, the unrelated traits' and every random null, from the folders of the two steps."""
     trait = trait_directions(directions)
     others = load_tensors(unrelated / "unrelated.safetensors")
@@ -227,7 +227,7 @@ def all_probes(directions: Path, unrelated: Path, settings: NullSettings) -> Pro
         for layer, direction in trait.items()
     }
     draws = {ISOTROPIC: settings.isotropic, COVARIANCE: settings.covariance, SIGN_FLIPPED: settings.sign_flipped}
-    return Probes(rows, tuple(others), draws)
+    return FrozenDirections(rows, tuple(others), draws)
 
 
 @contextmanager

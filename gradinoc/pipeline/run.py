@@ -22,10 +22,10 @@ from gradinoc.data.export import write_datasets
 from gradinoc.data.sources import DATASETS
 from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
-from gradinoc.measure.memory import release
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.device import choose_dtype, precision_overrides
 from gradinoc.models.isolation import undisturbed
+from gradinoc.models.memory import release
 from gradinoc.pipeline.context import Bench, Tell
 from gradinoc.pipeline.manifest import MANIFEST
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, Pace, Times, time_left

@@ -17,7 +17,7 @@ from gradinoc.claims.c2 import claim_2, unrelated_tail
 from gradinoc.claims.gates import Finding, Status
 from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.directions import covariance_directions, mean_difference, sign_flipped_directions
-from gradinoc.pipeline.context import all_probes
+from gradinoc.pipeline.context import frozen_directions
 from gradinoc.pipeline.steps.gradients import _by_trait, _random
 from gradinoc.pipeline.store import save_tensors
 from gradinoc.power.simulate import simulate
@@ -105,17 +105,17 @@ def test_rows_of_the_probe_are_what_they_are_called(tmp_path):
     stacked = {name: torch.stack([*side.values()]) for name, side in (("promote", promote), ("suppress", suppress))}
     save_tensors(stacked, tmp_path / "contrasts.safetensors")
     save_tensors(others, tmp_path / "unrelated.safetensors")
-    probes = all_probes(tmp_path, tmp_path, SETTINGS)
-    assert (probes.traits, probes.draws) == (
+    along = frozen_directions(tmp_path, tmp_path, SETTINGS)
+    assert (along.traits, along.draws) == (
         ("one", "two"), {"isotropic": 101, "covariance": 102, "sign_flipped": 103},
     )  # fmt: skip
-    for layer, rows in probes.rows.items():
+    for layer, rows in along.rows.items():
         assert len(rows) == 1 + 2 + 101 + 102 + 103
         assert torch.equal(rows[0], trait[layer])
         assert torch.equal(rows[2], others["two"][layer])
         assert torch.equal(rows[-103:], sign_flipped_directions(promote, suppress, 103, SETTINGS.seed)[layer])
     means = torch.arange(309, dtype=torch.float64).expand(LAYERS, -1)  # each row's own number
-    table = _random(means, probes)
+    table = _random(means, along)
     first = table[table["layer"] == 1].groupby("null")["alignment"].agg(["min", "max", "count"])
     assert first.loc["isotropic"].tolist() == [3, 103, 101]
     assert first.loc["covariance"].tolist() == [104, 205, 102]
@@ -136,16 +136,16 @@ def test_one_backward_pass_serves_every_null(llama, examples, tmp_path, monkeypa
     stacked = {name: torch.stack([*side.values()]) for name, side in (("promote", promote), ("suppress", suppress))}
     save_tensors(stacked, tmp_path / "contrasts.safetensors")
     save_tensors({"one": trait.flip(0), "two": -trait}, tmp_path / "unrelated.safetensors")
-    probes = all_probes(tmp_path, tmp_path, SETTINGS)
+    along = frozen_directions(tmp_path, tmp_path, SETTINGS)
     passes, run = [], torch.autograd.backward
     monkeypatch.setattr(torch.autograd, "backward", lambda *a, **k: (passes.append(1), run(*a, **k))[1])
-    found = measure_alignments(llama, examples, probes.rows, PAD, batch_size=1, kept=3)
+    found = measure_alignments(llama, examples, along.rows, PAD, batch_size=1, kept=3)
     assert len(passes) == len(examples)
-    table = _by_trait(found, probes)
+    table = _by_trait(found, along)
     primary = found.table[found.table["position"] == "last_prompt_token"].set_index(["layer", "example"])["alignment"]
     two = table[table["trait"] == "two"].set_index(["layer", "example"])["alignment"]
     np.testing.assert_allclose(two.sort_index(), -primary.sort_index(), atol=1e-6)  # its direction is the opposite
-    alone = measure_alignments(llama, examples, {k: rows[1:2] for k, rows in probes.rows.items()}, PAD)
+    alone = measure_alignments(llama, examples, {k: rows[1:2] for k, rows in along.rows.items()}, PAD)
     alone = alone.table[alone.table["position"] == "last_prompt_token"].set_index(["layer", "example"])["alignment"]
     one = table[table["trait"] == "one"].set_index(["layer", "example"])["alignment"]
     np.testing.assert_allclose(one.sort_index(), alone.sort_index(), atol=1e-6)

@@ -17,9 +17,11 @@ from fixtures.small_study import SMALLEST
 from fixtures.smallest import smallest
 from gradinoc import run_study
 from gradinoc.measure.alignment import answer_losses, compute_gradient_alignment, measure_alignments
+from gradinoc.measure.batches import model_inputs
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
-from gradinoc.measure.fast.fused import fuse, is_fused
-from gradinoc.measure.hooks import GradientCollector, model_inputs
+from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.hooks import GradientCollector
 from gradinoc.measure.load import generate
 from gradinoc.measure.selftests import causal_leak
 from gradinoc.measure.training.run import Recipe, train_run

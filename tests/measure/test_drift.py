@@ -16,7 +16,8 @@ from gradinoc.measure import drift
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.drift import measure_drift, trait_log_odds
 from gradinoc.measure.load import generate, load_model
-from gradinoc.models.chat.encoding import encode_prompt, end_of_turn, render_prompt
+from gradinoc.models.chat.encoding import encode_prompt
+from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 

@@ -12,15 +12,26 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
-from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
+from gradinoc.measure.batches import collate
 from gradinoc.measure.directions import prompt_activations
-from gradinoc.measure.fast import fused
-from gradinoc.measure.fast.fused import attend, final_states, fuse, fused_adapter, is_fused, stacked_adapters
-from gradinoc.measure.fast.kernels import packed_attention
-from gradinoc.measure.generate import generate, generate_copies
+from gradinoc.measure.fast import (
+    batched,
+    completion_losses,
+    fused,
+    fused_adapter,
+    packed,
+    packing,
+    stacked_adapters,
+    trial,
+)
+from gradinoc.measure.fast.attention import packed_attention
+from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.packed import attend, final_states, is_fused
+from gradinoc.measure.fast.packing import pack, pack_shared
 from gradinoc.measure.hooks import ActivationCollector
-from gradinoc.models.chat import encoding as chat
-from gradinoc.models.chat.encoding import Encoded, collate, pack, pack_shared
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.generate import generate, generate_copies
 
 FUSED = ["llama", "olmo2", "phi3", "qwen2", "qwen3"]
 EVERY = list(range(LAYERS))
@@ -177,7 +188,7 @@ def test_shared_beginnings_change_nothing(three_adapters, monkeypatch):
     examples = [Encoded(row, max(1, min(10, len(row) - 1))) for row in rows]
     questions, results = ["one and the same", "one and the other", "none"], []
     for least in (10**6, 3):
-        monkeypatch.setattr(chat, "SHARED_FROM", least)
+        monkeypatch.setattr(packing, "SHARED_FROM", least)
         with stacked_adapters(model, ["one", "", "three"]):
             losses = answer_losses(model, examples, PAD, 4, copies=3)
             states = prompt_activations(model, tokenizer, questions, None, EVERY, copies=3)
@@ -190,8 +201,8 @@ def test_shared_beginnings_have_no_gradients(pair):
     """Of a gradient at a token that several examples share nobody could say whose it is."""
     for endings in ((30, 31), (30, 30)):
         batch = pack_shared([Encoded((*range(5, 25), last), 20) for last in endings])
-        with AlignmentProbe(pair[1], {LAYERS - 1: torch.eye(HIDDEN)[:1]}) as probe:
-            probe.expect(batch, 1.0)
+        with GradientLogger(pair[1], {LAYERS - 1: torch.eye(HIDDEN)[:1]}) as logger:
+            logger.expect(batch, 1.0)
             with pytest.raises(NotImplementedError, match="pack each by itself"):
                 completion_losses(pair[1], batch)
 
@@ -199,7 +210,7 @@ def test_shared_beginnings_have_no_gradients(pair):
 def test_branches_that_see_something_else_are_found_out(monkeypatch):
     """The trial also tries sequences that share their beginning: here each branch misses it."""
     monkeypatch.setattr(
-        fused, "shared_attention", lambda q, k, v, lengths, _below, scale: packed_attention(q, k, v, lengths, scale)
+        packed, "shared_attention", lambda q, k, v, lengths, _below, scale: packed_attention(q, k, v, lengths, scale)
     )
     model = frozen("llama")
     (note,) = fuse(model)
@@ -219,12 +230,12 @@ def test_adapter_gradients_are_those_of_peft(pair, examples, directions):
     results = []
     for model in pair:
         wrapped = with_lora(model)
-        with fused_adapter(wrapped), AlignmentProbe(wrapped, directions) as probe:
+        with fused_adapter(wrapped), GradientLogger(wrapped, directions) as logger:
             batch = batched(wrapped, examples, PAD)
-            probe.expect(batch, scale=1.0)
+            logger.expect(batch, scale=1.0)
             losses = completion_losses(wrapped, batch)
             losses.sum().backward()
-            alignments = probe.read().alignment
+            alignments = logger.read().alignment
         gradients = {name: weight.grad for name, weight in wrapped.named_parameters() if weight.grad is not None}
         results.append((losses.detach(), alignments, gradients))
     (losses, alignments, gradients), (our_losses, our_alignments, our_gradients) = results
@@ -310,8 +321,8 @@ def test_logits_that_are_more_than_a_product_are_refused():
 
 def test_sequence_that_sees_its_neighbour_is_found_out(monkeypatch):
     """Attention over the whole pack, as a model without our attention would have it."""
-    own = fused.packed_attention
-    monkeypatch.setattr(fused, "packed_attention", lambda q, k, v, lengths, scale: own(q, k, v, [sum(lengths)], scale))
+    own = packed.packed_attention
+    monkeypatch.setattr(packed, "packed_attention", lambda q, k, v, lengths, scale: own(q, k, v, [sum(lengths)], scale))
     assert "sees its neighbour" in fuse(frozen("llama"))[0]
 
 
@@ -322,7 +333,7 @@ def test_attention_that_is_not_causal_is_found_out(monkeypatch):
         parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
         return torch.cat([scaled_dot_product_attention(*part, scale=scale, enable_gqa=True) for part in parts], dim=2)
 
-    monkeypatch.setattr(fused, "packed_attention", to_all)
+    monkeypatch.setattr(packed, "packed_attention", to_all)
     model = frozen("llama")
     before = {module: module.forward.__func__ for module in model.modules()}
     assert fuse(model) == ["plain modules: fused ones do not fit (a packed token sees later ones)"]
@@ -336,7 +347,7 @@ def test_gradient_that_is_no_number_is_found_out(monkeypatch):
     fuse(model)
     assert not is_fused(model)
     one = torch.ones(2)
-    assert np.isnan(fused._difference([one, one], [one, one * torch.nan]))
+    assert np.isnan(trial._difference([one, one], [one, one * torch.nan]))
 
 
 def test_model_is_fused_whatever_gradients_are_set_to():

@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
-from gradinoc.measure.alignment import AlignmentProbe, completion_losses
+from gradinoc.measure.alignment import GradientLogger
+from gradinoc.measure.batches import collate
+from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.hooks import GradientCollector
 from gradinoc.measure.load import decoder_blocks, unwrapped
-from gradinoc.models.chat.encoding import collate
 
 EVERY = list(range(LAYERS))
 KINDS = pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
@@ -149,15 +150,15 @@ def test_hooks_may_run_inside_the_checkpoint(reentrant):
 
 @KINDS
 def test_alignments_do_not_depend_on_checkpointing(batch, reentrant):
-    """The probe of a training run reads the same cosines and norms."""
+    """The logger of a training run reads the same cosines and norms."""
     model = in_training(with_lora(ARCHITECTURES["qwen3"]()))
     rows = nn.functional.normalize(torch.randn(7, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
 
     def reading():
-        with AlignmentProbe(model, dict.fromkeys(EVERY, rows)) as probe:
-            probe.expect(batch, float(len(batch)))
+        with GradientLogger(model, dict.fromkeys(EVERY, rows)) as logger:
+            logger.expect(batch, float(len(batch)))
             completion_losses(model, batch).mean().backward()
-            return probe.read()
+            return logger.read()
 
     plain = reading()
     checkpoint(model, reentrant)

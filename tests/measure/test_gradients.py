@@ -10,16 +10,16 @@ from torch import nn
 from fixtures.oracles import answer_loss, autograd_gradient, replaced_output
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, with_lora
 from gradinoc.measure.alignment import (
-    AlignmentProbe,
+    GradientLogger,
     alignment_frame,
-    completion_losses,
     compute_gradient_alignment,
     direction_means,
     gradient_at_positions,
     measure_alignments,
 )
+from gradinoc.measure.batches import collate
+from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.load import decoder_blocks
-from gradinoc.models.chat.encoding import collate
 from gradinoc.study.description import POSITIONS
 
 EVERY = list(range(LAYERS))
@@ -58,13 +58,13 @@ def by_key(table):
 
 
 def reading_of(model, examples, directions, mean=False, pad=PAD):
-    """One batch, read by the probe; the loss is the examples' sum or their mean."""
+    """One batch, read by the logger; the loss is the examples' sum or their mean."""
     batch = collate(examples, pad)
-    with AlignmentProbe(model, directions) as probe:
-        probe.expect(batch, len(examples) if mean else 1.0)
+    with GradientLogger(model, directions) as logger:
+        logger.expect(batch, len(examples) if mean else 1.0)
         losses = completion_losses(model, batch)
         (losses.mean() if mean else losses.sum()).backward()
-        return probe.read()
+        return logger.read()
 
 
 def test_measured_alignments_equal_brute_force(frozen_model, examples, directions):
@@ -228,7 +228,7 @@ def test_positions_are_picked_from_a_planted_gradient(examples):
 
 
 def test_probe_agrees_with_the_public_mathematics(llama, examples, directions):
-    """What the probe reads is `compute_gradient_alignment` of minus the gradient."""
+    """What the logger reads is `compute_gradient_alignment` of minus the gradient."""
     reading = reading_of(llama, examples, directions)
     descent = torch.tensor(np.stack(list(descent_at(llama, examples[2], 1).values())))
     public = compute_gradient_alignment(descent[:, None], directions[1])
@@ -239,14 +239,14 @@ def test_probe_agrees_with_the_public_mathematics(llama, examples, directions):
 def test_unannounced_backward_pass_is_an_error(llama, examples, directions):
     """Without the batch, nobody knows where its prompts end; and nothing is read twice."""
     batch = collate(examples, PAD)
-    with AlignmentProbe(llama, directions) as probe:
+    with GradientLogger(llama, directions) as logger:
         with pytest.raises(RuntimeError, match=r"call expect\(batch, scale\) before it"):
             completion_losses(llama, batch).sum().backward()
-        probe.expect(batch, 1.0)
+        logger.expect(batch, 1.0)
         completion_losses(llama, batch).sum().backward()
-        probe.read()
+        logger.read()
         with pytest.raises(RuntimeError, match=r"No gradient at layers \[0, 1, 2\]"):
-            probe.read()
+            logger.read()
     assert not any(block._forward_hooks for block in decoder_blocks(llama))
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fixtures.small_models import ARCHITECTURES, LAYERS, PAD
-from gradinoc.measure.hooks import ActivationCollector, model_inputs, token_index
+from gradinoc.measure.batches import model_inputs
+from gradinoc.measure.hooks import ActivationCollector, token_index
 from gradinoc.measure.load import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))

@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers.models.olmo2.modeling_olmo2 import apply_rotary_pos_emb
 
-from gradinoc.measure.fast import kernels
-from gradinoc.measure.fast.kernels import (
-    lora_linear,
-    packed_attention,
-    rms_norm,
-    rotate,
-    shared_attention,
-    swiglu,
-    token_losses,
-)
+from gradinoc.measure.fast import attention, kernels
+from gradinoc.measure.fast.attention import packed_attention, shared_attention
+from gradinoc.measure.fast.kernels import lora_linear, rms_norm, rotate, swiglu, token_losses
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
@@ -132,11 +125,11 @@ def test_attention_of_packed_sequences_is_that_of_each_alone(lengths, groups, bl
         return torch.cat(parts, dim=2)
 
     inputs = [normal(1, key_heads * groups, tokens, 8), *(normal(1, key_heads, tokens, 8, seed=s) for s in (1, 2))]
-    whole, kernels.QUERIES = kernels.QUERIES, block
+    whole, attention.QUERIES = attention.QUERIES, block
     try:
         agree(lambda q, k, v: packed_attention(q, k, v, lengths, 0.4), formula, inputs)
     finally:
-        kernels.QUERIES = whole
+        attention.QUERIES = whole
 
 
 @st.composite
@@ -175,7 +168,7 @@ def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups):
     torch.testing.assert_close(shared_attention(q, k, v, lengths, below, 0.4).double(), exact, rtol=1e-5, atol=1e-5)
     ends = torch.tensor(lengths).cumsum(0).tolist()
     pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
-    found = kernels._along_branches(q, k, v, pieces, 0.4)
+    found = attention._along_branches(q, k, v, pieces, 0.4)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
@@ -278,7 +271,7 @@ def test_shared_attention_in_bfloat16_is_rounding_away():
 
 def test_attention_in_bfloat16_over_several_blocks_of_queries():
     """Sequences longer than a block and no multiple of it, grouped heads: forward and gradients, of bfloat16 inputs."""
-    lengths = [2 * kernels.QUERIES + 44, kernels.QUERIES + 2]
+    lengths = [2 * attention.QUERIES + 44, attention.QUERIES + 2]
     inputs = [normal(1, heads, sum(lengths), 16, seed=s).bfloat16() for s, heads in enumerate((4, 2, 2))]
     upstream = normal(1, 4, sum(lengths), 16, seed=3).bfloat16()
 

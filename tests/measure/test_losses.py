@@ -8,8 +8,10 @@ import torch
 
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, PAD
-from gradinoc.measure.alignment import answer_losses, completion_losses
-from gradinoc.models.chat.encoding import Encoded, collate
+from gradinoc.measure.alignment import answer_losses
+from gradinoc.measure.batches import collate
+from gradinoc.measure.fast import completion_losses
+from gradinoc.models.chat.encoding import Encoded
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from gradinoc.claims.gates import gate_6
 from gradinoc.claims.measures import drift_by_run, matched_checkpoint, per_example
 from gradinoc.claims.tables import AFTER, CANDIDATE, EARLY
 from gradinoc.data.splits import split
-from gradinoc.measure.alignment import completion_losses, measure_alignments
+from gradinoc.measure.alignment import measure_alignments
+from gradinoc.measure.batches import collate
+from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import spaced_steps, step_count
-from gradinoc.models.chat.encoding import collate, encode
+from gradinoc.models.chat.encoding import encode
 from gradinoc.pipeline.context import adapted, trait_directions
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.matched import nearest

@@ -10,16 +10,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
-from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
-from gradinoc.measure.fast.fused import fuse, fused_adapter, stacked_adapters
-from gradinoc.measure.generate import generate_copies
+from gradinoc.measure.fast import batched, completion_losses, fused_adapter, packing, stacked_adapters
+from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.measure.load import decoder_blocks
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.models.chat import encoding as chat
 from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.generate import generate_copies
 from gradinoc.study.description import TrainingSettings
 
 EVERY = list(range(LAYERS))
@@ -81,14 +81,14 @@ def rows(count):
 def step(model, examples, directions):
     """What one logged (or, without directions, plain) training step of an adapted model amounts to."""
     wrapped = with_lora(model)
-    with fused_adapter(wrapped), AlignmentProbe(wrapped, directions) if directions else nullcontext() as probe:
+    with fused_adapter(wrapped), GradientLogger(wrapped, directions) if directions else nullcontext() as logger:
         batch = batched(wrapped, examples, PAD)
         with Counted(model) as counted:
-            if probe:
-                probe.expect(batch, scale=1.0)
+            if logger:
+                logger.expect(batch, scale=1.0)
             completion_losses(wrapped, batch).mean().backward()
-            if probe:
-                probe.read()
+            if logger:
+                logger.read()
     wrapped.unload()
     return counted
 
@@ -113,12 +113,12 @@ def test_what_is_logged_does_not_grow_with_the_sequence(model):
     for tokens in (10, 80):
         ids = torch.randint(5, VOCABULARY, (2, tokens), generator=torch.Generator().manual_seed(0)).tolist()
         batch = batched(model, [Encoded(tuple(row), tokens // 2) for row in ids], PAD)
-        with AlignmentProbe(model, rows(7)) as probe:
-            probe.expect(batch, scale=1.0)
+        with GradientLogger(model, rows(7)) as logger:
+            logger.expect(batch, scale=1.0)
             completion_losses(model, batch).sum().backward()
-            kept = probe._collector._gradients
+            kept = logger._collector._gradients
             sizes.append(sum(each.untyped_storage().nbytes() for each in kept.values()))
-            probe.read()
+            logger.read()
     assert sizes[0] == sizes[1]
 
 
@@ -184,7 +184,7 @@ def test_extraction_goes_no_deeper_than_it_must(model):
 
 def test_beginnings_are_computed_once(model, monkeypatch):
     """Of two answers to one question the blocks see the question once; of many questions their system prompt."""
-    monkeypatch.setattr(chat, "SHARED_FROM", 4)
+    monkeypatch.setattr(packing, "SHARED_FROM", 4)
     prompt, seen = tuple(range(5, 15)), []
     examples = [Encoded((*prompt, *answer), len(prompt)) for answer in ((20, 21), (22, 23, 24), (25,))]
     handle = decoder_blocks(model)[0].register_forward_hook(

@@ -20,11 +20,13 @@ from gradinoc.errors import ModelError
 from gradinoc.measure import selftests
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.fast import fused
-from gradinoc.measure.fast.fused import fuse, is_fused, windows
-from gradinoc.measure.generate import Batching, Way, generate, set_way, way
+from gradinoc.measure.fast.fused import fuse, windows
+from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.hooks import ActivationCollector
-from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine, texts
+from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, exact, examine
+from gradinoc.measure.selftests.exact import texts
 from gradinoc.models.chat.encoding import Encoded, completion_note
+from gradinoc.models.generate import Batching, Way, generate, set_way, way
 
 WINDOW = 16
 SHAPE = {
@@ -292,10 +294,10 @@ def test_texts_reach_beyond_every_window(name):
 
 def test_window_out_of_reach_is_told(llama, monkeypatch):
     """A forward pass beyond it would take too long here: the tests are made on less, and say so."""
-    monkeypatch.setitem(selftests.AFFORDABLE, "cpu", 0.0)
+    monkeypatch.setitem(exact.AFFORDABLE, "cpu", 0.0)
     model = small("mistral", sliding_window=64)
     found = by_name(examine(model, letter_tokenizer()))[CAUSALITY]
-    assert found.told == f"tried on {selftests.SHORTEST} tokens, which do not reach beyond sliding_window (64)"
+    assert found.told == f"tried on {exact.SHORTEST} tokens, which do not reach beyond sliding_window (64)"
     assert by_name(examine(llama, letter_tokenizer()))[CAUSALITY].told == ""
 
 

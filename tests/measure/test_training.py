@@ -21,9 +21,10 @@ from fixtures.small_models import END, PAD, VOCABULARY
 from gradinoc.data.export import write_chat
 from gradinoc.data.sources import load_source
 from gradinoc.errors import DataError
-from gradinoc.measure.alignment import answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import isotropic_directions
-from gradinoc.measure.fast.fused import fused_adapter, is_fused
+from gradinoc.measure.fast import batched, completion_losses, fused_adapter
+from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.load import decoder_blocks, load_model
 from gradinoc.measure.training import run as train_lora
 from gradinoc.measure.training.run import Recipe, data_order, lora_config, train_run, train_with_gradient_logging

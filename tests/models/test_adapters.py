@@ -19,7 +19,8 @@ from transformers.models.mamba.modeling_mamba import MambaMixer
 from fixtures.architectures.build import VOCABULARY, Entry, random_model
 from fixtures.small_models import ARCHITECTURES
 from gradinoc.errors import ModelError
-from gradinoc.measure.fast.fused import fuse, stacked_adapters
+from gradinoc.measure.fast import stacked_adapters
+from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
 from gradinoc.measure.training.trainer import save_adapter

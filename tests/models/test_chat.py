@@ -14,24 +14,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer, set_clock
 from gradinoc.errors import ModelError
-from gradinoc.measure.generate import _answer
-from gradinoc.models.chat import encoding as chat
-from gradinoc.models.chat.encoding import (
-    Encoded,
-    collate,
-    completion_note,
-    encode,
-    encode_prompt,
-    end_of_turn,
-    opening,
-    pack,
-    pack_shared,
-    render_prompt,
-    share,
-    tells_the_time,
-    token_texts,
-    written,
-)
+from gradinoc.measure.batches import collate
+from gradinoc.measure.fast import packing
+from gradinoc.measure.fast.packing import pack, pack_shared, share
+from gradinoc.models.chat.encoding import Encoded, completion_note, encode, encode_prompt, opening, token_texts, written
+from gradinoc.models.chat.template import end_of_turn, render_prompt, tells_the_time
+from gradinoc.models.generate import _answer
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.study.chat_template import DAY, PLAIN, dated
 from gradinoc.study.traits import ALL_CAPS
@@ -508,11 +496,11 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9).map(tup
 @given(SEQUENCES, st.integers(1, 4), st.integers(1, 2))
 def test_shared_beginnings_are_held_once(sequences, least, copies):
     """Each sequence is found at its places, in pieces that say which tokens after them go on from them."""
-    whole, chat.SHARED_FROM = chat.SHARED_FROM, least
+    whole, packing.SHARED_FROM = packing.SHARED_FROM, least
     try:
         shared = share(sequences).repeated(copies)
     finally:
-        chat.SHARED_FROM = whole
+        packing.SHARED_FROM = whole
     assert [tuple(shared.ids[place] for place in places) for places in shared.places] == sequences * copies
     for places in shared.places:
         assert [shared.position_ids[place] for place in places] == list(range(len(places)))
@@ -549,11 +537,11 @@ def _tokens_held(sequences, least, depth=0):
 def test_shared_batch_predicts_as_the_packed_one(parts):
     """Every completion token is predicted from the token before it in its own example, wherever that lies."""
     examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
-    whole, chat.SHARED_FROM = chat.SHARED_FROM, 2
+    whole, packing.SHARED_FROM = packing.SHARED_FROM, 2
     try:
         batch = pack_shared(examples, copies=2)
     finally:
-        chat.SHARED_FROM = whole
+        packing.SHARED_FROM = whole
     assert len(batch) == 2 * len(examples)
     _check_completions(batch, [*parts, *parts])
     before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]

@@ -17,7 +17,8 @@ from fixtures.small_study import SMALLEST
 from gradinoc.errors import ModelError, StudyError
 from gradinoc.measure.directions import extract_trait_direction
 from gradinoc.measure.load import load_model
-from gradinoc.models.chat.encoding import encode, render_prompt
+from gradinoc.models.chat.encoding import encode
+from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.locate import fingerprint
 from gradinoc.models.sources.packaged import ORGANISMS

@@ -9,8 +9,10 @@ from fixtures.small_study import SMALLEST, as_options
 from gradinoc.cli import main
 from gradinoc.data.examples import showing
 from gradinoc.data.splits import split
-from gradinoc.models.chat.encoding import collate, encode, render_prompt
+from gradinoc.measure.batches import collate
+from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.rendered import MOST_TOKENS, Rendered, label_mask, quoted, render, rendered_prompts
+from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import Bench

@@ -17,12 +17,13 @@ from transformers import AutoConfig
 from fixtures.smallest import smallest
 from gradinoc.data.examples import showing
 from gradinoc.errors import DataError, ModelError
-from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
 from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.load import decoder_blocks, generate, load_model
-from gradinoc.measure.memory import OF_ADAPTER, training_memory
 from gradinoc.measure.training.run import lora_config
 from gradinoc.models.chat.encoding import encode, encode_prompt
+from gradinoc.models.memory import OF_ADAPTER, training_memory
 from gradinoc.pipeline.context import Bench
 from gradinoc.pipeline.estimates import LEAST, MOST, STARTING, estimate
 from gradinoc.pipeline.estimates.passes import (
@@ -116,9 +117,9 @@ def test_operations_of_training_are_those_that_torch_counts(plain, examples, sha
     directions = {layer: torch.eye(96)[:1] for layer in range(shapes.layers)}
 
     def step() -> None:
-        with AlignmentProbe(model, directions) as probe:
+        with GradientLogger(model, directions) as logger:
             batch = batched(model, alike, 0)
-            probe.expect(batch, scale=1.0)
+            logger.expect(batch, scale=1.0)
             completion_losses(model, batch).mean().backward()
 
     try:

@@ -21,7 +21,7 @@ from fixtures.small_study import SMALL, as_options, assert_same, manifests, tabl
 from fixtures.smallest import smallest
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import GATES, Status, Verdict, claim_1, claim_2, judge
-from gradinoc.measure.fast.fused import is_fused
+from gradinoc.measure.fast.packed import is_fused
 from gradinoc.pipeline import estimates
 from gradinoc.pipeline.estimates.speed import Speed
 from gradinoc.pipeline.run import Pipeline

@@ -22,7 +22,7 @@ from fixtures.small_study import SMALLEST, as_options, assert_same
 from fixtures.smallest import quick_collection, smallest, tables
 from gradinoc.data.splits import split
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.pipeline.context import all_probes, probe_directions
+from gradinoc.pipeline.context import frozen_directions, training_directions
 from gradinoc.pipeline.environment import environment
 from gradinoc.pipeline.store import Store, load_tensors, save_tensors
 from gradinoc.report.tables import write_json
@@ -146,7 +146,7 @@ def test_null_seed_draws_every_random_direction_and_nothing_else(tmp_path):
     ):  # fmt: skip
         save_tensors(tensors, tmp_path / f"{name}.safetensors")
     settings = {seed: NullSettings(isotropic=100, covariance=100, sign_flipped=100, seed=seed) for seed in (0, 1)}
-    one, same, other = (all_probes(tmp_path, tmp_path, settings[seed]) for seed in (0, 0, 1))
+    one, same, other = (frozen_directions(tmp_path, tmp_path, settings[seed]) for seed in (0, 0, 1))
     for layer in range(layers):
         assert torch.equal(one.rows[layer], same.rows[layer])
         assert torch.equal(one.rows[layer][:3], other.rows[layer][:3]), "the trait and two unrelated ones"
@@ -157,7 +157,7 @@ def test_null_seed_draws_every_random_direction_and_nothing_else(tmp_path):
             assert (apart > 0).float().mean() > 0.95, f"{null}: a seed that does not reach it"
             start += count
         assert start == len(one.rows[layer])
-    one, same, other = (probe_directions(tmp_path, 100, seed) for seed in (0, 0, 1))
+    one, same, other = (training_directions(tmp_path, 100, seed) for seed in (0, 0, 1))
     for layer in range(layers):
         assert torch.equal(one[layer], same[layer])
         assert torch.equal(one[layer][0], other[layer][0])

@@ -18,11 +18,13 @@ from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.errors import OutOfMemoryError
 from gradinoc.measure import alignment as gradients
-from gradinoc.measure.alignment import answer_losses, batched, completion_losses, measure_alignments
+from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import BATCH, isotropic_directions, prompt_activations
-from gradinoc.measure.fast.fused import fused_adapter
+from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.load import decoder_blocks, generate, load_model
-from gradinoc.measure.memory import (
+from gradinoc.measure.training.run import Recipe, lora_config, train_run
+from gradinoc.models.chat.encoding import Encoded, encode
+from gradinoc.models.memory import (
     GIB,
     TrainingMemory,
     capacity,
@@ -31,8 +33,6 @@ from gradinoc.measure.memory import (
     training_memory,
     what_would_fit,
 )
-from gradinoc.measure.training.run import Recipe, lora_config, train_run
-from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.pipeline.context import Bench
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
@@ -119,7 +119,7 @@ def test_every_row_is_done_once_and_in_order(fitting, caplog):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         done.append(list(rows))
 
-    with caplog.at_level(logging.WARNING, logger="gradinoc.measure.memory"):
+    with caplog.at_level(logging.WARNING, logger="gradinoc.models.memory"):
         in_batches(range(20), 8, work)
     assert [row for rows in done for row in rows] == list(range(20))
     assert max(map(len, done)) <= fitting
@@ -288,7 +288,7 @@ def test_estimate_of_a_token_is_what_autograd_holds(kernels, dtype):
     pad = language_model.tokenizer.pad_token_id
     with fused_adapter(model.train()):
         measured = (held_by_autograd(model, 140, pad) - held_by_autograd(model, 40, pad)) / 100
-        estimate = training_memory(model)
+        estimate = training_memory(model, fused=kernels == "fused")
     assert 0.75 < estimate.token / measured < 1.25
     assert estimate.checkpointed_token < estimate.token / 2
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
@@ -320,8 +320,8 @@ TOKENS = TrainingMemory(weights=2 * GIB, adapter=GIB, token=GIB // 100, checkpoi
 )
 def test_advice_follows_from_the_arithmetic(model, monkeypatch, there, advice):
     """Four examples of at most 200 tokens; 90 % of the memory can be used, 3 GiB of it is taken."""
-    monkeypatch.setattr("gradinoc.measure.memory.training_memory", lambda _model: TOKENS)
-    monkeypatch.setattr("gradinoc.measure.memory.capacity", lambda _device: int(there * GIB))
+    monkeypatch.setattr("gradinoc.models.memory.training_memory", lambda *_: TOKENS)
+    monkeypatch.setattr("gradinoc.models.memory.capacity", lambda _device: int(there * GIB))
     said = what_would_fit(model.model, [180, 150, 170, 200], 200)
     assert said.startswith(
         "4 examples of 700 tokens need about 10.00 GiB (weights 2.00, adapter with gradients and Adam"

@@ -1,1 +1,18 @@
-"""The fast path: packed kernels that give the numbers of the plain modules."""
+"""The fast path: kernels in place of a model's modules, sequences packed without padding.
+
+Everything else in the package computes through the names below, and never asks whether a model is fused.
+"""
+
+from gradinoc.measure.fast.adapters import adapters_in_one_pass, fused_adapter, stacked_adapters
+from gradinoc.measure.fast.passes import batched, completion_losses, prompt_pass, scored_batch, sharing_order
+
+__all__ = [
+    "adapters_in_one_pass",
+    "batched",
+    "completion_losses",
+    "fused_adapter",
+    "prompt_pass",
+    "scored_batch",
+    "sharing_order",
+    "stacked_adapters",
+]

@@ -1,24 +1,22 @@
 """What a decoder spends its time on, with hand-written backward passes: fewer passes over memory, the same numbers.
 
-Each is the formula of the module that it stands in for (see `gradinoc.measure.fast.fused`), in that module's dtype,
-with reductions in float32.
+Each is the formula of the module that it replaces (see `gradinoc.measure.fast.fused`), in that module's dtype, with
+reductions in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from itertools import accumulate
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 CHUNK = 128  # rows of logits at a time: 128 x 49,152 in bfloat16 and float32 are 38 MB
-QUERIES = 128  # rows of attention scores at a time: what they take stays in a core's cache
 
 
-def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+def once(backward: Callable[..., Any]) -> Callable[..., Any]:
     """A backward pass that cannot be differentiated itself, and says so.
 
     `once_differentiable` says so only where what comes from above depends on something: a penalty on the gradient of a
@@ -47,7 +45,7 @@ class _LoraLinear(torch.autograd.Function):
         return result.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @_once
+    @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         rows, inner, weight, small, wide = ctx.saved_tensors
         gradient = upstream[0].reshape(-1, upstream[0].shape[-1])
@@ -85,7 +83,7 @@ class _RmsNorm(torch.autograd.Function):
         return unit * weight
 
     @staticmethod
-    @_once
+    @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         unit, inverse, weight = ctx.saved_tensors
         gradient = upstream[0] * weight
@@ -111,7 +109,7 @@ class _SwiGlu(torch.autograd.Function):
         return active * up
 
     @staticmethod
-    @_once
+    @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         gate, up, active = ctx.saved_tensors
         to_gate = torch.ops.aten.silu_backward(upstream[0] * up, gate)
@@ -139,7 +137,7 @@ class _Rotate(torch.autograd.Function):
         return _turned(x, cos, sin)
 
     @staticmethod
-    @_once
+    @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         cos, sin = ctx.saved_tensors
         # The halves of cos and of sin are alike, so that turning back is turning by the opposite angle.
@@ -158,143 +156,6 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 
     """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return _rotated(q, cos, sin), _rotated(k, cos, sin)
-
-
-class _CpuAttention(torch.autograd.Function):
-    """Flash attention forward; backward as matrix products by blocks of queries, on a CPU faster than torch's own."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Any:
-        ctx.groups, ctx.lengths, ctx.scale = q.shape[1] // k.shape[1], lengths, scale
-        out, log_sums = _each_alone(q, *_for_each_query(q, k, v), lengths, scale)
-        ctx.save_for_backward(q, k, v, out, log_sums)
-        return out
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        q, k, v, out, log_sums = ctx.saved_tensors
-        heads, gradient = (k.shape[1], ctx.groups), upstream[0]
-        shared = (gradient * out).sum(-1, keepdim=True, dtype=torch.float32)[0]
-        # Two columns more take what is subtracted into the product itself: scores - log_sum, and dscores - shared.
-        asked, change = _with_columns(q[0] * ctx.scale, log_sums, heads), _with_columns(gradient[0], shared, heads)
-        keys, values = (torch.cat([each[0], torch.ones_like(each[0, :, :, :2])], dim=-1) for each in (k, v))
-        to_q = torch.empty_like(q)
-        to_k, to_v = (torch.zeros_like(each, dtype=torch.float32) for each in (keys, values))  # summed over blocks
-        begin, size = 0, q.shape[-1]
-        for length in ctx.lengths:
-            block = -(-length // -(-length // QUERIES))  # all of one size, nearly
-            for start in range(begin, begin + length, block):
-                at = slice(start, min(start + block, begin + length))
-                before = slice(begin, at.stop)
-                # Key head by key head: (kv, groups * block, head + 2)
-                queries, back = (each[:, :, at].flatten(1, 2) for each in (asked, change))
-                weights = torch.bmm(queries, keys[:, before].transpose(1, 2)).exp_()
-                weights.view(*heads, at.stop - start, -1)[..., start - begin :].tril_()
-                moved = torch.bmm(back, values[:, before].transpose(1, 2)).mul_(weights)
-                found = torch.bmm(moved, keys[:, before, :size]).mul_(ctx.scale)
-                to_q[0, :, at] = found.view(-1, at.stop - start, size)
-                to_k[:, before] += torch.bmm(moved.transpose(1, 2), queries)
-                to_v[:, before] += torch.bmm(weights.transpose(1, 2), back)
-            begin += length
-        return to_q, to_k[None, ..., :size].to(k.dtype), to_v[None, ..., :size].to(v.dtype), None, None
-
-
-def _for_each_query(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values with a head for each of the queries'."""
-    groups = q.shape[1] // k.shape[1]
-    return (k, v) if groups == 1 else (k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1))
-
-
-def _flash(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention `[1, heads, tokens, head]`, and the logarithm of each query's sum `[heads, tokens, 1]` float32."""
-    out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
-    return out, sums[0].unsqueeze(-1)
-
-
-def _each_alone(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> tuple[Tensor, Tensor]:
-    """As `_flash`, causal, of sequences that lie one after the other."""
-    out, sums, start = torch.empty_like(q), [], 0
-    for length in lengths:
-        part = slice(start, start := start + length)
-        out[:, :, part], log_sum = _flash(q[:, :, part], k[:, :, part], v[:, :, part], True, scale)
-        sums.append(log_sum)
-    return out, torch.cat(sums, dim=1)
-
-
-def _with_columns(rows: Tensor, subtracted: Tensor, heads: tuple[int, int]) -> Tensor:
-    """`rows` `[heads, tokens, head]` by key head and group, with minus `subtracted` as two columns: it and its rest."""
-    coarse = subtracted.to(rows.dtype)
-    rest = (subtracted - coarse).to(rows.dtype)
-    return torch.cat([rows, -coarse, -rest], dim=-1).view(*heads, rows.shape[1], -1)
-
-
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-    """Causal attention of sequences that lie one after the other, `[1, heads, tokens, head]`.
-
-    Args:
-        q: queries `[1, heads, tokens, head]`.
-        k: keys `[1, key_heads, tokens, head]`, whose number divides that of the queries'; `v` alike.
-        lengths: tokens of each sequence.
-        scale: what scores are multiplied by.
-    """
-    if q.device.type == "cpu":
-        result: Tensor = _CpuAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-untyped-call]
-        return result
-    attend = partial(
-        nn.functional.scaled_dot_product_attention, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-    )
-    parts = [each.split(list(lengths), dim=2) for each in (q, k, v)]
-    return torch.cat([attend(*one) for one in zip(*parts, strict=True)], dim=2)
-
-
-def shared_attention(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], below: Sequence[int], scale: float
-) -> Tensor:
-    """As `packed_attention`, of pieces that see what they go on from: causal attention along each branch of a tree.
-
-    For forward passes alone. What a query sees in each piece is found apart, and weighed together by the sums of its
-    exponentials, as flash attention does with blocks of keys.
-
-    Args:
-        q: queries `[1, heads, tokens, head]`; `k` and `v` as for `packed_attention`.
-        lengths: tokens of each piece.
-        below: how many of the tokens after each piece go on from it.
-        scale: what scores are multiplied by.
-    """
-    ends = list(accumulate(lengths))
-    pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
-    if q.device.type != "cpu":
-        return _along_branches(q, k, v, pieces, scale)
-    k, v = _for_each_query(q, k, v)
-    out, sums = _each_alone(q, k, v, lengths, scale)
-    out = out.float()  # until the end: each weighing would round it
-    for piece, more in pieces:
-        if more:
-            rows = slice(piece.stop, piece.stop + more)
-            found, log_sum = _flash(q[:, :, rows], k[:, :, piece], v[:, :, piece], False, scale)
-            out[:, :, rows].lerp_(found.float(), torch.sigmoid(log_sum - sums[:, rows]))
-            sums[:, rows] = torch.logaddexp(sums[:, rows], log_sum)
-    return out.to(q.dtype)
-
-
-def _along_branches(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slice, int]], scale: float) -> Tensor:
-    """Piece by piece, with the keys of all that it goes on from put before its own."""
-    parts, above = [], list[tuple[slice, int]]()  # the pieces from the root to this one, and where what is below ends
-    for piece, more in pieces:
-        above = [(each, end) for each, end in above if end > piece.start]
-        above.append((piece, piece.stop + more))
-        keys, values = (torch.cat([side[:, :, each] for each, _ in above], dim=2) for side in (k, v))
-        new, all_ = piece.stop - piece.start, keys.shape[2]
-        root = new == all_  # which flash attention knows how to mask
-        seen = None if root else torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
-        options: dict[str, Any] = {"scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
-        parts.append(
-            nn.functional.scaled_dot_product_attention(
-                q[:, :, piece], keys, values, attn_mask=seen, is_causal=root, **options
-            )
-        )
-    return torch.cat(parts, dim=2)
 
 
 class _TokenLosses(torch.autograd.Function):
@@ -334,7 +195,7 @@ class _TokenLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @_once
+    @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0].unsqueeze(-1)).to(gradient.dtype), None, None

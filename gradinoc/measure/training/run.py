@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,17 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from gradinoc.data.examples import read_examples
-from gradinoc.errors import DataError, DeviceError
-from gradinoc.measure.alignment import AlignmentProbe, answer_losses, batched
-from gradinoc.measure.fast.fused import fused_adapter
+from gradinoc.errors import DataError
+from gradinoc.measure.alignment import GradientLogger, answer_losses
+from gradinoc.measure.fast import batched, fused_adapter
 from gradinoc.measure.load import load_model
+from gradinoc.measure.training.arguments import training_arguments
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
 from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters, save_adapter
 from gradinoc.models.adapters import targets
@@ -59,7 +59,7 @@ class RunLog:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the runs of a study share: settings, probe directions (the trait's first in each layer), padding id.
+    """What the runs of a study share: settings, logged directions (the trait's first in each layer), padding id.
 
     Without directions nothing is logged but losses. What changes no result: `tracking` is where a run is shown while it
     trains, if anywhere, and `band` the layers whose means are shown.
@@ -101,14 +101,14 @@ def train_run(
             rows = data_order(len(examples), settings, seed)
             longest = max(len(example.ids) for example in examples)
             tracking = recipe.tracking
-            with fused_adapter(wrapped), _probe(wrapped, recipe.directions) as probe, _places(tracking):
+            logged = GradientLogger(wrapped, recipe.directions) if recipe.directions else nullcontext()
+            shown = tracking.places() if tracking else nullcontext()
+            with fused_adapter(wrapped), logged as logger, shown:
                 trainer = GradientLoggingTrainer(
                     wrapped,
-                    probe,
+                    logger,
                     on_step,
-                    args=_arguments(
-                        settings, seed, tracking.folder if tracking else adapter_dir, model.device, tracking
-                    ),
+                    args=training_arguments(settings, seed, adapter_dir, model.device, tracking),
                     train_dataset=[(row, examples[row]) for row in rows],
                     data_collator=lambda items: _collate(wrapped, items, recipe.pad),
                     longest=longest,
@@ -159,16 +159,6 @@ def data_order(count: int, settings: TrainingSettings, seed: int) -> list[int]:
     return [int(row) for row in np.concatenate(epochs)[:wanted]]
 
 
-@contextmanager
-def _probe(model: nn.Module, directions: Mapping[int, Tensor]) -> Iterator[AlignmentProbe | None]:
-    """A probe in place, or None where there is nothing to be read."""
-    if not directions:
-        yield None
-        return
-    with AlignmentProbe(model, directions) as probe:
-        yield probe
-
-
 def step_count(examples: int, settings: TrainingSettings) -> int:
     """Optimiser steps of a run on so many examples; the last batch of the last epoch may be smaller."""
     return settings.steps or -(-settings.epochs * examples // settings.batch_size)
@@ -185,73 +175,6 @@ def spaced_steps(steps: int) -> list[int]:
 def _collate(model: nn.Module, items: Sequence[tuple[int, Encoded]], pad: int) -> dict[str, Any]:
     rows, encoded = zip(*items, strict=True)
     return {"batch": batched(model, encoded, pad), "rows": list(rows)}
-
-
-def _places(tracking: Tracking | None) -> AbstractContextManager[None]:
-    """Where integrations log, or nothing where there are none."""
-    return tracking.places() if tracking else nullcontext()
-
-
-def _arguments(
-    settings: TrainingSettings, seed: int, output_dir: Path, device: torch.device, tracking: Tracking | None
-) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=str(tracking.folder if tracking else output_dir),
-        seed=seed,
-        use_cpu=device.type == "cpu",  # stay where the model is, whatever else the machine has
-        max_steps=settings.steps or -1,
-        num_train_epochs=1,  # the data set holds every epoch, in order
-        per_device_train_batch_size=settings.batch_size,
-        train_sampling_strategy="sequential",
-        learning_rate=settings.lr,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=settings.warmup_steps,
-        weight_decay=0.0,
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=tracking.report_to if tracking else "none",
-        run_name=tracking.run if tracking else None,
-        project=tracking.project if tracking else "gradinoc",
-        disable_tqdm=True,
-    )
-    arguments.report_to = [tracking.report_to] if tracking else []  # a cluster's environment may add to it
-    if arguments.n_gpu > 1:  # one run, one device: Trainer would split batches over all, and hooks with them
-        arguments._n_gpu = 1
-    _ensure_alone(arguments, device)
-    return arguments
-
-
-def _ensure_alone(arguments: TrainingArguments, device: torch.device) -> None:
-    """See to it that Trainer will train on `device`, in one process and in the model's own precision.
-
-    Raises:
-        DeviceError: it would not.
-    """
-    state: Any = arguments.distributed_state
-    found = (state.distributed_type.value, state.num_processes, arguments.device.type, arguments.mixed_precision)
-    wanted = (DistributedType.NO.value, 1, device.type, "no")
-    if found != wanted:
-        raise DeviceError(
-            "Training: expected (kind of distribution, processes, device, mixed precision) "
-            f"{wanted}, received {found} from accelerate; look for what in this environment asks for it "
-            "(USE_TORCH_XLA=0 leaves torch_xla out), or run in another one"
-        )
-
-
-@undisturbed()
-def ensure_trainable(device: torch.device) -> None:
-    """See to it, before anything is computed, that runs on `device` will be this process's own.
-
-    Raises:
-        DeviceError: they would not.
-    """
-    with own_generators():
-        _arguments(TrainingSettings(), 0, Path(), device, None)
 
 
 @contextmanager

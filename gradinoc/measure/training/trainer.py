@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with its backward pass read by a probe, and stopped where a number is not finite."""
+"""Hugging Face's Trainer with its backward pass logged, and stopped where a number is not finite."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from gradinoc.errors import NumericalError, OutOfMemoryError
 from gradinoc.measure.alignment import (
     ALIGNMENT_COLUMNS,
-    AlignmentProbe,
+    GradientLogger,
     Reading,
     alignment_frame,
-    completion_losses,
     fault_in,
     wide,
 )
+from gradinoc.measure.batches import Batch
+from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.finite import broken_weights, fault_in_losses, named, origin
-from gradinoc.measure.memory import is_out_of_memory, release, what_would_fit
-from gradinoc.models.chat.encoding import Batch
+from gradinoc.models.memory import is_out_of_memory, release, what_would_fit
 
 EVERY_SECONDS = 1.0  # between looks at numbers that are on another device
-PRIMARY = 0  # of the positions that a probe reads
+PRIMARY = 0  # of the positions that are logged
 AT_ONCE = ("cpu",)  # devices on which numbers can be looked at in every step: nothing has to be waited for
 # (steps done, steps in all, loss, the trait's mean alignment so far at the primary position, `[layers]`, if any)
 OnStep = Callable[[int, int, float, Tensor | None], None]
 
 
 class GradientLoggingTrainer(Trainer):
-    """Hugging Face's Trainer with each example's loss weighted alike, and its backward pass read by a probe.
+    """Hugging Face's Trainer with each example's loss weighted alike, and its backward pass logged.
 
     What is read stays on the model's device until the run is over: no step waits for a transfer.
     """
 
     def __init__(
-        self, model: nn.Module, probe: AlignmentProbe | None, on_step: OnStep | None, longest: int, **arguments: Any
+        self, model: nn.Module, logger: GradientLogger | None, on_step: OnStep | None, longest: int, **arguments: Any
     ) -> None:
         super().__init__(model, **arguments)
         self._trained = model
         self._batch: Batch | None = None
         self.remove_callback(PrinterCallback)
-        self._probe, self._on_step, self._longest, self._reported = probe, on_step, longest, time.monotonic()
+        self._logger, self._on_step, self._longest, self._reported = logger, on_step, longest, time.monotonic()
         self._rows: list[list[int]] = []
         self.losses: list[Tensor] = []
         self._readings: list[Reading] = []
@@ -64,20 +64,20 @@ class GradientLoggingTrainer(Trainer):
         batch: Batch = inputs["batch"]
         self._batch = batch
         losses = completion_losses(model, batch)
-        if self._probe:
-            self._probe.expect(batch, scale=float(len(batch)))
+        if self._logger:
+            self._logger.expect(batch, scale=float(len(batch)))
         self._rows.append(inputs["rows"])
         self.losses.append(losses.detach())
         return losses.mean()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
-        """Trainer's own step; afterwards the probe is read."""
+        """Trainer's own step; afterwards the gradients are read."""
         loss = super().training_step(model, inputs, *rest, **named)
         if self.optimizer is not None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._norms.append(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-        if self._probe:
-            reading = self._probe.read()
+        if self._logger:
+            reading = self._logger.read()
             self._direction_sums = self._direction_sums + wide(reading.alignment[:, 0]).sum(1)
             self._directions_sound.append(reading.alignment.isfinite().all())
             trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
@@ -100,10 +100,10 @@ class GradientLoggingTrainer(Trainer):
             if not is_out_of_memory(error):
                 raise
         release()  # here, where no error holds what the step had
-        lengths = self._batch.lengths if self._batch is not None else (self._longest,)
+        lengths, fused = (self._batch.lengths, self._batch.packed) if self._batch else ((self._longest,), False)
         raise OutOfMemoryError(
             f"Out of memory in step {self.state.global_step + 1} of {self.state.max_steps}: "
-            f"{what_would_fit(self._trained, lengths, self._longest)}"
+            f"{what_would_fit(self._trained, lengths, self._longest, fused)}"
         )
 
     def _report(self, loss: Tensor) -> None:
@@ -115,7 +115,7 @@ class GradientLoggingTrainer(Trainer):
             self.ensure_sound()
             self._reported = time.monotonic()
             if self._on_step:
-                self._on_step(done, total, float(loss), self._trait_so_far() if self._probe else None)
+                self._on_step(done, total, float(loss), self._trait_so_far() if self._logger else None)
 
     def ensure_sound(self) -> None:
         """Stop at the first step, of those not looked at before, in which a number was not finite.
@@ -132,7 +132,7 @@ class GradientLoggingTrainer(Trainer):
     def _sound(self, step: int) -> Tensor:
         """Whether every number of a step is finite, on the model's device; a zero gradient's alignment, 0/0, is not."""
         numbers = [self.losses[step], self._norms[step]]
-        if self._probe:
+        if self._logger:
             reading = self._readings[step]
             numbers += [reading.grad_norm, reading.alignment]
         sound = [number.isfinite().all() for number in numbers] + self._directions_sound[step : step + 1]
@@ -141,11 +141,11 @@ class GradientLoggingTrainer(Trainer):
     def _fault(self, step: int) -> str | None:
         losses, rows = self.losses[step], self._rows[step]
         fault = fault_in_losses(losses, rows)
-        if fault is None and self._probe:
-            fault = fault_in(losses, self._readings[step], self._probe.layers, rows)
+        if fault is None and self._logger:
+            fault = fault_in(losses, self._readings[step], self._logger.layers, rows)
         if fault is None and not bool(self._norms[step].isfinite()):
             fault = f"the gradient of the adapter's weights after {named(rows)} is not finite"
-        if fault is None and self._probe and not bool(self._directions_sound[step]):
+        if fault is None and self._logger and not bool(self._directions_sound[step]):
             fault = "an alignment with a random one is not finite, nor is the direction"
         return fault
 
@@ -169,8 +169,8 @@ class GradientLoggingTrainer(Trainer):
     def measured(self, band: Sequence[int]) -> dict[str, float]:
         """The last step in numbers, for whoever watches it; on a device this waits for the step to end.
 
-        `loss` (nats/token), `grad_norm` (of the adapter's weights, as Trainer has it) and `learning_rate`; and, where a
-        probe reads the gradient, means over `band` and batch at the primary position: `band_alignment`,
+        `loss` (nats/token), `grad_norm` (of the adapter's weights, as Trainer has it) and `learning_rate`; and, where
+        gradients are logged, means over `band` and batch at the primary position: `band_alignment`,
         `band_projection`, `band_grad_norm`.
         """
         numbers = {
@@ -178,9 +178,9 @@ class GradientLoggingTrainer(Trainer):
             "grad_norm": float(self._norms[-1]),
             "learning_rate": self._rate,
         }
-        if self._probe and band:
+        if self._logger and band:
             reading = self._readings[-1]
-            layers = [self._probe.layers.index(layer) for layer in band]
+            layers = [self._logger.layers.index(layer) for layer in band]
             for name in ("alignment", "projection", "grad_norm"):
                 values: Tensor = getattr(reading, name)[layers, PRIMARY]
                 numbers[f"band_{name}"] = float(values.cpu().double().mean())
@@ -188,11 +188,11 @@ class GradientLoggingTrainer(Trainer):
 
     def table(self) -> pd.DataFrame:
         """Every reading as rows, moved to the host: step, example, layer, position, loss, alignment, ..."""
-        if self._probe is None:
+        if self._logger is None:
             return pd.DataFrame(columns=["step", *ALIGNMENT_COLUMNS])
         frames = []
         for step, (rows, losses, reading) in enumerate(zip(self._rows, self.losses, self._readings, strict=True)):
-            frame = alignment_frame(reading, losses, rows, self._probe.layers)
+            frame = alignment_frame(reading, losses, rows, self._logger.layers)
             frames.append(frame.assign(step=step))
         return pd.concat(frames, ignore_index=True)
 

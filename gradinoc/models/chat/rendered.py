@@ -50,9 +50,7 @@ def rendered_prompts(
     tokenizer: PreTrainedTokenizerBase, systems: Mapping[str, str | None], question: str
 ) -> dict[str, str]:
     """Name -> the prompt of `question` under that system prompt (None: no system message), special tokens included."""
-    from gradinoc.models.chat.encoding import (
-        render_prompt,  # here, as below: with it comes torch, which reports do without
-    )
+    from gradinoc.models.chat.template import render_prompt
 
     return {name: render_prompt(tokenizer, question, system) for name, system in systems.items()}
 

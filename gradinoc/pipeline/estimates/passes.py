@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradinoc.measure.directions import BATCH as PROMPTS
-from gradinoc.models.chat.encoding import Encoded, share
+from gradinoc.measure.fast.packing import share
+from gradinoc.models.chat.encoding import Encoded
 
 Tokens = tuple[int, ...]
 

@@ -10,11 +10,11 @@ import torch
 from peft import get_peft_model
 from transformers import PreTrainedConfig
 
-from gradinoc.measure.memory import OF_ADAPTER, TrainingMemory, training_memory
 from gradinoc.measure.training.run import lora_config
 from gradinoc.models.adapters import map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks, layer_configs
 from gradinoc.models.files import skeleton
+from gradinoc.models.memory import OF_ADAPTER, TrainingMemory, training_memory
 from gradinoc.pipeline.estimates.passes import Work
 from gradinoc.study.description import TrainingSettings
 
@@ -86,11 +86,7 @@ def shapes_of(config: PreTrainedConfig, dtype: torch.dtype, settings: TrainingSe
         heads = int(getattr(usual, "num_attention_heads", None) or 0)  # a model without attention has none
         head = int(getattr(usual, "head_dim", None) or text.hidden_size // max(1, heads))
         pairs = int(getattr(usual, "num_key_value_heads", None) or heads)
-        training = training_memory(get_peft_model(model, lora_config(model, settings)))
-    if fused and dtype.itemsize < 4:  # training_memory takes a model that is not fused to hold float32 copies
-        training = TrainingMemory(
-            training.weights, training.adapter, training.token // 2, training.checkpointed_token // 2
-        )
+        training = training_memory(get_peft_model(model, lora_config(model, settings)), fused)
     return Shapes(
         block=maps, layers=len(blocks), attention=heads * head, cache=2 * pairs * head, hidden=int(text.hidden_size),
         vocabulary=int(text.vocab_size), weights=weights, adapter=training.adapter // OF_ADAPTER, adapted=str(found),

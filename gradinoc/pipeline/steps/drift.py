@@ -10,7 +10,7 @@ import pandas as pd
 
 from gradinoc.claims.tables import BASE, BASE_SEED, BEFORE, EARLY
 from gradinoc.measure.drift import DOMAINS, measure_drifts
-from gradinoc.measure.fast.fused import is_fused
+from gradinoc.measure.fast import adapters_in_one_pass
 from gradinoc.pipeline.context import Bench, Tell, adapted, stacked, trait_directions
 from gradinoc.pipeline.store import load_table, save_table
 from gradinoc.study.prompts import NEUTRAL
@@ -47,7 +47,7 @@ def _measure(
     band = {int(layer) for layer in layers.loc[layers["in_band"], "layer"]}
     axes = {layer: direction for layer, direction in trait_directions(directions).items() if layer in band}
     base, phase = bench.language_model.model, subjects[0].phase
-    together = [list(subjects)] if is_fused(base) else [[subject] for subject in subjects]
+    together = adapters_in_one_pass(base, subjects)
     found = []
     parts = iter(range(3 * len(together)))
     for group in together:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gradinoc.measure.alignment import direction_means
 from gradinoc.measure.training.run import Recipe, spaced_steps, step_count, train_run
-from gradinoc.pipeline.context import Bench, Tell, band, probe_directions
+from gradinoc.pipeline.context import Bench, Tell, band, training_directions
 from gradinoc.pipeline.steps.pool import chosen_prompt
 from gradinoc.pipeline.store import save_table
 from gradinoc.study.description import Study
@@ -37,7 +37,7 @@ def compute(
     condition, seed = origin
     tracking = bench.tracking.of_run(condition, seed) if bench.tracking else None
     in_band, study = list(band(directions)), bench.study
-    axes = probe_directions(directions, study.nulls.training, study.nulls.seed)
+    axes = training_directions(directions, study.nulls.training, study.nulls.seed)
     rows = [sorted(axes).index(layer) for layer in in_band]
     kept = {early_step(study)}
     if condition == NEUTRAL:

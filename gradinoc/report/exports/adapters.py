@@ -166,7 +166,7 @@ def _load(study: Study, fingerprint: str) -> str:
     path = "from pathlib import Path\n\n" if given else ""
     if study.model.id in BUNDLED or is_gguf(study.model.id):
         return (
-            f"{path}from gradinoc.measure.load import load_model\nfrom peft import PeftModel\n\n"
+            f"{path}from gradinoc import load_model\nfrom peft import PeftModel\n\n"
             f"loaded = load_model({json.dumps(base_name(study))})\n"
             f"base, tokenizer = loaded.model, loaded.tokenizer\n{adapter}"
         )

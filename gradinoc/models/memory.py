@@ -14,7 +14,6 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from gradinoc.errors import OutOfMemoryError
-from gradinoc.measure.fast.fused import is_fused
 from gradinoc.models.adapters import map_shapes
 from gradinoc.models.blocks import decoder_blocks, unwrapped
 
@@ -111,12 +110,12 @@ class TrainingMemory:
         return max(0, free // (token or self.token))
 
 
-def training_memory(model: nn.Module) -> TrainingMemory:
+def training_memory(model: nn.Module, fused: bool = False) -> TrainingMemory:
     """An estimate for `model`, with its adapter in place, from the shapes of its linear maps.
 
     A block holds what its linear maps put out, the input of the widest, and a few hidden states; in half precision
-    PEFT's own modules hold float32 copies besides. With gradient checkpointing it is one hidden state a block, and one
-    block whole. Logits, which are there a few at a time, are left out.
+    PEFT's own modules, unless they are `fused`, hold float32 copies besides. With gradient checkpointing it is one
+    hidden state a block, and one block whole. Logits, which are there a few at a time, are left out.
     """
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -124,7 +123,7 @@ def training_memory(model: nn.Module) -> TrainingMemory:
     config: Any = unwrapped(model).config
     text = config.get_text_config()
     state = size * int(text.hidden_size)
-    copies = 1 if size == 4 or is_fused(model) else 2
+    copies = 1 if size == 4 or fused else 2
     held = [copies * (size * _elements(map_shapes(block, text)) + OF_STATE * state) for block in blocks]
     return TrainingMemory(frozen, OF_ADAPTER * trained, sum(held), state * len(blocks) + max(held))
 
@@ -144,15 +143,16 @@ def capacity(device: torch.device) -> int:
     return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
 
 
-def what_would_fit(model: nn.Module, lengths: Sequence[int], longest: int) -> str:
+def what_would_fit(model: nn.Module, lengths: Sequence[int], longest: int, fused: bool = False) -> str:
     """The arithmetic of a training step that did not fit: what it needs, what there is, which settings would do.
 
     Args:
         model: with its adapter in place.
         lengths: tokens of each example of the batch.
         longest: tokens of the longest example of the data, which every batch size has to be good for.
+        fused: whether kernels are in place, which hold no float32 copies.
     """
-    memory, there = training_memory(model), capacity(next(model.parameters()).device)
+    memory, there = training_memory(model, fused), capacity(next(model.parameters()).device)
     tokens = sum(lengths)
     fitting, checkpointed = memory.fitting(there), memory.fitting(there, memory.checkpointed_token)
     said = (

@@ -19,10 +19,11 @@ from transformers import (
 )
 
 from gradinoc.errors import NumericalError
-from gradinoc.measure.memory import in_batches
 from gradinoc.models.blocks import unwrapped
-from gradinoc.models.chat.encoding import end_of_turn, opening
+from gradinoc.models.chat.encoding import opening
+from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.isolation import undisturbed
+from gradinoc.models.memory import in_batches
 
 _ATTRIBUTE = "gradinoc_way"  # of a model whose responses cannot be generated in any way
 
@@ -86,7 +87,7 @@ def generate_copies(
 ) -> list[list[str]]:
     """As `generate`, with every batch of prompts put `copies` times, once for each adapter of a stack.
 
-    See `gradinoc.measure.fast.fused.stacked_adapters`. One list of continuations a copy. A batch that memory does not
+    See `gradinoc.measure.fast.stacked_adapters`. One list of continuations a copy. A batch that memory does not
     suffice for is halved.
 
     Raises:

@@ -1,0 +1,142 @@
+"""Examples side by side, right-padded, and a forward pass on them with the model's own modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradinoc.models.chat.encoding import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples side by side, right-padded, `[batch, seq]`; or packed, one after the other, `[1, tokens]`.
+
+    Indices count the tokens of all rows, one row after the other.
+
+    Attributes:
+        attention_mask: 1 on tokens and 0 on padding; all 1 where nothing is padded.
+        position_ids: each token's place in its example.
+        lengths: tokens of each example, or of each piece of a packed batch that shares beginnings; known on the host,
+            so that no step waits for the device.
+        below: tokens after each piece that see it, where beginnings are shared; see `Shared`.
+        shortest_prompt: tokens of the shortest prompt.
+        last_prompt: index of each example's last prompt token, `[batch]`; its first completion token is the next one,
+            unless beginnings are shared.
+        completion: index of every completion token, `[completions]`.
+        predicting: index of the token before it, from whose state it is predicted, `[completions]`.
+        owner: number of the example it belongs to, `[completions]`.
+        targets: its id, `[completions]`.
+        counts: completion tokens of each example, `[batch]`.
+        packed: whether the examples lie in one row, one after the other.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    lengths: tuple[int, ...]
+    shortest_prompt: int
+    last_prompt: Tensor
+    completion: Tensor
+    predicting: Tensor
+    owner: Tensor
+    targets: Tensor
+    counts: Tensor
+    packed: bool = False
+    below: tuple[int, ...] = ()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; on the way to CUDA the host does not wait."""
+        if device == self.input_ids.device:
+            return self
+        pinned = device.type == "cuda" and self.input_ids.device.type == "cpu"  # only then is a copy asynchronous
+        moved: dict[str, Any] = {
+            name: value.pin_memory().to(device, non_blocking=True) if pinned else value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.last_prompt)
+
+
+def collate(examples: Sequence[Encoded], pad: int) -> Batch:
+    """A right-padded batch; completions follow from lengths, so that a pad id which also ends a turn does no harm."""
+    width = max(len(example.ids) for example in examples)
+    rows = [example.ids + (pad,) * (width - len(example.ids)) for example in examples]
+    positions = torch.arange(width).expand(len(examples), width)
+    lengths = torch.tensor([len(example.ids) for example in examples])
+    places = [range(width * row, width * row + len(example.ids)) for row, example in enumerate(examples)]
+    # Position ids count attended tokens: what padding has for one changes nothing.
+    mask = (positions < lengths[:, None]).long()
+    return batch_at(examples, places, torch.tensor(rows), positions.minimum(lengths[:, None] - 1), mask)
+
+
+def batch_at(
+    examples: Sequence[Encoded], places: Sequence[Sequence[int]], ids: Tensor, positions: Tensor, mask: Tensor
+) -> Batch:
+    """A batch with each example's tokens at its `places`.
+
+    Raises:
+        ValueError: an example without prompt or without completion: there would be nothing to predict from, or nothing
+            to predict.
+    """
+    if not all(0 < example.prompt_length < len(example.ids) for example in examples):
+        raise ValueError("An example needs a prompt and a completion, of one token at least")
+    prompts = [example.prompt_length for example in examples]
+    counts = torch.tensor([len(example.ids) for example in examples]) - torch.tensor(prompts)
+    each = list(zip(places, prompts, strict=True))
+    completion = torch.tensor([index for place, prompt in each for index in place[prompt:]])
+    return Batch(
+        ids,
+        mask,
+        positions,
+        tuple(len(example.ids) for example in examples),
+        min(prompts),
+        torch.tensor([place[prompt - 1] for place, prompt in each]),
+        completion,
+        torch.tensor([index for place, prompt in each for index in place[prompt - 1 : -1]]),
+        torch.arange(len(examples)).repeat_interleave(counts),
+        ids.flatten()[completion],
+        counts,
+    )
+
+
+def right_padded(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids and mask `[batch, seq]` with every row's tokens at the left edge, and how far each row moved `[batch]`.
+
+    Padding behind the tokens is out of a causal model's sight. Padding before them is not: decoders that count
+    positions by column (BART's kind), and those with a state that padding runs through (RWKV), see it.
+    """
+    shift = attention_mask.argmax(-1)
+    if not bool(shift.any()):
+        return input_ids, attention_mask, shift
+    columns = (torch.arange(input_ids.shape[1], device=input_ids.device) + shift[:, None]) % input_ids.shape[1]
+    return input_ids.gather(1, columns), attention_mask.gather(1, columns), shift
+
+
+def logits_at(model: nn.Module, inputs: dict[str, Any], columns: Tensor) -> Tensor:
+    """Logits `[batch, columns, vocabulary]` at some of the columns, in ascending order.
+
+    Only they are computed where the model takes `logits_to_keep`, as nearly all of transformers do.
+    """
+    logits = torch.as_tensor(model(**inputs, logits_to_keep=columns).logits)
+    return logits if logits.shape[1] == len(columns) else logits[:, columns]
+
+
+def model_inputs(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+    """Arguments of a forward pass whose result does not depend on where the padding is.
+
+    Position ids count attended tokens: learned positions (GPT-2) would otherwise shift with left padding.
+    """
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
+        "use_cache": False,
+    }

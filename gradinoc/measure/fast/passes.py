@@ -1,0 +1,100 @@
+"""Batches and forward passes as a model takes them: packed where its modules are fused, padded elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradinoc.measure.batches import Batch, collate, logits_at, model_inputs, right_padded
+from gradinoc.measure.fast.kernels import token_losses
+from gradinoc.measure.fast.packed import final_states, is_fused, unembedding
+from gradinoc.measure.fast.packing import pack, pack_shared, share
+from gradinoc.models.chat.encoding import Encoded
+
+
+def sharing_order(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[int]:
+    """Rows of `sequences` in an order in which neighbours share a batch well.
+
+    By their tokens where what they begin with is computed once, by length elsewhere.
+    """
+    fused = is_fused(model)
+    return sorted(range(len(sequences)), key=lambda row: list(sequences[row]) if fused else [len(sequences[row])])
+
+
+def batched(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
+    """The examples as one batch on the model's device, for forward and backward passes."""
+    batch = pack(examples) if is_fused(model) else collate(examples, pad)
+    return batch.to(next(model.parameters()).device)
+
+
+def scored_batch(model: nn.Module, examples: Sequence[Encoded], pad: int, copies: int = 1) -> Batch:
+    """The examples, `copies` times over, as one batch on the model's device, for forward passes alone."""
+    batch = pack_shared(examples, copies) if is_fused(model) else collate([*examples] * copies, pad)
+    return batch.to(next(model.parameters()).device)
+
+
+def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Each example's loss `[batch]`: mean negative log-likelihood over its completion tokens, nats/token, float32.
+
+    Logits are computed only where there is a token to predict. A packed batch needs a fused model.
+
+    Raises:
+        NotImplementedError: gradients of a batch that shares beginnings, which belong to several examples at once.
+    """
+    if batch.below and torch.is_grad_enabled():
+        raise NotImplementedError("gradients of examples that share their beginnings: pack each by itself")
+    if batch.packed:
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        hidden = final_states(model, batch.lengths, batch.below, **inputs)
+        losses = token_losses(hidden[batch.predicting], unembedding(model), batch.targets)
+    else:
+        start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
+        kept = torch.arange(start, width - 1, device=batch.input_ids.device)
+        logits = logits_at(model, model_inputs(batch.input_ids, batch.attention_mask), kept)  # (B, kept, vocab)
+        chosen = logits[batch.owner, batch.predicting % width - start].float()
+        losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
+    sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
+    return sums / batch.counts
+
+
+def prompt_pass(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int
+) -> tuple[Callable[[], object], tuple[Any, Tensor]]:
+    """A forward pass over rows of tokens, and where in its states `[batch, seq, hidden]` each row's token then is.
+
+    Args:
+        model: fused or not.
+        input_ids: `[batch, seq]`, with `attention_mask`, padded on either side.
+        index: column of the token wanted of each row, `[batch]`.
+        copies: how often the rows are put, copy by copy.
+    """
+    make = _packed_pass if is_fused(model) else _padded_pass
+    return make(model, input_ids, attention_mask, index, copies)
+
+
+def _packed_pass(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int
+) -> tuple[Callable[[], object], tuple[Any, Tensor]]:
+    """All rows in one, without padding, what they begin with computed once."""
+    device = input_ids.device
+    rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
+    shared = share([tuple(id_ for id_, kept in zip(*row, strict=True) if kept) for row in rows]).repeated(copies)
+    ids, positions = (torch.tensor([each], device=device) for each in (shared.ids, shared.position_ids))
+    inputs = {"input_ids": ids, "position_ids": positions}
+    wanted = (index - attention_mask.argmax(-1)).tolist() * copies
+    flat = torch.tensor([place[token] for place, token in zip(shared.places, wanted, strict=True)], device=device)
+    return lambda: final_states(model, shared.lengths, shared.below, **inputs), (0, flat)
+
+
+def _padded_pass(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, index: Tensor, copies: int
+) -> tuple[Callable[[], object], tuple[Any, Tensor]]:
+    input_ids, attention_mask, shift = right_padded(input_ids, attention_mask)
+    inputs = model_inputs(input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1))
+    # By index: given a number of logits, Gemma 4 leaves the earlier tokens out of its upper blocks too.
+    last = torch.tensor([input_ids.shape[1] - 1], device=input_ids.device)
+    rows = torch.arange(copies * len(input_ids), device=input_ids.device)
+    return lambda: model(**inputs, logits_to_keep=last), (rows, (index - shift).repeat(copies))
