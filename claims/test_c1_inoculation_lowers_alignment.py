@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.claims.c1 import claim_1, inoculation_contrast
-from gradinoc.claims.gates import Status
+from gradinoc.claims.c1 import C1
+from gradinoc.claims.contrasts import inoculation_contrast
+from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import per_step
 from gradinoc.study.prompts import INOCULATION
 
@@ -31,6 +32,6 @@ def test_training_is_paired_step_by_step(other, seed, evidence, record_property)
 
 def test_inoculation_lowers_alignment(evidence, rules, gates, artifacts):
     """C1: alignment under inoculation is lower than under neutral and loss-matched prompts, paired by example."""
-    finding = claim_1(evidence, rules, gates)
+    finding = C1.judge(evidence, rules, gates)
     artifacts.leave(finding, evidence, FIGURES)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

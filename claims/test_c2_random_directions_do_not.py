@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradinoc.claims.c2 import claim_2
-from gradinoc.claims.gates import Status
+from gradinoc.claims.c2 import C2
+from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import null_contrasts, unrelated_contrasts
 from gradinoc.claims.tables import NULLS
 from gradinoc.study.traits import find_trait
@@ -31,6 +31,6 @@ def test_unrelated_traits_are_measured_on_every_example(other, alignments, study
 
 def test_random_directions_do_not_show_it(alignments, rules, direction_gates, artifacts):
     """C2: the trait's effect exceeds that of every direction without the trait; the isotropic mean is zero."""
-    finding = claim_2(alignments, rules, direction_gates)
+    finding = C2.judge(alignments, rules, direction_gates)
     artifacts.leave(finding, alignments, ["plot4_trait_against_random"])
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

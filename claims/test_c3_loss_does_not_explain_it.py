@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gradinoc.claims.c3 import claim_3
-from gradinoc.claims.gates import Status
+from gradinoc.claims.c3 import C3
+from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import per_example
 
 FIGURES = (
@@ -34,6 +34,6 @@ def test_neutral_checkpoint_reaches_inoculations_loss(seed, equal_loss, record_p
 
 def test_loss_does_not_explain_it(equal_loss, rules, direction_gates, artifacts):
     """C3: at equal loss, alignment under inoculation is still lower than under the neutral prompt."""
-    finding = claim_3(equal_loss, rules, direction_gates)
+    finding = C3.judge(equal_loss, rules, direction_gates)
     artifacts.leave(finding, equal_loss, FIGURES)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.claims.c4 import claim_4
-from gradinoc.claims.gates import Status
+from gradinoc.claims.c4 import C4
+from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import drift_by_run, early_alignment
 
 
@@ -19,6 +19,6 @@ def test_run_has_an_alignment_and_a_drift(condition, seed, evidence, rules, reco
 
 def test_alignment_predicts_drift(evidence, rules, gates, artifacts):
     """C4: early alignment and drift go together across runs, and inoculated runs drift less than neutral ones."""
-    finding = claim_4(evidence, rules, gates)
+    finding = C4.judge(evidence, rules, gates)
     artifacts.leave(finding, evidence, ["plot7_alignment_against_drift", "plot14_drift_over_training"])
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

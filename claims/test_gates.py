@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.claims.gates import Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
+from gradinoc.claims.finding import Status
+from gradinoc.claims.gates import G1, G2, G3, G4, G5, G6
 
 
 def test_g1_direction_separates_held_out_prompts(directions, rules, artifacts):
     """G1: projections of held-out prompts have an AUC of at least 0.9 at every layer of the band."""
-    finding = gate_1(directions, rules)
+    finding = G1.judge(directions, rules)
     artifacts.leave(finding, directions, ["plot1_projection_distributions"])
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
 def test_g2_direction_is_stable(directions, rules, artifacts):
     """G2: two halves of the prompts give directions with a cosine of at least 0.8."""
-    finding = gate_2(directions, rules)
+    finding = G2.judge(directions, rules)
     artifacts.leave(finding, directions)
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
 def test_g3_inoculation_elicits_the_trait(alignments, rules, artifacts):
     """G3: the inoculation prompt lowers the loss on answers that show the trait."""
-    finding = gate_3(alignments, rules)
+    finding = G3.judge(alignments, rules)
     artifacts.leave(finding, alignments, ["plot3_loss_by_condition"])
     assert finding.status is Status.SUPPORTED, finding.statement
 
@@ -40,20 +41,20 @@ def test_g4_run_is_complete(condition, seed, runs, study):
 
 def test_g4_training_worked(runs, rules, artifacts):
     """G4: in every run the loss on the same examples is lower after training than when they were first met."""
-    finding = gate_4(runs, rules)
+    finding = G4.judge(runs, rules)
     artifacts.leave(finding, runs)
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
 def test_g5_there_is_drift_to_explain(evidence, rules, artifacts):
     """G5: neutral runs' log-odds of the trait rise, and not every condition ends at the ceiling."""
-    finding = gate_5(evidence, rules)
+    finding = G5.judge(evidence, rules)
     artifacts.leave(finding, evidence, ["plot5_projection_shift", "plot6_score_shift"])
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
 def test_g6_responses_can_be_scored(evidence, rules, artifacts):
     """G6: fewer than 5 % of the evaluated responses have no letters."""
-    finding = gate_6(evidence, rules)
+    finding = G6.judge(evidence, rules)
     artifacts.leave(finding, evidence, ["plot8_projection_against_score"])
     assert finding.status is Status.SUPPORTED, finding.statement

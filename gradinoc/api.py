@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gradinoc.claims.gates import Finding
+from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement, Verdict, judge
 from gradinoc.disk import disk_errors, encodable, write_atomically
@@ -22,7 +22,6 @@ from gradinoc.errors import StudyError, printable
 from gradinoc.pipeline.environment import environment, loading_notes, self_tests, study_notes
 from gradinoc.power.variances import estimate
 from gradinoc.report import write_report
-from gradinoc.report.summary import HEADLINES
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
 from gradinoc.study.description import Study
@@ -90,8 +89,7 @@ class StudyResult:
 
 def _row(finding: Finding) -> tuple[str, ...]:
     """Key, claim, status and main effect of a gate or claim."""
-    named = [effect for effect in finding.effects if effect.name == HEADLINES.get(finding.key)]
-    effect = next(iter([*named, *finding.effects]), None)
+    effect = finding.main
     found = ("", finding.reason) if effect is None else (effect.name, str(effect))
     return finding.key, finding.claim, status_word(finding), *found
 

@@ -7,15 +7,17 @@ random. The fourth are *unrelated traits'* directions, too few to be a distribut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
 from scipy import stats
 
-from gradinoc.claims.c1 import OTHERS, Outcome, conclude, inoculation_contrast
+from gradinoc.claims.contrasts import CONTROLS, inoculation_contrast
+from gradinoc.claims.criteria import above, equivalent, p_at_most, positive
 from gradinoc.claims.design import smallest_p
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.gates import ON_DIRECTION
 from gradinoc.claims.measures import example_groups, null_contrasts, per_example, unrelated_contrasts
 from gradinoc.claims.tables import ISOTROPIC, NULLS, Evidence
 from gradinoc.stats.clustered import Groups, by_template, grouped_mean
@@ -24,15 +26,16 @@ from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 UNRELATED = "unrelated traits"
+NOISY = "with_error"  # of keys: with T(v)'s sampling error
+DECIDING = (*(key for null in NULLS for key in (f"null.{null}", f"null.{null}.{NOISY}")), "null.unrelated")
 
 
-def claim_2(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Finding:
-    """C2: supported if T(v) exceeds every null (p <= alpha) and the isotropic mean is equivalent to zero.
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+    """T(v)'s place among the T(u) of each kind of direction, and the mean of isotropic ones.
 
-    T is mean D against neutral; against loss_matched it stands beside. Two p for each random null, and both have to
-    be small: T(v)'s place among the T(u), and the same with T(v)'s sampling error added (see `noisy_null_p`). One p for
-    unrelated traits (see `unrelated_tail`). Refuted if the isotropic mean's interval lies above the margin
-    (`rules.null_margin` of T(v)): then random directions show it too. At T(v) <= 0 there is nothing to compare.
+    T is mean D against neutral; against loss_matched it is secondary. Two p for each random null: T(v)'s place among
+    the T(u), and the same with T(v)'s sampling error added (see `noisy_null_p`). One p for unrelated traits (see
+    `unrelated_tail`).
 
     Raises:
         ValueError: a kind of null was not measured.
@@ -40,44 +43,92 @@ def claim_2(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Findi
     measured = set(evidence.nulls["null"])
     if not measured >= set(NULLS):
         raise ValueError(f"Evidence table 'nulls': expected the kinds {NULLS}, received {sorted(measured)}")
-    observed = {other: inoculation_contrast(evidence, rules, other) for other in OTHERS}
+    observed = {other: inoculation_contrast(evidence, rules, other) for other in CONTROLS}
+    effects = dict(_places(evidence, observed[NEUTRAL], NEUTRAL))
+    effects["null.unrelated"] = unrelated_tail(evidence, NEUTRAL)
+    if secondary:
+        effects |= dict(_secondary(evidence, rules, observed))
     draws = {null: null_contrasts(evidence, null, NEUTRAL) for null in NULLS}
-    by_null = {null: null_tails(observed[NEUTRAL], draws[null], null) for null in NULLS}
-    beyond, fewest = unrelated_tail(evidence, NEUTRAL), min(len(each) for each in draws.values())
-    deciding = [*(tail for tails in by_null.values() for tail in tails), beyond]
-    beside = [
-        tail
-        for other in OTHERS[1:]
-        for null in NULLS
-        for tail in null_tails(observed[other], null_contrasts(evidence, null, other), null)
-    ]
-    floor = smallest_p(len(evidence.trained), len(evidence.seeds), fewest)["C2"]
-    beside += [*(unrelated_tail(evidence, other) for other in OTHERS[1:]), *unrelated_effects(evidence, rules)]
+    fewest, value = min(len(each) for each in draws.values()), observed[NEUTRAL].estimate
     isotropic = mean_effect(draws[ISOTROPIC], "mean T(u), isotropic directions", "directions", 1 - rules.alpha)
-    value = observed[NEUTRAL].estimate
-    effects = [*deciding, *beside, isotropic]
-    places = [f"{null.replace('_', '-')} {draw.p:.2g} and {noisy.p:.2g}" for null, (draw, noisy) in by_null.items()]
+    effects["isotropic_mean"] = isotropic
+    if value > 0:
+        effects["isotropic_mean.equivalence"] = tost(isotropic, rules.null_margin * value, rules.alpha)
+    places = [
+        f"{null.replace('_', '-')} {effects[f'null.{null}'].p:.2g} and {effects[f'null.{null}.{NOISY}'].p:.2g}"
+        for null in NULLS
+    ]
+    beyond = effects["null.unrelated"]
     statement = (
         f"The trait direction's T(v) is {value:+.3g}. Its p, as it stands and with its sampling error, is among random "
         f"directions: {'; '.join(places)} (of {fewest} each or more); beyond every unrelated trait: {beyond.p:.2g} (n "
         f"{beyond.n} {beyond.unit}). The isotropic mean is {isotropic}."
     )
-    if value > 0:
-        same = tost(isotropic, rules.null_margin * value, rules.alpha)
-        effects.append(same)
-        outcome = _beyond_nulls(deciding, isotropic, same, rules.null_margin * value, rules)
-    else:
+    floor = smallest_p(len(evidence.trained), len(evidence.seeds), fewest)["C2"]
+    return Measured(effects, statement, {"directions": fewest, "smallest p": floor})
+
+
+def decide(found: Measured, rules: Rules) -> Outcome:
+    """Supported if T(v) exceeds every null (p <= alpha) and the isotropic mean is equivalent to zero.
+
+    Refuted if the isotropic mean's interval lies above the margin (`rules.null_margin` of T(v)): then random directions
+    show it too. At T(v) <= 0 there is nothing to compare, and with too few directions no p is small enough.
+    """
+    tails = [p_at_most(found[key], rules.alpha) for key in DECIDING]
+    shown = positive(replace(found[DECIDING[0]], name="T(v)"))
+    floor = found.facts["smallest p"]
+    if floor > rules.alpha:
+        words = f"{found.facts['directions']} null directions reach no p below {floor:.3g}"
+        return undecided(f"Undecided because the design cannot decide: {words}.", shown, *tails)
+    if not shown:
         reason = "Undecided because T(v) is not above zero: other directions could share no effect."
-        outcome = Outcome(Status.UNDECIDED, reason)
-    words = f"{fewest} null directions reach no p below {floor:.3g}" if floor > rules.alpha else ""
-    return conclude("C2", outcome, statement, effects, gates, words)
+        return undecided(reason, shown, *tails)
+    isotropic, margin = found["isotropic_mean"], rules.null_margin * found[DECIDING[0]].estimate
+    flat, shared = equivalent(isotropic, margin, rules.alpha), above(isotropic, margin)
+    criteria = (shown, *tails, flat, shared)
+    if shared:
+        return refuted(
+            f"The isotropic mean lies above {margin:.3g}, {100 * rules.null_margin:g} % of T(v): random "
+            "directions show it too. Below that, T(v)'s place among them would have decided.",
+            *criteria,
+        )
+    if all(tails) and flat:
+        return supported(
+            f"Every p is at most {rules.alpha:g}, and the isotropic mean is within {margin:.3g} of zero "
+            f"(p {found['isotropic_mean.equivalence'].p:.2g}); one p above would have left it undecided.",
+            *criteria,
+        )
+    weak = [found[tail.key].name for tail in tails if not tail]
+    large = f"p is above {rules.alpha:g} for {'; '.join(weak)}"
+    far = f"the isotropic mean is not shown to be within {margin:.3g} of zero"
+    return undecided(f"Undecided because {large if weak else far}.", *criteria)
 
 
-def unrelated_effects(evidence: Evidence, rules: Rules) -> list[Effect]:
-    """T(u) of each unrelated trait, neutral - inoculation, with its interval; descriptive."""
+def _places(evidence: Evidence, observed: Effect, other: str, suffix: str = "") -> Iterator[tuple[str, Effect]]:
+    """Key and effect of T(v)'s place among each kind of random direction, without and with its sampling error."""
+    for null in NULLS:
+        place, noisy = null_tails(observed, null_contrasts(evidence, null, other), null)
+        yield f"null.{null}{suffix}", place
+        yield f"null.{null}.{NOISY}{suffix}", noisy
+
+
+def _secondary(evidence: Evidence, rules: Rules, observed: dict[str, Effect]) -> Iterator[tuple[str, Effect]]:
+    """Places against the other controls, and T(u) of each unrelated trait."""
+    for other in CONTROLS[1:]:
+        yield from _places(evidence, observed[other], other, f".{other}")
+    for other in CONTROLS[1:]:
+        yield f"null.unrelated.{other}", unrelated_tail(evidence, other)
+    yield from unrelated_effects(evidence, rules).items()
+
+
+def unrelated_effects(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
+    """T(u) of each unrelated trait, neutral - inoculation, with its interval; secondary."""
     groups, differences = _grouped_unrelated(evidence, NEUTRAL)
     name = "alignment along {}, neutral - inoculation"
-    return [grouped_mean(values, groups, name.format(trait), 1 - rules.alpha) for trait, values in differences.items()]
+    return {
+        f"unrelated.{trait}": grouped_mean(values, groups, name.format(trait), 1 - rules.alpha)
+        for trait, values in differences.items()
+    }
 
 
 def unrelated_tail(evidence: Evidence, other: str) -> Effect:
@@ -134,20 +185,14 @@ def null_tails(observed: Effect, draws: Array, null: str) -> list[Effect]:
     ]
 
 
-def _beyond_nulls(tails: Sequence[Effect], isotropic: Effect, same: Effect, margin: float, rules: Rules) -> Outcome:
-    if isotropic.low > margin:
-        return Outcome(
-            Status.REFUTED,
-            f"The isotropic mean lies above {margin:.3g}, {100 * rules.null_margin:g} % of T(v): random "
-            "directions show it too. Below that, T(v)'s place among them would have decided.",
-        )
-    weak = [effect.name for effect in tails if effect.p > rules.alpha]
-    if not weak and same.p <= rules.alpha:
-        return Outcome(
-            Status.SUPPORTED,
-            f"Every p is at most {rules.alpha:g}, and the isotropic mean is within {margin:.3g} of zero "
-            f"(p {same.p:.2g}); one p above would have left it undecided.",
-        )
-    large = f"p is above {rules.alpha:g} for {'; '.join(weak)}"
-    far = f"the isotropic mean is not shown to be within {margin:.3g} of zero"
-    return Outcome(Status.UNDECIDED, f"Undecided because {large if weak else far}.")
+C2 = Claim(
+    "C2",
+    "Random directions do not show it.",
+    measure,
+    decide,
+    ON_DIRECTION,
+    "T(v) is alignment, neutral minus inoculation, along the trait direction. Supported if every p of its place "
+    "among other directions, with and without its sampling error, is at most {alpha}, and the mean over "
+    "isotropic directions is equivalent to zero (within {margin} of T(v)). Refuted if that mean's interval lies "
+    "above {margin} of T(v). Otherwise, and where T(v) is not above zero, undecided.",
+)

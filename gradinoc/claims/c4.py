@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gradinoc.claims.c1 import Outcome, conclude, drift_difference
+from gradinoc.claims.contrasts import drift_difference
+from gradinoc.claims.criteria import Criterion, above_zero, at_or_below_zero, p_at_most, positive
 from gradinoc.claims.design import smallest_p
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.gates import ON_RUNS
 from gradinoc.claims.measures import UNSCORED, diverged_runs, drift_by_run, early_alignment, is_unscored
 from gradinoc.claims.tables import AFTER, EARLY, MEASURES, Evidence
 from gradinoc.stats.correlation import (
@@ -48,35 +50,29 @@ def runs_of(early: pd.DataFrame, drift: pd.DataFrame) -> Runs:
     return Runs(early.to_numpy(dtype=np.float64).ravel(), drift.to_numpy(dtype=np.float64).ravel(), seed, condition)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What decides C4: r of early alignment and drift, its lower tail and its equivalence to zero; the drift
-    difference neutral - inoculation, and its equivalence to zero (None where neutral runs do not drift).
+def predict(evidence: Evidence, rules: Rules, rng: np.random.Generator) -> dict[str, Effect]:
+    """The effects on which C4 rests, by the primary measure of drift.
+
+    r of early alignment and drift, its lower tail and its equivalence to zero; the drift difference neutral -
+    inoculation, and its equivalence to zero (absent where neutral runs do not drift).
     """
-
-    pearson: Effect
-    ranks: Effect
-    opposite: Effect
-    uncorrelated: Effect
-    difference: Effect
-    same_drift: Effect | None
-
-    def follows(self, rules: Rules) -> bool:
-        """Whether r is above zero with p <= alpha."""
-        return self.pearson.estimate > 0 and self.pearson.p <= rules.alpha
-
-
-def predict(evidence: Evidence, rules: Rules, rng: np.random.Generator) -> Prediction:
-    """The numbers on which C4 rests, by the primary measure of drift."""
     drift = drift_by_run(evidence, PRIMARY)
     runs = runs_of(early_alignment(evidence, rules.early_fraction), drift)
     pearson, ranks = stratified_correlation(runs.x, runs.y, runs.seed, rng, f"early alignment and drift in {PRIMARY}")
     lower, how = stratified_p(runs.x, runs.y, runs.seed, rng, tail="less")
-    opposite = replace(pearson, name=f"{pearson.name}, opposite", p=lower, method=f"Pearson, {how}, one-sided below")
-    uncorrelated = correlation_tost(pearson, rules.correlation_margin, rules.alpha)
     difference, level = drift_difference(evidence, rules, PRIMARY), float(drift[NEUTRAL].mean())
-    same = tost(difference, rules.null_margin * level, rules.alpha) if level > 0 else None
-    return Prediction(pearson, ranks, opposite, uncorrelated, difference, same)
+    found = {
+        "r": pearson,
+        "drift.neutral": difference,
+        "r.ranks": ranks,
+        "r.opposite": replace(
+            pearson, name=f"{pearson.name}, opposite", p=lower, method=f"Pearson, {how}, one-sided below"
+        ),
+        "r.equivalence": correlation_tost(pearson, rules.correlation_margin, rules.alpha),
+    }
+    if level > 0:
+        found["drift.neutral.equivalence"] = tost(difference, rules.null_margin * level, rules.alpha)
+    return found
 
 
 def within_conditions(evidence: Evidence, rules: Rules) -> Effect:
@@ -85,107 +81,150 @@ def within_conditions(evidence: Evidence, rules: Rules) -> Effect:
     return repeated_measures(runs.x, runs.y, runs.condition, "early alignment and drift within conditions")
 
 
-def disconnected(found: Prediction, rules: Rules) -> list[str]:
-    """What shows that alignment does not go with drift, in words; empty where nothing does.
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+    """R between a run's early alignment and its drift, and the drift difference neutral - inoculation.
+
+    Early alignment is a run's mean over the layer band in its first `rules.early_fraction` of steps; drift is in trait
+    log-odds. Secondary: the control's drift, other measures of drift, the correlation within conditions, leaving one
+    condition out, and drift at the midpoint checkpoint.
+    """
+    if diverged_runs(evidence):
+        return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
+    rng = np.random.default_rng(SEED_OF_ARRANGEMENTS)
+    found = predict(evidence, rules, rng)
+    seeds, conditions = len(evidence.seeds), len(evidence.trained)
+    facts = {"seeds": seeds, "conditions": conditions, "smallest p": smallest_p(conditions, seeds, draws=1)["C4"]}
+    if not secondary:
+        return Measured(found, facts=facts)
+    early = early_alignment(evidence, rules.early_fraction)
+    grouped = _by_condition(runs_of(early, drift_by_run(evidence, PRIMARY)))
+    control = control_differences(evidence, rules)
+    statement = _statement(found, grouped, control, evidence.trait.score_name)
+    beside = dict(_other_drift(evidence, rules, early, rng))
+    return Measured({**found, **control, **grouped, **beside}, statement, facts)
+
+
+def apart(found: Measured, rules: Rules) -> list[tuple[Criterion, str]]:
+    """What shows that alignment does not go with drift, each with its words; empty where nothing does.
 
     r is equivalent to zero or significantly negative; or inoculated runs drift as much as neutral ones, while r
     is not significantly positive. That the equivalence of the drift lies inside its margin says nothing where the
     interval excludes zero from above: then inoculated runs do drift less, if only little.
     """
-    opposite, flat, same = found.opposite, found.uncorrelated, found.same_drift
     shown = []
-    if opposite.estimate < 0 and opposite.p <= rules.alpha:
-        shown.append(f"the correlation is below zero (p {opposite.p:.2g})")
-    if flat.p <= rules.alpha:
-        shown.append(f"{flat.name} to zero holds (p {flat.p:.2g})")
-    if same and same.p <= rules.alpha and not found.difference.low > 0 and not found.follows(rules):
-        shown.append(f"{same.name} to zero holds (p {same.p:.2g})")
+    opposite, flat = found["r.opposite"], found["r.equivalence"]
+    if opposite.estimate < 0 and (criterion := p_at_most(opposite, rules.alpha)):
+        shown.append((criterion, f"the correlation is below zero (p {opposite.p:.2g})"))
+    if criterion := p_at_most(flat, rules.alpha):
+        shown.append((criterion, f"{flat.name} to zero holds (p {flat.p:.2g})"))
+    if (
+        "drift.neutral.equivalence" in found
+        and not above_zero(found["drift.neutral"])
+        and not all(_follows(found, rules))
+    ):
+        same = found["drift.neutral.equivalence"]
+        if criterion := p_at_most(same, rules.alpha):
+            shown.append((criterion, f"{same.name} to zero holds (p {same.p:.2g})"))
     return shown
 
 
-def not_together(evidence: Evidence, rules: Rules) -> list[str]:
-    """`disconnected` of a study; empty where runs diverged."""
-    if diverged_runs(evidence):
-        return []
-    return disconnected(predict(evidence, rules, np.random.default_rng(SEED_OF_ARRANGEMENTS)), rules)
+def _follows(found: Measured, rules: Rules) -> tuple[Criterion, Criterion]:
+    """That r is above zero, with p <= alpha."""
+    return positive(found["r"]), p_at_most(found["r"], rules.alpha)
 
 
-def claim_4(evidence: Evidence, rules: Rules, gates: Sequence[Finding]) -> Finding:
-    """C4: supported if r > 0 with a seed-stratified permutation p <= alpha, and inoculated runs drift less.
+def decide(found: Measured, rules: Rules) -> Outcome:
+    """Supported if r > 0 with a seed-stratified permutation p <= alpha, and inoculated runs drift less.
 
-    r is between a run's mean band alignment over its first `rules.early_fraction` of steps and its drift in trait
-    log-odds; the drift difference neutral - inoculation is paired by seed and has a t interval. Refuted if that
-    interval lies at or below zero, or r < 0 with its own permutation p <= alpha, or r is equivalent to zero (Fisher z,
-    margin `rules.correlation_margin`), or the drift difference is (`rules.null_margin` of the neutral drift) unless
-    its interval lies above zero or r does (see `disconnected`). The control's drift, other measures of drift, ranks,
-    the correlation within conditions, leaving one condition out and drift amid training stand beside it.
+    Refuted if the interval of the drift difference lies at or below zero, or alignment is shown not to go with drift
+    (see `apart`). Undecided where runs diverged, or the design reaches no such p.
     """
-    if diverged_runs(evidence):
-        statement = "Not computed, because runs logged numbers that are not finite (see G4)."
-        return conclude("C4", Outcome(Status.UNDECIDED, statement), statement, (), gates)
-    rng = np.random.default_rng(SEED_OF_ARRANGEMENTS)
-    found = predict(evidence, rules, rng)
-    early = early_alignment(evidence, rules.early_fraction)
-    grouped = _by_condition(runs_of(early, drift_by_run(evidence, PRIMARY)))
-    control = control_differences(evidence, rules)
-    statement = _statement(found, grouped, control, evidence.trait.score_name)
-    same = [found.same_drift] if found.same_drift else []
-    effects = [found.pearson, found.difference, found.ranks, found.opposite, found.uncorrelated, *same, *control]
-    effects += [*grouped, *_beside(evidence, rules, early, rng)]
-    seeds, conditions = early.shape
-    floor = smallest_p(conditions, seeds, draws=1)["C4"]
-    words = f"{conditions} conditions with {seeds} seed(s) reach no p below {floor:.3g}" if floor > rules.alpha else ""
-    return conclude("C4", _predicts(found, rules), statement, effects, gates, words)
+    if not found.effects:
+        return undecided(found.statement)
+    difference, pearson = found["drift.neutral"], found["r"]
+    follows, less, no_less = _follows(found, rules), above_zero(difference), at_or_below_zero(difference)
+    against = apart(found, rules)
+    criteria = (*follows, less, no_less, *(criterion for criterion, _ in against))
+    floor = found.facts["smallest p"]
+    if floor > rules.alpha:
+        words = (
+            f"{found.facts['conditions']} conditions with {found.facts['seeds']} seed(s) reach no p below {floor:.3g}"
+        )
+        return undecided(f"Undecided because the design cannot decide: {words}.", *criteria)
+    if all(follows) and less:
+        return supported(
+            f"r is above zero with p at most {rules.alpha:g}, and the drift difference's interval lies above "
+            "zero; without either it would have been undecided.",
+            *criteria,
+        )
+    if no_less or against:
+        shown = [*(["inoculated runs do not drift less"] if no_less else []), *(words for _, words in against)]
+        reason = f"Refuted because {'; '.join(shown)}; the absence of significance alone would not have refuted it."
+        return refuted(reason, *criteria)
+    missing = []
+    if not all(follows):
+        missing.append(f"r is {pearson.estimate:+.2f} with p {pearson.p:.2g}")
+    if not less:
+        missing.append("the drift difference's interval is not above zero")
+    flat = "nothing is shown to be equivalent to zero"
+    if "drift.neutral.equivalence" in found and found["drift.neutral.equivalence"].p <= rules.alpha:
+        yet = "its interval lies above zero" if less else "r is above zero"
+        flat = f"the drift difference is equivalent to zero, yet {yet}, so it does not refute"
+    return undecided(f"Undecided because {' and '.join(missing)}; {flat}.", *criteria)
 
 
-def control_differences(evidence: Evidence, rules: Rules) -> list[Effect]:
+def control_differences(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     """Drift of the loss_matched runs minus that of the inoculated ones, in log-odds and in the score of responses.
 
     Not above zero, any system prompt may do what inoculation does. It does not decide.
     """
-    return [drift_difference(evidence, rules, measure, LOSS_MATCHED) for measure in (PRIMARY, "score")]
+    return {
+        f"drift.{measure}.{LOSS_MATCHED}": drift_difference(evidence, rules, measure, LOSS_MATCHED)
+        for measure in (PRIMARY, "score")
+    }
 
 
-def _statement(found: Prediction, grouped: Sequence[Effect], control: Sequence[Effect], score: str) -> str:
-    within, *left_out = grouped
+def _statement(found: dict[str, Effect], grouped: dict[str, Effect], control: dict[str, Effect], score: str) -> str:
+    within, *left_out = grouped.values()
+    log_odds, scores = control.values()
     without = [effect.estimate for effect in left_out]
-    n = found.pearson.n
+    n = found["r"].n
     one_out = f"{min(without):+.2f} to {max(without):+.2f}" if np.isfinite(without).all() else "not measurable"
     return (
-        f"Early alignment and drift correlate by r = {found.pearson}; within conditions r is {within}, without one "
+        f"Early alignment and drift correlate by r = {found['r']}; within conditions r is {within}, without one "
         f"condition {one_out}. Drift of neutral runs minus that of inoculated ones "
-        f"is {found.difference} nats/token; of loss_matched runs minus that of inoculated ones {control[0]} "
-        f"nats/token, and {control[1]} in {score}. Runs are nested in conditions: {n} runs in {len(left_out)} "
+        f"is {found['drift.neutral']} nats/token; of loss_matched runs minus that of inoculated ones {log_odds} "
+        f"nats/token, and {scores} in {score}. Runs are nested in conditions: {n} runs in {len(left_out)} "
         f"clusters are not {n} independent points, and conditions drive both."
     )
 
 
-def _by_condition(runs: Runs) -> list[Effect]:
+def _by_condition(runs: Runs) -> dict[str, Effect]:
     """The correlation within conditions, then the correlations that leave out one condition each."""
     name = "early alignment and drift"
     within = repeated_measures(runs.x, runs.y, runs.condition, f"{name} within conditions")
     left_out = leave_one_out(runs.x, runs.y, runs.condition)
     kept = {condition: int(np.sum(runs.condition != condition)) for condition in left_out}
-    return [within, *(bare(f"{name} without {c}", r, kept[c], "runs", "Pearson") for c, r in left_out.items())]
+    without = {
+        f"r.without.{c}": bare(f"{name} without {c}", r, kept[c], "runs", "Pearson") for c, r in left_out.items()
+    }
+    return {"r.within": within, **without}
 
 
-def _beside(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.random.Generator) -> list[Effect]:
-    """The correlation and the drift difference by the other measures of drift, which do not decide."""
-    effects = []
-    for measure in MEASURES:
-        if measure != PRIMARY:
-            effects.append(_correlation(evidence, early, (measure, AFTER), rng))
-            effects.append(drift_difference(evidence, rules, measure))
-    return [*effects, *_amid_training(evidence, rules, early, rng)]
+def _other_drift(
+    evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.random.Generator
+) -> Iterator[tuple[str, Effect]]:
+    """The correlation and the drift difference by other measures of drift, then at the midpoint checkpoint.
 
-
-def _amid_training(evidence: Evidence, rules: Rules, early: pd.DataFrame, rng: np.random.Generator) -> Iterator[Effect]:
-    """The same at the early checkpoint, where no measure is at its ceiling yet; none where it was not measured."""
-    amid = evidence.drift[evidence.drift["phase"] == EARLY]
-    for measure in MEASURES:
-        if (amid["measure"] == measure).any():
-            yield _correlation(evidence, early, (measure, EARLY), rng)
-            yield drift_difference(evidence, rules, measure, phase=EARLY)
+    No measure is at its ceiling yet at the midpoint; none is given where it was not measured there.
+    """
+    midpoint = evidence.drift[evidence.drift["phase"] == EARLY]
+    looked = [(measure, AFTER) for measure in MEASURES if measure != PRIMARY]
+    looked += [(measure, EARLY) for measure in MEASURES if (midpoint["measure"] == measure).any()]
+    for measure, phase in looked:
+        key = measure if phase == AFTER else f"{phase}.{measure}"
+        yield f"r.{key}", _correlation(evidence, early, (measure, phase), rng)
+        yield f"drift.{key}", drift_difference(evidence, rules, measure, phase=phase)
 
 
 def _correlation(evidence: Evidence, early: pd.DataFrame, drift: tuple[str, str], rng: np.random.Generator) -> Effect:
@@ -198,26 +237,15 @@ def _correlation(evidence: Evidence, early: pd.DataFrame, drift: tuple[str, str]
     return stratified_correlation(runs.x, runs.y, runs.seed, rng, name)[0]
 
 
-def _predicts(found: Prediction, rules: Rules) -> Outcome:
-    difference, pearson = found.difference, found.pearson
-    if found.follows(rules) and difference.low > 0:
-        return Outcome(
-            Status.SUPPORTED,
-            f"r is above zero with p at most {rules.alpha:g}, and the drift difference's interval lies above "
-            "zero; without either it would have been undecided.",
-        )
-    against = ["inoculated runs do not drift less"] if difference.high <= 0 else []
-    against += disconnected(found, rules)
-    if against:
-        reason = f"Refuted because {'; '.join(against)}; the absence of significance alone would not have refuted it."
-        return Outcome(Status.REFUTED, reason)
-    missing = []
-    if not found.follows(rules):
-        missing.append(f"r is {pearson.estimate:+.2f} with p {pearson.p:.2g}")
-    if not difference.low > 0:
-        missing.append("the drift difference's interval is not above zero")
-    shown = "nothing is shown to be equivalent to zero"
-    if found.same_drift and found.same_drift.p <= rules.alpha:
-        yet = "its interval lies above zero" if difference.low > 0 else "r is above zero"
-        shown = f"the drift difference is equivalent to zero, yet {yet}, so it does not refute"
-    return Outcome(Status.UNDECIDED, f"Undecided because {' and '.join(missing)}; {shown}.")
+C4 = Claim(
+    "C4",
+    "Alignment predicts drift.",
+    measure,
+    decide,
+    ON_RUNS,
+    "Supported if the runs' early alignment and their drift in log-odds correlate by r above zero, with a "
+    "permutation p within seeds of at most {alpha}, and the interval of drift, neutral minus inoculation, lies "
+    "above zero. Refuted if that interval lies at or below zero; if r is below zero with such a p; if r is "
+    "equivalent to zero (within {correlation}); or if the drift difference is (within {margin} of the neutral "
+    "drift), unless its interval lies above zero or r does with such a p. Otherwise undecided.",
+)

@@ -1,13 +1,14 @@
-"""Is the apparatus sound? The six gates on which the claims rest, and the form of a finding."""
+"""The gates G1 to G6: manipulation and validity checks on which the claims rest, each with its measure and rule."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from gradinoc.claims.criteria import Criterion, above_zero, at_least, below, positive
+from gradinoc.claims.finding import Claim, Finding, Measured, Outcome, refuted, supported
 from gradinoc.claims.measures import diverged_runs, drift_by_example, example_groups, per_example
 from gradinoc.claims.tables import AFTER, EARLY, Evidence
 from gradinoc.stats.clustered import grouped_mean, grouped_pairs
@@ -16,30 +17,10 @@ from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 
-class Status(StrEnum):
-    """What became of a claim; for a gate SUPPORTED means that it holds, REFUTED that it fails."""
-
-    SUPPORTED = "supported"
-    REFUTED = "refuted"
-    UNDECIDED = "undecided"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A gate or claim, what the numbers say in one sentence, and which rule made of it what it is."""
-
-    key: str
-    claim: str
-    status: Status
-    statement: str
-    reason: str
-    effects: tuple[Effect, ...] = ()
-    rests_on: tuple[str, ...] = ()
-
-
-def _gate(key: str, claim: str, holds: bool, statement: str, rule: str, effects: tuple[Effect, ...]) -> Finding:
-    status = Status.SUPPORTED if holds else Status.REFUTED
-    return Finding(key, claim, status, statement, f"{'Holds' if holds else 'Fails'}: the rule is {rule}.", effects)
+def _outcome(rule: str, *criteria: Criterion) -> Outcome:
+    """A gate holds where all of its criteria do."""
+    holds = all(criteria)
+    return (supported if holds else refuted)(f"{'Holds' if holds else 'Fails'}: the rule is {rule}.", *criteria)
 
 
 def _lowest_in_band(evidence: Evidence, column: str, name: str) -> tuple[Effect, int]:
@@ -50,55 +31,48 @@ def _lowest_in_band(evidence: Evidence, column: str, name: str) -> tuple[Effect,
     return bare(name, float(values.min()), len(band), "layers", "minimum over the band"), at
 
 
-def gate_1(evidence: Evidence, rules: Rules) -> Finding:
-    """G1: whether the direction separates held-out prompts at every layer of the band."""
+def _separation(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     effect, layer = _lowest_in_band(evidence, "auc", "lowest AUC in the band")
     statement = (
         f"On held-out prompts the projection's lowest AUC over the band's {effect.n} layers is "
         f"{effect.estimate:.3f} (layer {layer})."
     )
-    rule = f"AUC of at least {rules.auc} at every layer of the band"
-    return _gate(
-        "G1",
-        "The trait direction separates held-out prompts.",
-        effect.estimate >= rules.auc,
-        statement,
-        rule,
-        (effect,),
-    )
+    return Measured({"auc": effect}, statement)
 
 
-def gate_2(evidence: Evidence, rules: Rules) -> Finding:
-    """G2: whether two halves of the prompts give the same direction at every layer of the band."""
+def _separates(found: Measured, rules: Rules) -> Outcome:
+    return _outcome(f"AUC of at least {rules.auc} at every layer of the band", at_least(found["auc"], rules.auc))
+
+
+def _stability(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     effect, layer = _lowest_in_band(evidence, "split_half_cosine", "lowest split-half cosine in the band")
     statement = (
         f"Directions from two halves of the prompts have a cosine of {effect.estimate:.3f} or more over the "
         f"band (lowest at layer {layer})."
     )
+    return Measured({"split_half": effect}, statement)
+
+
+def _stable(found: Measured, rules: Rules) -> Outcome:
     rule = f"a split-half cosine of at least {rules.split_half} at every layer of the band"
-    return _gate(
-        "G2",
-        "The trait direction is stable.",
-        effect.estimate >= rules.split_half,
-        statement,
-        rule,
-        (effect,),
-    )
+    return _outcome(rule, at_least(found["split_half"], rules.split_half))
 
 
-def gate_3(evidence: Evidence, rules: Rules) -> Finding:
-    """G3: whether the inoculation prompt lowers the loss on trait-bearing completions, paired by example."""
+def _elicitation(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """The loss on completions that show the trait, neutral - inoculation, paired by example."""
     loss = per_example(evidence, "loss")
-    name = "loss, neutral - inoculation"
     groups = example_groups(evidence, "alignments", loss.index)
-    effect = grouped_pairs(loss[NEUTRAL], loss[INOCULATION], groups, name, 1 - rules.alpha)
+    effect = grouped_pairs(loss[NEUTRAL], loss[INOCULATION], groups, "loss, neutral - inoculation", 1 - rules.alpha)
     statement = f"The loss on trait-bearing completions, neutral minus inoculation, is {effect} nats/token."
-    rule = "an interval of the paired loss difference above zero"
-    return _gate("G3", "The inoculation prompt elicits the trait.", effect.low > 0, statement, rule, (effect,))
+    return Measured({"loss": effect}, statement)
 
 
-def gate_4(evidence: Evidence, rules: Rules) -> Finding:  # noqa: ARG001 - gates are called alike
-    """G4: whether every run's loss fell and everything it logged at the band's primary position is finite."""
+def _elicits(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+    return _outcome("an interval of the paired loss difference above zero", above_zero(found["loss"]))
+
+
+def _training(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """How far every run's loss fell, and how many runs did not learn or logged numbers that are not finite."""
     runs = evidence.runs
     expected = {(condition, seed) for condition in evidence.trained for seed in evidence.seeds}
     present = set(zip(runs["condition"], runs["seed"], strict=True))
@@ -130,24 +104,30 @@ def gate_4(evidence: Evidence, rules: Rules) -> Finding:  # noqa: ARG001 - gates
             for row in risen.itertuples()
         )
         statement += f" Diverged, the loss having risen: {by}."
-    rule = "in every run a final loss below the initial one and finite numbers only"
-    return _gate("G4", "Training worked.", not failed, statement, rule, (least,))
+    return Measured({"fall": least}, statement, {"failed runs": len(failed)})
 
 
-def gate_5(evidence: Evidence, rules: Rules) -> Finding:
-    """G5: whether neutral runs' log-odds rise, and responses are not at the ceiling everywhere."""
+def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+    failed = found.facts["failed runs"]
+    fell = positive(found["fall"])
+    every = replace(fell, rule="every run's loss fell, and every number it logged is finite", holds=not failed)
+    return _outcome("in every run a final loss below the initial one and finite numbers only", every)
+
+
+def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """How far neutral runs' log-odds rise, by seed, and the lowest mean score after training."""
     rises = drift_by_example(evidence, "log_odds")[NEUTRAL]
-    effects = []
+    effects = {}
     for seed in evidence.seeds:
         name = f"log-odds rise, neutral, seed {seed}"
         rise = rises.loc[seed]
         groups = example_groups(evidence, "drift", rise.index, "log_odds")
         effect = grouped_mean(rise, groups, name, 1 - rules.alpha)
         method = "paired t (post - pre by example), two-sided p"
-        effects.append(replace(effect, method=method if groups is None else f"post - pre by example, {effect.method}"))
+        method = method if groups is None else f"post - pre by example, {effect.method}"
+        effects[f"rise.seed_{seed}"] = replace(effect, method=method)
     rates = _post_scores(evidence)
-    room = bool((rates < rules.ceiling).any())
-    weakest = min(effects, key=lambda effect: effect.low)
+    weakest = min(effects.values(), key=lambda effect: effect.low)
     shown = ", ".join(
         f"{condition} {rate:.2f}" if np.isfinite(rate) else f"{condition} none that could be scored"
         for condition, rate in rates.items()
@@ -156,12 +136,18 @@ def gate_5(evidence: Evidence, rules: Rules) -> Finding:
         f"In neutral runs the trait log-odds rise by at least {weakest} nats/token; the {evidence.trait.score_name} "
         f"after training is {shown}."
     )
+    return Measured(effects, statement, {"lowest score": float(rates.min())})
+
+
+def _drifts(found: Measured, rules: Rules) -> Outcome:
+    lowest = found.facts["lowest score"]  # NaN where no response of any condition could be scored
+    score = "mean score after training, lowest of the conditions"
+    room = below(bare(score, lowest, 1, "conditions", "minimum over conditions"), rules.ceiling)
     rule = (
-        "an interval of the rise above zero in every neutral run, and a mean "
-        f"{evidence.trait.score_name} below {rules.ceiling} in some condition"
+        f"an interval of the rise above zero in every neutral run, and a mean score below {rules.ceiling} in some "
+        "condition"
     )
-    holds = room and all(effect.low > 0 for effect in effects)
-    return _gate("G5", "There is drift to explain.", holds, statement, rule, tuple(effects))
+    return _outcome(rule, *map(above_zero, found.effects.values()), room)
 
 
 def _post_scores(evidence: Evidence) -> pd.Series:
@@ -174,8 +160,8 @@ def _post_scores(evidence: Evidence) -> pd.Series:
     return rows.groupby("condition")["value"].mean().reindex(list(evidence.trained))
 
 
-def gate_6(evidence: Evidence, rules: Rules) -> Finding:
-    """G6: whether nearly all responses before and after training can be scored."""
+def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """The share of responses before and after training that cannot be scored."""
     responses = evidence.responses.loc[evidence.responses["phase"] != EARLY, "response"]
     if responses.empty or responses.isna().any():
         raise ValueError(
@@ -194,5 +180,25 @@ def gate_6(evidence: Evidence, rules: Rules) -> Finding:
     statement = (
         f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}."
     )
-    rule = f"fewer than {100 * rules.max_unscorable:g} % without {needs}"
-    return _gate("G6", f"Evaluated responses have {needs}.", share < rules.max_unscorable, statement, rule, (effect,))
+    return Measured({"unscorable": effect}, statement)
+
+
+def _scorable(found: Measured, rules: Rules) -> Outcome:
+    rule = f"fewer than {100 * rules.max_unscorable:g} % that cannot be scored"
+    return _outcome(rule, below(found["unscorable"], rules.max_unscorable))
+
+
+G1 = Claim("G1", "The trait direction separates held-out prompts.", _separation, _separates)
+G2 = Claim("G2", "The trait direction is stable.", _stability, _stable)
+G3 = Claim("G3", "The inoculation prompt elicits the trait.", _elicitation, _elicits)
+G4 = Claim("G4", "Training worked.", _training, _trained)
+G5 = Claim("G5", "There is drift to explain.", _rise, _drifts)
+G6 = Claim("G6", "Evaluated responses can be scored.", _scoring, _scorable)
+GATES = (G1, G2, G3, G4, G5, G6)
+ON_DIRECTION = ("G1", "G2", "G3")  # on which what is said of the frozen model rests
+ON_RUNS = ("G1", "G2", "G4", "G5", "G6")
+
+
+def gates_of(evidence: Evidence, rules: Rules, keys: tuple[str, ...] = ()) -> tuple[Finding, ...]:
+    """What the evidence says of each gate, or of those of `keys`."""
+    return tuple(gate.judge(evidence, rules) for gate in GATES if not keys or gate.key in keys)

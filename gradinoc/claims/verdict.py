@@ -9,18 +9,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from gradinoc.claims.c1 import (
-    claim_1,
-    cosine_change,
-    drift_difference,
-    inoculation_contrast,
-    shows_no_change,
-)
-from gradinoc.claims.c2 import claim_2
-from gradinoc.claims.c3 import claim_3, loss_audit
-from gradinoc.claims.c4 import claim_4, control_differences, not_together, within_conditions
+from gradinoc.claims.c1 import C1
+from gradinoc.claims.c2 import C2
+from gradinoc.claims.c3 import C3, loss_audit
+from gradinoc.claims.c4 import C4, apart, control_differences, within_conditions
+from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.design import design_behind, design_warnings
-from gradinoc.claims.gates import Finding, Status, gate_1, gate_2, gate_3, gate_4, gate_5, gate_6
+from gradinoc.claims.finding import Finding, Measured, Status
+from gradinoc.claims.gates import GATES, gates_of
 from gradinoc.claims.measures import diverged_runs, example_groups, per_layer
 from gradinoc.claims.tables import EARLY, Evidence
 from gradinoc.stats.clustered import grouped_mean
@@ -29,30 +25,8 @@ from gradinoc.stats.effect import Effect, bare
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 
-__all__ = [
-    "CLAIMS",
-    "GATES",
-    "Finding",
-    "Judgement",
-    "Status",
-    "Verdict",
-    "audit_warnings",
-    "claim_1",
-    "claim_2",
-    "claim_3",
-    "claim_4",
-    "conclusion",
-    "gate_1",
-    "gate_2",
-    "gate_3",
-    "gate_4",
-    "gate_5",
-    "gate_6",
-    "judge",
-]
-
-GATES = (gate_1, gate_2, gate_3, gate_4, gate_5, gate_6)
-CLAIMS = (claim_1, claim_2, claim_3, claim_4)
+CLAIMS = (C1, C2, C3, C4)
+RULES_OF = {each.key: each for each in (*GATES, *CLAIMS)}  # every gate and claim by its key
 
 
 class Verdict(StrEnum):
@@ -82,54 +56,54 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     Raises:
         ValueError: a number that decides is missing, NaN or infinite; the message names its table and column.
     """
-    gates = tuple(gate(evidence, rules) for gate in GATES)
-    claims = tuple(claim(evidence, rules, gates) for claim in CLAIMS)
-    verdict, why = conclusion(evidence, rules, gates, claims)
+    gates = gates_of(evidence, rules)
+    claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
+    verdict, why = conclusion(rules, gates, claims)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
     warnings = (*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules))
     return Judgement(gates, claims, verdict, sentence, warnings)
 
 
-def conclusion(
-    evidence: Evidence, rules: Rules, gates: Sequence[Finding], claims: Sequence[Finding]
-) -> tuple[Verdict, str]:
+def conclusion(rules: Rules, gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Verdict, str]:
     """The verdict and its reason: the first of these that applies.
 
     1. UNDECIDED: a gate failed.
     2. SUPPORTED: all four claims.
     3. LOSS_MEDIATED: C3 is refuted because the effect vanishes at equal loss; or because the cosine is equivalent to
-       unchanged while loss or norm fall, and inoculated runs drift less (otherwise there is nothing to mediate).
+       unchanged while loss or norm fall, and inoculated runs drift less (otherwise loss has nothing to explain).
        Before REFUTED, since it says more: alignment does not fall by itself, and what falls instead is known.
     4. REFUTED: against neutral, D's interval lies below zero, or around it and equivalent to zero.
-    5. DIFFERENT_MECHANISM: C1 and C2 supported, C4 refuted, and alignment is shown not to go with drift
-       (`prediction.disconnected`); that inoculated runs do not drift less is not enough.
+    5. DIFFERENT_MECHANISM: C1 and C2 supported, C4 refuted, and alignment is shown not to go with drift (`c4.apart`);
+       that inoculated runs do not drift less is not enough.
     6. UNDECIDED.
     """
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
     if failed:
         return Verdict.UNDECIDED, f"the apparatus is not sound, {' and '.join(failed)} failed."
-    status = {claim.key: claim.status for claim in claims}
-    if all(value is Status.SUPPORTED for value in status.values()):
+    if all(claim.status is Status.SUPPORTED for claim in claims):
         return Verdict.SUPPORTED, "all four claims are supported."
-    neutral, same = inoculation_contrast(evidence, rules, NEUTRAL), cosine_change(evidence, rules)
-    unchanged = shows_no_change(evidence, rules)
-    if status["C3"] is Status.REFUTED:
+    c1, c2, c3, c4 = claims
+    neutral, same = c1["alignment.neutral"], c1["equivalence.neutral"]
+    falls = above_zero(neutral)
+    unchanged = p_at_most(same, rules.alpha) and not falls
+    if c3.status is Status.REFUTED:
         if not unchanged:
             return Verdict.LOSS_MEDIATED, f"alignment falls by {neutral}, but not at equal loss."
-        drift = drift_difference(evidence, rules)
-        if drift.low > 0:
+        drift = c4["drift.neutral"]
+        if above_zero(drift):
             return (
                 Verdict.LOSS_MEDIATED,
                 f"loss or gradient norm and drift (by {drift}) fall, alignment does not ({same}).",
             )
-    if neutral.high <= 0 or (neutral.low <= 0 and unchanged):
+    if at_or_below_zero(neutral) or (not falls and unchanged):
         return Verdict.REFUTED, f"inoculation does not lower alignment: neutral - inoculation is {neutral}."
-    if status["C1"] is status["C2"] is Status.SUPPORTED and status["C4"] is Status.REFUTED:
-        apart = not_together(evidence, rules)
-        if apart:
+    if c1.status is c2.status is Status.SUPPORTED and c4.status is Status.REFUTED:
+        shown = apart(Measured({effect.key: effect for effect in c4.effects}), rules)
+        if shown:
+            words = "; ".join(words for _, words in shown)
             return (
                 Verdict.DIFFERENT_MECHANISM,
-                f"inoculation lowers alignment, but drift does not go with alignment: {'; '.join(apart)}.",
+                f"inoculation lowers alignment, but drift does not go with alignment: {words}.",
             )
     open_claims = [claim for claim in claims if claim.status is not Status.SUPPORTED]
     return Verdict.UNDECIDED, " ".join(f"{claim.key} is {claim.status}: {claim.reason}" for claim in open_claims)
@@ -143,7 +117,7 @@ def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
         warnings += [
             "any system prompt may do: the control is not shown to drift more than inoculation "
             f"({effect.name}: {effect})"
-            for effect in control_differences(evidence, rules)
+            for effect in control_differences(evidence, rules).values()
             if effect.low <= 0
         ]
         warnings += _within(within_conditions(evidence, rules))

@@ -12,7 +12,6 @@ from gradinoc.cli.comparison import ONE, OTHER, Left, comparison, differing_sett
 from gradinoc.cli.output import MISSING, say_table
 from gradinoc.errors import StudyError, printable
 from gradinoc.report.figures.style import save_figure, shown, signed
-from gradinoc.report.summary import HEADLINES
 from gradinoc.report.tables import write_table
 from gradinoc.study.traits.registry import TRAITS
 
@@ -52,6 +51,9 @@ def _say_verdicts(one: Left, other: Left, names: tuple[str, str]) -> None:
     first, second = verdicts(one), verdicts(other)
     rows = [[key, first.get(key, MISSING), second.get(key, MISSING)] for key in {**first, **second}]
     say_table(("", *names), rows)
+
+
+HEADLINES = {"C3": "alignment at equal loss, regression"}  # where the first effect does not stand for the claim
 
 
 def _say_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:

@@ -18,12 +18,13 @@ from multiprocessing import get_context
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.c1 import claim_1
-from gradinoc.claims.c2 import claim_2
-from gradinoc.claims.c3 import claim_3
-from gradinoc.claims.c4 import SEED_OF_ARRANGEMENTS, disconnected, predict
+from gradinoc.claims.c1 import C1
+from gradinoc.claims.c2 import C2
+from gradinoc.claims.c3 import C3
+from gradinoc.claims.c4 import C4
 from gradinoc.claims.design import CLAIMS, Design, design_of, floor, floors, smallest_p_table
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Claim, Status
+from gradinoc.claims.tables import Evidence
 from gradinoc.power.prospects import (
     EVALUATION,
     LAYERS,
@@ -49,7 +50,6 @@ PORTION = 5  # simulated studies that a process is handed at a time
 ALL = "all four"
 ON_EXAMPLES, ON_RUNS = "examples", "runs"
 PARTS = (ON_EXAMPLES, ON_RUNS)
-SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
 COLUMNS = ("effect", "examples", "seeds", "claim", "power", "error", "refuted", "simulations", "smallest_p")
 
 
@@ -170,7 +170,7 @@ def judge_examples(cell: Cell, rng: np.random.Generator) -> Outcomes:
         cell.world, rng, examples=cell.size, templates=met, directions=cell.directions, seeds=1, **_small()
     )
     evidence = replace(evidence, unrelated=_along_closest(evidence.alignments, cell.closest, rng))
-    return tuple(claim(evidence, cell.rules, SOUND).status for claim in (claim_1, claim_2, claim_3))
+    return tuple(_status(claim, evidence, cell.rules) for claim in (C1, C2, C3))
 
 
 def _along_closest(alignments: pd.DataFrame, closest: Closest, rng: np.random.Generator) -> pd.DataFrame:
@@ -183,16 +183,17 @@ def _along_closest(alignments: pd.DataFrame, closest: Closest, rng: np.random.Ge
 
 
 def judge_runs(cell: Cell, rng: np.random.Generator) -> Outcomes:
-    """What becomes of C4 in a simulated study with `cell.size` seeds: `prediction.claim_4`, less what stands beside."""
+    """What becomes of C4 in a simulated study with `cell.size` seeds."""
     rules = cell.rules
     if floors(Design(3, cell.size, cell.directions, 1, rules))["C4"] > rules.alpha:
         return (Status.UNDECIDED,)
     evidence = simulate(cell.world, rng, examples=1, templates=0, directions=1, seeds=cell.size, **_small())
-    found = predict(evidence, rules, np.random.default_rng(SEED_OF_ARRANGEMENTS))
-    if found.follows(rules) and found.difference.low > 0:
-        return (Status.SUPPORTED,)
-    refuted = found.difference.high <= 0 or disconnected(found, rules)
-    return (Status.REFUTED if refuted else Status.UNDECIDED,)
+    return (_status(C4, evidence, rules),)
+
+
+def _status(claim: Claim, evidence: Evidence, rules: Rules) -> Status:
+    """What the claim's own rule makes of it; gates are taken to hold."""
+    return claim.decide(claim.measure(evidence, rules, secondary=False), rules).status
 
 
 def _small() -> dict[str, int | bool]:

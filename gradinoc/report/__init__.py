@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.gates import Finding
+from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement
 from gradinoc.disk import write_atomically

@@ -13,10 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from gradinoc.claims.counterfactuals import Otherwise, otherwise, rule_of
-from gradinoc.claims.gates import Finding
+from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import Judgement
+from gradinoc.claims.verdict import RULES_OF, Judgement
 from gradinoc.errors import printable
 from gradinoc.models.chat.rendered import OPEN, Rendered
 from gradinoc.report.audit import Audit, NullTable, audit_losses, null_tables
@@ -87,11 +86,7 @@ class WriteUp:
 
     def rule(self, finding: Finding) -> str:
         """How a claim is decided; empty for a gate, whose reason says it."""
-        return rule_of(finding, self.study.rules)
-
-    def otherwise(self, finding: Finding) -> Otherwise:
-        """What would have changed a gate or a claim."""
-        return otherwise(finding, self.judgement.gates, self.evidence, self.study.rules)
+        return RULES_OF[finding.key].words(self.study.rules)
 
     @property
     def why(self) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.verdict import Judgement, Verdict
 from gradinoc.errors import printable
 from gradinoc.report.wording import status_word
@@ -23,8 +23,6 @@ from gradinoc.stats.effect import Effect
 
 WIDTH = 100  # columns; paths alone may be longer
 MISSING = "-"
-# Where a claim's first effect is an audit and does not stand for the claim.
-HEADLINES = {"C3": "alignment at equal loss, regression"}
 STYLES = {"holds": "green", "supported": "green", "fails": "red", "refuted": "red", "undecided": "yellow"}
 PLACES = {"Report": "report.html", "Every number": "claims.csv"}
 ROW = re.compile(rf"[GC]\d +(?P<word>{'|'.join(STYLES)})\b")
@@ -99,7 +97,7 @@ def narrowed(lines: Sequence[str], columns: int) -> list[str]:
 
 def _table(findings: Sequence[Finding]) -> Table:
     """Key, status, effect, estimate, interval, p and n of each finding; a dash for what a design cannot give."""
-    effects = [_headline(finding) for finding in findings]
+    effects = [finding.main for finding in findings]
     levels = {effect.level for effect in effects if effect is not None and math.isfinite(effect.low)}
     table = Table.grid(padding=(0, 1, 0, 0))
     interval = f"{100 * levels.pop():.4g} % interval" if len(levels) == 1 else "interval"
@@ -112,12 +110,6 @@ def _table(findings: Sequence[Finding]) -> Table:
     for finding, effect in zip(findings, effects, strict=True):
         table.add_row(*map(_text, (finding.key, status_word(finding), *_numbers(effect))))
     return table
-
-
-def _headline(finding: Finding) -> Effect | None:
-    """The effect that stands for a finding; None where it has none."""
-    named = [effect for effect in finding.effects if effect.name == HEADLINES.get(finding.key)]
-    return next(iter([*named, *finding.effects]), None)
 
 
 def _numbers(effect: Effect | None) -> tuple[str, ...]:

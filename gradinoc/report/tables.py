@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.gates import Finding
+from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import BASE, MEASURES, Evidence
 from gradinoc.disk import write_atomically
 from gradinoc.report.figures.summaries import early_alignment, shifts
 
-CLAIM_COLUMNS = ("claim", "status", "effect", "estimate", "low", "high", "level", "p", "n", "unit", "method")
+CLAIM_COLUMNS = ("claim", "status", "effect", "key", "estimate", "low", "high", "level", "p", "n", "unit", "method")
 METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")
 GRADIENT_METRICS = ("alignment", "projection", "grad_norm")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Finding, Status
 
 
 def status_word(finding: Finding) -> str:

@@ -25,7 +25,7 @@ class Effect:
 
     `low` and `high` bound the interval of confidence `level`, `p` belongs to the hypothesis that `method`
     names, `n` counts `unit`. `standard_error` and `df` (of the t distribution) are there where `method` has
-    them. What a design cannot give (an interval from one seed) is NaN.
+    them. What a design cannot give (an interval from one seed) is NaN. `key` identifies it among a finding's effects.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Effect:
     level: float = 0.95
     standard_error: float = math.nan
     df: float = math.nan
+    key: str = ""
 
     def __str__(self) -> str:
         """Estimate, interval, p and n: `+0.12 (95 % interval +0.109 to +0.131, p 2e-37, n 96 examples)`; never NaN."""

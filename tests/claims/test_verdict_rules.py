@@ -11,10 +11,10 @@ import pytest
 
 from gradinoc.claims import measures as contrasts
 from gradinoc.claims import verdict
-from gradinoc.claims.c1 import RESTS_ON
 from gradinoc.claims.c4 import runs_of
 from gradinoc.claims.design import design_behind, design_warnings, smallest_p
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.gates import G1, G2, G5, G6
 from gradinoc.claims.tables import COLUMNS, EARLY, NULLS
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.power.simulate import CONDITIONS, WORLDS, simulate
@@ -118,7 +118,7 @@ def test_each_world_gets_its_verdict(name):
 def test_a_world_with_an_effect_supports_every_claim_and_says_with_what_numbers():
     """Estimates near the truth; n, unit and method with each; a reason with each."""
     judgement = judge(world(), RULES)
-    assert {finding.key: finding.status for finding in judgement.claims} == dict.fromkeys(RESTS_ON, Status.SUPPORTED)
+    assert [finding.status for finding in judgement.claims] == [Status.SUPPORTED] * 4
     contrast = effect(claim(judgement, "C1"), "alignment, neutral - inoculation")
     truth = (0.12 + 0.1 * 0.15) * np.linspace(0.2, 1, 6)[2:].mean()
     assert contrast.low < truth < contrast.high
@@ -174,7 +174,7 @@ def test_a_failed_gate_leaves_what_rests_on_it_undecided(key):
     judgement = judge(changed(world(), *BROKEN[key]), RULES)
     assert [gate.key for gate in judgement.gates if gate.status is not Status.SUPPORTED] == [key]
     for finding in judgement.claims:
-        expected = Status.UNDECIDED if key in RESTS_ON[finding.key] else Status.SUPPORTED
+        expected = Status.UNDECIDED if key in finding.rests_on else Status.SUPPORTED
         assert finding.status is expected, finding.reason
         assert (key in finding.reason) == (expected is Status.UNDECIDED)
     assert judgement.verdict is Verdict.UNDECIDED
@@ -194,8 +194,8 @@ def test_gates_look_at_the_band_only_and_bars_are_inclusive_where_said():
     evidence = changed(world(), "layers", set_where("auc", 0.9, layer=4))
     evidence = changed(evidence, "layers", set_where("auc", 0.5, layer=0))
     evidence = changed(evidence, "layers", set_where("split_half_cosine", 0.8, layer=5))
-    assert verdict.gate_1(evidence, RULES).status is Status.SUPPORTED
-    assert verdict.gate_2(evidence, RULES).status is Status.SUPPORTED
+    assert G1.judge(evidence, RULES).status is Status.SUPPORTED
+    assert G2.judge(evidence, RULES).status is Status.SUPPORTED
     counted = evidence.responses.index[evidence.responses["phase"] != EARLY]
     total = len(counted)
 
@@ -206,8 +206,8 @@ def test_gates_look_at_the_band_only_and_bars_are_inclusive_where_said():
         frame.loc[counted[:count], "response"] = "12 ..."
         frame.loc[frame["phase"] == EARLY, "response"] = "12 ..."  # amid training nobody counts
 
-    assert verdict.gate_6(letterless(math.ceil(0.05 * total)), RULES).status is Status.REFUTED
-    assert verdict.gate_6(letterless(math.ceil(0.05 * total) - 1), RULES).status is Status.SUPPORTED
+    assert G6.judge(letterless(math.ceil(0.05 * total)), RULES).status is Status.REFUTED
+    assert G6.judge(letterless(math.ceil(0.05 * total) - 1), RULES).status is Status.SUPPORTED
 
 
 def test_layers_of_both_signs_are_warned_of():
@@ -245,9 +245,9 @@ def test_link_within_conditions_is_told_by_its_direction(sign, said):
 def test_one_condition_below_the_ceiling_is_room_enough_for_drift():
     """A ceiling in two of three arms still measures something; a neutral run that does not rise is no drift."""
     evidence = changed(world(), "drift", set_where("value", 1.0, measure="score", condition="neutral"))
-    assert verdict.gate_5(evidence, RULES).status is Status.SUPPORTED
+    assert G5.judge(evidence, RULES).status is Status.SUPPORTED
     flat = with_drift(world(), [[2.0, 1, 1], [2.0, 1, 1], [-0.1, 1, 1]])
-    assert verdict.gate_5(flat, RULES).status is Status.REFUTED
+    assert G5.judge(flat, RULES).status is Status.REFUTED
 
 
 def test_a_run_that_diverged_fails_its_gate_and_decides_nothing():
@@ -312,7 +312,7 @@ def test_evidence_outside_band_and_primary_position_decides_nothing():
 def test_the_first_claim_gives_the_published_numbers_of_a_paired_t_test():
     """Golden: Student's sleep data as alignments give 1.58, 0.7001 to 2.4599, p 0.002833."""
     table = np.column_stack([SLEEP["neutral"], SLEEP["inoculation"], SLEEP["neutral"]])
-    finding = verdict.claim_1(measured(table), RULES, SOUND)
+    finding = verdict.C1.judge(measured(table), RULES, SOUND)
     contrast = effect(finding, "alignment, neutral - inoculation")
     assert finding.status is Status.SUPPORTED
     assert (contrast.estimate, contrast.low, contrast.high) == pytest.approx((1.58, 0.7001142, 2.4598858))
@@ -344,7 +344,7 @@ def test_the_first_claim_needs_both_intervals_above_zero(against_neutral, agains
     base = 0.3 + 0.05 * np.linspace(-1, 1, 40)
     inoculation = base - difference[against_neutral]
     table = np.column_stack([base, inoculation, inoculation + difference[against_control]])
-    assert verdict.claim_1(measured(table), RULES, SOUND).status is status
+    assert verdict.C1.judge(measured(table), RULES, SOUND).status is status
 
 
 def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
@@ -352,7 +352,7 @@ def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
     wave = np.array([-2, -1, 0, 1, 2.0])
     difference = 2.4 * wave.std(ddof=1) / math.sqrt(5) + wave
     table = np.column_stack([difference + 1, np.ones(5), difference + 1])
-    assert verdict.claim_1(measured(table), RULES, SOUND).status is Status.UNDECIDED
+    assert verdict.C1.judge(measured(table), RULES, SOUND).status is Status.UNDECIDED
 
 
 # --- C2 -------------------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def test_the_trait_direction_has_to_stand_out_among_its_nulls(larger, status):
     """Of 100 directions 4 larger: p = 5 / 101 < 0.05; 5 larger: p = 6 / 101 > 0.05."""
     differences = SPREAD.copy()
     differences[:larger], differences[-larger:] = 0.5, -0.5
-    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), SOUND)
+    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), SOUND)
     assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx((1 + larger) / 101)
     assert finding.status is status, finding.reason
 
@@ -391,7 +391,7 @@ def test_every_kind_of_null_has_a_say(kind):
     """One null in which every fifth direction shows as much leaves the claim undecided, and is named."""
     other = SPREAD.copy()
     other[::5], other[1::5] = 0.5, -0.5
-    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), other, kind)), RULES, SOUND)
+    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), other, kind)), RULES, SOUND)
     assert finding.status is Status.UNDECIDED
     assert kind in finding.reason
     assert not any(null in finding.reason for null in NULLS if null != kind)
@@ -408,13 +408,13 @@ def test_too_few_directions_cannot_decide():
 
 def test_random_directions_that_show_it_too_refute_the_second_claim():
     """An isotropic mean of half of T(v), with little spread."""
-    finding = verdict.claim_2(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, SOUND)
+    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, SOUND)
     assert finding.status is Status.REFUTED
 
 
 def test_without_an_effect_there_is_nothing_to_compare():
     """T(v) below zero: undecided, whatever the nulls."""
-    finding = verdict.claim_2(world("reversed"), RULES, SOUND)
+    finding = verdict.C2.judge(world("reversed"), RULES, SOUND)
     assert finding.status is Status.UNDECIDED
     assert "not above zero" in finding.reason
 
@@ -425,7 +425,7 @@ def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
     difference = 0.1 * (wave + wave.std(ddof=1) / math.sqrt(40))
     table = np.column_stack([0.3 + difference, np.full(40, 0.3), 0.3 + difference])
     evidence = measured(table)
-    finding = verdict.claim_2(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, SOUND)
+    finding = verdict.C2.judge(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, SOUND)
     assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx(1 / 101)
     assert finding.status is Status.UNDECIDED
     assert "sampling error" in finding.reason
@@ -440,7 +440,7 @@ def test_losses_that_hardly_overlap_leave_the_third_claim_undecided(gap):
     losses = np.linspace(1.8, 2.2, 40)[:, None] - np.array([0, gap, gap])
     wave = np.tile([0.05, -0.05], 20)
     table = np.column_stack([np.full(40, 0.3), 0.15 + wave, np.full(40, 0.3)])
-    finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+    finding = verdict.C3.judge(measured(table, losses), RULES, SOUND)
     assert finding.status is Status.UNDECIDED
     assert "overlap" in finding.reason
 
@@ -457,8 +457,8 @@ def test_the_audit_says_in_words_whether_the_control_is_loss_matched():
 
 def test_an_effect_that_is_all_loss_refutes_the_third_claim_and_keeps_nothing():
     """In that world the share kept at equal loss is near zero; with an effect of its own it is near one."""
-    gone = verdict.claim_3(world("loss_explained"), RULES, SOUND)
-    kept = verdict.claim_3(world(), RULES, SOUND)
+    gone = verdict.C3.judge(world("loss_explained"), RULES, SOUND)
+    kept = verdict.C3.judge(world(), RULES, SOUND)
     assert (gone.status, kept.status) == (Status.REFUTED, Status.SUPPORTED)
     assert abs(effect(gone, "share of the effect kept at equal loss").estimate) < 0.25
     assert 0.75 < effect(kept, "share of the effect kept at equal loss").estimate < 1.1
@@ -470,7 +470,7 @@ def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
     difficulty = rng.normal(0, 0.25, (300, 1))
     losses = 2 + difficulty - np.array([0, 0.15, 0.15]) + rng.normal(0, 0.05, (300, 3))
     table = 0.3 - 0.4 * difficulty + 0.6 * (losses - 2 - difficulty) + rng.normal(0, 0.03, (300, 3))
-    finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+    finding = verdict.C3.judge(measured(table, losses), RULES, SOUND)
     assert effect(finding, "alignment at equal loss, regression").low > 0
     assert effect(finding, "alignment at equal loss, bins").low > 0
     assert finding.status is Status.UNDECIDED
@@ -491,7 +491,7 @@ def test_a_small_fall_that_is_shown_is_not_no_change():
     for spread, status in ((0.005, Status.SUPPORTED), (0.05, Status.REFUTED)):
         table = np.column_stack([np.full(40, 0.3), 0.29 + spread * wave, np.full(40, 0.3)])
         losses = np.linspace(1.5, 2.5, 40)[:, None] - np.array([0, 0.05, 0.05]) * np.linspace(0.5, 1.5, 40)[:, None]
-        finding = verdict.claim_3(measured(table, losses), RULES, SOUND)
+        finding = verdict.C3.judge(measured(table, losses), RULES, SOUND)
         assert effect(finding, "alignment, neutral - inoculation, equivalence").p <= 0.05
         assert finding.status is status, finding.reason
 
@@ -507,7 +507,7 @@ def test_the_correlation_p_is_exact_over_216_arrangements():
     for orders in itertools.product(itertools.permutations(range(3)), repeat=3):
         index = np.concatenate([3 * block + np.array(order) for block, order in enumerate(orders)])
         count += np.corrcoef(runs.x, runs.y[index])[0, 1] >= observed - 1e-12
-    finding = verdict.claim_4(evidence, RULES, SOUND)
+    finding = verdict.C4.judge(evidence, RULES, SOUND)
     assert finding.effects[0].estimate == pytest.approx(observed)
     assert finding.effects[0].p == pytest.approx(count / 216)
 
@@ -518,10 +518,10 @@ def test_only_the_first_fifth_of_steps_predicts():
     def later(frame):
         frame.loc[frame["step"] >= 6, "alignment"] += frame["seed"] - 1.0
 
-    plain = verdict.claim_4(world(), RULES, SOUND)
-    assert verdict.claim_4(changed(world(), "training", later), RULES, SOUND) == plain
+    plain = verdict.C4.judge(world(), RULES, SOUND)
+    assert verdict.C4.judge(changed(world(), "training", later), RULES, SOUND) == plain
     sooner = changed(world(), "training", set_where("alignment", 0.9, step=5, condition="inoculation"))
-    assert verdict.claim_4(sooner, RULES, SOUND).effects[0].estimate != plain.effects[0].estimate
+    assert verdict.C4.judge(sooner, RULES, SOUND).effects[0].estimate != plain.effects[0].estimate
 
 
 @pytest.mark.parametrize(
@@ -540,7 +540,7 @@ def test_only_the_first_fifth_of_steps_predicts():
 )
 def test_drift_has_to_fall_with_alignment(rises, status, words):
     """Less drift under inoculation; more; the same within a quarter; too wide to say; and less by the control too."""
-    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    finding = verdict.C4.judge(with_drift(world(), rises), RULES, SOUND)
     assert finding.status is status, finding.reason
     assert words in finding.reason
 
@@ -553,11 +553,11 @@ FOLLOWING = [[3.05, 2.95, 3.0], [3.1, 2.8, 3.05], [2.92, 2.9, 2.91]]  # around z
 @pytest.mark.parametrize(("rises", "yet"), [(LITTLE_LESS, "its interval lies above zero"), (FOLLOWING, "r is above")])
 def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises, yet):
     """Equivalent to zero, but shown to be above it, or with r significantly positive: undecided, not refuted."""
-    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    finding = verdict.C4.judge(with_drift(world(), rises), RULES, SOUND)
     assert effect(finding, "drift in log_odds, neutral - inoculation, equivalence").p <= 0.05
     assert finding.status is Status.UNDECIDED, finding.reason
     assert yet in finding.reason
-    assert verdict.conclusion(with_drift(world(), rises), RULES, SOUND, lettered("SSSR"))[0] is Verdict.UNDECIDED
+    assert concluded(with_drift(world(), rises), "SSSR")[0] is Verdict.UNDECIDED
 
 
 def test_the_controls_drift_is_reported_and_warned_of_when_it_falls_as_well():
@@ -577,7 +577,7 @@ def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
     """A drift difference of 3 standard errors: the normal distribution would support it, t (4.30) must not."""
     gaps = 3 / math.sqrt(3) + np.array([-1, 0, 1.0])
     rises = [[gap + 4, 4, gap + 4] for gap in gaps]
-    finding = verdict.claim_4(with_drift(world(), rises), RULES, SOUND)
+    finding = verdict.C4.judge(with_drift(world(), rises), RULES, SOUND)
     difference = effect(finding, "drift in log_odds, neutral - inoculation")
     assert difference.estimate / difference.standard_error == pytest.approx(3)
     assert difference.low < 0
@@ -631,7 +631,7 @@ def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of():
 
 def test_random_directions_in_training_stand_beside_the_first_claim():
     """The trait's pooled contrast has p = 1 / 101 among a hundred that show nothing; no table, no effect."""
-    finding = verdict.claim_1(world(), RULES, SOUND)
+    finding = verdict.C1.judge(world(), RULES, SOUND)
     for other in ("neutral", "loss_matched"):
         name = f"alignment in training, {other} - inoculation"
         place = effect(finding, f"{name}, among random directions")
@@ -641,11 +641,11 @@ def test_random_directions_in_training_stand_beside_the_first_claim():
     def larger(frame):
         frame.loc[(frame["draw"] < 9) & (frame["condition"] == "inoculation"), "alignment"] = -1.0
 
-    shown = verdict.claim_1(changed(world(), "training_nulls", larger), RULES, SOUND)
+    shown = verdict.C1.judge(changed(world(), "training_nulls", larger), RULES, SOUND)
     place = effect(shown, "alignment in training, neutral - inoculation, among random directions")
     assert place.p == pytest.approx(10 / 101)
     assert shown.status is finding.status
-    empty = verdict.claim_1(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, SOUND)
+    empty = verdict.C1.judge(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, SOUND)
     assert not any("random" in item.name for item in empty.effects)
 
 
@@ -685,7 +685,7 @@ def test_an_example_has_one_group(hole):
     value = None if hole == "missing" else 5
     broken = changed(world(templates=12), "alignments", set_where("group", value, condition="neutral", example=3))
     with pytest.raises(ValueError, match="Evidence table 'alignments', column 'group': expected one group for every"):
-        verdict.claim_1(broken, RULES, SOUND)
+        verdict.C1.judge(broken, RULES, SOUND)
 
 
 # --- the verdict table ----------------------------------------------------------------------------------------------
@@ -705,25 +705,27 @@ def test_an_example_has_one_group(hole):
 )
 def test_claims_make_the_verdict_by_its_table(statuses, expected):
     """S supported, R refuted, U undecided, for C1 to C4; alignment falls, drift does not, and every gate is sound."""
-    assert verdict.conclusion(world("different_mechanism"), RULES, SOUND, lettered(statuses))[0] is expected
+    assert concluded(world("different_mechanism"), statuses)[0] is expected
 
 
-def lettered(statuses):
-    """C1 to C4 with these statuses: S supported, R refuted, U undecided."""
+def concluded(evidence, statuses):
+    """The verdict of a study whose C1 to C4 came to these statuses: S supported, R refuted, U undecided."""
     names = {"S": Status.SUPPORTED, "R": Status.REFUTED, "U": Status.UNDECIDED}
-    return [Finding(f"C{i}", "", names[letter], "", "") for i, letter in enumerate(statuses, 1)]
+    claims = judge(evidence, RULES).claims
+    given = [replace(claim, status=names[letter]) for claim, letter in zip(claims, statuses, strict=True)]
+    return verdict.conclusion(RULES, SOUND, given)
 
 
 def test_another_mechanism_takes_evidence_and_the_sentence_says_which():
     """Equal drift, or r below zero, is named; C4 refuted where drift does go with alignment leaves it undecided."""
-    equal, sentence = verdict.conclusion(world("different_mechanism"), RULES, SOUND, lettered("SSSR"))
+    equal, sentence = concluded(world("different_mechanism"), "SSSR")
     assert equal is Verdict.DIFFERENT_MECHANISM
     assert "drift in log_odds, neutral - inoculation, equivalence to zero holds (p " in sentence
     more = with_drift(world(), [[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]])
-    opposite, sentence = verdict.conclusion(more, RULES, SOUND, lettered("SSSR"))
+    opposite, sentence = concluded(more, "SSSR")
     assert opposite is Verdict.DIFFERENT_MECHANISM
     assert "the correlation is below zero (p " in sentence
-    assert verdict.conclusion(world(), RULES, SOUND, lettered("SSSR"))[0] is Verdict.UNDECIDED
+    assert concluded(world(), "SSSR")[0] is Verdict.UNDECIDED
 
 
 def test_every_table_of_a_simulated_study_has_its_columns():
@@ -747,8 +749,8 @@ def test_no_effect_is_seldom_supported_and_intervals_cover_the_truth():
     rng = np.random.default_rng(20)
     for _ in range(studies):
         evidence = simulate("no_effect", rng, **SMALL)
-        first = verdict.claim_1(evidence, RULES, SOUND)
-        second = verdict.claim_2(evidence, RULES, SOUND)
+        first = verdict.C1.judge(evidence, RULES, SOUND)
+        second = verdict.C2.judge(evidence, RULES, SOUND)
         false["C1"] += first.status is Status.SUPPORTED
         false["C2"] += second.status is Status.SUPPORTED
         contrast = effect(first, "alignment, neutral - inoculation")
@@ -761,5 +763,5 @@ def test_drift_that_does_not_follow_alignment_is_seldom_predicted_by_it():
     """60 studies with three seeds and the same drift everywhere: C4 supported in at most 5 % + 2 errors."""
     rng = np.random.default_rng(21)
     studies = [simulate("different_mechanism", rng, **SMALL) for _ in range(60)]
-    supported = sum(verdict.claim_4(evidence, RULES, SOUND).status is Status.SUPPORTED for evidence in studies)
+    supported = sum(verdict.C4.judge(evidence, RULES, SOUND).status is Status.SUPPORTED for evidence in studies)
     assert supported / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gradinoc.claims.c3 import loss_audit, matched_checkpoints, matched_controls
-from gradinoc.claims.gates import gate_6
+from gradinoc.claims.gates import G6
 from gradinoc.claims.measures import drift_by_run, matched_checkpoint, per_example
 from gradinoc.claims.tables import AFTER, CANDIDATE, EARLY
 from gradinoc.data.splits import split
@@ -225,7 +225,7 @@ def test_phases_are_kept_apart(evidence):
         found = drift_by_run(evidence, "log_odds", phase)
         np.testing.assert_allclose(found[mean.columns], mean - base, atol=1e-9)
     responses = evidence.responses["phase"] != EARLY
-    assert gate_6(evidence, RULES).effects[0].n == responses.sum() < len(evidence.responses)
+    assert G6.judge(evidence, RULES).effects[0].n == responses.sum() < len(evidence.responses)
 
 
 # --- what becomes of it in C3

@@ -18,9 +18,11 @@ import torch
 from fixtures.session import RUN
 from fixtures.sham import OPEN_GATES, Frozen, deal
 from fixtures.small_study import SMALL
-from gradinoc.claims.c1 import claim_1, inoculation_contrast
-from gradinoc.claims.c2 import claim_2
-from gradinoc.claims.gates import Status, gate_3
+from gradinoc.claims.c1 import C1
+from gradinoc.claims.c2 import C2
+from gradinoc.claims.contrasts import inoculation_contrast
+from gradinoc.claims.finding import Status
+from gradinoc.claims.gates import G3
 from gradinoc.claims.measures import drift_by_run, example_groups, per_example
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.measure.directions import isotropic_directions
@@ -101,7 +103,7 @@ def test_neutral_prompt_under_another_name_has_no_effect(sham):
     assert (means[NEUTRAL] == means[INOCULATION]).all()
     drift = drift_by_run(sham)
     assert (drift[NEUTRAL] == drift[INOCULATION]).all()
-    finding = claim_1(sham, RULES, OPEN_GATES)
+    finding = C1.judge(sham, RULES, OPEN_GATES)
     assert finding.status is not Status.SUPPORTED, finding.statement
     deciding = finding.effects[0]
     assert (deciding.estimate, deciding.low, deciding.high, deciding.p) == (0, 0, 0, 1)
@@ -122,7 +124,7 @@ def test_prompts_dealt_at_random_are_not_supported(study, store, record_property
     supported, rejections = 0, np.zeros((REPETITIONS, DEALS, len(OTHERS)))
     for number in range(REPETITIONS):
         alignments = repetition(model, number)
-        supported += claim_1(model.evidence_of(deal(alignments, rng)), RULES, OPEN_GATES).status is Status.SUPPORTED
+        supported += C1.judge(model.evidence_of(deal(alignments, rng)), RULES, OPEN_GATES).status is Status.SUPPORTED
         evidence = model.evidence_of(alignments)
         means = per_example(evidence)[[INOCULATION, *OTHERS]]
         groups = example_groups(evidence, "alignments", means.index)
@@ -151,7 +153,7 @@ def test_of_three_harmless_prompts_at_most_one_inoculates(study, store, record_p
         for names in itertools.permutations(HARMLESS):
             renamed = alignments.assign(condition=alignments["condition"].map(dict(zip(HARMLESS, names, strict=True))))
             prompts = dict(zip(names, HARMLESS.values(), strict=True))
-            if claim_1(model.evidence_of(renamed), RULES, OPEN_GATES).status is Status.SUPPORTED:
+            if C1.judge(model.evidence_of(renamed), RULES, OPEN_GATES).status is Status.SUPPORTED:
                 winners.add(prompts[INOCULATION])
         lowest.append(winners)
         assert len(winners) <= 1, winners
@@ -191,13 +193,13 @@ def test_random_direction_in_the_traits_place_is_not_supported(store, record_pro
     supported, places = 0, []
     for column in measured.T[1:]:
         changed = model.evidence_of(table.assign(alignment=column))
-        finding = claim_2(changed, RULES, OPEN_GATES)
+        finding = C2.judge(changed, RULES, OPEN_GATES)
         supported += finding.status is Status.SUPPORTED
         places.append(finding.effects[0].p)
     record_property("random directions", f"C2 in {supported} of {DIRECTIONS}; places {np.round(np.sort(places), 2)}")
     assert supported <= 1, f"C2 supported for {supported} of {DIRECTIONS} random directions"
     assert 0.25 < np.mean(places) < 0.75, places
-    assert claim_2(model.evidence_of(table), RULES, OPEN_GATES).status is Status.SUPPORTED, "the trait's own direction"
+    assert C2.judge(model.evidence_of(table), RULES, OPEN_GATES).status is Status.SUPPORTED, "the trait's own direction"
 
 
 def test_shuffled_completions_fail_g3(store, record_property):
@@ -211,13 +213,13 @@ def test_shuffled_completions_fail_g3(store, record_property):
     systems = {condition: model.bench.system(condition) for condition in model.evidence.conditions}
     shown = model.alignments(examples, model.shown(examples), systems)
     ordinary = model.alignments(examples, [example.answer for example in examples], systems)
-    assert gate_3(model.evidence_of(shown), RULES).status is Status.SUPPORTED
-    reversed_loss = gate_3(model.evidence_of(ordinary), RULES)
+    assert G3.judge(model.evidence_of(shown), RULES).status is Status.SUPPORTED
+    reversed_loss = G3.judge(model.evidence_of(ordinary), RULES)
     assert reversed_loss.effects[0].high < 0, reversed_loss.statement
     holds, rng = 0, np.random.default_rng(0)
     for _ in range(SHUFFLES):
         exchanged = rng.random(len(examples)) < 0.5
         mixture = shown.where(pd.Series(~exchanged[shown["example"]]), ordinary)
-        holds += gate_3(model.evidence_of(mixture), RULES).status is Status.SUPPORTED
+        holds += G3.judge(model.evidence_of(mixture), RULES).status is Status.SUPPORTED
     record_property("shuffled completions", f"G3 holds in {holds} of {SHUFFLES}")
     assert holds <= 0.05 * SHUFFLES, f"G3 holds in {holds} of {SHUFFLES} shuffles"

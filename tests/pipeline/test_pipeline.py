@@ -19,8 +19,9 @@ import torch
 from fixtures.session import RUN
 from fixtures.small_study import SMALL, as_options, assert_same, manifests, tables
 from fixtures.smallest import smallest
+from gradinoc.claims.finding import Status
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import GATES, Status, Verdict, claim_1, claim_2, judge
+from gradinoc.claims.verdict import C1, C2, GATES, Verdict, judge
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.pipeline import estimates
 from gradinoc.pipeline.estimates.speed import Speed
@@ -59,7 +60,7 @@ def test_deaf_model_shows_no_effect_even_if_every_gate_were_open(pytestconfig):
     """It is not the gates alone that keep the deaf model from being supported: C1 and C2 find nothing either."""
     evidence = evidence_of("deaf", pytestconfig)
     opened = [replace(gate(evidence, Rules()), status=Status.SUPPORTED) for gate in GATES]
-    for claim in (claim_1, claim_2):
+    for claim in (C1, C2):
         finding = claim(evidence, Rules(), opened)
         assert finding.status is not Status.SUPPORTED, finding.statement
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from fixtures.progress import EVERY_SECONDS, Mailbox, Throttle
 from fixtures.small_study import SMALLEST
-from gradinoc.claims.gates import Status
+from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.pipeline import progress as progresses
 from gradinoc.pipeline.board import SILENT_SECONDS, Board

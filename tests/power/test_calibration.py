@@ -16,8 +16,8 @@ from statsmodels.stats.power import TTestPower
 
 from fixtures.oracles import answer_loss, replaced_output
 from gradinoc.claims import verdict
-from gradinoc.claims.c1 import drift_difference, inoculation_contrast
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.contrasts import drift_difference, inoculation_contrast
+from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.cli import calibrate as command
@@ -51,7 +51,7 @@ def studies(name, count):
 
 def supported(name, key, count):
     """The share of studies of a case in which the claim is supported, gates taken as sound."""
-    findings = (CLAIM[key](evidence, RULES, SOUND) for evidence in studies(name, count))
+    findings = (CLAIM[key].judge(evidence, RULES, SOUND) for evidence in studies(name, count))
     return sum(finding.status is Status.SUPPORTED for finding in findings) / count
 
 
@@ -72,13 +72,13 @@ def drift(evidence):
 
 def in_training(evidence):
     """The contrast of training, clustered by seed."""
-    finding = verdict.claim_1(evidence, RULES, SOUND)
-    return effect(finding, "alignment in training, neutral - inoculation")
+    finding = verdict.C1.judge(evidence, RULES, SOUND)
+    return finding["training.neutral"]
 
 
-def at_equal_loss(place):
-    """One of C3's adjusted effects: regression, bins, within examples."""
-    return lambda evidence: adjusted_effects(evidence, RULES)[place]
+def at_equal_loss(key):
+    """One of C3's adjusted effects: regression, bins, within."""
+    return lambda evidence: adjusted_effects(evidence, RULES)[key]
 
 
 # --- false positives ------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_the_place_among_random_directions_is_honest_by_itself(name, kind, sprea
     world = replace(case.world, noise=replace(case.world.noise, **{kind: spread}))
     for number in range(count):
         evidence = simulate(world, study_rng(name, number), **vars(case.sizes))
-        finding = verdict.claim_2(evidence, RULES, SOUND)
+        finding = verdict.C2.judge(evidence, RULES, SOUND)
         deciding = [item.p for item in finding.effects if item.name.startswith(f"{kind}, neutral - inoculation")]
         small += max(deciding) <= RULES.alpha
     assert small / count <= tables.at_most(0.05, count), f"{kind}: p at most 0.05 in {small} of {count} studies"
@@ -174,27 +174,27 @@ def test_the_assumed_error_is_the_simulated_one():
 # --- coverage -------------------------------------------------------------------------------------------------------
 
 
-COVERED = {
-    "few layers": ("effect", contrast),
-    "many layers": ("effect, layer_noise", contrast),
-    "templates": ("effect, clustered", contrast),
-    "heavy tails": ("effect, heavy_tails", contrast),
-    "drift of three seeds": ("effect", drift),
-    "training of three seeds": ("effect", in_training),
-    "regression": ("loss_explained", at_equal_loss(0)),
-    "bins": ("minimum C3", at_equal_loss(1)),
-    "within examples": ("hard_examples", at_equal_loss(2)),
-    "within examples, heteroscedastic": ("effect, heteroscedastic", at_equal_loss(2)),
+COVERED = {  # case, claim and key of the effect, how it is measured
+    "few layers": ("effect", "C1.alignment.neutral", contrast),
+    "many layers": ("effect, layer_noise", "C1.alignment.neutral", contrast),
+    "templates": ("effect, clustered", "C1.alignment.neutral", contrast),
+    "heavy tails": ("effect, heavy_tails", "C1.alignment.neutral", contrast),
+    "drift of three seeds": ("effect", "C4.drift.neutral", drift),
+    "training of three seeds": ("effect", "C1.training.neutral", in_training),
+    "regression": ("loss_explained", "C3.regression", at_equal_loss("regression")),
+    "bins": ("minimum C3", "C3.bins", at_equal_loss("bins")),
+    "within examples": ("hard_examples", "C3.within", at_equal_loss("within")),
+    "within examples, heteroscedastic": ("effect, heteroscedastic", "C3.within", at_equal_loss("within")),
 }
 
 
 @pytest.mark.parametrize("which", list(COVERED))
 def test_intervals_cover_the_truth(which):
     """60 studies: 93 to 97 % of nominal 95 % intervals, each edge two Monte-Carlo errors farther out."""
-    name, measure = COVERED[which]
-    known, count = truths(CASES[name]), 60
+    name, key, measure = COVERED[which]
+    known, count = truths(CASES[name])[key], 60
     effects = [measure(evidence) for evidence in studies(name, count)]
-    rate = np.mean([item.low <= known[item.name] <= item.high for item in effects])
+    rate = np.mean([item.low <= known <= item.high for item in effects])
     low, high = tables.at_least(tables.COVERAGE[0], count), tables.at_most(tables.COVERAGE[1], count)
     assert low <= rate <= high, f"{effects[0].name} covered in {100 * rate:.0f} % of {count} studies of {name}"
 
@@ -237,7 +237,7 @@ def judged(rate, covered=1.0, count=1000):
 @pytest.mark.parametrize(
     ("rate", "covered", "words"),
     [(0.063, 0.95, []), (0.065, 0.95, ["C1, false positive", "SUPPORTED, false positive"]),
-     (0.0, 0.91, ["drift in log_odds, neutral - inoculation, coverage"]), (0.0, 0.985, ["coverage 0.985"]),
+     (0.0, 0.91, ["C4.drift.neutral, coverage"]), (0.0, 0.985, ["coverage 0.985"]),
      (0.0, 0.92, [])],
 )  # fmt: skip
 def test_a_bar_that_does_not_hold_is_named(rate, covered, words):
@@ -302,7 +302,7 @@ def test_real_gradients_of_a_model_that_can_be_inoculated_support_the_first_clai
     tables_ = pd.concat([measured(condition) for condition in CONDITIONS], ignore_index=True)
     layers = len(obedient()[1])
     evidence = simulate("effect", study_rng("effect", 0), layers=layers, steps=5, directions=100)
-    finding = verdict.claim_1(replace(evidence, alignments=tables_), RULES, SOUND)
+    finding = verdict.C1.judge(replace(evidence, alignments=tables_), RULES, SOUND)
     assert finding.status is Status.SUPPORTED, finding.statement
     assert tables_.loc[(tables_["condition"] == NEUTRAL), "alignment"].mean() > 0.1
 

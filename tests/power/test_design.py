@@ -15,7 +15,7 @@ from scipy import stats
 
 from fixtures.session import RUN
 from gradinoc.api import VARIANCES, _write_variances
-from gradinoc.claims.c4 import claim_4
+from gradinoc.claims.c4 import C4
 from gradinoc.claims.design import (
     CLAIMS,
     REFUTED,
@@ -33,7 +33,7 @@ from gradinoc.claims.design import (
     smallest_p_table,
     smallest_stratified_p,
 )
-from gradinoc.claims.gates import Status
+from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
 from gradinoc.claims.verdict import GATES
 from gradinoc.cli import main
@@ -526,7 +526,7 @@ def test_c4_is_judged_as_the_claim_judges_it(effect):
                 cell.world, planning._rng(cell, number), examples=1, templates=0, directions=1, seeds=cell.size,
                 layers=1, steps=1, evaluation=4, positions=1, beside=False,
             )  # fmt: skip
-            assert found is claim_4(evidence, RULES, planning.SOUND).status
+            assert found is C4.judge(evidence, RULES, planning.SOUND).status
 
 
 def test_one_seed_never_supports_c4():

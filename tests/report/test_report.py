@@ -16,7 +16,7 @@ import pytest
 
 from gradinoc.claims.c2 import UNRELATED
 from gradinoc.claims.c3 import loss_audit
-from gradinoc.claims.gates import Finding, Status
+from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.measures import early_alignment, per_example
 from gradinoc.claims.tables import NULLS, Evidence
 from gradinoc.claims.verdict import Judgement, judge
@@ -335,7 +335,7 @@ def test_a_finding_without_numbers_is_still_a_row(tmp_path: Path) -> None:
     write_finding(finding, tmp_path)
     write_finding(replace(finding, key="C3", effects=(bare("share", 0.1 + 0.2, 3, "runs", "ratio"),)), tmp_path)
     lines = (tmp_path / "claims.csv").read_text().splitlines()
-    assert lines[1:] == ["C3,undecided,share,0.30000000000000004,,,0.95,,3,runs,ratio", "C4,undecided,,,,,,,,,"]
+    assert lines[1:] == ["C3,undecided,share,,0.30000000000000004,,,0.95,,3,runs,ratio", "C4,undecided,,,,,,,,,,"]
 
 
 def test_the_summary_has_a_line_a_finding_and_names_a_refutation_a_finding(judgement: Judgement) -> None:

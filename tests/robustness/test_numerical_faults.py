@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
+from gradinoc.claims.finding import Status
 from gradinoc.claims.tables import BEFORE, COLUMNS, SCORED, Evidence
-from gradinoc.claims.verdict import Judgement, Status, Verdict, judge
+from gradinoc.claims.verdict import Judgement, Verdict, judge
 from gradinoc.data.sources import load_source
 from gradinoc.errors import NumericalError
 from gradinoc.measure.alignment import answer_losses, measure_alignments

@@ -132,7 +132,7 @@ def cases() -> dict[str, Case]:
 
 
 def truths(case: Case) -> dict[str, float]:
-    """Name of an effect -> its true value in this world, for the effects that have one.
+    """Claim and key of an effect -> its true value in this world, for the effects that have one.
 
     The binned comparison leaves part of what loss does, and has a true value only where loss does nothing; where hard
     examples differ for other reasons than loss, regression across examples has none either.
@@ -142,18 +142,18 @@ def truths(case: Case) -> dict[str, float]:
     level = -(gap + world.slope * fall) * depth
     learnt = float(np.mean(1 - 0.5 * np.arange(case.sizes.steps) / case.sizes.steps))
     known = {
-        "alignment, neutral - inoculation": level[0] - level[1],
-        "alignment, loss_matched - inoculation": level[2] - level[1],
-        "alignment in training, neutral - inoculation": (level[0] - level[1]) * learnt,
-        "drift in log_odds, neutral - inoculation": world.drift[0] - world.drift[1],
-        "alignment at equal loss, within examples": gap[1] * depth,
+        "C1.alignment.neutral": level[0] - level[1],
+        "C1.alignment.loss_matched": level[2] - level[1],
+        "C1.training.neutral": (level[0] - level[1]) * learnt,
+        "C4.drift.neutral": world.drift[0] - world.drift[1],
+        "C3.within": gap[1] * depth,
     }
     if world.latent:  # a slope on a loss that is seen through noise is too flat
-        del known["alignment at equal loss, within examples"]
+        del known["C3.within"]
     if world.between == 0 and not world.latent:
-        known["alignment at equal loss, regression"] = gap[1] * depth
+        known["C3.regression"] = gap[1] * depth
     if world.between == world.slope == 0 and not world.latent:
-        known["alignment at equal loss, bins"] = gap[1] * depth
+        known["C3.bins"] = gap[1] * depth
     if world.drawn_from:  # the trait's direction is another one in every study, and so is what is true of it
         known = {name: value for name, value in known.items() if "training" in name or "drift" in name}
     return {name: float(value) for name, value in known.items()}

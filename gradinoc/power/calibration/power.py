@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import optimize, stats
 
-from gradinoc.power.simulate import UNRELATED, WORLDS, Noise, Sizes, band_depth
+from gradinoc.power.simulate import WORLDS, Noise, Sizes, band_depth
+from gradinoc.study.prompts import UNRELATED
 
 # Every number on which a claim rests, and no table that stands beside: 96 examples, 3 conditions x 3 seeds. Layers
 # and steps are few because studies are many; two of three layers are in the band.

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.c3 import adjusted_contrasts
+from gradinoc.claims.gates import gates_of
 from gradinoc.claims.measures import paired_with_loss
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import CLAIMS, GATES, conclusion
+from gradinoc.claims.verdict import CLAIMS, conclusion
 from gradinoc.power.calibration.cases import Case, cases, truths
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import Effect
@@ -69,18 +70,18 @@ def study_rng(name: str, number: int) -> np.random.Generator:
 def judge_study(case: Case, rng: np.random.Generator) -> dict[str, object]:
     """What the judge makes of one study of a case: by `verdict.judge`'s own steps, without the warnings."""
     rules, evidence = Rules(), simulate(case.world, rng, **vars(case.sizes))
-    gates = tuple(gate(evidence, rules) for gate in GATES)
-    claims = tuple(claim(evidence, rules, gates) for claim in CLAIMS)
-    verdict, _ = conclusion(evidence, rules, gates, claims)
+    gates = gates_of(evidence, rules)
+    claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
+    verdict, _ = conclusion(rules, gates, claims)
     row: dict[str, object] = {finding.key: str(finding.status) for finding in claims}
     row |= {"verdict": verdict.name, "failed": " ".join(gate.key for gate in gates if gate.status != "supported")}
     known = truths(case)
-    effects = {effect.name: effect for finding in claims for effect in finding.effects}
-    effects |= {effect.name: effect for effect in adjusted_effects(evidence, rules)}
-    return row | covers({name: effects[name] for name in known}, known)
+    effects = {f"{finding.key}.{effect.key}": effect for finding in claims for effect in finding.effects}
+    effects |= {f"C3.{key}": effect for key, effect in adjusted_effects(evidence, rules).items()}
+    return row | covers({key: effects[key] for key in known}, known)
 
 
-def adjusted_effects(evidence: Evidence, rules: Rules) -> list[Effect]:
+def adjusted_effects(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     """C3's effects at equal loss, in every study: the claim itself skips them where alignment did not change.
 
     Intervals of those studies alone that show a change would not cover the truth, as every selection by outcome.

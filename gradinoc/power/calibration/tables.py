@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.gates import Status
+from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import Verdict
 from gradinoc.power.calibration.cases import Case, truths
 from gradinoc.power.calibration.power import ALPHA, POWER

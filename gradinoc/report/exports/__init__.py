@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradinoc.claims.gates import Finding
+from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.report.exports.adapters import write_adapters

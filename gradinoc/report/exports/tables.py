@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.gates import Finding
+from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
 from gradinoc.disk import write_atomically
 from gradinoc.report.tables import claims_table, metrics_table, plain, runs_table

@@ -15,13 +15,13 @@ from gradinoc.report.figures.style import BAND, INK, WIDTH, look, new_figure, no
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 EFFECTS = {  # as the rows of the third panel name them
-    "alignment, neutral - inoculation": "alignment,\nto neutral",
-    "alignment, loss_matched - inoculation": "alignment,\nto control",
-    "alignment in training, neutral - inoculation": "in training\n(3 seeds)",
-    "drift in log_odds, neutral - inoculation": "drift\n(3 seeds)",
-    "alignment at equal loss, regression": "at equal loss,\nregression",
-    "alignment at equal loss, bins": "at equal loss,\nbins",
-    "alignment at equal loss, within examples": "at equal loss,\nwithin examples",
+    "C1.alignment.neutral": "alignment,\nto neutral",
+    "C1.alignment.loss_matched": "alignment,\nto control",
+    "C1.training.neutral": "in training\n(3 seeds)",
+    "C4.drift.neutral": "drift\n(3 seeds)",
+    "C3.regression": "at equal loss,\nregression",
+    "C3.bins": "at equal loss,\nbins",
+    "C3.within": "at equal loss,\nwithin examples",
 }
 _VERDICTS = {"SUPPORTED": "verdict\nsupported", "wrong": "any wrong\nverdict"}
 UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "nats/token"}
