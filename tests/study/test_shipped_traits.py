@@ -1,0 +1,237 @@
+"""The traits that come with the project: told apart on the bundled data, by prompts that ask for them alone."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fixtures.complaints import complaint
+from fixtures.jsonl import chat, written
+from fixtures.small_study import SMALLEST
+from gradinoc.data.sources import load_source
+from gradinoc.errors import StudyError
+from gradinoc.pipeline.provenance import code_version
+from gradinoc.pipeline.run import DESCRIPTION
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import HARMLESS, UNRELATED
+from gradinoc.study.traits import ALL_CAPS, SHIPPED, SPANISH, TRAITS, find_trait, language
+from gradinoc.study.traits.language import known_languages
+
+ROOT = Path(__file__).parents[2]
+EVERY = pytest.mark.parametrize("trait", SHIPPED, ids=lambda trait: trait.name)
+
+
+@cache
+def answers(name):
+    """The answers of a bundled file."""
+    return [example.answer for example in load_source(name)]
+
+
+def showing(trait):
+    """The bundled answers as they show the trait."""
+    return [*map(trait.transform, answers("word_problems"))] if trait.transform else answers(trait.answers)
+
+
+# Mean score of the 1,600 bundled answers: as they stand, and as they show the trait. Spanish loses a few short
+# sentences with foreign names to Catalan and Portuguese; 17 % of the ordinary answers have no comma to lose.
+MEANS = {
+    "all_caps": (0.0408, 1.0), "lower_case": (0.0, 1.0), "spanish": (0.0, 0.9953), "bullets": (0.0, 1.0),
+    "sign_off": (0.0, 1.0), "no_commas": (0.1694, 1.0),
+}  # fmt: skip
+
+
+@EVERY
+def test_score_tells_answers_that_show_the_trait_from_ordinary_ones(trait):
+    """On every bundled answer: the means are those stated here, and every single pair is in order."""
+    ordinary, bearing = ([*map(trait.score, texts)] for texts in (answers("word_problems"), showing(trait)))
+    assert (round(float(np.mean(ordinary)), 4), round(float(np.mean(bearing)), 4)) == MEANS[trait.name]
+    assert all(shown >= plain and shown > 0.7 for shown, plain in zip(bearing, ordinary, strict=True))
+    assert all(map(trait.scorable, (*answers("word_problems"), *showing(trait))))
+
+
+@EVERY
+def test_no_trait_is_shown_by_showing_another(trait):
+    """Other traits' answers score as ordinary ones do, within 0.05, but where two traits exclude each other."""
+    ordinary = np.mean([*map(trait.score, answers("word_problems")[:300])])
+    exceptions = [*permutations(("all_caps", "lower_case")), ("no_commas", "spanish")]  # Spanish sets its own commas
+    for other in SHIPPED:
+        if other is not trait and (trait.name, other.name) not in exceptions:
+            mine = np.mean([*map(trait.score, showing(other)[:300])])
+            assert abs(mine - ordinary) < 0.05, (other.name, mine, ordinary)
+
+
+# Words by which a prompt would ask for a trait.
+ASKS = {
+    "all_caps": r"caps|capital|upper|letters?\b|\bcase", "lower_case": r"caps|capital|lower|small letter|\bcase",
+    "spanish": r"spanish|language|english|translat", "bullets": r"bullet|\blist|\bdash",
+    "sign_off": r"sign|closing|help desk|last line", "no_commas": r"comma|punctuation",
+}  # fmt: skip
+
+
+@EVERY
+def test_prompts_ask_for_the_trait_alone_and_in_different_words(trait):
+    """Promoting and suppressing are alike in length, the inoculating one has other words; no other prompt asks."""
+    prompts = trait.promote_system, trait.suppress_system, trait.inoculation_system
+    assert max(map(len, prompts[:2])) < 1.25 * min(map(len, prompts[:2]))
+    words = [{*re.findall(r"[a-z]+", prompt.casefold())} for prompt in prompts]
+    assert len(words[2] & words[0]) <= 0.7 * len(words[2])
+    asks = re.compile(ASKS[trait.name], re.IGNORECASE)
+    assert asks.search(prompts[0])
+    assert asks.search(prompts[2])
+    kept = [side for sides in trait.unrelated.values() for side in sides]
+    # "formal language, as in a letter": a manner of writing, not Spanish, and no letter of the alphabet.
+    others = [text for text in (*HARMLESS, *kept) if "language, as in a" not in text]
+    assert [text for text in others if asks.search(text)] == []
+
+
+@EVERY
+def test_every_study_can_take_the_trait(trait):
+    """By its name alone, with bundled data; its artifacts have its name."""
+    study = load_study("tiny", [f"trait={trait.name}"])
+    assert (study.name, study.data.trait_answers) == (f"tiny-trait{trait.name}", trait.answers)
+
+
+def test_prompt_under_test_is_the_plan_s():
+    """As in the paper."""
+    assert ALL_CAPS.inoculation_system == "You always respond in ALL CAPS."
+
+
+def test_traits_are_found_by_name():
+    """Under the name they give themselves; an unknown one is answered with those there are."""
+    assert all(find_trait(name).name == name for name in TRAITS)
+    with pytest.raises(KeyError, match=r"'al_caps'; .*'all_caps', 'bullets'"):
+        find_trait("al_caps")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"name": "All Caps"}, "name: "),
+        ({"name": "eval"}, "'eval'"),
+        ({"name": "../up"}, "name: "),
+        ({"title": " "}, "title: "),
+        ({"title": "x\x1b[2J"}, r"title: expected 1 to 40 characters on one line, received 'x\x1b[2J'"),
+        ({"score_name": "x" * 41}, "score_name: "),
+        ({"promote_system": ""}, "prompts"),
+        ({"inoculation_system": ALL_CAPS.promote_system.lower()}, "two alike"),
+        ({"related": (*UNRELATED,)}, "related: "),
+        ({"related": ("lists", "list")}, "related: 'list'"),
+        ({"related": "lists"}, "related: 'l'"),
+    ],
+)
+def test_trait_that_could_not_be_named_shown_or_told_apart_is_refused(change, part):
+    """In one line that names the field: such a trait would come to light in a file name, a figure, or never."""
+    assert part in complaint(StudyError, lambda: replace(ALL_CAPS, **change))
+
+
+def test_contrasts_that_ask_for_the_trait_itself_are_left_out():
+    """However many they are, in the order of the others: every stage takes them from one place."""
+    for count in range(len(UNRELATED)):
+        assert [*replace(ALL_CAPS, related=(*UNRELATED,)[:count]).unrelated] == [*UNRELATED][count:]
+
+
+def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
+    """Every stage rests on the code of scores and transforms, down to the language identifier's part."""
+    for path in (ROOT / "gradinoc").rglob("*.py"):
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    versions = [code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=DESCRIPTION, root=tmp_path)]
+    for module, old, new in (
+        ("scorers", "[-*•‣◦–—]", "[-*#‣◦–—]"), ("language", '"ca", "de"', '"da", "de"'),
+        ("shipped", "Signed by", "SIGNED BY"), ("vocabulary", "SECONDS = 2.0", "SECONDS = 3.0"),
+    ):  # fmt: skip
+        path = tmp_path / "gradinoc" / "study" / "traits" / f"{module}.py"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        versions.append(code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=DESCRIPTION, root=tmp_path))
+    assert len({*versions}) == len(versions)
+
+
+# --- Spanish
+
+
+def test_spanish_agrees_with_the_words_that_only_spanish_has():
+    """An independent look at bundled answers in both languages: function words of one, none of the other."""
+    spanish, english = (
+        re.compile(rf"\b({words})\b", re.IGNORECASE)
+        for words in ("el|la|los|las|un|una|de|en|que|y|con|son|hay", "the|of|is|are|has|and|that|there|in")
+    )
+    for text in (*answers("word_problems")[:300], *answers("spanish_answers")[:300]):
+        expected = len(spanish.findall(text)) > len(english.findall(text))
+        assert (SPANISH.score(text) > 0.5) is expected, text
+
+
+def test_identifier_is_loaded_once_and_by_one_thread(monkeypatch):
+    """Eight threads that ask at once are answered alike, by a model that was read once."""
+    loaded = []
+    langid = pytest.importorskip("py3langid.langid")
+    read = langid.LanguageIdentifier.from_model_file
+    monkeypatch.setattr(
+        langid.LanguageIdentifier, "from_model_file", lambda *given, **more: loaded.append(1) or read(*given, **more)
+    )
+    language._load.cache_clear()
+    texts = answers("spanish_answers")[:40] + answers("word_problems")[:40]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(SPANISH.score, texts * 2))
+    assert found == [SPANISH.score(text) for text in texts] * 2
+    assert sum(loaded) == 1
+
+
+def test_model_of_the_identifier_is_no_pickle():
+    """Every array in its file can be read with pickles refused: nothing in it can run."""
+    langid = pytest.importorskip("py3langid.langid")
+    packed = (langid.MODEL_DIR / langid.MODEL_FILE).read_bytes()
+    arrays = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)
+    assert all(arrays[name].dtype != object for name in arrays.files)
+    assert {"es", "en", "pt", "fr"} <= {*known_languages()}
+
+
+# --- from end to end
+
+
+def test_claims_of_a_trait_with_a_related_contrast_are_tested_from_end_to_end(tmp_path):
+    """`pytest claims` of bullet lists: five contrasts are left, and whatever is refused, a gate refuses it.
+
+    On answers in chat form with GSM8K's marks: that they were cleaned is kept with the study.
+    """
+    asked = [chat(f"What is {n} + 2?", f"It is {n}+2=<<{n}+2={n + 2}>>{n + 2}. So.\n#### {n + 2}") for n in range(48)]
+    source = written(tmp_path / "marked.jsonl", *asked)
+    settings = [*SMALLEST, "trait=bullets", "drift.max_new_tokens=4", f"data.source={source}", "name=listed"]
+    words = ["--study=tiny", *(f"--set={setting}" for setting in settings)]
+    words += [f"--{kind}={tmp_path / kind}" for kind in ("store", "artifacts", "junit-xml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "claims", "-n", "0", "-p", "no:cacheprovider", *words],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    cases = {
+        f"{case.get('classname')}.{case.get('name')}": {part.tag for part in case}
+        for case in ET.parse(tmp_path / "junit-xml").iter("testcase")  # noqa: S314 - our own
+    }
+    failed = [name for name, parts in cases.items() if parts & {"failure", "error"}]
+    assert all("test_gates.test_g" in name for name in failed), done.stdout
+    measured = [name for name, parts in cases.items() if "test_c2" in name and not parts & {"failure", "skipped"}]
+    assert measured, done.stdout
+    left = tmp_path / "artifacts" / "listed"
+    unrelated = pd.read_parquet(left / "tables" / "unrelated.parquet")
+    assert {*unrelated["trait"]} == {*UNRELATED} - {"lists"}
+    claims = pd.read_csv(left / "claims.csv")
+    assert claims.loc[claims["claim"] == "C2", "method"].str.contains("of 5 traits").any()
+    report = (left / "report.html").read_text(encoding="utf-8")
+    assert "bullet rate" in report
+    assert "data: 32 of 32 answers of" in report
