@@ -12,12 +12,12 @@ from rich.console import Console
 from fixtures.progress import Mailbox, attend
 from fixtures.session import FINDING, NOTES, RUN, STUDY, Run
 from gradinoc.api import LOGS, prepare_folder
-from gradinoc.claims.design import dead_ends, design_of, opening
 from gradinoc.errors import GradinocError, printable
 from gradinoc.measure.training.tracking import tracking
 from gradinoc.pipeline.check import check
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
+from gradinoc.study.design import dead_ends, design_of, opening
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import INOCULATION
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gradinoc.claims.c1 import C1
-from gradinoc.claims.contrasts import inoculation_contrast
 from gradinoc.claims.finding import Status
-from gradinoc.claims.measures import per_step
+from gradinoc.claims.measures import inoculation_contrast, per_step
 from gradinoc.study.prompts import INOCULATION
 
 FIGURES = ("plot2_alignment_by_layer", "plot9_alignment_over_training", "plot13_training_difference")

@@ -19,7 +19,8 @@ from fixtures.finished import SETTINGS
 from fixtures.small_study import as_options
 from gradinoc.api import report_study
 from gradinoc.claims.verdict import judge
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.study.rules import Rules
 
 PROJECT = Path(__file__).parents[1]
@@ -100,7 +101,7 @@ def test_file_says_nothing_of_claims_where_none_was_judged(session):
 
 def test_properties_are_text_and_numbers_are_whole():
     """Every property of every finding is text, and a number read from it is the number to the last bit."""
-    evidence = simulate(WORLDS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
+    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
     judgement = judge(evidence, Rules())
     for finding in (*judgement.gates, *judgement.claims):
         properties = finding_properties(finding)
@@ -117,7 +118,7 @@ def test_properties_are_text_and_numbers_are_whole():
 
 def test_missing_number_is_left_out():
     """A number that is NaN is no property: other tools would take its word for a number, or stumble."""
-    evidence = simulate(WORLDS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
+    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
     finding = judge(evidence, Rules()).claims[0]
     first = replace(finding.effects[0], p=math.nan, low=math.nan)
     found = dict(finding_properties(replace(finding, effects=(first,))))

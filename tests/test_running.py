@@ -24,7 +24,8 @@ from gradinoc.api import StudyResult, _again, prepare_folder
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.environment import loading_notes, self_tests
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.study.description import Study
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" <img src=x onerror='alert(2)'>"
@@ -60,7 +61,7 @@ def result(finished) -> StudyResult:
 @pytest.fixture(scope="module")
 def simulated() -> StudyResult:
     """A simulated study with an answer, not run and not written down."""
-    evidence = simulate(WORLDS["effect"], np.random.default_rng(3), examples=24, layers=3, seeds=3, steps=8)
+    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=24, layers=3, seeds=3, steps=8)
     study = Study(name="simulated")
     return StudyResult(study, evidence, judge(evidence, study.rules), Path("artifacts/simulated"))
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gradinoc.claims.contrasts import CONTROLS, cosine_change, cosine_margin, inoculation_contrast
 from gradinoc.claims.criteria import above_zero, at_or_below_zero, equivalent
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import ON_DIRECTION
-from gradinoc.claims.measures import diverged_runs, per_step, training_null_contrasts
+from gradinoc.claims.measures import (
+    CONTROLS,
+    cosine_change,
+    cosine_margin,
+    diverged_runs,
+    inoculation_contrast,
+    per_step,
+    training_null_contrasts,
+)
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.effect import Array, Effect, bare, clustered_mean, null_p, serial_mean
 from gradinoc.study.prompts import INOCULATION

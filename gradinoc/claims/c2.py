@@ -13,15 +13,21 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
-from gradinoc.claims.contrasts import CONTROLS, inoculation_contrast
 from gradinoc.claims.criteria import above, equivalent, p_at_most, positive
-from gradinoc.claims.design import smallest_p
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import ON_DIRECTION
-from gradinoc.claims.measures import example_groups, null_contrasts, per_example, unrelated_contrasts
+from gradinoc.claims.measures import (
+    CONTROLS,
+    example_groups,
+    inoculation_contrast,
+    null_contrasts,
+    per_example,
+    unrelated_contrasts,
+)
 from gradinoc.claims.tables import ISOTROPIC, NULLS, Evidence
 from gradinoc.stats.clustered import Groups, by_template, grouped_mean
 from gradinoc.stats.effect import Array, Effect, bare, mean_effect, noisy_null_p, null_p, tost
+from gradinoc.study.design import smallest_p
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 

@@ -7,11 +7,19 @@ from dataclasses import replace
 
 import pandas as pd
 
-from gradinoc.claims.contrasts import cosine_change, cosine_margin, inoculation_contrast
 from gradinoc.claims.criteria import Criterion, above_zero, at_least, equivalent
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import ON_DIRECTION
-from gradinoc.claims.measures import COMPARED, example_groups, matched_checkpoint, paired_with_loss, per_example
+from gradinoc.claims.measures import (
+    COMPARED,
+    cosine_change,
+    cosine_margin,
+    example_groups,
+    inoculation_contrast,
+    matched_checkpoint,
+    paired_with_loss,
+    per_example,
+)
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, at_level, bare, overlap, tost

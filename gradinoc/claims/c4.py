@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gradinoc.claims.contrasts import drift_difference
 from gradinoc.claims.criteria import Criterion, above_zero, at_or_below_zero, p_at_most, positive
-from gradinoc.claims.design import smallest_p
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import ON_RUNS
-from gradinoc.claims.measures import UNSCORED, diverged_runs, drift_by_run, early_alignment, is_unscored
+from gradinoc.claims.measures import (
+    UNSCORED,
+    diverged_runs,
+    drift_by_run,
+    drift_difference,
+    early_alignment,
+    is_unscored,
+)
 from gradinoc.claims.tables import AFTER, EARLY, MEASURES, Evidence
 from gradinoc.stats.correlation import (
     correlation_tost,
@@ -25,6 +30,7 @@ from gradinoc.stats.correlation import (
     stratified_p,
 )
 from gradinoc.stats.effect import Array, Effect, bare, tost
+from gradinoc.study.design import smallest_p
 from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
 from gradinoc.study.rules import Rules
 

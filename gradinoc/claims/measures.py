@@ -5,37 +5,35 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, SCORED, Evidence
-from gradinoc.stats.clustered import Groups
-from gradinoc.stats.effect import Array, finite
+from gradinoc.stats.clustered import Groups, grouped_pairs
+from gradinoc.stats.effect import Array, Effect, bare, finite, paired_effect, tost
 from gradinoc.stats.equal_loss import Paired
-from gradinoc.study.prompts import INOCULATION
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 COMPARED = ["alignment", "loss"]  # at a matched checkpoint
+CONTROLS = (NEUTRAL, LOSS_MATCHED)
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Derive = TypeVar("Derive", bound=Callable[..., Any])
 
 
-def _remembered(
-    derive: Callable[Concatenate[Evidence, Arguments], Result],
-) -> Callable[Concatenate[Evidence, Arguments], Result]:
-    """`derive`, once for each study and arguments: several claims rest on the same numbers. Nobody changes a result."""
+def _once(derive: Derive) -> Derive:
+    """`derive`, once for each study and arguments: several claims rest on the same numbers, which nobody changes."""
 
     @functools.wraps(derive)
-    def recall(evidence: Evidence, /, *positional: Arguments.args, **named: Arguments.kwargs) -> Result:
-        known: dict[Any, Result] = vars(evidence).setdefault("_remembered", {})  # goes with the evidence
-        asked = (derive.__name__, positional, tuple(sorted(named.items())))
-        if asked not in known:
-            known[asked] = derive(evidence, *positional, **named)
-        return known[asked]
+    def recall(evidence: Evidence, *given: Any, **named: Any) -> Any:
+        key = (derive.__name__, given, tuple(sorted(named.items())))
+        if key not in evidence.derived:
+            evidence.derived[key] = derive(evidence, *given, **named)
+        return evidence.derived[key]
 
-    return recall
+    return cast("Derive", recall)
 
 
 def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str) -> pd.Series:
@@ -84,14 +82,14 @@ def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...]) -> 
     return wide
 
 
-@_remembered
+@_once
 def per_example(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
     """Band mean of `column` on the frozen base model: one row an example, one column a condition."""
     means = _mean_over_band(evidence, "alignments", ["example", "condition"], column)
     return _side_by_side(means, "alignments", evidence.conditions)
 
 
-@_remembered
+@_once
 def per_layer(evidence: Evidence, other: str) -> pd.DataFrame:
     """Alignment on the frozen base model, `other` minus inoculation: index example, a column a layer of the band."""
     means = _mean_over(evidence, "alignments", ["example", "layer", "condition"], "alignment", 1)
@@ -135,28 +133,28 @@ def paired_with_loss(evidence: Evidence, other: str) -> Paired:
     )
 
 
-@_remembered
+@_once
 def per_step(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
     """Band mean of `column` over a training step's examples: index (seed, step), a column a condition."""
     means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column)
     return _side_by_side(means, "training", evidence.trained)
 
 
-@_remembered
+@_once
 def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
     """T(u) of every direction [draws] of `null`: mean alignment, `other` minus inoculation, band mean."""
     wide = _by_draw(evidence).loc[null]
     return np.asarray(wide[other] - wide[INOCULATION], dtype=np.float64)
 
 
-@_remembered
+@_once
 def _by_draw(evidence: Evidence) -> pd.DataFrame:
     """Band mean alignment of every null direction: index (null, draw), one column a condition."""
     means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment")
     return _side_by_side(means, "nulls", evidence.conditions)
 
 
-@_remembered
+@_once
 def unrelated_contrasts(evidence: Evidence, other: str) -> pd.DataFrame:
     """`other` minus inoculation along each unrelated trait's direction, band mean: index example, a column a trait.
 
@@ -170,14 +168,14 @@ def unrelated_contrasts(evidence: Evidence, other: str) -> pd.DataFrame:
     return by_trait
 
 
-@_remembered
+@_once
 def _by_trait(evidence: Evidence) -> pd.DataFrame:
     """Band mean alignment along unrelated traits: index (trait, example), one column a condition."""
     means = _mean_over_band(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
     return _side_by_side(means, "unrelated", evidence.conditions)
 
 
-@_remembered
+@_once
 def matched_checkpoint(evidence: Evidence) -> pd.DataFrame:
     """What neutral checkpoints at inoculation's first loss show: index (seed, example), columns alignment, loss.
 
@@ -195,7 +193,7 @@ def matched_checkpoint(evidence: Evidence) -> pd.DataFrame:
     return found
 
 
-@_remembered
+@_once
 def training_null_contrasts(evidence: Evidence, other: str) -> Array:
     """Random directions' alignment in training [draws], `other` minus inoculation: band mean, mean over seeds."""
     means = _mean_over_band(evidence, "training_nulls", ["draw", "seed", "condition"], "alignment")
@@ -203,7 +201,7 @@ def training_null_contrasts(evidence: Evidence, other: str) -> Array:
     return np.asarray((wide[other] - wide[INOCULATION]).groupby("draw").mean(), dtype=np.float64)
 
 
-@_remembered
+@_once
 def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     """The runs (condition, seed) with a log that is not finite (band layers, primary position)."""
     rows = evidence.training
@@ -213,7 +211,7 @@ def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     return set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
 
 
-@_remembered
+@_once
 def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
     """Mean band alignment over a run's first `fraction` of steps: index seed, one column a condition."""
     steps = per_step(evidence)
@@ -223,7 +221,7 @@ def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
     return _all_runs(early.groupby("seed").mean(), "training", evidence)
 
 
-@_remembered
+@_once
 def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER) -> pd.DataFrame:
     """`phase` minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
 
@@ -260,7 +258,7 @@ def is_unscored(evidence: Evidence, measure: str, phase: str = AFTER) -> bool:
     return measure in SCORED and len(rows) > 0 and not scored.any()
 
 
-@_remembered
+@_once
 def drift_by_run(evidence: Evidence, measure: str = "log_odds", phase: str = AFTER) -> pd.DataFrame:
     """`phase` minus pre of `measure`, mean over examples: index seed, one column a condition."""
     return _all_runs(drift_by_example(evidence, measure, phase).groupby("seed").mean(), "drift", evidence)
@@ -270,3 +268,35 @@ def _all_runs(wide: pd.DataFrame, table: str, evidence: Evidence) -> pd.DataFram
     if sorted(wide.index) != sorted(evidence.seeds):
         raise ValueError(f"Evidence table {table!r}: expected seeds {evidence.seeds}, received {tuple(wide.index)}")
     return wide
+
+
+def inoculation_contrast(evidence: Evidence, rules: Rules, other: str) -> Effect:
+    """Mean D = alignment(other) - alignment(inoculation), band mean, paired by example, frozen model.
+
+    Clustered by template where the examples have groups.
+    """
+    means = per_example(evidence)
+    name = f"alignment, {other} - inoculation"
+    groups = example_groups(evidence, "alignments", means.index)
+    return grouped_pairs(means[other], means[INOCULATION], groups, name, 1 - rules.alpha)
+
+
+def cosine_margin(evidence: Evidence, rules: Rules) -> float:
+    """The change of alignment that counts as none: `rules.equivalence` of the neutral alignment."""
+    return rules.equivalence * abs(float(per_example(evidence)[NEUTRAL].mean()))
+
+
+def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Effect:
+    """Mean D tested for equivalence to zero within `cosine_margin`."""
+    return tost(inoculation_contrast(evidence, rules, other), cosine_margin(evidence, rules), rules.alpha)
+
+
+def drift_difference(
+    evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL, phase: str = AFTER
+) -> Effect:
+    """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df; NaN where unscored."""
+    name = f"{'' if phase == AFTER else f'{phase} '}drift in {measure}, {other} - inoculation"
+    if is_unscored(evidence, measure, phase):
+        return bare(name, math.nan, 0, "seeds", UNSCORED)
+    drift = drift_by_run(evidence, measure, phase)
+    return paired_effect(drift[other], drift[INOCULATION], name, "seeds", 1 - rules.alpha)

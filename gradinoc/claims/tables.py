@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,7 @@ class Evidence:
     matched_steps: pd.DataFrame = field(default_factory=lambda: _nothing("matched_steps"))
     untrained: tuple[str, ...] = ()
     trait: Trait = ALL_CAPS
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # by `measures`
 
     def __post_init__(self) -> None:
         """Check that each table has its columns.

@@ -14,7 +14,6 @@ from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3, loss_audit
 from gradinoc.claims.c4 import C4, apart, control_differences, within_conditions
 from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
-from gradinoc.claims.design import design_behind, design_warnings
 from gradinoc.claims.finding import Finding, Measured, Status
 from gradinoc.claims.gates import GATES, gates_of
 from gradinoc.claims.measures import diverged_runs, example_groups, per_layer
@@ -22,6 +21,7 @@ from gradinoc.claims.tables import EARLY, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.correlation import repeated_measures
 from gradinoc.stats.effect import Effect, bare
+from gradinoc.study.design import Design, design_warnings
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 
@@ -62,6 +62,18 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
     warnings = (*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules))
     return Judgement(gates, claims, verdict, sentence, warnings)
+
+
+def design_behind(evidence: Evidence, rules: Rules) -> Design:
+    """The design that left `evidence`, as its tables tell."""
+    draws = evidence.nulls.groupby("null")["draw"].nunique()
+    return Design(
+        trained=len(evidence.trained),
+        seeds=len(evidence.seeds),
+        directions=int(draws.min()) if len(draws) else 0,
+        examples=int(evidence.alignments["example"].nunique()),
+        rules=rules,
+    )
 
 
 def conclusion(rules: Rules, gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Verdict, str]:

@@ -18,18 +18,18 @@ from gradinoc.report.figures.style import save_figure
 def main(arguments: list[str] | None = None) -> int:
     """Simulate, judge, write the tables and the figure, print them; 1 if a bar does not hold."""
     parser = argparse.ArgumentParser(prog="gradinoc.power.calibration", description=__doc__)
-    parser.add_argument("--studies", type=int, default=1000, help="simulated studies of each world (default: 1000)")
+    parser.add_argument("--studies", type=int, default=1000, help="simulated studies of each scenario (default: 1000)")
     parser.add_argument("--out", type=Path, default=Path("docs/calibration"), help="where tables and figure go")
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
     options = parser.parse_args(arguments)
-    start, worlds = time.monotonic(), cases()
+    start, scenarios = time.monotonic(), cases()
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{done} of {total} studies, {time.monotonic() - start:.0f} s")
 
-    studies = run_studies(options.studies, worlds, options.jobs, show)
+    studies = run_studies(options.studies, scenarios, options.jobs, show)
     sys.stderr.write("\n")
-    rate, cover, verdicts = rates(studies, worlds), coverage(studies, worlds), confusion(studies, worlds)
+    rate, cover, verdicts = rates(studies, scenarios), coverage(studies, scenarios), confusion(studies, scenarios)
     printed = text(rate, cover, verdicts)
     tables = {"rates": rate, "coverage": cover, "verdicts": verdicts.reset_index(names="case")}
     for name, table in tables.items():

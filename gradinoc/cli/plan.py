@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradinoc.api import VARIANCES
-from gradinoc.claims.design import dead_ends, design_of, design_warnings, smallest_p_table
 from gradinoc.cli.output import duration, say_table, size
 from gradinoc.cli.session import say
 from gradinoc.errors import GradinocError, StudyError, printable
@@ -20,6 +19,7 @@ from gradinoc.report.figures.power import plot_power
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.tables import write_table
 from gradinoc.study.description import Study
+from gradinoc.study.design import dead_ends, design_of, design_warnings, smallest_p_table
 from gradinoc.study.loading import load_study
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from gradinoc.api import DESCRIPTION, compute_study, report_study
-from gradinoc.claims.design import opening
 from gradinoc.cli.session import Session, say
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.watching import watching
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
+from gradinoc.study.design import opening
 from gradinoc.study.loading import load_study
 
 Places = tuple[Path, Path]  # store, artifacts

@@ -7,13 +7,9 @@ own rules; that all four are supported is the product of both. Gates are taken t
 from __future__ import annotations
 
 import math
-import os
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
@@ -22,9 +18,9 @@ from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
-from gradinoc.claims.design import CLAIMS, Design, design_of, floor, floors, smallest_p_table
 from gradinoc.claims.finding import Claim, Status
 from gradinoc.claims.tables import Evidence
+from gradinoc.power.pool import each
 from gradinoc.power.prospects import (
     EVALUATION,
     LAYERS,
@@ -34,12 +30,14 @@ from gradinoc.power.prospects import (
     Closest,
     closest_of,
     in_training,
+    scenario_of,
     smallest_of_interest,
-    world_of,
 )
-from gradinoc.power.simulate import World, simulate
+from gradinoc.power.scenarios import Scenario
+from gradinoc.power.simulate import simulate
 from gradinoc.power.variances import Variances, templates_met
 from gradinoc.study.description import Study
+from gradinoc.study.design import CLAIMS, Design, design_of, floor, floors, smallest_p_table
 from gradinoc.study.prompts import INOCULATION
 from gradinoc.study.rules import Rules
 
@@ -55,10 +53,10 @@ COLUMNS = ("effect", "examples", "seeds", "claim", "power", "error", "refuted", 
 
 @dataclass(frozen=True)
 class Cell:
-    """A part of a study to be simulated: its world, how many examples or seeds, and what decides.
+    """A part of a study to be simulated: its scenario, how many examples or seeds, and what decides.
 
     Attributes:
-        effect: which of `prospects.EFFECTS` the world has.
+        effect: which of `prospects.EFFECTS` the scenario has.
         part: `ON_EXAMPLES` (C1, C2, C3) or `ON_RUNS` (C4).
         size: examples or seeds.
         closest: the unrelated trait that T(v) has to leave behind.
@@ -68,7 +66,7 @@ class Cell:
     effect: str
     part: str
     size: int
-    world: World
+    scenario: Scenario
     closest: Closest
     directions: int
     rules: Rules
@@ -99,14 +97,14 @@ def power(
     }
     cells = []
     for effect in effects:
-        world, closest = world_of(variances, effect, study), closest_of(variances, effect, study)
-        worlds = {ON_EXAMPLES: world, ON_RUNS: in_training(world, variances, effect)}
+        scenario, closest = scenario_of(variances, effect, study), closest_of(variances, effect, study)
+        scenarios = {ON_EXAMPLES: scenario, ON_RUNS: in_training(scenario, variances, effect)}
         cells += [
-            Cell(effect, part, size, worlds[part], closest, design.directions, study.rules)
+            Cell(effect, part, size, scenarios[part], closest, design.directions, study.rules)
             for part in PARTS
             for size in sizes[part]
         ]
-    found = _simulated(cells, simulations, jobs or os.cpu_count() or 1, tell)
+    found = _simulated(cells, simulations, jobs, tell)
     rows = []
     for effect in effects:
         for examples in sizes[ON_EXAMPLES]:
@@ -133,22 +131,12 @@ def _simulated(
     ]
     found: dict[tuple[str, str, int], list[Outcomes]] = {}
     done = 0
-    for (cell, _), outcomes in zip(portions, _each(portions, jobs), strict=True):
+    for (cell, _), outcomes in zip(portions, each(_judged, portions, jobs), strict=True):
         found.setdefault((cell.effect, cell.part, cell.size), []).extend(outcomes)
         done += len(outcomes)
         if tell:
             tell(done, simulations * len(cells))
     return found
-
-
-def _each(portions: Sequence[tuple[Cell, range]], jobs: int) -> Iterator[list[Outcomes]]:
-    if jobs == 1:
-        yield from map(_judged, portions)
-        return
-    # A fork would copy running threads; Ctrl-C is the parent's alone to act on.
-    deaf = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=signal.signal, initargs=deaf) as pool:
-        yield from pool.map(_judged, portions)
 
 
 def _judged(portion: tuple[Cell, range]) -> list[Outcomes]:
@@ -165,9 +153,9 @@ def _rng(cell: Cell, number: int) -> np.random.Generator:
 
 def judge_examples(cell: Cell, rng: np.random.Generator) -> Outcomes:
     """What becomes of C1, C2 and C3 in a simulated study with `cell.size` examples."""
-    met = round(templates_met(cell.world.templates, cell.size)) if cell.world.templates else 0
+    met = round(templates_met(cell.scenario.templates, cell.size)) if cell.scenario.templates else 0
     evidence = simulate(
-        cell.world, rng, examples=cell.size, templates=met, directions=cell.directions, seeds=1, **_small()
+        cell.scenario, rng, examples=cell.size, templates=met, directions=cell.directions, seeds=1, **_small()
     )
     evidence = replace(evidence, unrelated=_along_closest(evidence.alignments, cell.closest, rng))
     return tuple(_status(claim, evidence, cell.rules) for claim in (C1, C2, C3))
@@ -187,7 +175,7 @@ def judge_runs(cell: Cell, rng: np.random.Generator) -> Outcomes:
     rules = cell.rules
     if floors(Design(3, cell.size, cell.directions, 1, rules))["C4"] > rules.alpha:
         return (Status.UNDECIDED,)
-    evidence = simulate(cell.world, rng, examples=1, templates=0, directions=1, seeds=cell.size, **_small())
+    evidence = simulate(cell.scenario, rng, examples=1, templates=0, directions=1, seeds=cell.size, **_small())
     return (_status(C4, evidence, rules),)
 
 

@@ -1,4 +1,4 @@
-"""The world in which a planned study would be run: what varied by chance in a past one, and a supposed effect."""
+"""The scenario in which a planned study would be run: what varied by chance in a past one, and a supposed effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from gradinoc.data.sources import DATASETS, load_source
-from gradinoc.power.simulate import ALIGNMENT, BATCH, CONDITIONS, Noise, World, band_depth
+from gradinoc.power.scenarios import Noise, Scenario
+from gradinoc.power.simulate import ALIGNMENT, BATCH, CONDITIONS, band_depth
 from gradinoc.power.variances import Three, Variances
 from gradinoc.stats.effect import Array
 from gradinoc.study.description import DataSettings, Study
@@ -38,8 +39,9 @@ def early_examples(study: Study) -> int:
     return max(1, math.ceil(study.rules.early_fraction * steps - 1e-9)) * training.batch_size
 
 
-def world_of(variances: Variances, effect: str, study: Study) -> World:
-    """The world of `gradinoc.power.simulate` in which `study` would be run, with these variances and one of `EFFECTS`.
+def scenario_of(variances: Variances, effect: str, study: Study) -> Scenario:
+    """The scenario of `gradinoc.power.simulate` in which `study` would be run, with these variances and one of
+    `EFFECTS`.
 
     As observed: alignment, loss and drift fall by as much as they did. Smallest of interest: under inoculation, and
     not under the control, alignment falls by `TIMES_THE_MARGIN` what the rules call unchanged (`rules.equivalence` of
@@ -88,7 +90,7 @@ def world_of(variances: Variances, effect: str, study: Study) -> World:
         response=variances.response * math.sqrt(EVALUATION / study.drift.log_odds),
         ratio=_three(np.sqrt(own) / mean) if mean > 0 else (1.0, 1.0, 1.0),
     )
-    return World(
+    return Scenario(
         gap=_three(unit * (np.array(fall) - slope * np.array(variances.loss_fall))),
         loss=variances.loss_fall,
         slope=unit * slope,
@@ -115,7 +117,7 @@ class Closest:
 
 
 def closest_of(variances: Variances, effect: str, study: Study) -> Closest:
-    """The closest unrelated trait in `world_of`'s world: its T(u) shrinks as along other directions."""
+    """The closest unrelated trait in `scenario_of`'s scenario: its T(u) shrinks as along other directions."""
     unit = ALIGNMENT / abs(variances.alignment) * band_depth(LAYERS)
     fall, _ = _falls(variances, effect, study.rules)
     shown = _elsewhere(variances, fall) * variances.unrelated
@@ -123,12 +125,12 @@ def closest_of(variances: Variances, effect: str, study: Study) -> Closest:
     return Closest(slope, unit * (shown - slope * fall[1]), unit * variances.unrelated_example / math.sqrt(2))
 
 
-def in_training(world: World, variances: Variances, effect: str) -> World:
-    """`world` with the contrasts of early training in place of the frozen model's, where these were observed."""
+def in_training(scenario: Scenario, variances: Variances, effect: str) -> Scenario:
+    """`scenario` with the contrasts of early training in place of the frozen model's, where these were observed."""
     if effect != OBSERVED:
-        return world
+        return scenario
     unit = ALIGNMENT / abs(variances.alignment)
-    return replace(world, gap=_three(unit * np.array(variances.early_fall)), slope=0.0)
+    return replace(scenario, gap=_three(unit * np.array(variances.early_fall)), slope=0.0)
 
 
 def smallest_of_interest(variances: Variances, rules: Rules) -> tuple[float, float]:

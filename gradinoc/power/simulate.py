@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,16 +25,14 @@ from gradinoc.claims.tables import (
     SIGN_FLIPPED,
     Evidence,
 )
+from gradinoc.power.scenarios import FURTHER, SCENARIOS, Scenario
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL, UNRELATED
 
 Array = npt.NDArray[np.float64]
-Three = tuple[float, float, float]
 Grid = tuple[tuple[str, tuple[Any, ...]], ...]  # the levels of each index column of a table
 
 CONDITIONS = (NEUTRAL, INOCULATION, LOSS_MATCHED)
-FURTHER = "loss_measured"  # a fourth condition, whose loss is inoculation's, measured on the frozen model alone
-CLAIMS = ("C1", "C2", "C3", "C4")
 ALIGNMENT, LOSS = 0.30, 2.0  # of the average example under the neutral prompt: cosine, nats/token
 BATCH = 4
 CANDIDATES, CALIBRATION = 5, 12  # prompts of the pool that are no condition's, examples on which the pool is measured
@@ -45,116 +43,10 @@ DOMAINS = {"score": "in_distribution", "score_ood": "everyday"}
 
 
 @dataclass(frozen=True)
-class Noise:
-    """What differs by chance, as standard deviations at a layer of depth 1; cosines unless it says otherwise.
-
-    On the frozen model: `difficulty` and `loss` (nats/token) are of an example's loss, alike under every condition and
-    under one; `example`, `alignment`, `layer` of its alignment, alike under every condition, under one, under one at
-    one layer; `template` of a template's alignment under one condition. `isotropic`, `covariance`, `sign_flipped` are
-    of the mean alignment of such a direction under one condition (the first two alike at every layer, as one draw
-    serves all), `flipped` of the share of the trait direction that is left in a sign-flipped one, `unrelated` and
-    `unrelated_alignment` of an unrelated trait's mean alignment under one condition and of an example's.
-
-    In training: `seed` and `run` are of the alignment of a seed's runs and of one run, `step` of one training example;
-    `run_drift` of a run's log-odds rise and `response` of an evaluation example's (nats/token).
-
-    Away from the textbook: `degrees` of freedom of Student's t, which replaces the normal distribution throughout
-    (same standard deviations); `ratio`, by condition, multiplies `alignment`; `growth` is the share by which
-    `alignment` grows with a nat/token of an example's loss; `shared` is the share of the variance of `run` and
-    `run_drift` that the seeds of a condition have in common (their intraclass correlation).
-    """
-
-    difficulty: float = 0.25
-    loss: float = 0.05
-    example: float = 0.05
-    alignment: float = 0.04
-    layer: float = 0.02
-    template: float = 0.04
-    isotropic: float = 0.004
-    covariance: float = 0.006
-    sign_flipped: float = 0.006
-    flipped: float = 0.09
-    unrelated: float = 0.01
-    unrelated_alignment: float = 0.03
-    seed: float = 0.03
-    run: float = 0.01
-    step: float = 0.03
-    run_drift: float = 0.05
-    response: float = 0.3
-    degrees: float = math.inf
-    ratio: Three = (1.0, 1.0, 1.0)
-    growth: float = 0.0
-    shared: float = 0.0
-
-
-@dataclass(frozen=True)
-class World:
-    """The truth of a world, per condition in the order neutral, inoculation, loss_matched.
-
-    `gap` is what the prompt itself takes off the alignment (cosine, at a layer of depth 1), `loss` what it takes off
-    the loss (nats/token), `slope` the alignment that goes with a nat/token of loss, `between` the alignment that goes
-    with a nat/token of an example's difficulty for other reasons than its loss; with `latent` it goes with an example's
-    loss before `Noise.loss` is added, as where one completion stands for many. `drift` is the rise of the log-odds
-    (nats/token) of a run of average alignment, `follows` and `seed_follows` the drift that goes with a unit of early
-    alignment of a run and of a seed, `caps` the score that training adds at most.
-
-    `drawn_from` is the kind of null direction of which the trait's is only one more ("": none); `unspecific` the share
-    of the trait's contrast that an unrelated trait shows too. With `templates`, examples come from that many; with
-    `further` there is a fourth condition (see `FURTHER`).
-
-    `holds` are the claims that are true here, `verdicts` those that are right, the best one first.
-    """
-
-    gap: Three = (0.0, 0.12, 0.0)
-    loss: Three = (0.0, 0.15, 0.14)
-    slope: float = 0.1
-    between: float = 0.0
-    latent: bool = False
-    drift: Three = (3.0, 1.6, 2.8)
-    follows: float = 10.0
-    seed_follows: float = 10.0
-    caps: Three = (0.9, 0.4, 0.85)
-    drawn_from: str = ""
-    unspecific: float = 0.0
-    templates: int = 0
-    further: bool = False
-    noise: Noise = field(default_factory=Noise)
-    holds: tuple[str, ...] = CLAIMS
-    verdicts: tuple[str, ...] = ("SUPPORTED",)
-
-    @property
-    def verdict(self) -> str:
-        """The best of the right verdicts."""
-        return self.verdicts[0]
-
-
-_SAME_DRIFT: dict[str, Any] = {"drift": (3.0, 3.0, 3.0), "caps": (0.8, 0.8, 0.8)}
-_NO_LINK: dict[str, Any] = {"follows": 0.0, "seed_follows": 0.0}
-_NO_GAP: dict[str, Any] = {"gap": (0.0, 0.0, 0.0), "slope": 0.0}
-WORLDS = {
-    "effect": World(),
-    "no_effect": World(**_NO_GAP, **_SAME_DRIFT, holds=(), verdicts=("REFUTED", "UNDECIDED")),
-    "loss_mediated": World(**_NO_GAP, **_NO_LINK, holds=(), verdicts=("LOSS_MEDIATED", "UNDECIDED")),
-    "loss_explained": World(
-        gap=(0, 0, 0),
-        slope=0.8,
-        loss=(0, 0.25, 0.15),
-        holds=("C1", "C2", "C4"),
-        verdicts=("LOSS_MEDIATED", "UNDECIDED"),
-    ),
-    "different_mechanism": World(
-        **_SAME_DRIFT, **_NO_LINK, holds=("C1", "C2", "C3"), verdicts=("DIFFERENT_MECHANISM", "UNDECIDED")
-    ),
-    "saturated": World(drift=(6, 6, 6), caps=(1, 1, 1), **_NO_LINK, holds=("C1", "C2", "C3"), verdicts=("UNDECIDED",)),
-    "reversed": World(gap=(0, -0.12, 0), drift=(3, 4.2, 2.8), holds=(), verdicts=("REFUTED", "UNDECIDED")),
-}
-
-
-@dataclass(frozen=True)
 class Sizes:
     """How much a study measures: `positions` are the first of `study.description.POSITIONS`, `directions` of each null.
 
-    `templates` of None is the world's own number. Without `beside` tables and phases that decide nothing are empty.
+    `templates` of None is the scenario's own number. Without `beside` tables and phases that decide nothing are empty.
     """
 
     examples: int = 96
@@ -168,15 +60,15 @@ class Sizes:
     beside: bool = True
 
 
-def simulate(world: str | World, rng: np.random.Generator, **sizes: Any) -> Evidence:
-    """The evidence of one study in `world` (a name in `WORLDS`, or a truth of one's own), of these `Sizes`.
+def simulate(scenario: str | Scenario, rng: np.random.Generator, **sizes: Any) -> Evidence:
+    """The evidence of one study in `scenario` (a name in `SCENARIOS`, or one of your own), of these `Sizes`.
 
     Examples differ in difficulty, which moves their loss and (by `slope`) their alignment; alignments of one
     example share a random effect over conditions, runs of one seed a random effect over conditions, batches
     of one seed and step are the same under every condition. With templates, examples come from that many: those
     of one share a random effect on each condition's alignment, and `alignments` and `drift` have a column `group`.
     """
-    return _Simulation(WORLDS[world] if isinstance(world, str) else world, Sizes(**sizes), rng).evidence()
+    return _Simulation(SCENARIOS[scenario] if isinstance(scenario, str) else scenario, Sizes(**sizes), rng).evidence()
 
 
 def band_depth(layers: int) -> float:
@@ -188,7 +80,7 @@ def band_depth(layers: int) -> float:
 class _Simulation:
     """One study on its way to its tables; conditions come first in every array."""
 
-    def __init__(self, truth: World, sizes: Sizes, rng: np.random.Generator) -> None:
+    def __init__(self, truth: Scenario, sizes: Sizes, rng: np.random.Generator) -> None:
         self.truth, self.noise, self.sizes, self.rng = truth, truth.noise, sizes, rng
         self.templates = truth.templates if sizes.templates is None else sizes.templates
         self.depth = np.linspace(0.2, 1.0, sizes.layers)  # separation and alignment both grow with depth
@@ -299,7 +191,7 @@ class _Simulation:
     def nulls(self) -> tuple[pd.DataFrame, Array]:
         """The nulls table, and what chance adds to the trait's own alignment [condition, layer] if it is one of them.
 
-        One direction more than asked for is drawn of each kind: the trait's, where the world says so.
+        One direction more than asked for is drawn of each kind: the trait's, where the scenario says so.
         """
         noise, count = self.noise, self.sizes.directions + 1
         shape = (count, len(self.conditions))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from gradinoc.claims.c2 import UNRELATED, null_tails
 from gradinoc.claims.c3 import loss_audit
-from gradinoc.claims.contrasts import inoculation_contrast
+from gradinoc.claims.measures import inoculation_contrast
 from gradinoc.claims.tables import CANDIDATE, Evidence
 from gradinoc.report.figures.comparisons import loss_gaps, null_places, pool_losses
 from gradinoc.report.figures.nulls import KINDS

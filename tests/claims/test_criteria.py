@@ -10,7 +10,8 @@ import pytest
 
 from gradinoc.claims import criteria
 from gradinoc.claims.verdict import CLAIMS, GATES, judge
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import bare, from_standard_error
 from gradinoc.study.rules import Rules
 
@@ -60,11 +61,11 @@ def test_no_interval_decides_nothing():
         assert math.isnan(criterion.slack)
 
 
-@pytest.mark.parametrize("name", list(WORLDS))
+@pytest.mark.parametrize("name", list(SCENARIOS))
 def test_every_finding_shows_its_criteria_by_key(name):
     """Each names an effect of its finding, and a supported gate meets them all."""
     evidence = simulate(
-        WORLDS[name], np.random.default_rng(3), examples=24, layers=4, seeds=3, steps=10, directions=100
+        SCENARIOS[name], np.random.default_rng(3), examples=24, layers=4, seeds=3, steps=10, directions=100
     )
     judgement = judge(evidence, RULES)
     for finding, claim in zip((*judgement.gates, *judgement.claims), (*GATES, *CLAIMS), strict=True):

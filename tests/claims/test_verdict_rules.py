@@ -12,14 +12,15 @@ import pytest
 from gradinoc.claims import measures as contrasts
 from gradinoc.claims import verdict
 from gradinoc.claims.c4 import runs_of
-from gradinoc.claims.design import design_behind, design_warnings, smallest_p
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.gates import G1, G2, G5, G6
 from gradinoc.claims.tables import COLUMNS, EARLY, NULLS
-from gradinoc.claims.verdict import Verdict, judge
-from gradinoc.power.simulate import CONDITIONS, WORLDS, simulate
+from gradinoc.claims.verdict import Verdict, design_behind, judge
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import CONDITIONS, simulate
 from gradinoc.stats.equal_loss import Paired
 from gradinoc.study.description import POSITIONS
+from gradinoc.study.design import design_warnings, smallest_p
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
@@ -107,11 +108,11 @@ def effect(finding, name):
 # --- worlds whose truth is known ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(WORLDS))
+@pytest.mark.parametrize("name", list(SCENARIOS))
 def test_each_world_gets_its_verdict(name):
     """Effect, none, loss-mediated in two ways, different mechanism, saturated, reversed."""
     judgement = judge(world(name), RULES)
-    assert judgement.verdict.name == WORLDS[name].verdict, judgement.sentence
+    assert judgement.verdict.name == SCENARIOS[name].verdict, judgement.sentence
     assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
 
 
@@ -450,7 +451,7 @@ def test_the_audit_says_in_words_whether_the_control_is_loss_matched():
     matched = judge(world(), RULES)
     assert "is loss-matched" in claim(matched, "C3").statement
     assert not any("loss-matched" in warning for warning in matched.warnings)
-    missed = judge(simulate(replace(WORLDS["effect"], loss=(0, 0.2, 0.1)), np.random.default_rng(0)), RULES)
+    missed = judge(simulate(replace(SCENARIOS["effect"], loss=(0, 0.2, 0.1)), np.random.default_rng(0)), RULES)
     assert "is not loss-matched" in claim(missed, "C3").statement
     assert any("not loss-matched" in warning for warning in missed.warnings)
 

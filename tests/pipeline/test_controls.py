@@ -20,10 +20,9 @@ from fixtures.sham import OPEN_GATES, Frozen, deal
 from fixtures.small_study import SMALL
 from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
-from gradinoc.claims.contrasts import inoculation_contrast
 from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import G3
-from gradinoc.claims.measures import drift_by_run, example_groups, per_example
+from gradinoc.claims.measures import drift_by_run, example_groups, inoculation_contrast, per_example
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.pipeline.run import Pipeline

@@ -36,7 +36,8 @@ from gradinoc.pipeline.run import TIMES, Pipeline
 from gradinoc.pipeline.screen import ESCAPES, Screen, is_screen
 from gradinoc.pipeline.store import Store
 from gradinoc.pipeline.watching import LINE_SECONDS, Watch, rows, watching
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report import closing_summary, tinted
 from gradinoc.report.summary import WIDTH
 from gradinoc.study.loading import load_study
@@ -537,7 +538,7 @@ def test_session_that_goes_on_expects_what_steps_took(tmp_path):
 def judgement(request) -> Judgement:
     """What the judge makes of a small study."""
     made = simulate(
-        replace(WORLDS[request.param], further=True), np.random.default_rng(5),
+        replace(SCENARIOS[request.param], further=True), np.random.default_rng(5),
         examples=24, layers=4, seeds=3, steps=10, directions=100,
     )  # fmt: skip
     return judge(made, Rules())

@@ -1,10 +1,9 @@
 """Is the judge honest? Hundreds of simulated studies with known truth; `make calibrate` runs thousands.
 
 Every rate is compared with its bar plus or minus two Monte-Carlo errors of the number of studies run here. What is
-drawn is fixed: a study's seed is spawned from its world's name and its number.
+drawn is fixed: a study's seed is spawned from its scenario's name and its number.
 """
 
-import math
 from dataclasses import replace
 from functools import cache
 
@@ -12,12 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from statsmodels.stats.power import TTestPower
 
 from fixtures.oracles import answer_loss, replaced_output
 from gradinoc.claims import verdict
-from gradinoc.claims.contrasts import drift_difference, inoculation_contrast
 from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.measures import drift_difference, inoculation_contrast
 from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.cli import calibrate as command
@@ -27,10 +25,15 @@ from gradinoc.measure.directions import extract_trait_direction
 from gradinoc.measure.load import load_model
 from gradinoc.models.chat.encoding import encode
 from gradinoc.power.calibration import tables
-from gradinoc.power.calibration.cases import CONFOUNDED, cases, truths
-from gradinoc.power.calibration.power import DESIGN, MINIMUM_EFFECTS, MISSES, POWER, contrast_errors, miss_1
+from gradinoc.power.calibration.cases import (
+    CONFOUNDED,
+    MINIMUM_EFFECTS,
+    POWER,
+    cases,
+    truths,
+)
 from gradinoc.power.calibration.studies import adjusted_effects, judge_study, run_studies, study_rng
-from gradinoc.power.simulate import CONDITIONS, Noise, simulate
+from gradinoc.power.simulate import CONDITIONS, simulate
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts import CONDITIONS as PROMPTS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
@@ -40,13 +43,13 @@ from gradinoc.study.traits import ALL_CAPS
 RULES = Rules()
 CASES = cases()
 SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
-CLAIM = dict(zip(MISSES, verdict.CLAIMS, strict=True))
+CLAIM = {claim.key: claim for claim in verdict.CLAIMS}
 
 
 def studies(name, count):
     """The evidence of the first studies of a case; the same as in `make calibrate`."""
     case = CASES[name]
-    return (simulate(case.world, study_rng(name, number), **vars(case.sizes)) for number in range(count))
+    return (simulate(case.scenario, study_rng(name, number), **vars(case.sizes)) for number in range(count))
 
 
 def supported(name, key, count):
@@ -83,7 +86,7 @@ def at_equal_loss(key):
 
 # --- false positives ------------------------------------------------------------------------------------------------
 
-# Worlds in which a claim is false by as little as can be, and how the textbook's assumptions fail.
+# Scenarios in which a claim is false by as little as can be, and how the textbook's assumptions fail.
 FALSE = [
     ("any_prompt", "C1"),
     ("any_prompt, clustered", "C1"),
@@ -102,7 +105,7 @@ FALSE = [
 @pytest.mark.parametrize(("name", "key"), FALSE, ids=lambda part: part.replace(", ", "-"))
 def test_what_is_false_is_seldom_supported(name, key):
     """40 studies: at most 5 % and two Monte-Carlo errors."""
-    assert key not in CASES[name].world.holds
+    assert key not in CASES[name].scenario.holds
     count = 40
     rate = supported(name, key, count)
     assert rate <= tables.at_most(0.05, count), f"{key} supported in {100 * rate:.0f} % of {count} studies of {name}"
@@ -118,9 +121,9 @@ def test_the_place_among_random_directions_is_honest_by_itself(name, kind, sprea
     T(v)'s sampling error is twice the spread of T(u): taken for exact, it would stand out too often.
     """
     count, small, case = 100, 0, CASES[name]
-    world = replace(case.world, noise=replace(case.world.noise, **{kind: spread}))
+    scenario = replace(case.scenario, noise=replace(case.scenario.noise, **{kind: spread}))
     for number in range(count):
-        evidence = simulate(world, study_rng(name, number), **vars(case.sizes))
+        evidence = simulate(scenario, study_rng(name, number), **vars(case.sizes))
         finding = verdict.C2.judge(evidence, RULES, SOUND)
         deciding = [item.p for item in finding.effects if item.name.startswith(f"{kind}, neutral - inoculation")]
         small += max(deciding) <= RULES.alpha
@@ -147,28 +150,6 @@ def test_the_stated_minimum_is_found(key):
     count = 40
     rate = supported(f"minimum {key}", key, count)
     assert rate >= tables.at_least(POWER, count), f"{key} supported in {100 * rate:.0f} % of {count} studies"
-
-
-@pytest.mark.parametrize("key", list(MINIMUM_EFFECTS))
-def test_the_stated_minimum_is_what_the_formula_gives(key):
-    """Missed in at most one of five; 5 % less would be missed more often."""
-    assert MISSES[key](MINIMUM_EFFECTS[key], Noise()) <= 1 - POWER
-    assert MISSES[key](0.95 * MINIMUM_EFFECTS[key], Noise()) > 1 - POWER
-
-
-def test_the_formula_agrees_with_statsmodels():
-    """C1's chance to miss one contrast of 0.017 is one minus the power of a one-sided paired t test at 2.5 %."""
-    error, _ = contrast_errors(Noise())
-    size = 0.017 / (error * math.sqrt(DESIGN.examples))
-    power = TTestPower().power(size, DESIGN.examples, 0.025, alternative="larger")
-    assert miss_1(0.017, Noise()) == pytest.approx(2 * (1 - power), abs=1e-9)
-
-
-def test_the_assumed_error_is_the_simulated_one():
-    """The formula's standard error of T(v) against its spread over 100 studies, within three errors of 7 % each."""
-    estimates = [contrast(evidence).estimate for evidence in studies("minimum C1", 100)]
-    error, _ = contrast_errors(Noise())
-    assert np.std(estimates, ddof=1) == pytest.approx(error, rel=3 * 0.07)
 
 
 # --- coverage -------------------------------------------------------------------------------------------------------
@@ -203,7 +184,7 @@ def test_intervals_cover_the_truth(which):
 
 
 def test_results_do_not_depend_on_the_number_of_processes():
-    """Nor on which other worlds are tried: the same rows, to the last bit."""
+    """Nor on which other scenarios are tried: the same rows, to the last bit."""
     few = {name: CASES[name] for name in ("effect", "no_effect")}
     alone = run_studies(3, few, jobs=1)
     pd.testing.assert_frame_equal(run_studies(3, few, jobs=2), alone, check_exact=True)
@@ -212,19 +193,19 @@ def test_results_do_not_depend_on_the_number_of_processes():
 
 
 def test_every_world_says_what_is_right_in_it():
-    """Claims that hold and verdicts by name; a world is either typical, a limit, of least power, or for errors."""
+    """Claims that hold and verdicts by name; a scenario is either typical, a limit, of least power, or for errors."""
     for name, case in CASES.items():
-        assert set(case.world.holds) <= set(MISSES), name
-        assert set(case.world.verdicts) <= set(Verdict.__members__), name
-        assert set(case.power) <= set(case.world.holds), name
-        assert (set(case.world.holds) == set(MISSES)) == ("SUPPORTED" in case.world.verdicts), name
+        assert set(case.scenario.holds) <= set(CLAIM), name
+        assert set(case.scenario.verdicts) <= set(Verdict.__members__), name
+        assert set(case.power) <= set(case.scenario.holds), name
+        assert (set(case.scenario.holds) == set(CLAIM)) == ("SUPPORTED" in case.scenario.verdicts), name
 
 
 def judged(rate, covered=1.0, count=1000):
     """Rows of `count` studies of no_effect, of which the share `rate` supported every claim."""
     row = judge_study(CASES["no_effect"], study_rng("no_effect", 0))
     table = pd.DataFrame([{"case": "no_effect", "study": number, **row} for number in range(count)])
-    claims = [*MISSES]
+    claims = [*CLAIM]
     table[claims] = "undecided"
     table["verdict"] = "REFUTED"
     table.loc[table["study"] < rate * count, claims] = "supported"
@@ -251,14 +232,14 @@ def test_a_bar_that_does_not_hold_is_named(rate, covered, words):
 
 
 def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatch, capsys):
-    """Two studies of one world: tables, figure and text; exit code 1 once a bar is out of reach."""
+    """Two studies of one scenario: tables, figure and text; exit code 1 once a bar is out of reach."""
     monkeypatch.setattr(command, "cases", lambda: {"effect": CASES["effect"]})
     assert command.main(["--studies", "2", "--jobs", "1", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "rates.csv", "coverage.csv", "verdicts.csv", "tables.txt", "calibration.png", "calibration.svg",
     }  # fmt: skip
     assert capsys.readouterr().out == (tmp_path / "tables.txt").read_text(encoding="utf-8")
-    wrong = replace(CASES["effect"], world=replace(CASES["effect"].world, holds=(), verdicts=("REFUTED",)))
+    wrong = replace(CASES["effect"], scenario=replace(CASES["effect"].scenario, holds=(), verdicts=("REFUTED",)))
     monkeypatch.setattr(command, "cases", lambda: {"effect": wrong})
     assert command.main(["--studies", "2", "--jobs", "1", "--out", str(tmp_path)]) == 1
     assert "Bars that do not hold:\neffect: C1, false positive 1.000" in capsys.readouterr().out

@@ -15,27 +15,9 @@ from scipy import stats
 
 from fixtures.session import RUN
 from gradinoc.api import VARIANCES, _write_variances
-from gradinoc.claims.c4 import C4
-from gradinoc.claims.design import (
-    CLAIMS,
-    REFUTED,
-    SUPPORTED,
-    Design,
-    cautions,
-    dead_ends,
-    design_behind,
-    design_of,
-    design_warnings,
-    floors,
-    opening,
-    reaches,
-    smallest_p,
-    smallest_p_table,
-    smallest_stratified_p,
-)
 from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
-from gradinoc.claims.verdict import GATES
+from gradinoc.claims.verdict import GATES, design_behind
 from gradinoc.cli import main
 from gradinoc.measure.training.run import step_count
 from gradinoc.pipeline.run import Pipeline
@@ -49,16 +31,33 @@ from gradinoc.power.prospects import (
     closest_of,
     early_examples,
     in_training,
+    scenario_of,
     smallest_of_interest,
     source_templates,
-    world_of,
 )
-from gradinoc.power.simulate import WORLDS, Noise, World, band_depth, simulate
+from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario
+from gradinoc.power.simulate import band_depth, simulate
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
 from gradinoc.report.figures.power import plot_power
 from gradinoc.stats.correlation import MONTE_CARLO, correlation_tost, stratified_p
 from gradinoc.stats.effect import bare, null_p
 from gradinoc.study.description import Study
+from gradinoc.study.design import (
+    CLAIMS,
+    REFUTED,
+    SUPPORTED,
+    Design,
+    cautions,
+    dead_ends,
+    design_of,
+    design_warnings,
+    floors,
+    opening,
+    reaches,
+    smallest_p,
+    smallest_p_table,
+    smallest_stratified_p,
+)
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.rules import Rules
 
@@ -181,16 +180,16 @@ DEAD_ENDS = {
 
 @pytest.mark.parametrize("name", DEAD_ENDS)
 def test_a_dead_end_is_one_for_the_judge_too(name):
-    """What a design is said to exclude, the judge does not find, whatever the world."""
+    """What a design is said to exclude, the judge does not find, whatever the scenario."""
     sizes, rules, claim, excluded = DEAD_ENDS[name]
     bars = Rules(**rules)
     met = set()
-    for world in ("effect", "no_effect", "reversed", "loss_explained", "different_mechanism"):
-        evidence = simulate(world, np.random.default_rng(0), **{**SMALL, **sizes})
+    for scenario in ("effect", "no_effect", "reversed", "loss_explained", "different_mechanism"):
+        evidence = simulate(scenario, np.random.default_rng(0), **{**SMALL, **sizes})
         found = {end.claim: set(end.excluded) for end in dead_ends(design_behind(evidence, bars))}
         assert found[claim] == excluded
-        gates = [gate(evidence, bars) for gate in GATES]
-        met.add(str(JUDGED[claim](evidence, bars, gates).status))
+        gates = [gate.judge(evidence, bars) for gate in GATES]
+        met.add(str(JUDGED[claim].judge(evidence, bars, gates).status))
     assert not met & excluded
 
 
@@ -216,7 +215,7 @@ def test_dead_ends_and_cautions_in_words():
 
 def test_evidence_tells_the_design_that_its_study_asked_for():
     """Trained conditions, seeds, directions and examples; a condition that was not trained does not count."""
-    evidence = simulate(replace(WORLDS["effect"], further=True), np.random.default_rng(0), **SMALL, seeds=4)
+    evidence = simulate(replace(SCENARIOS["effect"], further=True), np.random.default_rng(0), **SMALL, seeds=4)
     asked = tiny("seeds=[0, 1, 2, 3]", "data.measure=24", "nulls.covariance=100")
     assert design_behind(evidence, RULES) == design_of(asked)
     assert design_of(asked).trained == 3 < len(asked.conditions)
@@ -262,7 +261,7 @@ def test_what_can_be_decided_is_planned_without_torch(tmp_path):
 # --- variances from evidence
 
 
-TRUTH = World(
+TRUTH = Scenario(
     slope=0.6,
     between=-0.1,
     follows=0.0,
@@ -278,11 +277,11 @@ SIZES = {"examples": 96, "layers": 1, "positions": 1, "steps": 5, "seeds": 6, "d
 
 @pytest.fixture(scope="module")
 def estimates() -> list[Variances]:
-    """The variances of thirty studies of one world."""
+    """The variances of thirty studies of one scenario."""
     return [estimate(simulate(TRUTH, np.random.default_rng(i), **SIZES), RULES, "simulated") for i in range(30)]
 
 
-def test_estimates_recover_the_simulated_world(estimates):
+def test_estimates_recover_the_simulated_scenario(estimates):
     """Every variance and effect within four Monte-Carlo standard errors of the truth."""
     noise, unit = TRUTH.noise, band_depth(1)
     fall = np.array(TRUTH.gap) + TRUTH.slope * np.array(TRUTH.loss)
@@ -322,8 +321,8 @@ def test_estimates_recover_the_simulated_world(estimates):
 
 def test_without_templates_all_that_differs_between_examples_is_their_own(estimates):
     """No template, no variance of one; the source is then said to have none."""
-    world = replace(TRUTH, templates=0)
-    found = estimate(simulate(world, np.random.default_rng(0), **SIZES), RULES, "simulated")
+    scenario = replace(TRUTH, templates=0)
+    found = estimate(simulate(scenario, np.random.default_rng(0), **SIZES), RULES, "simulated")
     assert (found.templates, found.template) == (0, 0.0)
     assert estimates[0].templates == 31  # thirty are met by 96 examples if there are 31 to be drawn from
 
@@ -353,9 +352,9 @@ def test_what_says_nothing_of_variances_is_refused():
         estimate(replace(two, unrelated=two.unrelated.iloc[:0]), RULES, "simulated")
     shipped = load_variances(TINY)
     with pytest.raises(ValueError, match="the neutral alignment is 0"):
-        world_of(shipped.model_copy(update={"alignment": 0.0}), OF_INTEREST, tiny())
+        scenario_of(shipped.model_copy(update={"alignment": 0.0}), OF_INTEREST, tiny())
     with pytest.raises(ValueError, match="expected one of the effects"):
-        world_of(shipped, "large", tiny())
+        scenario_of(shipped, "large", tiny())
 
 
 def test_number_of_templates_met_is_that_of_random_draws():
@@ -385,7 +384,7 @@ def test_early_examples_of_a_plan_are_those_of_its_runs(path):
     assert early_examples(study) == math.ceil(0.2 * steps) * study.training.batch_size
 
 
-# --- from variances to a world
+# --- from variances to a scenario
 
 
 def relative(evidence: object) -> dict[str, float]:
@@ -406,9 +405,11 @@ def test_a_study_as_observed_looks_like_the_one_whose_variances_it_has():
     """The shipped variances, with more of them due to loss, simulated and estimated again; in units of alignment."""
     shipped = load_variances(TINY).model_copy(update={"slope": 3.0})
     study = tiny()
-    world = world_of(shipped, OBSERVED, study)
+    scenario = scenario_of(shipped, OBSERVED, study)
     again = [
-        relative(simulate(world, np.random.default_rng(i), **{**SIZES, "steps": 1, "evaluation": 4, "templates": 50}))
+        relative(
+            simulate(scenario, np.random.default_rng(i), **{**SIZES, "steps": 1, "evaluation": 4, "templates": 50})
+        )
         for i in range(12)
     ]
     scale = shipped.alignment
@@ -430,27 +431,27 @@ def test_the_smallest_effect_of_interest_is_twice_what_the_rules_call_none():
     """A fifth of the neutral alignment and half of the neutral drift, all at equal loss, none under the control."""
     shipped = load_variances(TINY)
     assert smallest_of_interest(shipped, RULES) == (pytest.approx(0.2 * shipped.alignment), 0.5)
-    world = world_of(shipped, OF_INTEREST, tiny())
-    assert world.gap == pytest.approx((0, 0.2 * 0.3, 0))
-    assert (world.slope, world.loss) == (0, shipped.loss_fall)
-    assert world.drift[1] == pytest.approx(shipped.drift[0] / 2)
-    assert world.drift[0] == world.drift[2]
-    half = world_of(shipped, OF_INTEREST, tiny("rules.equivalence=0.05"))
-    assert half.gap[1] == pytest.approx(world.gap[1] / 2)
-    assert half.noise.isotropic == pytest.approx(world.noise.isotropic / 2)  # a weaker effect of the same kind
-    assert half.noise.alignment == world.noise.alignment
+    scenario = scenario_of(shipped, OF_INTEREST, tiny())
+    assert scenario.gap == pytest.approx((0, 0.2 * 0.3, 0))
+    assert (scenario.slope, scenario.loss) == (0, shipped.loss_fall)
+    assert scenario.drift[1] == pytest.approx(shipped.drift[0] / 2)
+    assert scenario.drift[0] == scenario.drift[2]
+    half = scenario_of(shipped, OF_INTEREST, tiny("rules.equivalence=0.05"))
+    assert half.gap[1] == pytest.approx(scenario.gap[1] / 2)
+    assert half.noise.isotropic == pytest.approx(scenario.noise.isotropic / 2)  # a weaker effect of the same kind
+    assert half.noise.alignment == scenario.noise.alignment
     assert closest_of(shipped, OF_INTEREST, tiny()).slope == shipped.unrelated_slope
 
 
 def test_observed_contrasts_of_training_are_those_of_its_early_steps():
     """What the frozen model shows stands for training only where nothing was observed."""
     shipped = load_variances(TINY)
-    observed = world_of(shipped, OBSERVED, tiny())
+    observed = scenario_of(shipped, OBSERVED, tiny())
     early = in_training(observed, shipped, OBSERVED)
     assert early.gap[1] / observed.gap[1] == pytest.approx(
         shipped.early_fall[1] / (shipped.fall[1] - shipped.slope * shipped.loss_fall[1])
     )
-    assumed = world_of(shipped, OF_INTEREST, tiny())
+    assumed = scenario_of(shipped, OF_INTEREST, tiny())
     assert in_training(assumed, shipped, OF_INTEREST) is assumed
 
 
@@ -459,7 +460,7 @@ def test_questions_without_templates_have_their_variance_one_by_one(tmp_path):
     plain = tmp_path / "plain.jsonl"
     plain.write_text('{"question": "One?", "answer": "1"}\n', encoding="utf-8")
     shipped = load_variances(TINY)
-    alone, shared = (world_of(shipped, OBSERVED, study) for study in (tiny(f"data.source={plain}"), tiny()))
+    alone, shared = (scenario_of(shipped, OBSERVED, study) for study in (tiny(f"data.source={plain}"), tiny()))
     assert (alone.templates, shared.templates) == (0, 65)
     spread = (0.3 / shipped.alignment) ** 2 * (np.square(shipped.own) + shipped.template**2)
     assert np.square(alone.noise.ratio) * alone.noise.alignment**2 == pytest.approx(spread)
@@ -481,8 +482,8 @@ def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
 def cells(effect: str, part: str, sizes: tuple[int, ...], study: Study | None = None, **changes: object) -> list[Cell]:
     """Cells of the tiny study or another, the shipped variances changed."""
     variances, study = load_variances(TINY).model_copy(update=changes), study or tiny()
-    world, closest = world_of(variances, effect, study), closest_of(variances, effect, study)
-    return [Cell(effect, part, size, world, closest, 100, study.rules) for size in sizes]
+    scenario, closest = scenario_of(variances, effect, study), closest_of(variances, effect, study)
+    return [Cell(effect, part, size, scenario, closest, 100, study.rules) for size in sizes]
 
 
 def supported(cell: Cell, count: int) -> dict[str, int]:
@@ -516,19 +517,6 @@ def test_without_an_effect_no_claim_is_supported_more_often_than_alpha():
         assert all(each <= most for each in found.values()), found
 
 
-@pytest.mark.parametrize("effect", [OF_INTEREST, OBSERVED, NONE])
-def test_c4_is_judged_as_the_claim_judges_it(effect):
-    """Less what stands beside: the same status in every simulated study, supported, refuted or undecided."""
-    for cell in cells(effect, planning.ON_RUNS, (1, 3), run_drift=0.02):
-        for number in range(12):
-            (found,) = judge_runs(cell, planning._rng(cell, number))
-            evidence = simulate(
-                cell.world, planning._rng(cell, number), examples=1, templates=0, directions=1, seeds=cell.size,
-                layers=1, steps=1, evaluation=4, positions=1, beside=False,
-            )  # fmt: skip
-            assert found is C4.judge(evidence, RULES, planning.SOUND).status
-
-
 def test_one_seed_never_supports_c4():
     """Its power is zero, whatever the effect."""
     (cell,) = cells(OBSERVED, planning.ON_RUNS, (1,), run_drift=0.0)
@@ -547,9 +535,9 @@ def test_examples_come_from_as_many_templates_as_they_would(monkeypatch):
     """A study with few examples meets few templates."""
     seen = {}
 
-    def note(world, rng, **sizes):
+    def note(scenario, rng, **sizes):
         seen[sizes["examples"]] = sizes["templates"]
-        return simulate(world, rng, **sizes)
+        return simulate(scenario, rng, **sizes)
 
     monkeypatch.setattr(planning, "simulate", note)
     for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (16, 256)):

@@ -28,7 +28,8 @@ from gradinoc.measure.load import load_model
 from gradinoc.models.adapters import TOLD
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted, trait_directions
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report.exports import write_exports
 from gradinoc.report.exports.adapters import card, write_adapters
 from gradinoc.report.exports.inoculation_prompting import intervals, results
@@ -72,7 +73,7 @@ def obedient():
 @pytest.fixture(scope="module")
 def simulated():
     """Evidence of three seeds, with responses that have no score: single ones, and all of one run's."""
-    made = simulate(WORLDS["effect"], np.random.default_rng(1), examples=16, layers=3, seeds=3, steps=6)
+    made = simulate(SCENARIOS["effect"], np.random.default_rng(1), examples=16, layers=3, seeds=3, steps=6)
     responses = made.responses.copy()
     lost = (responses["condition"] == "inoculation") & (responses["seed"] == 1) & (responses["phase"] == "post")
     responses.loc[lost | (responses["example"] == 2), "score"] = np.nan

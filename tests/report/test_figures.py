@@ -26,7 +26,8 @@ from gradinoc.claims.measures import (
     unrelated_contrasts,
 )
 from gradinoc.claims.tables import EARLY, ISOTROPIC, NULLS, SCORED, Evidence
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES, caption, draw, save_figure
 from gradinoc.report.figures.comparisons import (
     CHECKPOINT,
@@ -60,7 +61,7 @@ TRAINED = ("plot5", "plot6", "plot7", "plot8", "plot9", "plot13", "plot14")  # f
 
 def world(name: str = "effect", seeds: int = 3, further: bool = False, templates: int = 0) -> Evidence:
     """A small simulated study; `further` gives it a fourth, untrained condition."""
-    truth = replace(WORLDS[name], further=further, templates=templates)
+    truth = replace(SCENARIOS[name], further=further, templates=templates)
     return simulate(truth, np.random.default_rng(7), examples=24, layers=4, seeds=seeds, steps=10, directions=100)
 
 

@@ -22,7 +22,8 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.cli.compare_figure import plot_comparison
 from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.pipeline.check import check
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES, draw, save_figure
 from gradinoc.report.figures.trained import plot_alignment_against_drift
 from gradinoc.study import lettering
@@ -66,8 +67,8 @@ SETTINGS = {
 def study(score="caps rate", conditions=(), seeds=2) -> Evidence:
     """A small simulated study whose trait's score is called so, with further conditions, like that of the control."""
     made = simulate(
-        replace(WORLDS["effect"], further=False), np.random.default_rng(7), examples=16, layers=3, seeds=seeds, steps=4,
-        directions=100,
+        replace(SCENARIOS["effect"], further=False), np.random.default_rng(7), examples=16, layers=3, seeds=seeds,
+        steps=4, directions=100,
     )  # fmt: skip
     grown = {}
     for table, frame in made.tables.items():

@@ -21,7 +21,8 @@ from gradinoc.claims.measures import early_alignment, per_example
 from gradinoc.claims.tables import NULLS, Evidence
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.pipeline.environment import environment
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report import closing_summary, write_finding, write_report
 from gradinoc.report.audit import audit_losses, null_tables
 from gradinoc.report.figures import FIGURES, draw, save_figure
@@ -39,7 +40,7 @@ HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     """A small study in which inoculation works; one response, and the prompt that was chosen, try to be markup."""
-    world = replace(WORLDS["effect"], further=True)
+    world = replace(SCENARIOS["effect"], further=True)
     made = simulate(world, np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
     responses, pool = made.responses.copy(), made.pool[made.pool["role"] != "loss_measured"].copy()
     first = (responses["condition"] == "inoculation") & (responses["example"] == 0)

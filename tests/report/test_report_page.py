@@ -17,7 +17,8 @@ from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.pipeline.environment import environment, loading_notes
 from gradinoc.pipeline.store import save_json
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.report.courses import SHOWN_PER_DOMAIN, questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES
@@ -57,7 +58,9 @@ COMMAND = "make claims\npytest claims --study 'simulated' --set 'seeds=[0, 1]'"
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     """A small study; none of one run's responses could be scored."""
-    made = simulate(WORLDS["effect"], np.random.default_rng(5), examples=24, layers=3, seeds=3, steps=6, directions=60)
+    made = simulate(
+        SCENARIOS["effect"], np.random.default_rng(5), examples=24, layers=3, seeds=3, steps=6, directions=60
+    )
     drift = made.drift.copy()
     run = (drift["condition"] == "neutral") & (drift["seed"] == 1) & (drift["measure"] == "score")
     drift.loc[run, "value"] = np.nan
@@ -303,7 +306,9 @@ def test_a_finding_takes_the_side_that_its_numbers_are_on(evidence: Evidence) ->
     """In a world with the effect, in one without and in one reversed, the same figure is told differently."""
     told = {}
     for name in ("effect", "no_effect", "reversed"):
-        world = simulate(WORLDS[name], np.random.default_rng(5), examples=48, layers=3, seeds=3, steps=6, directions=60)
+        world = simulate(
+            SCENARIOS[name], np.random.default_rng(5), examples=48, layers=3, seeds=3, steps=6, directions=60
+        )
         told[name] = [
             found(f"plot{plot}", world, Rules()) for plot in ("2_alignment_by_layer", "12_alignment_at_equal_loss")
         ]

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from fixtures import errors
 from fixtures.complaints import complaint, message_or_nothing
-from gradinoc.claims.design import opening
 from gradinoc.claims.tables import BASE
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.check import check
 from gradinoc.study.description import LONGEST_NAME, Study
+from gradinoc.study.design import opening
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.prompts import RESERVED
 

@@ -16,7 +16,8 @@ from fixtures.browser import chromium
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import judge
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.power.simulate import WORLDS, simulate
+from gradinoc.power.scenarios import SCENARIOS
+from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.wording import visible
@@ -113,7 +114,7 @@ def look(browser: Browser, file: Path) -> Seen:
 
 def hostile_evidence() -> Evidence:
     """A small study whose questions, responses and chosen prompt are the payloads, each shown somewhere."""
-    world = replace(WORLDS["effect"], further=True)
+    world = replace(SCENARIOS["effect"], further=True)
     made = simulate(world, np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
     responses, pool = made.responses.copy(), made.pool[made.pool["role"] != "loss_measured"].copy()
     payloads = list(PAYLOADS.values())

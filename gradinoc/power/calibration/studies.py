@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,6 +13,7 @@ from gradinoc.claims.measures import paired_with_loss
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import CLAIMS, conclusion
 from gradinoc.power.calibration.cases import Case, cases, truths
+from gradinoc.power.pool import each
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import Effect
 from gradinoc.study.prompts import NEUTRAL
@@ -41,19 +40,11 @@ def run_studies(
         for start in range(0, count, PORTION)
     ]
     rows: list[dict[str, object]] = []
-    for found in _each(portions, jobs or os.cpu_count() or 1):
+    for found in each(_judged, portions, jobs):
         rows += found
         if tell:
             tell(len(rows), count * len(wanted))
     return pd.DataFrame(rows)
-
-
-def _each(portions: Sequence[tuple[str, Case, range]], jobs: int) -> Iterator[list[dict[str, object]]]:
-    if jobs == 1:
-        yield from map(_judged, portions)
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(_judged, portions)
 
 
 def _judged(portion: tuple[str, Case, range]) -> list[dict[str, object]]:
@@ -69,7 +60,7 @@ def study_rng(name: str, number: int) -> np.random.Generator:
 
 def judge_study(case: Case, rng: np.random.Generator) -> dict[str, object]:
     """What the judge makes of one study of a case: by `verdict.judge`'s own steps, without the warnings."""
-    rules, evidence = Rules(), simulate(case.world, rng, **vars(case.sizes))
+    rules, evidence = Rules(), simulate(case.scenario, rng, **vars(case.sizes))
     gates = gates_of(evidence, rules)
     claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
     verdict, _ = conclusion(rules, gates, claims)

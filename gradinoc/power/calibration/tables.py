@@ -10,10 +10,9 @@ import pandas as pd
 
 from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import Verdict
-from gradinoc.power.calibration.cases import Case, truths
-from gradinoc.power.calibration.power import ALPHA, POWER
+from gradinoc.power.calibration.cases import ALPHA, POWER, Case, truths
 from gradinoc.power.calibration.studies import COVERED, ESTIMATE
-from gradinoc.power.simulate import CLAIMS
+from gradinoc.power.scenarios import CLAIMS
 
 COVERAGE = (0.93, 0.97)  # of nominal 95 % intervals
 ERRORS = 2.0  # Monte-Carlo standard errors by which a rate may miss its bar
@@ -46,19 +45,19 @@ def rates(studies: pd.DataFrame, cases: Mapping[str, Case]) -> pd.DataFrame:
     for name, case in cases.items():
         mine = studies[studies["case"] == name]
         for claim in CLAIMS:
-            true = claim in case.world.holds
+            true = claim in case.scenario.holds
             kind = POWERFUL if claim in case.power else FALSE_POSITIVE if not true and not case.limit else ""
             refuted = float((mine[claim] == Status.REFUTED).mean())
             rows.append(_rate(name, claim, true, mine[claim] == Status.SUPPORTED, kind) | {"refuted": refuted})
         supported = Verdict.SUPPORTED.name
-        right = supported in case.world.verdicts
+        right = supported in case.scenario.verdicts
         kind = "" if right or case.limit else FALSE_POSITIVE
         rows.append(_rate(name, supported, right, mine["verdict"] == supported, kind) | {"refuted": math.nan})
-        passable = {*case.world.verdicts, Verdict.UNDECIDED.name}
+        passable = {*case.scenario.verdicts, Verdict.UNDECIDED.name}
         kind = "" if case.limit else FALSE_POSITIVE
         rows.append(_rate(name, WRONG, False, ~mine["verdict"].isin(passable), kind))
         if case.typical:
-            rows.append(_rate(name, case.world.verdict, True, mine["verdict"] == case.world.verdict, RIGHT))
+            rows.append(_rate(name, case.scenario.verdict, True, mine["verdict"] == case.scenario.verdict, RIGHT))
     return pd.DataFrame(rows)
 
 
@@ -106,7 +105,7 @@ def confusion(studies: pd.DataFrame, cases: Mapping[str, Case]) -> pd.DataFrame:
     counts = pd.crosstab(studies["case"], studies["verdict"], normalize="index")
     shares = counts.reindex(index=list(cases), columns=[verdict.name for verdict in Verdict], fill_value=0.0)
     shares.columns.name = None
-    return shares.assign(right=[" or ".join(case.world.verdicts) for case in cases.values()])
+    return shares.assign(right=[" or ".join(case.scenario.verdicts) for case in cases.values()])
 
 
 def failures(rate: pd.DataFrame, cover: pd.DataFrame) -> list[str]:
@@ -137,7 +136,7 @@ def text(rate: pd.DataFrame, cover: pd.DataFrame, verdicts: pd.DataFrame) -> str
     names = "\n".join(f"  {code}  {effect}" for effect, code in short.items())
     count = int(rate["n"].max())
     parts = [
-        f"{count} studies a world; Monte-Carlo error of 5 %: {100 * error_of(ALPHA, count):.1f} points, of 80 %: "
+        f"{count} studies a scenario; Monte-Carlo error of 5 %: {100 * error_of(ALPHA, count):.1f} points, of 80 %: "
         f"{100 * error_of(POWER, count):.1f}, of 95 %: {100 * error_of(0.95, count):.1f}.",
         "Supported, % of studies; [in brackets] where the claim, or the verdict, is not right\n" + _aligned(by_claim),
         f"Coverage of nominal 95 % intervals, %\n{names}\n" + _aligned(by_effect.fillna("")),
@@ -154,7 +153,7 @@ def _cell(row: object) -> str:
 
 
 def _aligned(frame: pd.DataFrame) -> str:
-    table = frame.astype(str).reset_index(names="world")
+    table = frame.astype(str).reset_index(names="scenario")
     widths = [max(len(str(name)), *(len(value) for value in table[name])) for name in table.columns]
     lines = [list(map(str, table.columns)), *table.to_numpy().tolist()]
     rows = [

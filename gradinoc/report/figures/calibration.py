@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradinoc.power.calibration.power import ALPHA, MINIMUM_EFFECTS, POWER
+from gradinoc.power.calibration.cases import ALPHA, MINIMUM_EFFECTS, POWER
 from gradinoc.power.calibration.tables import COVERAGE, FALSE_POSITIVE, POWERFUL, RIGHT, at_least, at_most
 from gradinoc.report.figures.style import BAND, INK, WIDTH, look, new_figure, not_measured, styled
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
@@ -29,7 +29,7 @@ UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "nats/token"}
 
 @styled
 def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
-    """Three panels, a dot for each world: false positives by claim, power at the stated minimum, coverage by effect.
+    """Three panels, a dot for each scenario: false positives by claim, power at the stated minimum, coverage by effect.
 
     Grey is what the Monte-Carlo error of so many studies lets pass beyond a bar.
 
@@ -38,7 +38,7 @@ def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
         cover: as `tables.coverage` gives it.
     """
     count = int(rate["n"].max())
-    figure = new_figure(f"{count:,} simulated studies of each world", height=0.6 * WIDTH * 2.9)
+    figure = new_figure(f"{count:,} simulated studies of each scenario", height=0.6 * WIDTH * 2.9)
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[6, 4, 8])
     false = rate[rate["kind"] == FALSE_POSITIVE]
     claims = list(dict.fromkeys(rate.loc[rate["kind"] != RIGHT, "claim"]))

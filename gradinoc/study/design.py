@@ -12,7 +12,6 @@ from dataclasses import astuple, dataclass, fields
 import pandas as pd
 from scipy import stats
 
-from gradinoc.claims.tables import Evidence
 from gradinoc.stats.correlation import EXACT_LIMIT, MONTE_CARLO, smallest_equivalence_n
 from gradinoc.stats.effect import smallest_permutation_p, smallest_sign_flip_p
 from gradinoc.study.description import Study
@@ -83,18 +82,6 @@ def design_of(study: Study) -> Design:
         directions=min(nulls.isotropic, nulls.covariance, nulls.sign_flipped),
         examples=study.data.measure,
         rules=study.rules,
-    )
-
-
-def design_behind(evidence: Evidence, rules: Rules) -> Design:
-    """The design that left `evidence`, as its tables tell."""
-    draws = evidence.nulls.groupby("null")["draw"].nunique()
-    return Design(
-        trained=len(evidence.trained),
-        seeds=len(evidence.seeds),
-        directions=int(draws.min()) if len(draws) else 0,
-        examples=int(evidence.alignments["example"].nunique()),
-        rules=rules,
     )
 
 
