@@ -19,14 +19,16 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement, Verdict, judge
 from gradinoc.disk import disk_errors, encodable, write_atomically
 from gradinoc.errors import StudyError, printable
-from gradinoc.pipeline.environment import environment, loading_notes, self_tests, study_notes
+from gradinoc.pipeline.environment import environment, loading_notes, self_tests
 from gradinoc.power.variances import estimate
 from gradinoc.report import write_report
+from gradinoc.report.figures.lettering import lettering_notes
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.traits.registry import find_trait
 
 if TYPE_CHECKING:
     from gradinoc.pipeline.progress import OnProgress
@@ -135,7 +137,7 @@ def run_study(
     if isinstance(study, Study) and settings:
         raise StudyError("settings: belong to a study's name or file; change a description with model_copy(update=...)")
     described = study if isinstance(study, Study) else load_study(str(study), list(settings))
-    for note in check(described):
+    for note in (*check(described), *lettering_notes(find_trait(described.trait))):
         logger.warning(note)
     compute_study(described, Path(store), Path(artifacts), on_progress, report_to)
     command = _again(study, settings, Path(artifacts))
@@ -205,7 +207,7 @@ def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
     """Where and with what the steps of a study were computed, what was noted of its data and model, and tried on it."""
     steps = pipeline.steps
     loaded = [steps[label].entry.path for label in ("directions", f"gradients {NEUTRAL}")]
-    notes = [*study_notes(pipeline.bench.splits, evidence.trait), *loading_notes(*loaded)]
+    notes = [*pipeline.bench.splits.notes, *lettering_notes(evidence.trait), *loading_notes(*loaded)]
     return environment(pipeline.study, [step.entry.manifest() for step in steps.values()], notes, self_tests(*loaded))
 
 

@@ -11,8 +11,9 @@ from gradinoc.cli.compare_figure import plot_comparison
 from gradinoc.cli.comparison import ONE, OTHER, Left, comparison, differing_settings, read_left, verdicts
 from gradinoc.cli.output import MISSING, say_table
 from gradinoc.errors import StudyError, printable
-from gradinoc.report.figures.style import save_figure, shown, signed
+from gradinoc.report.figures.style import save_figure, signed
 from gradinoc.report.tables import write_table
+from gradinoc.report.wording import shown
 from gradinoc.study.traits.registry import TRAITS
 
 LONGEST = 40  # characters of a setting's value

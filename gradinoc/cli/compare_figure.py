@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradinoc.cli.comparison import ONE, OTHER
-from gradinoc.report.figures.style import FAINT, PANEL, Look, broken, new_figure, not_measured, shown, styled, up_to
-from gradinoc.study.lettering import drawable, fitted
+from gradinoc.report.figures.lettering import drawable, fitted
+from gradinoc.report.figures.style import FAINT, PANEL, Look, broken, new_figure, not_measured, styled, up_to
+from gradinoc.report.wording import shown
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 FIRST, SECOND = Look("#000000", "o", "-"), Look("#CC79A7", "D", "-")  # no condition's colours

@@ -17,9 +17,11 @@ from gradinoc.cli.session import Session, say
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.watching import watching
 from gradinoc.report import tinted
+from gradinoc.report.figures.lettering import lettering_notes
 from gradinoc.study.description import Study
 from gradinoc.study.design import opening
 from gradinoc.study.loading import load_study
+from gradinoc.study.traits.registry import find_trait
 
 Places = tuple[Path, Path]  # store, artifacts
 
@@ -92,4 +94,4 @@ def _look_before(study: Study) -> None:
     """Say what the design can decide, and what is known to be wrong before hours are spent."""
     from gradinoc.pipeline.check import check  # here: with it comes torch
 
-    say([*opening(study), *check(study)])
+    say([*opening(study), *check(study), *lettering_notes(find_trait(study.trait))])

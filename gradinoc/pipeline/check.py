@@ -23,7 +23,6 @@ from gradinoc.models.inert import ensure_inert
 from gradinoc.models.quantised import ensure_unquantised
 from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.context import Bench
-from gradinoc.pipeline.environment import study_notes
 from gradinoc.pipeline.trait_checks import MOST_ALIKE, answers_told_apart, shown_in_time
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import HARMLESS, MATCHED, NEUTRAL
@@ -57,7 +56,7 @@ def check(study: Study) -> list[str]:
         DeviceError: no such device or dtype.
     """
     bench = Bench(study, split(study.data))
-    notes = [*study_notes(bench.splits, bench.trait), *answers_told_apart(bench)]
+    notes = [*bench.splits.notes, *answers_told_apart(bench)]
     _budgets(bench)
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gradinoc.data.sources import source_path
-from gradinoc.data.splits import Splits
 from gradinoc.disk import checksum
 from gradinoc.pipeline.provenance import provenance
 from gradinoc.study.description import Study
-from gradinoc.study.lettering import lettering_notes
-from gradinoc.study.traits import Trait
 
 NOTES, SELF_TESTS = "notes.json", "self_tests.json"  # of steps that load the model
 DECIDED = ("device", "dtype", "overrides", "kernels")  # of what a step is determined by: how its machine was used
@@ -29,7 +26,7 @@ def environment(
 
     With a `study`, the data and weights that it asks for, and their checksums; with the `manifests` of the results
     that a report rests on, what these were computed by, which may have been other machines and versions; and the
-    `notes` on the data (see `study_notes`) and of how the model was loaded (see `loading_notes`), and what it was
+    `notes` on the data and of how the model was loaded (see `loading_notes`), and what it was
     `tried` on then (see `self_tests`). Hosts' names are left out: a report is to be passed on.
     """
     known = _passed_on(provenance())
@@ -56,11 +53,6 @@ def environment(
         "computed_by": _computed_by(manifests),
         "notes": list(notes),
     }
-
-
-def study_notes(splits: Splits, trait: Trait) -> list[str]:
-    """What of a study's data and names is not as given: answers cleaned, questions left out, names in figures."""
-    return [*splits.notes, *lettering_notes(trait)]
 
 
 def loading_notes(*folders: Path) -> list[str]:

@@ -46,7 +46,7 @@ TIMES = "seconds.jsonl"  # in the store: what each step took
 # Their values are inputs of the steps that use them; how they are written down, or shown, changes no result.
 DESCRIPTION = (
     "gradinoc.study.description", "gradinoc.study.fields", "gradinoc.study.rules", "gradinoc.study.loading",
-    "gradinoc.study.lettering", "gradinoc.pipeline.store", "gradinoc.pipeline.manifest",
+    "gradinoc.pipeline.store", "gradinoc.pipeline.manifest",
     "gradinoc.pipeline.provenance", "gradinoc.pipeline.environment", "gradinoc.disk", "gradinoc.data.formats",
     "gradinoc.errors", "gradinoc.measure.training.tracking", "gradinoc.models.chat.rendered",
 )  # fmt: skip

@@ -13,7 +13,8 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement
 from gradinoc.disk import write_atomically
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.report.figures import FIGURES, draw, save_figure
+from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp
 from gradinoc.report.summary import closing_summary, tinted
 from gradinoc.report.tables import (
@@ -56,8 +57,9 @@ def write_report(
         rendered: the prompts as the model read them, and an example; None leaves them out.
     """
     directory = Path(directory)
-    for name in FIGURES:
-        save_figure(draw(name, evidence, study.rules), directory / "figures", name)
+    drawn = {name: figure.draw(evidence, study.rules) for name, figure in FIGURES.items()}
+    for name, each in drawn.items():
+        save_figure(each.figure, directory / "figures", name)
     findings = (*judgement.gates, *judgement.claims)
     write_json({"study": study.name, **plain(judgement)}, directory / "verdict.json")
     write_table(claims_table(findings), directory / "claims.csv")
@@ -66,7 +68,7 @@ def write_report(
     write_json(environment, directory / "environment.json")
     summary = "\n".join(closing_summary(judgement, directory))
     write_atomically(directory / "summary.txt", f"{summary}\n".encode())
-    write_up = WriteUp(judgement, evidence, study, directory, environment, reproduce, rendered)
+    write_up = WriteUp(judgement, evidence, study, directory, drawn, environment, reproduce, rendered)
     for template in ("report.html.j2", "report.md.j2"):
         write_atomically(directory / template.removesuffix(".j2"), write_up.render(template).encode())
 

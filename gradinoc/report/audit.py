@@ -11,10 +11,10 @@ from gradinoc.claims.c2 import UNRELATED, null_tails
 from gradinoc.claims.c3 import loss_audit
 from gradinoc.claims.measures import inoculation_contrast
 from gradinoc.claims.tables import CANDIDATE, Evidence
-from gradinoc.report.figures.comparisons import loss_gaps, null_places, pool_losses
-from gradinoc.report.figures.nulls import KINDS
-from gradinoc.report.figures.style import shown
-from gradinoc.report.figures.summaries import paired_losses
+from gradinoc.report.figures.prompt_pool import candidates, pool_losses
+from gradinoc.report.figures.trait_against_random import KINDS, null_places
+from gradinoc.report.numbers import loss_gaps, paired_losses
+from gradinoc.report.wording import shown
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
@@ -83,13 +83,13 @@ def _chosen_prompt(evidence: Evidence) -> tuple[str | None, str]:
     if chosen.empty or chosen["gap"].isna().any():
         return None, "No harmless prompt was chosen by its loss."
     row = chosen.iloc[0]
-    candidates = evidence.pool.loc[evidence.pool["role"] == CANDIDATE, "prompt"].nunique()
     neutral = pool.loc[pool["role"] == NEUTRAL, "gap"].abs().max()
     share = f", {100 * abs(row['gap']) / neutral:.0f} % of neutral's there" if neutral > 0 else ""
     spread = f" (95 % interval {row['low']:+.3g} to {row['high']:+.3g})" if math.isfinite(row["low"]) else ""
     words = (
-        f"the one of {candidates} harmless prompts whose mean loss on {evidence.pool['example'].nunique()} calibration "
-        f"questions is closest to inoculation's. Its gap on them is {row['gap']:+.3g} nats/token{spread}{share}"
+        f"the one of {candidates(evidence)} harmless prompts whose mean loss on "
+        f"{evidence.pool['example'].nunique()} calibration questions is closest to inoculation's. "
+        f"Its gap on them is {row['gap']:+.3g} nats/token{spread}{share}"
     )
     if row["role"] == CANDIDATE:
         return row["prompt"], f"{words}. No condition has it, so it was not measured on the examples."

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from gradinoc.claims.tables import AFTER, BASE, Evidence
-from gradinoc.report.figures.style import sentence, shown
-from gradinoc.report.figures.summaries import PHASES, Mean, drift_course, mean_interval, shifts
+from gradinoc.report.numbers import PHASES, drift_course, mean_interval, shifts
 from gradinoc.report.tables import runs_table
+from gradinoc.report.wording import sentence, shown
+from gradinoc.stats.effect import Effect
 
 SHOWN_PER_DOMAIN = 4
 DOMAINS = {"in_distribution": "held-out questions", "everyday": "everyday requests"}
@@ -73,7 +74,7 @@ class Course:
 
     condition: str
     phases: dict[str, float]
-    change: Mean
+    change: Effect
 
 
 def courses(evidence: Evidence) -> dict[str, list[Course]]:

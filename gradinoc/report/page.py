@@ -20,27 +20,12 @@ from gradinoc.errors import printable
 from gradinoc.models.chat.rendered import OPEN, Rendered
 from gradinoc.report.audit import Audit, NullTable, audit_losses, null_tables
 from gradinoc.report.courses import Column, Course, Question, courses, questions, run_columns, run_rows
-from gradinoc.report.figures import FIGURES, caption
-from gradinoc.report.figures.finding_captions import found
-from gradinoc.report.figures.style import shown
+from gradinoc.report.figures import FIGURES, Drawn
 from gradinoc.report.surroundings import Surroundings, surroundings
-from gradinoc.report.wording import finalize_markdown, number, p_value, signs, status_word, visible
+from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import MATCHED, TRAIT
 
-FIGURES_OF = {
-    "gates": ("plot1_projection_distributions", "plot8_projection_against_score"),
-    "C1": ("plot2_alignment_by_layer", "plot9_alignment_over_training", "plot13_training_difference"),
-    "C2": ("plot4_trait_against_random",),
-    "C3": (
-        "plot12_alignment_at_equal_loss",
-        "plot3_loss_by_condition",
-        "plot11_loss_overlap",
-        "plot10_prompt_pool",
-    ),
-    "C4": ("plot7_alignment_against_drift",),
-    "drift": ("plot14_drift_over_training", "plot6_score_shift", "plot5_projection_shift"),
-}
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
 NUMBERS_SHOWN = 6  # of a finding, before the rest is folded away
 SCRIPT, STYLE = "report.js", "report.css"
@@ -48,10 +33,9 @@ SCRIPT, STYLE = "report.js", "report.css"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in the write-up: its file's stem, what it is, what it found, its caption and its SVG as an address."""
+    """A figure in the write-up: its file's stem, what it found, its caption and its SVG as an address."""
 
     name: str
-    title: str
     finding: str
     caption: str
     source: str
@@ -65,24 +49,19 @@ class WriteUp:
     evidence: Evidence
     study: Study
     directory: Path
+    drawn: Mapping[str, Drawn]
     environment: Mapping[str, Any]
     reproduce: str
     rendered: Rendered | None = None
 
-    @cached_property
-    def pictures(self) -> dict[str, Picture]:
-        """Every figure, by name, from the files in `directory`/figures."""
-        return {name: self._picture(name) for name in FIGURES}
+    def figures_of(self, section: str) -> list[Picture]:
+        """The figures of a section of the page, from the files in `directory`/figures."""
+        return [self._picture(name) for name, figure in FIGURES.items() if figure.shows[0] == section]
 
     def _picture(self, name: str) -> Picture:
         content = (self.directory / "figures" / f"{name}.svg").read_bytes()
         source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-        rules, title = self.study.rules, shown(name.partition("_")[2])
-        return Picture(name, title, found(name, self.evidence, rules), caption(name, self.evidence, rules), source)
-
-    def figures_of(self, key: str) -> list[Picture]:
-        """The figures that belong to a claim, to the gates or to drift."""
-        return [self.pictures[name] for name in FIGURES_OF.get(key, ())]
+        return Picture(name, self.drawn[name].finding, self.drawn[name].caption, source)
 
     def rule(self, finding: Finding) -> str:
         """How a claim is decided; empty for a gate, whose reason says it."""

@@ -14,7 +14,7 @@ import pandas as pd
 from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import BASE, MEASURES, Evidence
 from gradinoc.disk import write_atomically
-from gradinoc.report.figures.summaries import early_alignment, shifts
+from gradinoc.report.numbers import early_alignment, shifts
 
 CLAIM_COLUMNS = ("claim", "status", "effect", "key", "estimate", "low", "high", "level", "p", "n", "unit", "method")
 METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")

@@ -5,11 +5,25 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from markupsafe import Markup
 
 from gradinoc.claims.finding import Finding, Status
+from gradinoc.stats.effect import Effect
+
+NOT_MEASURED = "Not measured in this study."
+
+
+def shown(name: str) -> str:
+    """The name of a condition, trait or position as figures and reports print it."""
+    return name.replace("_", " ")
+
+
+def sentence(words: str) -> str:
+    """`words` as a sentence or title begins, whatever capitals they hold themselves."""
+    return words[:1].upper() + words[1:]
 
 
 def status_word(finding: Finding) -> str:
@@ -24,6 +38,40 @@ def number(value: Any) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.3g}".replace("-", "−")
+
+
+def rounded(value: float) -> str:
+    """`number`, in words where there is none."""
+    return number(value) if math.isfinite(value) else "not measured"
+
+
+def estimated(effect: Effect) -> str:
+    """A mean with its interval: "0.120 (0.109 to 0.131, n = 96 examples)"."""
+    if effect.n == 0:
+        return "not measured"
+    counted = f"n = {effect.n} {effect.unit if effect.n != 1 else effect.unit.removesuffix('s')}"
+    interval = f"{effect.low:.3f} to {effect.high:.3f}, " if math.isfinite(effect.low) else ""
+    return f"{effect.estimate:.3f} ({interval}{counted})"
+
+
+def between(effect: Effect) -> str:
+    """An interval, from end to end."""
+    return f"{rounded(effect.low)} to {rounded(effect.high)}"
+
+
+def side(effect: Effect, above: str = "lower", below: str = "higher", neither: str = "not shown to be other") -> str:
+    """Which of three wordings an interval allows: above zero, below zero, or neither shown."""
+    return above if effect.low > 0 else below if effect.high < 0 else neither
+
+
+def listed(parts: Iterable[tuple[str, str]]) -> str:
+    """Each name with its words, one after the other."""
+    return "; ".join(f"{shown(name)} {words}" for name, words in parts)
+
+
+def by_condition(parts: Iterable[tuple[str, float]]) -> str:
+    """A number under each condition, in a list."""
+    return ", ".join(f"{rounded(value)} under {shown(name)}" for name, value in parts)
 
 
 def signs(text: str) -> str:

@@ -36,8 +36,8 @@ from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIE
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.pipeline.run import Progress
 from gradinoc.power.simulate import simulate
-from gradinoc.report.figures.style import shown
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
+from gradinoc.report.wording import shown
 from gradinoc.study.loading import STUDIES, load_study
 
 ROOT = Path(__file__).parents[2]

@@ -25,8 +25,9 @@ from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import closing_summary, write_finding, write_report
 from gradinoc.report.audit import audit_losses, null_tables
-from gradinoc.report.figures import FIGURES, draw, save_figure
-from gradinoc.report.page import FIGURES_OF, WriteUp, digest
+from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures.style import save_figure
+from gradinoc.report.page import WriteUp, digest
 from gradinoc.report.tables import claims_table, metrics_table, write_table
 from gradinoc.report.wording import markdown_text, number, p_value, signs
 from gradinoc.stats.effect import bare
@@ -135,11 +136,9 @@ def test_text_of_a_model_is_never_markup(written: Path) -> None:
     assert "\u202e" not in html + markdown
 
 
-def test_every_figure_is_shown_once_at_a_claim_or_the_gates() -> None:
-    """Or at drift; none is drawn and then left out, none is shown twice."""
-    shown = [name for names in FIGURES_OF.values() for name in names]
-    assert sorted(shown) == sorted(FIGURES)
-    assert set(FIGURES_OF) == {"gates", "C1", "C2", "C3", "C4", "drift"}
+def test_every_figure_belongs_to_a_section_of_the_page() -> None:
+    """A claim, the gates or drift: none is drawn and then left out."""
+    assert {figure.shows[0] for figure in FIGURES.values()} == {"gates", "C1", "C2", "C3", "C4", "drift"}
 
 
 def test_the_table_of_nulls_has_the_claim_s_numbers(written: Path, evidence: Evidence, judgement: Judgement) -> None:
@@ -204,7 +203,8 @@ def test_a_report_without_the_further_tables_says_so(
     optional = ("unrelated", "pool", "matched", "matched_steps")
     poor = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in optional})
     poor = replace(poor, nulls=poor.nulls[poor.nulls["null"] == "isotropic"])
-    write_up = WriteUp(judgement, poor, study, written, environment(), "make claims")
+    drawn = {name: figure.draw(poor, study.rules) for name, figure in FIGURES.items()}
+    write_up = WriteUp(judgement, poor, study, written, drawn, environment(), "make claims")
     markdown = write_up.render("report.md.j2")
     for text in (Page(write_up.render("report.html.j2")).text, markdown):
         assert "No harmless prompt was chosen by its loss." in text
@@ -217,7 +217,7 @@ def test_a_report_goes_by_its_study_s_rules(written: Path, evidence: Evidence, s
     """Figure, caption and runs.csv take the early fraction from the study, which has not the usual one."""
     name = "plot7_alignment_against_drift"
     own, usual = (
-        save_figure(draw(name, evidence, rules), tmp_path / str(rules.early_fraction), name)[1]
+        save_figure(FIGURES[name].draw(evidence, rules).figure, tmp_path / str(rules.early_fraction), name)[1]
         for rules in (study.rules, Rules())
     )
     drawn = (written / "figures" / f"{name}.svg").read_bytes()

@@ -22,11 +22,9 @@ from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.report.courses import SHOWN_PER_DOMAIN, questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES
-from gradinoc.report.figures.finding_captions import FOUND, found
-from gradinoc.report.figures.wording import NOT_MEASURED
 from gradinoc.report.page import WriteUp
 from gradinoc.report.surroundings import surroundings
-from gradinoc.report.wording import markdown_text, signs
+from gradinoc.report.wording import NOT_MEASURED, markdown_text, signs
 from gradinoc.study.description import Study
 from gradinoc.study.rules import Rules
 
@@ -299,7 +297,9 @@ def test_a_figure_s_text_is_its_finding(opened, evidence: Evidence) -> None:
         assert "nan" not in alt
 
 
-SIDED = ("plot2_alignment_by_layer", "plot12_alignment_at_equal_loss")
+def found(name: str, evidence: Evidence, rules: Rules) -> str:
+    """The finding of a figure."""
+    return FIGURES[name].draw(evidence, rules).finding
 
 
 def test_a_finding_takes_the_side_that_its_numbers_are_on(evidence: Evidence) -> None:
@@ -322,7 +322,7 @@ def test_a_finding_takes_the_side_that_its_numbers_are_on(evidence: Evidence) ->
 def test_figures_of_what_was_not_measured_say_so(evidence: Evidence) -> None:
     """Each in the same words, without a number."""
     empty = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in COLUMNS if name != "layers"})
-    told = {name: found(name, empty, Rules()) for name in FOUND}
+    told = {name: found(name, empty, Rules()) for name in FIGURES}
     apart = told.pop("plot1_projection_distributions")  # its AUC is in the table of layers
     assert set(told.values()) == {NOT_MEASURED}
     assert "AUC" in apart
@@ -459,7 +459,8 @@ def test_the_page_speaks_of_the_trait_that_was_studied(evidence: Evidence, folde
     """Its title and its score's name, and nowhere those of another."""
     other = replace(evidence.trait, title="QUESTIONS", score_name="question rate", inoculation_system="Ask, always.")
     asking = replace(evidence, trait=other)
-    asked = WriteUp(judge(asking, Rules()), asking, Study(name="any"), folder, MACHINE, COMMAND)
+    drawn = {name: figure.draw(asking, Rules()) for name, figure in FIGURES.items()}
+    asked = WriteUp(judge(asking, Rules()), asking, Study(name="any"), folder, drawn, MACHINE, COMMAND)
     for template in ("report.html.j2", "report.md.j2"):
         text = asked.render(template)
         assert "question rate" in text

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.tables import Evidence
-from gradinoc.report.figures.style import HEIGHT, INK, SOFT, look, wrapped
-from gradinoc.report.figures.summaries import Array, mean_interval
+from gradinoc.report.figures.style import FAINT, HEIGHT, INK, SOFT, look, wrapped
+from gradinoc.report.numbers import mean_interval, shifts
+from gradinoc.report.wording import by_condition, estimated, listed
+from gradinoc.stats.effect import Array
 
 CROWD = 12  # points above which they are drawn small and pale
 MANY = 400  # points above which they go into the SVG as pixels
@@ -74,3 +76,26 @@ def draw_rows(
                 zorder=4,
             )
         axes.plot([mean.estimate], [row], marker="|", markersize=20, color=INK, markeredgewidth=2.6, zorder=5)
+
+
+def draw_shifts(axes: Axes, evidence: Evidence, measure: str) -> None:
+    """How far every run moved by `measure`, a trained condition a row; zero as a line."""
+    runs = shifts(evidence, measure)
+    moved = {name: runs.loc[runs["condition"] == name, "shift"].to_numpy(dtype=float) for name in evidence.trained}
+    axes.axvline(0, color=FAINT, linewidth=1)
+    draw_rows(axes, evidence, moved)
+
+
+def shifts_in_words(evidence: Evidence, measure: str) -> str:
+    """The mean shift of each trained condition with its interval over seeds."""
+    runs = shifts(evidence, measure)
+    if runs.empty:
+        return "not measured"
+    moved = {name: runs.loc[runs["condition"] == name, "shift"] for name in evidence.trained}
+    return listed((name, estimated(mean_interval(values, unit="seeds"))) for name, values in moved.items())
+
+
+def mean_shifts(evidence: Evidence, measure: str) -> str:
+    """The mean shift of each trained condition that was measured; empty where none was."""
+    means = shifts(evidence, measure).groupby("condition")["shift"].mean()
+    return by_condition((name, means[name]) for name in evidence.trained if name in means)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from gradinoc.claims.tables import BASE, Evidence
 from gradinoc.disk import write_atomically
-from gradinoc.study.lettering import FONT, drawable, families, fitted, within
+from gradinoc.report.figures.lettering import FONT, drawable, families, fitted, within
+from gradinoc.report.wording import shown
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
@@ -64,6 +65,7 @@ BESIDE: dict[str, Any] = {  # a legend to the right of the panel
 }  # fmt: skip
 
 P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 class Look(NamedTuple):
@@ -102,16 +104,6 @@ def look(condition: str, conditions: Sequence[str]) -> Look:
     return _FURTHER[further.index(condition) % len(_FURTHER)]
 
 
-def shown(condition: str) -> str:
-    """A condition's name as figures and reports print it."""
-    return condition.replace("_", " ")
-
-
-def sentence(words: str) -> str:
-    """`words` as a sentence or title begins, whatever capitals they hold themselves."""
-    return words[:1].upper() + words[1:]
-
-
 def up_to(inches: float) -> Callable[[str], bool]:
     """Whether a label is no longer than that."""
     return within(inches, RC["axes.labelsize"])
@@ -135,11 +127,11 @@ def signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
-def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(plot: Callable[P, Result]) -> Callable[P, Result]:
     """`plot` drawn with the project's settings and no one else's, which are gone again when it returns."""
 
     @wraps(plot)
-    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Result:
         with _settings(families(_names((*args, *kwargs.values())))):
             return plot(*args, **kwargs)
 

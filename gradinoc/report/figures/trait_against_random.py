@@ -1,24 +1,70 @@
-"""The figure of what has no trait in it: where the trait's effect stands among random and unrelated directions."""
+"""Plot 4: where the trait's effect stands among directions without the trait."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.c2 import UNRELATED
-from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED, Evidence
-from gradinoc.report.figures.comparisons import Places, null_places
-from gradinoc.report.figures.style import FAINT, INK, SOFT, Look, look, new_figure, not_measured, shown, styled
-from gradinoc.report.figures.summaries import Array
+from gradinoc.claims.c2 import UNRELATED, unrelated_tail
+from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, NULLS, SIGN_FLIPPED, Evidence
+from gradinoc.report.figures.study_figure import Drawn, StudyFigure
+from gradinoc.report.figures.style import FAINT, INK, SOFT, Look, look, new_figure, not_measured, styled
+from gradinoc.report.numbers import contrasts, minus_inoculation
+from gradinoc.report.wording import NOT_MEASURED, listed, rounded, shown
+from gradinoc.stats.effect import Array, null_p
+from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
+from gradinoc.study.rules import Rules
 
 KINDS = {ISOTROPIC: "isotropic", COVARIANCE: "covariance-matched", SIGN_FLIPPED: "sign-flipped"}
 TOP = -0.75  # the row of headings; violins are on rows 0, 1, 2, unrelated traits below them
 NEAR = 0.5  # height of an unrelated trait's row, that of a violin being 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the trait's T(v) stands, for the contrast `other` minus inoculation.
+
+    `draws` holds the T(u) of each kind of random direction, `unrelated` those of unrelated traits, by trait, and `p`
+    the p of each kind and of all unrelated traits together (key `UNRELATED`), NaN where it was not measured.
+    """
+
+    other: str
+    effect: float
+    draws: dict[str, Array]
+    unrelated: pd.Series
+    p: dict[str, float]
+
+
+def null_places(evidence: Evidence) -> list[Places]:
+    """The trait's place against neutral, which decides, and against loss_matched."""
+    effects = contrasts(evidence).mean()
+    nulls = minus_inoculation(evidence, "nulls", ["null", "draw"])
+    unrelated = minus_inoculation(evidence, "unrelated", ["trait"]).dropna()
+    found = []
+    for other in (NEUTRAL, LOSS_MATCHED):
+        effect = float(effects[other])
+        draws = {kind: nulls[other][nulls.index.get_level_values("null") == kind].dropna() for kind in NULLS}
+        p = {
+            kind: null_p(effect, values) if len(values) and math.isfinite(effect) else math.nan
+            for kind, values in draws.items()
+        }
+        p[UNRELATED] = _unrelated_p(evidence, other)
+        found.append(Places(other, effect, {k: v.to_numpy(dtype=float) for k, v in draws.items()}, unrelated[other], p))
+    return found
+
+
+def _unrelated_p(evidence: Evidence, other: str) -> float:
+    """The p of "the trait's effect exceeds every unrelated trait's" (see `unrelated_tail`); NaN if not measured."""
+    try:
+        return unrelated_tail(evidence, other).p
+    except ValueError:  # a table is empty or has holes: a figure says so, a claim fails
+        return math.nan
 
 
 def shown_p(p: float) -> str:
@@ -31,14 +77,14 @@ def shown_p(p: float) -> str:
 
 
 @styled
-def plot_trait_against_random(evidence: Evidence) -> Figure:
+def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """T(u) for directions without the trait, one kind a row, with the trait's T(v); a panel a contrast, p beside it."""
-    contrasts = null_places(evidence)
-    traits = [str(trait) for trait in contrasts[0].unrelated.index]
+    contrasted = null_places(evidence)
+    traits = [str(trait) for trait in contrasted[0].unrelated.index]
     figure = new_figure("Trait against other directions", 2.6 + 0.62 * (len(KINDS) + 1) + 0.32 * len(traits))
-    panels = figure.subplots(1, len(contrasts), sharex=True, sharey=True)
-    measured = bool(traits) or any(len(draws) for draws in contrasts[0].draws.values())
-    for axes, places in zip(panels, contrasts, strict=True):
+    panels = figure.subplots(1, len(contrasted), sharex=True, sharey=True)
+    measured = bool(traits) or any(len(draws) for draws in contrasted[0].draws.values())
+    for axes, places in zip(panels, contrasted, strict=True):
         style = look(places.other, evidence.conditions)
         axes.set_xlabel("alignment minus\ninoculation's (cosine)")
         axes.set_title(shown(places.other), loc="left", color=style.ink, fontweight="bold")
@@ -49,9 +95,47 @@ def plot_trait_against_random(evidence: Evidence) -> Figure:
     if measured:
         _name_rows(panels[0], traits)
         panels[1].tick_params(axis="y", length=0, labelleft=False)
-        for axes, places in zip(panels, contrasts, strict=True):  # once the common limits are known
+        for axes, places in zip(panels, contrasted, strict=True):  # once the common limits are known
             _name_trait(axes, places.effect)
-    return figure
+    return Drawn(figure, _caption(contrasted), _finding(contrasted[0], rules))
+
+
+def _caption(contrasted: list[Places]) -> str:
+    parts = [(f"{places.other}:", _against(places)) for places in contrasted]
+    parts = [(name, text) for name, text in parts if text]
+    if not parts:
+        return NOT_MEASURED
+    return (
+        f"The contrast alignment(other) − alignment(inoculation), a cosine, along the trait direction (line and "
+        f"diamonds), along random directions (violins; bars hold the central 95 %) and along the directions of "
+        f"unrelated traits (points; the bar reaches as far to either side, since the sign of such a contrast is "
+        f"arbitrary). {listed(parts)}."
+    )
+
+
+def _against(places: Places) -> str:
+    """T(v) and its p against each kind of direction that was measured."""
+    against = {kind: f"{len(draws)} {KINDS[kind]} directions" for kind, draws in places.draws.items()}
+    if len(places.unrelated):
+        closest = places.unrelated.abs().idxmax()
+        largest = f"the largest {shown(str(closest))}, {places.unrelated[closest]:.4f}"
+        against[UNRELATED] = f"all of {len(places.unrelated)} unrelated traits ({largest})"
+    found = [
+        f"p = {places.p[kind]:.2g} against {name}" for kind, name in against.items() if math.isfinite(places.p[kind])
+    ]
+    return f"T(v) = {places.effect:.4f}, {', '.join(found)}" if found else ""
+
+
+def _finding(places: Places, rules: Rules) -> str:
+    known = {kind: p for kind, p in places.p.items() if math.isfinite(p)}
+    if not known:
+        return NOT_MEASURED
+    worst = max(known, key=lambda kind: known[kind])
+    how = "exceeds" if known[worst] <= rules.alpha else "does not exceed"
+    return (
+        f"The trait direction's effect, {rounded(places.effect)} against neutral, {how} what directions without the "
+        f"trait show: the largest p is {rounded(known[worst])}, against {KINDS.get(worst, worst)} directions."
+    )
 
 
 def _draw_panel(axes: Axes, places: Places, style: Look) -> None:
@@ -123,3 +207,6 @@ def _violin(axes: Axes, draws: Array, row: int, colour: str) -> None:
     low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975])
     axes.plot([low, high], [row, row], color=SOFT, linewidth=2.4, solid_capstyle="butt")
     axes.plot([middle], [row], marker="|", markersize=12, markeredgewidth=2.2, color=SOFT)
+
+
+FIGURE = StudyFigure("plot4_trait_against_random", ("C2",), draw)

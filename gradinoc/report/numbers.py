@@ -1,52 +1,34 @@
-"""What figures and tables show, as numbers: means with intervals, contrasts, shifts, correlations."""
+"""What figures and tables show, as numbers, of a study with gaps too: what is missing is left out, or NaN."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, EARLY, Evidence
+from gradinoc.report.wording import side
 from gradinoc.stats.clustered import grouped_mean
-from gradinoc.stats.effect import null_p
-from gradinoc.study.prompts import INOCULATION
-from gradinoc.study.rules import Rules
+from gradinoc.stats.correlation import fisher_interval
+from gradinoc.stats.effect import Effect, bare
+from gradinoc.stats.equal_loss import Paired
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-RULES = Rules()  # where a study's own are not at hand
 PHASES = {BEFORE: "before", EARLY: "early", AFTER: "after"}  # of training, in words
 
 
-class Mean(NamedTuple):
-    """A mean with its 95 % t interval; the interval is NaN where `n` < 2, everything where `n` = 0."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-
-
-class Line(NamedTuple):
-    """A least-squares line on a grid: `x`, `y` and the 95 % t interval of the mean response, `low` to `high`."""
-
-    x: Array
-    y: Array
-    low: Array
-    high: Array
-
-
-def mean_interval(values: Any, groups: Any = None) -> Mean:
-    """The mean of the finite `values` and its 95 % t interval, clustered where `groups` says who belongs together."""
+def mean_interval(values: Any, groups: Any = None, unit: str = "examples") -> Effect:
+    """The mean of the finite `values` with its 95 % t interval, clustered by `groups`; NaN and n 0 without values."""
     array = np.asarray(values, dtype=float)
     keep = np.isfinite(array)
     if not keep.any():
-        return Mean(math.nan, math.nan, math.nan, 0)
+        return bare("mean", math.nan, 0, unit, "no values")
     labels = None if groups is None else np.asarray(pd.factorize(np.asarray(groups)[keep])[0], dtype=np.int64)
-    effect = grouped_mean(array[keep], labels, "mean")
-    return Mean(effect.estimate, effect.low, effect.high, effect.n)
+    return replace(grouped_mean(array[keep], labels, "mean"), unit=unit)
 
 
 def template_of(evidence: Evidence, examples: Any) -> Any:
@@ -54,6 +36,11 @@ def template_of(evidence: Evidence, examples: Any) -> Any:
     if "group" not in evidence.alignments:
         return None
     return evidence.alignments.drop_duplicates("example").set_index("example")["group"].reindex(examples).to_numpy()
+
+
+def over_examples(evidence: Evidence, values: pd.Series) -> Effect:
+    """The mean of `values`, index example, its interval clustered by what the examples were made from."""
+    return mean_interval(values, template_of(evidence, values.index))
 
 
 def correlation(x: Any, y: Any) -> tuple[float, int]:
@@ -66,21 +53,13 @@ def correlation(x: Any, y: Any) -> tuple[float, int]:
     return float((centred[:, 0] @ centred[:, 1]) / np.sqrt((centred**2).sum(axis=0).prod())), len(pairs)
 
 
-def fit_line(x: Any, y: Any) -> Line | None:
-    """The regression of `y` on `x` over the range of `x`; None with fewer than three points or a constant `x`."""
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    keep = np.isfinite(x) & np.isfinite(y)
-    x, y, n = x[keep], y[keep], int(keep.sum())
-    if n < 3 or np.ptp(x) == 0:
-        return None
-    centre, scatter = x.mean(), ((x - x.mean()) ** 2).sum()
-    slope = ((x - centre) * (y - y.mean())).sum() / scatter
-    residual = y - y.mean() - slope * (x - centre)
-    grid = np.linspace(x.min(), x.max(), 60)
-    fitted = y.mean() + slope * (grid - centre)
-    error = np.sqrt((residual**2).sum() / (n - 2)) * np.sqrt(1 / n + (grid - centre) ** 2 / scatter)
-    half = stats.t.ppf(0.975, n - 2) * error
-    return Line(grid, fitted, fitted - half, fitted + half)
+def correlation_finding(r: float, n: int, ways: Sequence[str], unit: str) -> str:
+    """A correlation by its sign, if its interval has one: more, less, or neither shown."""
+    if not math.isfinite(r):
+        return "One side does not vary, so nothing can be said of how they go together."
+    low, high = fisher_interval(r, n)
+    way = side(replace(bare("r", r, n, unit, "Fisher's z"), low=low, high=high), *ways)
+    return f"{way}: r = {r:.2f}, n = {n} {unit}.".replace("-", "−")
 
 
 def in_band(evidence: Evidence, table: str, by: list[str]) -> pd.DataFrame:
@@ -88,6 +67,15 @@ def in_band(evidence: Evidence, table: str, by: list[str]) -> pd.DataFrame:
     frame: pd.DataFrame = getattr(evidence, table)
     frame = frame[frame["layer"].isin(evidence.band) & (frame["position"] == evidence.primary_position)]
     return frame.groupby(by, sort=True)["alignment"].mean().reset_index()
+
+
+def minus_inoculation(evidence: Evidence, table: str, by: list[str]) -> pd.DataFrame:
+    """Band mean alignment of a table of directions, minus inoculation's: index `by`, columns other conditions."""
+    frame: pd.DataFrame = getattr(evidence, table)
+    frame = frame[frame["layer"].isin(evidence.band)]
+    wide = frame.pivot_table(index=by, columns="condition", values="alignment", sort=False)
+    wide = wide.reindex(columns=list(evidence.conditions)).astype(float)
+    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0)
 
 
 def contrasts(evidence: Evidence) -> pd.DataFrame:
@@ -98,25 +86,32 @@ def contrasts(evidence: Evidence) -> pd.DataFrame:
     return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0)
 
 
-def null_effects(evidence: Evidence) -> pd.DataFrame:
-    """Columns null, draw and one per other condition: T(u), the contrast with null direction u for v."""
-    frame = evidence.nulls[evidence.nulls["layer"].isin(evidence.band)]
-    wide = frame.pivot_table(index=["null", "draw"], columns="condition", values="alignment", sort=False)
-    wide = wide.reindex(columns=list(evidence.conditions))
-    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0).reset_index()
-
-
-def exceedance(effect: float, null: Any) -> float:
-    """The p of the plan, (1 + #{T(u) >= T(v)}) / (1 + K), NaN without an effect or without draws."""
-    draws = np.asarray(null, dtype=float)
-    draws = draws[np.isfinite(draws)]
-    return null_p(effect, draws) if len(draws) and math.isfinite(effect) else math.nan
-
-
 def paired_losses(evidence: Evidence) -> pd.DataFrame:
     """Loss in nats/token on the frozen base model: index example, one column per condition."""
     wide = evidence.alignments.pivot_table(index="example", columns="condition", values="loss", aggfunc="first")
     return wide.reindex(columns=list(evidence.conditions))
+
+
+def loss_gaps(losses: pd.Series) -> pd.Series:
+    """By condition, how far its mean loss is from inoculation's, as a share of neutral's distance."""
+    distance = abs(losses[NEUTRAL] - losses[INOCULATION])
+    gaps: pd.Series = (losses - losses[INOCULATION]).abs() / (distance if distance > 0 else math.nan)
+    return gaps
+
+
+def pairs_with_loss(evidence: Evidence) -> Paired | None:
+    """Alignment and loss of every example under neutral and inoculation; None where losses have no common range."""
+    means = in_band(evidence, "alignments", ["condition", "example"])
+    alignment = means.pivot_table(index="example", columns="condition", values="alignment")
+    columns = [NEUTRAL, INOCULATION]
+    alignment, losses = alignment.reindex(columns=columns), paired_losses(evidence).reindex(columns=columns)
+    both = alignment.join(losses.add_suffix("_loss"), how="inner").dropna().astype(float)
+    if both.empty:
+        return None
+    groups = template_of(evidence, both.index)
+    labels = None if groups is None else np.asarray(pd.factorize(groups)[0], dtype=np.int64)
+    pairs = Paired(both[columns].to_numpy(), both[[f"{name}_loss" for name in columns]].to_numpy(), labels)
+    return pairs if pairs.common.any(axis=0).all() else None
 
 
 def shifts(evidence: Evidence, measure: str, phase: str = AFTER) -> pd.DataFrame:
@@ -144,24 +139,13 @@ def drift_course(evidence: Evidence, measure: str) -> pd.DataFrame:
     return runs.assign(value=base + runs["shift"])[["condition", "seed", "phase", "value"]]
 
 
-def scored_responses(evidence: Evidence) -> pd.DataFrame:
-    """The responses before and after training that have a score and a projection."""
-    frame = evidence.responses
-    return frame[frame["phase"].isin([BEFORE, AFTER])].dropna(subset=["projection", "score"])
-
-
-def early_alignment(evidence: Evidence, fraction: float = RULES.early_fraction) -> pd.DataFrame:
+def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
     """Columns condition, seed, early: mean band alignment over a run's first `fraction` of steps (at least one)."""
     steps = in_band(evidence, "training", ["condition", "seed", "step"])
     last = steps.groupby(["condition", "seed"])["step"].transform("max") + 1
     early = steps[steps["step"] < np.maximum(1, np.ceil(fraction * last - 1e-9))]  # 0.2 * 35 is a hair above 7
     means: pd.DataFrame = early.groupby(["condition", "seed"])["alignment"].mean().reset_index()
     return means.rename(columns={"alignment": "early"})
-
-
-def early_and_drift(evidence: Evidence, measure: str, fraction: float = RULES.early_fraction) -> pd.DataFrame:
-    """Columns condition, seed, early, shift: one row per run that has both."""
-    return early_alignment(evidence, fraction).merge(shifts(evidence, measure), on=["condition", "seed"])
 
 
 def training_course(evidence: Evidence, points: int = 25) -> pd.DataFrame:
@@ -172,14 +156,3 @@ def training_course(evidence: Evidence, points: int = 25) -> pd.DataFrame:
     stretch = math.ceil((steps["step"].max() + 1) / points)
     middle = (steps["step"] // stretch) * stretch + (stretch - 1) / 2
     return steps.assign(step=middle).groupby(["condition", "seed", "step"])["alignment"].mean().reset_index()
-
-
-def training_differences(evidence: Evidence, points: int = 25) -> pd.DataFrame:
-    """Alignment minus inoculation's, paired by seed and step: index (seed, step), a column for each other run.
-
-    Over equal stretches of steps if there are more than `points`, as in `training_course`.
-    """
-    course = training_course(evidence, points)
-    wide = course.pivot_table(index=["seed", "step"], columns="condition", values="alignment")
-    wide = wide.reindex(columns=list(evidence.trained))
-    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0).dropna(how="all")
