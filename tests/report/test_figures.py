@@ -356,7 +356,7 @@ def test_loss_gaps_are_the_audit_s(evidence: Evidence) -> None:
     """The control's share of neutral's distance, and the share that the matched checkpoints leave."""
     matched, losses = matched_contrasts(evidence), per_example(evidence, "loss").mean()
     assert matched["loss_matched"][1] == pytest.approx(loss_audit(evidence, Rules())[0].estimate)
-    left = list(matched_checkpoints(evidence, Rules()).values())[-1]
+    left = matched_checkpoints(evidence, Rules())["checkpoint.loss"]
     share = abs(left.estimate) / (losses["neutral"] - losses["inoculation"])
     assert matched[CHECKPOINT][1] == pytest.approx(share)
     label = draw(12, evidence).axes[1].get_yticklabels()[-1].get_text()
