@@ -48,7 +48,7 @@ architectures: $(READY)
 	$(BIN)/python -m fixtures.architectures --workers $(WORKERS) --page docs/models.md $(ARGS)
 
 calibrate: $(READY)
-	$(BIN)/python -m gradinoc.cli.calibrate $(ARGS)
+	$(BIN)/python -m gradinoc calibrate $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(JOB) $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from gradinoc.claims.verdict import Judgement, Verdict, judge
 from gradinoc.disk import disk_errors, encodable, write_atomically
 from gradinoc.errors import StudyError, printable
 from gradinoc.pipeline.environment import environment, loading_notes, self_tests
+from gradinoc.pipeline.watching import ProgressFile
 from gradinoc.power.variances import estimate
 from gradinoc.report import write_report
 from gradinoc.report.figures.lettering import lettering_notes
@@ -31,7 +33,7 @@ from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.traits.registry import find_trait
 
 if TYPE_CHECKING:
-    from gradinoc.pipeline.progress import OnProgress
+    from gradinoc.pipeline.progress import OnProgress, Progress
     from gradinoc.pipeline.run import Pipeline
 
 DESCRIPTION = "study.json"  # in a study's artifacts: what left them
@@ -76,14 +78,17 @@ class StudyResult:
         return f"<StudyResult {self.study.name}: {self.verdict.name}; report {printable(self.report)}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, each gate and claim with its main effect, any warnings, the report."""
+        """What a notebook shows: the verdict, each gate and claim with its main effect, the warnings, the report."""
         findings = (*self.judgement.gates, *self.judgement.claims)
-        body = "".join(f"<tr>{''.join(map(_cell, _row(finding)))}</tr>" for finding in findings)
-        head = "".join(map(_cell, ("", "claim", "status", "effect", "estimate")))
+        table = pd.DataFrame(
+            [_row(finding) for finding in findings], columns=["", "claim", "status", "effect", "estimate"]
+        )
+        with pd.option_context("display.max_colwidth", None):
+            shown = table.to_html(index=False, border=0, justify="left")
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.judgement.warnings)
         return (
             f"<div><p>Study <b>{escape(self.study.name)}</b> – {escape(self.judgement.sentence)}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"{shown}"
             + (f"<details><summary>Warnings</summary><ul>{warnings}</ul></details>" if warnings else "")
             + f"<p>Report: <code>{escape(printable(self.report))}</code></p></div>"
         )
@@ -94,10 +99,6 @@ def _row(finding: Finding) -> tuple[str, ...]:
     effect = finding.main
     found = ("", finding.reason) if effect is None else (effect.name, str(effect))
     return finding.key, finding.claim, status_word(finding), *found
-
-
-def _cell(text: str) -> str:
-    return f'<td style="text-align:left">{escape(text)}</td>'
 
 
 @contextmanager
@@ -160,7 +161,8 @@ def compute_study(
     folder = artifacts / study.name
     shown = tracking(report_to, folder / LOGS, study.name)
     prepare_folder(study, folder)
-    pipeline = Pipeline(study, Store(store), on_progress, tracking=shown)
+    progress = ProgressFile(folder, str(os.getpid()), alone=True)
+    pipeline = Pipeline(study, Store(store), _both(progress.post, on_progress), tracking=shown)
     pipeline.complete(list(pipeline.steps))
     return pipeline
 
@@ -201,6 +203,17 @@ def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement
     write_report(judgement, evidence, study, folder, environment_of(pipeline, evidence), command, rendered)
     write_exports(study, evidence, pipeline, folder, findings)
     _write_variances(evidence, study, folder)
+
+
+def _both(one: OnProgress, other: OnProgress | None) -> OnProgress:
+    """A callback that calls both."""
+
+    def hear(progress: Progress) -> None:
+        one(progress)
+        if other is not None:
+            other(progress)
+
+    return hear
 
 
 def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:

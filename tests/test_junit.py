@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixtures.artifacts import finding_properties
 from fixtures.finished import SETTINGS
 from fixtures.small_study import as_options
 from gradinoc.api import report_study
 from gradinoc.claims.verdict import judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
+from gradinoc.pytest_plugin.fixtures import finding_properties
 from gradinoc.study.rules import Rules
 
 PROJECT = Path(__file__).parents[1]

@@ -1,36 +1,93 @@
-"""The command line `gradinoc`: plan, run, report, compare and inspect studies without pytest."""
+"""The command line `gradinoc`: plan, run, watch, report and compare studies without pytest."""
 
 from __future__ import annotations
 
+import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from typer.exceptions import Abort, TyperException
 
-from gradinoc.cli.commands import app
-from gradinoc.cli.interruption import ending_at_once
-from gradinoc.cli.session import BROKEN, INTERRUPTED, USAGE, Session
+from gradinoc.cli.commands import KEPT, app
 from gradinoc.errors import GradinocError, printable
 
-__all__ = ["BROKEN", "INTERRUPTED", "USAGE", "app", "main"]
+if TYPE_CHECKING:
+    from gradinoc.pipeline.progress import OnProgress, Progress
+
+__all__ = ["BROKEN", "INTERRUPTED", "USAGE", "Session", "app", "main"]
+
+BROKEN, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code of the command in `arguments` (those of the process if None), after doing what it says.
+    """Run the command in `arguments` (those of the process if None), and return its exit code.
 
-    0: done, whatever the verdict. 1: `doctor` found something broken, or nobody reads what is written. 2: it cannot be
-    done as asked, in one line on stderr. SIGINT (Ctrl-C) and SIGTERM end the process at once, with 130 and 143 and a
-    line that says how to go on.
+    0: done, whatever the verdict. 1: `doctor` found something broken, or the reader of a pipe is gone. 2: it cannot be
+    done as asked; one line on stderr says why. 130, 143: SIGINT (Ctrl-C), SIGTERM; a line says how to go on.
     """
     words = sys.argv[1:] if arguments is None else arguments
     typed = ["python", "-m", "gradinoc"] if Path(sys.argv[0]).name == "__main__.py" else ["gradinoc"]
     session = Session([*typed, *words])
-    with ending_at_once(session.last_words):
+    with session.stoppable():
         try:
-            return int(app(words or ["--help"], prog_name="gradinoc", standalone_mode=False, obj=session) or 0)
+            code = int(app(words or ["--help"], prog_name="gradinoc", standalone_mode=False, obj=session) or 0)
         except (GradinocError, TyperException) as error:
             said = error.format_message() if isinstance(error, TyperException) else str(error)
             sys.stderr.write(f"gradinoc: error: {printable(' '.join(said.split()))}\n")
-            return USAGE
+            code = USAGE
         except (Abort, KeyboardInterrupt):
-            return INTERRUPTED
+            code = INTERRUPTED
+    if session.signal:
+        sys.stderr.write(f"{session.how_to_go_on()}\n")
+        return 128 + session.signal
+    return code
+
+
+@dataclass
+class Session:
+    """One call of the command line: the words typed, its store, the study's last progress, the signal that ended it."""
+
+    words: Sequence[str]
+    store: Path = KEPT
+    progress: Progress | None = None
+    signal: int = 0
+
+    def noting(self, callback: OnProgress) -> OnProgress:
+        """`callback`, with the last progress noted for `how_to_go_on`."""
+
+        def note(progress: Progress) -> None:
+            self.progress = progress
+            callback(progress)
+
+        return note
+
+    def how_to_go_on(self) -> str:
+        """What an interrupted call says: how many steps are done, and the command that continues."""
+        from gradinoc.pipeline.progress import how_to_go_on
+
+        return how_to_go_on(shlex.join(self.words), self.store, self.progress)
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Inside the block SIGTERM, like SIGINT, raises KeyboardInterrupt, and `signal` says which it was."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            self.signal = number
+            raise KeyboardInterrupt
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradinoc.cli.session import Session
+if TYPE_CHECKING:
+    from gradinoc.cli import Session
 
 EXITS = """\b
 Exit codes:
@@ -73,7 +74,7 @@ gradinoc.__doc__ = None  # the help of `app` stands
 @_command("List the ready studies.", "studies")
 def studies() -> None:
     """List the ready studies: model, size, what each is for and where it runs."""
-    from gradinoc.cli.studies import list_studies
+    from gradinoc.cli.data import list_studies
 
     list_studies()
 
@@ -166,6 +167,16 @@ def report(
     write_up(context.obj, study, settings or [], (store, artifacts))
 
 
+@_command("Show the progress of a study that runs elsewhere.", "watch artifacts/smollm2")
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study's artifacts folder.")],
+) -> None:
+    """Show the progress of a study that other processes compute, until every step is done."""
+    from gradinoc.cli.run import watch_study
+
+    watch_study(folder)
+
+
 @_command(
     "Two studies side by side.",
     """
@@ -249,10 +260,22 @@ def doctor(
     Exit code 1 if something is broken that a study needs, 2 if the model cannot be used.
     """
     if model is not None:
-        from gradinoc.cli.model import examine_model
+        from gradinoc.cli.doctor import examine_model
 
         examine_model(model, study, settings or [])
         return 0
     from gradinoc.cli.doctor import examine
 
     return examine(store, artifacts)
+
+
+@_command("Try the decision rules on simulated studies.", "calibrate --studies 200")
+def calibrate(
+    studies: Annotated[int, typer.Option(min=1, metavar="N", help="Simulated studies of each scenario.")] = 1000,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and figure go.")] = Path("docs/calibration"),
+    jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
+) -> int:
+    """Try the decision rules on simulated studies whose truth is known. Exit code 1 if an error rate is too high."""
+    from gradinoc.cli.calibrate import calibrate_rules
+
+    return calibrate_rules(studies, out, jobs)

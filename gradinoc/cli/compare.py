@@ -5,18 +5,46 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from gradinoc.cli.compare_figure import plot_comparison
+from gradinoc.claims.verdict import RULES_OF
 from gradinoc.cli.comparison import ONE, OTHER, Left, comparison, differing_settings, read_left, verdicts
 from gradinoc.cli.output import MISSING, say_table
 from gradinoc.errors import StudyError, printable
-from gradinoc.report.figures.style import save_figure, signed
+from gradinoc.report.figures.lettering import drawable, fitted
+from gradinoc.report.figures.style import (
+    FAINT,
+    PANEL,
+    Look,
+    broken,
+    new_figure,
+    not_measured,
+    save_figure,
+    signed,
+    styled,
+    up_to,
+)
 from gradinoc.report.tables import write_table
 from gradinoc.report.wording import shown
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.traits.registry import TRAITS
 
 LONGEST = 40  # characters of a setting's value
+FIRST, SECOND = Look("#000000", "o", "-"), Look("#CC79A7", "D", "-")  # no condition's colours
+ROW, AROUND = 0.5, 1.0  # inches of a row, and of what a panel has around them
+APART = 0.16  # rows, from the middle to either study
+WORDS = 22  # characters of a line of a row's name
+LEGEND = 5.4  # inches, of a study's name
+EFFECTS = {  # claim and key -> as the figure names it
+    ("C1", f"alignment.{NEUTRAL}"): "frozen model",
+    ("C1", f"training.{NEUTRAL}"): "in training",
+    ("C3", "regression"): "at equal loss, by regression",
+    ("C3", "within"): "at equal loss, within examples",
+}
+PANELS = {"score": "drift in the {score}", "log_odds": "drift in log-odds (nats/token)"}
 
 
 def compare_studies(first: Path, second: Path, out: Path | None) -> None:
@@ -54,15 +82,13 @@ def _say_verdicts(one: Left, other: Left, names: tuple[str, str]) -> None:
     say_table(("", *names), rows)
 
 
-HEADLINES = {"C3": "alignment at equal loss, regression"}  # where the first effect does not stand for the claim
-
-
 def _say_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:
     """Of every gate and claim the effect that stands for it: all of them are in the file."""
     _head("The effect that stands for each gate and claim (compare.csv has all)")
     rows = table[table["part"] == "claim"]
-    other = rows["item"].map(HEADLINES)
-    rows = rows[other.isna() | (rows["quantity"] == other)].drop_duplicates("item")
+    headlines = {key: rule.headline for key, rule in RULES_OF.items()}
+    stands = rows["key"] == rows["item"].map(headlines)
+    rows = rows[stands | ~rows["item"].isin(rows.loc[stands, "item"])].drop_duplicates("item")
     cells = [
         [row.item, row.quantity, _interval(row, ONE), _interval(row, OTHER), _signed(row.difference)]
         for row in rows.itertuples()
@@ -107,3 +133,52 @@ def _signed(value: float) -> str:
     if pd.isna(value):
         return MISSING
     return signed(value) if value == 0 or abs(value) >= 0.1 else f"{value:.2g}".replace("-", "−")
+
+
+@styled
+def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> Figure:
+    """Alignment's difference with its intervals, and drift by condition with the range of its runs, of two studies.
+
+    `table` is that of `comparison`, `score` what the traits' score is called. What only one study has is drawn alone.
+    """
+    named = table[table["part"] == "claim"].set_index(["item", "key"])
+    claims = named.reindex([effect for effect in EFFECTS if effect in named.index])
+    claims = claims.assign(row=[EFFECTS[effect] for effect in claims.index])
+    drift = table[table["part"] == "drift"]
+    drift = drift.assign(row=drift["item"].map(shown))
+    parts = [(f"alignment, {NEUTRAL} − {INOCULATION}", claims)]
+    for measure, title in PANELS.items():
+        title = fitted(title.format(score=drawable(score)), up_to(PANEL))
+        parts.append((title, drift[drift["key"] == measure]))
+    heights = [max(1, len(rows)) * ROW + AROUND for _, rows in parts]
+    figure = new_figure("Two studies side by side", sum(heights) + 1.9)
+    panels = figure.subplots(len(parts), 1, height_ratios=heights)
+    for axes, (title, rows) in zip(panels, parts, strict=True):
+        axes.set_title(title, loc="left")
+        _draw(axes, rows, title)
+    panels[0].set_xlabel("mean and interval,\nat each study's level")
+    panels[-1].set_xlabel("mean and range of the runs")
+    handles = [
+        panels[0].plot([], [], color=drawn.colour, marker=drawn.marker, linewidth=2, label=broken(name, 48, 2, LEGEND))[
+            0
+        ]
+        for drawn, name in ((FIRST, names[0]), (SECOND, names[1]))
+    ]
+    figure.legend(handles=handles, loc="outside lower left", frameon=False)
+    return figure
+
+
+def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
+    """A row each: the first study above the second, with a line from low to high."""
+    if rows.empty:
+        not_measured(axes, title)
+        return
+    places = np.arange(len(rows), dtype=float)
+    axes.axvline(0, color=FAINT, linewidth=1)
+    for side, drawn, aside in ((ONE, FIRST, -APART), (OTHER, SECOND, APART)):
+        middle, low, high = (rows[f"{side}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+        axes.hlines(places + aside, low, high, color=drawn.colour, linewidth=2.4)
+        axes.plot(middle, places + aside, color=drawn.colour, marker=drawn.marker, linestyle="none", markersize=8)
+    axes.set_yticks(places, [broken(name, WORDS, 2) for name in rows["row"]])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5)

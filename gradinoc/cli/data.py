@@ -1,18 +1,54 @@
-"""`gradinoc data`: a source's questions as the files that other tools train and evaluate on."""
+"""`gradinoc studies` lists the ready studies; `gradinoc data` writes a source's questions for other tools."""
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 
-from gradinoc.cli.session import say
+from gradinoc.cli.output import say, say_table
 from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
 from gradinoc.errors import printable
-from gradinoc.study.loading import load_study
+from gradinoc.study.description import Study
+from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.traits.registry import find_trait
+
+# Known here so that no library has to be loaded for a list: where bundled models come from.
+WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
+
+
+def list_studies() -> None:
+    """Print a table of the ready studies, and what the comment at the head of each file says of it."""
+    files = sorted(STUDIES.glob("*.toml"))
+    found = [load_study(file.stem) for file in files]
+    say_table(
+        ("study", "model", "weights", "trait", "runs", "steps", "train", "measure", "evaluate"),
+        [_row(study) for study in found],
+        right=(4, 5, 6, 7, 8),
+    )
+    for study, file in zip(found, files, strict=True):
+        words = textwrap.wrap(about(file), 100, initial_indent="  ", subsequent_indent="  ")
+        sys.stdout.write("\n".join(["", study.name, *words, ""]))
+    sys.stdout.write("\nOne of your own is a TOML file like these: " + printable(STUDIES) + "\n")
+
+
+def about(file: Path) -> str:
+    """The comment at the head of a study's file, as one paragraph."""
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8-sig").splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+def _row(study: Study) -> list[str]:
+    model, data = study.model.id, study.data
+    weights = "bundled" if model in WITH_THE_PROJECT else "package" if model in IN_A_PACKAGE else "hub"
+    steps = study.training.steps or -(-study.training.epochs * data.train // study.training.batch_size)
+    trait = study.trait if isinstance(study.trait, str) else study.trait.name
+    counts = (len(study.runs), steps, data.train, data.measure, data.evaluation)
+    return [study.name, model, weights, trait, *map(str, counts)]
 
 
 def write_data(

@@ -1,4 +1,4 @@
-"""`gradinoc doctor`: whether this machine has what a study needs."""
+"""`gradinoc doctor`: whether this machine has what a study needs, or a model is fit for one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,14 +18,20 @@ import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_session
 
+from gradinoc.cli import BROKEN
 from gradinoc.cli.output import say_table, size
-from gradinoc.cli.session import BROKEN
-from gradinoc.errors import GradinocError, reason
-from gradinoc.measure.load import load_model
+from gradinoc.cli.plan import PROMPTS
+from gradinoc.data.splits import split
+from gradinoc.errors import GradinocError, printable, reason
+from gradinoc.measure.load import LanguageModel, load_model
 from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.sources.converted import cache_folder
 from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
+from gradinoc.pipeline.check import check
+from gradinoc.pipeline.context import Bench
 from gradinoc.pipeline.provenance import hardware, library_versions
+from gradinoc.study.description import Study
+from gradinoc.study.loading import load_study
 
 LIBRARIES = ("gradinoc", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pandas", "pytest")
 HUB_SECONDS = 3.0
@@ -180,3 +186,40 @@ def _no_locks(folder: Path) -> str:
         f"{folder}: a lock does not keep others out; two workers could compute the same step: use a local "
         "disk, or one worker"
     )
+
+
+def examine_model(model: str, study: str, settings: Sequence[str]) -> None:
+    """Print what the self-tests of a model came to, what was noted of it, and the prompts of a study as it reads them.
+
+    The model is loaded as the study would load it, in both dtypes if directions are found in another one.
+
+    Raises:
+        GradinocError: it cannot be used; the message says why and what to do.
+    """
+    described = with_model(load_study(study, list(settings)), model)
+    noted = check(described)
+    bench = Bench(described, split(described.data))
+    loaded = bench.language_model
+    _say(bench, loaded, noted)
+    if bench.extraction_is_apart:
+        _say_self_tests(bench.extraction_model(), "As directions are found")
+    sys.stdout.write(f"\n{PROMPTS}\n\n")
+    say_table(("prompt or tokens", "as the model reads it"), bench.rendered(loaded.tokenizer).rows())
+    sys.stdout.write("\nThe model is fit for a study.\n")
+
+
+def with_model(study: Study, model: str) -> Study:
+    """The study with another model, and as many threads as the machine has."""
+    return study.model_copy(update={"model": study.model.model_copy(update={"id": model, "threads": 0})})
+
+
+def _say(bench: Bench, loaded: LanguageModel, noted: Sequence[str]) -> None:
+    sys.stdout.write(f"{printable(loaded.name)}, fingerprint {bench.fingerprint[:16]}\n\n")
+    notes = dict.fromkeys([*noted, *loaded.notes])
+    say_table(("", "noted"), [[str(place), note] for place, note in enumerate(notes, start=1)])
+    _say_self_tests(loaded, "As gradients are measured")
+
+
+def _say_self_tests(loaded: LanguageModel, when: str) -> None:
+    sys.stdout.write(f"\n{when}\n\n")
+    say_table(("self-test", "came to"), [list(each) for each in loaded.tried.items()])

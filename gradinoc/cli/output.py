@@ -1,4 +1,4 @@
-"""How commands print tables and quantities: drawn on a terminal, in plain columns anywhere else."""
+"""Tables and quantities as commands print them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,42 +13,34 @@ from rich.text import Text
 from gradinoc.errors import printable
 
 MISSING = "–"
-GAP = "  "
+
+
+def say(lines: Sequence[str]) -> None:
+    """Write lines that are no part of the result to stderr."""
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.flush()
 
 
 def say_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Print a table to stdout, the columns `right` set to the right. Cells are shown as they are, never acted on."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _draw(headers, cells, right)
-        return
-    widths = [max(map(cell_len, column)) for column in zip(headers, *cells, strict=True)]
-    for row in (headers, *cells):
-        padded = [
-            _padded(cell, width, place in right) for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        sys.stdout.write(f"{GAP.join(padded).rstrip()}\n")
-
-
-def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    """Print a table, the columns `right` set to the right: ruled on a terminal, else plain columns of any width."""
+    on_terminal = sys.stdout.isatty()
+    table = Table(
+        box=box.SIMPLE_HEAD if on_terminal else None, pad_edge=False, header_style="bold", show_header=any(headers)
+    )
     for place, header in enumerate(headers):
         table.add_column(Text(header), justify="right" if place in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
-
-
-def _padded(cell: str, width: int, right: bool) -> str:
-    blanks = " " * (width - cell_len(cell))
-    return blanks + cell if right else cell + blanks
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console(highlight=False, width=None if on_terminal else 10_000)
+    with console.capture() as page:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in page.get().splitlines()))
 
 
 def duration(seconds: float) -> str:
     """Seconds in words, to two digits: "45 s", "12 min", "3.4 h", "2.1 days"."""
-    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
-        largest = {"s": 90, "min": 120, "h": 72}[unit]
-        if seconds < largest * size:
+    for unit, size, limit in (("s", 1, 90), ("min", 60, 120), ("h", 3600, 72)):
+        if seconds < limit * size:
             return f"{_two_digits(seconds / size)} {unit}"
     return f"{_two_digits(seconds / 86400)} days"
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradinoc.api import VARIANCES
-from gradinoc.cli.output import duration, say_table, size
-from gradinoc.cli.session import say
+from gradinoc.cli.output import duration, say, say_table, size
 from gradinoc.errors import GradinocError, StudyError, printable
 from gradinoc.power.planning import power, written_power, written_reach
 from gradinoc.power.prospects import OBSERVED, OF_INTEREST

@@ -1,4 +1,4 @@
-"""`gradinoc run` and `gradinoc report`: compute a study, and say what it came to."""
+"""`gradinoc run`, `gradinoc watch` and `gradinoc report`: compute a study, show its progress, judge it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from gradinoc.api import DESCRIPTION, compute_study, report_study
-from gradinoc.cli.session import Session, say
+from gradinoc.cli import Session
+from gradinoc.cli.output import say
 from gradinoc.errors import StudyError, printable, reason
-from gradinoc.pipeline.watching import watching
+from gradinoc.pipeline.watching import PROGRESS, Display, posted, watching
 from gradinoc.report import tinted
 from gradinoc.report.figures.lettering import lettering_notes
 from gradinoc.study.description import Study
@@ -31,9 +33,9 @@ def run_steps(session: Session, name: str, settings: Sequence[str], places: Plac
     store, artifacts = places
     session.store = store
     study = load_study(name, list(settings))
-    with watching() as tell:
+    with watching() as show:
         _look_before(study)
-        compute_study(study, store, artifacts, session.hearing(tell), report_to)
+        compute_study(study, store, artifacts, session.noting(show), report_to)
     words = [
         "gradinoc",
         "report",
@@ -41,6 +43,24 @@ def run_steps(session: Session, name: str, settings: Sequence[str], places: Plac
         *(["--store", str(store)] if store != Path("store") else []),
     ]
     sys.stdout.write(f"Every step of study {study.name} is in {printable(store)}. Its report: {shlex.join(words)}\n")
+
+
+def watch_study(folder: Path) -> None:
+    """Show the progress that other processes write to the study's artifacts, until every step is done.
+
+    Raises:
+        StudyError: no progress has been written there.
+    """
+    path = folder / PROGRESS
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; expected the artifacts folder of a study that runs, or has run")
+    display = Display(Console(stderr=True))
+    with display.open():
+        for message, worker in posted(path, threading.Event()):
+            display.take(message, worker)
+            if display.board.is_done:
+                break
+    say([display.board.line()])
 
 
 def write_up(session: Session, source: str, settings: Sequence[str], places: Places) -> None:
@@ -59,9 +79,9 @@ def write_up(session: Session, source: str, settings: Sequence[str], places: Pla
         study = load_study(source, list(settings))
         changes = [word for setting in settings for word in ("--set", setting)]
         command = "\n".join(shlex.join(["gradinoc", each, source, *changes]) for each in ("run", "report"))
-    with watching() as tell:
+    with watching() as show:
         _look_before(study)
-        result = report_study(study, store, artifacts, command, session.hearing(tell))
+        result = report_study(study, store, artifacts, command, session.noting(show))
     summary = tinted((result.folder / "summary.txt").read_text(encoding="utf-8"))
     Console(highlight=False).print(summary, soft_wrap=True)
 

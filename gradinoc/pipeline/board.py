@@ -1,4 +1,4 @@
-"""Where a study is, from what its workers say of it: for rich to draw, or as a line of text."""
+"""Where a study is, from the progress of its workers: a panel for rich to draw, or a line of text."""
 
 from __future__ import annotations
 
@@ -6,78 +6,83 @@ import math
 import threading
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import mean
 
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from gradinoc.errors import printable
-from gradinoc.pipeline.panel import Glance, Row, clock
 from gradinoc.pipeline.progress import Progress
 
 RUNS = "training"  # the stage whose steps are runs
-SILENT_SECONDS = 120.0  # without a word, after which that is said
+SILENT_SECONDS = 120.0  # without news of a worker, after which the panel says so
 GB = 1e9
+COLUMNS = {"done": 0, "loss": 48, "alignment": 60, "left": 72, "per s": 80}  # column -> least width of its terminal
+BAR, BAR_FROM = 16, 100  # columns of a progress bar, least width of its terminal
+MISSING = "-"
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a worker said last, and when (`time.monotonic`)."""
+    """The last progress of a worker, and when it came (`time.monotonic`)."""
 
     progress: Progress
     at: float
 
     @property
     def seconds_ago(self) -> float:
-        """How long ago that was."""
+        """How long ago it came."""
         return time.monotonic() - self.at
 
     def now(self, seconds: float | None) -> float | None:
         """What is left now of `seconds` that were left then."""
         return None if seconds is None else max(0.0, seconds - self.seconds_ago)
 
-    def row(self, worker: str) -> Row:
-        """What a panel shows of it."""
-        said = self.progress
-        at_work = said.step if said.total else f"{said.step}: {said.detail}"
+    @property
+    def at_work(self) -> str:
+        """The step, and what in it."""
+        progress = self.progress
         if self.seconds_ago > SILENT_SECONDS:
-            at_work = f"{said.step}: no word for {clock(self.seconds_ago)}"
-        numbers = (said.loss, said.alignment, said.per_second, self.now(said.seconds_left))
-        known = (number if number is not None and math.isfinite(number) else None for number in numbers)
-        return Row(worker, at_work, said.done, said.total, *known)
+            return f"{progress.step}: no news for {clock(self.seconds_ago)}"
+        return progress.step if progress.total else f"{progress.step}: {progress.detail}"
 
-    def words(self, worker: str) -> str:
-        """The same in words."""
-        row = self.row(worker)
-        parts = [
-            f"{worker} {row.at_work}".strip()
-            + (f" {self.progress.detail} {row.done}/{row.total}" if row.total else ""),
-            "" if row.loss is None else f"loss {row.loss:.3f}",
-            "" if row.alignment is None else f"alignment {row.alignment:+.4f}",
-            "" if row.per_second is None else f"{row.per_second:.3g}/s",
-            "" if row.left is None else f"{clock(row.left)} left",
-        ]
-        return ", ".join(filter(None, parts))
+    def numbers(self) -> dict[str, str]:
+        """Column -> its number as text, for those that are known."""
+        progress = self.progress
+        values = ((progress.loss, ".3f"), (progress.alignment, "+.4f"), (progress.per_second, ".3g"))
+        found = {"done": f"{progress.done}/{progress.total}"} if progress.total else {}
+        for name, (value, form) in zip(("loss", "alignment", "per s"), values, strict=True):
+            if value is not None and math.isfinite(value):
+                found[name] = format(value, form)
+        left = self.now(progress.seconds_left)
+        return found if left is None else {**found, "left": clock(left)}
 
 
 class Board:
-    """Where a study is, from what its workers say of it."""
+    """The last progress of every worker of a study."""
 
     def __init__(self) -> None:
         self._heard: dict[str, Heard] = {}
         self._lock = threading.Lock()
 
     def hear(self, progress: Progress, worker: str = "") -> None:
-        """Take note of where a worker is; it needs no name where it is alone."""
+        """Note where a worker is; it needs no name where it is alone."""
         with self._lock:
             self._heard[worker] = Heard(progress, time.monotonic())
 
     @property
     def furthest(self) -> Progress | None:
-        """Of what the workers said last, the one that knows of most finished steps; None before any spoke."""
-        heard = [heard.progress for heard in self._all().values()]
-        return max(heard, key=lambda progress: progress.steps_done, default=None)
+        """The workers' last progress with the most finished steps; None before there is any."""
+        return max((heard.progress for heard in self._all().values()), key=lambda each: each.steps_done, default=None)
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a worker is at a step, or waits for one."""
+        """Whether a worker computes a step, or waits for one."""
         return bool(self._busy())
 
     @property
@@ -91,17 +96,48 @@ class Board:
         furthest = self.furthest
         if furthest is None:
             return "nothing begun"
-        at_work = [heard.words(worker) for worker, heard in self._busy().items()]
-        said = "; ".join(filter(None, (self._runs(), *at_work, self._left(), self._memory())))
+        parts = [self._runs()]
+        for worker, heard in self._busy().items():
+            detail = f" {heard.progress.detail}" if heard.progress.total else ""
+            numbers = (f"{name} {number}" for name, number in heard.numbers().items())
+            parts.append(", ".join([f"{worker} {heard.at_work}{detail}".strip(), *numbers]))
+        parts += [self._left(), self._memory()]
+        said = "; ".join(filter(None, parts))
         return printable(f"[{furthest.steps_done}/{furthest.steps}] {furthest.study}: {said}")
 
-    def __rich__(self) -> Glance:
-        """What there is to see, as a panel."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """A panel: stages with their steps done, a row a worker, runs, time left and memory."""
         furthest = self.furthest or Progress("", "", 0, 0)
-        rows = [heard.row(worker) for worker, heard in self._busy().items()]
-        lines = [self._runs(), ", ".join(filter(None, (self._left() or "time left not known yet", self._memory())))]
-        counted = f"{furthest.steps_done} of {furthest.steps} steps done"
-        return Glance(f"gradinoc: {furthest.study}", counted, furthest.stages, rows, lines)
+        stages = [
+            _text(f"{name} {done}/{count}", _style(done, count)) for name, (done, count) in furthest.stages.items()
+        ]
+        left = ", ".join(filter(None, (self._left() or "time left not known yet", self._memory())))
+        lines = [_text(line) for line in (self._runs(), left) if line]
+        yield Panel(
+            Group(Columns(stages, padding=(0, 2)), self._workers(options.max_width), *lines),
+            title=_text(f"gradinoc: {furthest.study}", "bold default"),
+            title_align="left",
+            subtitle=_text(f"{furthest.steps_done} of {furthest.steps} steps done", "default"),
+            subtitle_align="right",
+            border_style="bright_black",
+        )
+
+    def _workers(self, width: int) -> Table:
+        """A row for each worker, with as many columns as the terminal has room for."""
+        columns = [name for name, least in COLUMNS.items() if width >= least]
+        table = Table(box=None, expand=True, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("")
+        table.add_column("at work", ratio=1, no_wrap=True)
+        if has_bars := width >= BAR_FROM:
+            table.add_column("", width=BAR)
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for worker, heard in self._busy().items():
+            numbers, progress = heard.numbers(), heard.progress
+            bar = [ProgressBar(progress.total or 1, progress.done, BAR, complete_style="cyan")] if has_bars else []
+            cells = (numbers.get(name, MISSING) for name in columns)
+            table.add_row(_text(worker, "cyan"), _text(heard.at_work), *bar, *cells)
+        return table
 
     def _all(self) -> dict[str, Heard]:
         with self._lock:
@@ -131,8 +167,20 @@ class Board:
     def _memory(self) -> str:
         """What all processes hold, and what they hold of the accelerator; empty where that is not known."""
         said = [heard.progress for heard in self._all().values()]
-        own = [each.memory for each in said if each.memory is not None]
-        device = [each.device_memory for each in said if each.device_memory is not None]
-        parts = [f"memory {sum(own) / GB:.1f} GB"] if own else []
-        parts += [f"accelerator {sum(device) / GB:.1f} GB"] if device else []
-        return ", ".join(parts)
+        held = {"memory": [each.memory for each in said], "accelerator": [each.device_memory for each in said]}
+        known = {name: [number for number in numbers if number is not None] for name, numbers in held.items()}
+        return ", ".join(f"{name} {sum(numbers) / GB:.1f} GB" for name, numbers in known.items() if numbers)
+
+
+def _style(done: int, count: int) -> str:
+    return "green" if done == count else "bold" if done else "dim"
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words as they are, on one line, with nothing in them that a terminal or rich would act on."""
+    return Text(printable(words), style)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, and days where there are any."""
+    return str(timedelta(seconds=round(seconds)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -139,3 +140,9 @@ def time_left(seconds: Iterable[float | None], workers: int) -> tuple[float | No
     if steps and not known:
         return None, False
     return max(sum(known) / workers, max(known, default=0.0)), len(known) < len(steps)
+
+
+def how_to_go_on(command: str, store: Path, progress: Progress | None) -> str:
+    """What an interrupted study says: how many of its steps are done, if that is known, and how to continue."""
+    done = f"{progress.steps_done} of {progress.steps} steps are in {store}{os.sep}, nothing" if progress else "nothing"
+    return f"Interrupted: {done} finished is lost. Go on with: {command}"

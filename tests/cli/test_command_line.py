@@ -25,16 +25,14 @@ from fixtures.small_study import SMALLEST, as_options
 from gradinoc.claims.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
-from gradinoc.cli.compare_figure import EFFECTS, plot_comparison
+from gradinoc.cli.compare import EFFECTS, plot_comparison
 from gradinoc.cli.comparison import comparison, differing_settings, read_left
 from gradinoc.cli.doctor import State, _holds_locks, _hub, _packaged, _places
 from gradinoc.cli.output import duration, say_table, size
-from gradinoc.cli.session import Session
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
 from gradinoc.models.sources import packaged as bundled
-from gradinoc.pipeline.run import Progress
 from gradinoc.power.simulate import simulate
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
 from gradinoc.report.wording import shown
@@ -116,7 +114,7 @@ def test_what_cannot_be_done_is_said_in_one_line(words, said, capsys):
 
 def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
     """What is not the user's to mend shows where it arose."""
-    monkeypatch.setattr("gradinoc.cli.studies.STUDIES", None)
+    monkeypatch.setattr("gradinoc.cli.data.STUDIES", None)
     with pytest.raises(AttributeError):
         main(["studies"])
 
@@ -149,18 +147,6 @@ def test_version_is_the_packages(capsys):
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"gradinoc {version('gradinoc')}\n"
-
-
-def test_last_words_name_the_store_the_steps_and_the_command():
-    """What was last heard of the study, and the command as a shell takes it."""
-    session = Session(["gradinoc", "run", "a b"], Path("kept"))
-    assert session.last_words() == "Interrupted: nothing finished is lost. Go on with: gradinoc run 'a b'"
-    told = []
-    hear = session.hearing(told.append)
-    hear(Progress("one", "", 1, 9))
-    hear(Progress("two", "", 2, 9))
-    assert session.last_words().startswith("Interrupted: 2 of 9 steps are in kept/, nothing finished is lost.")
-    assert [progress.step for progress in told] == ["one", "two"]
 
 
 # --- what is printed
@@ -298,6 +284,15 @@ def test_a_run_ends_with_the_command_that_reports_it(finished, capsys):
     assert f"gradinoc report {folder}" in (folder / "report.md").read_text(encoding="utf-8")
 
 
+def test_progress_of_a_run_is_watched_from_elsewhere(finished, tmp_path, capsys):
+    """To its end, from the file that the run wrote; a folder without one is an error."""
+    place, _ = finished
+    assert main(["watch", str(place / "artifacts" / "small")]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("[14/14] small")
+    assert main(["watch", str(tmp_path)]) == 2
+    assert "progress.jsonl: no such file" in capsys.readouterr().err
+
+
 def test_a_report_is_that_of_the_study_its_folder_describes(finished, tmp_path, capsys):
     """Not of a folder that was renamed, nor of one that another version described, nor with settings of another."""
     place, _ = finished
@@ -354,9 +349,9 @@ def test_comparison_sets_two_studies_side_by_side(two, capsys, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "compare.csv")
     for number, folder in enumerate(two, start=1):
         claims = pd.read_csv(folder / "claims.csv").dropna(subset=["effect", "estimate"])
-        pairs = set(zip(claims["claim"], claims["effect"], strict=True))
+        pairs = set(zip(claims["claim"], claims["key"], strict=True))
         listed = table[table["part"] == "claim"].dropna(subset=["first" if number == 1 else "second"])
-        assert pairs == set(zip(listed["item"], listed["quantity"], strict=True))
+        assert pairs == set(zip(listed["item"], listed["key"], strict=True))
     assert {path: path.read_bytes() for folder in two for path in folder.iterdir()} == before
 
 
@@ -365,12 +360,11 @@ def test_difference_is_the_second_less_the_first_where_it_says_something(two):
     table = comparison(*map(read_left, two))
     known = table["difference"].notna()
     assert np.allclose(table.loc[known, "difference"], table.loc[known, "second"] - table.loc[known, "first"])
-    assert known[table["quantity"] == "alignment, neutral - inoculation"].iloc[0]
+    assert known[table["key"] == "alignment.neutral"].any()
     assert (table["part"] == "p").sum() > 10
-    assert not known[table["part"] == "p"].any()
-    in_units = table["quantity"].str.contains("projection|gradient norm")
+    in_units = table["key"].str.contains("projection|grad_norm")
     assert in_units.sum() > 3
-    assert not known[in_units].any()
+    assert not known[in_units | (table["part"] == "p")].any()
     both = table[["first", "second"]].notna().all(axis=1)
     assert known[both & ~in_units & (table["part"] != "p")].all()
 
@@ -378,15 +372,15 @@ def test_difference_is_the_second_less_the_first_where_it_says_something(two):
 def test_same_models_are_compared_in_their_own_units_and_other_traits_scores_are_not(tmp_path):
     """The projection of one model against itself; direction, answers and score are of their trait."""
     paths = [leave(tmp_path / "one", "effect"), leave(tmp_path / "two", "no_effect", "name=two")]
-    same = comparison(*map(read_left, paths)).set_index(["part", "item", "quantity"])["difference"]
-    for measure in ("projection", "score", "log_odds"):
-        assert np.isfinite(same["drift", "neutral", measure])
+    same = comparison(*map(read_left, paths)).set_index(["part", "item", "key"])["difference"]
+    of_the_trait = [("drift", "neutral", measure) for measure in ("projection", "score", "log_odds")]
+    of_the_trait += [("claim", "C1", "alignment.neutral"), ("claim", "C4", "drift.neutral")]
+    assert np.isfinite(same[of_the_trait]).all()
     note = paths[1] / "study.json"
     note.write_text(note.read_text().replace('"all_caps"', '"lower_case"'))
-    other = comparison(*map(read_left, paths)).set_index(["part", "item", "quantity"])["difference"]
-    for measure in ("projection", "score", "log_odds"):
-        assert np.isnan(other["drift", "neutral", measure])
-    assert np.isfinite(other["claim", "G3", "loss, neutral - inoculation"])
+    other = comparison(*map(read_left, paths)).set_index(["part", "item", "key"])["difference"]
+    assert other[of_the_trait].isna().all()
+    assert np.isfinite(other[[("claim", "G3", "loss"), ("claim", "C3", "grad_norm"), ("claim", "C3", "overlap")]]).all()
 
 
 def test_settings_that_differ_are_all_that_are_listed(two, tmp_path):

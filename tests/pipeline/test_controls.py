@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 
-from fixtures.session import RUN
 from fixtures.sham import OPEN_GATES, Frozen, deal
 from fixtures.small_study import SMALL
 from gradinoc.claims.c1 import C1
@@ -27,6 +26,7 @@ from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
+from gradinoc.pytest_plugin.session import option
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
@@ -57,7 +57,7 @@ def frozen(study: str, store: Path) -> Frozen:
 @pytest.fixture(scope="module")
 def store(pytestconfig) -> Path:
     """The session's own store."""
-    return pytestconfig.stash[RUN].store
+    return Path(option(pytestconfig, "store"))
 
 
 @pytest.fixture(scope="module")

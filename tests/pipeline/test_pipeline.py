@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 import torch
 
-from fixtures.session import RUN
 from fixtures.small_study import SMALL, as_options, assert_same, manifests, tables
 from fixtures.smallest import smallest
 from gradinoc.claims.finding import Status
@@ -27,6 +26,7 @@ from gradinoc.pipeline import estimates
 from gradinoc.pipeline.estimates.speed import Speed
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store, load_tensors
+from gradinoc.pytest_plugin.session import option
 from gradinoc.study.loading import load_study
 from gradinoc.study.rules import Rules
 
@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory) -> Path:
 
 def evidence_of(name: str, pytestconfig) -> Evidence:
     """Every table of a ready study, from the session's own store."""
-    return Pipeline(load_study(name), Store(pytestconfig.stash[RUN].store)).evidence()
+    return Pipeline(load_study(name), Store(Path(option(pytestconfig, "store")))).evidence()
 
 
 def test_obedient_model_is_supported(pytestconfig):

@@ -234,14 +234,14 @@ def test_a_bar_that_does_not_hold_is_named(rate, covered, words):
 def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatch, capsys):
     """Two studies of one scenario: tables, figure and text; exit code 1 once a bar is out of reach."""
     monkeypatch.setattr(command, "cases", lambda: {"effect": CASES["effect"]})
-    assert command.main(["--studies", "2", "--jobs", "1", "--out", str(tmp_path)]) == 0
+    assert command.calibrate_rules(2, tmp_path, 1) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "rates.csv", "coverage.csv", "verdicts.csv", "tables.txt", "calibration.png", "calibration.svg",
     }  # fmt: skip
     assert capsys.readouterr().out == (tmp_path / "tables.txt").read_text(encoding="utf-8")
     wrong = replace(CASES["effect"], scenario=replace(CASES["effect"].scenario, holds=(), verdicts=("REFUTED",)))
     monkeypatch.setattr(command, "cases", lambda: {"effect": wrong})
-    assert command.main(["--studies", "2", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    assert command.calibrate_rules(2, tmp_path, 1) == 1
     assert "Bars that do not hold:\neffect: C1, false positive 1.000" in capsys.readouterr().out
 
 

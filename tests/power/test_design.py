@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fixtures.session import RUN
 from gradinoc.api import VARIANCES, _write_variances
 from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
@@ -38,6 +37,7 @@ from gradinoc.power.prospects import (
 from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario
 from gradinoc.power.simulate import band_depth, simulate
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
+from gradinoc.pytest_plugin.session import option
 from gradinoc.report.figures.power import plot_power
 from gradinoc.stats.correlation import MONTE_CARLO, correlation_tost, stratified_p
 from gradinoc.stats.effect import bare, null_p
@@ -469,7 +469,7 @@ def test_questions_without_templates_have_their_variance_one_by_one(tmp_path):
 def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
     """The file is the study's as it is now, and travels with the package."""
     study = load_study("tiny")
-    pipeline = Pipeline(study, Store(pytestconfig.stash[RUN].store))
+    pipeline = Pipeline(study, Store(Path(option(pytestconfig, "store"))))
     now, shipped = estimate(pipeline.evidence(), study.rules, study.name), load_variances(TINY)
     assert (TINY.parent, shipped.study) == (STUDIES, "tiny")
     for name in ("alignment", "fall", "loss_fall", "drift", "own", "template", "isotropic", "unrelated"):

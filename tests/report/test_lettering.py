@@ -19,7 +19,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
 from gradinoc.claims.tables import Evidence
-from gradinoc.cli.compare_figure import plot_comparison
+from gradinoc.cli.compare import plot_comparison
 from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate

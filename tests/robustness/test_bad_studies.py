@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import errors
 from fixtures.complaints import complaint, message_or_nothing
 from gradinoc.claims.tables import BASE
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.check import check
+from gradinoc.pytest_plugin import pytest_runtest_makereport
 from gradinoc.study.description import LONGEST_NAME, Study
 from gradinoc.study.design import opening
 from gradinoc.study.loading import STUDIES, load_study
@@ -212,16 +212,19 @@ def test_error_in_a_fixture_or_test_is_shown_as_one_line(tmp_path, capsys):
         "import pytest\n"
         "from gradinoc.errors import StoreError\n"
         "@pytest.fixture\n"
-        "def store():\n"
+        "def study():\n"
+        "    return None\n"
+        "@pytest.fixture\n"
+        "def store(study):\n"
         "    raise StoreError('the disk is full\\x1b; make room')\n"
         "def test_in_fixture(store):\n"
         "    pass\n"
-        "def test_itself():\n"
+        "def test_itself(study):\n"
         "    raise StoreError('the disk is gone; mount it')\n"
-        "def test_other():\n"
+        "def test_other(study):\n"
         "    raise OSError('no fault of yours')\n"
     )
-    plugin = SimpleNamespace(pytest_runtest_makereport=errors.pytest_runtest_makereport)
+    plugin = SimpleNamespace(pytest_runtest_makereport=pytest_runtest_makereport)
     words = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]
     assert pytest.main(words, plugins=[plugin]) == pytest.ExitCode.TESTS_FAILED
     lines = capsys.readouterr().out.splitlines()

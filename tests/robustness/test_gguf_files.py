@@ -24,8 +24,8 @@ from fixtures.gguf_files import (
     write_gguf,
     written,
 )
+from gradinoc.cli.data import IN_A_PACKAGE
 from gradinoc.cli.doctor import State, _packaged
-from gradinoc.cli.studies import IN_A_PACKAGE
 from gradinoc.errors import ModelError, StoreError
 from gradinoc.measure.load import load_model
 from gradinoc.models.sources import converted

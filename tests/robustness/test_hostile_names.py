@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from fixtures.session import RUN, STUDY
 from fixtures.smallest import smallest
 from gradinoc.cli import main
 from gradinoc.data.export import write_datasets
 from gradinoc.errors import ModelError, StudyError
 from gradinoc.models.inert import ensure_revision
+from gradinoc.pytest_plugin import pytest_report_header
+from gradinoc.pytest_plugin.session import SESSION
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.traits import find_trait
 
-ROOT = Path(__file__).parents[2]
 HOSTILE_NAMES = (
     "..", ".", "../x", "../../x", "/x", "a/b", "a/../../b", "a\\b", "..\\x", "", " ", "-x", ".x", "a\nb", "a\0b",
     "~", "$HOME", "a/", "\u202ex", "a\u2215b", "C:x", "x" * 300,
@@ -128,13 +127,12 @@ def test_terminal_is_sent_no_escape_sequences(place, tmp_path, capfd):
 
 
 @pytest.mark.fault("Hostile text", "escape sequences in a study file: the header of pytest")
-def test_header_is_made_of_lines_that_can_be_printed(pytestconfig):
-    """It names model and data as the study file does, spelled out."""
-    plugins = pytestconfig.pluginmanager.get_plugins()
-    conftest = next(plugin for plugin in plugins if getattr(plugin, "__file__", "") == str(ROOT / "conftest.py"))
+def test_header_is_made_of_lines_that_can_be_printed():
+    """It names model and data as the study file does, escaped."""
     hostile = json.dumps(STEERING)
     study = load_study("tiny", [f"model.id={hostile}", f"data.source={hostile}", "name=hostile"])
-    stash = {STUDY: study, RUN: pytestconfig.stash[RUN]}
-    lines = conftest.pytest_report_header(SimpleNamespace(stash=stash))
+    session = SimpleNamespace(study=study, artifacts=STEERING, notes=[])
+    config = SimpleNamespace(stash={SESSION: session}, getoption=lambda _name: "hostile.toml")
+    lines = pytest_report_header(config)
     assert "title" in lines[0]
     assert all(line.isprintable() for line in lines), lines

@@ -1,0 +1,144 @@
+"""Fixtures of tests about a study: its tables, computed when first asked for; its findings; its artifacts folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gradinoc.pytest_plugin.session import FINDING, SESSION, StudySession, option
+
+if TYPE_CHECKING:
+    from gradinoc.claims.finding import Finding
+    from gradinoc.claims.tables import Evidence
+    from gradinoc.claims.verdict import Judgement
+    from gradinoc.pipeline.run import Pipeline
+    from gradinoc.study.description import Study
+    from gradinoc.study.rules import Rules
+
+EFFECT_FIELDS = ("estimate", "low", "high", "level", "p", "n", "unit", "method")
+
+
+def _session(config: pytest.Config) -> StudySession:
+    session = config.stash.get(SESSION, None)
+    if session is None:
+        pytest.skip("no study is asked for; give one: pytest --study tiny")
+    return session
+
+
+@pytest.fixture(scope="session")
+def study(pytestconfig: pytest.Config) -> Study:
+    """The study named on the command line or in the configuration."""
+    return _session(pytestconfig).study
+
+
+@pytest.fixture(scope="session")
+def rules(study: Study) -> Rules:
+    """The decision rules of the study."""
+    return study.rules
+
+
+@pytest.fixture(scope="session")
+def pipeline(study: Study, pytestconfig: pytest.Config) -> Pipeline:
+    """The study's steps; under xdist each worker has them, on the same store."""
+    return _session(pytestconfig).pipeline
+
+
+@pytest.fixture(scope="session")
+def evidence(pipeline: Pipeline) -> Evidence:
+    """Every table of the study."""
+    return pipeline.evidence()
+
+
+@pytest.fixture(scope="session")
+def gates(evidence: Evidence, rules: Rules) -> Sequence[Finding]:
+    """G1-G6, on which the claims rest."""
+    from gradinoc.claims.gates import gates_of
+
+    return gates_of(evidence, rules)
+
+
+@pytest.fixture(scope="session")
+def judgement(evidence: Evidence, rules: Rules) -> Judgement:
+    """Every gate and claim, and the verdict."""
+    from gradinoc.claims.verdict import judge
+
+    return judge(evidence, rules)
+
+
+@pytest.fixture
+def artifacts(request: pytest.FixtureRequest, study: Study, pytestconfig: pytest.Config) -> Artifacts:
+    """Where this test leaves what it found: the study's artifacts folder."""
+    from gradinoc.disk import disk_errors
+
+    folder = _session(pytestconfig).artifacts
+    with disk_errors(folder, "artifacts"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return Artifacts(request, folder)
+
+
+class Artifacts:
+    """The study's artifacts folder, as one test fills it."""
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+        self._request, self.folder = request, folder
+
+    def leave(self, finding: Finding, evidence: Evidence, figures: Sequence[str] = ()) -> None:
+        """Write figures, table row and statement of a gate or claim; then skip the test if the claim is undecided.
+
+        A JUnit file (`--junit-xml`) gets them as properties of the test. With `--undecided fail` the test goes on.
+        """
+        from filelock import FileLock
+
+        from gradinoc.claims.finding import Status
+        from gradinoc.report import write_finding
+        from gradinoc.report.figures import FIGURES
+        from gradinoc.report.figures.style import save_figure
+
+        self._request.node.user_properties += finding_properties(finding)
+        rules = _session(self._request.config).study.rules
+        for name in figures:
+            save_figure(FIGURES[name].draw(evidence, rules).figure, self.folder / "figures", name)
+        with FileLock(self.folder / ".findings.lock"):
+            write_finding(finding, self.folder)
+        self._skip_if(finding.status is Status.UNDECIDED, f"{finding.key} undecided: {finding.reason}")
+
+    def report(self, study: Study, evidence: Evidence, judgement: Judgement) -> None:
+        """Write the whole report, what other tools load, and the summary; then skip the test if all is undecided."""
+        from filelock import FileLock
+
+        from gradinoc.api import write_artifacts
+        from gradinoc.claims.verdict import Verdict
+
+        refuted = judgement.verdict not in (Verdict.SUPPORTED, Verdict.UNDECIDED)
+        self._request.node.user_properties += [
+            (FINDING, "refuted" if refuted else str(judgement.verdict)),
+            ("study", study.name),
+            ("verdict", str(judgement.verdict)),
+            ("statement", judgement.sentence),
+            *((f"warning.{place}", warning) for place, warning in enumerate(judgement.warnings, start=1)),
+        ]
+        session = _session(self._request.config)
+        with FileLock(self.folder / ".findings.lock"):
+            write_artifacts(session.pipeline, evidence, judgement, self.folder, session.command)
+        self._skip_if(judgement.verdict is Verdict.UNDECIDED, judgement.sentence)
+
+    def _skip_if(self, undecided: bool, reason: str) -> None:
+        if undecided and option(self._request.config, "undecided") == "skip":
+            pytest.skip(reason)
+
+
+def finding_properties(finding: Finding) -> list[tuple[str, str]]:
+    """What a JUnit file says of a gate or claim: status, statement, reason, and every effect in numbers.
+
+    Effects are counted from 1 in the order of the finding; floats are in full, and missing numbers are left out.
+    They are text, as a JUnit file is, and as xdist carries from worker to controller.
+    """
+    properties = [(FINDING, finding.status), ("claim", finding.key), ("statement", finding.statement)]
+    properties.append(("reason", finding.reason))
+    for place, effect in enumerate(finding.effects, start=1):
+        values = {"name": effect.name, **{field: getattr(effect, field) for field in EFFECT_FIELDS}}
+        properties += [(f"effect.{place}.{field}", value) for field, value in values.items() if value == value]
+    return [(name, str(value)) for name, value in properties]

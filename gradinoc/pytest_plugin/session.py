@@ -1,0 +1,217 @@
+"""The study of a pytest session: what is asked for, where it is kept, how its progress is shown, how it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from gradinoc.pipeline.progress import OnProgress, Progress
+    from gradinoc.pipeline.run import Pipeline
+    from gradinoc.pipeline.watching import Display
+    from gradinoc.study.description import Study
+
+FINDING = "finding"  # the property of a test's report that is the status of the gate or claim it judged
+
+
+def option(config: pytest.Config, name: str) -> str:
+    """An option as given on the command line, else in the configuration file, else its default."""
+    return str(config.getoption(f"--{name}") or config.getini(name))
+
+
+class StudySession:
+    """A study, and how this process of a pytest session goes about it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from gradinoc.study.loading import load_study
+
+        self.config, self.began, self.signal = config, time.time(), 0
+        self.settings = [*config.getini("set"), *config.getoption("settings")]
+        study, device = load_study(option(config, "study"), self.settings), option(config, "device")
+        if device != "auto":
+            study = study.model_copy(update={"model": study.model.model_copy(update={"device": device})})
+        self.study: Study = study
+        self.store = Path(option(config, "store"))
+        self.artifacts = Path(option(config, "artifacts")) / study.name
+        given = getattr(config, "workerinput", {})  # what xdist tells its workers
+        self.worker, self.workers = str(given.get("workerid", "")), int(given.get("workercount", 1))
+        self.notes: list[str] = []
+        self.on_progress: OnProgress | None = None
+        self.display: Display | None = None
+        self.closing = ExitStack()  # at the end of the session
+        config.add_cleanup(self.closing.close)
+        self._stop = threading.Event()  # of the thread that follows what workers write
+        self._follower: threading.Thread | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that runs the study again."""
+        changes = [word for setting in self.settings for word in ("--set", setting)]
+        return shlex.join(["pytest", "claims", "--study", option(self.config, "study"), *changes])
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The study's steps; its artifacts folder is made, and the questions are written there."""
+        from gradinoc.api import LOGS, prepare_folder
+        from gradinoc.measure.training.tracking import tracking
+        from gradinoc.pipeline.run import Pipeline
+        from gradinoc.pipeline.store import Store
+
+        shown = tracking(option(self.config, "report-to"), self.artifacts / LOGS, self.study.name)
+        prepare_folder(self.study, self.artifacts)
+        made = Pipeline(self.study, Store(self.store), self.on_progress, self.workers, shown)
+        made.write_datasets(Path(option(self.config, "datasets") or self.artifacts / "datasets"))
+        return made
+
+    def begin(self) -> None:
+        """Check the study, prepare its folder, and show its progress; a worker writes its own for the controller."""
+        from gradinoc.api import LOGS, prepare_folder
+        from gradinoc.measure.training.tracking import tracking
+        from gradinoc.pipeline.check import check
+        from gradinoc.pipeline.watching import ProgressFile, warnings_to
+        from gradinoc.report.figures.lettering import lettering_notes
+        from gradinoc.study.traits.registry import find_trait
+
+        progress = ProgressFile(self.artifacts, self.worker)
+        if self.worker:
+            self.on_progress = progress.post
+            self.closing.enter_context(warnings_to(progress.warn))
+            return
+        tracking(option(self.config, "report-to"), self.artifacts / LOGS, self.study.name)
+        self.notes = [*check(self.study), *lettering_notes(find_trait(self.study.trait))]
+        prepare_folder(self.study, self.artifacts)
+        progress.clear()
+        display = self.display = _display(self.config)
+        self.closing.enter_context(display.open())
+        self.closing.enter_context(warnings_to(display.say))
+        self.config.pluginmanager.register(BesideTheDisplay(self, display), "gradinoc display")
+        _end_at_signals(self)
+        if self.config.getoption("numprocesses", None):
+            self._follow(display)
+            return
+
+        def show(heard: Progress) -> None:
+            progress.post(heard)
+            display.hear(heard)
+
+        self.on_progress = show
+
+    def end(self) -> None:
+        """Show the last messages of workers, and no panel any more."""
+        self._stop.set()
+        if self._follower is not None:
+            self._follower.join()
+        if self.display is not None:
+            self.display.close()
+
+    def _follow(self, display: Display) -> None:
+        from gradinoc.pipeline.watching import PROGRESS, posted
+
+        def follow() -> None:
+            for message, worker in posted(self.artifacts / PROGRESS, self._stop):
+                display.take(message, worker)
+
+        self._follower = threading.Thread(target=follow, name="progress", daemon=True)
+        self._follower.start()
+
+
+SESSION = pytest.StashKey[StudySession]()  # of sessions in which a study is asked for
+
+
+def _display(config: pytest.Config) -> Display:
+    """What shows progress on the terminal, or file, that pytest writes to."""
+    from rich.console import Console
+
+    from gradinoc.pipeline.watching import Display
+
+    if not config.pluginmanager.has_plugin("terminalreporter"):
+        return Display(Console(file=io.StringIO()))
+    writer, is_live = config.get_terminal_writer(), config.option.capture != "no" and sys.stdout.isatty()
+    with suppress(OSError, ValueError):  # a copy, since pytest captures what is written to stdout
+        file = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
+        config.add_cleanup(file.close)
+        size = shutil.get_terminal_size()
+        console = Console(
+            file=file, width=size.columns, height=size.lines, force_interactive=is_live, force_terminal=is_live,
+            force_jupyter=False,
+        )  # fmt: skip
+        return Display(console, lambda: writer.width_of_current_line)
+    return Display(Console(file=sys.stdout, width=writer.fullwidth, force_interactive=False))
+
+
+class BesideTheDisplay:
+    """Takes the panel away whenever pytest writes."""
+
+    def __init__(self, session: StudySession, display: Display) -> None:
+        self._session, self._display = session, display
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logstart(self) -> Iterator[None]:
+        """The name of a test, with -v."""
+        with self._display.paused():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self) -> Iterator[None]:
+        """Its outcome."""
+        with self._display.paused():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logfinish(self) -> Iterator[None]:
+        """How far the session is."""
+        with self._display.paused():
+            return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """The summary follows."""
+        self._session.end()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_enter_pdb(self) -> None:
+        """The user types."""
+        self._display.close()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Say how to go on after a signal."""
+        session = self._session
+        if session.signal:
+            from gradinoc.pipeline.progress import how_to_go_on
+
+            command = shlex.join(["pytest", *config.invocation_params.args])
+            sys.stdout.write(f"{how_to_go_on(command, session.store, self._display.board.furthest)}\n")
+
+
+def _end_at_signals(session: StudySession) -> None:
+    """Have SIGINT and SIGTERM end the session and its workers at once: what is finished is whole in the store."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        import psutil
+
+        session.signal = number
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        pytest.exit(signal.Signals(number).name, returncode=128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        session.closing.callback(signal.signal, number, signal.signal(number, end))
