@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from gradinoc.data.sources import DATASETS, load_source
-from gradinoc.power.scenarios import Noise, Scenario
-from gradinoc.power.simulate import ALIGNMENT, BATCH, CONDITIONS, band_depth
+from gradinoc.power.scenarios import Noise, Scenario, band_depth
+from gradinoc.power.simulate import ALIGNMENT, BATCH, CONDITIONS
 from gradinoc.power.variances import Three, Variances
 from gradinoc.stats.effect import Array
 from gradinoc.study.description import DataSettings, Study

@@ -6,10 +6,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from gradinoc.study.description import POSITIONS
+
 Three = tuple[float, float, float]  # neutral, inoculation, loss_matched
 
 CLAIMS = ("C1", "C2", "C3", "C4")
 FURTHER = "loss_measured"  # a fourth condition, whose loss is inoculation's, measured on the frozen model alone
+WORDS = ("they", "walk", "home", "with", "nine", "ripe", "figs", "each")
+# The response that has so many upper-case words.
+RESPONSES = tuple(" ".join([*map(str.upper, WORDS[:n]), *WORDS[n:]]) + "." for n in range(len(WORDS) + 1))
 
 
 @dataclass(frozen=True)
@@ -118,3 +125,27 @@ SCENARIOS = {
     ),
     "reversed": Scenario(gap=(0, -0.12, 0), drift=(3, 4.2, 2.8), holds=(), verdicts=("REFUTED", "UNDECIDED")),
 }
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a study measures: `positions` are the first of `study.description.POSITIONS`, `directions` of each null.
+
+    `templates` of None is the scenario's own number. Without `beside` tables and phases that decide nothing are empty.
+    """
+
+    examples: int = 96
+    layers: int = 6
+    seeds: int = 3
+    steps: int = 30
+    directions: int = 200
+    templates: int | None = None
+    evaluation: int = 48
+    positions: int = len(POSITIONS)
+    beside: bool = True
+
+
+def band_depth(layers: int) -> float:
+    """What an effect of 1 at depth 1 is in the mean over the band's layers."""
+    depth = np.linspace(0.2, 1.0, layers)
+    return float(depth[depth >= depth.max() / 2].mean())

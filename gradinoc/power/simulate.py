@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,39 +23,17 @@ from gradinoc.claims.tables import (
     SIGN_FLIPPED,
     Evidence,
 )
-from gradinoc.power.scenarios import FURTHER, SCENARIOS, Scenario
+from gradinoc.power.grids import Grid, answered, rows_of, table_of
+from gradinoc.power.scenarios import FURTHER, RESPONSES, SCENARIOS, WORDS, Scenario, Sizes
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL, UNRELATED
 
 Array = npt.NDArray[np.float64]
-Grid = tuple[tuple[str, tuple[Any, ...]], ...]  # the levels of each index column of a table
 
 CONDITIONS = (NEUTRAL, INOCULATION, LOSS_MATCHED)
 ALIGNMENT, LOSS = 0.30, 2.0  # of the average example under the neutral prompt: cosine, nats/token
 BATCH = 4
 CANDIDATES, CALIBRATION = 5, 12  # prompts of the pool that are no condition's, examples on which the pool is measured
-WORDS = ("they", "walk", "home", "with", "nine", "ripe", "figs", "each")
-# The response that has so many upper-case words.
-RESPONSES = tuple(" ".join([*map(str.upper, WORDS[:n]), *WORDS[n:]]) + "." for n in range(len(WORDS) + 1))
-DOMAINS = {"score": "in_distribution", "score_ood": "everyday"}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much a study measures: `positions` are the first of `study.description.POSITIONS`, `directions` of each null.
-
-    `templates` of None is the scenario's own number. Without `beside` tables and phases that decide nothing are empty.
-    """
-
-    examples: int = 96
-    layers: int = 6
-    seeds: int = 3
-    steps: int = 30
-    directions: int = 200
-    templates: int | None = None
-    evaluation: int = 48
-    positions: int = len(POSITIONS)
-    beside: bool = True
 
 
 def simulate(scenario: str | Scenario, rng: np.random.Generator, **sizes: Any) -> Evidence:
@@ -69,12 +45,6 @@ def simulate(scenario: str | Scenario, rng: np.random.Generator, **sizes: Any) -
     of one share a random effect on each condition's alignment, and `alignments` and `drift` have a column `group`.
     """
     return _Simulation(SCENARIOS[scenario] if isinstance(scenario, str) else scenario, Sizes(**sizes), rng).evidence()
-
-
-def band_depth(layers: int) -> float:
-    """What an effect of 1 at depth 1 is in the mean over the band's layers."""
-    depth = np.linspace(0.2, 1.0, layers)
-    return float(depth[depth >= depth.max() / 2].mean())
 
 
 class _Simulation:
@@ -151,7 +121,7 @@ class _Simulation:
         )
         side = np.array([0.5, -0.5])[None, :, None] * separation + self.rng.normal(0, 1, (40, 2, len(layers)))
         grid = (("example", tuple(range(40))), ("side", ("promote", "suppress")), ("layer", layers))
-        return table, _table(grid, projection=side)
+        return table, table_of(grid, projection=side)
 
     def alignments(self, chance: Array) -> tuple[pd.DataFrame, Array]:
         """The alignments table, and each example's loss [condition, example]; `chance` [condition, layer] adds."""
@@ -169,7 +139,7 @@ class _Simulation:
             level = level + by_template[:, np.arange(shape[1]) % self.templates]
         layered = level[..., None] * self.depth + self.draw(noise.layer, *shape, self.sizes.layers)
         grid = (("condition", self.conditions), ("example", tuple(range(shape[1]))), *self.places())
-        return _table(grid, **self.gradients(layered + chance[:, None], loss)), loss
+        return table_of(grid, **self.gradients(layered + chance[:, None], loss)), loss
 
     def places(self) -> Grid:
         """The index columns layer and position."""
@@ -181,12 +151,7 @@ class _Simulation:
         cosine = alignment[..., None] * reach
         cosine[..., 1:] += self.rng.normal(0, 0.02, cosine[..., 1:].shape)
         norm = 0.05 * loss[..., None, None] * np.exp(self.rng.normal(0, 0.1, cosine.shape))
-        return {
-            "loss": loss[..., None, None],
-            "alignment": cosine,
-            "projection": cosine * norm,
-            "grad_norm": norm,
-        }
+        return {"loss": loss[..., None, None], "alignment": cosine, "projection": cosine * norm, "grad_norm": norm}
 
     def nulls(self) -> tuple[pd.DataFrame, Array]:
         """The nulls table, and what chance adds to the trait's own alignment [condition, layer] if it is one of them.
@@ -210,7 +175,7 @@ class _Simulation:
             ("layer", tuple(range(self.sizes.layers))),
         )
         chance = drawn[self.truth.drawn_from][-1] if self.truth.drawn_from else np.zeros((shape[1], 1))
-        return _table(grid, alignment=np.stack([kind[:-1] for kind in drawn.values()])), chance
+        return table_of(grid, alignment=np.stack([kind[:-1] for kind in drawn.values()])), chance
 
     def unrelated(self) -> pd.DataFrame:
         """The unrelated table; the first trait shows `unspecific` of the trait's own contrast."""
@@ -226,7 +191,7 @@ class _Simulation:
             ("example", tuple(range(shape[2]))),
             ("layer", tuple(range(self.sizes.layers))),
         )
-        return _table(grid, alignment=layered)
+        return table_of(grid, alignment=layered)
 
     def pool(self) -> pd.DataFrame:
         """The pool table: every condition's prompt and the candidates', whose losses lie between the conditions'."""
@@ -237,7 +202,7 @@ class _Simulation:
         distance = np.abs(loss[count:] - loss[1]).mean(axis=1)
         chosen = np.arange(len(fall)) == count + int(distance.argmin())
         prompts = [f"prompt {i}" for i in range(len(fall))]
-        table = _table((("prompt", tuple(prompts)), ("example", tuple(range(CALIBRATION)))), loss=loss)
+        table = table_of((("prompt", tuple(prompts)), ("example", tuple(range(CALIBRATION)))), loss=loss)
         roles = np.repeat([*self.conditions, *[CANDIDATE] * CANDIDATES], CALIBRATION)
         return table.assign(role=roles, chosen=np.repeat(chosen, CALIBRATION))
 
@@ -253,9 +218,11 @@ class _Simulation:
         level = ALIGNMENT + self.truth.slope * (loss - LOSS) + self.draw(self.noise.alignment, *loss.shape)
         grid: Grid = (("seed", tuple(range(seeds))), ("step", (1,)), ("example", tuple(range(self.sizes.examples))))
         layered = (level[..., None] * self.depth)[:, None]
-        table = _table((*grid, *self.places()), **self.gradients(layered, loss[:, None]))
+        table = table_of((*grid, *self.places()), **self.gradients(layered, loss[:, None]))
         checked = LOSS - fall * np.arange(1, len(steps) + 1)
-        looked = _table((grid[0], ("step", steps)), loss=checked, target=np.array(target), chosen=np.array(steps) == 1)
+        looked = table_of(
+            (grid[0], ("step", steps)), loss=checked, target=np.array(target), chosen=np.array(steps) == 1
+        )
         return table, looked
 
     def training(self, early: Array) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -272,14 +239,14 @@ class _Simulation:
         alignment = run[..., None, None] * learnt + 0.02 * batch + self.draw(self.noise.step, *shape)
         index: Grid = (("condition", CONDITIONS), ("seed", tuple(range(seeds))))
         grid = (*index, ("step", tuple(range(steps))), ("row", tuple(range(BATCH))), *self.places())
-        training = _table(grid, **self.gradients(alignment[..., None] * self.depth, loss))
+        training = table_of(grid, **self.gradients(alignment[..., None] * self.depth, loss))
         training["example"] = training["step"] * BATCH + training.pop("row")
         count = 100 if self.sizes.beside else 0
         draws = (*index, ("draw", tuple(range(count))), ("layer", tuple(range(self.sizes.layers))))
-        nulls = _table(draws, alignment=self.rng.normal(0, 0.02, (conditions, seeds, count, self.sizes.layers)))
+        nulls = table_of(draws, alignment=self.rng.normal(0, 0.02, (conditions, seeds, count, self.sizes.layers)))
         fifth = max(1, steps // 5)
         per_step = loss.mean(axis=3)
-        runs = _table(
+        runs = table_of(
             index,
             steps=np.array(steps),
             seconds=np.array(60.0),
@@ -304,10 +271,10 @@ class _Simulation:
             runs: Grid = (("condition", CONDITIONS), ("seed", tuple(range(self.sizes.seeds))), ("phase", tuple(done)))
             grids[measure] = [(*base, *rest), (*runs, *rest)]
             values[measure] = np.concatenate([before, after.ravel()])
-        rows = _rows(*(grid for pair in grids.values() for grid in pair))
+        rows = rows_of(*(grid for pair in grids.values() for grid in pair))
         rate = np.concatenate([values[measure] for measure in SCORED])
-        answered = _answered(*(grid for measure in SCORED for grid in grids[measure]))
-        responses = answered.assign(
+        answers = answered(*(grid for measure in SCORED for grid in grids[measure]))
+        responses = answers.assign(
             response=pd.array(RESPONSES, dtype="str").take(np.rint(rate * len(WORDS)).astype(np.int64)),
             score=rate,
             projection=3.0 * rate + self.rng.normal(0, 0.5, len(rate)),
@@ -330,33 +297,3 @@ class _Simulation:
         before = self.rng.binomial(len(WORDS), 0.03, size)
         after = self.rng.binomial(len(WORDS), chance[..., None], (*chance.shape, size))
         return before / len(WORDS), after / len(WORDS)
-
-
-@lru_cache(maxsize=64)
-def _rows(*grids: Grid) -> pd.DataFrame:
-    """The index columns of a long frame: one row per cell of each grid, grids one below the other.
-
-    Made once for each design: studies of one size differ in values only.
-    """
-    frames = []
-    for grid in grids:
-        codes = np.indices([len(levels) for _, levels in grid]).reshape(len(grid), -1)
-        frames.append(
-            pd.DataFrame({name: np.asarray(levels)[code] for (name, levels), code in zip(grid, codes, strict=True)})
-        )
-    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
-
-
-@lru_cache(maxsize=8)
-def _answered(*grids: Grid) -> pd.DataFrame:
-    """The index columns of responses, from those of their scores."""
-    frame = _rows(*grids)
-    domain = frame["measure"].map(DOMAINS)
-    question = domain + " question " + frame["example"].astype(str) + "?"
-    return frame.drop(columns="measure").assign(domain=domain, question=question)
-
-
-def _table(grid: Grid, **values: npt.NDArray[Any]) -> pd.DataFrame:
-    """A long frame, one row per cell of the grid; each value broadcasts to the grid's shape."""
-    shape = tuple(len(levels) for _, levels in grid)
-    return _rows(grid).assign(**{name: np.broadcast_to(value, shape).ravel() for name, value in values.items()})

@@ -34,8 +34,8 @@ from gradinoc.power.prospects import (
     smallest_of_interest,
     source_templates,
 )
-from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario
-from gradinoc.power.simulate import band_depth, simulate
+from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario, band_depth
+from gradinoc.power.simulate import simulate
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
 from gradinoc.pytest_plugin.session import option
 from gradinoc.report.figures.power import plot_power

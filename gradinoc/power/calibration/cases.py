@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
-from gradinoc.power.scenarios import CLAIMS, SCENARIOS, Noise, Scenario
-from gradinoc.power.simulate import Sizes, band_depth
+from gradinoc.power.scenarios import CLAIMS, SCENARIOS, Noise, Scenario, Sizes, band_depth
 
 # Every number on which a claim rests, and no table that stands beside: 96 examples, 3 conditions x 3 seeds. Layers
 # and steps are few because studies are many; two of three layers are in the band.
