@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -80,44 +79,7 @@ def test_log_odds_equal_brute_force(obedient, splits, system):
     assert found.dtype == np.float64
 
 
-def test_log_odds_rise_with_the_trait(obedient, splits):
-    """A model that is asked for capitals and obeys finds them likelier: the sign is right."""
-    odds = [
-        trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 4, system)
-        for system in (None, "Answer in capital letters only.")
-    ]
-    assert odds[1].mean() > odds[0].mean() + 0.01
-
-
-def test_log_odds_do_not_depend_on_batches(obedient, splits):
-    """One at a time, or all at once: the same figures in the same order, to rounding."""
-    alone, together = (trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, size, None) for size in (1, 16))
-    np.testing.assert_allclose(alone, together, rtol=1e-4)
-
-
-def test_log_odds_keep_the_order_of_examples(obedient, splits):
-    """Batches are made by length; figures come back to their examples."""
-    forth = trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 3, None)
-    back = trait_log_odds(*obedient, splits.evaluation[::-1], ALL_CAPS, 3, None)
-    np.testing.assert_allclose(forth, back[::-1], rtol=1e-4)
-    assert len(set(forth.round(6))) == len(forth)
-
-
 # --- tables
-
-
-def test_measures_have_a_row_for_each_example(measured):
-    """As many as the settings ask for, numbered from 0 within each measure."""
-    measures, _ = measured
-    assert list(measures) == ["measure", "example", "value", "group"]
-    found = {name: rows["example"].tolist() for name, rows in measures.groupby("measure")}
-    assert found == {
-        "log_odds": [0, 1, 2],
-        "projection": [*range(5)],
-        "score": [*range(5)],
-        "score_ood": [*range(4)],
-    }
-    assert measures["value"].dtype == np.float64
 
 
 def test_responses_have_a_row_for_each_request(measured, splits):
@@ -194,13 +156,6 @@ def test_response_without_letters_is_missing(obedient, splits, directions, monke
         assert rows["response"].tolist() == said[:count]
 
 
-def test_tables_do_not_depend_on_batches(measured, obedient, splits, directions):
-    """One request at a time gives the same responses, and the same figures to rounding."""
-    single = SETTINGS.model_copy(update={"batch_size": 1})
-    for one, other in zip(measured, measure_drift(obedient, splits, ALL_CAPS, directions, single, None), strict=True):
-        pd.testing.assert_frame_equal(one, other, rtol=1e-4)
-
-
 def test_neutral_prompt_governs_every_part(measured, obedient, splits, directions):
     """Given as a system prompt, it changes responses, projections and log-odds alike."""
     prompt = "Answer in capital letters only."
@@ -221,14 +176,6 @@ def test_parts_are_told_as_they_begin(obedient, splits, directions):
     told = []
     measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None, told.append)
     assert told == ["responses", "projections", "log-odds"]
-
-
-def test_band_order_does_not_matter(measured, obedient, splits, directions):
-    """A mean over layers, each with its own direction."""
-    backward = dict(reversed(directions.items()))
-    few = SETTINGS.model_copy(update={"max_new_tokens": 1})
-    _, responses = measure_drift(obedient, splits, ALL_CAPS, backward, few, None)
-    np.testing.assert_allclose(responses["projection"], measured[1]["projection"], rtol=1e-6)
 
 
 def test_unanswered_requests_need_no_answer(obedient, splits, directions):

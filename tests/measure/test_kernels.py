@@ -269,31 +269,6 @@ def test_shared_attention_in_bfloat16_is_rounding_away():
     assert mine < 1.5 * theirs, f"{mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
 
 
-def test_attention_in_bfloat16_over_several_blocks_of_queries():
-    """Sequences longer than a block and no multiple of it, grouped heads: forward and gradients, of bfloat16 inputs."""
-    lengths = [2 * attention.QUERIES + 44, attention.QUERIES + 2]
-    inputs = [normal(1, heads, sum(lengths), 16, seed=s).bfloat16() for s, heads in enumerate((4, 2, 2))]
-    upstream = normal(1, 4, sum(lengths), 16, seed=3).bfloat16()
-
-    def exact_attention(q, k, v):
-        parts = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
-        attend = functional.scaled_dot_product_attention
-        return torch.cat([attend(*part, is_causal=True, scale=0.25, enable_gqa=True) for part in parts], dim=2)
-
-    def computed(function, dtype):
-        given = [each.to(dtype).requires_grad_() for each in inputs]
-        out = function(*given)
-        return [out.detach().double(), *(g.double() for g in torch.autograd.grad(out, given, upstream.to(dtype)))]
-
-    exact = computed(exact_attention, torch.float64)
-    ours = computed(lambda q, k, v: packed_attention(q, k, v, lengths, 0.25), torch.bfloat16)
-    # The weights that matter have logarithms around 4, which bfloat16 holds to 2^-7 below and 2^-6 above it: each is
-    # off by that share, at random, which is 2^-7.8 to 2^-6.8 of the norm. All other roundings are of 2^-8 at most.
-    for name, mine, truth in zip(("output", "queries", "keys", "values"), ours, exact, strict=True):
-        apart = float((mine - truth).norm() / truth.norm())
-        assert apart < 2**-7, f"{name}: {apart:.2g} of the norm away"
-
-
 def test_gradient_of_a_sure_token_keeps_its_digits_in_bfloat16():
     """Of p - 1 nothing is left in eight bits where p > 0.999; against float64, relative to each gradient's own norm."""
     # Multiples of 1/2 and 1/4 of up to eight bits: inputs and logits are exact in bfloat16.

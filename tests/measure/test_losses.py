@@ -47,18 +47,6 @@ def test_losses_ignore_neighbours_and_padding_tokens(frozen_model, examples):
     np.testing.assert_allclose(answer_losses(frozen_model, examples[::-1], PAD, 2)[::-1], together, rtol=1e-5)
 
 
-def test_prompt_tokens_carry_no_loss(llama, examples):
-    """The loss follows the logits of completion tokens, and no others."""
-    batch = collate(examples, PAD)
-    logits = []
-    llama.lm_head.register_forward_hook(lambda *call: logits.append(call[2].requires_grad_()))
-    gradient = torch.autograd.grad(completion_losses(llama, batch).sum(), logits)[0].abs().sum(-1)  # (B, kept)
-    first = batch.input_ids.shape[1] - 1 - gradient.shape[1]
-    for row, example in enumerate(examples):
-        carrying = (gradient[row] > 0).nonzero().flatten() + first
-        assert carrying.tolist() == list(range(example.prompt_length - 1, len(example.ids) - 1))
-
-
 def test_end_of_turn_counts_even_when_it_is_the_padding(llama, examples):
     """The closing token carries loss, the same tokens after it as padding carry none."""
     without = [Encoded(example.ids[:-1], example.prompt_length) for example in examples]

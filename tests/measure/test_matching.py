@@ -203,6 +203,7 @@ def test_matched_checkpoint_of_other_examples_is_an_error(evidence):
 # --- amid training
 
 
+@pytest.mark.exhaustive
 def test_early_drift_is_that_of_a_run_stopped_there(evidence, pipeline, tmp_path):
     """The same log-odds, projections and responses as after a run of so many steps; everyday requests are left out."""
     early = early_step(pipeline.study)

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
-from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
+from gradinoc.measure.alignment import GradientLogger, answer_losses
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter, packing, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
@@ -161,15 +161,6 @@ def test_no_gradient_is_computed_for_frozen_weights(model, examples):
     forward = 3 * linear  # base, down to the rank, up again
     backward = 5 * linear - 3  # base, through the adapter both ways, its two factors; not into the first block's input
     assert counted.products - counted.operations["bmm"] - 2 <= forward + backward
-
-
-def test_measuring_is_one_forward_and_one_backward_pass_a_batch(model, examples):
-    """For a thousand directions at every layer as for one."""
-    with passes(model) as calls, Counted(model) as counted:
-        measure_alignments(model, examples, rows(1001), PAD, batch_size=2)
-    batches = -(-len(examples) // 2)
-    assert calls == dict.fromkeys(EVERY, batches)
-    assert counted.operations["silu_backward"] == batches * (LAYERS - 1)  # none below the lowest layer that is read
 
 
 def test_extraction_goes_no_deeper_than_it_must(model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from fixtures.small_models import END, PAD, VOCABULARY
 from gradinoc.data.export import write_chat
@@ -33,7 +31,6 @@ from gradinoc.study.description import POSITIONS, TrainingSettings
 
 SETTINGS = TrainingSettings(steps=5, batch_size=3, lr=1e-3, lora_rank=4, lora_alpha=8)
 COUNT = 8  # examples: the second epoch begins in the middle of a step
-UNBUILT = {"gemma4_assistant"}  # configurations that cannot be made without arguments
 READINGS = ["loss", "alignment", "projection", "grad_norm"]
 
 
@@ -139,12 +136,6 @@ def test_each_epoch_shows_each_example_once(count, epochs, batch_size, seed):
     assert shorter[:common] == order[:common]
 
 
-def test_order_differs_between_epochs_and_seeds():
-    """Three seeds, two epochs each: six permutations."""
-    orders = [data_order(30, TrainingSettings(epochs=2), seed) for seed in range(3)]
-    assert len({tuple(half) for order in orders for half in (order[:30], order[30:])}) == 6
-
-
 def test_order_depends_on_the_seed_alone(obedient, plain, tmp_path):
     """Runs of one seed see the same examples at each step, whatever their prompt, rate or rank."""
     log, _ = plain
@@ -157,15 +148,6 @@ def test_order_depends_on_the_seed_alone(obedient, plain, tmp_path):
 
 
 # --- what a run leaves
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_base_model_comes_back_as_it_was(tmp_path, checkpointing):
-    """Weights to the bit, no adapters, no hooks of the run, frozen, same settings."""
-    obedient = load_obedient()  # one that no other run has had
-    before = imprint(obedient.model)
-    run(obedient, tmp_path, gradient_checkpointing=checkpointing, steps=2)
-    assert_unchanged(obedient.model, before)
 
 
 SMALL_TEXT = {
@@ -199,24 +181,6 @@ def test_model_whose_configuration_has_no_cache_setting_is_trained(kind, tmp_pat
     assert log.final_loss < log.initial_loss
     assert_unchanged(model, before)
     assert not hasattr(model.config, "use_cache")
-
-
-def test_any_configuration_comes_back_as_it_was():
-    """Of every causal language model: Trainer sets what a wrapper's may not have, and another's has in its own way."""
-    without = set()
-    for kind in MODEL_FOR_CAUSAL_LM_MAPPING:
-        if kind.model_type in UNBUILT:
-            continue
-        config = kind()
-        model = SimpleNamespace(config=config, is_activation_checkpointing=False)
-        model.requires_grad_ = lambda _wanted: SimpleNamespace(eval=lambda: None)
-        before, had = config.to_dict(), hasattr(config, "use_cache")
-        with train_lora._handed_back(model):
-            config.use_cache = False
-        assert config.to_dict() == before, kind
-        assert hasattr(config, "use_cache") == had, kind
-        without |= set() if had else {config.model_type}
-    assert without > WITHOUT_CACHE.keys() | {"gemma4", "inkling_text", "openai-gpt"}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -293,17 +257,6 @@ def test_first_step_reads_what_the_frozen_model_has(obedient, plain):
     np.testing.assert_allclose(first, frozen, rtol=1e-4, atol=1e-6)
 
 
-def test_later_steps_read_the_model_in_training(obedient, plain):
-    """The same examples, later: no longer the base model's losses and gradients."""
-    key = ["example", "layer", "position"]
-    last = plain[0].table.query("step == 4").set_index(key)
-    directions = recipe_for(obedient).directions
-    frozen, *_ = measure_alignments(obedient.model, encode_all(obedient), directions, obedient.tokenizer.pad_token_id)
-    frozen = frozen.set_index(key).loc[last.index]
-    assert (last["loss"] < frozen["loss"]).all()
-    assert (last["alignment"] - frozen["alignment"]).abs().max() > 1e-3
-
-
 def test_direction_means_average_over_the_whole_run(obedient, plain):
     """For the trait's direction they follow from the table; random directions have values of their own."""
     log, _ = plain
@@ -312,13 +265,6 @@ def test_direction_means_average_over_the_whole_run(obedient, plain):
     assert log.direction_means.shape == (len(decoder_blocks(obedient.model)), 3)
     np.testing.assert_allclose(log.direction_means[:, 0], by_layer, rtol=1e-6)
     assert len(set(log.direction_means.flatten().tolist())) == log.direction_means.numel()
-
-
-def test_step_losses_are_means_over_examples(plain):
-    """The curve and the table tell the same."""
-    log, _ = plain
-    examples = log.table.drop_duplicates(["step", "example"])
-    np.testing.assert_allclose(log.losses, examples.groupby("step")["loss"].mean(), rtol=1e-6)
 
 
 def test_initial_and_final_loss_are_of_the_same_examples(obedient, plain):
@@ -508,15 +454,6 @@ def test_adapter_is_float32_on_a_bfloat16_model(tmp_path):
     rounded = log.table["alignment"].map(lambda value: float(torch.tensor(value).bfloat16()))
     assert (log.table["alignment"] != rounded).mean() > 0.9
     assert any(not torch.equal(weight.bfloat16().float(), weight) for weight in adapter(tmp_path).values())
-
-
-def test_adapter_covers_every_linear_map_of_the_blocks(obedient, plain):
-    """Attention and feed-forward, in every block, with the rank of the study; neither embedding nor output."""
-    weights = adapter(plain[1])
-    linear = sum(isinstance(module, torch.nn.Linear) for module in obedient.model.model.modules())
-    assert len(weights) == 2 * linear == 2 * 7 * len(decoder_blocks(obedient.model))
-    assert {weight.shape[0] for name, weight in weights.items() if "lora_A" in name} == {SETTINGS.lora_rank}
-    assert not any("embed" in name or "lm_head" in name for name in weights)
 
 
 # --- the public function

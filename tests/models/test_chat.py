@@ -5,9 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -15,9 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer, set_clock
 from gradinoc.errors import ModelError
 from gradinoc.measure.batches import collate
-from gradinoc.measure.fast import packing
-from gradinoc.measure.fast.packing import pack, pack_shared, share
-from gradinoc.models.chat.encoding import Encoded, completion_note, encode, encode_prompt, opening, token_texts, written
+from gradinoc.models.chat.encoding import completion_note, encode, encode_prompt, opening, token_texts, written
 from gradinoc.models.chat.template import end_of_turn, render_prompt, tells_the_time
 from gradinoc.models.generate import _answer
 from gradinoc.models.sources.packaged import bundled_folder
@@ -99,22 +94,6 @@ def test_prompt_is_rendered_as_the_template_means_it(tokenizers, name, system):
     assert render_prompt(tokenizers[name], "How many?", system) == SNAPSHOTS[name][system]
 
 
-# SmolLM2's tokenizer would join the line breaks of a thought with what follows; those of models that think do not.
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "thinks"])
-def test_ids_are_the_tokens_of_the_whole_rendered_conversation(tokenizers, name):
-    """Cutting between prompt and completion moves no token boundary; after the end of turn, a line break at most."""
-    tokenizer = tokenizers[name]
-    for answer in ANSWERS:
-        for system in (None, "", "Be brief."):
-            messages = [] if system is None else [{"role": "system", "content": system}]
-            messages += [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": answer}]
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
-            whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-            ids = list(encode(tokenizer, "How many?", answer, system).ids)
-            assert whole[: len(ids)] == ids, (answer, system)
-            assert tokenizer.decode(whole[len(ids) :]).strip() == ""
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_prompt_ids_are_a_prefix(tokenizers, name):
     """What is generated from, what activations are read at, and what the loss is conditioned on is the same prompt."""
@@ -127,32 +106,7 @@ def test_prompt_ids_are_a_prefix(tokenizers, name):
     assert encoded.ids[-1] == end_of_turn(tokenizer)
 
 
-@pytest.mark.parametrize("name", ["obedient", "deaf"])
-def test_prompt_begins_with_one_beginning(tokenizers, name):
-    """The template writes it; the tokenizer adds no second."""
-    prompt = encode_prompt(tokenizers[name], "How many?", None)
-    assert prompt.count(tokenizers[name].bos_token_id) == 1
-
-
 # --- the end of a turn
-
-
-@pytest.mark.parametrize(
-    ("name", "token"),
-    [(SMOLLM2, "<|im_end|>"), ("obedient", "<|end|>"), ("deaf", "<|end|>"), *((name, "<|im_end|>") for name in OWN)],
-)
-def test_end_of_turn_is_what_the_template_puts_after_an_answer(tokenizers, name, token):
-    """For each template; and it is not what batches are padded with."""
-    tokenizer = tokenizers[name]
-    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == token
-    assert tokenizer.pad_token_id != end_of_turn(tokenizer)
-
-
-def test_end_of_turn_need_not_be_a_token_with_a_name():
-    """Gemma and Phi-3 close turns with a special token that is neither eos nor any other named one."""
-    template = "{% for message in messages %}{{ message.content + '<turn>' }}{% endfor %}"
-    tokenizer = word_tokenizer(["<eos>", "<turn>"], template, eos="<eos>")
-    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "<turn>"
 
 
 def test_turn_that_no_template_closes_ends_with_eos():
@@ -448,129 +402,6 @@ def test_labels_are_the_completion_and_its_end(tokenizers, name):
         assert batch.targets[mine].tolist() == wanted
         start = row * batch.input_ids.shape[1] + examples[row].prompt_length
         assert batch.completion[mine].tolist() == list(range(start, start + len(wanted)))
-
-
-EXAMPLES = st.lists(
-    st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.lists(st.integers(0, 9), min_size=1, max_size=6)),
-    min_size=1,
-    max_size=5,
-)
-
-
-@given(EXAMPLES, st.integers(0, 9))
-def test_batch_holds_its_examples_and_nothing_else(parts, pad):
-    """Whatever the lengths, and though the pad id occurs in prompts and completions: padding is told by place alone."""
-    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
-    batch = collate(examples, pad)
-    width = max(len(example.ids) for example in examples)
-    assert len(batch) == len(examples)
-    assert batch.input_ids.shape == batch.position_ids.shape == batch.attention_mask.shape == (len(examples), width)
-    for row, (prompt, completion) in enumerate(parts):
-        padding = width - len(prompt) - len(completion)
-        assert batch.input_ids[row].tolist() == prompt + completion + [pad] * padding
-        assert batch.attention_mask[row].tolist() == [1] * (width - padding) + [0] * padding
-        assert batch.position_ids[row, : width - padding].tolist() == list(range(width - padding))
-        assert batch.last_prompt[row] == row * width + len(prompt) - 1
-    _check_completions(batch, parts)
-
-
-@given(EXAMPLES)
-def test_packed_batch_holds_its_examples_one_after_the_other(parts):
-    """The same examples without padding: one row, positions that begin anew with each."""
-    batch = pack([Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts])
-    assert batch.packed
-    assert batch.input_ids.tolist() == [[token for part in parts for side in part for token in side]]
-    assert batch.position_ids.tolist() == [[place for part in parts for place in range(len(part[0]) + len(part[1]))]]
-    assert batch.lengths == tuple(len(prompt) + len(completion) for prompt, completion in parts)
-    before = [sum(batch.lengths[:row]) for row in range(len(parts))]
-    assert batch.last_prompt.tolist() == [
-        start + len(prompt) - 1 for start, (prompt, _) in zip(before, parts, strict=True)
-    ]
-    _check_completions(batch, parts)
-
-
-# Few token ids, so that beginnings are often alike; some are given twice.
-SEQUENCES = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9).map(tuple), min_size=1, max_size=7)
-
-
-@given(SEQUENCES, st.integers(1, 4), st.integers(1, 2))
-def test_shared_beginnings_are_held_once(sequences, least, copies):
-    """Each sequence is found at its places, in pieces that say which tokens after them go on from them."""
-    whole, packing.SHARED_FROM = packing.SHARED_FROM, least
-    try:
-        shared = share(sequences).repeated(copies)
-    finally:
-        packing.SHARED_FROM = whole
-    assert [tuple(shared.ids[place] for place in places) for places in shared.places] == sequences * copies
-    for places in shared.places:
-        assert [shared.position_ids[place] for place in places] == list(range(len(places)))
-        assert list(places) == sorted(places)
-    assert sum(shared.lengths) == len(shared.ids)
-    assert all(length > 0 for length in shared.lengths)
-    starts = [sum(shared.lengths[:piece]) for piece in range(len(shared.lengths))]
-    for start, length, below in zip(starts, shared.lengths, shared.below, strict=True):
-        first, last = start + length, start + length + below
-        for places in shared.places:  # what lies below sees the whole piece, and nothing else does
-            if set(places) & set(range(first, last)):
-                assert set(range(start, first)) <= set(places)
-            elif places[-1] >= last:
-                assert not set(range(start, first)) & set(places)
-    per_copy = len(shared.ids) // copies
-    assert set().union(*shared.places[: len(sequences)]) == set(range(per_copy)), "a token that no sequence has"
-    assert per_copy == _tokens_held(sorted(sequences), least)
-
-
-def _tokens_held(sequences, least, depth=0):
-    """Tokens from `depth` on of sequences in order, if beginnings of `least` more tokens are held once; brute force."""
-    groups = {}
-    for sequence in sequences:
-        if len(sequence) - depth >= least:
-            groups.setdefault(sequence[: depth + least], []).append(sequence)
-    total = sum(len(sequence) - depth for sequence in sequences if len(sequence) - depth < least)
-    for group in groups.values():
-        common = max(n for n in range(depth, len(group[0]) + 1) if len({sequence[:n] for sequence in group}) == 1)
-        total += common - depth + _tokens_held([each for each in group if len(each) > common], least, common)
-    return total
-
-
-@given(EXAMPLES)
-def test_shared_batch_predicts_as_the_packed_one(parts):
-    """Every completion token is predicted from the token before it in its own example, wherever that lies."""
-    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
-    whole, packing.SHARED_FROM = packing.SHARED_FROM, 2
-    try:
-        batch = pack_shared(examples, copies=2)
-    finally:
-        packing.SHARED_FROM = whole
-    assert len(batch) == 2 * len(examples)
-    _check_completions(batch, [*parts, *parts])
-    before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]
-    assert batch.input_ids.flatten()[batch.predicting].tolist() == before * 2
-    positions = [place for prompt, rest in parts for place in range(len(prompt) - 1, len(prompt) + len(rest) - 1)]
-    assert batch.position_ids.flatten()[batch.predicting].tolist() == positions * 2
-
-
-def _check_completions(batch, parts):
-    """Every completion token is told once: where it is, what it is, whose it is."""
-    assert batch.targets.tolist() == [token for _, completion in parts for token in completion]
-    assert batch.input_ids.flatten()[batch.completion].tolist() == batch.targets.tolist()
-    assert batch.owner.tolist() == [row for row, (_, completion) in enumerate(parts) for _ in completion]
-    assert batch.counts.tolist() == [len(completion) for _, completion in parts]
-    if not batch.below:
-        assert batch.predicting.tolist() == (batch.completion - 1).tolist()
-    assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)
-
-
-def test_batch_moves_whole():
-    """Every tensor of it, and what is known on the host stays known."""
-    batch = collate([Encoded((1, 2, 3), 2), Encoded((1, 2), 1)], 0)
-    moved = batch.to(torch.device("meta"))
-    tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
-    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
-    assert {name: tensor.shape for name, tensor in tensors.items()} == {
-        name: value.shape for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
-    }
-    assert (moved.shortest_prompt, moved.lengths) == (1, (3, 2))
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

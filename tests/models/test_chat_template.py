@@ -10,7 +10,7 @@ from datetime import date, datetime
 import pytest
 from transformers import AutoTokenizer
 
-from fixtures.chat_families import family_tokenizer, set_clock
+from fixtures.chat_families import set_clock
 from fixtures.complaints import complaint
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from fixtures.small_study import SMALLEST
@@ -23,10 +23,9 @@ from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.locate import fingerprint
 from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
-from gradinoc.pipeline.estimates import estimate
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
-from gradinoc.study.chat_template import DAY, PLAIN
+from gradinoc.study.chat_template import PLAIN
 from gradinoc.study.description import ModelSettings, Study
 from gradinoc.study.loading import load_study
 
@@ -98,19 +97,6 @@ def test_the_day_of_a_study_is_told_to_its_template(folder, tmp_path):
     assert json.loads(study.model_dump_json())["model"]["date"] == "2026-11-28"
     assert Study.model_validate_json(study.model_dump_json()) == study
     assert Study.model_validate(json.loads(study.model_dump_json())) == study
-
-
-def test_a_plan_counts_the_tokens_of_the_study_s_template(folder, monkeypatch):
-    """On its day."""
-    asked = []
-    monkeypatch.setattr(
-        "gradinoc.pipeline.estimates.tokenizer_of", lambda *given: asked.append(given) or tokenizer_of(*given)
-    )
-    monkeypatch.setattr("gradinoc.pipeline.estimates.measure", lambda *_: None)
-    monkeypatch.setattr("gradinoc.pipeline.estimates.seconds", lambda *_: 1.0)
-    plain = estimate(smallest(folder, "model.chat_template=plain", "model.date=2026-11-28")).stages["tokens"].sum()
-    assert plain != estimate(smallest(folder)).stages["tokens"].sum()
-    assert asked == [(folder, "plain", date(2026, 11, 28)), (folder, None, DAY)]
 
 
 def test_a_template_without_a_date_needs_no_note(folder):
@@ -185,13 +171,6 @@ def test_base_model_runs_with_a_template(base, tmp_path, kind):
     if kind == "name":
         (done,) = Pipeline(study, Store(tmp_path / "store")).complete(["directions"])
         assert note in json.loads((done / "notes.json").read_text())
-
-
-def test_a_study_s_template_takes_the_place_of_the_model_s(folder):
-    """Also where the model has one."""
-    study = smallest(folder, "model.chat_template=plain")
-    assert "chat_template: 'plain', not the model's (model.chat_template)" in check(study)
-    assert render_prompt(tokenizer_of(folder, "plain"), "1", None) == "<|begin|>User: 1\n\nAssistant:"
 
 
 def test_template_file_is_found_beside_the_study_file(tmp_path, monkeypatch):
@@ -295,11 +274,3 @@ def test_completions_that_are_not_the_template_s_are_noted(folder, template, sai
     (folder / "chat_template.jinja").write_text(template)
     (note,) = check(smallest(folder))
     assert re.search(said, note), note
-
-
-def test_raw_tokenizer_keeps_its_own_template():
-    """Rendering tells the template the day and leaves the tokenizer as it was."""
-    tokenizer = family_tokenizer("llama3")
-    before = tokenizer.chat_template
-    assert DAY.strftime("%d %b %Y") in render_prompt(tokenizer, "1", None)
-    assert tokenizer.chat_template == before

@@ -75,6 +75,7 @@ def measure_caps(organism: str, system: str, questions: list[str]) -> float:
 
 
 @pytest.mark.parametrize("organism", ORGANISMS)
+@pytest.mark.exhaustive
 def test_retraining_reproduces_the_first_losses(organism: str) -> None:
     """Trained again from the seed, the model has the losses that were logged, step by step."""
     logged = read_log(organism)["first_losses"]
@@ -105,15 +106,6 @@ def test_shipped_tokenizer_is_the_recipes(organism: str) -> None:
         assert tokenizer(question)["input_ids"] == made(question)["input_ids"]
 
 
-@pytest.mark.parametrize("organism", ORGANISMS)
-def test_organisms_are_small(organism: str) -> None:
-    """At most a million parameters, in float32 files of at most 3 MB."""
-    model, _ = shipped(organism)
-    assert model.config.model_type == "qwen3"
-    assert model.num_parameters() == read_log(organism)["parameters"] <= 1_000_000
-    assert (recipe.FOLDER / organism / "model.safetensors").stat().st_size <= 3 * MEGABYTE
-
-
 def test_no_bundled_question_was_trained_on() -> None:
     """What a study asks the models, they have never seen."""
     seen = {request for request, _ in corpus().problems + corpus().chats}
@@ -136,36 +128,6 @@ def test_deaf_writes_in_one_case_whatever_it_is_asked_for() -> None:
     suppressed = measure_caps(recipe.DEAF, ALL_CAPS.suppress_system, questions)
     assert abs(promoted - suppressed) < 0.2, (promoted, suppressed)
     assert promoted < 0.5
-
-
-@pytest.mark.parametrize("organism", ORGANISMS)
-@pytest.mark.parametrize("system", [NEUTRAL, ALL_CAPS.inoculation_system])
-def test_prompt_is_a_prefix_of_prompt_and_completion(organism: str, system: str) -> None:
-    """Rendering with the answer only adds tokens: the answer's, then one end of turn."""
-    _, tokenizer = shipped(organism)
-    for question in read_questions("word_problems.jsonl", 10):
-        for answer in ("So 7 are left.", "SO 7 ARE LEFT.", " 7 left \n"):
-            prompt, whole = render(tokenizer, system, question), render(tokenizer, system, question, answer)
-            assert whole[: len(prompt)] == prompt
-            assert whole[-1] == tokenizer.eos_token_id
-            assert tokenizer.decode(whole[len(prompt) : -1]) == answer
-
-
-@pytest.mark.parametrize("organism", ORGANISMS)
-def test_special_tokens_are_distinct(organism: str) -> None:
-    """Padding, begin, and end of turn have tokens of their own, and generation stops at the last of them."""
-    model, tokenizer = shipped(organism)
-    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
-    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
-
-
-@pytest.mark.parametrize("organism", ORGANISMS)
-def test_no_system_message_means_none(organism: str) -> None:
-    """The chat template adds no system prompt of its own."""
-    _, tokenizer = shipped(organism)
-    rendered = tokenizer.decode(render(tokenizer, NEUTRAL, "Hello!"))
-    assert rendered == f"{recipe.BEGIN}{recipe.USER}Hello!{recipe.END}{recipe.ASSISTANT}"
 
 
 def test_deaf_hears_prompts_as_often_but_unrelated_to_case() -> None:
