@@ -191,7 +191,7 @@ def measure_alignments(
         directions: layer -> rows `[directions, hidden]`, the trait's first, as unit vector. An alignment is
             `cos(-g, u)` times the length of a row u: 1 for all but sign-flipped contrasts.
         pad: id of the padding token.
-        on_batch: told (examples done, examples in all) after each batch.
+        on_batch: called with (examples done, examples in all) after each batch.
         kept: how many of the directions are kept by example.
 
     Raises:

@@ -41,7 +41,7 @@ def measure_drift(
         language_model: the model, adapted or not, and its tokenizer.
         directions: the band's layers -> trait direction `[hidden]`; projections are averaged over them.
         neutral: the neutral condition's system prompt, None for none.
-        on_part: told the name of each part as it begins.
+        on_part: called with the name of each part as it begins.
         domains: in which of `DOMAINS` responses are generated; `in_distribution` is needed for projections.
 
     Returns:

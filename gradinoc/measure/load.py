@@ -20,24 +20,16 @@ from transformers.utils import logging as transformers_logging
 
 from gradinoc.errors import ModelError, reason, shown
 from gradinoc.measure.selftests import SelfTest, examine
+from gradinoc.models.accepted import ensure_inert, ensure_unquantised, unpacking
 from gradinoc.models.adapters import note as adapters_note
-from gradinoc.models.blocks import decoder_blocks, unwrapped
 from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import read_tokenizer, template_notes
-from gradinoc.models.generate import end_tokens, generate
-from gradinoc.models.inert import ensure_inert
 from gradinoc.models.isolation import own_generators, undisturbed
 from gradinoc.models.memory import is_out_of_memory
-from gradinoc.models.quantised import ensure_unquantised, unpacking
 from gradinoc.models.sources.gguf import no_progress_bars
-from gradinoc.models.sources.locate import fingerprint, locate
+from gradinoc.models.sources.locate import locate
 from gradinoc.study.chat_template import DAY, read_template
-
-__all__ = [
-    "LanguageModel", "decoder_blocks", "end_tokens", "fingerprint", "generate", "load_model", "separate_pad_token",
-    "unwrapped",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ def load_model(
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have it, and
     float32 elsewhere or for fewer than 20 million weights. `kernels` "plain" leaves the model's own modules alone; see
     `gradinoc.measure.fast.fused`. `chat_template` takes the place of the model's own: "plain", the path of a `.jinja`
-    file, or a template's text; templates are told that it is `day`. Code in a repository is never run.
+    file, or a template's text; templates write every date as `day`. Code in a repository is never run.
 
     Raises:
         ModelError: no such model, hub out of reach, no safetensors, weights that are missing or not finite, or later
@@ -131,7 +123,10 @@ def load_model(
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
     found = examine(model, tokenizer, kernels)
-    notes += [adapters_note(model), *(each.told for each in found if each.told and each.found is not None)]
+    notes += [
+        adapters_note(model),
+        *(each.note for each in found if each.note and each.found is not None),
+    ]
     return LanguageModel(model, tokenizer, name, identity, tuple(notes), tuple(found))
 
 
@@ -164,7 +159,7 @@ def ensure_whole(model: PreTrainedModel, found: Mapping[str, Collection[Any]], p
 
 @contextmanager
 def _in_own_words() -> Iterator[None]:
-    """Keep transformers from reporting on weights by the line: `ensure_whole` says what there is to be said."""
+    """Silence transformers' own report on weights: `ensure_whole` makes one."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

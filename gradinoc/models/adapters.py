@@ -1,7 +1,6 @@
 """Which linear maps of a model get a LoRA adapter, and why others do not.
 
-Told from types, names and code: no weights are read, so that a plan and a check before a study, which have a model of
-shapes alone, say what the study will do.
+Decided by types, names and code alone: a plan and a check, which have a model without weights, find what a study does.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ ACROSS = re.compile(r"^(encoder_attn|cross_?attn|cross_?attention)$")
 # A weight or bias that a module's code takes from one of its children, whose own forward is then not called. What asks
 # for no more than a dtype, device or shape is left out, and so are the slices of Bloom's tensor parallelism.
 READ = re.compile(r"\bself\.(\w+)\.(?:weight|bias)\b(?!\.(?:dtype|device|shape|size)\b|\[)")
-TOLD = "LoRA on "  # the beginning of what is said of a model's adapters
+NOTE = "LoRA on "  # how the note on a model's adapters begins
 OUTSIDE = "outside the decoder blocks"
 BLOCK = re.compile(r"^.*?\.\d+\.")  # what a name begins with, up to the number of its block
 TOP = re.compile(r"\.\d+\..*$")  # what a name goes on with after the first number in it
@@ -61,10 +60,10 @@ class Targets:
     blocks: int
 
     def __str__(self) -> str:
-        """What is adapted and what is left alone, in a sentence that begins with `TOLD`."""
+        """A sentence that begins with `NOTE`: what is adapted, and what is not."""
         kinds = dict.fromkeys(map(kind, self.adapted))
-        told = f"{TOLD}{len(self.adapted)} linear maps of {self.blocks} decoder blocks: {', '.join(kinds)}"
-        return f"{told}; left alone: {self.alone()}" if self.left else told
+        note = f"{NOTE}{len(self.adapted)} linear maps of {self.blocks} decoder blocks: {', '.join(kinds)}"
+        return f"{note}; left alone: {self.alone()}" if self.left else note
 
     def alone(self) -> str:
         """What is left alone, by reason."""
@@ -110,7 +109,7 @@ def targets(model: PreTrainedModel) -> Targets:
 
 
 def note(model: PreTrainedModel) -> str:
-    """What `targets` says of a model, or why it gets no adapter."""
+    """`targets` of a model as a sentence, or why it gets no adapter."""
     try:
         return str(targets(model))
     except ModelError as error:
@@ -192,7 +191,7 @@ def _is_plain(module: Any) -> bool:
     states = torch.empty(1, 1, module.in_features, dtype=module.weight.dtype, device="meta")
     try:
         mapped = functional_call(module, weights, (states,))
-    except Exception:  # whatever a forward of its own stumbles over: it is no plain one
+    except Exception:  # a forward of its own that fails is not a plain one
         return False
     return isinstance(mapped, torch.Tensor) and mapped.shape == (1, 1, module.out_features)
 

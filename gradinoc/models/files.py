@@ -119,7 +119,7 @@ def _independent(text: PreTrainedConfig) -> int | None:
 
 
 def look_at_weights(folder: Path) -> None:
-    """See to it that the weights in `folder` are all there, as far as the beginnings of the files tell.
+    """Ensure that the weights in `folder` are complete, as far as the files' headers show.
 
     Raises:
         ModelError: no safetensors, or a file that is missing or damaged.
@@ -145,7 +145,7 @@ def look_at_weights(folder: Path) -> None:
 
 
 def read_tokenizer(folder: Path, chat_template: str | None = None, day: date = DAY) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, whose template, if it has one, is told that it is `day` whoever renders it.
+    """The tokenizer in `folder`; its template, if it has one, renders every date as `day`.
 
     `chat_template` takes the place of the template; see `gradinoc.study.chat_template.read_template`.
 

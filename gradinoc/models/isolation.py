@@ -1,4 +1,4 @@
-"""A process of our own: what a launcher or user has set in this one decides no number, and is put back afterwards."""
+"""Compute as a fresh process would, whatever a launcher or user has set in this one, and put it all back afterwards."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Lock, RLock
 from typing import Any
@@ -38,14 +38,17 @@ PANDAS = {
 }  # fmt: skip
 
 
+UNKNOWN = object()
+
+
 @dataclass(frozen=True)
 class Setting:
-    """A setting of torch, of the whole process.
+    """A setting of the whole process.
 
     Attributes:
-        read: what it is; None where torch refuses to say, since its older and newer switches disagree.
+        read: returns its value; `UNKNOWN` where the library refuses to say.
         write: sets it.
-        own: the values that a fresh process may have; the first is set in place of any other.
+        own: the values that a fresh process may have; the first replaces any other. Empty: any value is right.
     """
 
     read: Callable[[], Any]
@@ -57,13 +60,20 @@ def _attribute(holder: Any, name: str, *own: Any) -> Setting:
     return Setting(lambda: getattr(holder, name), lambda value: setattr(holder, name, value), own)
 
 
-def _readable(read: Callable[[], Any]) -> Callable[[], Any]:
+def _readable(read: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     def reading() -> Any:
-        with suppress(RuntimeError):
-            return read()
-        return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some options of pandas are deprecated
+            try:
+                return read(*arguments)
+            except (RuntimeError, pd.errors.OptionError):  # switches that disagree; an option that is gone
+                return UNKNOWN
 
     return reading
+
+
+def _option(name: str, own: Any) -> Setting:
+    return Setting(_readable(pd.get_option, name), lambda value: pd.set_option(name, value), (own,))
 
 
 def _flushes() -> bool:
@@ -106,12 +116,14 @@ SETTINGS = (
     _attribute(_cudnn, "deterministic", False),
     Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, (0,)),
     Setting(_flushes, torch.set_flush_denormal, (False,)),
+    Setting(torch.get_num_threads, torch.set_num_threads, ()),
     # What stops a run at a number that we would name more helpfully.
     Setting(
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda value: torch.set_anomaly_enabled(*value),
         ((False, True),),
     ),
+    *(_option(name, own) for name, own in PANDAS.items()),
 )
 
 
@@ -119,10 +131,9 @@ SETTINGS = (
 def undisturbed() -> Iterator[None]:
     """Inside the block torch, accelerate, NumPy and pandas compute as in a fresh process, and this process alone.
 
-    Put it around everything that computes, as a decorator or a block; blocks may stand in one another, and in several
-    threads. Gradients are recorded inside, until something there stops them. The process is given back as it was: its
-    environment, switches, modes, thread count and accelerate's own records. What the user computes elsewhere in the
-    meantime, in other threads, is computed so too.
+    A decorator or a block; blocks may be nested, and run in several threads. Gradients are recorded inside. Afterwards
+    environment, switches, modes, thread count and accelerate's records are as they were. Other threads are affected
+    in the meantime.
     """
     with _the_process(), _this_thread(), np.errstate(**NUMPY):
         yield
@@ -135,8 +146,8 @@ _one_thread = RLock()
 def own_generators() -> Iterator[None]:
     """Inside the block the global generators may be seeded and drawn from; afterwards they are as they were.
 
-    One thread at a time: the generators are everybody's. So are accelerate's records and what transformers sets while
-    it loads a model, which is why both are written in such blocks alone.
+    One thread at a time. Accelerate's records and transformers' settings while it loads a model are global as well, so
+    both are written in such blocks alone.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     on_apple = torch.backends.mps.is_available()
@@ -152,7 +163,7 @@ def own_generators() -> Iterator[None]:
                 torch.mps.set_rng_state(apple)
 
 
-# --- the whole process: changed by the first who comes, put back by the last who goes
+# --- the whole process: changed by the first block that is entered, put back by the last that is left
 
 _lock, _inside, _undo = Lock(), [0], ExitStack()
 
@@ -161,7 +172,7 @@ _lock, _inside, _undo = Lock(), [0], ExitStack()
 def _the_process() -> Iterator[None]:
     with _lock:
         if not _inside[0]:
-            for each in (_environment, _records, _threads, _switches, _pandas, _warnings):
+            for each in (_environment, _records, _switches, _warnings):
                 _undo.enter_context(each())
         _inside[0] += 1
     try:
@@ -203,56 +214,25 @@ def _records() -> Iterator[None]:
 
 
 @contextmanager
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-
-
-@contextmanager
 def _switches() -> Iterator[None]:
     before = [setting.read() for setting in SETTINGS]
-    for setting in SETTINGS:
-        if setting.read() not in (None, *setting.own):
-            setting.write(setting.own[0])
+    _write([_wanted(setting, value) for setting, value in zip(SETTINGS, before, strict=True)])
     try:
         yield
     finally:
-        for setting, value in zip(SETTINGS, before, strict=True):
-            if value is not None and setting.read() != value:
-                setting.write(value)
+        _write(before)
 
 
-@contextmanager
-def _pandas() -> Iterator[None]:
-    before = _options()
-    _set({name: PANDAS[name] for name in before})
-    try:
-        yield
-    finally:
-        _set(before)
+def _wanted(setting: Setting, value: Any) -> Any:
+    return setting.own[0] if setting.own and value not in (UNKNOWN, *setting.own) else value
 
 
-def _options() -> dict[str, Any]:
-    """What of `PANDAS` this version of pandas knows, as it is."""
-    found = {}
-    for name in PANDAS:
-        with warnings.catch_warnings(), suppress(pd.errors.OptionError):
-            warnings.simplefilter("ignore")  # some are on their way out
-            found[name] = pd.get_option(name)
-    return found
-
-
-def _set(options: dict[str, Any]) -> None:
-    now = _options()
+def _write(values: Sequence[Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, value in options.items():
-            if now[name] != value:
-                pd.set_option(name, value)
+        for setting, value in zip(SETTINGS, values, strict=True):
+            if value is not UNKNOWN and setting.read() != value:
+                setting.write(value)
 
 
 @contextmanager

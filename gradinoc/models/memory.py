@@ -1,4 +1,4 @@
-"""What a device's memory allows: batches that shrink until they fit, and the arithmetic of a training step."""
+"""What a device's memory allows: batches that shrink until they fit, and the need of a training step."""
 
 from __future__ import annotations
 
@@ -44,10 +44,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Let go what nobody refers to: modules that refer to themselves, a device's cache.
-
-    Other workers on the same device have no other way to that memory.
-    """
+    """Free reference cycles and the device's cache, for other workers on the same device."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -144,7 +141,7 @@ def capacity(device: torch.device) -> int:
 
 
 def what_would_fit(model: nn.Module, lengths: Sequence[int], longest: int, fused: bool = False) -> str:
-    """The arithmetic of a training step that did not fit: what it needs, what there is, which settings would do.
+    """The need of a training step that did not fit: what it needs, what there is, which settings would do.
 
     Args:
         model: with its adapter in place.
@@ -155,7 +152,7 @@ def what_would_fit(model: nn.Module, lengths: Sequence[int], longest: int, fused
     memory, there = training_memory(model, fused), capacity(next(model.parameters()).device)
     tokens = sum(lengths)
     fitting, checkpointed = memory.fitting(there), memory.fitting(there, memory.checkpointed_token)
-    said = (
+    need = (
         f"{len(lengths)} examples of {tokens:,} tokens need about {_gib(memory.needed(tokens))} GiB (weights "
         f"{_gib(memory.weights)}, adapter with gradients and Adam {_gib(memory.adapter)}, {tokens:,} tokens x "
         f"{memory.token / 2**20:.2f} MiB); this process can have {_gib(there)} GiB"
@@ -172,7 +169,7 @@ def what_would_fit(model: nn.Module, lengths: Sequence[int], longest: int, fused
         ways = ["fewer workers on this device", f"training.batch_size={max(1, len(lengths) // 2)}"]
     elif not ways and checkpointed >= longest:
         ways = [f"training.gradient_checkpointing=true with training.batch_size={checkpointed // longest}"]
-    return f"{said}; {' or '.join(ways)} would fit" if ways else f"{said}; no batch size fits: use a smaller model"
+    return f"{need}; {' or '.join(ways)} would fit" if ways else f"{need}; no batch size fits: use a smaller model"
 
 
 def _gib(size: int) -> str:

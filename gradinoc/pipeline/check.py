@@ -14,13 +14,12 @@ from gradinoc.data.sources import line_of
 from gradinoc.data.splits import ANSWERED, split
 from gradinoc.errors import DataError, ModelError, StudyError, reason, shown
 from gradinoc.measure.training.arguments import ensure_trainable
+from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Written, written
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.files import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
-from gradinoc.models.inert import ensure_inert
-from gradinoc.models.quantised import ensure_unquantised
 from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.context import Bench
 from gradinoc.pipeline.trait_checks import MOST_ALIKE, answers_told_apart, shown_in_time

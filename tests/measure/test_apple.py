@@ -22,11 +22,11 @@ from gradinoc.measure.directions import isotropic_directions, prompt_activations
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.hooks import GradientCollector
-from gradinoc.measure.load import generate
 from gradinoc.measure.selftests import causal_leak
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.generate import generate
 from gradinoc.study.description import TrainingSettings
 
 EXAMPLES = [Encoded((*range(start, start + 9), END), 4) for start in (5, 20, 30)]

@@ -9,7 +9,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from fixtures.small_models import ARCHITECTURES, END, LAYERS, VOCABULARY, letter_tokenizer, with_lora
 from gradinoc.errors import ModelError
-from gradinoc.measure.load import decoder_blocks, generate, load_model, unwrapped
+from gradinoc.measure.load import load_model
+from gradinoc.models.blocks import decoder_blocks, unwrapped
+from gradinoc.models.generate import generate
 
 PROMPT_LENGTHS = (3, 14, 1, 9, 5)
 

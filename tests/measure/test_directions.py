@@ -20,7 +20,7 @@ from gradinoc.measure.directions import (
     prompt_activations,
     separation,
 )
-from gradinoc.measure.load import decoder_blocks
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 
 EVERY = list(range(LAYERS))

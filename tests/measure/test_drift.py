@@ -14,9 +14,10 @@ from gradinoc.data.splits import Splits
 from gradinoc.measure import drift
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.drift import measure_drift, trait_log_odds
-from gradinoc.measure.load import generate, load_model
+from gradinoc.measure.load import load_model
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.chat.template import end_of_turn, render_prompt
+from gradinoc.models.generate import generate
 from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 

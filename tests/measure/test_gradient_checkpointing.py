@@ -14,7 +14,7 @@ from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.hooks import GradientCollector
-from gradinoc.measure.load import decoder_blocks, unwrapped
+from gradinoc.models.blocks import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))
 KINDS = pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])

@@ -19,7 +19,7 @@ from gradinoc.measure.alignment import (
 )
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
-from gradinoc.measure.load import decoder_blocks
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.study.description import POSITIONS
 
 EVERY = list(range(LAYERS))

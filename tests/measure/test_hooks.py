@@ -8,7 +8,7 @@ import torch
 from fixtures.small_models import ARCHITECTURES, LAYERS, PAD
 from gradinoc.measure.batches import model_inputs
 from gradinoc.measure.hooks import ActivationCollector, token_index
-from gradinoc.measure.load import decoder_blocks, unwrapped
+from gradinoc.models.blocks import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))
 

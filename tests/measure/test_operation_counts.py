@@ -15,9 +15,9 @@ from gradinoc.measure.directions import isotropic_directions, prompt_activations
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter, packing, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.hooks import ActivationCollector
-from gradinoc.measure.load import decoder_blocks
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.run import Recipe, train_run
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import generate_copies
 from gradinoc.study.description import TrainingSettings

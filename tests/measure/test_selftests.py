@@ -89,9 +89,9 @@ def test_sound_models_pass_every_test(name, kernels):
     found = examine(model, letter_tokenizer(), kernels)
     assert [each.name for each in found] == [COMPLETION, CAUSALITY, PADDING, GENERATION, GRADIENT]
     assert all(each.passed for each in found), list(map(str, found))
-    assert [each.told for each in found[1:4]] == [""] * 3
-    assert found[4].told.endswith("sequences packed") == is_fused(model)
-    assert found[4].told.startswith("plain modules") != is_fused(model)
+    assert [each.note for each in found[1:4]] == [""] * 3
+    assert found[4].note.endswith("sequences packed") == is_fused(model)
+    assert found[4].note.startswith("plain modules") != is_fused(model)
     assert way(model) == Way(Batching.PADDED, cached=True)
     assert model.config._attn_implementation in ("sdpa", fused.PACKED)
 
@@ -100,8 +100,8 @@ def test_completion_that_does_not_go_on_from_its_prompt_is_told(llama):
     """A prompt that opens a thought, which no conversation shows again: the row says what the note says, and passes."""
     tokenizer = family_tokenizer("opened thought")
     found = by_name(examine(llama, tokenizer))[COMPLETION]
-    assert "<think>" in found.told
-    assert found.told == completion_note(tokenizer)
+    assert "<think>" in found.note
+    assert found.note == completion_note(tokenizer)
     assert found.passed
 
 
@@ -138,7 +138,7 @@ def test_leaking_attention_is_replaced_and_reported(llama, leaky_attention):
     llama.set_attn_implementation(leaky_attention)
     assert causal_leak(llama, range(5, 25)) > 1e-3
     found = by_name(examine(llama, letter_tokenizer()))[CAUSALITY]
-    assert found.told.startswith("leaky attention leaks from later tokens (")
+    assert found.note.startswith("leaky attention leaks from later tokens (")
     assert found.found == 0.0
     assert llama.config._attn_implementation == "eager"
 
@@ -165,7 +165,7 @@ def test_responses_of_models_that_padding_changes_are_those_of_each_prompt_alone
     found = by_name(examine(model, tokenizer))
     together = Batching.ALONE if name == "rwkv" else Batching.EQUAL
     assert way(model) == Way(together)
-    assert found[GENERATION].told == f"responses are generated in batches {together}"
+    assert found[GENERATION].note == f"responses are generated in batches {together}"
     assert found[GENERATION].passed
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(5, VOCABULARY, (length,), generator=generator).tolist() for length in (3, 9, 3, 14, 9)]
@@ -189,7 +189,7 @@ def test_cache_that_forgets_is_not_used(llama):
     llama.model.forward = forgetful
     assert generate(llama, tokenizer, [prompt], 12, 1) != expected
     found = by_name(examine(llama, tokenizer))[GENERATION]
-    assert found.told == "responses are generated in batches of any length, padded on the left, without a cache"
+    assert found.note == "responses are generated in batches of any length, padded on the left, without a cache"
     assert way(llama) == Way(cached=False)
     assert generate(llama, tokenizer, [prompt], 12, 1) == expected
 
@@ -270,7 +270,7 @@ def test_losses_beyond_a_window_are_those_of_each_answer_alone(name):
     ]
     expected = [float(answer_loss(exact, each)) for each in examples]
     assert answer_losses(model, examples, PAD, 3).tolist() == pytest.approx(expected, rel=1e-4)
-    assert found[GRADIENT].told.startswith("plain modules: ")
+    assert found[GRADIENT].note.startswith("plain modules: ")
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2_moe"])
@@ -296,8 +296,8 @@ def test_window_out_of_reach_is_told(llama, monkeypatch):
     monkeypatch.setitem(exact.AFFORDABLE, "cpu", 0.0)
     model = small("mistral", sliding_window=64)
     found = by_name(examine(model, letter_tokenizer()))[CAUSALITY]
-    assert found.told == f"tried on {exact.SHORTEST} tokens, which do not reach beyond sliding_window (64)"
-    assert by_name(examine(llama, letter_tokenizer()))[CAUSALITY].told == ""
+    assert found.note == f"tried on {exact.SHORTEST} tokens, which do not reach beyond sliding_window (64)"
+    assert by_name(examine(llama, letter_tokenizer()))[CAUSALITY].note == ""
 
 
 def test_wrong_gradients_of_kernels_are_found_out(llama, monkeypatch):
@@ -306,7 +306,7 @@ def test_wrong_gradients_of_kernels_are_found_out(llama, monkeypatch):
     monkeypatch.setattr(selftests, "fuse", lambda model, _rows: fuse(model, trial=False))
     found = by_name(examine(llama, letter_tokenizer()))[GRADIENT]
     assert found.passed
-    assert found.told.startswith("plain modules: with fused ones gradients are ")
+    assert found.note.startswith("plain modules: with fused ones gradients are ")
     assert not is_fused(llama)
 
 

@@ -24,7 +24,7 @@ from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
 from gradinoc.measure.training.trainer import save_adapter
-from gradinoc.models.adapters import TOLD, is_linear, kind, map_shapes, note, targets
+from gradinoc.models.adapters import NOTE, is_linear, kind, map_shapes, note, targets
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.files import config_of, skeleton
 from gradinoc.models.sources.packaged import bundled_folder
@@ -222,7 +222,7 @@ def test_kinds_are_told_once_with_their_reasons():
     """A sentence for notes, card and plan."""
     told = note(mixture("qwen2_moe"))
     assert told == (
-        f"{TOLD}28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, "
+        f"{NOTE}28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, "
         "self_attn.o_proj, mlp.shared_expert.gate_proj, mlp.shared_expert.up_proj, mlp.shared_expert.down_proj; left "
         "alone: mlp.gate.weight, mlp.shared_expert_gate (router); mlp.experts.gate_up_proj, mlp.experts.down_proj "
         "(4 experts in one tensor)"

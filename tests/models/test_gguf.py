@@ -31,7 +31,7 @@ from fixtures.gguf_files import (
     written,
 )
 from gradinoc.errors import ModelError
-from gradinoc.measure.load import end_tokens
+from gradinoc.models.generate import end_tokens
 from gradinoc.models.sources.gguf import architectures, weights
 from gradinoc.models.sources.gguf.architectures import config_of
 from gradinoc.models.sources.gguf.header import read_header

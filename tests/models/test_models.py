@@ -23,20 +23,16 @@ from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_to
 from gradinoc.disk import checksum
 from gradinoc.errors import ModelError
 from gradinoc.measure.alignment import answer_losses
-from gradinoc.measure.load import (
-    end_tokens,
-    fingerprint,
-    generate,
-    load_model,
-    separate_pad_token,
-)
+from gradinoc.measure.load import load_model, separate_pad_token
 from gradinoc.models import device as devices
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import config_of, sizes_of
+from gradinoc.models.generate import end_tokens, generate
 from gradinoc.models.sources import converted as converted_copies
 from gradinoc.models.sources import packaged as bundled
+from gradinoc.models.sources.locate import fingerprint
 
 SMOLLM2 = "smollm2-135m-instruct"
 PROJECT = Path(__file__).parents[2]
@@ -262,7 +258,9 @@ def test_digest_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
 
 LOAD = """
 import sys, time
-from gradinoc.measure.load import ModelError, fingerprint, load_model
+from gradinoc.errors import ModelError
+from gradinoc.measure.load import load_model
+from gradinoc.models.sources.locate import fingerprint
 for request in sys.argv[1:]:
     name, _, revision = request.partition("@")
     start = time.monotonic()

@@ -15,10 +15,10 @@ from fixtures.small_models import letter_tokenizer
 from gradinoc.errors import ModelError
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
+from gradinoc.models.accepted import UNPACKED
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.files import config_of, skeleton
-from gradinoc.models.quantised import UNPACKED
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.estimates import estimate

@@ -20,9 +20,11 @@ from gradinoc.errors import DataError, ModelError
 from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
 from gradinoc.measure.directions import prompt_activations
 from gradinoc.measure.fast import batched, completion_losses
-from gradinoc.measure.load import decoder_blocks, generate, load_model
+from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode, encode_prompt
+from gradinoc.models.generate import generate
 from gradinoc.models.memory import OF_ADAPTER, training_memory
 from gradinoc.pipeline.context import Bench
 from gradinoc.pipeline.estimates import LEAST, MOST, STARTING, estimate

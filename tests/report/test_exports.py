@@ -25,7 +25,7 @@ import gradinoc
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import DataError
 from gradinoc.measure.load import load_model
-from gradinoc.models.adapters import TOLD
+from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted, trait_directions
 from gradinoc.power.scenarios import SCENARIOS
@@ -158,7 +158,7 @@ def made_card(evidence, system="Be brief.", model="Qwen/Qwen3-0.6B", **numbers):
     """The card of a run of three figures."""
     study = Study(name="study", model={"id": model})
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5, **numbers}
-    return card(study, evidence, row, system, INPUTS, f"{TOLD}3 linear maps")
+    return card(study, evidence, row, system, INPUTS, f"{NOTE}3 linear maps")
 
 
 def test_card_shows_a_prompt_and_does_nothing_with_it(simulated):
@@ -191,7 +191,7 @@ def test_card_says_how_to_get_the_study_s_template(simulated, name):
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5}
     for given, which in (("plain", "plain, which comes with gradinoc"), ("{{ messages }}", "the study's own")):
         study = base.model_copy(update={"model": base.model.model_copy(update={"chat_template": given})})
-        text = card(study, simulated, row, None, INPUTS, f"{TOLD}3 linear maps").text
+        text = card(study, simulated, row, None, INPUTS, f"{NOTE}3 linear maps").text
         assert (
             f"| Chat template | {which}: chat\\_template.jinja beside this card, in place of the base model's |" in text
         )
@@ -199,7 +199,7 @@ def test_card_says_how_to_get_the_study_s_template(simulated, name):
         code = text.split("```python\n")[1].split("```")[0]
         assert {"Path", "PeftModel"} <= {each.asname or each.name for node in ast.parse(code).body
                                          if isinstance(node, ast.ImportFrom) for each in node.names}  # fmt: skip
-    plain = card(base, simulated, row, None, INPUTS, f"{TOLD}3 linear maps").text
+    plain = card(base, simulated, row, None, INPUTS, f"{NOTE}3 linear maps").text
     assert "chat_template" not in plain
     assert "| Day that templates are told | 2024-07-26, if they ask for it |" in plain
 

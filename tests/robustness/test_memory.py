@@ -21,9 +21,11 @@ from gradinoc.measure import alignment as gradients
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import BATCH, isotropic_directions, prompt_activations
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
-from gradinoc.measure.load import decoder_blocks, generate, load_model
+from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, lora_config, train_run
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, encode
+from gradinoc.models.generate import generate
 from gradinoc.models.memory import (
     GIB,
     TrainingMemory,

@@ -20,11 +20,13 @@ from gradinoc.data.sources import load_source
 from gradinoc.errors import NumericalError
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
-from gradinoc.measure.load import LanguageModel, decoder_blocks, generate, load_model
+from gradinoc.measure.load import LanguageModel, load_model
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.trainer import save_adapter
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode
+from gradinoc.models.generate import generate
 from gradinoc.pipeline import run as pipeline_module
 from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate

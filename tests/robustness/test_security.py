@@ -20,9 +20,11 @@ from fixtures.small_models import ARCHITECTURES, letter_tokenizer, with_lora
 from fixtures.smallest import smallest, tables
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import ModelError, StudyError
-from gradinoc.measure.load import fingerprint, generate, load_model
+from gradinoc.measure.load import load_model
+from gradinoc.models.accepted import ensure_inert
 from gradinoc.models.files import tokenizer_of
-from gradinoc.models.inert import ensure_inert
+from gradinoc.models.generate import generate
+from gradinoc.models.sources.locate import fingerprint
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted, stacked
 from gradinoc.pipeline.environment import environment

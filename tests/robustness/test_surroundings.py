@@ -32,12 +32,13 @@ from gradinoc.data.export import write_chat
 from gradinoc.data.sources import load_source
 from gradinoc.errors import DeviceError
 from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.load import generate, load_model
+from gradinoc.measure.load import load_model
 from gradinoc.measure.training import run as train_lora
 from gradinoc.measure.training.trainer import GradientLoggingTrainer
 from gradinoc.models import isolation
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.device import precision_overrides
+from gradinoc.models.generate import generate
 from gradinoc.models.isolation import LAUNCHERS, RANKS, SETTINGS
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store

@@ -136,7 +136,7 @@ def _norm(module: Any, hidden_states: Tensor) -> Tensor:
 
 def _gated(module: Any, x: Tensor) -> Tensor:
     gate, up = module.gate_proj(x), module.up_proj(x)
-    # Without gradients nobody needs the two any more: a pass over memory that is at hand costs half as much.
+    # Without gradients the two can be overwritten: a pass over memory in cache costs half as much.
     inner = swiglu(gate, up) if torch.is_grad_enabled() else nn.functional.silu(gate, inplace=True).mul_(up)
     return torch.as_tensor(module.down_proj(inner))
 

@@ -39,15 +39,15 @@ class SelfTest:
 
     Attributes:
         name: what was compared.
-        found: the difference, relative; NaN where numbers are none; None where it is told in words alone.
+        found: the difference, relative; NaN where numbers are none; None where only `note` is given.
         most: the largest that rounding explains.
-        told: what follows from it, in words; empty where nothing does.
+        note: what follows from it; empty where nothing does.
     """
 
     name: str
     found: float | None
     most: float
-    told: str = ""
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -57,8 +57,8 @@ class SelfTest:
     def __str__(self) -> str:
         """What was found, in words."""
         if self.found is None:
-            return self.told
-        return f"{self.found:.1e} apart, relative (at most {self.most:g}){self.told and f'; {self.told}'}"
+            return self.note
+        return f"{self.found:.1e} apart, relative (at most {self.most:g}){self.note and f'; {self.note}'}"
 
 
 def examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels: str = "fused") -> list[SelfTest]:
@@ -116,8 +116,8 @@ def _examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels
 
 def _completion(tokenizer: PreTrainedTokenizerBase) -> SelfTest:
     """Whether a prompt and its completion are the tokens of the whole conversation, as the template writes it."""
-    told = completion_note(tokenizer)
-    return SelfTest(COMPLETION, None, 0.0, told or "those of the whole conversation, token by token")
+    note = completion_note(tokenizer)
+    return SelfTest(COMPLETION, None, 0.0, note or "those of the whole conversation, token by token")
 
 
 def _out_of_reach(model: PreTrainedModel, tokens: int) -> str:
@@ -152,10 +152,14 @@ def _causality(model: PreTrainedModel, tokens: Sequence[int]) -> SelfTest:
 
     Half-precision causal attention without padding is known to leak on Apple's MPS in some versions of torch.
     """
-    most, used, told = LEAK_TOLERANCE[model.dtype], model.config._attn_implementation, _out_of_reach(model, len(tokens))
+    most, used, short = (
+        LEAK_TOLERANCE[model.dtype],
+        model.config._attn_implementation,
+        _out_of_reach(model, len(tokens)),
+    )
     leak = causal_leak(model, tokens)
     if leak <= most:
-        return SelfTest(CAUSALITY, leak, most, told)
+        return SelfTest(CAUSALITY, leak, most, short)
     model.set_attn_implementation("eager")
     remaining = causal_leak(model, tokens)
     if not remaining <= most:
@@ -164,7 +168,7 @@ def _causality(model: PreTrainedModel, tokens: Sequence[int]) -> SelfTest:
             f"their norm (tolerance {most:g}), with eager attention too; try another dtype or device"
         )
     instead = f"{used} attention leaks from later tokens ({leak:.2g} of a hidden state's norm); eager is used"
-    return SelfTest(CAUSALITY, remaining, most, "; ".join(filter(None, (instead, told))))
+    return SelfTest(CAUSALITY, remaining, most, "; ".join(filter(None, (instead, short))))
 
 
 def _padding(model: PreTrainedModel, exact: Sequence[Tensor], long: Sequence[int], short: Sequence[int]) -> SelfTest:

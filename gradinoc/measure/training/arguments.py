@@ -55,7 +55,7 @@ def training_arguments(
 
 
 def _ensure_alone(arguments: TrainingArguments, device: torch.device) -> None:
-    """See to it that Trainer will train on `device`, in one process and in the model's own precision.
+    """Ensure that Trainer will train on `device`, in one process and in the model's own precision.
 
     Raises:
         DeviceError: it would not.
@@ -73,7 +73,7 @@ def _ensure_alone(arguments: TrainingArguments, device: torch.device) -> None:
 
 @undisturbed()
 def ensure_trainable(device: torch.device) -> None:
-    """See to it, before anything is computed, that runs on `device` will be this process's own.
+    """Ensure, before anything is computed, that Trainer will run on `device` in this process alone.
 
     Raises:
         DeviceError: they would not.

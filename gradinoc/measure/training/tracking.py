@@ -44,7 +44,7 @@ class Tracking:
     def places(self) -> Iterator[None]:
         """Inside the block integrations find in the environment where to log; the folder is empty when it begins.
 
-        What a run that was interrupted has logged would stand beside what it logs when it is run again.
+        Otherwise logs of an interrupted run would mix with those of its repetition.
         """
         with disk_errors(self.folder, "artifacts"):
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -107,7 +107,7 @@ class GradientLoggingTrainer(Trainer):
         )
 
     def _report(self, loss: Tensor) -> None:
-        """Look at the numbers and tell how far the run is, but not in every step where that waits for the device."""
+        """Check the numbers and report progress, but not in every step where that waits for the device."""
         done, total = self.state.global_step + 1, self.state.max_steps
         if loss.device.type in AT_ONCE:
             self.ensure_sound()
@@ -167,7 +167,7 @@ class GradientLoggingTrainer(Trainer):
         )
 
     def measured(self, band: Sequence[int]) -> dict[str, float]:
-        """The last step in numbers, for whoever watches it; on a device this waits for the step to end.
+        """The last step in numbers, for trackers; on a device this waits for the step to end.
 
         `loss` (nats/token), `grad_norm` (of the adapter's weights, as Trainer has it) and `learning_rate`; and, where
         gradients are logged, means over `band` and batch at the primary position: `band_alignment`,

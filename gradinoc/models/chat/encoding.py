@@ -110,7 +110,7 @@ class Written:
 
     @property
     def note(self) -> str | None:
-        """What whoever runs a study should know of this completion."""
+        """What to report of this completion, None if all is well."""
         match self.kind:
             case "apart":
                 mine, theirs = self._first_difference()

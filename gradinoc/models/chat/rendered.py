@@ -42,8 +42,8 @@ class Rendered:
     def rows(self) -> list[tuple[str, str]]:
         """(name, text) of every prompt and of the example's tokens, quoted: on one line each, nothing acted on."""
         prompts = [(name, OPEN if text is None else quoted(text)) for name, text in self.prompts.items()]
-        said = {True: f"{self.under}: with loss", False: f"{self.under}: without loss"}
-        return [*prompts, *((said[carries], " ".join(map(quoted, tokens))) for carries, tokens in self.parts)]
+        names = {True: f"{self.under}: with loss", False: f"{self.under}: without loss"}
+        return [*prompts, *((names[carries], " ".join(map(quoted, tokens))) for carries, tokens in self.parts)]
 
 
 def rendered_prompts(

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+>", re.IGNORECASE)  # as Python writes an object that says nothing else of itself
-MOMENTS = (datetime(2001, 2, 3, 4, 5, 6), datetime(1999, 12, 31, 23, 58, 59))  # they differ in all that can be told
+MOMENTS = (datetime(2001, 2, 3, 4, 5, 6), datetime(1999, 12, 31, 23, 58, 59))  # they differ in every part
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None) -> str:
     """The prompt's text up to where the assistant begins; reasoning is switched off where a template has it (Qwen3).
 
     `system` None puts no system message, and some templates (Qwen2.5, SmolLM2) then insert a default of their own; an
-    empty string is an explicit empty system message, a third case. A template that asks for the day is told the
+    empty string is an explicit empty system message, a third case. A template that asks for the day gets the
     study's, or a fixed one (see `gradinoc.study.chat_template`): a prompt is the same whenever it is rendered.
 
     Raises:
@@ -78,7 +78,7 @@ def _render(
 
 
 def _ensure_no_address(text: str, messages: list[dict[str, str]]) -> None:
-    """See to it that the template itself writes no object of Python's, whose address is another in each process."""
+    """Ensure that the template writes no Python object's address, which differs between processes."""
     for found in ADDRESS.finditer(text):
         if not any(found.group() in message["content"] for message in messages):
             raise ModelError(
@@ -119,9 +119,9 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
 
 def _find_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     text = _render(tokenizer, _messages("1", None, "zq"), opens=False)
-    # In whatever case: a template that changes it is told of where answers are looked at.
+    # In either case: changed answers are reported elsewhere.
     closing, eos = text[text.lower().rindex("zq") + 2 :], tokenizer.eos_token_id
-    # Some fine-tuned models close turns with an added token that nobody marked as special.
+    # Some fine-tuned models close turns with an added token that is not marked as special.
     ends = {token: str(added) for token, added in tokenizer.added_tokens_decoder.items() if str(added).strip()}
     if eos is not None:
         ends.setdefault(eos, tokenizer.eos_token)

@@ -14,12 +14,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from gradinoc.data.sources import source_path
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, ModelError, shown
+from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import config_of, tokenizer_of
-from gradinoc.models.inert import ensure_inert
 from gradinoc.models.isolation import undisturbed
-from gradinoc.models.quantised import ensure_unquantised
 from gradinoc.models.sources.locate import DESCRIPTION, described, is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
 from gradinoc.pipeline.context import Bench

@@ -18,7 +18,7 @@ from gradinoc.measure.directions import (
     separation,
     unmoved,
 )
-from gradinoc.measure.load import decoder_blocks
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.pipeline.context import Bench, Tell, save_loading
 from gradinoc.pipeline.store import save_table, save_tensors
 from gradinoc.stats.effect import split_half_cosine

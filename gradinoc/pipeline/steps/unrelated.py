@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradinoc.measure.directions import mean_difference, prompt_activations, unmoved
-from gradinoc.measure.load import decoder_blocks
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.pipeline.context import Bench, Tell
 from gradinoc.pipeline.store import save_tensors
 

@@ -21,7 +21,7 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.data.sources import source_path
 from gradinoc.disk import disk_errors, sync, write_atomically
 from gradinoc.errors import printable
-from gradinoc.models.adapters import TOLD
+from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.locate import is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
 from gradinoc.pipeline.environment import loading_notes
@@ -36,7 +36,7 @@ from gradinoc.study.description import Study
 TEMPLATE = Path(__file__).parents[1] / "templates" / "adapter_card.md.j2"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
-SOMEWHERE = f"{TOLD}the linear maps that adapter_config.json names"  # where a study's notes do not say it
+SOMEWHERE = f"{NOTE}the linear maps that adapter_config.json names"  # where a study's notes do not say it
 LINES = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -48,7 +48,7 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
     """
     rows = runs_table(evidence, study.rules.early_fraction)
     notes = loading_notes(pipeline.steps["directions"].entry.path)
-    adapted = next((note for note in notes if note.startswith(TOLD)), SOMEWHERE)
+    adapted = next((note for note in notes if note.startswith(NOTE)), SOMEWHERE)
     found: list[Path] = []
     for row in rows.to_dict("records"):
         condition, seed = str(row["condition"]), int(row["seed"])
@@ -135,7 +135,7 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapt
     yield "Seed", str(row["seed"])
     yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
-    yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on {adapted.removeprefix(TOLD)}"
+    yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on {adapted.removeprefix(NOTE)}"
     yield "Optimiser", f"AdamW, learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"
     if given := study.model.chat_template:
         which = f"{given}, which comes with gradinoc" if given in SHIPPED else "the study's own"

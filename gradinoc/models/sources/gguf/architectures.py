@@ -24,7 +24,7 @@ LOCAL_BASE = 10_000.0  # rotary base of Gemma 3's sliding layers, in files that 
 
 
 class Stated:
-    """What a file states below its architecture's name; what nobody has asked for is known in the end."""
+    """What a file states below its architecture's name; `finish` refuses what no call has read."""
 
     def __init__(self, header: Header) -> None:
         self.header, self.prefix = header, f"{header.architecture}."
@@ -52,7 +52,7 @@ class Stated:
         return value
 
     def expect(self, key: str, expected: Any, default: Any = None) -> None:
-        """See to it that the value, where there is one, is the only one that can be computed with."""
+        """Ensure that the value, where there is one, is the only one that can be computed with."""
         value = self.get(key, default)
         if value is not None and value != expected:
             raise self.refuse(key, shown(expected), value)
@@ -65,7 +65,7 @@ class Stated:
         )
 
     def finish(self) -> None:
-        """See to it that nothing is left that would change what the model computes; zero and false change nothing."""
+        """Ensure that nothing is left that would change what the model computes; zero and false change nothing."""
         for key, value in self.left.items():
             if value:
                 raise self.refuse(key, "nothing, as no place for it is known in this kind of model", value)

@@ -197,15 +197,15 @@ def tensor_blocks(header: Header, name: str) -> NDArray[np.uint8]:
 
 
 def _ensure_model(header: Header) -> None:
-    """See to it that the file holds a whole language model, by what it says of itself."""
+    """Ensure that the file holds a whole language model, by its own metadata."""
     stated = header.metadata
     architecture, kind = header.text("general.architecture"), header.text("general.type")
     if architecture is None:
         raise header.refuse("states no general.architecture; expected a GGUF file of a language model")
     adapter = "adapter" if any(key.startswith("adapter.") for key in stated) else None
-    for said in (adapter, kind, architecture):
-        if said in OTHERS:
-            raise header.refuse(f"is {OTHERS[said]}")
+    for stated_kind in (adapter, kind, architecture):
+        if stated_kind in OTHERS:
+            raise header.refuse(f"is {OTHERS[stated_kind]}")
     if kind not in (None, "model"):
         raise header.refuse(f"general.type: expected 'model', received {shown(kind)}; give the file of a model")
     named = PIECE.search(header.file.name)

@@ -102,7 +102,7 @@ def build_tokenizer(header: Header) -> PreTrainedTokenizerBase:
 
 
 def ensure_tokenizer(header: Header, built: PreTrainedTokenizerBase, read: PreTrainedTokenizerBase) -> None:
-    """See to it that a tokenizer, as transformers reads it back, is the one that was built and that the file states.
+    """Ensure that a tokenizer, as transformers reads it back, is the one that was built and that the file states.
 
     Every token and its id, those that are never cut, the special ones, the rules, the chat template.
 
