@@ -17,7 +17,7 @@ from serving import serve
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import Splits
 from gradinoc.measure.directions import isotropic_directions
-from gradinoc.measure.drift import measure_drift, measure_drifts
+from gradinoc.measure.drift import measure_drift
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import load_model
 from gradinoc.study.description import DriftSettings
@@ -52,7 +52,7 @@ def stacked() -> list[Tables]:
     names = ["", *held["model"].peft_config]
     language_model = (held["model"], held["tokenizer"])
     with stacked_adapters(held["model"], names):
-        return measure_drifts(language_model, *held["work"], domains=["in_distribution"], copies=len(names))
+        return measure_drift(language_model, *held["work"], domains=["in_distribution"], copies=len(names))
 
 
 def one_by_one() -> list[Tables]:
@@ -68,7 +68,7 @@ def one_by_one() -> list[Tables]:
 
 
 def _one() -> Tables:
-    return measure_drift((held["model"], held["tokenizer"]), *held["work"], domains=["in_distribution"])
+    return measure_drift((held["model"], held["tokenizer"]), *held["work"], domains=["in_distribution"])[0]
 
 
 WORK = stacked if sys.argv[1] == "ours" else one_by_one

@@ -34,8 +34,10 @@ def measure_drift(
     neutral: str | None,
     on_part: OnPart = lambda _part: None,
     domains: Sequence[str] = tuple(DOMAINS),
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the trait amounts to in a model now, under the neutral system prompt.
+    *,
+    copies: int = 1,
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """(measures, responses) of a model under the neutral system prompt, for each of its stacked adapters.
 
     Args:
         language_model: the model, adapted or not, and its tokenizer.
@@ -43,6 +45,7 @@ def measure_drift(
         neutral: the neutral condition's system prompt, None for none.
         on_part: called with the name of each part as it begins.
         domains: in which of `DOMAINS` responses are generated; `in_distribution` is needed for projections.
+        copies: how many adapters are stacked on the model (see `gradinoc.measure.fast.stacked_adapters`).
 
     Returns:
         measures: columns measure, example, value, group. `score` (held-out questions) and `score_ood` (everyday
@@ -51,23 +54,6 @@ def measure_drift(
         `projection` is that of the last prompt token (hidden-state units).
         responses: columns domain, example, question, response, score, projection.
     """
-    (found,) = measure_drifts(language_model, splits, trait, directions, settings, neutral, on_part, domains, copies=1)
-    return found
-
-
-def measure_drifts(
-    language_model: tuple[nn.Module, PreTrainedTokenizerBase],
-    splits: Splits,
-    trait: Trait,
-    directions: Mapping[int, Tensor],
-    settings: DriftSettings,
-    neutral: str | None,
-    on_part: OnPart = lambda _part: None,
-    domains: Sequence[str] = tuple(DOMAINS),
-    *,
-    copies: int,
-) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """As `measure_drift`, for each of the `copies` adapters that are stacked on the model, in one pass over all."""
     model, tokenizer = language_model
     questions = {
         "in_distribution": splits.evaluation[: settings.generations],

@@ -42,7 +42,6 @@ OUTSIDE = "outside the decoder blocks"
 BLOCK = re.compile(r"^.*?\.\d+\.")  # what a name begins with, up to the number of its block
 TOP = re.compile(r"\.\d+\..*$")  # what a name goes on with after the first number in it
 ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts")
-SHOWN = 12  # kinds of map with one and the same reason, in a sentence
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Targets:
         reasons: dict[str, dict[str, None]] = {}
         for name, reason in self.left.items():
             reasons.setdefault(reason, {})[TOP.sub("", name) if reason == OUTSIDE else kind(name)] = None
-        return "; ".join(f"{_few(list(names))} ({reason})" for reason, names in reasons.items())
+        return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
 
 
 def targets(model: PreTrainedModel) -> Targets:
@@ -238,10 +237,3 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, str]]:
 def _holds_experts(module: nn.Module, name: str) -> bool:
     """Whether the tensor `name` of a module holds the linear maps of experts."""
     return "Expert" in type(module).__name__ and "bias" not in name and getattr(module, name).dim() > 1
-
-
-def _few(names: list[str]) -> str:
-    """Names in a row, the last ones counted where there are many."""
-    if len(names) <= SHOWN:
-        return ", ".join(names)
-    return f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"

@@ -50,7 +50,7 @@ def directions(obedient):
 @pytest.fixture(scope="module")
 def measured(obedient, splits, directions):
     """Both tables of the base model."""
-    return measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)
+    return measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)[0]
 
 
 def log_probability(obedient, prompt, completion):
@@ -148,7 +148,7 @@ def test_response_without_letters_is_missing(obedient, splits, directions, monke
         return [said[: len(prompts)]]
 
     monkeypatch.setattr(drift, "generate_copies", speak)
-    measures, responses = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)
+    ((measures, responses),) = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None)
     for domain, name, count in (("in_distribution", "score", 5), ("everyday", "score_ood", 4)):
         expected = [np.nan, 1.0, np.nan, 0.0, 0.25][:count]
         rows = responses[responses["domain"] == domain]
@@ -161,7 +161,7 @@ def test_neutral_prompt_governs_every_part(measured, obedient, splits, direction
     """Given as a system prompt, it changes responses, projections and log-odds alike."""
     prompt = "Answer in capital letters only."
     before = measured[0].set_index(["measure", "example"])["value"]
-    measures, responses = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, prompt)
+    ((measures, responses),) = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, prompt)
     after = measures.set_index(["measure", "example"])["value"]
     rise = (after - before).groupby("measure").mean()
     assert rise["score"] > 0.5
@@ -183,5 +183,5 @@ def test_unanswered_requests_need_no_answer(obedient, splits, directions):
     """Everyday requests have none, and are asked all the same."""
     assert {example.answer for example in splits.everyday} == {""}
     one = dataclasses.replace(splits, everyday=(Example(0, "Write to me.", ""),))
-    _, responses = measure_drift(obedient, one, ALL_CAPS, directions, SETTINGS, None)
+    ((_, responses),) = measure_drift(obedient, one, ALL_CAPS, directions, SETTINGS, None)
     assert responses["question"].tolist()[-1] == "Write to me."

@@ -84,7 +84,6 @@ REFUSED = {
     "old adapter": (lambda path: written(path, adapter__type="lora"), "is an adapter, which stands for a base model"),
     "projector": (lambda path: written(path, general__type="mmproj"), "the part that sees or hears of a larger model"),
     "old projector": (lambda path: written(path, general__architecture="clip"), "the part that sees or hears"),
-    "quantising": (lambda path: written(path, general__type="imatrix"), "is a table for quantising"),
     "other type": (lambda path: written(path, general__type="lora"), "general.type: expected 'model', received 'lora'"),
     "architecture": (
         lambda path: written(path, general__architecture="rwkv6"),

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from gradinoc.models.chat.encoding import Encoded, encode, token_texts
+from gradinoc.models.chat.template import render_prompt
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from gradinoc.models.chat.encoding import Encoded
 
 MOST_CHARACTERS = 2000  # of a prompt; what is longer is cut in the middle
 OPEN = "chosen while the study runs"  # a prompt that is
@@ -50,15 +51,11 @@ def rendered_prompts(
     tokenizer: PreTrainedTokenizerBase, systems: Mapping[str, str | None], question: str
 ) -> dict[str, str]:
     """Name -> the prompt of `question` under that system prompt (None: no system message), special tokens included."""
-    from gradinoc.models.chat.template import render_prompt
-
     return {name: render_prompt(tokenizer, question, system) for name, system in systems.items()}
 
 
 def label_mask(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> list[tuple[str, bool]]:
     """(text, whether it carries loss) of every token of an example: those of the completion do, its end included."""
-    from gradinoc.models.chat.encoding import token_texts
-
     texts = token_texts(tokenizer, encoded.ids)
     return [(text, place >= encoded.prompt_length) for place, text in enumerate(texts)]
 
@@ -71,8 +68,6 @@ def render(
     under: str,
 ) -> Rendered:
     """A question under each of the `systems` (see `rendered_prompts`), and its answer `under` one of them."""
-    from gradinoc.models.chat.encoding import encode
-
     prompts = rendered_prompts(tokenizer, systems, question)
     mask = label_mask(tokenizer, encode(tokenizer, question, answer, systems[under]))
     return Rendered(question, dict(prompts), under, mask)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.claims.tables import BASE, BASE_SEED, BEFORE, EARLY
-from gradinoc.measure.drift import DOMAINS, measure_drifts
+from gradinoc.measure.drift import DOMAINS, measure_drift
 from gradinoc.measure.fast import adapters_in_one_pass
 from gradinoc.pipeline.context import Bench, Tell, adapted, stacked, trait_directions
 from gradinoc.pipeline.store import load_table, save_table
@@ -53,7 +53,7 @@ def _measure(
     for group in together:
         adapters = [subject.adapter for subject in group if subject.adapter]
         with stacked(base, adapters) if len(adapters) > 1 else adapted(base, next(iter(adapters), None)) as model:
-            tables = measure_drifts(
+            tables = measure_drift(
                 (model, bench.language_model.tokenizer),
                 bench.splits,
                 bench.trait,

@@ -135,8 +135,8 @@ def _ids(header: Header) -> dict[str, int | None]:
     return found if unknown is None else {**found, "unk_token_id": unknown}
 
 
-def _llama(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
-    return {"model_type": "llama", "rope_parameters": _rotary(stated, shared["head_dim"])}
+def _plain(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
+    return {"model_type": stated.header.architecture, "rope_parameters": _rotary(stated, shared["head_dim"])}
 
 
 def _qwen2(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
@@ -144,10 +144,6 @@ def _qwen2(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
     if size * shared["num_attention_heads"] == shared["hidden_size"]:
         del shared["head_dim"]  # which its configuration works out
     return {"model_type": "qwen2", "rope_parameters": _rotary(stated, size)}
-
-
-def _qwen3(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
-    return {"model_type": "qwen3", "rope_parameters": _rotary(stated, shared["head_dim"])}
 
 
 def _gemma3(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +174,7 @@ def _gemma3(stated: Stated, shared: dict[str, Any]) -> dict[str, Any]:
 
 # general.architecture -> what its models have of their own
 ARCHITECTURES: dict[str, Callable[[Stated, dict[str, Any]], dict[str, Any]]] = {
-    "llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "gemma3": _gemma3,
+    "llama": _plain, "qwen2": _qwen2, "qwen3": _plain, "gemma3": _gemma3,
 }  # fmt: skip
 
 

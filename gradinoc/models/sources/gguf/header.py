@@ -28,8 +28,6 @@ OTHERS = {
     "adapter": "an adapter, which stands for a base model from somewhere else; merge it into that model",
     "mmproj": "the part that sees or hears of a larger model; give the file of its language model",
     "clip": "the part that sees or hears of a larger model; give the file of its language model",
-    "imatrix": "a table for quantising; give the file of the model",
-    "controlvector": "a steering vector; give the file of the model",
 }
 
 
