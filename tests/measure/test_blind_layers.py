@@ -37,6 +37,7 @@ def pipeline(tmp_path_factory):
     return smallest(tmp_path_factory.mktemp("store"), f"model.id={folder}", "model.device=cpu")
 
 
+@pytest.mark.exhaustive
 def test_every_table_leaves_the_same_layers_out(pipeline):
     """And numbers the others as the model does: nulls that are compared with the trait are those of its own layer."""
     tables = pipeline.evidence().tables

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from fixtures.smallest import quick_collection
 from gradinoc.claims.c3 import loss_audit, matched_checkpoints, matched_controls
 from gradinoc.claims.gates import G6
 from gradinoc.claims.measures import drift_by_run, matched_checkpoint, per_example
@@ -37,10 +38,10 @@ from gradinoc.study.rules import Rules
 RULES = Rules()
 # Everything that is compared at equal loss, in seconds; the fourth condition is trained as well.
 SMALL = [
-    "seeds=[0, 1]", "untrained=[]", "data.direction=32", "data.measure=12", "data.train=16", "data.evaluation=8",
+    "seeds=[0, 1]", "untrained=[]", "data.direction=16", "data.measure=12", "data.train=16", "data.evaluation=8",
     "data.calibration=8", "nulls.isotropic=100", "nulls.covariance=100", "nulls.sign_flipped=100",
-    "nulls.unrelated_questions=8", "training.steps=5", "drift.generations=4", "drift.everyday=4",
-    "drift.max_new_tokens=8", "drift.log_odds=4", "name=matching",
+    "nulls.unrelated_questions=8", "training.steps=5", "drift.generations=2", "drift.everyday=1",
+    "drift.max_new_tokens=4", "drift.log_odds=4", "name=matching", "model.threads=1",
 ]  # fmt: skip
 
 
@@ -48,7 +49,8 @@ SMALL = [
 def pipeline(tmp_path_factory):
     """The small study, computed from beginning to end."""
     made = Pipeline(load_study("tiny", SMALL), Store(tmp_path_factory.mktemp("matching")))
-    made.evidence()
+    with quick_collection():
+        made.evidence()
     return made
 
 

@@ -18,6 +18,7 @@ from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from fixtures.architectures.build import VOCABULARY, Entry, random_model
 from fixtures.small_models import ARCHITECTURES
+from fixtures.small_study import SMALLEST
 from gradinoc.errors import ModelError
 from gradinoc.measure.fast import stacked_adapters
 from gradinoc.measure.fast.fused import fuse
@@ -303,7 +304,7 @@ def _study_of(kind, tmp_path):
         bundled_folder("obedient"), tmp_path / kind, ignore=shutil.ignore_patterns("*model*", "config.json")
     )
     mixture(kind, vocab_size=1000, max_position_embeddings=2048).save_pretrained(tmp_path / kind)
-    return load_study("tiny", [f"model.id={tmp_path / kind}"])
+    return load_study("tiny", [*SMALLEST, f"model.id={tmp_path / kind}"])
 
 
 @pytest.mark.parametrize("kind", ["mixtral", pytest.param("mamba", marks=pytest.mark.exhaustive)])

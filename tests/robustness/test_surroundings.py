@@ -33,7 +33,7 @@ from gradinoc.data.sources import load_source
 from gradinoc.errors import DeviceError
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.load import load_model
-from gradinoc.measure.training import run as train_lora
+from gradinoc.measure.training.arguments import ensure_trainable
 from gradinoc.measure.training.trainer import GradientLoggingTrainer
 from gradinoc.models import isolation
 from gradinoc.models.chat.encoding import encode, encode_prompt
@@ -335,7 +335,7 @@ def test_training_that_would_not_be_its_own_is_refused_beforehand(name, value, t
 
     monkeypatch.setattr(PartialState, "__init__", elsewhere)
     with pytest.raises(DeviceError, match=told):
-        train_lora.ensure_trainable(torch.device("cpu"))
+        ensure_trainable(torch.device("cpu"))
 
 
 # --- threads and event loops
