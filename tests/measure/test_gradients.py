@@ -227,7 +227,7 @@ def test_positions_are_picked_from_a_planted_gradient(examples):
         assert picked[:, row].tolist() == expected
 
 
-def test_probe_agrees_with_the_public_mathematics(llama, examples, directions):
+def test_logger_agrees_with_the_public_mathematics(llama, examples, directions):
     """What the logger reads is `compute_gradient_alignment` of minus the gradient."""
     reading = reading_of(llama, examples, directions)
     descent = torch.tensor(np.stack(list(descent_at(llama, examples[2], 1).values())))
