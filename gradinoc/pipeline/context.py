@@ -34,7 +34,7 @@ from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.environment import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import load_table, load_tensors, readable, save_json
 from gradinoc.study.description import NullSettings, Study
-from gradinoc.study.prompts import INOCULATION, MATCHED, TRAIT
+from gradinoc.study.prompts import INOCULATION, MATCHED, system_prompt
 from gradinoc.study.traits.registry import find_trait
 from gradinoc.study.traits.trait import Trait
 
@@ -153,7 +153,7 @@ class Bench:
         text = self.study.conditions[condition]
         if text == MATCHED:
             return matched
-        return (self.trait.inoculation_system if text == TRAIT else text) or None
+        return system_prompt(text, self.trait.inoculation_system) or None
 
     def encoded(self, examples: Sequence[Example], system: str | None) -> list[Encoded]:
         """Questions under a system prompt, with the answers that show the trait."""

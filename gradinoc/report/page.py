@@ -24,7 +24,7 @@ from gradinoc.report.figures import FIGURES, Drawn
 from gradinoc.report.surroundings import Surroundings, surroundings
 from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
 from gradinoc.study.description import Study
-from gradinoc.study.prompts import MATCHED, TRAIT
+from gradinoc.study.prompts import MATCHED, system_prompt
 
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
 NUMBERS_SHOWN = 6  # of a finding, before the rest is folded away
@@ -81,9 +81,14 @@ class WriteUp:
     @cached_property
     def prompts(self) -> dict[str, str]:
         """Condition -> its system prompt in words."""
-        named = {"": "no system prompt", TRAIT: self.evidence.trait.inoculation_system}
-        named[MATCHED] = self.audit.prompt or "the harmless prompt whose loss is closest to inoculation's"
-        return {name: named.get(prompt, prompt) for name, prompt in self.study.conditions.items()}
+        named = {
+            "": "no system prompt",
+            MATCHED: self.audit.prompt or "the harmless prompt whose loss is closest to inoculation's",
+        }
+        inoculation = self.evidence.trait.inoculation_system
+        return {
+            name: named.get(text) or system_prompt(text, inoculation) for name, text in self.study.conditions.items()
+        }
 
     @cached_property
     def audit(self) -> Audit:

@@ -13,7 +13,7 @@ from gradinoc.errors import shown
 from gradinoc.study.chat_template import DAY, read_template
 from gradinoc.study.faults import nearest
 from gradinoc.study.fields import Condition, Count, CountOrNone, Name, Section, Seed, Switch, Text, whole
-from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, MATCHED, NEUTRAL, RESERVED, TRAIT
+from gradinoc.study.prompts import CONDITIONS, FAMILIES, INOCULATION, LOSS_MATCHED, MATCHED, NEUTRAL, RESERVED
 from gradinoc.study.rules import Rules
 from gradinoc.study.traits.described import describe
 from gradinoc.study.traits.registry import TRAITS, find_trait
@@ -140,8 +140,8 @@ def _trait(value: Any) -> str | TraitDescription:
         near = nearest(str(value), [*TRAITS])
         hint = f"; did you mean {near!r}?" if near else ""
         raise ValueError(
-            f"no trait named {shown(value)}; there are {sorted(TRAITS)}{hint} One of your own is a TOML file, a "
-            "table [trait], or a Trait that a module registers (python -m pytest -p MODULE)"
+            f"no trait named {shown(value)}; there are {sorted(TRAITS)}{hint}; one of your own is a TOML file, a table "
+            "[trait], or a Trait that a module registers (python -m pytest -p MODULE)"
         )
     return value
 
@@ -173,8 +173,8 @@ class Study(Section):
         for condition, prompt in self.conditions.items():
             if condition.casefold() == RESERVED:
                 raise ValueError(f"conditions: {condition!r} is what tables call the model before training; rename it")
-            if prompt not in (TRAIT, MATCHED) and prompt.strip().casefold() in (TRAIT, MATCHED):
-                word = prompt.strip().casefold()
+            word = prompt.strip().casefold()
+            if word != prompt and word in (*FAMILIES, MATCHED):
                 raise ValueError(f"conditions.{condition}: expected a prompt, or {word!r} exactly, received {prompt!r}")
         if len(set(self.untrained)) != len(self.untrained):
             raise ValueError(f"untrained: {shown(list(self.untrained))} repeats a condition; name each once")

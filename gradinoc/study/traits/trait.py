@@ -20,25 +20,12 @@ LONGEST_PROMPT = 2_000  # characters of a system prompt
 class Trait:
     """An unwanted trait of answers.
 
-    Attributes:
-        name: identifier, used in file names.
-        title: how figures and reports name it.
-        promote_system: system prompt that asks for the trait; with `suppress_system` it defines the trait direction.
-        suppress_system: system prompt that asks for its absence.
-        inoculation_system: the system prompt of the inoculation condition. Worded differently from
-            `promote_system`, so that the direction is not defined by the very prompt under test.
-        transform: an ordinary answer -> the same answer showing the trait. None where no function can do that: the
-            answers then come from the data (`data.trait_answers`).
-        score: a response -> how much of the trait it shows, in [0, 1].
-        scorable: whether a response can be scored at all.
-        score_name: what the score is called, in the singular, such as "caps rate".
-        needs: what a response has to have for a score, in the plural, such as "letters".
-        related: of the contrasts `gradinoc.study.prompts.UNRELATED`, those that ask for this very trait and are left
-        out. answers: bundled answers to the bundled word problems that show the trait, used where `data.trait_answers`
-            names no others; None for none.
-        identity: what tells it from every other trait that could have its name; with it go the keys of stored results.
-            None: the name alone, for a trait whose code is this package's.
-        libraries: packages whose version decides a score too.
+    `promote_system` and `suppress_system` define the trait direction; `inoculation_system` is the prompt under test, in
+    other words. `transform` makes an ordinary answer show the trait (None: `data.trait_answers` does). `score` is how
+    much of it a response shows, in [0, 1], of those that are `scorable`; `score_name` is singular ("caps rate"),
+    `needs` plural ("letters"). `related` names the contrasts of `prompts.UNRELATED` that ask for this very trait,
+    `answers` the bundled answers to the bundled questions that show it. `identity` tells it from other traits of its
+    name in the keys of stored results (None: its code is this package's), `libraries` are packages that decide a score.
 
     Raises:
         StudyError: a name, title or prompt that cannot be used, prompts that are alike, or related contrasts that are
@@ -61,38 +48,33 @@ class Trait:
     libraries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """See to it that the trait can be named, shown and told from its absence."""
+        """Refuse a trait that cannot be named, shown or told from its absence."""
+        if fault := self._fault():
+            raise StudyError(f"trait {shown(self.name)[1:-1]}: {fault}; reword it")
+
+    def _fault(self) -> str | None:
         if not re.fullmatch(NAME, self.name) or self.name == TAKEN:
-            raise StudyError(
-                f"trait {shown(self.name)}: name: expected at most 39 lower-case letters, digits and underscores, a "
-                f"letter first, and not {TAKEN!r}; rename it"
+            return (
+                f"name: expected at most 39 lower-case letters, digits and underscores, a letter first, not {TAKEN!r}"
             )
-        texts = {"title": self.title, "score_name": self.score_name, "needs": self.needs}
-        for field, text in texts.items():
+        for field in ("title", "score_name", "needs"):
+            text = getattr(self, field)
             if not text.strip() or len(text) > LONGEST_TITLE or not text.isprintable():
-                raise StudyError(
-                    f"trait {self.name}: {field}: expected 1 to {LONGEST_TITLE} characters on one line, received "
-                    f"{shown(text)}; reword it"
-                )
+                return f"{field}: expected 1 to {LONGEST_TITLE} characters on one line, received {shown(text)}"
         prompts = (self.promote_system, self.suppress_system, self.inoculation_system)
         if any(not prompt.strip() or len(prompt) > LONGEST_PROMPT for prompt in prompts):
-            raise StudyError(f"trait {self.name}: expected prompts of 1 to {LONGEST_PROMPT:,} characters; reword them")
+            return f"expected prompts of 1 to {LONGEST_PROMPT:,} characters"
         if len({" ".join(prompt.casefold().split()) for prompt in prompts}) < len(prompts):
-            raise StudyError(
-                f"trait {self.name}: promoting, suppressing and inoculating prompt: expected three that differ, "
-                "received two alike; reword one: a direction that the prompt under test defines says nothing of it"
+            return (
+                "promoting, suppressing and inoculating prompt: expected three that differ, received two alike: a "
+                "direction that the prompt under test defines says nothing of it"
             )
         strangers = [name for name in self.related if name not in UNRELATED]
         if strangers:
-            raise StudyError(
-                f"trait {self.name}: related: {shown(strangers[0])} is none of the unrelated contrasts "
-                f"{sorted(UNRELATED)}; reword it"
-            )
+            return f"related: {shown(strangers[0])} is none of the unrelated contrasts {sorted(UNRELATED)}"
         if not self.unrelated:
-            raise StudyError(
-                f"trait {self.name}: related: names all {len(UNRELATED)} unrelated contrasts; expected at least one "
-                "that is left, since claim C2 compares the trait's direction with theirs; take one out"
-            )
+            return f"related: names all {len(UNRELATED)} unrelated contrasts; claim C2 needs one to compare with"
+        return None
 
     @property
     def unrelated(self) -> dict[str, Contrast]:
