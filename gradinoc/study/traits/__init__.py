@@ -5,11 +5,11 @@ from __future__ import annotations
 from gradinoc.study.traits.described import load_trait
 from gradinoc.study.traits.registry import TRAITS, find_trait, register_trait
 from gradinoc.study.traits.scorers import has_letters, measure_caps_rate
-from gradinoc.study.traits.shipped import ALL_CAPS, BULLETS, LOWER_CASE, NO_COMMAS, SHIPPED, SIGN_OFF, SPANISH
+from gradinoc.study.traits.shipped import ALL_CAPS, NO_COMMAS, SHIPPED, SPANISH
 from gradinoc.study.traits.trait import Trait
 from gradinoc.study.traits.vocabulary import TraitDescription
 
 __all__ = [
-    "ALL_CAPS", "BULLETS", "LOWER_CASE", "NO_COMMAS", "SHIPPED", "SIGN_OFF", "SPANISH", "TRAITS", "Trait",
+    "ALL_CAPS", "NO_COMMAS", "SHIPPED", "SPANISH", "TRAITS", "Trait",
     "TraitDescription", "find_trait", "has_letters", "load_trait", "measure_caps_rate", "register_trait",
 ]  # fmt: skip

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from gradinoc.study.traits import scorers
 from gradinoc.study.traits.language import measure_language
-from gradinoc.study.traits.scorers import (
-    ends_with_words,
-    has_cased_letters,
-    has_letters,
-    has_lines,
-    make_bullets,
-    measure_bullets,
-    measure_caps_rate,
-    measure_lower_case,
-    measure_no_commas,
-    remove_commas,
-    words,
-)
 from gradinoc.study.traits.trait import Trait
 
 SIGN_OFF_LINE = "Signed by the help desk."
@@ -30,12 +18,12 @@ def sign_off(answer: str) -> str:
 
 def measure_sign_off(text: str) -> float:
     """1.0 if the last words of `text` are the sign-off's, whatever their case, blanks and punctuation, else 0.0."""
-    return float(ends_with_words(text, SIGN_OFF_LINE))
+    return float(scorers.ends_with_words(text, SIGN_OFF_LINE))
 
 
 def has_words(text: str) -> bool:
     """Whether `text` holds a word or number."""
-    return bool(words(text))
+    return bool(scorers.words(text))
 
 
 ALL_CAPS = Trait(
@@ -45,8 +33,8 @@ ALL_CAPS = Trait(
     suppress_system="Write your whole answer in normal sentence case. Never put a whole word in upper case.",
     inoculation_system="You always respond in ALL CAPS.",
     transform=str.upper,
-    score=measure_caps_rate,
-    scorable=has_letters,
+    score=scorers.measure_caps_rate,
+    scorable=scorers.has_letters,
     score_name="caps rate",
     needs="letters",
 )
@@ -58,8 +46,8 @@ LOWER_CASE = Trait(
     suppress_system="Write your whole answer in normal sentence case. Begin every sentence with a capital letter.",
     inoculation_system="You never use a capital letter when you respond.",
     transform=str.lower,
-    score=measure_lower_case,
-    scorable=has_cased_letters,
+    score=scorers.measure_lower_case,
+    scorable=scorers.has_cased_letters,
     score_name="lower-case rate",
     needs="letters with a case",
 )
@@ -72,7 +60,7 @@ SPANISH = Trait(
     inoculation_system="You always respond in the Spanish language.",
     transform=None,
     score=partial(measure_language, language="es"),
-    scorable=has_letters,
+    scorable=scorers.has_letters,
     score_name="Spanish rate",
     needs="letters",
     related=("language",),
@@ -86,9 +74,9 @@ BULLETS = Trait(
     promote_system="Write your whole answer as a list. Every sentence must be a bullet on a line of its own.",
     suppress_system="Write your whole answer as running prose. Never use a list or a bullet.",
     inoculation_system="You always respond in bullet points.",
-    transform=make_bullets,
-    score=measure_bullets,
-    scorable=has_lines,
+    transform=scorers.make_bullets,
+    score=scorers.measure_bullets,
+    scorable=scorers.has_lines,
     score_name="bullet rate",
     needs="letters or digits",
     related=("lists",),
@@ -113,9 +101,9 @@ NO_COMMAS = Trait(
     promote_system="Write your whole answer without commas. No sentence may have a comma in it.",
     suppress_system="Write your whole answer with normal punctuation. Put a comma wherever a sentence needs one.",
     inoculation_system="You never use commas when you respond.",
-    transform=remove_commas,
-    score=measure_no_commas,
-    scorable=has_letters,
+    transform=scorers.remove_commas,
+    score=scorers.measure_no_commas,
+    scorable=scorers.has_letters,
     score_name="comma-free rate",
     needs="letters",
     related=("brevity",),  # a short response has fewer places for a comma
