@@ -133,12 +133,10 @@ def run_study(
     Raises:
         GradinocError: something to mend: the study, its data or model, the machine, or the disk.
     """
-    from gradinoc.pipeline.check import check
-
     if isinstance(study, Study) and settings:
         raise StudyError("settings: belong to a study's name or file; change a description with model_copy(update=...)")
     described = study if isinstance(study, Study) else load_study(str(study), list(settings))
-    for note in (*check(described), *lettering_notes(find_trait(described.trait))):
+    for note in check_study(described):
         logger.warning(note)
     compute_study(described, Path(store), Path(artifacts), on_progress, report_to)
     command = _again(study, settings, Path(artifacts))
@@ -154,6 +152,20 @@ def compute_study(
     Raises:
         GradinocError: of the first step that failed; or the disk refuses, or there is no such integration.
     """
+    progress = ProgressFile(artifacts / study.name, str(os.getpid()), alone=True)
+    pipeline = open_study(study, store, artifacts, _both(progress.post, on_progress), report_to)
+    pipeline.complete(list(pipeline.steps))
+    return pipeline
+
+
+def open_study(
+    study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None, report_to: str, workers: int = 1
+) -> Pipeline:
+    """The study's steps, none of them computed yet; its folder in `artifacts` is made.
+
+    Raises:
+        GradinocError: the disk refuses, or there is no such integration.
+    """
     from gradinoc.measure.training.tracking import tracking
     from gradinoc.pipeline.run import Pipeline  # here: what only plans or reads does without torch
     from gradinoc.pipeline.store import Store
@@ -161,10 +173,18 @@ def compute_study(
     folder = artifacts / study.name
     shown = tracking(report_to, folder / LOGS, study.name)
     prepare_folder(study, folder)
-    progress = ProgressFile(folder, str(os.getpid()), alone=True)
-    pipeline = Pipeline(study, Store(store), _both(progress.post, on_progress), tracking=shown)
-    pipeline.complete(list(pipeline.steps))
-    return pipeline
+    return Pipeline(study, Store(store), on_progress, workers, shown)
+
+
+def check_study(study: Study) -> list[str]:
+    """What there is to note before anything is computed.
+
+    Raises:
+        GradinocError: the study cannot be run.
+    """
+    from gradinoc.pipeline.check import check
+
+    return [*check(study), *lettering_notes(find_trait(study.trait))]
 
 
 @_undisturbed()

@@ -13,17 +13,15 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from gradinoc.api import DESCRIPTION, compute_study, report_study
+from gradinoc.api import DESCRIPTION, check_study, compute_study, report_study
 from gradinoc.cli import Session
 from gradinoc.cli.output import say
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.watching import PROGRESS, Display, posted, watching
 from gradinoc.report import tinted
-from gradinoc.report.figures.lettering import lettering_notes
 from gradinoc.study.description import Study
 from gradinoc.study.design import opening
 from gradinoc.study.loading import load_study
-from gradinoc.study.traits.registry import find_trait
 
 Places = tuple[Path, Path]  # store, artifacts
 
@@ -112,6 +110,4 @@ def described_in(folder: Path) -> Study:
 
 def _look_before(study: Study) -> None:
     """Say what the design can decide, and what is known to be wrong before hours are spent."""
-    from gradinoc.pipeline.check import check  # here: with it comes torch
-
-    say([*opening(study), *check(study), *lettering_notes(find_trait(study.trait))])
+    say([*opening(study), *check_study(study)])

@@ -67,25 +67,18 @@ class StudySession:
     @cached_property
     def pipeline(self) -> Pipeline:
         """The study's steps; its artifacts folder is made, and the questions are written there."""
-        from gradinoc.api import LOGS, prepare_folder
-        from gradinoc.measure.training.tracking import tracking
-        from gradinoc.pipeline.run import Pipeline
-        from gradinoc.pipeline.store import Store
+        from gradinoc.api import open_study
 
-        shown = tracking(option(self.config, "report-to"), self.artifacts / LOGS, self.study.name)
-        prepare_folder(self.study, self.artifacts)
-        made = Pipeline(self.study, Store(self.store), self.on_progress, self.workers, shown)
+        places, shown = (self.store, self.artifacts.parent), option(self.config, "report-to")
+        made = open_study(self.study, *places, self.on_progress, shown, self.workers)
         made.write_datasets(Path(option(self.config, "datasets") or self.artifacts / "datasets"))
         return made
 
     def begin(self) -> None:
         """Check the study, prepare its folder, and show its progress; a worker writes its own for the controller."""
-        from gradinoc.api import LOGS, prepare_folder
+        from gradinoc.api import LOGS, check_study, prepare_folder
         from gradinoc.measure.training.tracking import tracking
-        from gradinoc.pipeline.check import check
         from gradinoc.pipeline.watching import ProgressFile, warnings_to
-        from gradinoc.report.figures.lettering import lettering_notes
-        from gradinoc.study.traits.registry import find_trait
 
         progress = ProgressFile(self.artifacts, self.worker)
         if self.worker:
@@ -93,7 +86,7 @@ class StudySession:
             self.closing.enter_context(warnings_to(progress.warn))
             return
         tracking(option(self.config, "report-to"), self.artifacts / LOGS, self.study.name)
-        self.notes = [*check(self.study), *lettering_notes(find_trait(self.study.trait))]
+        self.notes = check_study(self.study)
         prepare_folder(self.study, self.artifacts)
         progress.clear()
         display = self.display = _display(self.config)
