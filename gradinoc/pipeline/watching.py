@@ -77,6 +77,7 @@ class Display:
         self._lock = threading.RLock()
         self._live: Live | None = None
         self._begun = 0  # columns of the line above the panel that `pause` goes back to
+        self._ended = 0  # columns of the line that the last `say` ended
         self._is_open = False
         self._said: tuple[object, float] = (None, 0.0)  # what the last line was about, and when it was written
 
@@ -129,9 +130,10 @@ class Display:
         """Write a line that stays, with the time, above the panel."""
         line = printable("  ".join(filter(None, (time.strftime("%H:%M:%S"), worker, words))))
         with self._lock:
-            if self._live is None and self._column():
+            column = self._column()
+            if self._live is None and column not in (0, self._ended):
                 self._console.line()
-            self._begun = 0
+            self._begun, self._ended = 0, column
             self._console.print(Text(line), soft_wrap=True)
 
     def _say_line(self, progress: Progress, worker: str) -> None:

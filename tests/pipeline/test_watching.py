@@ -151,6 +151,19 @@ def test_line_for_each_step_and_one_a_minute_within(clock):
         assert [line[:7] for line in lines(Progress("all steps", "in the store", 14, 14, study="tiny"))] == ["[14/14]"]
 
 
+def test_line_that_another_writer_has_begun_is_ended_once():
+    """So that what is written beside pytest's dots stands on lines of its own, without empty ones between."""
+    written, column = io.StringIO("..."), [3]
+    written.seek(3)
+    display = Display(Console(file=written, force_terminal=False, width=80), lambda: column[0])
+    display.say("one")
+    display.say("two")
+    column[0] = 4
+    written.write(".")
+    display.say("three")
+    assert [line[10:] or line for line in written.getvalue().splitlines()] == ["...", "one", "two", ".", "three"]
+
+
 def test_warnings_are_shown_inside_the_block_alone():
     """As they come, escaped; the logger is as it was afterwards."""
     written, logger = io.StringIO(), logging.getLogger("gradinoc")
