@@ -34,14 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no job {', '.join(unknown)}; there are {', '.join(JOBS)}")
     data = str(Path(options.data).resolve()) if options.data else ""
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        setting = Setting(Path(scratch), options.repetitions, data, _say)
+        setting = Setting(Path(scratch), options.repetitions, data, _log)
         outcomes = run_jobs({name: find(name) for name in options.jobs or JOBS}, setting, options.out)
     table = summary.summarised(outcomes)
     sys.stdout.write(summary.text(table, summary.remarks(outcomes)))
     return int(summary.failed(table, outcomes))
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
@@ -50,7 +50,7 @@ def run_jobs(runs: Mapping[str, Run], setting: Setting, out: Path) -> list[Outco
     outcomes = []
     for name, run in runs.items():
         took, outcome = stopwatch(), Outcome(name)
-        setting.say(name)
+        setting.log(name)
         try:
             run(setting, outcome)
             summary.summarised([outcome])  # a comparison without figures is the job's failure
@@ -59,8 +59,8 @@ def run_jobs(runs: Mapping[str, Run], setting: Setting, out: Path) -> list[Outco
             outcome.comparisons.clear()
             outcome.samples.clear()
             if not isinstance(error, CheckError | SideError):
-                setting.say(traceback.format_exc())
-        setting.say(f"{name}: {took():.0f} s{f', stopped: {outcome.failure}' if outcome.failure else ''}")
+                setting.log(traceback.format_exc())
+        setting.log(f"{name}: {took():.0f} s{f', stopped: {outcome.failure}' if outcome.failure else ''}")
         publish(outcome, out)
         outcomes.append(outcome)
     return outcomes

@@ -32,7 +32,7 @@ def peer(name: str) -> Side:
 def environment(requirements: Path, folder: Path) -> Path:
     """The Python of an environment in `folder` that holds exactly what the file `requirements` pins.
 
-    pip is also told this project's own pin of torch, and refuses a peer whose file says another: every side is to
+    pip is also given this project's own pin of torch, and refuses a peer whose file says another: every side is to
     compute with the same torch. Which build of it, for the CPU alone or for CUDA, depends on where pip looks.
 
     The digest of the file is written last: an environment that was interrupted is made again.

@@ -27,25 +27,25 @@ STYLE = "Follow the style guide; answer directly and concisely."
 
 @dataclass(frozen=True)
 class Setting:
-    """Of a run of benchmarks: repetitions (0: as many as the job asks for), a scratch folder, the data, who listens."""
+    """A run of benchmarks: scratch folder, repetitions (0: as many as the job asks for), data, where log lines go."""
 
     scratch: Path
     repetitions: int = 0
     data: str = ""
-    say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
 
     def times(self, own: int) -> int:
         """How many repetitions a job makes that asks for `own`."""
         return self.repetitions or own
 
-    def tell(self, sample: Sample) -> None:
+    def log_sample(self, sample: Sample) -> None:
         """Report a sample as it comes."""
-        self.say(
+        self.log(
             f"  {sample.setting:<14} {sample.side:<18} {sample.repetition or 'warm-up':>8}  {sample.seconds:8.3f} s"
         )
 
     @cached_property
-    def bench(self) -> Bench:
+    def context(self) -> Bench:
         """The model's tokenizer and the questions, those of `data` if given."""
         sizes = ["data.direction=250", "data.measure=16", "data.train=200", "data.evaluation=48", "data.calibration=8"]
         study = load_study("smollm2", [*sizes, *([f"data.source={self.data}"] if self.data else [])])
@@ -58,12 +58,14 @@ class Setting:
 
     def alignment_work(self, questions: int, directions: int) -> tuple[str, int]:
         """The folder of the alignment job's work, and how many examples it holds: `questions` under three prompts."""
-        systems = (None, self.bench.trait.inoculation_system, STYLE)
-        examples = [pair for system in systems for pair in self.encoded(self.bench.splits.measure[:questions], system)]
+        systems = (None, self.context.trait.inoculation_system, STYLE)
+        examples = [
+            pair for system in systems for pair in self.encoded(self.context.splits.measure[:questions], system)
+        ]
         folder = self.scratch / "alignment"
         folder.mkdir(exist_ok=True)
-        self._write(folder / "examples.json", {"examples": examples, "pad": self.bench.pad})
-        config = self.bench.language_model.model.config
+        self._write(folder / "examples.json", {"examples": examples, "pad": self.context.pad})
+        config = self.context.language_model.model.config
         shape = (config.num_hidden_layers, 1, config.hidden_size)
         trait = torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(1)), dim=-1)
         random = isotropic_directions(directions - 1, config.hidden_size, 0)
@@ -73,12 +75,12 @@ class Setting:
 
     def encoded(self, examples: Sequence[Example], system: str | None) -> list[tuple[list[int], int]]:
         """Each example as token ids and how many of them are prompt."""
-        return [(list(found.ids), found.prompt_length) for found in self.bench.encoded(examples, system)]
+        return [(list(found.ids), found.prompt_length) for found in self.context.encoded(examples, system)]
 
     def prompts(self, count: int, name: str) -> str:
         """A file of `count` questions, and as rendered under the promoting and the suppressing system prompt."""
-        trait, tokenizer = self.bench.trait, self.bench.language_model.tokenizer
-        questions = [example.question for example in self.bench.splits.direction[:count]]
+        trait, tokenizer = self.context.trait, self.context.language_model.tokenizer
+        questions = [example.question for example in self.context.splits.direction[:count]]
         sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
         content: dict[str, Any] = {"questions": questions}
         for side, system in sides.items():
@@ -87,7 +89,7 @@ class Setting:
 
     def training_work(self, name: str, shortest: int = 0) -> str:
         """A file of training examples, without a system prompt; with `shortest`, so many of them, the shortest."""
-        examples = self.encoded(self.bench.splits.train, None)
+        examples = self.encoded(self.context.splits.train, None)
         if shortest:
             examples = sorted(examples, key=lambda example: len(example[0]))[:shortest]
         return self._write(self.scratch / name, {"examples": examples})

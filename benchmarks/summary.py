@@ -69,7 +69,7 @@ def _of(figures: pd.DataFrame, job: str, side: str, setting: str, quantity: str)
 
 
 def remarks(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """What is to be said of each job beside its figures: columns job, kind (`CHECKED`, `MISSING`, `STOPPED`), side (of
+    """Notes on each job: columns job, kind (`CHECKED`, `MISSING`, `STOPPED`), side (of
     a missing one), text.
     """
     rows = [
@@ -110,9 +110,9 @@ def text(summary: pd.DataFrame, remarks: pd.DataFrame) -> str:
     """The one table, then what was checked, and what is missing or was stopped; of what the two frames hold."""
     header = ["job", "ours", "against", "ours s", "theirs s", "ratio (spread)", "goal", "met?"]
     rows = [_cells(row) for row in summary.to_dict("records")]
-    said = {kind: [row for row in remarks.itertuples() if row.kind == kind] for kind in (CHECKED, MISSING, STOPPED)}
-    rows += [[row.job, "", row.side, "", "", "not measured", "", ""] for row in said[MISSING]]
-    rows += [[row.job, "", "", "", "", "stopped", "", "no"] for row in said[STOPPED]]
+    by_kind = {kind: [row for row in remarks.itertuples() if row.kind == kind] for kind in (CHECKED, MISSING, STOPPED)}
+    rows += [[row.job, "", row.side, "", "", "not measured", "", ""] for row in by_kind[MISSING]]
+    rows += [[row.job, "", "", "", "", "stopped", "", "no"] for row in by_kind[STOPPED]]
     rows.sort(key=lambda row: _place(row[0].partition(":")[0]))
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = []
@@ -124,13 +124,13 @@ def text(summary: pd.DataFrame, remarks: pd.DataFrame) -> str:
         "Ratios of medians, ours / theirs; in brackets the least and the largest of a repetition. The sides of a job "
         "took turns in one run."
     )
-    for job in dict.fromkeys(row.job for row in said[CHECKED]):
-        passed = [f"  {row.text}" for row in said[CHECKED] if row.job == job]
+    for job in dict.fromkeys(row.job for row in by_kind[CHECKED]):
+        passed = [f"  {row.text}" for row in by_kind[CHECKED] if row.job == job]
         parts += ["\n".join([f"Checked before timing, {job}:", *passed])]
     notes = dict.fromkeys(f"  {row.job}, {row.against}: {row.note}" for row in summary.itertuples() if row.note)
     parts += ["Notes:\n" + "\n".join(notes)] if notes else []
-    parts += [f"Not measured: {row.job}, {row.side}: {row.text}" for row in said[MISSING]]
-    parts += [f"Stopped: {row.job}: {row.text}" for row in said[STOPPED]]
+    parts += [f"Not measured: {row.job}, {row.side}: {row.text}" for row in by_kind[MISSING]]
+    parts += [f"Stopped: {row.job}: {row.text}" for row in by_kind[STOPPED]]
     return "\n\n".join(parts) + "\n"
 
 

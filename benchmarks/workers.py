@@ -25,8 +25,8 @@ class CheckError(RuntimeError):
     """Sides that do not compute the same thing; the message holds the numbers. Nothing is timed after it."""
 
 
-class Asked(Protocol):
-    """Whatever answers requests: a worker, or a stand-in."""
+class Answering(Protocol):
+    """A worker, or a stand-in of one in tests."""
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """The answer to a request."""
@@ -34,7 +34,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Side:
-    """Who takes part: a name, the script that answers, the Python that runs it, and its first words to it."""
+    """One side: its name, the script that answers, the Python that runs it, and its command line options."""
 
     name: str
     script: Path
@@ -85,7 +85,7 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise SideError(f"{self.side.name} ended while it was to {do}:\n{self._last_words()}")
+            raise SideError(f"{self.side.name} ended while it was to {do}:\n{self._log_end()}")
         answer = json.loads(line)
         if "error" in answer:
             raise SideError(f"{self.side.name} could not {do}: {answer['error']}")
@@ -104,7 +104,7 @@ class Worker:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
 
 
@@ -126,11 +126,11 @@ class Sample:
 
 
 def take_turns(
-    asked: Mapping[str, Asked],
+    running: Mapping[str, Answering],
     repetitions: int,
     setting: str = "",
     warm_up: bool = True,
-    tell: Callable[[Sample], None] | None = None,
+    on_sample: Callable[[Sample], None] | None = None,
 ) -> list[Sample]:
     """Seconds of each side, A B C A B C ...: what slows the machine down for a while slows all sides down alike.
 
@@ -138,12 +138,12 @@ def take_turns(
     """
     samples = []
     for repetition in range(0 if warm_up else 1, repetitions + 1):
-        for name, worker in asked.items():
+        for name, worker in running.items():
             sample = Sample(name, repetition, float(worker.ask("repeat")), setting)
             if repetition:
                 samples.append(sample)
-            if tell:
-                tell(sample)
+            if on_sample:
+                on_sample(sample)
     return samples
 
 

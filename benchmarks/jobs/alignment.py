@@ -30,22 +30,22 @@ def run(setting: Setting, outcome: Outcome) -> None:
         except NotInstalledError as error:
             outcome.missing[name] = str(error)
     sides.append(_own("each_direction"))
-    told = {"model": setting.model, "work": work}
+    arguments = {"model": setting.model, "work": work}
     with Worker(_own("reference"), setting.scratch) as reference:
-        reference.ask("prepare", **told, dtype="float32", only=checked)
+        reference.ask("prepare", **arguments, dtype="float32", only=checked)
         expected = load(_asked(reference, setting))
-    with workers(sides, setting.scratch) as asked:
-        for name, worker in asked.items():
+    with workers(sides, setting.scratch) as running:
+        for name, worker in running.items():
             for dtype, limit in (("float32", EXACT), ("bfloat16", ROUNDED)):
-                worker.ask("prepare", **told, dtype=dtype, only=checked)
+                worker.ask("prepare", **arguments, dtype=dtype, only=checked)
                 found = load(_asked(worker, setting))
                 for place, position in enumerate(POSITIONS):
                     away = largest_difference(found[place], expected[place])
                     outcome.check(name, f"largest deviation at {position}, {dtype}, cosine", away, limit)
-                    setting.say(f"  {outcome.checks[-1]}")
-        for worker in asked.values():
-            worker.ask("prepare", **told, dtype="bfloat16")
-        outcome.samples += take_turns(asked, setting.times(REPETITIONS), tell=setting.tell)
+                    setting.log(f"  {outcome.checks[-1]}")
+        for worker in running.values():
+            worker.ask("prepare", **arguments, dtype="bfloat16")
+        outcome.samples += take_turns(running, setting.times(REPETITIONS), on_sample=setting.log_sample)
     extrapolated = f"one direction timed, the backward passes times {DIRECTIONS}"
     outcome.comparisons += [
         *(Comparison("ours", side.name, 1.0) for side in sides[1:-1]),

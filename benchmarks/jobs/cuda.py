@@ -36,7 +36,7 @@ def run(setting: Setting, outcome: Outcome) -> None:
             total = sum(parts.values())
             outcome.figures += [Value("ours", f"needed, computed: {name}", size, shape) for name, size in parts.items()]
             outcome.figures.append(Value("ours", "needed, computed", total, shape))
-            setting.say(f"  {shape}: {total / 1e9:.1f} GB computed for {BATCH} x {TOKENS} tokens: " + _told(parts))
+            setting.log(f"  {shape}: {total / 1e9:.1f} GB computed for {BATCH} x {TOKENS} tokens: " + _listed(parts))
         if not torch.cuda.is_available():
             outcome.missing["any CUDA device"] = "there is none on this machine"
             return
@@ -51,12 +51,12 @@ def run(setting: Setting, outcome: Outcome) -> None:
 def _time(setting: Setting, outcome: Outcome, name: str) -> None:
     shape, names = ROUNDS[name]
     count = setting.times(REPETITIONS)
-    told = {"dtype": "bfloat16", "batch_size": BATCH, "steps": count + 3, "tokens": TOKENS, "shape": shape}
-    with workers([side(each, SIDES[each][0]) for each in names], setting.scratch) as asked:
-        for each, worker in asked.items():
-            worker.ask("prepare", **told, directions=SIDES[each][1])
-        outcome.samples += take_turns(asked, count, name, tell=setting.tell)
-        outcome.figures += [Value(each, "peak memory", asked[each].ask("memory"), name) for each in names]
+    arguments = {"dtype": "bfloat16", "batch_size": BATCH, "steps": count + 3, "tokens": TOKENS, "shape": shape}
+    with workers([side(each, SIDES[each][0]) for each in names], setting.scratch) as running:
+        for each, worker in running.items():
+            worker.ask("prepare", **arguments, directions=SIDES[each][1])
+        outcome.samples += take_turns(running, count, name, on_sample=setting.log_sample)
+        outcome.figures += [Value(each, "peak memory", running[each].ask("memory"), name) for each in names]
     outcome.comparisons += [Comparison("ours", each, GOALS[each], name) for each in GOALS if each in names]
     if "ours_1000" in names:
         outcome.comparisons.append(Comparison("ours_1000", "ours_unlogged", 1.08, name))
@@ -64,5 +64,5 @@ def _time(setting: Setting, outcome: Outcome, name: str) -> None:
     outcome.comparisons += [Comparison("ours", each, 1.0, name, "peak memory", "peak memory") for each in plain]
 
 
-def _told(parts: dict[str, int]) -> str:
+def _listed(parts: dict[str, int]) -> str:
     return ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())

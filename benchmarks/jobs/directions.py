@@ -27,15 +27,15 @@ def run(setting: Setting, outcome: Outcome) -> None:
             sides.append(peer(name))
         except NotInstalledError as error:
             outcome.missing[name] = str(error)
-    told = {"model": setting.model, "prompts": few}
+    arguments = {"model": setting.model, "prompts": few}
     with Worker(_own("reference"), setting.scratch) as reference:
-        expected = _found(reference, setting, told, "float32")
-    with workers([*sides, _own("floor")], setting.scratch) as asked:
+        expected = _found(reference, setting, arguments, "float32")
+    with workers([*sides, _own("floor")], setting.scratch) as running:
         for side in sides:
             for dtype in QUESTIONS:
-                away = 1 - cosines(_found(asked[side.name], setting, told, dtype), expected)
+                away = 1 - cosines(_found(running[side.name], setting, arguments, dtype), expected)
                 check(outcome, side.name, dtype, away)
-                setting.say(
+                setting.log(
                     f"  {side.name}, {dtype}: 1 - cosine {away[:-1].max():.2g}, at the last layer {away[-1]:.2g}"
                 )
         for dtype, count in QUESTIONS.items():
@@ -44,9 +44,11 @@ def run(setting: Setting, outcome: Outcome) -> None:
                 (few, 0),
                 (setting.prompts(count, f"{dtype}.json"), setting.times(REPETITIONS)),
             ):
-                for worker in asked.values():
-                    worker.ask("prepare", **told | {"prompts": prompts}, dtype=dtype)
-                outcome.samples += take_turns(asked, repetitions, dtype, warm_up=not repetitions, tell=setting.tell)
+                for worker in running.values():
+                    worker.ask("prepare", **arguments | {"prompts": prompts}, dtype=dtype)
+                outcome.samples += take_turns(
+                    running, repetitions, dtype, warm_up=not repetitions, on_sample=setting.log_sample
+                )
             outcome.comparisons += [Comparison("ours", side.name, GOALS[side.name], dtype) for side in sides[1:]]
             outcome.comparisons.append(
                 Comparison("ours", "floor", None, dtype, note="the blocks' products alone, beginnings computed once")
@@ -77,8 +79,8 @@ def _own(name: str) -> Side:
     return Side(name, SCRIPT, options=(name,))
 
 
-def _found(worker: Worker, setting: Setting, told: dict[str, str], dtype: str) -> NDArray[np.float64]:
-    worker.ask("prepare", **told, dtype=dtype)
+def _found(worker: Worker, setting: Setting, arguments: dict[str, str], dtype: str) -> NDArray[np.float64]:
+    worker.ask("prepare", **arguments, dtype=dtype)
     path = setting.scratch / f"{worker.side.name}.npy"
     worker.ask("check", path=str(path))
     return np.asarray(load(path))

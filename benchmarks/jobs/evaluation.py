@@ -26,15 +26,15 @@ STRENGTH = 0.004  # standard deviation of an adapter's upper factor: texts diffe
 
 
 def run(setting: Setting, outcome: Outcome) -> None:
-    """Check that all say the same in float32, word for word, then time them in bfloat16."""
+    """Check that all write the same in float32, word for word, then time them in bfloat16."""
     adapters = _make_adapters(setting.scratch / "adapters", setting.model)
-    questions = [vars(example) for example in setting.bench.splits.evaluation[: TIMED["asked"]]]
+    questions = [vars(example) for example in setting.context.splits.evaluation[: TIMED["asked"]]]
     work = {"adapters": adapters, "questions": questions}
     _check(setting, outcome, work)
-    with workers([Side(name, SCRIPT, options=(name,)) for name in SIDES], setting.scratch) as asked:
-        for worker in asked.values():
+    with workers([Side(name, SCRIPT, options=(name,)) for name in SIDES], setting.scratch) as running:
+        for worker in running.values():
             worker.ask("prepare", dtype="bfloat16", **work, **TIMED)
-        outcome.samples += take_turns(asked, setting.times(REPETITIONS), tell=setting.tell)
+        outcome.samples += take_turns(running, setting.times(REPETITIONS), on_sample=setting.log_sample)
     outcome.comparisons += [
         Comparison("ours", "plain_one_by_one", 0.5, note="the model's own modules, padded batches"),
         Comparison("ours", "ours_one_by_one", None, note="our kernels on either side"),
@@ -55,9 +55,9 @@ def _check(setting: Setting, outcome: Outcome, work: dict[str, Any]) -> None:
         for what, unit in (("log_odds", "nats/token"), ("projection", "hidden-state units")):
             away = float(np.abs(np.subtract(found[name][what], expected[what])).max())
             outcome.check(name, f"{what.replace('_', '-')} against plain, one by one, {unit}, float32", away, CLOSE)
-            setting.say(f"  {outcome.checks[-1]}")
+            setting.log(f"  {outcome.checks[-1]}")
     kinds = len({json.dumps(texts) for texts in expected["texts"]})
-    setting.say(f"  {kinds} of {ADAPTERS + 1} models say something of their own")
+    setting.log(f"  {kinds} of {ADAPTERS + 1} models write something of their own")
 
 
 def _make_adapters(folder: Path, model: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from benchmarks.inputs import Setting
 from benchmarks.jobs.training import side
 from benchmarks.outcome import Comparison, Outcome, Value
-from benchmarks.workers import Asked, CheckError, take_turns, workers
+from benchmarks.workers import Answering, CheckError, take_turns, workers
 
 REPETITIONS, CHECKED_STEPS = 5, 2
 HELD = "held for logging"
@@ -28,22 +28,22 @@ def run(setting: Setting, outcome: Outcome) -> None:
     count = setting.times(REPETITIONS)
     sides = [side("ours", "ours"), side("ours_unlogged", "unlogged")]
     seen: dict[tuple[tuple[str, int], ...], str] = {}
-    with workers(sides, setting.scratch) as asked:
+    with workers(sides, setting.scratch) as running:
         held = {}
         for name in (SHORT, LONG):
-            _prepare(asked, CHECKED_STEPS, name)
-            take_turns(asked, CHECKED_STEPS, name, warm_up=False)
-            held[name] = _held(asked)
+            _prepare(running, CHECKED_STEPS, name)
+            take_turns(running, CHECKED_STEPS, name, warm_up=False)
+            held[name] = _held(running)
         check(outcome, held[SHORT], held[LONG])
-        setting.say(f"  {held[SHORT]:,} bytes held for logging at 128 tokens, {held[LONG]:,} at 1,024")
+        setting.log(f"  {held[SHORT]:,} bytes held for logging at 128 tokens, {held[LONG]:,} at 1,024")
         for name, changed in SETTINGS.items():
             known = seen.setdefault(tuple({**USUAL, **changed}.items()), name)
             if known != name:
                 _repeat(outcome, known, name)
             else:
-                _prepare(asked, count, name)
-                outcome.samples += take_turns(asked, count, name, tell=setting.tell)
-                outcome.figures.append(Value("ours", HELD, float(_held(asked)), name))
+                _prepare(running, count, name)
+                outcome.samples += take_turns(running, count, name, on_sample=setting.log_sample)
+                outcome.figures.append(Value("ours", HELD, float(_held(running)), name))
             outcome.comparisons.append(Comparison("ours", "ours_unlogged", None, name))
 
 
@@ -58,13 +58,13 @@ def check(outcome: Outcome, short: int, long: int) -> None:
     outcome.check("ours", f"bytes {HELD} at 1,024 tokens over those at 128", long / short, 1.0)
 
 
-def _prepare(asked: Mapping[str, Asked], steps: int, name: str) -> None:
-    for worker in asked.values():
+def _prepare(running: Mapping[str, Answering], steps: int, name: str) -> None:
+    for worker in running.values():
         worker.ask("prepare", dtype="bfloat16", steps=steps + 3, **{**USUAL, **SETTINGS[name]})
 
 
-def _held(asked: Mapping[str, Asked]) -> int:
-    return int(asked["ours"].ask("held")) - int(asked["ours_unlogged"].ask("held"))
+def _held(running: Mapping[str, Answering]) -> int:
+    return int(running["ours"].ask("held")) - int(running["ours_unlogged"].ask("held"))
 
 
 def _repeat(outcome: Outcome, known: str, name: str) -> None:

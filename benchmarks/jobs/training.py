@@ -33,12 +33,12 @@ def run(setting: Setting, outcome: Outcome) -> None:
     work = setting.training_work("training.json")
     count = setting.times(REPETITIONS)
     sides = [side(name, option) for name, (option, _) in SIDES.items()]
-    told = {"dtype": "bfloat16", "batch_size": BATCH, "steps": count + 3, "work": work}
-    with workers(sides, setting.scratch) as asked:
-        for name, worker in asked.items():
-            worker.ask("prepare", **told, directions=SIDES[name][1])
-        outcome.samples += take_turns(asked, count, tell=setting.tell)
-        outcome.figures += [Value(name, "peak memory", asked[name].ask("memory"), "memory") for name in SIDES]
+    arguments = {"dtype": "bfloat16", "batch_size": BATCH, "steps": count + 3, "work": work}
+    with workers(sides, setting.scratch) as running:
+        for name, worker in running.items():
+            worker.ask("prepare", **arguments, directions=SIDES[name][1])
+        outcome.samples += take_turns(running, count, on_sample=setting.log_sample)
+        outcome.figures += [Value(name, "peak memory", running[name].ask("memory"), "memory") for name in SIDES]
     baseline = faster(outcome, "plain", "plain_autocast")
     slower = "plain" if baseline == "plain_autocast" else "plain_autocast"
     outcome.comparisons += [
@@ -61,15 +61,15 @@ def faster(outcome: Outcome, *names: str) -> str:
 def check_losses(setting: Setting, outcome: Outcome) -> None:
     """Losses of plain and ours in float32 by step, in processes of their own: their memory is not what is measured."""
     work = setting.training_work("short.json", shortest=BATCH * CHECKED_STEPS)
-    told: dict[str, Any] = {"dtype": "float32", "batch_size": BATCH, "steps": CHECKED_STEPS, "work": work}
+    arguments: dict[str, Any] = {"dtype": "float32", "batch_size": BATCH, "steps": CHECKED_STEPS, "work": work}
     losses = {}
     for name in ("plain", "ours"):
         with Worker(side(f"{name}_float32", name), setting.scratch) as worker:
-            worker.ask("prepare", **told)
+            worker.ask("prepare", **arguments)
             losses[name] = np.asarray(worker.ask("losses"))
     plain, ours = losses["plain"], losses["ours"]
     if len(plain) != CHECKED_STEPS or len(ours) != CHECKED_STEPS:
         raise ValueError(f"Expected {CHECKED_STEPS} losses, received {len(plain)} and {len(ours)}")
     away = float(np.abs(ours / plain - 1).max())
     outcome.check("ours", f"losses of {CHECKED_STEPS} steps against plain, relative", away, EQUAL)
-    setting.say(f"  {outcome.checks[-1]}; {plain[0]:.4f} to {plain[-1]:.4f} nats/token")
+    setting.log(f"  {outcome.checks[-1]}; {plain[0]:.4f} to {plain[-1]:.4f} nats/token")
