@@ -19,8 +19,6 @@ from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
 from gradinoc.claims.verdict import GATES, design_behind
 from gradinoc.cli import main
 from gradinoc.measure.training.run import step_count
-from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
 from gradinoc.power import planning
 from gradinoc.power.planning import ALL, Cell, judge_examples, judge_runs, power
 from gradinoc.power.prospects import (
@@ -37,7 +35,6 @@ from gradinoc.power.prospects import (
 from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario, band_depth
 from gradinoc.power.simulate import simulate
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
-from gradinoc.pytest_plugin.session import option
 from gradinoc.report.figures.power import plot_power
 from gradinoc.stats.correlation import MONTE_CARLO, correlation_tost, stratified_p
 from gradinoc.stats.effect import bare, null_p
@@ -464,16 +461,6 @@ def test_questions_without_templates_have_their_variance_one_by_one(tmp_path):
     assert (alone.templates, shared.templates) == (0, 65)
     spread = (0.3 / shipped.alignment) ** 2 * (np.square(shipped.own) + shipped.template**2)
     assert np.square(alone.noise.ratio) * alone.noise.alignment**2 == pytest.approx(spread)
-
-
-def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
-    """The file is the study's as it is now, and travels with the package."""
-    study = load_study("tiny")
-    pipeline = Pipeline(study, Store(Path(option(pytestconfig, "store"))))
-    now, shipped = estimate(pipeline.evidence(), study.rules, study.name), load_variances(TINY)
-    assert (TINY.parent, shipped.study) == (STUDIES, "tiny")
-    for name in ("alignment", "fall", "loss_fall", "drift", "own", "template", "isotropic", "unrelated"):
-        assert getattr(shipped, name) == pytest.approx(getattr(now, name), rel=0.05, abs=0.005), name
 
 
 # --- power
