@@ -189,11 +189,11 @@ def test_matched_checkpoints_compare_the_same_examples(evidence):
     effects = matched_checkpoints(evidence, RULES)
     reached, base = matched_checkpoint(evidence), per_example(evidence)["inoculation"]
     difference = reached["alignment"].groupby("example").mean() - base
-    assert [effect.estimate for effect in effects[:1]] == pytest.approx([difference.mean()])
-    assert effects[0].n == len(base)
-    assert [effect.name.split(", ")[1] for effect in effects[:3]] == ["mean over seeds", "seed 0", "seed 1"]
+    assert list(effects) == ["checkpoint", "checkpoint.seed_0", "checkpoint.seed_1", "checkpoint.loss"]
+    assert effects["checkpoint"].estimate == pytest.approx(difference.mean())
+    assert effects["checkpoint"].n == len(base)
     left = reached["loss"].groupby("example").mean() - per_example(evidence, "loss")["inoculation"]
-    assert effects[-1].estimate == pytest.approx(left.mean())
+    assert effects["checkpoint.loss"].estimate == pytest.approx(left.mean())
 
 
 def test_matched_checkpoint_of_other_examples_is_an_error(evidence):
@@ -246,8 +246,7 @@ def test_further_control_counts_once_it_is_loss_matched():
         untrained=("further",),
     )
     assert loss_audit(far, RULES, "further")[0].estimate == pytest.approx(1)
-    assert matched_controls(far, RULES) == []
+    assert matched_controls(far, RULES) == {}
     near = replace(far, alignments=pd.concat([evidence.alignments, fourth.assign(loss=inoculated)], ignore_index=True))
     assert loss_audit(near, RULES, "further")[0].estimate == pytest.approx(0)
-    (effect,) = matched_controls(near, RULES)
-    assert effect.name == "alignment, further - inoculation"
+    assert list(matched_controls(near, RULES)) == ["alignment.further"]
