@@ -9,8 +9,6 @@ from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import inoculation_contrast, per_step
 from gradinoc.study.prompts import INOCULATION
 
-FIGURES = ("plot2_alignment_by_layer", "plot9_alignment_over_training", "plot13_training_difference")
-
 
 def test_contrast_is_measured_on_every_example(other, alignments, rules, study, record_property):
     """On the frozen model, every example was measured under both prompts."""
@@ -32,5 +30,5 @@ def test_training_is_paired_step_by_step(other, seed, evidence, record_property)
 def test_inoculation_lowers_alignment(evidence, rules, gates, artifacts):
     """C1: alignment under inoculation is lower than under neutral and loss-matched prompts, paired by example."""
     finding = C1.judge(evidence, rules, gates)
-    artifacts.leave(finding, evidence, FIGURES)
+    artifacts.leave(finding, evidence)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

@@ -32,5 +32,5 @@ def test_unrelated_traits_are_measured_on_every_example(other, alignments, study
 def test_random_directions_do_not_show_it(alignments, rules, direction_gates, artifacts):
     """C2: the trait's effect exceeds that of every direction without the trait; the isotropic mean is zero."""
     finding = C2.judge(alignments, rules, direction_gates)
-    artifacts.leave(finding, alignments, ["plot4_trait_against_random"])
+    artifacts.leave(finding, alignments)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

@@ -6,13 +6,6 @@ from gradinoc.claims.c3 import C3
 from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import per_example
 
-FIGURES = (
-    "plot3_loss_by_condition",
-    "plot10_prompt_pool",
-    "plot11_loss_overlap",
-    "plot12_alignment_at_equal_loss",
-)
-
 
 def test_loss_is_the_completion_s_alone(condition, alignments, record_property):
     """An example's loss is one number, whatever layer and position its gradient was read at, and positive."""
@@ -35,5 +28,5 @@ def test_neutral_checkpoint_reaches_inoculations_loss(seed, equal_loss, record_p
 def test_loss_does_not_explain_it(equal_loss, rules, direction_gates, artifacts):
     """C3: at equal loss, alignment under inoculation is still lower than under the neutral prompt."""
     finding = C3.judge(equal_loss, rules, direction_gates)
-    artifacts.leave(finding, equal_loss, FIGURES)
+    artifacts.leave(finding, equal_loss)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

@@ -20,5 +20,5 @@ def test_run_has_an_alignment_and_a_drift(condition, seed, evidence, rules, reco
 def test_alignment_predicts_drift(evidence, rules, gates, artifacts):
     """C4: early alignment and drift go together across runs, and inoculated runs drift less than neutral ones."""
     finding = C4.judge(evidence, rules, gates)
-    artifacts.leave(finding, evidence, ["plot7_alignment_against_drift", "plot14_drift_over_training"])
+    artifacts.leave(finding, evidence)
     assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"

@@ -11,7 +11,7 @@ from gradinoc.claims.gates import G1, G2, G3, G4, G5, G6
 def test_g1_direction_separates_held_out_prompts(directions, rules, artifacts):
     """G1: projections of held-out prompts have an AUC of at least 0.9 at every layer of the band."""
     finding = G1.judge(directions, rules)
-    artifacts.leave(finding, directions, ["plot1_projection_distributions"])
+    artifacts.leave(finding, directions)
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
@@ -25,7 +25,7 @@ def test_g2_direction_is_stable(directions, rules, artifacts):
 def test_g3_inoculation_elicits_the_trait(alignments, rules, artifacts):
     """G3: the inoculation prompt lowers the loss on answers that show the trait."""
     finding = G3.judge(alignments, rules)
-    artifacts.leave(finding, alignments, ["plot3_loss_by_condition"])
+    artifacts.leave(finding, alignments)
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
@@ -49,12 +49,12 @@ def test_g4_training_worked(runs, rules, artifacts):
 def test_g5_there_is_drift_to_explain(evidence, rules, artifacts):
     """G5: neutral runs' log-odds of the trait rise, and not every condition ends at the ceiling."""
     finding = G5.judge(evidence, rules)
-    artifacts.leave(finding, evidence, ["plot5_projection_shift", "plot6_score_shift"])
+    artifacts.leave(finding, evidence)
     assert finding.status is Status.SUPPORTED, finding.statement
 
 
 def test_g6_responses_can_be_scored(evidence, rules, artifacts):
     """G6: fewer than 5 % of the evaluated responses have no letters."""
     finding = G6.judge(evidence, rules)
-    artifacts.leave(finding, evidence, ["plot8_projection_against_score"])
+    artifacts.leave(finding, evidence)
     assert finding.status is Status.SUPPORTED, finding.statement

@@ -85,8 +85,8 @@ class Artifacts:
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
         self._request, self.folder = request, folder
 
-    def leave(self, finding: Finding, evidence: Evidence, figures: Sequence[str] = ()) -> None:
-        """Write figures, table row and statement of a gate or claim; then skip the test if the claim is undecided.
+    def leave(self, finding: Finding, evidence: Evidence) -> None:
+        """Write its figures, table row and statement of a gate or claim; then skip the test if the claim is undecided.
 
         A JUnit file (`--junit-xml`) gets them as properties of the test. With `--undecided fail` the test goes on.
         """
@@ -99,8 +99,9 @@ class Artifacts:
 
         self._request.node.user_properties += finding_properties(finding)
         rules = _session(self._request.config).study.rules
-        for name in figures:
-            save_figure(FIGURES[name].draw(evidence, rules).figure, self.folder / "figures", name)
+        for name, figure in FIGURES.items():
+            if finding.key in figure.shows:
+                save_figure(figure.draw(evidence, rules).figure, self.folder / "figures", name)
         with FileLock(self.folder / ".findings.lock"):
             write_finding(finding, self.folder)
         self._skip_if(finding.status is Status.UNDECIDED, f"{finding.key} undecided: {finding.reason}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from gradinoc.claims.tables import AFTER, BASE, Evidence
 from gradinoc.report.numbers import PHASES, drift_course, mean_interval, shifts
 from gradinoc.report.tables import runs_table
-from gradinoc.report.wording import sentence, shown
+from gradinoc.report.wording import number, sentence, shown
 from gradinoc.stats.effect import Effect
 
 SHOWN_PER_DOMAIN = 4
@@ -38,6 +38,11 @@ class Column:
     title: str
     unit: str = ""
     numeric: bool = True
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """What a cell of this column says of a run."""
+        value = row[self.name]
+        return str(value) if isinstance(value, int) else number(value) if self.numeric else shown(value)
 
 
 def run_columns(evidence: Evidence) -> list[Column]:
