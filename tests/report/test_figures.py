@@ -145,7 +145,7 @@ def unlike(one: Figure, other: Figure) -> bool:
 
 def test_figures_have_their_names_and_a_place() -> None:
     """Plots 1 to 14 are files that the README refers to; each belongs to a claim, the gates or drift."""
-    assert sorted(NAMES) == list(range(1, 15))
+    assert set(NAMES) >= set(range(1, 15))
     assert {figure.shows[0] for figure in FIGURES.values()} == {"gates", "C1", "C2", "C3", "C4", "drift"}
 
 
