@@ -18,10 +18,10 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import RULES_OF, Judgement
 from gradinoc.errors import printable
 from gradinoc.models.chat.rendered import OPEN, Rendered
-from gradinoc.report.audit import Audit, NullTable, audit_losses, null_tables
-from gradinoc.report.courses import Column, Course, Question, courses, questions, run_columns, run_rows
+from gradinoc.report.audit import audit_losses, null_tables
+from gradinoc.report.courses import courses, questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES, Drawn
-from gradinoc.report.surroundings import Surroundings, surroundings
+from gradinoc.report.surroundings import surroundings
 from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import MATCHED, system_prompt
@@ -79,54 +79,34 @@ class WriteUp:
         return self.judgement.verdict.name.replace("_", " ")
 
     @cached_property
-    def prompts(self) -> dict[str, str]:
+    def content(self) -> dict[str, Any]:
+        """What the templates show beside findings and figures, by name."""
+        evidence, rules = self.evidence, self.study.rules
+        audit = audit_losses(evidence, rules)
+        return {
+            "audit": audit,
+            "prompts": self._prompts(audit.prompt),
+            "nulls": null_tables(evidence, rules),
+            "courses": courses(evidence),
+            "run_columns": run_columns(evidence),
+            "run_rows": run_rows(evidence, rules.early_fraction),
+            "questions": questions(evidence),
+            "settings": self._settings(),
+            "surroundings": surroundings(self.environment),
+        }
+
+    def _prompts(self, chosen: str | None) -> dict[str, str]:
         """Condition -> its system prompt in words."""
         named = {
             "": "no system prompt",
-            MATCHED: self.audit.prompt or "the harmless prompt whose loss is closest to inoculation's",
+            MATCHED: chosen or "the harmless prompt whose loss is closest to inoculation's",
         }
         inoculation = self.evidence.trait.inoculation_system
         return {
             name: named.get(text) or system_prompt(text, inoculation) for name, text in self.study.conditions.items()
         }
 
-    @cached_property
-    def audit(self) -> Audit:
-        """The loss audit in words."""
-        return audit_losses(self.evidence, self.study.rules)
-
-    @cached_property
-    def nulls(self) -> list[NullTable]:
-        """T(v) against each kind of direction without the trait."""
-        return null_tables(self.evidence, self.study.rules)
-
-    @cached_property
-    def courses(self) -> dict[str, list[Course]]:
-        """Drift over training, by measure."""
-        return courses(self.evidence)
-
-    @cached_property
-    def run_columns(self) -> list[Column]:
-        """The columns of the table of runs."""
-        return run_columns(self.evidence)
-
-    @cached_property
-    def run_rows(self) -> list[dict[str, Any]]:
-        """The rows of the table of runs."""
-        return run_rows(self.evidence, self.study.rules.early_fraction)
-
-    @cached_property
-    def questions(self) -> list[Question]:
-        """Questions with every condition's answer."""
-        return questions(self.evidence)
-
-    @cached_property
-    def surroundings(self) -> list[Surroundings]:
-        """The environment as tables."""
-        return surroundings(self.environment)
-
-    @cached_property
-    def settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, str]:
         """What a reader wants to know of the study first; the rest is in its own file."""
         study = self.study
         nulls, untrained = study.nulls, ", ".join(map(shown, study.untrained))
@@ -158,8 +138,8 @@ class WriteUp:
         environment.filters.update(filters)
         script, style = (Markup(loader.get_source(environment, name)[0]) for name in (SCRIPT, STYLE))  # noqa: S704 - ours
         return environment.get_template(template).render(
-            report=self, judgement=self.judgement, study=self.study, question=QUESTION, numbers_shown=NUMBERS_SHOWN,
-            verdict=self.verdict, still_open=OPEN, script=script, style=style,
+            **self.content, report=self, judgement=self.judgement, study=self.study, question=QUESTION,
+            numbers_shown=NUMBERS_SHOWN, verdict=self.verdict, still_open=OPEN, script=script, style=style,
         )  # fmt: skip
 
 
