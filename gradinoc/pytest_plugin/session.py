@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
@@ -171,10 +171,13 @@ class BesideTheDisplay:
         with self._display.paused():
             return (yield)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
-        """The summary follows."""
-        self._session.end()
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """No more tests: the rest of pytest's last line, and the summary, follow."""
+        try:
+            return (yield)
+        finally:
+            self._session.end()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:
