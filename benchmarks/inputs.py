@@ -18,7 +18,7 @@ from gradinoc.data.splits import split
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.sources.locate import locate
-from gradinoc.pipeline.context import Bench
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.loading import load_study
 
 MODEL = "smollm2-135m-instruct"
@@ -45,11 +45,11 @@ class Setting:
         )
 
     @cached_property
-    def context(self) -> Bench:
+    def context(self) -> StudyContext:
         """The model's tokenizer and the questions, those of `data` if given."""
         sizes = ["data.direction=250", "data.measure=16", "data.train=200", "data.evaluation=48", "data.calibration=8"]
         study = load_study("smollm2", [*sizes, *([f"data.source={self.data}"] if self.data else [])])
-        return Bench(study, split(study.data))
+        return StudyContext(study, split(study.data))
 
     @property
     def model(self) -> str:

@@ -154,7 +154,7 @@ def compute_study(
     """
     progress = ProgressFile(artifacts / study.name, str(os.getpid()), alone=True)
     pipeline = open_study(study, store, artifacts, _both(progress.post, on_progress), report_to)
-    pipeline.complete(list(pipeline.steps))
+    pipeline.complete()
     return pipeline
 
 
@@ -219,7 +219,7 @@ def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement
     from gradinoc.report.exports import write_exports
 
     study, findings = pipeline.study, (*judgement.gates, *judgement.claims)
-    rendered = pipeline.bench.rendered(matched=evidence.chosen_prompt)
+    rendered = pipeline.context.rendered(matched=evidence.chosen_prompt)
     write_report(judgement, evidence, study, folder, environment_of(pipeline, evidence), command, rendered)
     write_exports(study, evidence, pipeline, folder, findings)
     _write_variances(evidence, study, folder)
@@ -238,10 +238,10 @@ def _both(one: OnProgress, other: OnProgress | None) -> OnProgress:
 
 def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
     """Where and with what the steps of a study were computed, what was noted of its data and model, and tried on it."""
-    steps = pipeline.steps
-    loaded = [steps[label].entry.path for label in ("directions", f"gradients {NEUTRAL}")]
-    notes = [*pipeline.bench.splits.notes, *lettering_notes(evidence.trait), *loading_notes(*loaded)]
-    return environment(pipeline.study, [step.entry.manifest() for step in steps.values()], notes, self_tests(*loaded))
+    loaded = [pipeline.entry("directions").path, pipeline.entry("gradients", NEUTRAL).path]
+    notes = [*pipeline.context.splits.notes, *lettering_notes(evidence.trait), *loading_notes(*loaded)]
+    made = [entry.manifest() for entry in pipeline.entries.values()]
+    return environment(pipeline.study, made, notes, self_tests(*loaded))
 
 
 def prepare_folder(study: Study, folder: Path) -> None:

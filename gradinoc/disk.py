@@ -1,4 +1,4 @@
-"""What the disk refuses, said in one line; files that are there whole or not at all."""
+"""Errors of the disk in one line; files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,11 +17,7 @@ from safetensors import SafetensorError
 
 from gradinoc.errors import StoreError
 
-# What a write says when the disk, and not who writes, is at fault.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
-# safetensors raises an error of its own, and says the system's number in words.
-NUMBERED = re.compile(r"I/O error: (?P<reason>.*) \(os error (?P<number>\d+)\)")
-
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # errors of writing alone
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -43,9 +39,9 @@ def shipped(folder: str) -> Path:
 
 @contextmanager
 def disk_errors(path: Path, option: str = "store") -> Iterator[None]:
-    """Whatever the system refuses inside the block becomes a `StoreError` about `path`.
+    """Turn errors of the system inside the block, where only our own files are touched, into a `StoreError`.
 
-    `option` is the command-line option that names another place.
+    `option` is the command-line option that names another place than `path`.
     """
     try:
         yield
@@ -54,28 +50,26 @@ def disk_errors(path: Path, option: str = "store") -> Iterator[None]:
     except OSError as error:
         raise _refused(path, option, error.strerror or str(error)) from error
     except SafetensorError as error:
-        raise _refused(path, option, _number_and_reason(error)[1]) from error
+        raise _refused(path, option, str(error)) from error
 
 
 @contextmanager
-def disk_failures(path: Path, option: str = "store") -> Iterator[None]:
-    """The same for foreign code that writes into `path`: only what a disk that fails or is full can be the reason of.
-
-    Every other error passes as it is, and so does one that names a file elsewhere.
-    """
+def full_disk(path: Path) -> Iterator[None]:
+    """Turn errors of a disk that takes no more inside the block, where a step computes, into a `StoreError`."""
     try:
         yield
-    except StoreError:
-        raise
-    except (OSError, SafetensorError) as error:
-        number, reason = _number_and_reason(error)
-        if number not in FULL or _elsewhere(error, path):
+    except OSError as error:
+        if error.errno not in FULL:
             raise
-        raise _refused(path, option, reason) from error
+        raise _refused(path, "store", error.strerror or str(error)) from error
+    except SafetensorError as error:  # has the system's error as text
+        if "os error" not in str(error):
+            raise
+        raise _refused(path, "store", str(error)) from error
 
 
 def write_atomically(path: Path, content: bytes, option: str = "artifacts") -> Path:
-    """`path`, holding `content`: written beside it, then renamed, so that no half-written file is ever seen.
+    """Write `content` beside `path` and rename it, so that no half-written file is ever seen; return `path`.
 
     Raises:
         StoreError: the system refuses; what was in `path` before is still there.
@@ -96,10 +90,10 @@ def write_atomically(path: Path, content: bytes, option: str = "artifacts") -> P
 
 
 def encodable(path: Path, option: str) -> None:
-    """Stop if `path` is no UTF-8 text: libraries that write tables and figures would, later and in their own words.
+    """Raise unless `path` is UTF-8 text: libraries that write tables and figures would fail on it later.
 
     Raises:
-        StoreError: it is not, or it is an address, of which a folder of an odd name would be made here.
+        StoreError: it is not, or it is an address ("s3://..."), for which a local folder would be made.
     """
     if is_address(as_typed(path)):
         raise StoreError(
@@ -129,7 +123,7 @@ def files_below(folder: Path) -> dict[str, Path]:
 
 
 def settle(folder: Path) -> None:
-    """Have the system write all that is in `folder` to the disk, as readable to others as `folder` itself is.
+    """Fsync everything in `folder`, and make files as readable to others as `folder` itself is.
 
     Some libraries write files that only their owner may read, whatever the user's umask says.
     """
@@ -143,7 +137,7 @@ def settle(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or a folder's entries, to the disk."""
+    """Fsync a file or a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -155,22 +149,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _number_and_reason(error: Exception) -> tuple[int | None, str]:
-    """The system's error number and words, where `error` holds them."""
-    if isinstance(error, OSError):
-        return error.errno, error.strerror or str(error)
-    if said := NUMBERED.search(str(error)):
-        return int(said["number"]), said["reason"]
-    return None, str(error)
-
-
-def _elsewhere(error: Exception, path: Path) -> bool:
-    name = getattr(error, "filename", None)
-    return isinstance(name, str) and path.parent not in Path(name).parents
-
-
 def _refused(path: Path, option: str, reason: str) -> StoreError:
-    """`reason` with what a user needs to know: which path, how much is free there, what to do."""
+    """Return an error with `reason`, the path, how much is free there, and what to do."""
     return StoreError(
         f"{path}: {reason} ({_free(path)}); what was finished before is intact. "
         f"Free space, see to it that the folder can be written to, or name another with --{option}=DIR, and run again"

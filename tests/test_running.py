@@ -79,14 +79,14 @@ def test_result_is_what_the_judge_says_of_the_evidence(finished, result):
 
 def test_self_tests_of_the_measured_model_are_reported(finished, result):
     """Each step that measures gradients keeps what its model was tried on, and the report tells it."""
-    tried = finished.pipeline.bench.language_model.tried
+    tried = finished.pipeline.context.language_model.tried
     assert tried
     for condition in finished.study.conditions:
-        kept = finished.pipeline.steps[f"gradients {condition}"].entry.path
+        kept = finished.pipeline.entry("gradients", condition).path
         assert self_tests(kept).keys() == tried.keys()
         assert loading_notes(kept)
     told = json.loads((result.folder / "environment.json").read_text(encoding="utf-8"))["self_tests"]
-    assert self_tests(finished.pipeline.steps["gradients neutral"].entry.path).items() <= told.items()
+    assert self_tests(finished.pipeline.entry("gradients", "neutral").path).items() <= told.items()
 
 
 def test_reported_command_does_it_again(finished, result, monkeypatch):

@@ -28,7 +28,7 @@ from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.sources.converted import cache_folder
 from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.pipeline.check import check
-from gradinoc.pipeline.context import Bench
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import hardware, library_versions
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
@@ -198,13 +198,13 @@ def examine_model(model: str, study: str, settings: Sequence[str]) -> None:
     """
     described = with_model(load_study(study, list(settings)), model)
     noted = check(described)
-    bench = Bench(described, split(described.data))
-    loaded = bench.language_model
-    _say(bench, loaded, noted)
-    if bench.extraction_is_apart:
-        _say_self_tests(bench.extraction_model(), "As directions are found")
+    context = StudyContext(described, split(described.data))
+    loaded = context.language_model
+    _say(context, loaded, noted)
+    if context.extraction_is_apart:
+        _say_self_tests(context.extraction_model(), "As directions are found")
     sys.stdout.write(f"\n{PROMPTS}\n\n")
-    say_table(("prompt or tokens", "as the model reads it"), bench.rendered(loaded.tokenizer).rows())
+    say_table(("prompt or tokens", "as the model reads it"), context.rendered(loaded.tokenizer).rows())
     sys.stdout.write("\nThe model is fit for a study.\n")
 
 
@@ -213,8 +213,8 @@ def with_model(study: Study, model: str) -> Study:
     return study.model_copy(update={"model": study.model.model_copy(update={"id": model, "threads": 0})})
 
 
-def _say(bench: Bench, loaded: LanguageModel, noted: Sequence[str]) -> None:
-    sys.stdout.write(f"{printable(loaded.name)}, fingerprint {bench.fingerprint[:16]}\n\n")
+def _say(context: StudyContext, loaded: LanguageModel, noted: Sequence[str]) -> None:
+    sys.stdout.write(f"{printable(loaded.name)}, fingerprint {context.fingerprint[:16]}\n\n")
     notes = dict.fromkeys([*noted, *loaded.notes])
     say_table(("", "noted"), [[str(place), note] for place, note in enumerate(notes, start=1)])
     _say_self_tests(loaded, "As gradients are measured")

@@ -22,7 +22,7 @@ from gradinoc.study.design import dead_ends, design_of, design_warnings, smalles
 from gradinoc.study.loading import load_study
 
 if TYPE_CHECKING:
-    from gradinoc.pipeline.estimates import Estimate
+    from gradinoc.pipeline.estimate import Estimate
 
 PROMPTS = "The first training question under each prompt; and its tokens under inoculation's, with and without loss"
 
@@ -69,7 +69,7 @@ def _say_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> No
 
 def _say_cost(study: Study, folder: Path) -> None:
     """The cost as tables; or what keeps it from being known, which is no reason not to plan."""
-    from gradinoc.pipeline.estimates import estimate as estimate_cost  # here: with it comes torch
+    from gradinoc.pipeline.estimate import estimate as estimate_cost  # here: with it comes torch
 
     try:
         cost = estimate_cost(study)
@@ -119,7 +119,7 @@ def _past(name: str, store: Path, artifacts: Path) -> Variances:
 
     past = load_study(name)
     pipeline = Pipeline(past, Store(store))
-    missing = [label for label, step in pipeline.steps.items() if not step.entry.complete()]
+    missing = [key for key, entry in pipeline.entries.items() if not entry.complete()]
     left = artifacts / past.name / VARIANCES
     try:
         if not missing:
@@ -130,7 +130,7 @@ def _past(name: str, store: Path, artifacts: Path) -> Variances:
         raise StudyError(f"--past {name}: {error}") from error
     raise StudyError(
         f"--past {name}: the store {store} lacks {len(missing)} of its {len(pipeline.steps)} "
-        f"steps ({missing[0]!r} first), and there is no {left}; run it first: gradinoc run {name}"
+        f"steps ({pipeline.steps[missing[0]].label!r} first), and there is no {left}; run it first: gradinoc run {name}"
     )
 
 

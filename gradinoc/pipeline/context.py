@@ -1,4 +1,4 @@
-"""What the stages of a study share: its questions under its prompts, and its model, loaded when first needed."""
+"""What the steps of a study share: its questions under its prompts, and its model, loaded when first needed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
-from gradinoc.measure.directions import covariance_directions, isotropic_directions, sign_flipped_directions
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import LanguageModel, load_model
 from gradinoc.measure.training.tracking import Tracking
@@ -32,28 +28,16 @@ from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import is_out_of_memory, release
 from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.environment import NOTES, SELF_TESTS
-from gradinoc.pipeline.store import load_table, load_tensors, readable, save_json
-from gradinoc.study.description import NullSettings, Study
+from gradinoc.pipeline.store import readable, save_json
+from gradinoc.study.description import Study
 from gradinoc.study.prompts import INOCULATION, MATCHED, system_prompt
 from gradinoc.study.traits.registry import find_trait
 from gradinoc.study.traits.trait import Trait
 
 
-class Tell(Protocol):
-    """Hears how far a step is: what in it is at work, how much of that is done, and how much there is.
-
-    Of a run it hears the last loss besides (nats/token), and the band's mean alignment so far.
-    """
-
-    def __call__(
-        self, what: str, done: int = 0, total: int = 0, *, loss: float | None = None, alignment: float | None = None
-    ) -> None:
-        """Take note."""
-
-
 @dataclass(frozen=True)
-class Bench:
-    """A study with its questions at hand; `tracking` is where its runs are shown while they train, if anywhere."""
+class StudyContext:
+    """A study with its questions and its model; `tracking` shows its runs while they train, None: nothing does."""
 
     study: Study
     splits: Splits
@@ -77,7 +61,7 @@ class Bench:
 
     @cached_property
     def language_model(self) -> LanguageModel:
-        """The frozen base model, one for the life of the bench."""
+        """The frozen base model, loaded once."""
         return self._load(self.study.model.dtype)
 
     @property
@@ -85,6 +69,12 @@ class Bench:
         """Whether directions are found in another dtype than all else is computed in."""
         wanted = self.study.model.extraction_dtype
         return wanted != "auto" and choose_dtype(wanted, self.device) != self.dtype
+
+    @property
+    def extraction_inputs(self) -> dict[str, str]:
+        """What decides directions besides what decides all else: their dtype, where it is a dtype of their own."""
+        wanted = self.study.model.extraction_dtype
+        return {"extraction_dtype": wanted if wanted == "auto" else str(choose_dtype(wanted, self.device))}
 
     def extraction_model(self) -> LanguageModel:
         """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
@@ -162,77 +152,14 @@ class Bench:
 
 
 def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:
-    """Keep what was noted and tried as the model was loaded, for the report, in a step's folder, and more notes."""
+    """Write what was noted and tried in loading the model, and `further` notes, for the report."""
     save_json([*language_model.notes, *further], folder / NOTES)
     save_json(language_model.tried, folder / SELF_TESTS)
 
 
-def trait_directions(folder: Path) -> dict[int, Tensor]:
-    """Layer -> trait direction, a unit vector `[hidden]`, from the folder of the directions step.
-
-    Layers that have none, since they see nothing of the system prompt, are left out.
-    """
-    rows = enumerate(load_tensors(folder / "directions.safetensors")["trait"])
-    return {layer: row for layer, row in rows if bool(row.isfinite().all())}
-
-
-def band(folder: Path) -> tuple[int, ...]:
-    """The layers on which decisions rest, from the folder of the directions step."""
-    table = load_table(folder / "layers.parquet")
-    return tuple(int(layer) for layer in table.loc[table["in_band"], "layer"])
-
-
-def training_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
-    """Layer -> unit rows `[1 + count, hidden]`: the trait direction, then isotropic ones, the same at every layer."""
-    trait = trait_directions(folder)
-    random = isotropic_directions(count, len(next(iter(trait.values()))), seed)
-    return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
-
-
-@dataclass(frozen=True)
-class FrozenDirections:
-    """Every direction that a frozen model is read along, and what its rows are.
-
-    Attributes:
-        rows: layer -> `[1 + traits + draws, hidden]`: the trait's direction, the unrelated traits', the random ones.
-        traits: names of the unrelated traits, in order.
-        draws: null -> how many rows it has, in order.
-    """
-
-    rows: dict[int, Tensor]
-    traits: tuple[str, ...]
-    draws: dict[str, int]
-
-
-def frozen_directions(directions: Path, unrelated: Path, settings: NullSettings) -> FrozenDirections:
-    """The trait's direction, the unrelated traits' and every random null, from the folders of the two steps."""
-    trait = trait_directions(directions)
-    others = load_tensors(unrelated / "unrelated.safetensors")
-    sides = load_tensors(directions / "contrasts.safetensors")
-    promote, suppress = ({layer: sides[side][layer] for layer in trait} for side in ("promote", "suppress"))
-    hidden, seed = sides["promote"].shape[-1], settings.seed
-    isotropic = isotropic_directions(settings.isotropic, hidden, seed)
-    covariance = covariance_directions(promote, suppress, settings.covariance, seed)
-    flipped = sign_flipped_directions(promote, suppress, settings.sign_flipped, seed)
-    rows = {
-        layer: torch.cat(
-            [
-                direction[None],
-                *(each[layer][None] for each in others.values()),
-                isotropic,
-                covariance[layer],
-                flipped[layer],
-            ]
-        )
-        for layer, direction in trait.items()
-    }
-    draws = {ISOTROPIC: settings.isotropic, COVARIANCE: settings.covariance, SIGN_FLIPPED: settings.sign_flipped}
-    return FrozenDirections(rows, tuple(others), draws)
-
-
 @contextmanager
 def adapted(base: PreTrainedModel, adapter: Path | None) -> Iterator[PreTrainedModel | PeftModel]:
-    """The base model with an adapter in place inside the block, and as it was after it."""
+    """Put an adapter into the base model inside the block; None leaves it as it is."""
     if adapter is None:
         yield base
         return
@@ -242,7 +169,7 @@ def adapted(base: PreTrainedModel, adapter: Path | None) -> Iterator[PreTrainedM
 
 @contextmanager
 def stacked(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
-    """The base model with several adapters in place inside the block, each for its own part of a batch."""
+    """Put several adapters into the base model inside the block, each for its own part of a batch."""
     with _wrapped(base, adapters) as model, stacked_adapters(model, list(model.peft_config)):
         yield model
 
@@ -270,7 +197,7 @@ def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMo
 
 
 def _ensure_in_place(model: PeftModel, name: str, adapter: Path) -> None:
-    """See to it that the adapter called `name` is all of the stored one: PEFT leaves random what it has no file for."""
+    """Raise unless the adapter called `name` is all of the stored one: PEFT leaves random what it has no file for."""
     with safe_open(adapter / SAFETENSORS_WEIGHTS_NAME, "pt") as file:
         stored = set(file.keys())
     apart = stored ^ set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))

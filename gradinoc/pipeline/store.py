@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import logging
 import os
@@ -20,14 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gradinoc.disk import checksum, disk_errors, disk_failures, encodable, files_below, settle, sync
-from gradinoc.errors import GradinocError, StoreError, reason
-from gradinoc.pipeline.manifest import MANIFEST, Checked, Seen, canonical_json, entry_key, manifest_text
+from gradinoc.disk import checksum, disk_errors, encodable, files_below, full_disk, settle, sync
+from gradinoc.errors import GradinocError, StoreError, reason, shown
 from gradinoc.pipeline.provenance import provenance
 
+MANIFEST = "manifest.json"
+LAYOUT = 2  # part of every key: results stored in another layout are not looked at
 STAGE = re.compile(r"[a-z0-9][a-z0-9_-]*")
-SCRATCH = re.compile(r"\.(?P<key>[0-9a-f]{64})\.\w+")  # a folder that is not a result, or no longer
-# What reading a damaged file ends in: it depends on the format, and on where the damage is.
+# Errors of the system that mean a damaged result; any other (a permission, say) is no reason to compute it again.
+DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+# What reading a damaged file raises: it depends on the format, and on where the damage is.
 UNREADABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArrowException, SafetensorError,
 )  # fmt: skip
@@ -37,20 +41,16 @@ logger = logging.getLogger(__name__)
 class Store:
     """A folder of results, safe to share between processes.
 
-    A file's checksum is taken when a store first meets it, and again when its size, times or inode have changed. Bits
-    that a disk loses without a trace are found by the next process.
-
     Raises:
-        StoreError: the folder's path is no text.
+        StoreError: the folder's path is no UTF-8 text.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         encodable(self.root, "store")
-        self._seen: Seen = {}
 
     def entry(self, stage: str, inputs: Mapping[str, Any]) -> Entry:
-        """The place of what `stage` makes of `inputs`, whether it is there yet or not.
+        """Return the place of what `stage` makes of `inputs`, whether it is there yet or not.
 
         Raises:
             TypeError: `inputs` holds something JSON does not know.
@@ -58,55 +58,77 @@ class Store:
         """
         if not STAGE.fullmatch(stage):
             raise ValueError(f"Stage {stage!r}: expected lower-case letters, digits, '_' and '-'")
-        return Entry(self.root, stage, inputs, self._seen)
+        return Entry(self.root, stage, inputs)
 
 
 class Entry:
     """One stored result: a folder `path` that either is not there or is whole.
 
-    `key` is the SHA-256, in hex, of the canonical JSON of stage and inputs. What the disk refuses is a `StoreError`.
+    `key` is the SHA-256, in hex, of the canonical JSON of stage and inputs. Errors of the disk become `StoreError`.
+    An entry takes the checksums of its files once, when it is first asked whether it is complete; later it compares
+    names and sizes.
     """
 
-    def __init__(self, root: Path, stage: str, inputs: Mapping[str, Any], seen: Seen) -> None:
-        self.stage, self.inputs = stage, json.loads(canonical_json(inputs))
-        self.key = entry_key(stage, self.inputs)
+    def __init__(self, root: Path, stage: str, inputs: Mapping[str, Any]) -> None:
+        self.stage, self.inputs = stage, json.loads(_canonical_json(inputs))
+        self.key = _key(stage, self.inputs)
         self.path = root / stage / self.key
-        self._checked = Checked(self.path, self.key, seen)
-        # One lock object a path: taking a lock again within the process that holds it is no deadlock.
+        self._verified = False
+        # One lock object a path: a process that holds a lock may take it again.
         self._lock = FileLock(self.path.parent / f"{self.key}.lock", is_singleton=True)
 
     def complete(self) -> bool:
-        """Whether the result is there, every file as it was written and no other beside them (see `Store`)."""
+        """Return whether the result is there, with every file as it was written."""
         return os.path.lexists(self.path) and self.fault() is None
 
     def manifest(self) -> dict[str, Any]:
-        """Stage, inputs, files with size and SHA-256, and provenance of the stored result."""
+        """Return stage, inputs, files with size and SHA-256, and provenance of the stored result."""
         found: dict[str, Any] = load_json(self.path / MANIFEST)
         return found
 
     def fault(self) -> str | None:
-        """What is wrong with the stored result, naming the file; None if nothing is."""
+        """Return what is wrong with the stored result, naming the file; None if nothing is."""
         with disk_errors(self.path):
-            return self._checked.fault()
+            try:
+                fault = self._compare()
+            except OSError as error:
+                if error.errno not in DAMAGE:
+                    raise
+                return f"{shown(Path(str(error.filename)).name)}: {error.strerror}"
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                return f"{MANIFEST!r}: {reason(error)}"
+        self._verified = fault is None
+        return fault
+
+    def _compare(self) -> str | None:
+        """Compare the files in the folder with the manifest, which has to belong to this key."""
+        if not (self.path / MANIFEST).is_file():  # reading a pipe would wait for ever
+            return f"{MANIFEST!r}: missing"
+        manifest = json.loads((self.path / MANIFEST).read_bytes())
+        if _key(manifest["stage"], manifest["inputs"]) != self.key:
+            return f"{MANIFEST!r}: does not belong to this key"
+        listed, found = manifest["files"], files_below(self.path)
+        for name, expected in listed.items():
+            if name not in found or not found[name].is_file():
+                return f"{shown(name)}: missing"
+            if found[name].stat().st_size != expected["size"]:
+                return f"{shown(name)}: {found[name].stat().st_size} bytes instead of {shown(expected['size'])}"
+            if not self._verified and checksum(found[name]) != expected["sha256"]:
+                return f"{shown(name)}: checksum does not match"
+        # Desktops and network file systems leave hidden files, which nothing reads.
+        strange = [name for name in found if name not in {*listed, MANIFEST} and "/." not in f"/{name}"]
+        return f"{shown(strange[0])}: was not written with the others" if strange else None
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the entry, waiting for whoever holds it; the lock of a dead process is free."""
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
+    def lock(self, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the entry inside the block; the value is False where another process holds it and `wait` is not set.
 
-    @contextmanager
-    def try_lock(self) -> Iterator[bool]:
-        """Hold the entry if nobody does; the value says whether it is held now."""
+        The lock of a dead process is free.
+        """
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire(blocking=False)
+                self._lock.acquire(blocking=wait)
                 held = True
             except Timeout:
                 held = False
@@ -118,16 +140,17 @@ class Entry:
 
     @contextmanager
     def write(self) -> Iterator[Path]:
-        """A fresh folder that becomes the result, in one step, when the block ends without error.
+        """Yield a new folder that becomes the result, in one step, when the block ends without error.
 
-        Who may read it is what the user's umask says.
+        The user's umask decides who may read it.
         """
         with self.lock():
             with disk_errors(self.path):
-                _remove_abandoned(self.path.parent, self.key)
+                for abandoned in self.path.parent.glob(f".{self.key}.*"):  # by a process that died
+                    shutil.rmtree(abandoned, ignore_errors=True)
                 scratch = self._beside()
             try:
-                with disk_failures(self.path):
+                with full_disk(self.path):
                     yield scratch
                 with disk_errors(self.path):
                     self._seal(scratch)
@@ -141,48 +164,48 @@ class Entry:
         """Remove the stored result, if there is one, whatever it is."""
         if os.path.lexists(self.path):
             with self.lock(), disk_errors(self.path):
+                self._verified = False
                 gone = self._beside()
-                self.path.rename(gone / "discarded")
+                self.path.rename(gone / "discarded")  # in one step: no part of it is ever taken for the whole
                 shutil.rmtree(gone)
 
     def _beside(self) -> Path:
-        """A new folder beside the result, of a name that is known for no result's."""
+        """Make a folder beside the result, with a name that no result has."""
         folder = self.path.parent / f".{self.key}.{secrets.token_hex(8)}"
         folder.mkdir()
         return folder
 
     def _seal(self, scratch: Path) -> None:
-        """Write the manifest, and see to it that everything has reached the disk."""
-        listing = {
+        """Write the manifest and flush everything to the disk."""
+        files = {
             name: {"size": path.stat().st_size, "sha256": checksum(path)}
             for name, path in sorted(files_below(scratch).items())
         }
-        text = manifest_text(self.stage, self.inputs, listing, provenance())
-        (scratch / MANIFEST).write_bytes(text.encode())
+        content = {"stage": self.stage, "inputs": self.inputs, "files": files, "provenance": provenance()}
+        save_json(content, scratch / MANIFEST)
         settle(scratch)
 
 
 def load_or_compute(entry: Entry, compute: Callable[[Path], None]) -> Path:
-    """The folder of the result; `compute`, given a scratch folder, fills it unless it is there already.
+    """Return the folder of the result; `compute`, given a scratch folder, fills it unless it is there already.
 
-    Of several processes one computes and the others wait. What does not match its checksums is replaced.
+    Of several processes one computes and the others wait. A result that does not match its checksums is replaced.
 
     Raises:
-        StoreError: the disk refuses, or does not keep what is written; results that were there before still are.
+        StoreError: the disk is full or cannot be written to; results that were there before are kept.
     """
     if not entry.complete():
         with entry.lock():
-            if os.path.lexists(entry.path) and (fault := entry.fault()):
-                logger.warning("Stored result %s/%s is corrupt (%s): computing it anew", entry.stage, entry.key, fault)
-                entry.discard()
             if not entry.complete():
+                if os.path.lexists(entry.path):
+                    logger.warning(
+                        "Stored result %s/%s is corrupt (%s): computing it again",
+                        entry.stage,
+                        entry.key,
+                        entry.fault(),
+                    )
                 with entry.write() as scratch:
                     compute(scratch)
-                if fault := entry.fault():
-                    raise StoreError(
-                        f"{entry.path}: {fault} as soon as it was written; see whether the disk is sound "
-                        f"and nothing else writes there, or name another folder with --store=DIR, and run again"
-                    )
     return entry.path
 
 
@@ -193,12 +216,12 @@ def save_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def load_table(path: Path) -> pd.DataFrame:
-    """The table written by `save_table`.
+    """Return the table written by `save_table`.
 
     Raises:
         StoreError: the file cannot be read.
     """
-    with readable(path), path.open("rb") as file:  # of a folder pandas would make an empty table
+    with readable(path), path.open("rb") as file:  # given a folder, pandas would return an empty table
         return pd.read_parquet(file, engine="pyarrow")
 
 
@@ -208,7 +231,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors written by `save_tensors`, on the CPU.
+    """Return the tensors written by `save_tensors`, on the CPU.
 
     Raises:
         StoreError: the file cannot be read.
@@ -219,12 +242,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_json(value: Any, path: Path) -> None:
-    """Write `value` as indented JSON; NaN is refused, as JSON has no word for it."""
+    """Write `value` as indented JSON; NaN is an error, since JSON cannot hold it."""
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load_json(path: Path) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
     Raises:
         StoreError: the file cannot be read.
@@ -235,9 +258,9 @@ def load_json(path: Path) -> Any:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """What goes wrong inside the block, where a stored file is read, becomes a `StoreError` that names it.
+    """Turn errors of reading the stored file `path` inside the block into a `StoreError` that names it.
 
-    Every file was whole when its entry was found complete: it has been damaged since.
+    Its checksum was right when its entry was found complete: it has been damaged since.
     """
     try:
         yield
@@ -246,24 +269,16 @@ def readable(path: Path) -> Iterator[None]:
     except UNREADABLE as error:
         raise StoreError(
             f"{path}: cannot be read ({reason(error)}), and could when its checksum was taken; "
-            f"run again: what is damaged is computed anew, everything else is kept"
+            f"run again: what is damaged is computed again, everything else is kept"
         ) from error
 
 
-def _remove_abandoned(folder: Path, held: str) -> None:
-    """Remove the scratch folders of dead processes: of the key `held` by us, and of those nobody holds."""
-    for scratch in folder.iterdir():
-        name = SCRATCH.fullmatch(scratch.name)
-        if name is None:
-            continue  # not ours to remove
-        lock = FileLock(folder / f"{name['key']}.lock", is_singleton=True)
-        if lock.is_locked and name["key"] != held:
-            continue  # this process is computing it further up the stack
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            continue
-        try:
-            shutil.rmtree(scratch, ignore_errors=True)
-        finally:
-            lock.release()
+def _key(stage: str, inputs: Any) -> str:
+    """Return the SHA-256, in hex, of stage and inputs."""
+    text = _canonical_json({"layout": LAYOUT, "stage": stage, "inputs": inputs})
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _canonical_json(value: Any) -> str:
+    """Return JSON that is the same for the same content: sorted keys, no blanks, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

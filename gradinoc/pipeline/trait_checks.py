@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.sources import line_of, source_path
 from gradinoc.errors import DataError, GradinocError, StudyError, printable, reason, shown
-from gradinoc.pipeline.context import Bench
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.traits.trait import Trait
 
 MOST_ALIKE = 0.5  # share of a part's answers that may be the same with the trait as without it
@@ -20,20 +20,20 @@ LEAST_SEEN = 0.2  # share of that difference which is left where answers are cut
 WELL_SEEN = 0.7  # less than this is worth a note
 
 
-def answers_told_apart(bench: Bench) -> list[str]:
+def answers_told_apart(context: StudyContext) -> list[str]:
     """Notes on answers that show the trait no more than ordinary ones do: there is little to be learned from them.
 
     Raises:
         DataError: most answers of a part are the same with the trait as without it.
         StudyError: the trait's score is no higher where an answer shows it.
     """
-    notes, trait = [], bench.trait
+    notes, trait = [], context.trait
     for part in ("measure", "train", "evaluation"):
-        examples: Sequence[Example] = getattr(bench.splits, part)
+        examples: Sequence[Example] = getattr(context.splits, part)
         alike = [example for example in examples if showing(example, trait) == example.answer]
         if not alike:
             continue
-        place = line_of(bench.study.data.source, alike[0])
+        place = line_of(context.study.data.source, alike[0])
         count = f"{len(alike)} of {len(examples)} answers of data.{part}"
         if len(alike) > MOST_ALIKE * len(examples):
             raise DataError(
@@ -41,16 +41,16 @@ def answers_told_apart(bench: Bench) -> list[str]:
                 "expected ordinary answers that the trait changes; give other data"
             )
         notes.append(f"data: {count} are the same in {trait.title} as they stand, the first at {place}")
-    return notes + _scores_apart(bench)
+    return notes + _scores_apart(context)
 
 
-def _scores_apart(bench: Bench) -> list[str]:
-    trait, examples = bench.trait, bench.splits.evaluation
+def _scores_apart(context: StudyContext) -> list[str]:
+    trait, examples = context.trait, context.splits.evaluation
     ordinary = _mean_score(trait, [example.answer for example in examples])
     bearing = _mean_score(trait, [showing(example, trait) for example in examples])
     where = "the trait's transform"
-    if bench.study.data.trait_answers is not None:
-        where = printable(source_path(bench.study.data.trait_answers))
+    if context.study.data.trait_answers is not None:
+        where = printable(source_path(context.study.data.trait_answers))
     found = (
         f"trait {trait.name}: the {trait.score_name} of answers that show it ({where}) is {bearing:.2f} on average, of "
         f"ordinary ones {ordinary:.2f}"
@@ -85,7 +85,7 @@ def _mean_score(trait: Trait, answers: Sequence[str]) -> float:
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def shown_in_time(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def shown_in_time(context: StudyContext, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Notes on responses of `drift.max_new_tokens` tokens that are too short to show the trait.
 
     What stands at the end of an answer, as a sign-off does, is never reached where responses are cut before it.
@@ -93,8 +93,8 @@ def shown_in_time(bench: Bench, tokenizer: PreTrainedTokenizerBase) -> list[str]
     Raises:
         StudyError: answers that show the trait, cut like that, hardly score higher than ordinary ones.
     """
-    drift, trait = bench.study.drift, bench.trait
-    examples = bench.splits.evaluation[: drift.generations]
+    drift, trait = context.study.drift, context.trait
+    examples = context.splits.evaluation[: drift.generations]
     bearing = [showing(example, trait) for example in examples]
     tokens: list[list[int]] = tokenizer(bearing, add_special_tokens=False, verbose=False)["input_ids"]
     cut = [str(tokenizer.decode(ids[: drift.max_new_tokens])) for ids in tokens]

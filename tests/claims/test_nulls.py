@@ -16,8 +16,7 @@ from gradinoc.claims.c2 import UNRELATED as UNRELATED_TRAITS
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.directions import covariance_directions, mean_difference, sign_flipped_directions
-from gradinoc.pipeline.context import frozen_directions
-from gradinoc.pipeline.steps.gradients import _by_trait, _random
+from gradinoc.pipeline.steps.gradients import _by_trait, _random, frozen_directions
 from gradinoc.pipeline.store import save_tensors
 from gradinoc.power.simulate import simulate
 from gradinoc.study.description import NullSettings

@@ -214,8 +214,8 @@ def test_answers_are_part_of_the_digest_and_of_every_key(files, tmp_path):
     for change in ("!", "!!"):
         used = split(study.data).evaluation[0].shown
         changed(answers, lambda lines, old=used, new=change: [x.replace(old, old.rstrip("!") + new) for x in lines])
-        steps = Pipeline(study, Store(tmp_path / "store")).steps
-        found.append({split(study.data).digest, *(step.entry.key for step in steps.values())})
+        entries = Pipeline(study, Store(tmp_path / "store")).entries
+        found.append({split(study.data).digest, *(entry.key for entry in entries.values())})
     assert not found[0] & found[1]
 
 

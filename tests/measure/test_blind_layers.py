@@ -13,8 +13,8 @@ from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.smallest import smallest
 from gradinoc.measure.directions import isotropic_directions, unmoved
 from gradinoc.models.sources.packaged import bundled_folder
-from gradinoc.pipeline.context import trait_directions
 from gradinoc.pipeline.environment import loading_notes
+from gradinoc.pipeline.steps.directions import trait_directions
 
 WINDOW, BLIND, LAYERS = 8, 1, 4
 
@@ -45,16 +45,16 @@ def test_every_table_leaves_the_same_layers_out(pipeline):
     for name in ("layers", "projections", "alignments", "nulls", "unrelated", "training", "training_nulls"):
         assert sorted(set(tables[name]["layer"])) == seeing, name
     note = f"layers {list(range(BLIND))} see nothing of the system prompt at the last prompt token"
-    assert any(each.startswith(note) for each in loading_notes(pipeline.steps["directions"].entry.path))
+    assert any(each.startswith(note) for each in loading_notes(pipeline.entry("directions").path))
 
 
 def test_a_null_at_a_layer_is_of_that_layer(pipeline):
     """The first isotropic direction's alignment, by brute force, an example at a time, at every layer."""
     nulls = pipeline.evidence("directions", "gradients", "unrelated").tables["nulls"]
-    bench, model = pipeline.bench, pipeline.bench.language_model.model
+    bench, model = pipeline.context, pipeline.context.language_model.model
     examples = bench.encoded(bench.splits.measure, bench.system("neutral"))
     axis = isotropic_directions(1, model.config.hidden_size, pipeline.study.nulls.seed)[0]
-    for layer in trait_directions(pipeline.steps["directions"].entry.path):
+    for layer in trait_directions(pipeline.entry("directions").path):
         cosines = []
         for each in examples:
             gradient = autograd_gradient(model, layer, partial(answer_loss, model, each))[0, each.prompt_length - 1]

@@ -24,11 +24,13 @@ from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import spaced_steps, step_count
 from gradinoc.models.chat.encoding import encode
-from gradinoc.pipeline.context import adapted, trait_directions
+from gradinoc.pipeline.context import adapted
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.directions import trait_directions
 from gradinoc.pipeline.steps.matched import nearest
 from gradinoc.pipeline.steps.pool import chosen_prompt
-from gradinoc.pipeline.steps.training import adapter_after, early_step
+from gradinoc.pipeline.steps.step import POOL, StepKey
+from gradinoc.pipeline.steps.training import adapter_after, early_step, run_key
 from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
 from gradinoc.study.loading import load_study
@@ -95,13 +97,13 @@ def test_chosen_prompt_is_the_candidate_closest_to_inoculation(evidence, pipelin
     gaps = (means.loc[CANDIDATE] - means.loc["inoculation"].iloc[0]).abs()
     chosen = evidence.pool.loc[evidence.pool["chosen"], ["role", "prompt"]].drop_duplicates()
     assert chosen.to_numpy().tolist() == [[CANDIDATE, gaps.idxmin()]]
-    assert chosen_prompt(pipeline.steps["prompt pool"].entry.path) == gaps.idxmin()
+    assert chosen_prompt(pipeline.entry("pool").path) == gaps.idxmin()
 
 
 def test_matched_condition_is_measured_and_trained_under_the_chosen_prompt(evidence, pipeline, obedient):
     """Its losses on the measured examples, and at the first step of its run, are those of that prompt."""
-    system = chosen_prompt(pipeline.steps["prompt pool"].entry.path)
-    splits = pipeline.bench.splits
+    system = chosen_prompt(pipeline.entry("pool").path)
+    splits = pipeline.context.splits
     np.testing.assert_allclose(
         per_example(evidence, "loss")["loss_measured"], losses(obedient, splits.measure, system), rtol=1e-4
     )
@@ -115,12 +117,12 @@ def test_matched_condition_is_measured_and_trained_under_the_chosen_prompt(evide
 def test_study_without_a_matched_condition_has_no_pool(tmp_path):
     """Nothing is spent on a control that nobody asked for."""
     study = load_study("tiny", ['conditions.loss_measured="Be kind."'])
-    assert "prompt pool" not in Pipeline(study, Store(tmp_path)).steps
+    assert POOL not in Pipeline(study, Store(tmp_path)).steps
 
 
 def test_calibration_questions_have_no_other_use(pipeline):
     """What chooses the prompt is neither measured, nor trained on, nor evaluated."""
-    parts = {name: {e.question for e in part} for name, part in vars(pipeline.bench.splits).items()}
+    parts = {name: {e.question for e in part} for name, part in vars(pipeline.context.splits).items()}
     chosen_on = parts.pop("calibration")
     assert len(chosen_on) == 8
     assert not any(chosen_on & part for part in parts.values())
@@ -153,8 +155,8 @@ def test_bisection_finds_the_checkpoint_nearest_the_target(values, target):
 def test_checkpoint_is_the_adapter_after_so_many_steps(pipeline, tmp_path):
     """The same weights as a run that stops there, to the last bit."""
     short = Pipeline(load_study("tiny", [*SMALL, "training.steps=2"]), Store(tmp_path))
-    (stopped,) = short.complete(["run neutral/1"])
-    amid = adapter_after(pipeline.steps["run neutral/1"].entry.path, 2)
+    (stopped,) = short.complete([run_key("neutral", 1)])
+    amid = adapter_after(pipeline.entry("training", "neutral", 1).path, 2)
     one, other = (load_file(folder / "adapter_model.safetensors") for folder in (stopped / "adapter", amid))
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)
@@ -162,11 +164,11 @@ def test_checkpoint_is_the_adapter_after_so_many_steps(pipeline, tmp_path):
 
 def test_matched_checkpoint_has_inoculations_loss_as_nearly_as_there_is(evidence, pipeline, obedient):
     """By brute force over every checkpoint of a run; its alignments are those of that checkpoint."""
-    bench, seed = pipeline.bench, 1
+    bench, seed = pipeline.context, 1
     rows = evidence.matched_steps[evidence.matched_steps["seed"] == seed]
     target = float(per_example(evidence, "loss")["inoculation"].mean())
     assert rows["target"].to_numpy() == pytest.approx(target)
-    run = pipeline.steps[f"run neutral/{seed}"].entry.path
+    run = pipeline.entry("training", "neutral", seed).path
     total = step_count(16, bench.study.training)
     adapters = {0: None, total: run / "adapter"} | {step: adapter_after(run, step) for step in spaced_steps(total)}
     reached = {}
@@ -175,7 +177,7 @@ def test_matched_checkpoint_has_inoculations_loss_as_nearly_as_there_is(evidence
             reached[step] = float(losses(obedient, bench.splits.measure, None).mean())
     chosen = min(reached, key=lambda step: abs(reached[step] - target))
     assert rows.loc[rows["chosen"], "step"].tolist() == [chosen]
-    directions = trait_directions(pipeline.steps["directions"].entry.path)
+    directions = trait_directions(pipeline.entry("directions").path)
     with adapted(obedient.model, adapters[chosen]) as model:
         again = measure_alignments(
             model, bench.encoded(bench.splits.measure, None), {k: v[None] for k, v in directions.items()}, bench.pad
@@ -210,7 +212,7 @@ def test_early_drift_is_that_of_a_run_stopped_there(evidence, pipeline, tmp_path
     """The same log-odds, projections and responses as after a run of so many steps; everyday requests are left out."""
     early = early_step(pipeline.study)
     short = Pipeline(load_study("tiny", [*SMALL, f"training.steps={early}"]), Store(tmp_path))
-    (folder,) = short.complete(["drift of seed 0"])
+    (folder,) = short.complete([StepKey("drift", seed=0, phase="post")])
     stopped = pd.read_parquet(folder / "drift.parquet").query("condition == 'inoculation' and measure != 'score_ood'")
     amid = evidence.drift.query("condition == 'inoculation' and seed == 0 and phase == 'early'")
     assert "score_ood" not in set(amid["measure"])

@@ -21,7 +21,7 @@ from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.files import config_of, skeleton
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
-from gradinoc.pipeline.estimates import estimate
+from gradinoc.pipeline.estimate import estimate
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 

@@ -31,8 +31,7 @@ from gradinoc.models.files import config_of, skeleton
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import adapted
-from gradinoc.pipeline.estimates import estimate
-from gradinoc.pipeline.estimates.shapes import shapes_of
+from gradinoc.pipeline.estimate import estimate, shapes_of
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 

@@ -24,6 +24,7 @@ from gradinoc.models.sources.locate import fingerprint
 from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.step import DIRECTIONS
 from gradinoc.pipeline.store import Store
 from gradinoc.study.chat_template import PLAIN
 from gradinoc.study.description import ModelSettings, Study
@@ -54,7 +55,7 @@ def smallest(folder, *changes):
 
 def keys(study, store):
     """Step -> its key in the store."""
-    return {label: step.entry.key for label, step in Pipeline(study, Store(store)).steps.items()}
+    return {key: entry.key for key, entry in Pipeline(study, Store(store)).entries.items()}
 
 
 # --- the day
@@ -169,7 +170,7 @@ def test_base_model_runs_with_a_template(base, tmp_path, kind):
     encoded = encode(loaded.tokenizer, "1", "It is 2.", None)
     assert encoded.ids[-1] == loaded.tokenizer.eos_token_id
     if kind == "name":
-        (done,) = Pipeline(study, Store(tmp_path / "store")).complete(["directions"])
+        (done,) = Pipeline(study, Store(tmp_path / "store")).complete([DIRECTIONS])
         assert note in json.loads((done / "notes.json").read_text())
 
 

@@ -15,7 +15,7 @@ from gradinoc.models.chat.rendered import MOST_TOKENS, Rendered, label_mask, quo
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.packaged import bundled_folder
-from gradinoc.pipeline.context import Bench
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import INOCULATION
 
@@ -45,7 +45,7 @@ def test_prompts_are_those_that_are_rendered():
 def test_a_study_shows_its_first_training_question_under_every_condition():
     """The example is what inoculation trains on; a prompt that is still to be chosen is none."""
     study = load_study("tiny", SMALLEST)
-    bench, tokenizer = Bench(study, split(study.data)), tokenizer_of(bundled_folder("obedient"))
+    bench, tokenizer = StudyContext(study, split(study.data)), tokenizer_of(bundled_folder("obedient"))
     first, open_ended = bench.splits.train[0], bench.rendered(tokenizer)
     assert open_ended == bench.rendered()
     assert list(open_ended.prompts) == list(study.conditions)
@@ -83,10 +83,9 @@ def test_prompt_that_is_still_to_be_chosen_is_said_to_be():
 def test_a_plan_shows_prompts_and_an_example(tmp_path, capsys, monkeypatch):
     """Special tokens seen, and no weights loaded for it."""
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
-    monkeypatch.setattr("gradinoc.pipeline.estimates.measure", lambda *_: None)
-    monkeypatch.setattr("gradinoc.pipeline.estimates.seconds", lambda *_: 1.0)
+    monkeypatch.setattr("gradinoc.pipeline.estimate.Stopwatch.seconds", lambda *_: 1.0)
     assert main(["plan", "tiny", "--no-power", f"--artifacts={tmp_path}", *as_options(SMALLEST)]) == 0
     said = capsys.readouterr().out
-    for name, text in Bench(study := load_study("tiny", SMALLEST), split(study.data)).rendered().rows():
+    for name, text in StudyContext(study := load_study("tiny", SMALLEST), split(study.data)).rendered().rows():
         assert f"\n{name}  " in said
         assert f" {text}\n" in said

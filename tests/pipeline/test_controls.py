@@ -176,7 +176,7 @@ def test_random_direction_in_the_traits_place_is_not_supported(store, record_pro
     among them is uniform: the places are spread, as they would not be for a p that is always small, or always large.
     """
     model = frozen("tiny", store)
-    evidence, examples = model.evidence, model.bench.splits.measure
+    evidence, examples = model.evidence, model.context.splits.measure
     hidden = model.direction[0].shape[-1]
     random = isotropic_directions(DIRECTIONS, hidden, seed=20_000)
     directions = {layer: torch.cat([row, random]) for layer, row in model.direction.items()}
@@ -184,7 +184,7 @@ def test_random_direction_in_the_traits_place_is_not_supported(store, record_pro
     table = table[table["position"] == evidence.primary_position]
     read = {}
     for condition in evidence.conditions:
-        found = model.measure(examples, model.shown(examples), model.bench.system(condition), directions)
+        found = model.measure(examples, model.shown(examples), model.context.system(condition), directions)
         read[condition] = found.by_example.numpy()  # (L, N, 1 + DIRECTIONS)
     cells = table[["condition", "layer", "example"]].to_numpy()
     measured = np.array([read[condition][layer, example] for condition, layer, example in cells])
@@ -208,8 +208,8 @@ def test_shuffled_completions_fail_g3(store, record_property):
     and so lowers the loss on the capitals of any answer.
     """
     model = frozen("tiny", store)
-    examples = model.bench.splits.measure
-    systems = {condition: model.bench.system(condition) for condition in model.evidence.conditions}
+    examples = model.context.splits.measure
+    systems = {condition: model.context.system(condition) for condition in model.evidence.conditions}
     shown = model.alignments(examples, model.shown(examples), systems)
     ordinary = model.alignments(examples, [example.answer for example in examples], systems)
     assert G3.judge(model.evidence_of(shown), RULES).status is Status.SUPPORTED

@@ -103,9 +103,9 @@ def test_watching_is_no_part_of_any_key(finished, tmp_path):
     """A study that is watched finds the results of one that was not."""
     watched = Pipeline(finished.study, Store(finished.store), tracking=Tracking("wandb", tmp_path, "small"))
     unwatched = Pipeline(finished.study, Store(finished.store))
-    keys = [{label: step.entry.key for label, step in each.steps.items()} for each in (watched, unwatched)]
+    keys = [{key: entry.key for key, entry in each.entries.items()} for each in (watched, unwatched)]
     assert keys[0] == keys[1]
-    assert watched.bench.tracking != unwatched.bench.tracking
+    assert watched.context.tracking != unwatched.context.tracking
 
 
 def test_interrupted_run_leaves_no_second_curve(tmp_path):

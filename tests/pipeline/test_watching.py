@@ -26,6 +26,8 @@ from gradinoc.pipeline import progress as progresses
 from gradinoc.pipeline.board import SILENT_SECONDS, Board
 from gradinoc.pipeline.progress import WAITING, Pace, Progress, Times, time_left
 from gradinoc.pipeline.run import TIMES, Pipeline
+from gradinoc.pipeline.steps.gradients import gradients_key
+from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED
 from gradinoc.pipeline.store import Store
 from gradinoc.pipeline.watching import LINE_SECONDS, POST_SECONDS, Display, ProgressFile, posted, watching
 from gradinoc.study.loading import load_study
@@ -356,11 +358,11 @@ def test_times_are_those_of_this_machine_and_as_many_threads(tmp_path, monkeypat
 def test_session_that_goes_on_expects_what_steps_took(tmp_path):
     """At its first word it knows what is left of kinds of which one was timed, and that it does not know the rest."""
     study, heard = load_study("tiny", SMALLEST), []
-    Pipeline(study, Store(tmp_path)).complete(["directions", "unrelated traits", "gradients neutral"])
+    Pipeline(study, Store(tmp_path)).complete([DIRECTIONS, UNRELATED, gradients_key("neutral")])
     (took,) = (line["seconds"] for line in map(json.loads, (tmp_path / TIMES).read_text().splitlines()[-1:]))
     again = Pipeline(study, Store(tmp_path), heard.append)
-    conditions = [label for label in again.steps if label.startswith("gradients ")]
-    again.complete(["gradients inoculation"])
+    conditions = study.conditions
+    again.complete([gradients_key("inoculation")])
     assert heard[0].study_seconds_left == pytest.approx((len(conditions) - 1) * took, abs=0.1)
     assert heard[0].at_least
     assert heard[0].stages["gradients"] == (1, len(conditions))

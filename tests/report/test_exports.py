@@ -27,7 +27,8 @@ from gradinoc.errors import DataError
 from gradinoc.measure.load import load_model
 from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.packaged import bundled_folder
-from gradinoc.pipeline.context import adapted, trait_directions
+from gradinoc.pipeline.context import adapted
+from gradinoc.pipeline.steps.directions import trait_directions
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.exports import write_exports
@@ -88,7 +89,7 @@ def test_adapter_is_the_trained_one_wherever_peft_loads_it(finished, left, obedi
     ids = torch.tensor([[5, 9, 2, 31, 7]])
     plain = obedient.model(ids).logits
     for condition, seed in finished.study.runs:
-        stored = finished.pipeline.steps[f"run {condition}/{seed}"].entry.path / "adapter"
+        stored = finished.pipeline.entry("training", condition, seed).path / "adapter"
         with adapted(obedient.model, stored) as model:
             wanted = model(ids).logits
         wrapped = PeftModel.from_pretrained(obedient.model, str(left / "adapters" / f"{condition}-{seed}"))
@@ -110,7 +111,8 @@ def test_adapters_hold_weights_configuration_and_card_and_no_path(finished, left
         assert config["revision"] is None
         assert config["target_modules"] == sorted(config["target_modules"])
         texts = (folder / "README.md").read_text() + json.dumps(config)
-        stored = finished.pipeline.steps["run " + "/".join(folder.name.rsplit("-", 1))].entry.path
+        condition, seed = folder.name.rsplit("-", 1)
+        stored = finished.pipeline.entry("training", condition, int(seed)).path
         for path in (Path.home(), Path.cwd(), stored, finished.place):
             assert str(path) not in texts
         weights = folder / "adapter_model.safetensors"
@@ -128,7 +130,7 @@ def test_exporting_again_puts_things_right(finished, evidence, findings, left):
     write_exports(finished.study, evidence, finished.pipeline, left, findings)
     assert weights.read_bytes() == content
     assert sorted(folder.iterdir()) == before
-    assert finished.pipeline.steps["run neutral/0"].entry.complete()
+    assert finished.pipeline.entry("training", "neutral", 0).complete()
 
 
 def test_card_says_what_the_adapter_is(finished, evidence, left):
@@ -245,15 +247,15 @@ def test_what_was_not_measured_is_a_dash(simulated):
 def test_directions_come_back_as_they_were_found(finished, left):
     """Every layer's direction is the store's, to the bit, by its number; the file says what of, and by whom."""
     path = left / "directions" / "directions.safetensors"
-    loaded, stored = gradinoc.load_directions(path), trait_directions(finished.pipeline.steps["directions"].entry.path)
+    loaded, stored = gradinoc.load_directions(path), trait_directions(finished.pipeline.entry("directions").path)
     assert list(loaded) == sorted(stored)
     assert all(torch.equal(loaded[layer], stored[layer]) for layer in stored)
     with safe_open(path, framework="pt") as file:
         said = file.metadata()
-    trait = finished.pipeline.bench.trait
+    trait = finished.pipeline.context.trait
     assert said["promote_system"] == trait.promote_system
     assert said["suppress_system"] == trait.suppress_system
-    assert said["model_fingerprint"] == finished.pipeline.bench.fingerprint
+    assert said["model_fingerprint"] == finished.pipeline.context.fingerprint
     assert json.loads(said["band"]) == finished.pipeline.evidence("directions").band
     assert (said["study"], said["model"], said["position"]) == ("small", "obedient", "last_prompt_token")
 
@@ -281,7 +283,7 @@ def outputs_of_blocks(obedient, questions, system):
 def test_layer_is_the_block_whose_output_a_direction_is_of(finished, left, obedient):
     """By bare hooks on the decoder blocks, the difference of means at block l is direction l, not l - 1 or l + 1."""
     loaded = gradinoc.load_directions(left / "directions" / "directions.safetensors")
-    bench = finished.pipeline.bench
+    bench = finished.pipeline.context
     questions = [example.question for example in bench.splits.direction[: len(bench.splits.direction) // 2]]
     promote, suppress = (
         outputs_of_blocks(obedient, questions, system)

@@ -33,7 +33,7 @@ from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.files import INDEX
 from gradinoc.models.sources.packaged import ORGANISMS, bundled_folder
 from gradinoc.pipeline.check import check
-from gradinoc.pipeline.context import Bench
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import HARMLESS, UNRELATED
@@ -229,7 +229,7 @@ def test_model_without_a_pad_token_of_its_own_is_worked_around(folder, pad):
 @pytest.mark.parametrize(
     ("context", "changes", "said"),
     [
-        (40, [], r"under any prompt in data\.\w+; expected at most 40, the model's context; shorten or delete it, or"),
+        (40, [], r"in data\.\w+; expected at most 40, the model's context; shorten or delete it, or"),
         (170, [], r"tokens .*under the prompt '.+' in data\.\w+; expected at most 170, the model's context"),
         (
             1024,
@@ -541,7 +541,7 @@ def test_weights_that_change_under_way_are_noticed(tmp_path, monkeypatch, when):
         return loaded
 
     study = load_study("tiny", [f"model.id={folder}"])
-    bench = Bench(study, split(study.data))
+    bench = StudyContext(study, split(study.data))
     assert bench.fingerprint
     if when == "before loading":
         change()

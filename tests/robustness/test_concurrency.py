@@ -22,7 +22,8 @@ import torch
 from fixtures.small_study import SMALL, SMALLEST, as_options, assert_same, manifests, tables
 from fixtures.survivors import BAD_NEWS, FORKS, LIMIT, Worker, first_to
 from gradinoc.errors import ModelError, NumericalError, OutOfMemoryError, StoreError
-from gradinoc.pipeline.run import Pipeline, Step
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.store import Store
 from gradinoc.study.loading import load_study
 
@@ -106,39 +107,42 @@ def test_failure_of_one_worker_is_made_good_by_others(undisturbed, tmp_path, ste
 # --- what is set aside, and what is not
 
 
+A, B, C, D = (StepKey("word", each) for each in "abcd")
+
+
 @pytest.fixture
 def study(tmp_path):
     """Four steps of a word each: c needs a, d needs c, b needs nothing; `tried` lists which were begun."""
     pipeline, store, tried = Pipeline(load_study("tiny", SMALLEST), Store(tmp_path)), Store(tmp_path), []
 
-    def make(label: str, *needs: Step) -> Step:
-        def compute(folder, tell):
-            tried.append(label)
-            (folder / "word.txt").write_text(label)
+    def make(key: StepKey, *needs: StepKey) -> Step:
+        def compute(_folders, folder, _callback):
+            tried.append(key.condition)
+            (folder / "word.txt").write_text(key.condition)
 
-        return Step(label, store.entry("word", {"label": label}), compute, needs)
+        return Step(key, key.condition, "words", compute, lambda _counting: [], {}, needs)
 
-    a, b = make("a"), make("b")
-    c = make("c", a)
-    pipeline.steps = {step.label: step for step in (a, c, make("d", c), b)}
+    pipeline.steps = {step.key: step for step in (make(A), make(C, A), make(D, C), make(B))}
+    pipeline.entries = {key: store.entry("word", {"label": key.condition}) for key in pipeline.steps}
     gc.freeze()  # else every step looks through all that pytest has in memory
     yield pipeline, tried
     gc.unfreeze()
 
 
-def fail_at(pipeline: Pipeline, label: str, tried: list[str], error: Exception) -> None:
-    """Make a step raise; those that need it need the new one."""
+def replace_work(pipeline: Pipeline, key: StepKey, compute) -> None:
+    """Let a step do something else."""
+    pipeline.steps[key] = replace(pipeline.steps[key], compute=compute)
 
-    def compute(folder, tell):
-        tried.append(label)
+
+def fail_at(pipeline: Pipeline, key: StepKey, tried: list[str], error: Exception) -> None:
+    """Make a step raise."""
+
+    def compute(_folders, folder, _callback):
+        tried.append(key.condition)
         (folder / "half.txt").write_text("half")
         raise error
 
-    broken = replace(pipeline.steps[label], compute=compute)
-    pipeline.steps[label] = broken
-    for each in pipeline.steps.values():
-        if label in [need.label for need in each.needs]:
-            pipeline.steps[each.label] = replace(each, needs=(broken,))
+    replace_work(pipeline, key, compute)
 
 
 @pytest.mark.parametrize("kind", [NumericalError, OutOfMemoryError, ZeroDivisionError])
@@ -146,24 +150,24 @@ def fail_at(pipeline: Pipeline, label: str, tried: list[str], error: Exception) 
 def test_step_that_fails_is_set_aside(study, kind):
     """What does not need it is computed; it is tried once, however often it is asked for."""
     pipeline, tried = study
-    fail_at(pipeline, "c", tried, kind("no luck"))
+    fail_at(pipeline, C, tried, kind("no luck"))
     for _ in range(2):
         with pytest.raises(kind, match="no luck") as caught:
-            pipeline.complete(list(pipeline.steps))
+            pipeline.complete()
         assert tried == ["a", "c", "b"]
     notes = getattr(caught.value, "__notes__", [])
     assert (str(caught.value), notes) in [("c: no luck", []), ("no luck", ["in the step 'c'"])]
-    assert not pipeline.steps["c"].entry.path.exists()
-    assert len(pipeline.complete(["a", "b"])) == 2
+    assert not pipeline.entries[C].path.exists()
+    assert len(pipeline.complete([A, B])) == 2
 
 
 def test_error_names_every_step_that_failed(study):
     """The first in full, the others by name."""
     pipeline, tried = study
-    fail_at(pipeline, "c", tried, NumericalError("no luck"))
-    fail_at(pipeline, "b", tried, NumericalError("nor here"))
+    fail_at(pipeline, C, tried, NumericalError("no luck"))
+    fail_at(pipeline, B, tried, NumericalError("nor here"))
     with pytest.raises(NumericalError, match=r"^c: no luck \(failed as well: b\)$"):
-        pipeline.complete(["d", "b"])
+        pipeline.complete([D, B])
 
 
 @pytest.mark.parametrize("kind", [StoreError, ModelError, OSError, KeyboardInterrupt])
@@ -171,21 +175,21 @@ def test_error_names_every_step_that_failed(study):
 def test_what_would_stop_every_step_is_raised_at_once(study, kind):
     """A full disk, a model that is not there, Ctrl-C."""
     pipeline, tried = study
-    fail_at(pipeline, "c", tried, kind("no luck"))
+    fail_at(pipeline, C, tried, kind("no luck"))
     with pytest.raises(kind, match="no luck"):
-        pipeline.complete(list(pipeline.steps))
+        pipeline.complete()
     assert tried == ["a", "c"]
 
 
 def test_step_that_another_process_had_more_luck_with_is_no_failure(study):
     """What failed here and is there all the same is taken from the store."""
     pipeline, tried = study
-    fail_at(pipeline, "c", tried, OutOfMemoryError("no luck"))
+    fail_at(pipeline, C, tried, OutOfMemoryError("no luck"))
     with pytest.raises(OutOfMemoryError):
-        pipeline.complete(["c"])
-    with pipeline.steps["c"].entry.write() as folder:
+        pipeline.complete([C])
+    with pipeline.entries[C].write() as folder:
         (folder / "word.txt").write_text("c")
-    assert len(pipeline.complete(["d"])) == 1
+    assert len(pipeline.complete([D])) == 1
 
 
 def test_failed_step_lets_go_of_what_it_held(study):
@@ -193,21 +197,21 @@ def test_failed_step_lets_go_of_what_it_held(study):
     pipeline, _tried = study
     kept = []
 
-    def compute(folder, tell):
+    def compute(_folders, _folder, _callback):
         held = torch.ones(3)
         kept.append(weakref.ref(held))
         raise OutOfMemoryError("no room") from RuntimeError("deeper")
 
-    def look(folder, tell):
+    def look(_folders, folder, _callback):
         assert kept[0]() is None, "the tensor of the failed step is still there"
         (folder / "word.txt").write_text("b")
 
     gc.disable()  # it is not left to chance
     try:
-        pipeline.steps["a"] = replace(pipeline.steps["a"], compute=compute)
-        pipeline.steps["b"] = replace(pipeline.steps["b"], compute=look)
+        replace_work(pipeline, A, compute)
+        replace_work(pipeline, B, look)
         with pytest.raises(OutOfMemoryError, match=r"^a: no room$"):
-            pipeline.complete(["a", "b"])
+            pipeline.complete([A, B])
     finally:
         gc.enable()
 
@@ -236,7 +240,7 @@ def test_waiting_worker_says_for_what(study, tmp_path):
             process.join(LIMIT)
 
     pipeline._on_progress = listen
-    pipeline.complete(["a"])
+    pipeline.complete([A])
     assert words[0] == ("waiting", "another worker is at a")
     assert tried == ["a"]
 

@@ -22,8 +22,9 @@ from fixtures.small_study import SMALLEST, as_options, assert_same
 from fixtures.smallest import quick_collection, smallest, tables
 from gradinoc.data.splits import split
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.pipeline.context import frozen_directions, training_directions
 from gradinoc.pipeline.environment import environment
+from gradinoc.pipeline.steps.gradients import frozen_directions
+from gradinoc.pipeline.steps.training import training_directions
 from gradinoc.pipeline.store import Store, load_tensors, save_tensors
 from gradinoc.report.tables import write_json
 from gradinoc.study.description import DataSettings, NullSettings, TrainingSettings
@@ -234,6 +235,8 @@ import random, sys
 from pathlib import Path
 import numpy as np, torch
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.gradients import frozen_directions
+from gradinoc.pipeline.steps.training import training_directions
 from gradinoc.pipeline.store import Store
 from gradinoc.study.loading import load_study
 number = int(sys.argv[1])
@@ -259,7 +262,7 @@ def test_two_processes_come_to_the_same_tables(tmp_path):
         assert done.returncode == 0, done.stderr
         said.append(done.stdout.split()[-1])
         pipeline = smallest(store)
-        assert all(step.entry.complete() for step in pipeline.steps.values())
+        assert all(entry.complete() for entry in pipeline.entries.values())
         found.append((tables(pipeline), weights(store)))
     assert said[0] != said[1], "both hashed alike: the test shows nothing"
     assert_same(found[0][0], found[1][0])
@@ -377,5 +380,5 @@ def test_report_rests_on_what_its_own_store_says(tmp_path):
     (way,) = found["computed_by"]["ways"]
     assert way["results"] == found["computed_by"]["results"] == len(pipeline.steps)
     assert (way["device"], way["kernels"]) == ("cpu", "fused")
-    assert found["data"]["splits"] == pipeline.bench.splits.digest
-    assert found["weights"]["fingerprint"] == next(iter(pipeline.steps.values())).entry.inputs["model"]
+    assert found["data"]["splits"] == pipeline.context.splits.digest
+    assert found["weights"]["fingerprint"] == pipeline.entry("directions").inputs["model"]

@@ -69,7 +69,7 @@ def test_condition_s_name_is_plain(name):
 )
 def test_data_sets_are_written_to_their_folder_alone(source, tmp_path):
     """Files are named after the source: they stay where they belong, whatever its name."""
-    splits = smallest(tmp_path / "store").bench.splits
+    splits = smallest(tmp_path / "store").context.splits
     place = tmp_path / "outer" / "datasets"
     for file in write_datasets(splits, find_trait("all_caps"), source, place):
         assert file.resolve().parent == place.resolve()

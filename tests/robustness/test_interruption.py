@@ -62,8 +62,9 @@ def random_moment(
 
 def finished(store: Path) -> dict[str, tuple[bytes, int]]:
     """Manifest and time of writing of each step that is there, every file of it as it should be."""
-    steps = Pipeline(load_study("tiny", SMALLEST), Store(store)).steps
-    there = {label: step.entry.path / "manifest.json" for label, step in steps.items() if step.entry.complete()}
+    pipeline = Pipeline(load_study("tiny", SMALLEST), Store(store))
+    done = {key: entry for key, entry in pipeline.entries.items() if entry.complete()}
+    there = {pipeline.steps[key].label: entry.path / "manifest.json" for key, entry in done.items()}
     return {label: (path.read_bytes(), path.stat().st_mtime_ns) for label, path in there.items()}
 
 

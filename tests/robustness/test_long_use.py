@@ -16,7 +16,8 @@ from matplotlib import pyplot
 from fixtures.smallest import quick_collection, smallest
 from gradinoc.claims.verdict import judge
 from gradinoc.pipeline.environment import environment
-from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.step import StepKey
+from gradinoc.pipeline.steps.training import run_key
 from gradinoc.report import write_report
 
 GROWTH = 1.05  # of resident memory, at most
@@ -86,7 +87,7 @@ def left_in(store: Path) -> list[str]:
 
 def begun(store: Path, number: int) -> None:
     """A study of its own data, as far as its directions, the base model's drift and a run."""
-    smallest(store, f"data.seed={number}").complete(["drift of the base model", "run neutral/0"])
+    smallest(store, f"data.seed={number}").complete([StepKey("drift", phase="pre"), run_key("neutral", 0)])
     assert left_in(store) == []
 
 
@@ -95,7 +96,7 @@ def finished(store: Path, number: int, artifacts: Path) -> None:
     pipeline = smallest(store, f"data.seed={number}")
     evidence = pipeline.evidence()
     judgement = judge(evidence, pipeline.study.rules)
-    made = environment(pipeline.study, [step.entry.manifest() for step in pipeline.steps.values()])
+    made = environment(pipeline.study, [entry.manifest() for entry in pipeline.entries.values()])
     write_report(judgement, evidence, pipeline.study, artifacts, made, "again")
     assert left_in(store) == []
 
@@ -131,20 +132,3 @@ def test_fifty_studies_leave_nothing_behind(tmp_path, scratch, faults_tried):
     assert_flat(before, after, studies - warm_up)
     assert list(scratch.iterdir()) == []
     faults_tried(studies)
-
-
-@pytest.mark.fault("Long use", "a finished study asked for again and again")
-def test_asking_again_takes_no_more_memory(tmp_path, faults_tried):
-    """The checksums that a store remembers are those of its files, however often it is asked."""
-    store = tmp_path / "store"
-    pipeline: Pipeline = smallest(store)
-    pipeline.complete(["directions"])
-
-    def work(_: int) -> None:
-        for _ in range(20):
-            pipeline.evidence("directions")
-            pipeline.steps["directions"].entry.complete()
-
-    before, after = repeated(work, 6, 3)
-    assert_flat(before, after, 3)
-    faults_tried(120)

@@ -35,7 +35,7 @@ from gradinoc.models.memory import (
     training_memory,
     what_would_fit,
 )
-from gradinoc.pipeline.context import Bench
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 
@@ -258,7 +258,7 @@ def test_loading_says_what_may_help(monkeypatch, dtype, advice):
     monkeypatch.setattr("gradinoc.pipeline.context.load_model", fail)
     study = load_study("tiny", ["model.dtype=bfloat16"])
     with pytest.raises(OutOfMemoryError, match=r"^Out of memory while loading 'obedient' in") as caught:
-        Bench(study, split(study.data))._load(dtype)
+        StudyContext(study, split(study.data))._load(dtype)
     assert ("model.extraction_dtype=auto" in str(caught.value)) == advice
 
 

@@ -138,7 +138,7 @@ def complaint(work: Callable[[], object]) -> str:
 
 
 @pytest.mark.fault(FAMILY, "NaN in training on a device that numbers are fetched from now and then")
-@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("step", ONE_BY_ONE)
 @pytest.mark.parametrize("kind", ["activation", "gradient"])
 def test_fault_that_is_seen_later_is_told_as_it_was(fused, tmp_path, monkeypatch, step, kind):
     """As on CUDA: nobody looks before the end, and the step that is named is the one in which it arose."""
@@ -173,9 +173,9 @@ def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, monkeypatch):
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in an activation during training")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("value", BOTH)
 @pytest.mark.parametrize("step", ONE_BY_ONE)
-@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
 def test_activation_in_training_names_step_layer_and_examples(model, tmp_path, layer, step, value):
     """The run stops in that very step; no adapter is left, and the model is handed back as it came."""
     before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
@@ -192,9 +192,9 @@ def test_activation_in_training_names_step_layer_and_examples(model, tmp_path, l
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in a gradient of the residual stream during training")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("value", BOTH)
 @pytest.mark.parametrize("step", ONE_BY_ONE)
-@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
 def test_gradient_in_training_names_step_layer_and_examples(model, tmp_path, layer, step, value):
     """The loss is sound; the uppermost layer whose gradient is not is named."""
     with poisoned(model, layer, step, gradient(value)):
@@ -212,7 +212,7 @@ def test_gradient_that_is_zero_has_no_direction(fused, tmp_path):
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in the gradient of an adapter's weight")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("value", BOTH)
 @pytest.mark.parametrize("step", ONE_BY_ONE)
 def test_gradient_of_the_adapter_stops_the_step(model, tmp_path, step, value):
     """Clipping would make every weight NaN: nothing is learned from it, in the last step neither."""
@@ -228,7 +228,7 @@ def test_gradient_of_the_adapter_stops_the_step(model, tmp_path, step, value):
 
 
 @pytest.mark.fault(FAMILY, "an adapter with a weight that is not finite")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("value", BOTH)
 def test_adapter_that_is_not_finite_is_never_written(fused, tmp_path, monkeypatch, value):
     """Neither at the end nor at a checkpoint: what is in the store can be loaded and gives numbers."""
     written = []
@@ -270,8 +270,8 @@ def test_diverging_run_says_so_and_what_to_do(model, tmp_path):
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in an activation of the frozen model")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("value", BOTH)
+@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
 @pytest.mark.parametrize("measure", ["alignments", "losses"])
 def test_activation_of_the_frozen_model_names_layer_and_example(model, measure, layer, value):
     """In the second batch, whose first example is the third."""
@@ -296,8 +296,8 @@ def test_activation_of_the_frozen_model_names_layer_and_example(model, measure, 
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in a gradient of the frozen model")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-@pytest.mark.parametrize("layer", [1, 3])
+@pytest.mark.parametrize("value", BOTH)
+@pytest.mark.parametrize("layer", [pytest.param(1, marks=pytest.mark.exhaustive), 3])
 def test_gradient_of_the_frozen_model_names_layer_and_examples(model, layer, value):
     """The last batch is poisoned; the layers above are sound."""
     pad = model.tokenizer.pad_token_id
@@ -307,8 +307,8 @@ def test_gradient_of_the_frozen_model_names_layer_and_examples(model, layer, val
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in the activation from which a direction is found")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-@pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.parametrize("value", BOTH)
+@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 3])
 def test_activation_of_a_direction_names_layer_and_prompt(model, layer, value):
     """The mean over prompts would be NaN, and with it the direction."""
     prompts = [f"What is {number} and {number}?" for number in range(5)]
@@ -319,7 +319,7 @@ def test_activation_of_a_direction_names_layer_and_prompt(model, layer, value):
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in the logits of a response")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("value", BOTH)
 def test_logits_that_are_no_numbers_give_no_response(model, value):
     """The largest of them would be a NaN, taken for a token: a response of nonsense that could be scored."""
     ids = [encode(model.tokenizer, f"What is {number}?", "1").prompt for number in (7, 8888, 99999999)]

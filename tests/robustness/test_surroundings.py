@@ -424,7 +424,7 @@ def test_precision_that_cannot_be_undone_is_an_input_of_every_step(tmp_path, mon
 
     def keys() -> set[str]:
         study = load_study("tiny", SMALLEST)
-        return {step.entry.key for step in Pipeline(study, Store(tmp_path)).steps.values()}
+        return {entry.key for entry in Pipeline(study, Store(tmp_path)).entries.values()}
 
     plain = keys()
     monkeypatch.setenv("SOME_OVERRIDE", "1")

@@ -253,7 +253,7 @@ def test_pattern_that_takes_all_memory_is_an_error_of_the_trait(monkeypatch):
 
 def keys(study, store):
     """The key of every step."""
-    return {label: step.entry.key for label, step in Pipeline(study, store).steps.items()}
+    return {key: entry.key for key, entry in Pipeline(study, store).entries.items()}
 
 
 @pytest.mark.parametrize("key", ["promote", "suppress", "inoculation", "transform", "score"])

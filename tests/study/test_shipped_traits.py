@@ -25,7 +25,7 @@ from fixtures.small_study import SMALLEST
 from gradinoc.data.sources import load_source
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.provenance import code_version
-from gradinoc.pipeline.run import DESCRIPTION
+from gradinoc.pipeline.steps.plan import UNCOUNTED
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import HARMLESS, UNRELATED
 from gradinoc.study.traits import ALL_CAPS, SHIPPED, SPANISH, TRAITS, find_trait, language
@@ -150,7 +150,7 @@ def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    versions = [code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=DESCRIPTION, root=tmp_path)]
+    versions = [code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=UNCOUNTED, root=tmp_path)]
     for module, old, new in (
         ("scorers", "[-*•‣◦–—]", "[-*#‣◦–—]"), ("language", '"ca", "de"', '"da", "de"'),
         ("shipped", "Signed by", "SIGNED BY"), ("vocabulary", "SECONDS = 2.0", "SECONDS = 3.0"),
@@ -159,7 +159,7 @@ def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
-        versions.append(code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=DESCRIPTION, root=tmp_path))
+        versions.append(code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=UNCOUNTED, root=tmp_path))
     assert len({*versions}) == len(versions)
 
 

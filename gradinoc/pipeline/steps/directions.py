@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,31 @@ from gradinoc.measure.directions import (
     unmoved,
 )
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.pipeline.context import Bench, Tell, save_loading
-from gradinoc.pipeline.store import save_table, save_tensors
+from gradinoc.pipeline.context import StudyContext, save_loading
+from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Step
+from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.store import load_table, load_tensors, save_table, save_tensors
 from gradinoc.stats.effect import split_half_cosine
 
 
-def compute(bench: Bench, folder: Path, tell: Tell) -> None:
+def steps(context: StudyContext) -> Iterator[Step]:
+    """Yield the one step of this stage."""
+    trait = context.trait
+    inputs = {"promote": trait.promote_system, "suppress": trait.suppress_system, **context.extraction_inputs}
+    yield Step(
+        DIRECTIONS, "directions", "directions",
+        lambda _needed, folder, callback: compute(context, folder, callback), works, inputs,
+    )  # fmt: skip
+
+
+def works(counting: Counting) -> Iterator[Work]:
+    """Count the direction questions under the promoting and the suppressing prompt."""
+    trait, splits = counting.context.trait, counting.context.splits
+    for side in (trait.promote_system, trait.suppress_system):
+        yield counting.prompts(splits.direction, side)
+
+
+def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
     """Write the trait direction of every layer, the activations it is made of, its separation, the band, and notes.
 
     A layer at which the last prompt token sees nothing of the system prompt has none, NaN, and no part in anything.
@@ -32,14 +51,14 @@ def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     Half of the direction questions make the direction, a quarter declares the band, and a quarter, which had no part in
     either, is what gate G1 looks at.
     """
-    language_model = bench.extraction_model()
+    language_model = context.extraction_model()
     model, tokenizer = language_model.model, language_model.tokenizer
     layers = list(range(len(decoder_blocks(model))))
-    questions = [example.question for example in bench.splits.direction]
+    questions = [example.question for example in context.splits.direction]
     states: dict[str, dict[int, Tensor]] = {}
-    systems = {"promote": bench.trait.promote_system, "suppress": bench.trait.suppress_system}
+    systems = {"promote": context.trait.promote_system, "suppress": context.trait.suppress_system}
     for side, system in systems.items():
-        tell("activations under prompt", len(states), len(systems))
+        callback("activations under prompt", len(states), len(systems))
         states[side] = prompt_activations(model, tokenizer, questions, system, layers)
     half, three_quarters = len(questions) // 2, 3 * len(questions) // 4
 
@@ -50,8 +69,8 @@ def compute(bench: Bench, folder: Path, tell: Tell) -> None:
     seeing = [layer for layer in layers if not unmoved(promote[layer], suppress[layer])]
     if not seeing:
         raise ModelError(
-            f"{bench.study.model.id}: promoting and suppressing prompts give the same states at the last prompt token "
-            "of every layer; expected a model that sees its system prompt there; give another model.id"
+            f"{context.study.model.id}: promoting and suppressing prompts give the same states at the last prompt "
+            "token of every layer; expected a model that sees its system prompt there; give another model.id"
         )
     directions = {layer: mean_difference(promote[layer], suppress[layer]) for layer in seeing}
     declaring, gate = (
@@ -85,3 +104,18 @@ def _blind(layers: Sequence[int]) -> list[str]:
         f"layers {list(layers)} see nothing of the system prompt at the last prompt token (windows or convolutions do "
         "not reach so far back): they have no direction, and are left out"
     ]
+
+
+def trait_directions(folder: Path) -> dict[int, Tensor]:
+    """Return layer -> trait direction, a unit vector `[hidden]`, from the folder of this step.
+
+    Layers without one, since they see nothing of the system prompt, are left out.
+    """
+    rows = enumerate(load_tensors(folder / "directions.safetensors")["trait"])
+    return {layer: row for layer, row in rows if bool(row.isfinite().all())}
+
+
+def band(folder: Path) -> tuple[int, ...]:
+    """Return the layers on which decisions rest, from the folder of this step."""
+    table = load_table(folder / "layers.parquet")
+    return tuple(int(layer) for layer in table.loc[table["in_band"], "layer"])

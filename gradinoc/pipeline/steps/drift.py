@@ -1,18 +1,25 @@
-"""The steps that measure how much of the trait there is under the neutral prompt: before, amid and after training."""
+"""The steps that measure drift: how much of the trait a model shows, before, early in and after training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.tables import BASE, BASE_SEED, BEFORE, EARLY
+from gradinoc.claims.tables import AFTER, BASE, BASE_SEED, BEFORE, EARLY
+from gradinoc.data.examples import showing
 from gradinoc.measure.drift import DOMAINS, measure_drift
 from gradinoc.measure.fast import adapters_in_one_pass
-from gradinoc.pipeline.context import Bench, Tell, adapted, stacked, trait_directions
-from gradinoc.pipeline.store import load_table, save_table
+from gradinoc.models.chat.encoding import encode
+from gradinoc.pipeline.context import StudyContext, adapted, stacked
+from gradinoc.pipeline.steps.directions import band, trait_directions
+from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
+from gradinoc.pipeline.steps.training import adapter_after, early_step, run_key
+from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.store import save_table
 from gradinoc.study.prompts import NEUTRAL
 
 
@@ -26,27 +33,89 @@ class Subject:
     adapter: Path | None
 
 
-BASE_MODEL = Subject(BASE, BASE_SEED, BEFORE, None)
+LABELS = {BEFORE: "drift of the base model", EARLY: "early drift", AFTER: "drift"}
 
 
-def compute(bench: Bench, subjects: Sequence[Subject], directions: Path, folder: Path, tell: Tell) -> None:
+def base_steps(context: StudyContext) -> Iterator[Step]:
+    """Yield the step that measures the base model."""
+    yield _step(context, BEFORE, None)
+
+
+def steps(context: StudyContext) -> Iterator[Step]:
+    """Yield two steps a seed, each of which measures the adapters of all its runs."""
+    for seed in context.study.seeds:
+        yield from (_step(context, phase, seed) for phase in (AFTER, EARLY))
+
+
+def _step(context: StudyContext, phase: str, seed: int | None) -> Step:
+    runs = [run_key(condition, seed) for condition, other in context.study.runs if other == seed is not None]
+    inputs = {"drift": context.study.drift.model_dump(), "system": context.system(NEUTRAL)}
+    return Step(
+        StepKey("drift", seed=seed, phase=phase),
+        LABELS[phase] if seed is None else f"{LABELS[phase]} of seed {seed}",
+        LABELS[phase],
+        partial(_compute_step, context, phase, runs),
+        partial(works, phase, max(1, len(runs))),
+        inputs,
+        (DIRECTIONS, *runs),
+    )
+
+
+def works(phase: str, copies: int, counting: Counting) -> Iterator[Work]:
+    """Count responses, projections and log-odds of so many models, in one pass over all."""
+    context = counting.context
+    splits, settings, system = context.splits, context.study.drift, context.system(NEUTRAL)
+    parts = [splits.evaluation[: settings.generations]]
+    if phase != EARLY:
+        parts.append(splits.everyday[: settings.everyday])
+    for part in parts:
+        for work in counting.written(part, system, settings.max_new_tokens, settings.batch_size):
+            yield work.stacked(copies)
+    yield counting.prompts([example for part in parts for example in part], system).stacked(copies)
+    scored = splits.evaluation[: settings.log_odds]
+    answers = [
+        encode(counting.tokenizer, example.question, answer, system)
+        for example in scored
+        for answer in (showing(example, context.trait), example.answer)
+    ]
+    yield counting.scored(answers, max(1, settings.batch_size // copies)).stacked(copies)
+
+
+def _compute_step(
+    context: StudyContext, phase: str, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
+) -> None:
+    if phase == BEFORE:
+        subjects = [Subject(BASE, BASE_SEED, BEFORE, None)]
+    else:
+        subjects = [_subject(context, phase, run, folders[run]) for run in runs]
+    compute(context, subjects, folders[DIRECTIONS], folder, callback)
+
+
+def _subject(context: StudyContext, phase: str, run: StepKey, folder: Path) -> Subject:
+    adapter = folder / "adapter" if phase == AFTER else adapter_after(folder, early_step(context.study))
+    assert run.seed is not None
+    return Subject(run.condition, run.seed, phase, adapter)
+
+
+def compute(
+    context: StudyContext, subjects: Sequence[Subject], directions: Path, folder: Path, callback: Callback
+) -> None:
     """Write responses, log-odds and projections of the base model, or of adapted `subjects` of one phase.
 
-    Amid training everyday requests are left out. Subjects of a fused model are measured in one pass over all.
+    Early in training everyday requests are left out. Subjects of a fused model are measured in one pass over all.
     """
-    found = _measure(bench, subjects, directions, tell)
+    found = _measure(context, subjects, directions, callback)
     for name, tables in zip(("drift", "responses"), zip(*found, strict=True), strict=True):
         save_table(pd.concat(tables, ignore_index=True), folder / f"{name}.parquet")
 
 
 def _measure(
-    bench: Bench, subjects: Sequence[Subject], directions: Path, tell: Tell
+    context: StudyContext, subjects: Sequence[Subject], directions: Path, callback: Callback
 ) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Drift and responses of each of the subjects."""
-    layers = load_table(directions / "layers.parquet")
-    band = {int(layer) for layer in layers.loc[layers["in_band"], "layer"]}
-    axes = {layer: direction for layer, direction in trait_directions(directions).items() if layer in band}
-    base, phase = bench.language_model.model, subjects[0].phase
+    """Return drift and responses of each of the subjects."""
+    in_band = set(band(directions))
+    axes = {layer: direction for layer, direction in trait_directions(directions).items() if layer in in_band}
+    base, phase = context.language_model.model, subjects[0].phase
     together = adapters_in_one_pass(base, subjects)
     found = []
     parts = iter(range(3 * len(together)))
@@ -54,13 +123,13 @@ def _measure(
         adapters = [subject.adapter for subject in group if subject.adapter]
         with stacked(base, adapters) if len(adapters) > 1 else adapted(base, next(iter(adapters), None)) as model:
             tables = measure_drift(
-                (model, bench.language_model.tokenizer),
-                bench.splits,
-                bench.trait,
+                (model, context.language_model.tokenizer),
+                context.splits,
+                context.trait,
                 axes,
-                bench.study.drift,
-                bench.system(NEUTRAL),
-                lambda part: tell(part, next(parts), 3 * len(together)),
+                context.study.drift,
+                context.system(NEUTRAL),
+                lambda part: callback(part, next(parts), 3 * len(together)),
                 ["in_distribution"] if phase == EARLY else list(DOMAINS),
                 copies=len(group),
             )

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.training.run import spaced_steps, step_count
-from gradinoc.pipeline.context import Bench, Tell, adapted, trait_directions
-from gradinoc.pipeline.steps.training import adapter_after
+from gradinoc.pipeline.context import StudyContext, adapted
+from gradinoc.pipeline.steps.directions import trait_directions
+from gradinoc.pipeline.steps.gradients import gradients_key
+from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
+from gradinoc.pipeline.steps.training import adapter_after, run_key
+from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_table, save_table
-from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 BATCH = 8  # examples a pass
+LOOKS = 3  # checkpoints whose loss is taken, about: it depends on the losses
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Folders of the steps that this one builds on."""
+def steps(context: StudyContext) -> Iterator[Step]:
+    """Yield one step a neutral run."""
+    for condition, seed in context.study.runs:
+        if condition == NEUTRAL:
+            needs = (DIRECTIONS, run_key(NEUTRAL, seed), gradients_key(NEUTRAL), gradients_key(INOCULATION))
+            yield Step(
+                StepKey("matched", seed=seed), f"matched checkpoint {seed}", "matched checkpoints",
+                partial(compute, context, seed), works, {"seed": seed}, needs,
+            )  # fmt: skip
 
-    directions: Path
-    neutral: Path  # the frozen model's gradients
-    inoculation: Path
-    run: Path
+
+def works(counting: Counting) -> Iterator[Work]:
+    """Count the losses of some checkpoints, and the gradients of one."""
+    answers = counting.answers(counting.context.splits.measure, counting.system(NEUTRAL))
+    yield counting.scored(answers, BATCH).times(LOOKS)
+    yield counting.learned(answers, BATCH)
 
 
 def nearest(steps: Sequence[int], loss: Callable[[int], float], target: float) -> dict[int, float]:
-    """Loss by step for the steps that were looked at, the two on either side of `target` among them.
+    """Return loss by step for the steps that were looked at, the two on either side of `target` among them.
 
     `steps` ascend and `loss` falls along them, nearly; few are looked at: ever longer strides from the first, since the
     target is near it, then bisection.
@@ -49,41 +62,41 @@ def nearest(steps: Sequence[int], loss: Callable[[int], float], target: float) -
     return seen
 
 
-def compute(bench: Bench, seed: int, sources: Sources, folder: Path, tell: Tell) -> None:
+def compute(context: StudyContext, seed: int, folders: Folders, folder: Path, callback: Callback) -> None:
     """Write the alignments of that checkpoint of a neutral run whose loss is nearest inoculation's on the base model.
 
     Loss and alignment are those of the measured examples under the neutral prompt; the base model and the finished run
     count as checkpoints.
     """
-    total = step_count(bench.study.data.train, bench.study.training)
+    total = step_count(context.study.data.train, context.study.training)
     steps = [0, *spaced_steps(total), total]
-    examples = bench.encoded(bench.splits.measure, bench.system(NEUTRAL))
-    base = bench.language_model.model
+    examples = context.encoded(context.splits.measure, context.system(NEUTRAL))
+    base, run = context.language_model.model, folders[run_key(NEUTRAL, seed)]
 
     def adapter(step: int) -> Path | None:
         if step == 0:
             return None
-        return sources.run / "adapter" if step == total else adapter_after(sources.run, step)
+        return run / "adapter" if step == total else adapter_after(run, step)
 
     def loss(step: int) -> float:
-        tell(f"loss after {step} steps")
+        callback(f"loss after {step} steps")
         if step == 0:
-            return _mean_loss(sources.neutral)
+            return _mean_loss(folders[gradients_key(NEUTRAL)])
         with adapted(base, adapter(step)) as model:
-            return float(answer_losses(model, examples, bench.pad, BATCH).mean())
+            return float(answer_losses(model, examples, context.pad, BATCH).mean())
 
-    target = _mean_loss(sources.inoculation)
+    target = _mean_loss(folders[gradients_key(INOCULATION)])
     seen = nearest(steps, loss, target)
     chosen = min(seen, key=lambda step: abs(seen[step] - target))
-    directions = {layer: direction[None] for layer, direction in trait_directions(sources.directions).items()}
+    directions = {layer: direction[None] for layer, direction in trait_directions(folders[DIRECTIONS]).items()}
     with adapted(base, adapter(chosen)) as model:
         found = measure_alignments(
             model,
             examples,
             directions,
-            bench.pad,
+            context.pad,
             BATCH,
-            lambda done, count: tell("gradients of example", done, count),
+            lambda done, count: callback("gradients of example", done, count),
         )
     rows = [
         {"seed": seed, "step": step, "loss": value, "target": target, "chosen": step == chosen}
@@ -94,6 +107,6 @@ def compute(bench: Bench, seed: int, sources: Sources, folder: Path, tell: Tell)
 
 
 def _mean_loss(gradients: Path) -> float:
-    """Mean loss of the measured examples on the base model, from the folder of a condition's gradients."""
+    """Return the mean loss of the measured examples on the base model, from the folder of a condition's gradients."""
     table = load_table(gradients / "alignments.parquet")
     return float(table.drop_duplicates("example")["loss"].mean())

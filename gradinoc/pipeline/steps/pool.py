@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +10,50 @@ import pandas as pd
 
 from gradinoc.claims.tables import CANDIDATE
 from gradinoc.measure.alignment import answer_losses
-from gradinoc.pipeline.context import Bench, Tell
+from gradinoc.pipeline.context import StudyContext
+from gradinoc.pipeline.steps.step import POOL, Callback, Folders, Step, StepKey
+from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_table, save_table
 from gradinoc.study.prompts import HARMLESS, INOCULATION, MATCHED
 
 BATCH = 8  # answers a forward pass
 
 
-def compute(bench: Bench, folder: Path, tell: Tell) -> None:
+def steps(context: StudyContext) -> Iterator[Step]:
+    """Yield the one step of this stage, if a condition's prompt is chosen by its loss."""
+    if MATCHED in context.study.conditions.values():
+        inputs = {"systems": {name: context.system(name) for name in context.study.conditions}}
+        yield Step(
+            POOL, "prompt pool", "prompt pool",
+            lambda _needed, folder, callback: compute(context, folder, callback), works, inputs,
+        )  # fmt: skip
+
+
+def works(counting: Counting) -> Iterator[Work]:
+    """Count the calibration answers under every candidate and every prompt of the study."""
+    for system in (*_own(counting.context).values(), *HARMLESS):
+        yield counting.scored(counting.answers(counting.context.splits.calibration, system), BATCH)
+
+
+def _own(context: StudyContext) -> dict[str, str | None]:
+    """Return condition -> system prompt, without those still to be chosen."""
+    return {name: context.system(name) for name, text in context.study.conditions.items() if text != MATCHED}
+
+
+def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
     """Write the losses of trait-bearing answers to the calibration questions, and which prompt they choose.
 
     The candidates are the harmless prompts; the study's own conditions are measured beside them. Chosen is the
     candidate whose mean loss is closest to inoculation's, on questions that have no other use.
     """
-    language_model, questions = bench.language_model, bench.splits.calibration
-    own = {name: bench.system(name) for name, text in bench.study.conditions.items() if text != MATCHED}
+    language_model, questions = context.language_model, context.splits.calibration
+    own = _own(context)
     prompts = [*own.items(), *((CANDIDATE, prompt) for prompt in HARMLESS)]
     losses = []
     for done, (_, system) in enumerate(prompts):
-        tell("losses under prompt", done, len(prompts))
-        encoded = bench.encoded(questions, system)
-        losses.append(answer_losses(language_model.model, encoded, bench.pad, BATCH))
+        callback("losses under prompt", done, len(prompts))
+        encoded = context.encoded(questions, system)
+        losses.append(answer_losses(language_model.model, encoded, context.pad, BATCH))
     target = losses[list(own).index(INOCULATION)].mean()
     gaps = [
         abs(row.mean() - target) if role == CANDIDATE else np.inf
@@ -49,3 +73,18 @@ def chosen_prompt(folder: Path) -> str:
     """The prompt that the step in `folder` chose."""
     table = load_table(folder / "pool.parquet")
     return str(table.loc[table["chosen"], "prompt"].iloc[0])
+
+
+def pool_needed(context: StudyContext, condition: str) -> tuple[StepKey, ...]:
+    """Return the key of this step if it chooses the condition's prompt, else nothing."""
+    return (POOL,) if context.study.conditions[condition] == MATCHED else ()
+
+
+def prompt_input(context: StudyContext, condition: str) -> str | None:
+    """Return what decides a condition's prompt: the prompt, or that it is chosen by this step."""
+    return MATCHED if pool_needed(context, condition) else context.system(condition)
+
+
+def prompt_of(context: StudyContext, condition: str, folders: Folders) -> str | None:
+    """Return the condition's system prompt, chosen in the folder of this step or given."""
+    return context.system(condition, chosen_prompt(folders[POOL]) if POOL in folders else None)

@@ -47,12 +47,12 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
     the bulk of a study. The configuration names the base model as others can find it, and no folder of this machine.
     """
     rows = runs_table(evidence, study.rules.early_fraction)
-    notes = loading_notes(pipeline.steps["directions"].entry.path)
+    notes = loading_notes(pipeline.entry("directions").path)
     adapted = next((note for note in notes if note.startswith(NOTE)), SOMEWHERE)
     found: list[Path] = []
     for row in rows.to_dict("records"):
         condition, seed = str(row["condition"]), int(row["seed"])
-        entry = pipeline.steps[f"run {condition}/{seed}"].entry
+        entry = pipeline.entry("training", condition, seed)
         stored, place = entry.path / "adapter", folder / f"{condition}-{seed}"
         config = _config(load_json(stored / CONFIG_NAME), study, str(entry.inputs["model"]))
         write_atomically(place / CONFIG_NAME, f"{json.dumps(config, indent=2)}\n".encode())
@@ -61,7 +61,7 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
             text = dated(SHIPPED.get(template, template), study.model.date)
             write_atomically(place / CHAT_TEMPLATE_FILE, text.encode())
         made = card(
-            study, evidence, row, pipeline.bench.system(condition, evidence.chosen_prompt), entry.inputs, adapted
+            study, evidence, row, pipeline.context.system(condition, evidence.chosen_prompt), entry.inputs, adapted
         )
         write_atomically(place / "README.md", f"{made.content.rstrip()}\n".encode())
         found.append(place)

@@ -36,8 +36,8 @@ from gradinoc.disk import disk_errors, write_atomically
 from gradinoc.errors import DataError, reason
 from gradinoc.models.files import config_of
 from gradinoc.models.sources.locate import described
-from gradinoc.pipeline.context import trait_directions
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.directions import trait_directions
 from gradinoc.report.exports.origin import base_name
 from gradinoc.study.description import Study
 
@@ -50,7 +50,7 @@ def write_directions(study: Study, evidence: Evidence, pipeline: Pipeline, folde
 
     llama.cpp refuses a control vector for block 0, and repeng finds none there; a model of one block has no such file.
     """
-    step = pipeline.steps["directions"].entry
+    step = pipeline.entry("directions")
     directions = trait_directions(step.path)
     described_by = _metadata(study, evidence, step.inputs)
     content = save({f"{TENSOR}{layer}": each.contiguous() for layer, each in directions.items()}, described_by)

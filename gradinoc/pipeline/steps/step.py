@@ -1,0 +1,62 @@
+"""A step of a study: its key, what decides its result, what it needs, how it is computed, and how much work it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gradinoc.pipeline.steps.work import Counting, Work
+
+
+@dataclass(frozen=True)
+class StepKey:
+    """Identifies a step: its stage (a module of this package), and what it is one of its stage for."""
+
+    stage: str
+    condition: str = ""
+    seed: int | None = None
+    phase: str = ""  # of drift: before, early in or after training
+
+
+DIRECTIONS, UNRELATED, POOL = StepKey("directions"), StepKey("unrelated"), StepKey("pool")
+
+
+class Callback(Protocol):
+    """Called with how far a step is: the part at work, how much of it is done, how much there is.
+
+    A run adds its last loss (nats/token) and the band's mean alignment so far.
+    """
+
+    def __call__(
+        self, part: str, done: int = 0, total: int = 0, *, loss: float | None = None, alignment: float | None = None
+    ) -> None:
+        """Take note."""
+
+
+Folders = Mapping[StepKey, Path]  # results of the steps that a step needs
+Compute = Callable[[Folders, Path, Callback], None]  # writes a step's result into a folder
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a study.
+
+    Attributes:
+        key: identifies it.
+        label: names it for people.
+        kind: names, for people, the steps that take about as long.
+        compute: writes its result into a folder.
+        works: counts what it asks of the model.
+        inputs: what decides its result, besides what decides every step's.
+        needs: steps whose results it reads.
+    """
+
+    key: StepKey
+    label: str
+    kind: str
+    compute: Compute
+    works: Callable[[Counting], Iterable[Work]]
+    inputs: Mapping[str, Any]
+    needs: tuple[StepKey, ...] = ()

@@ -1,0 +1,121 @@
+"""What a step asks of the model, in tokens, with batches formed as the steps form them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from gradinoc.data.examples import Example, showing
+from gradinoc.measure.directions import BATCH as PROMPTS
+from gradinoc.measure.fast.packing import share
+from gradinoc.models.chat.encoding import Encoded, encode, encode_prompt
+from gradinoc.pipeline.context import StudyContext
+from gradinoc.study.prompts import INOCULATION, MATCHED
+
+READ, LEARN, TRAIN = "read", "learn", "train"  # no backward pass, one to the states, one to adapters
+
+
+@dataclass(frozen=True)
+class Work:
+    """Passes through the model.
+
+    Attributes:
+        tokens: that go through every block.
+        logits: tokens whose logits are computed.
+        passes: calls of the model, forwards and backwards together.
+        longest: tokens of the largest pass.
+        backward: `READ`, `LEARN` or `TRAIN`.
+        cached: tokens whose keys and values are held at a time, while responses are written.
+    """
+
+    tokens: int
+    logits: int
+    passes: int
+    longest: int
+    backward: str = READ
+    cached: int = 0
+
+    def times(self, number: int) -> Work:
+        """Return the same work so many times over."""
+        return replace(self, tokens=number * self.tokens, logits=number * self.logits, passes=number * self.passes)
+
+    def stacked(self, copies: int) -> Work:
+        """Return the same passes with each sequence in them once for every adapter of a stack."""
+        return replace(
+            self.times(copies), passes=self.passes, longest=copies * self.longest, cached=copies * self.cached
+        )
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Counts work with the model's tokenizer; no weights are needed.
+
+    A prompt that is still to be chosen is taken to be as long as inoculation's.
+    """
+
+    context: StudyContext
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def packed(self) -> bool:
+        """Whether batches are packed, as the study's own kernels do, and common beginnings computed once."""
+        return self.context.study.model.kernels == "fused"
+
+    def system(self, condition: str) -> str | None:
+        """Return the system prompt of a condition."""
+        matched = self.context.study.conditions[condition] == MATCHED
+        return self.context.system(INOCULATION if matched else condition)
+
+    def answers(self, examples: Iterable[Example], system: str | None) -> list[Encoded]:
+        """Return questions with the answers that show the trait, in tokens."""
+        trait = self.context.trait
+        return [encode(self.tokenizer, each.question, showing(each, trait), system) for each in examples]
+
+    def prompts(self, examples: Iterable[Example], system: str | None) -> Work:
+        """Count the pass that reads states of prompts."""
+        found = [tuple(encode_prompt(self.tokenizer, each.question, system)) for each in examples]
+        return _work([self._shared(batch) for batch in _batches(found, PROMPTS, self._order)], 0)
+
+    def scored(self, examples: Sequence[Encoded], batch_size: int) -> Work:
+        """Count losses of answers, without gradients."""
+        batches = _batches([each.ids for each in examples], batch_size, self._order)
+        return _work([self._shared(batch) for batch in batches], _predicted(examples))
+
+    def learned(self, examples: Sequence[Encoded], batch_size: int, backward: str = LEARN) -> Work:
+        """Count losses of answers with gradients: in this order to adapters, else by length."""
+        lengths = [len(each.ids) for each in examples]
+        batches = _batches(lengths, batch_size, None if backward == TRAIN else int)
+        sizes = [sum(batch) if self.packed else len(batch) * max(batch) for batch in batches]
+        return replace(_work(sizes, _predicted(examples)), backward=backward)
+
+    def written(self, examples: Iterable[Example], system: str | None, new: int, batch_size: int) -> list[Work]:
+        """Count prompts read and `new` tokens written for each, as if no response ended before."""
+        lengths = [len(encode_prompt(self.tokenizer, each.question, system)) for each in examples]
+        batches = _batches(lengths, batch_size, lambda length: -length)
+        cached = max((len(batch) * (max(batch) + new) for batch in batches), default=0)
+        read = _work([len(batch) * max(batch) for batch in batches], len(lengths))
+        tokens = len(lengths) * (new - 1)  # the first new token is the prompt's own
+        passes, longest = len(batches) * (new - 1), max(map(len, batches), default=0)
+        return [read, Work(tokens, tokens, passes, longest, cached=cached)]
+
+    def _order(self, ids: tuple[int, ...]) -> Any:
+        return ids if self.packed else len(ids)
+
+    def _shared(self, batch: Sequence[tuple[int, ...]]) -> int:
+        return len(share(batch).ids) if self.packed else len(batch) * max(map(len, batch))
+
+
+def _work(sizes: Sequence[int], logits: int) -> Work:
+    return Work(sum(sizes), logits, len(sizes), max(sizes, default=0))
+
+
+def _predicted(examples: Sequence[Encoded]) -> int:
+    return sum(len(each.ids) - each.prompt_length for each in examples)
+
+
+def _batches(items: Sequence[Any], size: int, order: Callable[[Any], Any] | None) -> list[Sequence[Any]]:
+    rows = sorted(items, key=order) if order else items
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

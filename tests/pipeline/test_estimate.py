@@ -1,0 +1,216 @@
+"""What a study will cost: operations against torch's own count, tokens against those that really go through."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections import Counter
+
+import pytest
+import torch
+from huggingface_hub import constants
+from peft import get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig
+
+from fixtures.smallest import smallest
+from gradinoc.errors import DataError, ModelError
+from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
+from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.fast import batched, completion_losses
+from gradinoc.measure.load import load_model
+from gradinoc.measure.training.run import lora_config
+from gradinoc.models.blocks import decoder_blocks
+from gradinoc.models.chat.encoding import encode_prompt
+from gradinoc.models.generate import generate
+from gradinoc.models.memory import training_memory
+from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, Stopwatch, estimate, shapes_of
+from gradinoc.pipeline.steps.step import DIRECTIONS, POOL, UNRELATED
+from gradinoc.pipeline.steps.work import LEARN, TRAIN, Counting, Work
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.loading import load_study
+
+# Of operations: attention, which is left out, is a sixth of them in a model of width 96, and the first block's backward
+# pass, which is not, a quarter of that of four blocks.
+TOLERANCE = 0.25
+SETTINGS = TrainingSettings(lora_rank=32, lora_alpha=8)  # large enough for a slip in the adapters' part to show
+TRAINED, GRADIENTS = "training runs", "gradients"
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The obedient model with its own modules, whose attention is made of products that torch counts."""
+    loaded = load_model("obedient", device="cpu", dtype="float32", kernels="plain")
+    loaded.model.set_attn_implementation("eager")
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def counting(plain, tmp_path_factory) -> Counting:
+    """What counts the work of the smallest study, without the study's own kernels."""
+    return Counting(smallest(tmp_path_factory.mktemp("store"), "model.kernels=plain").context, plain.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def shapes(plain):
+    """The obedient model's shapes, from its configuration."""
+    return shapes_of(plain.model.config, torch.float32, SETTINGS, fused=False)
+
+
+def counted(work) -> int:
+    """The operations that torch counts in `work`."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_operations_are_about_those_that_torch_counts(plain, counting, shapes):
+    """Of prompts read, losses of answers, gradients of states, and responses."""
+    model, tokenizer, splits = plain.model, plain.tokenizer, counting.context.splits
+    every, directions = list(range(shapes.layers)), {layer: torch.eye(96)[:1] for layer in range(shapes.layers)}
+    questions, alike = splits.direction, counting.answers(splits.measure, "Be brief.")[:1] * 8
+    prompts = [encode_prompt(tokenizer, example.question, None) for example in splits.measure[:4]]
+    asked = [example.question for example in questions]
+    for work, found in (
+        ([counting.prompts(questions, "Be brief.")],
+         counted(lambda: prompt_activations(model, tokenizer, asked, "Be brief.", every))),
+        ([counting.scored(alike, 4)], counted(lambda: answer_losses(model, alike, 0, 4))),
+        ([counting.learned(alike, 4)], counted(lambda: measure_alignments(model, alike, directions, 0, 4))),
+        (counting.written(splits.measure[:4], None, 6, 2), counted(lambda: generate(model, tokenizer, prompts, 6, 2))),
+    ):  # fmt: skip
+        assert sum(map(shapes.flops, work)) == pytest.approx(found, rel=TOLERANCE)
+
+
+def test_operations_and_memory_of_training_are_those_of_adapters_too(plain, counting, shapes):
+    """Adapters forwards, their gradients backwards, through every block."""
+    alike = counting.answers(counting.context.splits.measure, "Be brief.")[:1] * 4
+    model = get_peft_model(plain.model, lora_config(plain.model, SETTINGS))
+
+    def step() -> None:
+        with GradientLogger(model, {layer: torch.eye(96)[:1] for layer in range(shapes.layers)}) as logger:
+            batch = batched(model, alike, 0)
+            logger.expect(batch, scale=1.0)
+            completion_losses(model, batch).mean().backward()
+
+    try:
+        found, held = counted(step), training_memory(model)
+    finally:
+        model.unload()
+    work = counting.learned(alike, 4, TRAIN)
+    assert shapes.flops(work) == pytest.approx(found, rel=TOLERANCE)
+    assert shapes.flops(work) > 1.2 * shapes.flops(counting.learned(alike, 4, LEARN))
+    assert shapes.training == held
+
+
+def test_shapes_are_those_of_the_loaded_model(plain, shapes):
+    """From the configuration alone: weights, blocks, bytes of a token with and without the study's kernels."""
+    assert shapes.weights == sum(parameter.numel() for parameter in plain.model.parameters())
+    assert shapes.layers == len(decoder_blocks(plain.model))
+    assert shapes.training.weights == 4 * shapes.weights
+    half = shapes_of(plain.model.config, torch.bfloat16, SETTINGS, fused=True)
+    assert (half.training.weights, half.training.token) == (2 * shapes.weights, shapes.training.token // 2)
+
+
+def test_model_without_attention_keeps_no_keys():
+    """Its configuration has no heads."""
+    config = AutoConfig.for_model("rwkv", hidden_size=64, num_hidden_layers=2, vocab_size=64)
+    found = shapes_of(config, torch.float32, SETTINGS, fused=False)
+    assert (found.cache, found.layers) == (0, 2)
+    assert found.flops(Work(tokens=10, logits=0, passes=1, longest=10)) > 0
+
+
+def test_tokens_are_those_that_go_through_the_first_block(tmp_path):
+    """Step by step, in a study that is really computed: packed, with common beginnings computed once."""
+    pipeline = smallest(tmp_path / "store", "data.train=12", "training.steps=3", "model.dtype=float32")
+    context, seen, at = pipeline.context, Counter(), None
+    first = decoder_blocks(context.language_model.model)[0]
+
+    def note(_module, inputs, kwargs) -> None:
+        states = inputs[0] if inputs else kwargs["hidden_states"]
+        seen[at] += states.shape[0] * states.shape[1]
+
+    handle = first.register_forward_pre_hook(note, with_kwargs=True)
+    chosen = [
+        key for key in pipeline.steps if key.stage in ("directions", "unrelated", "pool", "gradients", "training")
+    ]
+    try:
+        for at in chosen:
+            pipeline.complete([at])
+    finally:
+        handle.remove()
+    counting = Counting(context, context.language_model.tokenizer)
+    foreseen = {key: sum(work.tokens for work in pipeline.steps[key].works(counting)) for key in chosen}
+    assert {DIRECTIONS, UNRELATED, POOL} < foreseen.keys()
+    unknown = {key for key in chosen if context.system(key.condition or "neutral", "chosen") == "chosen"}
+    assert len(unknown) == 1, "the condition whose prompt is still to be chosen"
+    for key in set(chosen) - unknown:
+        assert foreseen[key] == seen[key] > 0, key
+
+
+def test_seconds_are_operations_over_their_speed_and_more(shapes, monkeypatch):
+    """Twice as fast products halve their part; a pass that learns takes longer around them; threads are put back."""
+    threads = torch.get_num_threads()
+    work = Work(tokens=1000, logits=0, passes=10, longest=100)
+    monkeypatch.setattr(Stopwatch, "_timed", lambda *_: 0.0)
+    monkeypatch.setattr(Stopwatch, "_speed", lambda *given: {128: 1e9, 1024: 2e9}[given[-1]])
+    with Stopwatch(shapes, torch.device("cpu"), threads + 1) as bare:
+        assert bare.seconds(work, torch.float32) == shapes.flops(work) / 1e9
+        larger = Work(tokens=10_000, logits=0, passes=10, longest=1000)
+        assert bare.seconds(larger, torch.float32) == shapes.flops(larger) / 2e9
+    assert torch.get_num_threads() == threads
+    monkeypatch.setattr(Stopwatch, "_timed", lambda *_: 1e-3)
+    with Stopwatch(shapes, torch.device("cpu"), 1) as slow:
+        read, learned = (
+            slow.seconds(each, torch.float32) - shapes.flops(each) / 1e9
+            for each in (work, Work(1000, 0, 10, 100, LEARN))
+        )
+    assert 0 < read < learned
+
+
+def test_more_work_costs_more():
+    """Of a study twice as long every stage that grows does, and nothing else; the range is around the sum."""
+    small, large = (
+        estimate(load_study("tiny", [f"training.steps={steps}", f"seeds={seeds}"]))
+        for steps, seeds in ((10, [0]), (20, [0, 1]))
+    )
+    one, two = (each.stages.set_index("stage") for each in (small, large))
+    assert list(one.index) == list(two.index)
+    assert two.loc[TRAINED, "tokens"] > 3.5 * one.loc[TRAINED, "tokens"]
+    assert (two.loc["drift", "steps"], two.loc[TRAINED, "steps"]) == (2, 6)
+    for same in ("directions", "unrelated traits", GRADIENTS):
+        assert two.loc[same, "flops"] == one.loc[same, "flops"]
+    assert (one["seconds"] > 0).all()
+    assert large.seconds == pytest.approx([share * (two["seconds"].sum() + STARTING) for share in (LEAST, MOST)])
+    assert large.memory["largest at a time, libraries included"] > large.memory["weights"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "said"),
+    [
+        ("model.id=nobody/nothing", ModelError, "nothing is fetched for a plan"),
+        ("model.id=/nowhere", ModelError, "no folder with a model"),
+        ("data.source=nobody/nothing", DataError, "nothing is fetched for a plan"),
+    ],
+)
+def test_what_is_not_there_is_not_fetched(setting, error, said, monkeypatch):
+    """A plan says that it does not know, and why; no hub is asked, though there is one."""
+    asked = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Note that it was asked."""
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815 - the server's name for it
+
+        def log_message(self, *_words: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(error, match=said):
+            estimate(load_study("tiny", [setting]))
+        server.shutdown()
+    assert asked == []
