@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # The plugin too, by the name that pip registers it under: a checkout need not be installed.
-pytest_plugins = ["gradinoc.pytest_plugin", "fixtures.study", "fixtures.faults", "fixtures.finished"]
+pytest_plugins = ["gradinoc.pytest_plugin", "fixtures.faults", "fixtures.finished"]
 
 TESTS = Path(__file__).parent / "tests"
 

@@ -1,36 +1,37 @@
-"""C2: the fall of alignment is particular to the trait's direction."""
+"""C2. Directions without the trait do not show it.
+
+T(u) = mean of alignment(neutral) - alignment(inoculation) along a direction u; v is the trait's.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from gradinoc.claims.c2 import C2
-from gradinoc.claims.finding import Status
-from gradinoc.claims.measures import null_contrasts, unrelated_contrasts
-from gradinoc.claims.tables import NULLS
-from gradinoc.study.traits import find_trait
+pytestmark = pytest.mark.claim("C2", stages=("directions", "gradients"))
 
 
-@pytest.mark.parametrize("null", NULLS)
-def test_null_is_measured_for_every_direction(null, other, alignments, study, record_property):
-    """Every random direction of each kind has a finite effect of its own under every prompt."""
-    draws, wanted = null_contrasts(alignments, null, other), getattr(study.nulls, null)
-    record_property(f"C2 {null} {other}", f"mean {draws.mean():+.5f}, sd {draws.std(ddof=1):.5f}")
-    assert len(draws) == wanted, f"{len(draws)} of {wanted} directions"
-    assert np.isfinite(draws).all()
+@pytest.mark.parametrize("null", ["isotropic", "covariance", "sign_flipped"])
+@pytest.mark.parametrize("error", ["", ".with_error"], ids=["exact", "with_error"])
+def test_effect_exceeds_that_of_random_directions(null, error, finding, rules):
+    """T(v) lies above the T(u) of a null's directions, as it stands and with its sampling error: p at most alpha."""
+    place = finding[f"null.{null}{error}"]
+    assert place.p <= rules.alpha, f"T(v) = {place} among {place.n} {null} directions; C2 needs p <= {rules.alpha}"
 
 
-def test_unrelated_traits_are_measured_on_every_example(other, alignments, study, record_property):
-    """Every unrelated trait's direction has a finite effect on every example."""
-    by_trait = unrelated_contrasts(alignments, other)
-    record_property(f"C2 unrelated {other}", ", ".join(f"{name} {mean:+.5f}" for name, mean in by_trait.mean().items()))
-    assert by_trait.shape == (study.data.measure, len(find_trait(study.trait).unrelated))
-    assert np.isfinite(by_trait.to_numpy()).all()
+def test_effect_exceeds_that_of_unrelated_traits(finding, rules):
+    """T(v) exceeds T(u) of every unrelated trait, with either sign: the largest p is at most alpha."""
+    lead = finding["null.unrelated"]
+    assert lead.p <= rules.alpha, f"the smallest lead is {lead}; C2 needs p <= {rules.alpha}"
 
 
-def test_random_directions_do_not_show_it(alignments, rules, direction_gates, artifacts):
-    """C2: the trait's effect exceeds that of every direction without the trait; the isotropic mean is zero."""
-    finding = C2.judge(alignments, rules, direction_gates)
-    artifacts.leave(finding, alignments)
-    assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"
+def test_isotropic_directions_show_nothing(finding, rules):
+    """T(v) is above zero, and the mean T(u) of isotropic directions is equivalent to zero within a share of it."""
+    effect = finding["null.isotropic"]
+    assert effect.estimate > 0, f"T(v) = {effect}: there is nothing to compare with"
+    mean = finding["isotropic_mean.equivalence"]
+    assert mean.p <= rules.alpha, f"mean T(u) = {mean}; C2 needs |mean| < {rules.null_margin * effect.estimate:.3g}"
+
+
+def test_c2_gates_hold(finding):
+    """The gates on which C2 rests hold."""
+    assert not finding.failed_gates, finding.reason

@@ -1,32 +1,35 @@
-"""C3: the fall of alignment is more than the fall of loss that comes with it."""
+"""C3. Loss does not explain it: alignment falls by more than comes with the fall of loss.
+
+Alignment, neutral - inoculation, compared where losses are equal.
+"""
 
 from __future__ import annotations
 
-from gradinoc.claims.c3 import C3
-from gradinoc.claims.finding import Status
-from gradinoc.claims.measures import per_example
+import pytest
+
+pytestmark = pytest.mark.claim("C3", stages=("directions", "gradients", "pool", "matched"))
 
 
-def test_loss_is_the_completion_s_alone(condition, alignments, record_property):
-    """An example's loss is one number, whatever layer and position its gradient was read at, and positive."""
-    rows = alignments.alignments[alignments.alignments["condition"] == condition]
-    record_property(f"C3 loss {condition}", f"{per_example(alignments, 'loss')[condition].mean():.4f}")
-    assert (rows.groupby("example")["loss"].nunique() == 1).all(), "an example has several losses"
-    assert (rows["loss"] > 0).all(), "a negative log-likelihood cannot be negative"
+def test_losses_overlap(finding, rules):
+    """Losses under the two prompts overlap enough to be compared."""
+    overlap = finding["overlap"]
+    assert overlap.estimate >= rules.overlap, f"losses overlap by {overlap}; C3 needs {rules.overlap}"
 
 
-def test_neutral_checkpoint_reaches_inoculations_loss(seed, equal_loss, record_property):
-    """Of the checkpoints that were looked at, the base model among them, the one whose loss is nearest is compared."""
-    rows = equal_loss.matched_steps[equal_loss.matched_steps["seed"] == seed]
-    chosen = rows[rows["chosen"]].iloc[0]
-    left = chosen["loss"] - chosen["target"]
-    record_property(f"C3 matched seed {seed}", f"step {chosen['step']}, {left:+.4f} nats/token left")
-    assert (rows["loss"] - rows["target"]).abs().min() == abs(left)
-    assert 0 in rows["step"].to_numpy(), "the base model was not looked at"
+@pytest.mark.parametrize("way", ["common", "regression", "bins", "within"])
+def test_alignment_is_lower_at_equal_loss(way, finding):
+    """The 95 % interval lies above zero among common losses, and at equal loss by each way to make them equal."""
+    effect = finding.get(way)
+    assert effect is not None, f"nothing was compared at equal loss: {finding.reason}"
+    assert effect.low > 0, f"{effect.name} = {effect}; C3 needs its lower end above 0"
 
 
-def test_loss_does_not_explain_it(equal_loss, rules, direction_gates, artifacts):
-    """C3: at equal loss, alignment under inoculation is still lower than under the neutral prompt."""
-    finding = C3.judge(equal_loss, rules, direction_gates)
-    artifacts.leave(finding, equal_loss)
-    assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"
+def test_alignment_is_lower_than_under_further_loss_matched_controls(finding):
+    """So it is against every further control whose loss is inoculation's."""
+    controls = [effect for effect in finding.effects if effect.key.startswith("alignment.")]
+    assert all(effect.low > 0 for effect in controls), f"{[f'{effect.name} = {effect}' for effect in controls]}"
+
+
+def test_c3_gates_hold(finding):
+    """The gates on which C3 rests hold."""
+    assert not finding.failed_gates, finding.reason

@@ -1,24 +1,28 @@
-"""C4: runs whose gradients align more with the trait early on drift further toward it."""
+"""C4. Alignment predicts drift: runs whose gradients align more with the trait early on drift further toward it.
+
+r correlates early alignment and drift in trait log-odds over runs; its p permutes conditions within seeds.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import pytest
 
-from gradinoc.claims.c4 import C4
-from gradinoc.claims.finding import Status
-from gradinoc.claims.measures import drift_by_run, early_alignment
+pytestmark = pytest.mark.claim("C4")
 
 
-def test_run_has_an_alignment_and_a_drift(condition, seed, evidence, rules, record_property):
-    """Every run is one point of the correlation: its early alignment, and its drift in log-odds."""
-    x = float(early_alignment(evidence, rules.early_fraction).loc[seed, condition])
-    y = float(drift_by_run(evidence).loc[seed, condition])
-    record_property(f"C4 {condition} seed {seed}", f"early alignment {x:+.4f}, log-odds drift {y:+.4f} nats/token")
-    assert np.isfinite([x, y]).all(), (x, y)
+def test_drift_goes_with_early_alignment(finding, rules):
+    """R is above zero, with p at most alpha."""
+    r = finding["r"]
+    assert r.estimate > 0, f"r = {r}; C4 needs it above 0"
+    assert r.p <= rules.alpha, f"r = {r}; C4 needs p <= {rules.alpha}"
 
 
-def test_alignment_predicts_drift(evidence, rules, gates, artifacts):
-    """C4: early alignment and drift go together across runs, and inoculated runs drift less than neutral ones."""
-    finding = C4.judge(evidence, rules, gates)
-    artifacts.leave(finding, evidence)
-    assert finding.status is Status.SUPPORTED, f"{finding.statement} {finding.reason}"
+def test_inoculated_runs_drift_less(finding):
+    """The 95 % interval of drift, neutral - inoculation, paired by seed, lies above zero."""
+    difference = finding["drift.neutral"]
+    assert difference.low > 0, f"drift(neutral) - drift(inoculation) = {difference}; C4 needs its lower end above 0"
+
+
+def test_c4_gates_hold(finding):
+    """The gates on which C4 rests hold."""
+    assert not finding.failed_gates, finding.reason

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pytest
 
-from gradinoc.claims.finding import Status
-from gradinoc.claims.gates import G1, G2, G3, G4, G5, G6
+from gradinoc.claims.gates import scores_after_training
+from gradinoc.claims.measures import diverged_runs
 
 
-def test_g1_direction_separates_held_out_prompts(directions, rules, artifacts):
+@pytest.mark.claim("G1", stages=("directions",))
+def test_g1_direction_separates_held_out_prompts(finding, rules):
     """G1: projections of held-out prompts have an AUC of at least 0.9 at every layer of the band."""
-    finding = G1.judge(directions, rules)
-    artifacts.leave(finding, directions)
-    assert finding.status is Status.SUPPORTED, finding.statement
+    lowest = finding["auc"].estimate
+    assert lowest >= rules.auc, f"lowest AUC {lowest:.3f}; G1 needs {rules.auc}"
 
 
-def test_g2_direction_is_stable(directions, rules, artifacts):
-    """G2: two halves of the prompts give directions with a cosine of at least 0.8."""
-    finding = G2.judge(directions, rules)
-    artifacts.leave(finding, directions)
-    assert finding.status is Status.SUPPORTED, finding.statement
+@pytest.mark.claim("G2", stages=("directions",))
+def test_g2_direction_is_stable(finding, rules):
+    """G2: two halves of the prompts give directions with a cosine of at least 0.8 at every layer of the band."""
+    lowest = finding["split_half"].estimate
+    assert lowest >= rules.split_half, f"lowest split-half cosine {lowest:.3f}; G2 needs {rules.split_half}"
 
 
-def test_g3_inoculation_elicits_the_trait(alignments, rules, artifacts):
-    """G3: the inoculation prompt lowers the loss on answers that show the trait."""
-    finding = G3.judge(alignments, rules)
-    artifacts.leave(finding, alignments)
-    assert finding.status is Status.SUPPORTED, finding.statement
+@pytest.mark.claim("G3", stages=("directions", "gradients"))
+def test_g3_inoculation_elicits_the_trait(finding):
+    """G3: the inoculation prompt lowers the loss on answers that show the trait, paired by example."""
+    fall = finding["loss"]
+    assert fall.low > 0, f"loss(neutral) - loss(inoculation) = {fall}; G3 needs its lower end above 0"
 
 
-def test_g4_run_is_complete(condition, seed, runs, study):
-    """The run has every step, and nothing that it logged is missing."""
-    rows = runs.training[(runs.training["condition"] == condition) & (runs.training["seed"] == seed)]
-    run = runs.runs[(runs.runs["condition"] == condition) & (runs.runs["seed"] == seed)]
-    assert len(run) == 1, f"{len(run)} rows for one run"
-    assert set(rows["step"]) == set(range(int(run["steps"].iloc[0]))), "a step is missing from the log"
-    assert study.training.steps in (0, int(run["steps"].iloc[0])), f"{run['steps'].iloc[0]} steps"
-    assert np.isfinite(rows[["loss", "alignment", "projection", "grad_norm"]].to_numpy()).all()
+@pytest.mark.claim("G4")
+def test_g4_training_worked(condition, seed, finding, evidence):
+    """G4: the run's loss on the same examples is lower after training, and every number that it logged is finite."""
+    (run,) = evidence.runs.query("condition == @condition and seed == @seed").itertuples()
+    assert run.final_loss < run.initial_loss < float("inf"), f"from {run.initial_loss} to {run.final_loss} nats/token"
+    assert (condition, seed) not in diverged_runs(evidence), finding.statement
 
 
-def test_g4_training_worked(runs, rules, artifacts):
-    """G4: in every run the loss on the same examples is lower after training than when they were first met."""
-    finding = G4.judge(runs, rules)
-    artifacts.leave(finding, runs)
-    assert finding.status is Status.SUPPORTED, finding.statement
+@pytest.mark.claim("G5")
+def test_g5_neutral_run_drifts(finding):
+    """G5: in every neutral run the log-odds of the trait rise."""
+    for rise in finding.effects:
+        assert rise.low > 0, f"{rise.name} = {rise}; G5 needs its lower end above 0"
 
 
-def test_g5_there_is_drift_to_explain(evidence, rules, artifacts):
-    """G5: neutral runs' log-odds of the trait rise, and not every condition ends at the ceiling."""
-    finding = G5.judge(evidence, rules)
-    artifacts.leave(finding, evidence)
-    assert finding.status is Status.SUPPORTED, finding.statement
+@pytest.mark.claim("G5")
+def test_g5_not_every_condition_ends_at_the_ceiling(finding, evidence, rules):
+    """G5: some condition's mean score after training is below the ceiling."""
+    scores = scores_after_training(evidence)
+    assert scores.min() < rules.ceiling, f"{finding.key}: mean scores {scores.to_dict()}, ceiling {rules.ceiling}"
 
 
-def test_g6_responses_can_be_scored(evidence, rules, artifacts):
-    """G6: fewer than 5 % of the evaluated responses have no letters."""
-    finding = G6.judge(evidence, rules)
-    artifacts.leave(finding, evidence)
-    assert finding.status is Status.SUPPORTED, finding.statement
+@pytest.mark.claim("G6")
+def test_g6_responses_can_be_scored(finding, rules):
+    """G6: fewer than 5 % of the evaluated responses cannot be scored."""
+    share = finding["unscorable"].estimate
+    assert share < rules.max_unscorable, f"{100 * share:.1f} % cannot be scored; G6 needs < {rules.max_unscorable:.0%}"

@@ -70,6 +70,7 @@ class Finding:
     rests_on: tuple[str, ...] = ()
     criteria: tuple[Criterion, ...] = ()
     headline: str = ""
+    failed_gates: tuple[str, ...] = ()
 
     def __getitem__(self, key: str) -> Effect:
         """The effect of that key.
@@ -128,14 +129,19 @@ class Claim:
             ValueError: a number that decides is missing, or a gate on which it rests was not judged.
         """
         found = self.measure(evidence, rules)
-        outcome = self.gated(self.decide(found, rules), gates)
+        outcome, failed = self.decide(found, rules), self.failed(gates)
+        status, reason = outcome.status, outcome.reason
+        if failed:
+            words = " ".join(f"{gate.key}: {gate.statement}" for gate in failed)
+            keys = " and ".join(gate.key for gate in failed)
+            status, reason = Status.UNDECIDED, f"Undecided because {keys} failed, on which it rests. {words}"
         return Finding(
-            self.key, self.text, outcome.status, found.statement, outcome.reason, tuple(found.effects.values()),
-            self.rests_on, outcome.criteria, self.headline,
+            self.key, self.text, status, found.statement, reason, tuple(found.effects.values()),
+            self.rests_on, outcome.criteria, self.headline, tuple(gate.key for gate in failed),
         )  # fmt: skip
 
-    def gated(self, outcome: Outcome, gates: Sequence[Finding]) -> Outcome:
-        """`outcome`, unless a gate on which the claim rests failed.
+    def failed(self, gates: Sequence[Finding]) -> list[Finding]:
+        """The gates on which it rests that failed.
 
         Raises:
             ValueError: such a gate is not among `gates`.
@@ -144,12 +150,7 @@ class Claim:
         absent = [gate for gate in self.rests_on if gate not in by_key]
         if absent:
             raise ValueError(f"{self.key} rests on the gates {self.rests_on}, and {absent} were not judged")
-        failed = [gate for gate in self.rests_on if by_key[gate].status is not Status.SUPPORTED]
-        if not failed:
-            return outcome
-        words = " ".join(f"{gate}: {by_key[gate].statement}" for gate in failed)
-        reason = f"Undecided because {' and '.join(failed)} failed, on which it rests. {words}"
-        return replace(outcome, status=Status.UNDECIDED, reason=reason)
+        return [by_key[gate] for gate in self.rests_on if by_key[gate].status is not Status.SUPPORTED]
 
     def words(self, rules: Rules) -> str:
         """How the claim is decided, in two or three sentences with the study's bars; empty for a gate."""

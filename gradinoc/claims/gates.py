@@ -126,7 +126,7 @@ def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measur
         method = "paired t (post - pre by example), two-sided p"
         method = method if groups is None else f"post - pre by example, {effect.method}"
         effects[f"rise.seed_{seed}"] = replace(effect, method=method)
-    rates = _post_scores(evidence)
+    rates = scores_after_training(evidence)
     weakest = min(effects.values(), key=lambda effect: effect.low)
     shown = ", ".join(
         f"{condition} {rate:.2f}" if np.isfinite(rate) else f"{condition} none that could be scored"
@@ -150,7 +150,7 @@ def _drifts(found: Measured, rules: Rules) -> Outcome:
     return _outcome(rule, *map(above_zero, found.effects.values()), room)
 
 
-def _post_scores(evidence: Evidence) -> pd.Series:
+def scores_after_training(evidence: Evidence) -> pd.Series:
     """Mean score of responses after training, by condition in declared order; NaN where none could be scored (G6)."""
     drift = evidence.drift
     rows = drift[(drift["measure"] == "score") & (drift["phase"] == AFTER)]

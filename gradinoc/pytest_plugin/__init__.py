@@ -48,6 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the study that is asked for; one named on the command line is checked, and its progress shown."""
+    text = "the test is of this gate or claim, such as C1, which the fixture `finding` judges by the tables of `stages`"
+    config.addinivalue_line("markers", f"claim(key, stages): {text}")
     if not option(config, "study"):
         return
     try:

@@ -68,6 +68,35 @@ def judgement(evidence: Evidence, rules: Rules) -> Judgement:
     return judge(evidence, rules)
 
 
+@pytest.fixture(scope="session")
+def judged() -> dict[str, Finding]:
+    """The findings of this session's marked tests so far, by key."""
+    return {}
+
+
+@pytest.fixture
+def finding(
+    request: pytest.FixtureRequest, pipeline: Pipeline, rules: Rules, artifacts: Artifacts, judged: dict[str, Finding]
+) -> Finding:
+    """The finding of the gate or claim that the test is marked with: `@pytest.mark.claim("C1")`.
+
+    Judged once, on the tables of the marker's `stages` (all if none is named); its figures, its row of the table and
+    its statement are written before the test asserts, which an undecided finding skips.
+    """
+    from gradinoc.claims.gates import gates_of
+    from gradinoc.claims.verdict import RULES_OF
+
+    mark = request.node.get_closest_marker("claim")
+    (key,), stages = mark.args, mark.kwargs.get("stages", ())
+    if key not in judged:
+        claim, evidence = RULES_OF[key], pipeline.evidence(*stages)
+        gates = gates_of(evidence, rules, claim.rests_on) if claim.rests_on else ()
+        judged[key] = claim.judge(evidence, rules, gates)
+        artifacts.write(judged[key], evidence)
+    artifacts.note(judged[key])
+    return judged[key]
+
+
 @pytest.fixture
 def artifacts(request: pytest.FixtureRequest, study: Study, pytestconfig: pytest.Config) -> Artifacts:
     """Where this test leaves what it found: the study's artifacts folder."""
@@ -86,24 +115,33 @@ class Artifacts:
         self._request, self.folder = request, folder
 
     def leave(self, finding: Finding, evidence: Evidence) -> None:
-        """Write its figures, table row and statement of a gate or claim; then skip the test if the claim is undecided.
+        """Write a gate or claim (see `write`) and note it on the test (see `note`)."""
+        self.write(finding, evidence)
+        self.note(finding)
 
-        A JUnit file (`--junit-xml`) gets them as properties of the test. With `--undecided fail` the test goes on.
-        """
+    def write(self, finding: Finding, evidence: Evidence) -> None:
+        """Write figures, table row and statement of a gate or claim."""
         from filelock import FileLock
 
-        from gradinoc.claims.finding import Status
         from gradinoc.report import write_finding
         from gradinoc.report.figures import FIGURES
         from gradinoc.report.figures.style import save_figure
 
-        self._request.node.user_properties += finding_properties(finding)
         rules = _session(self._request.config).study.rules
         for name, figure in FIGURES.items():
             if finding.key in figure.shows:
                 save_figure(figure.draw(evidence, rules).figure, self.folder / "figures", name)
         with FileLock(self.folder / ".findings.lock"):
             write_finding(finding, self.folder)
+
+    def note(self, finding: Finding) -> None:
+        """Give the test the finding as properties, for a JUnit file (`--junit-xml`); skip it if that is undecided.
+
+        With `--undecided fail` the test goes on.
+        """
+        from gradinoc.claims.finding import Status
+
+        self._request.node.user_properties += finding_properties(finding)
         self._skip_if(finding.status is Status.UNDECIDED, f"{finding.key} undecided: {finding.reason}")
 
     def report(self, study: Study, evidence: Evidence, judgement: Judgement) -> None:
