@@ -76,7 +76,7 @@ def test_text_without_what_the_score_needs_is_not_scorable(name):
     assert all(map(trait.scorable, there))
 
 
-@pytest.mark.parametrize("trait", SHIPPED, ids=str)
+@pytest.mark.parametrize("trait", SHIPPED, ids=lambda trait: trait.name)
 @given(text=ANY_TEXT | PROSE)
 @example(text="- One, two. Three\n\n* four\n---")
 @example(text="1,2, 3 ,4,,5، 6,\n7")
