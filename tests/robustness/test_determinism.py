@@ -49,7 +49,7 @@ KEEPING = {
 }  # fmt: skip
 GLOBAL = re.compile(r"(np|numpy|torch)\.random\.\w+|torch\.cuda\.\w*(seed|rng)\w*")
 SEEDED_KINDS = {"np.random.default_rng", "np.random.SeedSequence", "random.Random", "torch.Generator"}
-KEEPERS = {("train_lora.py", "train_run"), ("isolation.py", "own_generators")}
+KEEPERS = {("measure/training/run.py", "train_run"), ("models/isolation.py", "own_generators")}
 
 
 def calls(path: Path):

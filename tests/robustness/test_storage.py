@@ -626,9 +626,9 @@ def test_path_that_is_no_text_is_said(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def study(undisturbed, tmp_path_factory):
+def study(finished, tmp_path_factory):
     """A copy of the smallest study's store, and its tables."""
-    folder = shutil.copytree(undisturbed[0], tmp_path_factory.mktemp("study") / "store")
+    folder = shutil.copytree(finished.store, tmp_path_factory.mktemp("study") / "store")
     with quick_collection():
         yield folder, tables(smallest(folder))
 
