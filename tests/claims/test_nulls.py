@@ -10,10 +10,10 @@ import torch
 from scipy import stats
 from torch import nn
 
+from fixtures.held import HELD
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS
 from gradinoc.claims.c2 import C2, unrelated_tail
 from gradinoc.claims.c2 import UNRELATED as UNRELATED_TRAITS
-from gradinoc.claims.finding import Finding, Status
 from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.directions import covariance_directions, mean_difference, sign_flipped_directions
 from gradinoc.pipeline.steps.gradients import _by_trait, _random, frozen_directions
@@ -25,7 +25,6 @@ from gradinoc.study.rules import Rules
 from gradinoc.study.traits import ALL_CAPS, TRAITS
 
 PAD, QUESTIONS = 0, 40
-SOUND = [Finding(gate, "", Status.SUPPORTED, "", "") for gate in C2.rests_on]
 SETTINGS = NullSettings(isotropic=101, covariance=102, sign_flipped=103)
 
 
@@ -170,7 +169,7 @@ def test_unrelated_tail_is_the_largest_of_paired_tests():
 def test_either_end_of_an_unrelated_contrast_counts():
     """A trait that shows the effect with the sign reversed is as good as one that shows it: C2 is not supported."""
     evidence = simulate("effect", np.random.default_rng(0), directions=200)
-    assert C2.judge(evidence, Rules(), SOUND).status == "supported"
+    assert C2.judge(evidence, Rules(), HELD).status == "supported"
     trait = evidence.alignments[evidence.alignments["position"] == "last_prompt_token"]
     trait = trait.set_index(["condition", "example", "layer"])["alignment"]
     for sign in (1, -1):
@@ -178,7 +177,7 @@ def test_either_end_of_an_unrelated_contrast_counts():
         first = unrelated["trait"] == unrelated["trait"].iloc[0]
         places = list(zip(*(unrelated.loc[first, key] for key in ("condition", "example", "layer")), strict=True))
         unrelated.loc[first, "alignment"] = sign * trait.loc[places].to_numpy()
-        finding = C2.judge(replace(evidence, unrelated=unrelated), Rules(), SOUND)
+        finding = C2.judge(replace(evidence, unrelated=unrelated), Rules(), HELD)
         assert finding.status == "undecided", finding.statement
         assert UNRELATED_TRAITS in finding.reason
 
@@ -188,9 +187,9 @@ def test_missing_kind_of_null_is_an_error():
     evidence = simulate("effect", np.random.default_rng(0), directions=100)
     short = evidence.nulls[evidence.nulls["null"] != "covariance"]
     with pytest.raises(ValueError, match="expected the kinds"):
-        C2.judge(replace(evidence, nulls=short), Rules(), SOUND)
+        C2.judge(replace(evidence, nulls=short), Rules(), HELD)
     with pytest.raises(ValueError, match="'unrelated'"):
-        C2.judge(replace(evidence, unrelated=evidence.unrelated.iloc[:0]), Rules(), SOUND)
+        C2.judge(replace(evidence, unrelated=evidence.unrelated.iloc[:0]), Rules(), HELD)
 
 
 def test_prompts_without_the_trait_do_not_speak_of_it():

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fixtures.held import HELD
 from gradinoc.claims import measures as contrasts
 from gradinoc.claims import verdict
 from gradinoc.claims.c4 import runs_of
-from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import G1, G2, G5, G6
 from gradinoc.claims.tables import COLUMNS, EARLY, NULLS
 from gradinoc.claims.verdict import Verdict, design_behind, judge
@@ -24,7 +25,6 @@ from gradinoc.study.design import design_warnings, smallest_p
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
-SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
 SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 40}
 # Hours of sleep gained with two drugs, ten patients: Student, Biometrika 6 (1908), p. 20.
 SLEEP = {
@@ -313,7 +313,7 @@ def test_evidence_outside_band_and_primary_position_decides_nothing():
 def test_the_first_claim_gives_the_published_numbers_of_a_paired_t_test():
     """Golden: Student's sleep data as alignments give 1.58, 0.7001 to 2.4599, p 0.002833."""
     table = np.column_stack([SLEEP["neutral"], SLEEP["inoculation"], SLEEP["neutral"]])
-    finding = verdict.C1.judge(measured(table), RULES, SOUND)
+    finding = verdict.C1.judge(measured(table), RULES, HELD)
     contrast = effect(finding, "alignment, neutral - inoculation")
     assert finding.status is Status.SUPPORTED
     assert (contrast.estimate, contrast.low, contrast.high) == pytest.approx((1.58, 0.7001142, 2.4598858))
@@ -345,7 +345,7 @@ def test_the_first_claim_needs_both_intervals_above_zero(against_neutral, agains
     base = 0.3 + 0.05 * np.linspace(-1, 1, 40)
     inoculation = base - difference[against_neutral]
     table = np.column_stack([base, inoculation, inoculation + difference[against_control]])
-    assert verdict.C1.judge(measured(table), RULES, SOUND).status is status
+    assert verdict.C1.judge(measured(table), RULES, HELD).status is status
 
 
 def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
@@ -353,7 +353,7 @@ def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
     wave = np.array([-2, -1, 0, 1, 2.0])
     difference = 2.4 * wave.std(ddof=1) / math.sqrt(5) + wave
     table = np.column_stack([difference + 1, np.ones(5), difference + 1])
-    assert verdict.C1.judge(measured(table), RULES, SOUND).status is Status.UNDECIDED
+    assert verdict.C1.judge(measured(table), RULES, HELD).status is Status.UNDECIDED
 
 
 # --- C2 -------------------------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def test_the_trait_direction_has_to_stand_out_among_its_nulls(larger, status):
     """Of 100 directions 4 larger: p = 5 / 101 < 0.05; 5 larger: p = 6 / 101 > 0.05."""
     differences = SPREAD.copy()
     differences[:larger], differences[-larger:] = 0.5, -0.5
-    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), SOUND)
+    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), HELD)
     assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx((1 + larger) / 101)
     assert finding.status is status, finding.reason
 
@@ -392,7 +392,7 @@ def test_every_kind_of_null_has_a_say(kind):
     """One null in which every fifth direction shows as much leaves the claim undecided, and is named."""
     other = SPREAD.copy()
     other[::5], other[1::5] = 0.5, -0.5
-    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), other, kind)), RULES, SOUND)
+    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), other, kind)), RULES, HELD)
     assert finding.status is Status.UNDECIDED
     assert kind in finding.reason
     assert not any(null in finding.reason for null in NULLS if null != kind)
@@ -409,13 +409,13 @@ def test_too_few_directions_cannot_decide():
 
 def test_random_directions_that_show_it_too_refute_the_second_claim():
     """An isotropic mean of half of T(v), with little spread."""
-    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, SOUND)
+    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, HELD)
     assert finding.status is Status.REFUTED
 
 
 def test_without_an_effect_there_is_nothing_to_compare():
     """T(v) below zero: undecided, whatever the nulls."""
-    finding = verdict.C2.judge(world("reversed"), RULES, SOUND)
+    finding = verdict.C2.judge(world("reversed"), RULES, HELD)
     assert finding.status is Status.UNDECIDED
     assert "not above zero" in finding.reason
 
@@ -426,7 +426,7 @@ def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
     difference = 0.1 * (wave + wave.std(ddof=1) / math.sqrt(40))
     table = np.column_stack([0.3 + difference, np.full(40, 0.3), 0.3 + difference])
     evidence = measured(table)
-    finding = verdict.C2.judge(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, SOUND)
+    finding = verdict.C2.judge(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, HELD)
     assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx(1 / 101)
     assert finding.status is Status.UNDECIDED
     assert "sampling error" in finding.reason
@@ -441,7 +441,7 @@ def test_losses_that_hardly_overlap_leave_the_third_claim_undecided(gap):
     losses = np.linspace(1.8, 2.2, 40)[:, None] - np.array([0, gap, gap])
     wave = np.tile([0.05, -0.05], 20)
     table = np.column_stack([np.full(40, 0.3), 0.15 + wave, np.full(40, 0.3)])
-    finding = verdict.C3.judge(measured(table, losses), RULES, SOUND)
+    finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
     assert finding.status is Status.UNDECIDED
     assert "overlap" in finding.reason
 
@@ -458,8 +458,8 @@ def test_the_audit_says_in_words_whether_the_control_is_loss_matched():
 
 def test_an_effect_that_is_all_loss_refutes_the_third_claim_and_keeps_nothing():
     """In that world the share kept at equal loss is near zero; with an effect of its own it is near one."""
-    gone = verdict.C3.judge(world("loss_explained"), RULES, SOUND)
-    kept = verdict.C3.judge(world(), RULES, SOUND)
+    gone = verdict.C3.judge(world("loss_explained"), RULES, HELD)
+    kept = verdict.C3.judge(world(), RULES, HELD)
     assert (gone.status, kept.status) == (Status.REFUTED, Status.SUPPORTED)
     assert abs(effect(gone, "share of the effect kept at equal loss").estimate) < 0.25
     assert 0.75 < effect(kept, "share of the effect kept at equal loss").estimate < 1.1
@@ -471,7 +471,7 @@ def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
     difficulty = rng.normal(0, 0.25, (300, 1))
     losses = 2 + difficulty - np.array([0, 0.15, 0.15]) + rng.normal(0, 0.05, (300, 3))
     table = 0.3 - 0.4 * difficulty + 0.6 * (losses - 2 - difficulty) + rng.normal(0, 0.03, (300, 3))
-    finding = verdict.C3.judge(measured(table, losses), RULES, SOUND)
+    finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
     assert effect(finding, "alignment at equal loss, regression").low > 0
     assert effect(finding, "alignment at equal loss, bins").low > 0
     assert finding.status is Status.UNDECIDED
@@ -492,7 +492,7 @@ def test_a_small_fall_that_is_shown_is_not_no_change():
     for spread, status in ((0.005, Status.SUPPORTED), (0.05, Status.REFUTED)):
         table = np.column_stack([np.full(40, 0.3), 0.29 + spread * wave, np.full(40, 0.3)])
         losses = np.linspace(1.5, 2.5, 40)[:, None] - np.array([0, 0.05, 0.05]) * np.linspace(0.5, 1.5, 40)[:, None]
-        finding = verdict.C3.judge(measured(table, losses), RULES, SOUND)
+        finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
         assert effect(finding, "alignment, neutral - inoculation, equivalence").p <= 0.05
         assert finding.status is status, finding.reason
 
@@ -508,7 +508,7 @@ def test_the_correlation_p_is_exact_over_216_arrangements():
     for orders in itertools.product(itertools.permutations(range(3)), repeat=3):
         index = np.concatenate([3 * block + np.array(order) for block, order in enumerate(orders)])
         count += np.corrcoef(runs.x, runs.y[index])[0, 1] >= observed - 1e-12
-    finding = verdict.C4.judge(evidence, RULES, SOUND)
+    finding = verdict.C4.judge(evidence, RULES, HELD)
     assert finding.effects[0].estimate == pytest.approx(observed)
     assert finding.effects[0].p == pytest.approx(count / 216)
 
@@ -519,10 +519,10 @@ def test_only_the_first_fifth_of_steps_predicts():
     def later(frame):
         frame.loc[frame["step"] >= 6, "alignment"] += frame["seed"] - 1.0
 
-    plain = verdict.C4.judge(world(), RULES, SOUND)
-    assert verdict.C4.judge(changed(world(), "training", later), RULES, SOUND) == plain
+    plain = verdict.C4.judge(world(), RULES, HELD)
+    assert verdict.C4.judge(changed(world(), "training", later), RULES, HELD) == plain
     sooner = changed(world(), "training", set_where("alignment", 0.9, step=5, condition="inoculation"))
-    assert verdict.C4.judge(sooner, RULES, SOUND).effects[0].estimate != plain.effects[0].estimate
+    assert verdict.C4.judge(sooner, RULES, HELD).effects[0].estimate != plain.effects[0].estimate
 
 
 @pytest.mark.parametrize(
@@ -541,7 +541,7 @@ def test_only_the_first_fifth_of_steps_predicts():
 )
 def test_drift_has_to_fall_with_alignment(rises, status, words):
     """Less drift under inoculation; more; the same within a quarter; too wide to say; and less by the control too."""
-    finding = verdict.C4.judge(with_drift(world(), rises), RULES, SOUND)
+    finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
     assert finding.status is status, finding.reason
     assert words in finding.reason
 
@@ -554,7 +554,7 @@ FOLLOWING = [[3.05, 2.95, 3.0], [3.1, 2.8, 3.05], [2.92, 2.9, 2.91]]  # around z
 @pytest.mark.parametrize(("rises", "yet"), [(LITTLE_LESS, "its interval lies above zero"), (FOLLOWING, "r is above")])
 def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises, yet):
     """Equivalent to zero, but shown to be above it, or with r significantly positive: undecided, not refuted."""
-    finding = verdict.C4.judge(with_drift(world(), rises), RULES, SOUND)
+    finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
     assert effect(finding, "drift in log_odds, neutral - inoculation, equivalence").p <= 0.05
     assert finding.status is Status.UNDECIDED, finding.reason
     assert yet in finding.reason
@@ -578,7 +578,7 @@ def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
     """A drift difference of 3 standard errors: the normal distribution would support it, t (4.30) must not."""
     gaps = 3 / math.sqrt(3) + np.array([-1, 0, 1.0])
     rises = [[gap + 4, 4, gap + 4] for gap in gaps]
-    finding = verdict.C4.judge(with_drift(world(), rises), RULES, SOUND)
+    finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
     difference = effect(finding, "drift in log_odds, neutral - inoculation")
     assert difference.estimate / difference.standard_error == pytest.approx(3)
     assert difference.low < 0
@@ -632,7 +632,7 @@ def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of():
 
 def test_random_directions_in_training_stand_beside_the_first_claim():
     """The trait's pooled contrast has p = 1 / 101 among a hundred that show nothing; no table, no effect."""
-    finding = verdict.C1.judge(world(), RULES, SOUND)
+    finding = verdict.C1.judge(world(), RULES, HELD)
     for other in ("neutral", "loss_matched"):
         name = f"alignment in training, {other} - inoculation"
         place = effect(finding, f"{name}, among random directions")
@@ -642,11 +642,11 @@ def test_random_directions_in_training_stand_beside_the_first_claim():
     def larger(frame):
         frame.loc[(frame["draw"] < 9) & (frame["condition"] == "inoculation"), "alignment"] = -1.0
 
-    shown = verdict.C1.judge(changed(world(), "training_nulls", larger), RULES, SOUND)
+    shown = verdict.C1.judge(changed(world(), "training_nulls", larger), RULES, HELD)
     place = effect(shown, "alignment in training, neutral - inoculation, among random directions")
     assert place.p == pytest.approx(10 / 101)
     assert shown.status is finding.status
-    empty = verdict.C1.judge(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, SOUND)
+    empty = verdict.C1.judge(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, HELD)
     assert not any("random" in item.name for item in empty.effects)
 
 
@@ -686,7 +686,7 @@ def test_an_example_has_one_group(hole):
     value = None if hole == "missing" else 5
     broken = changed(world(templates=12), "alignments", set_where("group", value, condition="neutral", example=3))
     with pytest.raises(ValueError, match="Evidence table 'alignments', column 'group': expected one group for every"):
-        verdict.C1.judge(broken, RULES, SOUND)
+        verdict.C1.judge(broken, RULES, HELD)
 
 
 # --- the verdict table ----------------------------------------------------------------------------------------------
@@ -714,7 +714,7 @@ def concluded(evidence, statuses):
     names = {"S": Status.SUPPORTED, "R": Status.REFUTED, "U": Status.UNDECIDED}
     claims = judge(evidence, RULES).claims
     given = [replace(claim, status=names[letter]) for claim, letter in zip(claims, statuses, strict=True)]
-    return verdict.conclusion(RULES, SOUND, given)
+    return verdict.conclusion(RULES, HELD, given)
 
 
 def test_another_mechanism_takes_evidence_and_the_sentence_says_which():
@@ -750,8 +750,8 @@ def test_no_effect_is_seldom_supported_and_intervals_cover_the_truth():
     rng = np.random.default_rng(20)
     for _ in range(studies):
         evidence = simulate("no_effect", rng, **SMALL)
-        first = verdict.C1.judge(evidence, RULES, SOUND)
-        second = verdict.C2.judge(evidence, RULES, SOUND)
+        first = verdict.C1.judge(evidence, RULES, HELD)
+        second = verdict.C2.judge(evidence, RULES, HELD)
         false["C1"] += first.status is Status.SUPPORTED
         false["C2"] += second.status is Status.SUPPORTED
         contrast = effect(first, "alignment, neutral - inoculation")
@@ -764,5 +764,5 @@ def test_drift_that_does_not_follow_alignment_is_seldom_predicted_by_it():
     """60 studies with three seeds and the same drift everywhere: C4 supported in at most 5 % + 2 errors."""
     rng = np.random.default_rng(21)
     studies = [simulate("different_mechanism", rng, **SMALL) for _ in range(60)]
-    supported = sum(verdict.C4.judge(evidence, RULES, SOUND).status is Status.SUPPORTED for evidence in studies)
+    supported = sum(verdict.C4.judge(evidence, RULES, HELD).status is Status.SUPPORTED for evidence in studies)
     assert supported / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)

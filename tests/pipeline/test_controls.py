@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fixtures.sham import OPEN_GATES, Frozen, deal
+from fixtures.held import HELD
+from fixtures.sham import Frozen, deal
 from fixtures.small_study import SMALL
 from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
@@ -102,7 +103,7 @@ def test_neutral_prompt_under_another_name_has_no_effect(sham):
     assert (means[NEUTRAL] == means[INOCULATION]).all()
     drift = drift_by_run(sham)
     assert (drift[NEUTRAL] == drift[INOCULATION]).all()
-    finding = C1.judge(sham, RULES, OPEN_GATES)
+    finding = C1.judge(sham, RULES, HELD)
     assert finding.status is not Status.SUPPORTED, finding.statement
     deciding = finding.effects[0]
     assert (deciding.estimate, deciding.low, deciding.high, deciding.p) == (0, 0, 0, 1)
@@ -123,7 +124,7 @@ def test_prompts_dealt_at_random_are_not_supported(study, store, record_property
     supported, rejections = 0, np.zeros((REPETITIONS, DEALS, len(OTHERS)))
     for number in range(REPETITIONS):
         alignments = repetition(model, number)
-        supported += C1.judge(model.evidence_of(deal(alignments, rng)), RULES, OPEN_GATES).status is Status.SUPPORTED
+        supported += C1.judge(model.evidence_of(deal(alignments, rng)), RULES, HELD).status is Status.SUPPORTED
         evidence = model.evidence_of(alignments)
         means = per_example(evidence)[[INOCULATION, *OTHERS]]
         groups = example_groups(evidence, "alignments", means.index)
@@ -152,7 +153,7 @@ def test_of_three_harmless_prompts_at_most_one_inoculates(study, store, record_p
         for names in itertools.permutations(HARMLESS):
             renamed = alignments.assign(condition=alignments["condition"].map(dict(zip(HARMLESS, names, strict=True))))
             prompts = dict(zip(names, HARMLESS.values(), strict=True))
-            if C1.judge(model.evidence_of(renamed), RULES, OPEN_GATES).status is Status.SUPPORTED:
+            if C1.judge(model.evidence_of(renamed), RULES, HELD).status is Status.SUPPORTED:
                 winners.add(prompts[INOCULATION])
         lowest.append(winners)
         assert len(winners) <= 1, winners
@@ -192,13 +193,13 @@ def test_random_direction_in_the_traits_place_is_not_supported(store, record_pro
     supported, places = 0, []
     for column in measured.T[1:]:
         changed = model.evidence_of(table.assign(alignment=column))
-        finding = C2.judge(changed, RULES, OPEN_GATES)
+        finding = C2.judge(changed, RULES, HELD)
         supported += finding.status is Status.SUPPORTED
         places.append(finding.effects[0].p)
     record_property("random directions", f"C2 in {supported} of {DIRECTIONS}; places {np.round(np.sort(places), 2)}")
     assert supported <= 1, f"C2 supported for {supported} of {DIRECTIONS} random directions"
     assert 0.25 < np.mean(places) < 0.75, places
-    assert C2.judge(model.evidence_of(table), RULES, OPEN_GATES).status is Status.SUPPORTED, "the trait's own direction"
+    assert C2.judge(model.evidence_of(table), RULES, HELD).status is Status.SUPPORTED, "the trait's own direction"
 
 
 def test_shuffled_completions_fail_g3(store, record_property):

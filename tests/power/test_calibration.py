@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
+from fixtures.held import HELD
 from fixtures.oracles import answer_loss, replaced_output
 from gradinoc.claims import verdict
-from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import drift_difference, inoculation_contrast
 from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
 from gradinoc.claims.verdict import Verdict, judge
@@ -42,7 +43,6 @@ from gradinoc.study.traits import ALL_CAPS
 
 RULES = Rules()
 CASES = cases()
-SOUND = tuple(Finding(f"G{i}", "", Status.SUPPORTED, "", "") for i in range(1, 7))
 CLAIM = {claim.key: claim for claim in verdict.CLAIMS}
 
 
@@ -54,7 +54,7 @@ def studies(name, count):
 
 def supported(name, key, count):
     """The share of studies of a case in which the claim is supported, gates taken as sound."""
-    findings = (CLAIM[key].judge(evidence, RULES, SOUND) for evidence in studies(name, count))
+    findings = (CLAIM[key].judge(evidence, RULES, HELD) for evidence in studies(name, count))
     return sum(finding.status is Status.SUPPORTED for finding in findings) / count
 
 
@@ -75,7 +75,7 @@ def drift(evidence):
 
 def in_training(evidence):
     """The contrast of training, clustered by seed."""
-    finding = verdict.C1.judge(evidence, RULES, SOUND)
+    finding = verdict.C1.judge(evidence, RULES, HELD)
     return finding["training.neutral"]
 
 
@@ -124,7 +124,7 @@ def test_the_place_among_random_directions_is_honest_by_itself(name, kind, sprea
     scenario = replace(case.scenario, noise=replace(case.scenario.noise, **{kind: spread}))
     for number in range(count):
         evidence = simulate(scenario, study_rng(name, number), **vars(case.sizes))
-        finding = verdict.C2.judge(evidence, RULES, SOUND)
+        finding = verdict.C2.judge(evidence, RULES, HELD)
         deciding = [item.p for item in finding.effects if item.name.startswith(f"{kind}, neutral - inoculation")]
         small += max(deciding) <= RULES.alpha
     assert small / count <= tables.at_most(0.05, count), f"{kind}: p at most 0.05 in {small} of {count} studies"
@@ -283,7 +283,7 @@ def test_real_gradients_of_a_model_that_can_be_inoculated_support_the_first_clai
     tables_ = pd.concat([measured(condition) for condition in CONDITIONS], ignore_index=True)
     layers = len(obedient()[1])
     evidence = simulate("effect", study_rng("effect", 0), layers=layers, steps=5, directions=100)
-    finding = verdict.C1.judge(replace(evidence, alignments=tables_), RULES, SOUND)
+    finding = verdict.C1.judge(replace(evidence, alignments=tables_), RULES, HELD)
     assert finding.status is Status.SUPPORTED, finding.statement
     assert tables_.loc[(tables_["condition"] == NEUTRAL), "alignment"].mean() > 0.1
 
