@@ -124,7 +124,11 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """With `--refuted report`, a session whose only failures are refuted claims ends with 0."""
+    """Exit with 128 and the signal that ended the session; with `--refuted report` 0 if only claims were refuted."""
+    ended = getattr(session.config.stash.get(SESSION, None), "signal", 0)
+    if ended:
+        session.exitstatus = 128 + ended
+        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or exitstatus != pytest.ExitCode.TESTS_FAILED or option(session.config, "refuted") == "fail":
         return

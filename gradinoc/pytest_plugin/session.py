@@ -207,7 +207,7 @@ def _end_at_signals(session: StudySession) -> None:
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        pytest.exit(signal.Signals(number).name, returncode=128 + number)
+        raise KeyboardInterrupt(signal.Signals(number).name)  # not pytest.exit: what handles errors would catch that
 
     for number in (signal.SIGINT, signal.SIGTERM):
         session.closing.callback(signal.signal, number, signal.signal(number, end))

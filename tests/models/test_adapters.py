@@ -28,6 +28,7 @@ from gradinoc.measure.training.trainer import save_adapter
 from gradinoc.models.adapters import NOTE, is_linear, kind, map_shapes, note, targets
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.files import config_of, skeleton
+from gradinoc.models.memory import OF_ADAPTER
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import adapted
@@ -330,5 +331,7 @@ def test_plan_knows_the_size_of_the_adapters(family):
     model = mixture(family)
     shapes = shapes_of(model.config, torch.float32, SETTINGS, fused=False)
     wrapped = _wrapped(model)
-    assert shapes.adapter == sum(weight.numel() for weight in wrapped.parameters() if weight.requires_grad)
+    assert shapes.training.adapter == OF_ADAPTER * sum(
+        weight.numel() for weight in wrapped.parameters() if weight.requires_grad
+    )
     assert shapes.block

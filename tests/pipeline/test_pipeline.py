@@ -51,9 +51,9 @@ def test_deaf_model_is_not_supported(pytestconfig):
     """
     evidence = evidence_of("deaf", pytestconfig)
     assert judge(evidence, Rules()).verdict is not Verdict.SUPPORTED
-    opened = [replace(gate(evidence, Rules()), status=Status.SUPPORTED) for gate in GATES]
+    opened = [replace(gate.judge(evidence, Rules()), status=Status.SUPPORTED) for gate in GATES]
     for claim in (C1, C2):
-        finding = claim(evidence, Rules(), opened)
+        finding = claim.judge(evidence, Rules(), opened)
         assert finding.status is not Status.SUPPORTED, finding.statement
 
 

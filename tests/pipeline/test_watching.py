@@ -303,9 +303,10 @@ def test_interrupted_session_leaves_no_panel(tmp_path):
     """It is gone before pytest ends, and the last line says how to go on."""
     session = Watched(tmp_path)
     session.until("5 of 14 steps")
+    time.sleep(0.5)  # until the panel is whole
     os.killpg(session.process.pid, signal.SIGINT)
     left = session.end()
-    assert session.process.returncode == 130
+    assert session.process.returncode == 130, left
     assert not re.search("[╭╮│╰]|steps done", left), left
     assert left.splitlines()[-1].startswith("Interrupted: 5 of 14 steps are in store/")
 

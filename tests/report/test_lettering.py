@@ -79,8 +79,9 @@ def study(score="caps rate", conditions=(), seeds=2) -> Evidence:
 
 def compared(names, score):
     """The figure of two studies of these names."""
-    rows = [("claim", "C1", "alignment, neutral - inoculation"), ("drift", names[0][:40], "score")]
-    table = pd.DataFrame(rows, columns=["part", "item", "quantity"])
+    contrast = "alignment, neutral - inoculation"
+    rows = [("claim", "C1", contrast, "alignment.neutral"), ("drift", names[0][:40], "score", "score")]
+    table = pd.DataFrame(rows, columns=["part", "item", "quantity", "key"])
     columns = [f"{side}{end}" for side, end in product((ONE, OTHER), ("", "_low", "_high"))]
     return plot_comparison(table.assign(**dict.fromkeys(columns, 0.1)), names, score)
 
