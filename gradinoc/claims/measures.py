@@ -271,10 +271,7 @@ def _all_runs(wide: pd.DataFrame, table: str, evidence: Evidence) -> pd.DataFram
 
 
 def inoculation_contrast(evidence: Evidence, rules: Rules, other: str) -> Effect:
-    """Mean D = alignment(other) - alignment(inoculation), band mean, paired by example, frozen model.
-
-    Clustered by template where the examples have groups.
-    """
+    """Mean D = alignment(other) - alignment(inoculation), frozen model: paired by example, clustered by template."""
     means = per_example(evidence)
     name = f"alignment, {other} - inoculation"
     groups = example_groups(evidence, "alignments", means.index)
