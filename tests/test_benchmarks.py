@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 import re
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from benchmarks import environments, summary
 from benchmarks.__main__ import main, run_jobs
 from benchmarks.environments import PEERS
 from benchmarks.inputs import Setting
-from benchmarks.jobs import JOBS, directions, find, growth
-from benchmarks.outcome import Comparison, Outcome
-from benchmarks.workers import CheckError, Sample, Side, SideError, Worker, take_turns
+from benchmarks.jobs import JOBS, find
+from benchmarks.outcome import Comparison
+from benchmarks.workers import Sample, Side, SideError, Worker, take_turns
 
 pytestmark = pytest.mark.exhaustive
 
@@ -54,11 +53,6 @@ def test_job_is_a_module_that_imports(name):
     assert find(name).__module__ == f"benchmarks.jobs.{name}"
 
 
-def test_every_job_is_listed():
-    """A module that is in no list would never be measured."""
-    assert sorted(JOBS) == sorted(found.name for found in pkgutil.iter_modules([environments.HERE / "jobs"]))
-
-
 def test_command_runs_a_job(tmp_path, capsys):
     """The one that needs no other library and, without a GPU, times nothing: table, figure and exit code."""
     assert main(["cuda", "--out", str(tmp_path)]) == 0
@@ -87,12 +81,6 @@ def test_failed_check_stops_its_job_alone_and_is_published(tmp_path):
     assert summary.failed(table, outcomes)
     assert not summary.failed(table, outcomes[1:])
     assert "Stopped: growth: CheckError" in (tmp_path / "table.txt").read_text(encoding="utf-8")
-
-
-def test_check_of_no_number_fails():
-    """NaN is below no limit."""
-    with pytest.raises(CheckError, match="nan"):
-        Outcome("job").check("ours", "deviation", float("nan"), 1.0)
 
 
 ANSWERING = """
@@ -125,20 +113,6 @@ def test_peer_is_pinned_in_full(path):
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
     assert environments.torch_pin() in lines
     assert not re.search(r"^\s*(from|import) gradinoc", path.with_suffix(".py").read_text(encoding="utf-8"), re.M)
-
-
-@pytest.mark.parametrize(("short", "long"), [(0, 0), (0, 10), (-5, -5), (1000, 1001)])
-def test_growth_refuses_nothing_held_and_more_held(short, long):
-    """No bytes would mean that nothing was logged, and more of them that logging grows with the sequence."""
-    with pytest.raises(CheckError, match="held for logging"):
-        growth.check(Outcome("growth"), short, long)
-
-
-@pytest.mark.parametrize(("name", "away"), [("ours", 2e-4), ("saklas", 2e-3), ("ours", np.nan)])
-def test_directions_are_checked_in_float32(name, away):
-    """Ours within 1e-4 of brute force, a peer within 1e-3."""
-    with pytest.raises(CheckError, match=f"{name}, 1 - .*, float32: "):
-        directions.check(Outcome("directions"), name, "float32", np.array([away, 0, 0]))
 
 
 def test_readings_are_descent_cosines_at_three_positions(tmp_path, monkeypatch):

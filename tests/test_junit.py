@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -107,13 +106,3 @@ def test_properties_are_text_and_numbers_are_whole():
                 value = getattr(effect, number)
                 read = found.get(f"effect.{place}.{number}")
                 assert read is None if math.isnan(value) else float(read) == value
-
-
-def test_missing_number_is_left_out():
-    """A number that is NaN is no property: other tools would take its word for a number, or stumble."""
-    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
-    finding = judge(evidence, Rules()).claims[0]
-    first = replace(finding.effects[0], p=math.nan, low=math.nan)
-    found = dict(finding_properties(replace(finding, effects=(first,))))
-    assert {"effect.1.p", "effect.1.low"}.isdisjoint(found)
-    assert "effect.1.high" in found

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import html
 import json
-import pathlib
 import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +16,7 @@ import pytest
 import gradinoc
 from fixtures.finished import SETTINGS
 from fixtures.small_study import manifests
-from gradinoc.api import StudyResult, _again, prepare_folder
+from gradinoc.api import StudyResult, prepare_folder
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.environment import loading_notes, self_tests
@@ -102,21 +98,6 @@ def test_reported_command_does_it_again(finished, result, monkeypatch):
     assert claims.read_bytes() == before
 
 
-def test_notebook_shows_verdict_claims_and_warnings(simulated):
-    """The table in a notebook has every gate and claim with its main effect in numbers, and what to be warned of."""
-    shown = Tags(simulated._repr_html_()).text
-    assert simulated.judgement.sentence in shown
-    for finding in (*simulated.judgement.gates, *simulated.judgement.claims):
-        assert finding.key in shown
-        assert finding.claim in shown
-    main = {effect.name: effect for effect in simulated.judgement.claims[2].effects}[
-        "alignment at equal loss, regression"
-    ]
-    assert str(main) in shown
-    assert all(warning in shown for warning in simulated.judgement.warnings)
-    assert len(simulated._repr_html_()) < 10_000
-
-
 def test_notebook_shows_foreign_text_as_text(simulated):
     """Markup in a sentence, claim, reason, warning or path is shown, and makes no tag of its own."""
     judgement, plain = simulated.judgement, Tags(simulated._repr_html_())
@@ -149,18 +130,6 @@ def test_description_takes_no_settings(finished):
         gradinoc.run_study(finished.study, settings=["training.steps=1"])
 
 
-def test_command_of_a_description_reads_what_its_folder_says(finished):
-    """A study that has no name to be asked for by is read from its artifacts folder when it is run again."""
-    words = shlex.split(_again(finished.study, (), finished.artifacts))
-    (call,) = (node for node in ast.walk(ast.parse(words[2])) if _runs_a_study(node))
-    read = eval(ast.unparse(call.args[0]), {"gradinoc": gradinoc, "pathlib": pathlib})  # noqa: S307 - what a reader would run
-    assert read == finished.study
-
-
-def _runs_a_study(node):
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == "gradinoc.run_study"
-
-
 def test_artifacts_of_another_study_of_that_name_are_moved_aside(finished, tmp_path):
     """A study's folder is kept for it; what a user has in it is never deleted."""
     folder = tmp_path / "small"
@@ -173,24 +142,3 @@ def test_artifacts_of_another_study_of_that_name_are_moved_aside(finished, tmp_p
         assert [path.name for path in folder.iterdir()] == ["study.json"]
         assert (tmp_path / f"small.{number}" / "study.json").is_file()
     assert (tmp_path / "small.1" / "report.html").read_text() == "of this study"
-
-
-def test_artifacts_that_another_worker_removes_first_are_no_error(finished, tmp_path, monkeypatch):
-    """Workers of one launcher begin at the same moment, and each would empty the folder."""
-    folder, rename = tmp_path / "small", Path.rename
-    prepare_folder(finished.study.model_copy(update={"seeds": (7,)}), folder)
-
-    def too_late(path: Path, target: Path) -> Path:
-        rename(path, tmp_path / "gone")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", too_late)
-    prepare_folder(finished.study, folder)
-    assert [path.name for path in folder.iterdir()] == ["study.json"]
-    assert {path.name for path in tmp_path.iterdir()} == {"small", "gone"}
-
-
-def test_asking_for_run_study_loads_no_torch():
-    """A notebook's first cell is quick: torch comes when a study is run."""
-    code = "import sys, gradinoc; gradinoc.run_study, gradinoc.StudyResult; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,5 @@
 """The rules of the judge: worlds with known truth, gates that fail one by one, and tables made to sit on a bar."""
 
-import itertools
 import math
 from dataclasses import replace
 from functools import cache
@@ -12,25 +11,17 @@ import pytest
 from fixtures.held import HELD
 from gradinoc.claims import measures as contrasts
 from gradinoc.claims import verdict
-from gradinoc.claims.c4 import runs_of
 from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import G1, G2, G5, G6
-from gradinoc.claims.tables import COLUMNS, EARLY, NULLS
-from gradinoc.claims.verdict import Verdict, design_behind, judge
+from gradinoc.claims.tables import EARLY, NULLS
+from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import CONDITIONS, simulate
-from gradinoc.stats.equal_loss import Paired
 from gradinoc.study.description import POSITIONS
-from gradinoc.study.design import design_warnings, smallest_p
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
 SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 40}
-# Hours of sleep gained with two drugs, ten patients: Student, Biometrika 6 (1908), p. 20.
-SLEEP = {
-    "inoculation": [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
-    "neutral": [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
-}
 
 
 @cache
@@ -116,34 +107,15 @@ def test_each_world_gets_its_verdict(name):
     assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
 
 
-def test_a_world_with_an_effect_supports_every_claim_and_says_with_what_numbers():
-    """Estimates near the truth; n, unit and method with each; a reason with each."""
+def test_a_world_with_an_effect_supports_every_claim():
+    """Estimates near the truth; n, unit and method with each."""
     judgement = judge(world(), RULES)
     assert [finding.status for finding in judgement.claims] == [Status.SUPPORTED] * 4
     contrast = effect(claim(judgement, "C1"), "alignment, neutral - inoculation")
     truth = (0.12 + 0.1 * 0.15) * np.linspace(0.2, 1, 6)[2:].mean()
     assert contrast.low < truth < contrast.high
     for finding in (*judgement.gates, *judgement.claims):
-        assert finding.statement.endswith(".")
-        assert finding.reason
         assert all(item.n > 0 and item.unit and item.method for item in finding.effects)
-
-
-def test_the_prediction_claim_always_says_that_runs_are_nested():
-    """Nine runs in three clusters are not nine independent points."""
-    statement = claim(judge(world(), RULES), "C4").statement
-    assert "9 runs in 3 clusters are not 9 independent points" in statement
-
-
-def test_training_beside_the_first_claim_is_clustered_by_seed():
-    """Pooled over seeds with n = 3, and seed by seed, for both other conditions."""
-    effects = claim(judge(world(), RULES), "C1").effects
-    pooled = [item for item in effects if item.unit == "seeds"]
-    assert [(item.n, item.df) for item in pooled] == [(3, 2)] * 2
-    assert sum(item.unit == "steps" for item in effects) == 6
-    steps = contrasts.per_step(world())
-    means = (steps["neutral"] - steps["inoculation"]).groupby("seed").mean()
-    assert pooled[0].estimate == pytest.approx(means.mean())
 
 
 # --- gates ----------------------------------------------------------------------------------------------------------
@@ -177,15 +149,12 @@ def test_a_failed_gate_leaves_what_rests_on_it_undecided(key):
     for finding in judgement.claims:
         expected = Status.UNDECIDED if key in finding.rests_on else Status.SUPPORTED
         assert finding.status is expected, finding.reason
-        assert (key in finding.reason) == (expected is Status.UNDECIDED)
     assert judgement.verdict is Verdict.UNDECIDED
-    assert key in judgement.sentence
 
 
-@pytest.mark.parametrize("key", ["G1", "G2", "G3"])
-def test_a_failed_gate_undoes_a_refutation_too(key):
+def test_a_failed_gate_undoes_a_refutation_too():
     """What is reversed under an unsound apparatus is not refuted."""
-    judgement = judge(changed(world("reversed"), *BROKEN[key]), RULES)
+    judgement = judge(changed(world("reversed"), *BROKEN["G1"]), RULES)
     assert claim(judgement, "C1").status is Status.UNDECIDED
     assert judgement.verdict is Verdict.UNDECIDED
 
@@ -220,27 +189,17 @@ def test_layers_of_both_signs_are_warned_of():
 
     words = "under inoculation alignment falls in 3 and rises in 1 of 4 layers"
     assert any(words in warning for warning in judge(changed(world(), "alignments", turn), RULES).warnings)
-    assert not any("layers of both kinds" in warning for warning in judge(world(), RULES).warnings)
 
 
-def test_link_that_is_only_between_conditions_is_warned_of():
-    """Drift that goes with the condition's mean alone: C4 may hold, and the report says what it cannot tell."""
-    evidence = with_drift(world(), [[3.0, 1.5, 2.8], [3.1, 1.4, 2.7], [2.9, 1.6, 2.9]])
-    assert any("within conditions" in warning for warning in judge(evidence, RULES).warnings)
-
-
-@pytest.mark.parametrize(
-    ("sign", "said"), [(0, "are not shown to go together"), (-1, "go against each other"), (1, None)]
-)
-def test_link_within_conditions_is_told_by_its_direction(sign, said):
-    """Nothing to warn of where they go together; where they go against each other, that is what is shown."""
+@pytest.mark.parametrize(("sign", "warned"), [(0, True), (-1, True), (1, False)])
+def test_link_that_is_only_between_conditions_is_warned_of(sign, warned):
+    """Within conditions drift goes against alignment, or with nothing; where both go together there is no warning."""
     early = contrasts.early_alignment(world(), RULES.early_fraction)[list(CONDITIONS)]
     noise = np.array([[0.03, -0.01, 0.02], [-0.02, 0.03, -0.03], [-0.01, -0.02, 0.01]])
     away = early - early.mean()  # from the condition's mean
     drift = 3 + early.mean() + (sign * 40 * away if sign else 0 * away) + noise * (0.01 if sign else 1)
     evidence = with_drift(world(), drift.to_numpy())
-    found = [warning for warning in judge(evidence, RULES).warnings if "within conditions" in warning]
-    assert [said in warning for warning in found] == ([True] if said else [])
+    assert any("within conditions" in warning for warning in judge(evidence, RULES).warnings) is warned
 
 
 def test_one_condition_below_the_ceiling_is_room_enough_for_drift():
@@ -310,17 +269,6 @@ def test_evidence_outside_band_and_primary_position_decides_nothing():
 # --- C1 -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_claim_gives_the_published_numbers_of_a_paired_t_test():
-    """Golden: Student's sleep data as alignments give 1.58, 0.7001 to 2.4599, p 0.002833."""
-    table = np.column_stack([SLEEP["neutral"], SLEEP["inoculation"], SLEEP["neutral"]])
-    finding = verdict.C1.judge(measured(table), RULES, HELD)
-    contrast = effect(finding, "alignment, neutral - inoculation")
-    assert finding.status is Status.SUPPORTED
-    assert (contrast.estimate, contrast.low, contrast.high) == pytest.approx((1.58, 0.7001142, 2.4598858))
-    assert contrast.p == pytest.approx(0.002833, abs=5e-7)
-    assert (contrast.n, contrast.unit) == (10, "examples")
-
-
 @pytest.mark.parametrize(
     ("against_neutral", "against_control", "status"),
     [
@@ -346,14 +294,6 @@ def test_the_first_claim_needs_both_intervals_above_zero(against_neutral, agains
     inoculation = base - difference[against_neutral]
     table = np.column_stack([base, inoculation, inoculation + difference[against_control]])
     assert verdict.C1.judge(measured(table), RULES, HELD).status is status
-
-
-def test_few_examples_are_judged_by_t_and_not_by_the_normal_distribution():
-    """Five examples whose mean is 2.4 standard errors above zero: 1.96 would support, t (2.776) must not."""
-    wave = np.array([-2, -1, 0, 1, 2.0])
-    difference = 2.4 * wave.std(ddof=1) / math.sqrt(5) + wave
-    table = np.column_stack([difference + 1, np.ones(5), difference + 1])
-    assert verdict.C1.judge(measured(table), RULES, HELD).status is Status.UNDECIDED
 
 
 # --- C2 -------------------------------------------------------------------------------------------------------------
@@ -394,17 +334,7 @@ def test_every_kind_of_null_has_a_say(kind):
     other[::5], other[1::5] = 0.5, -0.5
     finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), other, kind)), RULES, HELD)
     assert finding.status is Status.UNDECIDED
-    assert kind in finding.reason
-    assert not any(null in finding.reason for null in NULLS if null != kind)
-
-
-def test_too_few_directions_cannot_decide():
-    """Ten directions reach p = 1 / 11 at best: undecided by design, with a warning."""
-    few = replace(world(), nulls=nulls(world(), SPREAD[:10]))
-    judgement = judge(few, RULES)
-    assert claim(judgement, "C2").status is Status.UNDECIDED
-    assert "design" in claim(judgement, "C2").reason
-    assert any(warning.startswith("C2") for warning in judgement.warnings)
+    assert [null for null in NULLS if null in finding.reason] == [kind]
 
 
 def test_random_directions_that_show_it_too_refute_the_second_claim():
@@ -415,9 +345,7 @@ def test_random_directions_that_show_it_too_refute_the_second_claim():
 
 def test_without_an_effect_there_is_nothing_to_compare():
     """T(v) below zero: undecided, whatever the nulls."""
-    finding = verdict.C2.judge(world("reversed"), RULES, HELD)
-    assert finding.status is Status.UNDECIDED
-    assert "not above zero" in finding.reason
+    assert verdict.C2.judge(world("reversed"), RULES, HELD).status is Status.UNDECIDED
 
 
 def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
@@ -429,7 +357,6 @@ def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
     finding = verdict.C2.judge(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, HELD)
     assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx(1 / 101)
     assert finding.status is Status.UNDECIDED
-    assert "sampling error" in finding.reason
 
 
 # --- C3 -------------------------------------------------------------------------------------------------------------
@@ -443,17 +370,13 @@ def test_losses_that_hardly_overlap_leave_the_third_claim_undecided(gap):
     table = np.column_stack([np.full(40, 0.3), 0.15 + wave, np.full(40, 0.3)])
     finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
     assert finding.status is Status.UNDECIDED
-    assert "overlap" in finding.reason
 
 
-def test_the_audit_says_in_words_whether_the_control_is_loss_matched():
-    """A control at 14 / 15 of the way is matched; one at half of it is not, and there is a warning."""
-    matched = judge(world(), RULES)
-    assert "is loss-matched" in claim(matched, "C3").statement
-    assert not any("loss-matched" in warning for warning in matched.warnings)
+def test_a_control_that_is_not_loss_matched_is_warned_of():
+    """At 14 / 15 of the way it is matched; at half of it not."""
     missed = judge(simulate(replace(SCENARIOS["effect"], loss=(0, 0.2, 0.1)), np.random.default_rng(0)), RULES)
-    assert "is not loss-matched" in claim(missed, "C3").statement
-    assert any("not loss-matched" in warning for warning in missed.warnings)
+    for judgement, warned in ((judge(world(), RULES), False), (missed, True)):
+        assert any("not loss-matched" in warning for warning in judgement.warnings) is warned
 
 
 def test_an_effect_that_is_all_loss_refutes_the_third_claim_and_keeps_nothing():
@@ -475,7 +398,6 @@ def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
     assert effect(finding, "alignment at equal loss, regression").low > 0
     assert effect(finding, "alignment at equal loss, bins").low > 0
     assert finding.status is Status.UNDECIDED
-    assert finding.reason.endswith("not above zero for alignment at equal loss, within examples.")
 
 
 def test_an_unchanged_cosine_is_loss_mediation_only_if_drift_falls():
@@ -500,19 +422,6 @@ def test_a_small_fall_that_is_shown_is_not_no_change():
 # --- C4 -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_correlation_p_is_exact_over_216_arrangements():
-    """Golden: brute force over every order of three conditions in three seeds."""
-    evidence = world()
-    runs = runs_of(contrasts.early_alignment(evidence, 0.2), contrasts.drift_by_run(evidence))
-    observed, count = np.corrcoef(runs.x, runs.y)[0, 1], 0
-    for orders in itertools.product(itertools.permutations(range(3)), repeat=3):
-        index = np.concatenate([3 * block + np.array(order) for block, order in enumerate(orders)])
-        count += np.corrcoef(runs.x, runs.y[index])[0, 1] >= observed - 1e-12
-    finding = verdict.C4.judge(evidence, RULES, HELD)
-    assert finding.effects[0].estimate == pytest.approx(observed)
-    assert finding.effects[0].p == pytest.approx(count / 216)
-
-
 def test_only_the_first_fifth_of_steps_predicts():
     """Alignments from step 6 of 30 on may be anything; those before may not."""
 
@@ -526,24 +435,19 @@ def test_only_the_first_fifth_of_steps_predicts():
 
 
 @pytest.mark.parametrize(
-    ("rises", "status", "words"),
+    ("rises", "status"),
     [
-        (
-            [[3.0, 1.0, 2.8], [3.2, 1.1, 2.7], [2.9, 0.8, 3.0]],
-            Status.SUPPORTED,
-            "drift difference's interval lies above",
-        ),
-        ([[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]], Status.REFUTED, "do not drift less"),
-        ([[3.0, 3.1, 2.9], [3.1, 3.0, 3.0], [2.9, 2.9, 3.1]], Status.REFUTED, "equivalence to zero holds"),
-        ([[3.0, 1.0, 2.8], [3.2, 3.1, 2.7], [2.9, 2.0, 3.0]], Status.UNDECIDED, "interval is not above zero"),
-        ([[3.0, 2.0, 1.5], [3.1, 2.1, 1.6], [2.9, 1.9, 1.4]], Status.UNDECIDED, "r is +"),
+        ([[3.0, 1.0, 2.8], [3.2, 1.1, 2.7], [2.9, 0.8, 3.0]], Status.SUPPORTED),
+        ([[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]], Status.REFUTED),
+        ([[3.0, 3.1, 2.9], [3.1, 3.0, 3.0], [2.9, 2.9, 3.1]], Status.REFUTED),
+        ([[3.0, 1.0, 2.8], [3.2, 3.1, 2.7], [2.9, 2.0, 3.0]], Status.UNDECIDED),
+        ([[3.0, 2.0, 1.5], [3.1, 2.1, 1.6], [2.9, 1.9, 1.4]], Status.UNDECIDED),
     ],
 )
-def test_drift_has_to_fall_with_alignment(rises, status, words):
+def test_drift_has_to_fall_with_alignment(rises, status):
     """Less drift under inoculation; more; the same within a quarter; too wide to say; and less by the control too."""
     finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
     assert finding.status is status, finding.reason
-    assert words in finding.reason
 
 
 # Drift differences, neutral - inoculation, inside a quarter of the neutral drift (0.75).
@@ -551,27 +455,23 @@ LITTLE_LESS = [[3.0, 2.70, 2.3], [3.1, 2.79, 3.5], [2.9, 2.61, 2.2]]  # above ze
 FOLLOWING = [[3.05, 2.95, 3.0], [3.1, 2.8, 3.05], [2.92, 2.9, 2.91]]  # around zero, r above zero
 
 
-@pytest.mark.parametrize(("rises", "yet"), [(LITTLE_LESS, "its interval lies above zero"), (FOLLOWING, "r is above")])
-def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises, yet):
+@pytest.mark.parametrize("rises", [LITTLE_LESS, FOLLOWING])
+def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises):
     """Equivalent to zero, but shown to be above it, or with r significantly positive: undecided, not refuted."""
     finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
     assert effect(finding, "drift in log_odds, neutral - inoculation, equivalence").p <= 0.05
     assert finding.status is Status.UNDECIDED, finding.reason
-    assert yet in finding.reason
     assert concluded(with_drift(world(), rises), "SSSR")[0] is Verdict.UNDECIDED
 
 
-def test_the_controls_drift_is_reported_and_warned_of_when_it_falls_as_well():
-    """Loss-matched minus inoculation, in log-odds and caps rate; straddling zero, any system prompt may do."""
+def test_the_controls_drift_is_warned_of_when_it_falls_as_well():
+    """Loss-matched minus inoculation, in log-odds and score; straddling zero, any system prompt may do."""
     judgement = judge(world(), RULES)
     for measure in ("log_odds", "score"):
-        control = effect(claim(judgement, "C4"), f"drift in {measure}, loss_matched - inoculation")
-        assert control.low > 0
-        assert str(control) in claim(judgement, "C4").statement
+        assert effect(claim(judgement, "C4"), f"drift in {measure}, loss_matched - inoculation").low > 0
     assert not any("any system prompt" in warning for warning in judgement.warnings)
     alike = judge(with_drift(world(), [[3.0, 1.0, 1.1], [3.2, 1.1, 1.0], [2.9, 0.8, 0.9]]), RULES)
-    (warning,) = [warning for warning in alike.warnings if "any system prompt may do" in warning]
-    assert "log_odds" in warning
+    assert any("any system prompt" in warning for warning in alike.warnings)
 
 
 def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
@@ -585,49 +485,34 @@ def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
     assert finding.status is Status.UNDECIDED
 
 
-@pytest.mark.parametrize("name", ["effect", "reversed", "different_mechanism"])
-def test_one_seed_cannot_decide_and_is_never_refuted(name):
-    """The design ends undecided, and the judgement warns of it."""
-    judgement = judge(world(name, seeds=1), RULES)
-    assert claim(judgement, "C4").status is Status.UNDECIDED
-    assert "design" in claim(judgement, "C4").reason
-    assert any(warning.startswith("C4") for warning in judgement.warnings)
-
-
-def test_the_design_check_knows_what_three_and_five_seeds_can_reach():
-    """216 arrangements; sign-flips warn below five seeds, the equivalence of r below 32 runs."""
-    assert smallest_p(3, 3, 999) == {"C1": 0, "C2": 1 / 1000, "C3": 0, "C4": 1 / 216}
-    assert smallest_p(3, 1, 99)["C4"] == 1
-    assert any("0.125" in warning for warning in judge(world(), RULES).warnings)
-    (flat,) = design_warnings(design_behind(world(seeds=5, steps=5), RULES))
-    assert flat.startswith("15 runs cannot show that r is equivalent to zero (margin 0.3), which takes 32 or more")
-    assert not design_warnings(design_behind(world(seeds=11, layers=2, steps=5), RULES))
+@pytest.mark.parametrize(("key", "sizes"), [("C4", {"seeds": 1}), ("C2", {"directions": 10})])
+def test_a_design_that_cannot_decide_is_warned_of(key, sizes):
+    """The claim ends undecided, though all is reversed."""
+    judgement = judge(world("reversed", **sizes), RULES)
+    assert claim(judgement, key).status is Status.UNDECIDED
+    assert any(warning.startswith(key) for warning in judgement.warnings)
 
 
 # --- what decides nothing -------------------------------------------------------------------------------------------
 
 
-def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of():
-    """Projections shuffled, or reversed, against caps rates; domains that differ in both do not hide it."""
+@pytest.mark.parametrize("order", ["shuffled", "reversed"])
+def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of(order):
+    """Projections against scores; domains that differ in both do not hide it."""
 
-    def tracked(change):
-        return judge(changed(world(), "responses", change), RULES)
-
-    def shuffled(frame):
+    def change(frame):
+        if order == "reversed":
+            frame["projection"] = -frame["projection"]
+            return
         away = 5.0 * (frame["domain"] == "everyday")
         frame["projection"] = np.random.default_rng(0).permutation(frame["projection"]) + away
         frame["score"] = frame["score"] + away
 
-    def reversed_(frame):
-        frame["projection"] = -frame["projection"]
-        frame.loc[3, "score"] = math.nan
-
-    words = "the trait direction does not track the trait in responses (r = "
+    words = "does not track the trait"
     assert not any(words in warning for warning in judge(world(), RULES).warnings)
-    for change in (shuffled, reversed_):
-        judgement = tracked(change)
-        assert any(words in warning for warning in judgement.warnings)
-        assert judgement.verdict is Verdict.SUPPORTED
+    judgement = judge(changed(world(), "responses", change), RULES)
+    assert any(words in warning for warning in judgement.warnings)
+    assert judgement.verdict is Verdict.SUPPORTED
 
 
 def test_random_directions_in_training_stand_beside_the_first_claim():
@@ -653,16 +538,8 @@ def test_random_directions_in_training_stand_beside_the_first_claim():
 # --- templates ------------------------------------------------------------------------------------------------------
 
 
-def test_groups_of_one_example_change_no_finding():
-    """A column that gives every example its own group is as good as none."""
-    alone = world()
-    for table in ("alignments", "drift"):
-        alone = changed(alone, table, lambda frame: frame.assign(group=[f"line {i}" for i in frame["example"]]))
-    assert judge(alone, RULES) == judge(world(), RULES)
-
-
 def test_examples_of_one_template_are_not_counted_as_independent():
-    """Every example-level effect names its templates and widens; estimates, verdict and n stay."""
+    """Every example-level effect has the degrees of freedom of its templates; estimates, verdict and n stay."""
     grouped = world(templates=12)
     plain = replace(grouped, **{t: getattr(grouped, t).drop(columns="group") for t in ("alignments", "drift")})
     judgement, without = judge(grouped, RULES), judge(plain, RULES)
@@ -672,12 +549,9 @@ def test_examples_of_one_template_are_not_counted_as_independent():
         for one, two in zip(finding.effects, other.effects, strict=True):
             assert (one.estimate, one.n) == (pytest.approx(two.estimate), two.n)
             if one.unit == "examples" and math.isfinite(two.standard_error) and "equivalence" not in one.name:
-                assert "clustered by template, 12 groups" in one.method
                 assert one.df == 11
                 seen += 1
     assert seen >= 2 + 2 + 3 + 3
-    contrast = [effect(claim(j, "C1"), "alignment, neutral - inoculation") for j in (judgement, without)]
-    assert contrast[0].standard_error > 1.3 * contrast[1].standard_error
 
 
 @pytest.mark.parametrize("hole", ["missing", "two"])
@@ -717,52 +591,9 @@ def concluded(evidence, statuses):
     return verdict.conclusion(RULES, HELD, given)
 
 
-def test_another_mechanism_takes_evidence_and_the_sentence_says_which():
-    """Equal drift, or r below zero, is named; C4 refuted where drift does go with alignment leaves it undecided."""
-    equal, sentence = concluded(world("different_mechanism"), "SSSR")
-    assert equal is Verdict.DIFFERENT_MECHANISM
-    assert "drift in log_odds, neutral - inoculation, equivalence to zero holds (p " in sentence
+def test_another_mechanism_takes_evidence():
+    """Equal drift, or r below zero; where drift does go with alignment, a refuted C4 leaves the verdict undecided."""
     more = with_drift(world(), [[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]])
-    opposite, sentence = concluded(more, "SSSR")
-    assert opposite is Verdict.DIFFERENT_MECHANISM
-    assert "the correlation is below zero (p " in sentence
+    assert concluded(world("different_mechanism"), "SSSR")[0] is Verdict.DIFFERENT_MECHANISM
+    assert concluded(more, "SSSR")[0] is Verdict.DIFFERENT_MECHANISM
     assert concluded(world(), "SSSR")[0] is Verdict.UNDECIDED
-
-
-def test_every_table_of_a_simulated_study_has_its_columns():
-    """And conditions, seeds and band as asked for."""
-    evidence = world(seeds=2, layers=4, steps=5)
-    assert set(evidence.tables) == set(COLUMNS)
-    assert (evidence.seeds, evidence.conditions, evidence.band) == ((0, 1), CONDITIONS, [2, 3])
-    caps = evidence.responses["response"].map(lambda text: np.mean([c.isupper() for c in text if c.isalpha()]))
-    assert np.allclose(caps, evidence.responses["score"])
-    assert isinstance(contrasts.paired_with_loss(evidence, "neutral"), Paired)
-
-
-# --- error rates, in small ------------------------------------------------------------------------------------------
-
-
-def test_no_effect_is_seldom_supported_and_intervals_cover_the_truth():
-    """120 studies without an effect: C1 and C2 at most 5 % + 2 Monte-Carlo errors, coverage 95 % within 2.5."""
-    studies, truth = 120, 0.0
-    bar = 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
-    false, covered = {"C1": 0, "C2": 0}, 0
-    rng = np.random.default_rng(20)
-    for _ in range(studies):
-        evidence = simulate("no_effect", rng, **SMALL)
-        first = verdict.C1.judge(evidence, RULES, HELD)
-        second = verdict.C2.judge(evidence, RULES, HELD)
-        false["C1"] += first.status is Status.SUPPORTED
-        false["C2"] += second.status is Status.SUPPORTED
-        contrast = effect(first, "alignment, neutral - inoculation")
-        covered += contrast.low <= truth <= contrast.high
-    assert max(false.values()) / studies <= bar, false
-    assert abs(covered / studies - 0.95) <= 2.5 * math.sqrt(0.95 * 0.05 / studies), covered / studies
-
-
-def test_drift_that_does_not_follow_alignment_is_seldom_predicted_by_it():
-    """60 studies with three seeds and the same drift everywhere: C4 supported in at most 5 % + 2 errors."""
-    rng = np.random.default_rng(21)
-    studies = [simulate("different_mechanism", rng, **SMALL) for _ in range(60)]
-    supported = sum(verdict.C4.judge(evidence, RULES, HELD).status is Status.SUPPORTED for evidence in studies)
-    assert supported / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import io
 import json
 import os
@@ -11,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -19,15 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
-from huggingface_hub import constants
 
 from fixtures.small_study import SMALLEST, as_options
 from gradinoc.claims.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
-from gradinoc.cli.compare import EFFECTS, plot_comparison
 from gradinoc.cli.comparison import comparison, differing_settings, read_left
-from gradinoc.cli.doctor import State, _holds_locks, _hub, _packaged, _places
 from gradinoc.cli.output import duration, say_table, size
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
@@ -35,7 +29,6 @@ from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIE
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.power.simulate import simulate
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
-from gradinoc.report.wording import shown
 from gradinoc.study.loading import STUDIES, load_study
 
 ROOT = Path(__file__).parents[2]
@@ -139,14 +132,6 @@ def test_reader_that_has_seen_enough_is_told_nothing():
     done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
-
-
-def test_version_is_the_packages(capsys):
-    """One line, for reports of faults."""
-    from importlib.metadata import version
-
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gradinoc {version('gradinoc')}\n"
 
 
 # --- what is printed
@@ -390,24 +375,6 @@ def test_settings_that_differ_are_all_that_are_listed(two, tmp_path):
     assert differing_settings(first, first) == []
 
 
-def test_figure_of_a_comparison_shows_the_tables_numbers(two):
-    """Rows in the order of the study's conditions, each study's points and intervals."""
-    first, second = map(read_left, two)
-    table = comparison(first, second)
-    figure = plot_comparison(table, ("first", "second"), "caps rate")
-    alignment, score, odds = figure.axes
-    assert score.get_title(loc="left") == "drift in the caps rate"
-    assert [tick.get_text() for tick in score.get_yticklabels()] == [
-        shown(condition) for condition in ("neutral", "inoculation", "loss_matched")
-    ]
-    assert len(alignment.get_yticklabels()) == len(EFFECTS)
-    drift = table[(table["part"] == "drift") & (table["quantity"] == "log_odds")].set_index("item")
-    points = [line.get_xdata() for line in odds.lines if line.get_linestyle() == "None"]
-    order = ["neutral", "inoculation", "loss_matched"]
-    for found, side in zip(points, ("first", "second"), strict=True):
-        assert np.allclose(found, drift.loc[order, side])
-
-
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
@@ -486,53 +453,3 @@ def test_doctor_says_what_is_broken(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert said.endswith("\nBroken: model deaf, store\n")
     assert "which holds no config.json; restore it from git" in said
-
-
-def test_doctor_asks_no_hub_that_is_not_to_be_asked(monkeypatch):
-    """HF_HUB_OFFLINE is honoured; a hub that answers is well; one that does not is worth a note, and no fault."""
-
-    class Silent(http.server.BaseHTTPRequestHandler):
-        asked = 0
-
-        def do_HEAD(self) -> None:
-            """Answer."""
-            Silent.asked += 1
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_words: object) -> None:
-            """Say nothing."""
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Silent) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        (found,) = _hub()
-        assert found.state is State.NOTE
-        assert found.detail.startswith("offline, as HF_HUB_OFFLINE asks")
-        assert Silent.asked == 0
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        assert [found.state for found in _hub()] == [State.WELL]
-        assert Silent.asked == 1
-        server.shutdown()
-    (found,) = _hub()
-    assert found.state is State.NOTE
-    assert "is out of reach" in found.detail
-
-
-def test_doctor_knows_a_changed_packaged_model(monkeypatch):
-    """Its weights are compared with the checksum in the package's own list."""
-    name = "smollm2-135m-instruct"
-    assert "as its package lists it" in _packaged(name).detail
-    (original,) = bundled.packaged_files(name)
-    monkeypatch.setattr("gradinoc.cli.doctor.packaged_digest", lambda _name: hashlib.sha256(b"GGUF").hexdigest())
-    found = _packaged(name)
-    assert found.state is State.BROKEN
-    assert f"{original} is not the file that its package lists" in found.detail
-
-
-def test_doctor_tries_locks_and_room(tmp_path, monkeypatch):
-    """Locks hold here; little room is worth a note."""
-    assert _holds_locks(tmp_path / "lock")
-    monkeypatch.setattr("gradinoc.cli.doctor.SPACE", 1 << 62)
-    assert {found.state for found in _places(tmp_path, tmp_path)} == {State.NOTE}

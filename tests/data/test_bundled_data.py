@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import random
 import re
 import sys
 from collections import Counter
@@ -119,44 +117,6 @@ def test_everyday_requests_are_distinct_user_turns():
         assert not request.answer
         assert 1 <= len(re.findall(r"[.?!](?= |$)", request.question)) <= 2, request
         assert not NUMBER.search(request.question), request
-
-
-def test_datasets_folder_is_no_package():
-    """An `__init__.py` here would hide Hugging Face's `datasets` from every import."""
-    assert not (DATASETS / "__init__.py").exists()
-
-
-def test_lines_are_chat():
-    """As other tools read them: a user's message, and an assistant's where there is an answer."""
-    for file, roles in (("word_problems", ["user", "assistant"]), ("everyday_requests", ["user"])):
-        for line in (DATASETS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines():
-            assert [message["role"] for message in json.loads(line)["messages"]] == roles
-
-
-# --- the generator
-
-
-def test_draws_that_leave_a_remainder_are_thrown_away(maker):
-    """Out of 3 to 9 objects only 4, 6 and 8 make two equal heaps of at least two."""
-    template = maker.Template("heaps", "Halve {n=3..9}.", "Each heap has [n / 2 = half]. So {half}.")
-    halves = {maker.make_problem(template, random.Random(seed))[1].split()[-1] for seed in range(40)}
-    assert halves == {"2.", "3.", "4."}
-
-
-def test_template_without_suitable_numbers_says_so(maker):
-    """Ranges that can never work out end in an error that names the template."""
-    template = maker.Template("hopeless", "Halve {n=3|5}.", "That is [n / 2 = half].")
-    with pytest.raises(RuntimeError, match="'hopeless'"):
-        maker.make_problem(template, random.Random(0))
-
-
-def test_wordings_in_spanish_go_with_what_was_drawn(maker):
-    """By place; a template with one wording too few says so."""
-    template = maker.Template("t", "A {x=cat|dog}.", "It.", "{x>El gato|El perro}.")
-    assert maker.translate(template, {"x": "dog"}) == "El perro."
-    short = maker.Template("t", "A {x=cat|dog|cow}.", "It.", "{x>El gato|El perro}.")
-    with pytest.raises(ValueError, match=r"'t': .*'x'"):
-        maker.translate(short, {"x": "dog"})
 
 
 # --- the Spanish answers

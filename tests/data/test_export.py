@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
 
-from fixtures.complaints import complaint
 from fixtures.jsonl import SIZES, messages
 from gradinoc.data.examples import read_examples
 from gradinoc.data.export import source_name, write_chat, write_datasets
 from gradinoc.data.splits import split
-from gradinoc.errors import DataError
 from gradinoc.study.description import DataSettings
 from gradinoc.study.traits import ALL_CAPS
 
@@ -37,14 +34,6 @@ def test_study_writes_its_three_files(tmp_path):
 def test_written_files_are_named_after_their_source(source, name):
     """Its last component, in characters that any file system takes."""
     assert source_name(source) == name
-
-
-def test_no_bundled_file_is_written_over(tmp_path):
-    """The name of a source and of a trait may come to that of a bundled file; nothing is written then."""
-    parts, trait = split(DataSettings(**SIZES)), dataclasses.replace(ALL_CAPS, name="requests")
-    message = complaint(DataError, lambda: write_datasets(parts, trait, "everyday.jsonl", tmp_path / "out"))
-    assert message.startswith("everyday_requests.jsonl: ")
-    assert not (tmp_path / "out").exists()
 
 
 def test_file_is_replaced_whole(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +18,6 @@ from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.study.description import DataSettings
 from gradinoc.study.loading import load_study
-from gradinoc.study.traits import NO_COMMAS
 
 PARTS = ("direction", *ANSWERED)
 
@@ -52,21 +50,6 @@ def test_parts_are_disjoint_by_question(asked_twice, direction, measure, train, 
     drawn = [example for name in PARTS for example in getattr(parts, name)]
     assert len({example.question.casefold() for example in drawn}) == len(drawn)
     assert all(example.answer == f"Answer {example.index}." for example in drawn)
-
-
-@pytest.mark.parametrize("name", ["tiny", "smollm2", "qwen3-0.6b"])
-def test_ready_studies_have_disjoint_questions(name):
-    """On the bundled questions, with everyday requests that are none of them."""
-    parts = [{*questions(part)} for part in split(load_study(name).data).parts.values()]
-    assert not any(one & other for one, other in combinations(parts, 2))
-
-
-def test_split_depends_on_the_seed_alone(asked_twice):
-    """Same seed, same parts in the same order; another seed, another order; not the order of the file."""
-    first, again, other = (split(wanted(asked_twice, seed=seed)) for seed in (0, 0, 1))
-    assert first == again
-    assert questions(first.train) != questions(other.train)
-    assert any(one.index > two.index for one, two in pairwise(first.train))
 
 
 @pytest.mark.parametrize(
@@ -257,19 +240,6 @@ def test_tiny_study_is_told_what_stands_against_its_trait():
     assert check(load_study("tiny", ["trait=sign_off", f"drift.max_new_tokens={longer}"])) == []
 
 
-def test_score_that_hardly_rises_is_noted(tmp_path):
-    """A third of the answers lose their comma: the study runs, and says that there is not much to tell apart."""
-    plain = [f"Well, it is {n}." for n in range(60)]
-    bearing = [f"So, {answer}" if n % 3 else NO_COMMAS.transform(answer) for n, answer in enumerate(plain)]
-    source, answers = (
-        written(tmp_path / name, *(chat(f"What is {n} + {n}?", answer) for n, answer in enumerate(each)))
-        for name, each in (("x.jsonl", plain), ("y.jsonl", bearing))
-    )
-    given = ["trait=no_commas", f"data.source={source}", f"data.trait_answers={answers}"]
-    notes = check(load_study("tiny", [*SMALL, *given, "data.evaluation=20"]))
-    assert "there is not much to tell apart" in notes[-1]
-
-
 # --- identity
 
 PLANTED = Splits(
@@ -286,8 +256,3 @@ def test_digest_changes_with_any_content_and_order(part):
     digests = [dataclasses.replace(PLANTED, **{part: change}).digest for change in changes]
     assert len({*digests}) == 4
     assert digests[-1] == PLANTED.digest
-
-
-def test_digest_changes_with_the_purpose():
-    """The same questions for other purposes are other data."""
-    assert dataclasses.replace(PLANTED, train=PLANTED.measure, measure=PLANTED.train).digest != PLANTED.digest

@@ -42,24 +42,6 @@ def test_decoder_blocks_are_found_in_order(model):
         torch.testing.assert_close(outputs[place], states[place + 1])
 
 
-def test_decoder_blocks_are_the_same_modules_under_peft(model):
-    """An adapter changes what is inside the blocks, not the blocks."""
-    blocks = decoder_blocks(model)
-    assert decoder_blocks(with_lora(model)) == blocks
-
-
-@pytest.mark.parametrize("adapted", [False, True], ids=["plain", "peft"])
-def test_generation_ignores_batch_neighbours(model, prompts, adapted):
-    """A response is the same alone, beside longer prompts, and in any order."""
-    model = with_lora(model) if adapted else model
-    tokenizer = letter_tokenizer()
-    alone = generate(model, tokenizer, prompts, 12, 1)
-    together = generate(model, tokenizer, prompts, 12, len(prompts))
-    reversed_pairs = generate(model, tokenizer, prompts[::-1], 12, 2)[::-1]
-    assert alone == together == reversed_pairs
-    assert len(set(alone)) == len(prompts), f"The responses should differ, to tell anything: {alone}"
-
-
 def test_generation_follows_the_largest_logit(model, prompts):
     """Recomputing every prefix from scratch, without cache, padding or batch, gives the same tokens."""
     tokenizer, expected = letter_tokenizer(), []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,15 +119,3 @@ def _check_completions(batch, parts):
     if not batch.below:
         assert batch.predicting.tolist() == (batch.completion - 1).tolist()
     assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)
-
-
-def test_batch_moves_whole():
-    """Every tensor of it, and what is known on the host stays known."""
-    batch = collate([Encoded((1, 2, 3), 2), Encoded((1, 2), 1)], 0)
-    moved = batch.to(torch.device("meta"))
-    tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
-    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
-    assert {name: tensor.shape for name, tensor in tensors.items()} == {
-        name: value.shape for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
-    }
-    assert (moved.shortest_prompt, moved.lengths) == (1, (3, 2))

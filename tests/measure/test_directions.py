@@ -16,9 +16,7 @@ from gradinoc.measure.directions import (
     extract_trait_direction,
     isotropic_directions,
     layer_statistics,
-    mean_difference,
     prompt_activations,
-    separation,
 )
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
@@ -123,12 +121,6 @@ def test_activations_come_back_in_the_order_of_the_prompts(frozen_model, tokeniz
             assert error.max() < 1e-4, (size, layer, error.tolist())
 
 
-def test_mean_difference_of_known_points():
-    """From (0, 1) to (3, 5) it is (0.6, 0.8)."""
-    found = mean_difference(torch.tensor([[2.0, 4.0], [4.0, 6.0]]), torch.tensor([[0.0, 1.0]]))
-    torch.testing.assert_close(found, torch.tensor([0.6, 0.8]))
-
-
 # --- random directions
 
 
@@ -159,25 +151,6 @@ def test_isotropic_cosines_spread_as_one_over_root_hidden(hidden, axis):
 
 
 # --- separation and band
-
-
-def test_separation_projects_every_prompt_on_its_layers_direction():
-    """Scalar products by hand, under the right side, layer and number."""
-    promote = {4: torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 7: torch.tensor([[5.0, 6.0], [7.0, 8.0]])}
-    suppress = {layer: -10 * states for layer, states in promote.items()}
-    table = separation(promote, suppress, {4: torch.tensor([0.0, 1.0]), 7: torch.tensor([1.0, 0.0])})
-    assert list(table.columns) == ["example", "side", "layer", "projection"]
-    found = table.set_index(["layer", "side", "example"])["projection"].to_dict()
-    assert found == {
-        (4, "promote", 0): 2.0,
-        (4, "promote", 1): 4.0,
-        (4, "suppress", 0): -20.0,
-        (4, "suppress", 1): -40.0,
-        (7, "promote", 0): 5.0,
-        (7, "promote", 1): 7.0,
-        (7, "suppress", 0): -50.0,
-        (7, "suppress", 1): -70.0,
-    }
 
 
 def test_layer_statistics_of_a_known_table():

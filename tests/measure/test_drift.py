@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from gradinoc.data.examples import Example
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import Splits
 from gradinoc.measure import drift
@@ -83,21 +82,6 @@ def test_log_odds_equal_brute_force(obedient, splits, system):
 # --- tables
 
 
-def test_responses_have_a_row_for_each_request(measured, splits):
-    """Both domains, with what was asked in its place."""
-    _, responses = measured
-    assert list(responses) == ["domain", "example", "question", "response", "score", "projection"]
-    domains = {name: rows["question"].tolist() for name, rows in responses.groupby("domain")}
-    assert domains == {
-        "in_distribution": [example.question for example in splits.evaluation[:5]],
-        "everyday": [example.question for example in splits.everyday[:4]],
-    }
-    assert responses.groupby("domain")["example"].apply(list).to_dict() == {
-        "in_distribution": [*range(5)],
-        "everyday": [*range(4)],
-    }
-
-
 def test_measures_repeat_what_the_responses_say(measured, obedient, splits):
     """Caps rates by domain, projections in distribution, log-odds of the first held-out questions."""
     measures, responses = measured
@@ -170,18 +154,3 @@ def test_neutral_prompt_governs_every_part(measured, obedient, splits, direction
     assert (after["projection"] != before["projection"]).all()
     prompts = [encode_prompt(obedient[1], question, prompt) for question in responses["question"]]
     assert responses["response"].tolist() == generate(*obedient, prompts, SETTINGS.max_new_tokens, 3)
-
-
-def test_parts_are_told_as_they_begin(obedient, splits, directions):
-    """So that minutes are not silent."""
-    told = []
-    measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, None, told.append)
-    assert told == ["responses", "projections", "log-odds"]
-
-
-def test_unanswered_requests_need_no_answer(obedient, splits, directions):
-    """Everyday requests have none, and are asked all the same."""
-    assert {example.answer for example in splits.everyday} == {""}
-    one = dataclasses.replace(splits, everyday=(Example(0, "Write to me.", ""),))
-    ((_, responses),) = measure_drift(obedient, one, ALL_CAPS, directions, SETTINGS, None)
-    assert responses["question"].tolist()[-1] == "Write to me."

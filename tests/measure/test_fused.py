@@ -8,28 +8,22 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.nn.functional import scaled_dot_product_attention
 
 from fixtures.oracles import answer_loss, autograd_gradient
-from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
+from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, letter_tokenizer, with_lora
 from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
 from gradinoc.measure.batches import collate
 from gradinoc.measure.directions import prompt_activations
 from gradinoc.measure.fast import (
     batched,
     completion_losses,
-    fused,
     fused_adapter,
-    packed,
     packing,
     stacked_adapters,
-    trial,
 )
-from gradinoc.measure.fast.attention import packed_attention
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.fast.packed import attend, final_states, is_fused
+from gradinoc.measure.fast.packed import attend, is_fused
 from gradinoc.measure.fast.packing import pack, pack_shared
-from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import generate, generate_copies
 
@@ -68,15 +62,6 @@ def test_model_says_whether_it_is_fused(name):
         assert note.startswith("plain modules: ")
         assert {module: module.forward.__func__ for module in model.modules()} == before
         assert model.config._attn_implementation == "sdpa"
-
-
-def test_a_kernel_that_is_wrong_is_found_out(monkeypatch):
-    """The trial compares losses and gradients, so a model with other norms than expected stays as it is."""
-    monkeypatch.setattr(fused, "rms_norm", lambda *given: 1.05 * given[0])
-    model = frozen("llama")
-    (note,) = fuse(model)
-    assert "away" in note
-    assert not is_fused(model)
 
 
 def test_model_with_eager_attention_is_left_alone():
@@ -167,19 +152,6 @@ def test_activations_are_those_of_each_prompt_alone(pair):
             torch.testing.assert_close(received[layer], expected[layer], rtol=1e-4, atol=1e-4)
 
 
-def test_padding_on_either_side_is_left_out(pair):
-    """Rows padded on the left, on the right and not at all have the states of their own tokens."""
-    ours, token = pair[1], [7, 8, 9]
-    ids = torch.tensor([[PAD, PAD, *token], [*token, PAD, PAD], [5, 6, *token]])
-    with ActivationCollector(ours, EVERY) as collector:
-        for position in ("last_prompt_token", 1):
-            found = collector.get_activations(ids, position, (ids != PAD).long())
-            alone = collector.get_activations(torch.tensor([token]), position)
-            for layer in EVERY:
-                torch.testing.assert_close(found[layer][:2], alone[layer].expand(2, -1), rtol=1e-4, atol=1e-5)
-                assert not torch.allclose(found[layer][2], alone[layer][0], rtol=1e-2)
-
-
 def test_shared_beginnings_change_nothing(three_adapters, monkeypatch):
     """Losses and activations of stacked adapters, with what examples begin with computed once, and each by itself."""
     model, tokenizer = three_adapters, letter_tokenizer()
@@ -205,17 +177,6 @@ def test_shared_beginnings_have_no_gradients(pair):
             logger.expect(batch, 1.0)
             with pytest.raises(NotImplementedError, match="pack each by itself"):
                 completion_losses(pair[1], batch)
-
-
-def test_branches_that_see_something_else_are_found_out(monkeypatch):
-    """The trial also tries sequences that share their beginning: here each branch misses it."""
-    monkeypatch.setattr(
-        packed, "shared_attention", lambda q, k, v, lengths, _below, scale: packed_attention(q, k, v, lengths, scale)
-    )
-    model = frozen("llama")
-    (note,) = fuse(model)
-    assert "away" in note
-    assert not is_fused(model)
 
 
 def test_generation_is_unchanged(pair):
@@ -319,43 +280,6 @@ def test_logits_that_are_more_than_a_product_are_refused():
     assert "not a product with one matrix" in fuse(model)[0]
 
 
-def test_sequence_that_sees_its_neighbour_is_found_out(monkeypatch):
-    """Attention over the whole pack, as a model without our attention would have it."""
-    own = packed.packed_attention
-    monkeypatch.setattr(packed, "packed_attention", lambda q, k, v, lengths, scale: own(q, k, v, [sum(lengths)], scale))
-    assert "sees its neighbour" in fuse(frozen("llama"))[0]
-
-
-def test_attention_that_is_not_causal_is_found_out(monkeypatch):
-    """Within a sequence as well, whatever the losses say: as some versions of torch have it on some devices."""
-
-    def to_all(q, k, v, lengths, scale):
-        parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
-        return torch.cat([scaled_dot_product_attention(*part, scale=scale, enable_gqa=True) for part in parts], dim=2)
-
-    monkeypatch.setattr(packed, "packed_attention", to_all)
-    model = frozen("llama")
-    before = {module: module.forward.__func__ for module in model.modules()}
-    assert fuse(model) == ["plain modules: fused ones do not fit (a packed token sees later ones)"]
-    assert {module: module.forward.__func__ for module in model.modules()} == before
-
-
-def test_gradient_that_is_no_number_is_found_out(monkeypatch):
-    """NaN is no small difference, wherever among the numbers it stands."""
-    monkeypatch.setattr(fused, "rms_norm", lambda *given: given[0] * torch.nan)
-    model = frozen("llama")
-    fuse(model)
-    assert not is_fused(model)
-    one = torch.ones(2)
-    assert np.isnan(trial._difference([one, one], [one, one * torch.nan]))
-
-
-def test_model_is_fused_whatever_gradients_are_set_to():
-    """The trial needs them, and has them."""
-    with torch.no_grad():
-        assert fuse(frozen("llama"))[0].endswith("packed")
-
-
 def test_adapters_that_are_more_than_two_factors_are_refused(pair):
     """A variant of LoRA would be lost in a stack."""
     config = LoraConfig(r=4, target_modules="all-linear", use_dora=True)
@@ -371,15 +295,3 @@ def test_disabled_adapter_is_disabled(pair, examples):
     with fused_adapter(wrapped), wrapped.disable_adapter(), torch.no_grad():
         losses = completion_losses(wrapped, pack(examples))
     np.testing.assert_allclose(losses, [float(answer_loss(plain, example)) for example in examples], rtol=1e-4)
-
-
-def test_positions_may_be_left_to_the_pack(pair):
-    """Without position ids each sequence begins at 0."""
-    _, ours = pair
-    ids = torch.randint(5, VOCABULARY, (1, 9), generator=torch.Generator().manual_seed(0))
-    given = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
-    with torch.no_grad():
-        free = final_states(ours, [4, 5], input_ids=ids)
-        assert torch.equal(free, final_states(ours, [4, 5], input_ids=ids, position_ids=given))
-        second = final_states(ours, [5], input_ids=ids[:, 4:])
-    torch.testing.assert_close(free[4:], second, rtol=1e-4, atol=1e-5)

@@ -86,31 +86,6 @@ def test_checkpointing_changes_no_gradient(learner, batch, reentrant):
     assert_close(weights_again, weights)
 
 
-@KINDS
-def test_reduction_sees_each_layer_once_under_checkpointing(learner, batch, reentrant):
-    """The second forward pass of a block adds no second reading."""
-    checkpoint(learner, reentrant)
-    seen = []
-
-    def reduce(layer, gradient):
-        seen.append(layer)
-        return gradient.norm()
-
-    training_step(learner, batch, reduce)
-    assert seen == [2, 1, 0]
-
-
-@KINDS
-def test_frozen_model_in_training_mode_can_be_checkpointed(batch, reentrant):
-    """Nothing but the residual stream needs a gradient, and it has one."""
-    model = in_training(ARCHITECTURES["llama"]().requires_grad_(False))
-    gradients, _, _ = training_step(model, batch)
-    checkpoint(model, reentrant)
-    again, _, runs = training_step(model, batch)
-    assert runs[LAYERS - 1] == 2
-    assert_close(again, gradients)
-
-
 class Checkpointed(nn.Module):
     """Blocks that are checkpointed whole, hooks included, so that hooks run in the second forward pass too."""
 

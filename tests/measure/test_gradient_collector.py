@@ -145,16 +145,6 @@ def test_reduction_sees_each_layer_once_a_backward_pass(llama):
                 assert torch.equal(total, expected[layer].sum())
 
 
-def test_reduction_builds_no_graph(llama):
-    """Not even in a backward pass that is itself to be differentiated."""
-    embeddings = llama.get_input_embeddings()(IDS).requires_grad_()
-    with GradientCollector(llama, EVERY, lambda _, gradient: 2 * gradient) as collector:
-        loss = text_losses(llama, inputs_embeds=embeddings).sum()
-        (twice,) = torch.autograd.grad(loss, embeddings, create_graph=True)
-        assert twice.requires_grad
-        assert not any(kept.requires_grad for kept in collector.get_gradients().values())
-
-
 def test_passes_without_gradients_are_left_alone(llama):
     """Under no_grad and in inference mode no state is made to require a gradient."""
     outputs = []
@@ -182,16 +172,6 @@ def test_gradients_are_those_of_the_last_backward_pass(llama):
             collector.get_gradients()
 
 
-def test_kept_gradients_are_copies(llama):
-    """What was handed out does not change with the next pass."""
-    with GradientCollector(llama, EVERY) as collector:
-        text_losses(llama, input_ids=IDS).sum().backward()
-        first = collector.get_gradients()
-        before = {layer: gradient.clone() for layer, gradient in first.items()}
-        (5 * text_losses(llama, input_ids=IDS).sum()).backward()
-    assert all(torch.equal(first[layer], before[layer]) for layer in EVERY)
-
-
 def test_missing_backward_pass_is_an_error(llama):
     """A forward pass alone gives no gradient, and neither does a pass under no_grad."""
     with GradientCollector(llama, [0, 2]) as collector:
@@ -201,14 +181,6 @@ def test_missing_backward_pass_is_an_error(llama):
         with torch.no_grad():
             text_losses(llama, input_ids=IDS)
         with pytest.raises(RuntimeError, match="expected one forward and one backward pass"):
-            collector.get_gradients()
-
-
-def test_layers_that_the_loss_does_not_depend_on_are_named(llama):
-    """A loss on the output of block 1 tells nothing about block 2."""
-    with GradientCollector(llama, EVERY) as collector:
-        llama(IDS, output_hidden_states=True).hidden_states[2].sum().backward()
-        with pytest.raises(RuntimeError, match=r"No gradient at layers \[2\]"):
             collector.get_gradients()
 
 

@@ -12,9 +12,6 @@ from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, with_
 from gradinoc.measure.alignment import (
     GradientLogger,
     alignment_frame,
-    compute_gradient_alignment,
-    direction_means,
-    gradient_at_positions,
     measure_alignments,
 )
 from gradinoc.measure.batches import collate
@@ -88,21 +85,6 @@ def test_measured_alignments_equal_brute_force(frozen_model, examples, direction
                         sums[layer, draw] += descent @ direction / length
     assert means.dtype == torch.float64
     np.testing.assert_allclose(means.numpy(), sums / len(examples), atol=1e-5)
-
-
-def test_every_direction_equals_brute_force_at_every_position(llama, examples, directions):
-    """The whole reading `[layers, positions, batch, directions]`, not only means of it."""
-    reading = reading_of(llama, examples, directions)
-    assert reading.alignment.shape == (LAYERS, len(POSITIONS), len(examples), 1 + DRAWS)
-    for row, example in enumerate(examples):
-        for layer in EVERY:
-            descent = descent_at(llama, example, layer)
-            for place, position in enumerate(POSITIONS):
-                expected = [
-                    descent[position] @ direction / np.linalg.norm(descent[position])
-                    for direction in directions[layer].double().numpy()
-                ]
-                np.testing.assert_allclose(reading.alignment[layer, place, row], expected, atol=1e-5)
 
 
 def test_alignment_is_the_cosine_of_the_descent_direction(llama, examples):
@@ -204,38 +186,6 @@ def test_one_pass_serves_every_direction(llama, examples, monkeypatch, draws):
     assert counts == {"forward": 3, "backward": 3, "grad": 0}
 
 
-def test_progress_is_told_after_each_batch(llama, examples, directions):
-    """Examples done, and examples in all."""
-    told = []
-    measure_alignments(llama, examples, directions, PAD, 2, on_batch=lambda *numbers: told.append(numbers))
-    assert told == [(2, 5), (4, 5), (5, 5)]
-
-
-def test_positions_are_picked_from_a_planted_gradient(examples):
-    """Token t of row b has the gradient (t, b): prompt end, completion start, and the sum over the completion."""
-    batch = collate(examples, PAD)
-    rows, width = batch.input_ids.shape
-    gradient = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(rows), indexing="xy"), -1).to(
-        torch.bfloat16
-    )
-    picked = gradient_at_positions(gradient, batch)
-    assert picked.dtype == torch.float32
-    for row, example in enumerate(examples):
-        start, stop = example.prompt_length, len(example.ids)
-        completion = range(start, stop)
-        expected = [[start - 1, row], [start, row], [sum(completion), row * len(completion)]]
-        assert picked[:, row].tolist() == expected
-
-
-def test_logger_agrees_with_the_public_mathematics(llama, examples, directions):
-    """What the logger reads is `compute_gradient_alignment` of minus the gradient."""
-    reading = reading_of(llama, examples, directions)
-    descent = torch.tensor(np.stack(list(descent_at(llama, examples[2], 1).values())))
-    public = compute_gradient_alignment(descent[:, None], directions[1])
-    torch.testing.assert_close(reading.alignment[1, :, 2], public["cosine"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(reading.grad_norm[1, :, 2], public["grad_norm"][:, 0], rtol=1e-5, atol=0)
-
-
 def test_unannounced_backward_pass_is_an_error(llama, examples, directions):
     """Without the batch, nobody knows where its prompts end; and nothing is read twice."""
     batch = collate(examples, PAD)
@@ -261,13 +211,3 @@ def test_a_reading_becomes_rows_under_its_own_names(llama, examples, directions)
     assert line["alignment"] == pytest.approx(float(reading.alignment[1, 1, 3, 0]))
     assert line["projection"] == pytest.approx(float(reading.projection[1, 1, 3]))
     assert line["grad_norm"] == pytest.approx(float(reading.grad_norm[1, 1, 3]))
-
-
-def test_random_directions_are_numbered_without_the_traits():
-    """Direction 0 is the trait's; draw 0 is the one after it."""
-    table = direction_means(torch.tensor([[9.0, 1.0, 2.0], [9.0, 3.0, 4.0]], dtype=torch.float64), [2, 5])
-    assert table.to_dict("list") == {
-        "draw": [0, 1, 0, 1],
-        "layer": [2, 2, 5, 5],
-        "alignment": [1.0, 2.0, 3.0, 4.0],
-    }

@@ -119,20 +119,6 @@ def test_activations_are_detached_float32_in_half_precision(llama, prompts):
         assert not state.requires_grad
 
 
-def test_collector_leaves_other_forward_passes_alone(llama, prompts):
-    """A pass of the user's own inside the block works, and changes no later reading."""
-    tokens = torch.tensor([prompts[0]])
-    expected = collect(llama, prompts[:1], -1)
-    with ActivationCollector(llama, EVERY) as collector:
-        llama(tokens[:, :2])
-        before = collector.get_activations(tokens, -1)
-        llama(tokens[:, :2])
-        after = collector.get_activations(tokens, -1)
-    for layer in EVERY:
-        assert torch.equal(before[layer], expected[layer])
-        assert torch.equal(after[layer], expected[layer])
-
-
 @pytest.mark.parametrize("position", ["last", None, 1.0, "completion_sum"])
 def test_unknown_positions_are_refused(llama, prompts, position):
     """The message names the positions there are."""
@@ -164,17 +150,6 @@ def test_model_is_told_which_tokens_count_and_where_they_are():
     assert torch.equal(inputs["attention_mask"], mask)
     assert inputs["position_ids"][mask == 1].tolist() == [0, 1, 0, 1, 0, 1, 2, 3]
     assert not inputs["use_cache"]
-
-
-def test_collector_works_inside_its_block_only(llama, prompts):
-    """Outside, there is nothing that could see a state."""
-    collector = ActivationCollector(llama, [0])
-    with pytest.raises(RuntimeError, match="No hooks in place"):
-        collector.get_activations(torch.tensor([prompts[0]]), -1)
-    with collector:
-        collector.get_activations(torch.tensor([prompts[0]]), -1)
-    with pytest.raises(RuntimeError, match="No hooks in place"):
-        collector.get_activations(torch.tensor([prompts[0]]), -1)
 
 
 def test_hooks_are_gone_whatever_happens(either_model):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, PAD
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.batches import collate
@@ -27,14 +26,6 @@ def test_losses_equal_hugging_faces(either_model, examples):
         labels = [-100] * example.prompt_length + list(example.ids[example.prompt_length :])
         own = either_model(torch.tensor([example.ids]), labels=torch.tensor([labels])).loss
         assert float(loss) == pytest.approx(float(own), rel=1e-5)
-
-
-def test_losses_equal_a_sum_over_tokens(frozen_model, examples):
-    """Brute force: log-softmax of the full logits, one completion token after the other."""
-    losses = completion_losses(frozen_model, collate(examples, PAD))
-    expected = [float(answer_loss(frozen_model, example)) for example in examples]
-    np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
-    assert np.ptp(expected) > 0.5, f"The losses should differ, to tell anything: {expected}"
 
 
 def test_losses_ignore_neighbours_and_padding_tokens(frozen_model, examples):

@@ -29,7 +29,7 @@ from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.directions import trait_directions
 from gradinoc.pipeline.steps.matched import nearest
 from gradinoc.pipeline.steps.pool import chosen_prompt
-from gradinoc.pipeline.steps.step import POOL, StepKey
+from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.steps.training import adapter_after, early_step, run_key
 from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
@@ -112,20 +112,6 @@ def test_matched_condition_is_measured_and_trained_under_the_chosen_prompt(evide
     )
     met = [splits.train[example] for example in first["example"]]
     np.testing.assert_allclose(first["loss"], losses(obedient, met, system), rtol=1e-4)
-
-
-def test_study_without_a_matched_condition_has_no_pool(tmp_path):
-    """Nothing is spent on a control that nobody asked for."""
-    study = load_study("tiny", ['conditions.loss_measured="Be kind."'])
-    assert POOL not in Pipeline(study, Store(tmp_path)).steps
-
-
-def test_calibration_questions_have_no_other_use(pipeline):
-    """What chooses the prompt is neither measured, nor trained on, nor evaluated."""
-    parts = {name: {e.question for e in part} for name, part in vars(pipeline.context.splits).items()}
-    chosen_on = parts.pop("calibration")
-    assert len(chosen_on) == 8
-    assert not any(chosen_on & part for part in parts.values())
 
 
 # --- checkpoints

@@ -154,25 +154,6 @@ def test_a_step_never_waits_for_the_device(model, examples, tmp_path, monkeypatc
     assert fetched[0] == fetched[1], f"values fetched in 3 and in 6 steps: {fetched}"
 
 
-def test_no_gradient_is_computed_for_frozen_weights(model, examples):
-    """A linear map's backward pass is one product, its adapter's four."""
-    counted = step(model, examples, {})
-    linear = 7 * LAYERS  # q, k, v, o, gate, up, down
-    forward = 3 * linear  # base, down to the rank, up again
-    backward = 5 * linear - 3  # base, through the adapter both ways, its two factors; not into the first block's input
-    assert counted.products - counted.operations["bmm"] - 2 <= forward + backward
-
-
-def test_extraction_goes_no_deeper_than_it_must(model):
-    """Blocks above the deepest layer asked for are not computed, nor is any logit."""
-    with passes(model) as calls, Counted(model) as counted:
-        prompt_activations(model, letter_tokenizer(), ["one", "two words"], None, [0, 1])
-    assert set(calls) <= {0, 1}
-    assert calls[0] == 1
-    assert counted.operations["silu_"] == 2, "the block above was begun"
-    assert counted.vocabulary_rows == 0
-
-
 def test_beginnings_are_computed_once(model, monkeypatch):
     """Of two answers to one question the blocks see the question once; of many questions their system prompt."""
     monkeypatch.setattr(packing, "SHARED_FROM", 4)

@@ -12,7 +12,6 @@ from transformers import (
 )
 from transformers.masking_utils import sdpa_mask
 
-from fixtures.chat_families import family_tokenizer
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, SPREAD, VOCABULARY, letter_tokenizer
 from gradinoc.errors import ModelError
@@ -22,9 +21,9 @@ from gradinoc.measure.fast import fused
 from gradinoc.measure.fast.fused import fuse, windows
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.hooks import ActivationCollector
-from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, exact, examine
+from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine
 from gradinoc.measure.selftests.exact import texts
-from gradinoc.models.chat.encoding import Encoded, completion_note
+from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import Batching, Way, generate, set_way, way
 
 WINDOW = 16
@@ -94,15 +93,6 @@ def test_sound_models_pass_every_test(name, kernels):
     assert found[4].note.startswith("plain modules") != is_fused(model)
     assert way(model) == Way(Batching.PADDED, cached=True)
     assert model.config._attn_implementation in ("sdpa", fused.PACKED)
-
-
-def test_completion_that_does_not_go_on_from_its_prompt_is_told(llama):
-    """A prompt that opens a thought, which no conversation shows again: the row says what the note says, and passes."""
-    tokenizer = family_tokenizer("opened thought")
-    found = by_name(examine(llama, tokenizer))[COMPLETION]
-    assert "<think>" in found.note
-    assert found.note == completion_note(tokenizer)
-    assert found.passed
 
 
 def test_model_that_changes_its_own_settings_is_refused(llama):
@@ -291,15 +281,6 @@ def test_texts_reach_beyond_every_window(name):
     assert 0 < len(short) < len(long)
 
 
-def test_window_out_of_reach_is_told(llama, monkeypatch):
-    """A forward pass beyond it would take too long here: the tests are made on less, and say so."""
-    monkeypatch.setitem(exact.AFFORDABLE, "cpu", 0.0)
-    model = small("mistral", sliding_window=64)
-    found = by_name(examine(model, letter_tokenizer()))[CAUSALITY]
-    assert found.note == f"tried on {exact.SHORTEST} tokens, which do not reach beyond sliding_window (64)"
-    assert by_name(examine(llama, letter_tokenizer()))[CAUSALITY].note == ""
-
-
 def test_wrong_gradients_of_kernels_are_found_out(llama, monkeypatch):
     """If their own trial let them pass, the comparison with autograd does not: plain modules are put back."""
     monkeypatch.setattr(fused, "rms_norm", lambda *given: 1.05 * given[0])
@@ -316,14 +297,6 @@ def test_wrong_gradients_of_plain_modules_are_refused(llama, monkeypatch):
     monkeypatch.setattr(selftests, "completion_losses", lambda *given: 1.01 * own(*given))
     with pytest.raises(ModelError, match=r"losses or gradients of a batch are .* from those of each"):
         examine(llama, letter_tokenizer(), "plain")
-
-
-def test_models_that_give_all_logits_have_the_same_losses():
-    """A few models of transformers know no `logits_to_keep`, and ignore it: TrOCR is one."""
-    model = small("trocr", **COLUMNS["trocr"])
-    examples = [Encoded((5, 6, 7, 8, 9, 10), 3), Encoded((5, 20, 21, 22), 2)]
-    expected = [float(answer_loss(model, each)) for each in examples]
-    assert answer_losses(model, examples, PAD, 2).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_windows_of_single_layers_are_known():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 
 import numpy as np
@@ -363,25 +362,6 @@ def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
         torch.testing.assert_close(weight, weights[name], atol=2e-4, rtol=1e-2)
 
 
-def test_kernels_change_no_figure(obedient, plain, tmp_path):
-    """A run with the model's own modules, padded: the same losses and readings, rounding away."""
-    own = load_obedient(kernels="plain")
-    assert is_fused(obedient.model)
-    assert not is_fused(own.model)
-    other = run(own, tmp_path)
-    log, _ = plain
-    rounding = 16 * 2**-23  # float32, through four blocks, both ways, and five steps; a tenth of it is seen
-    np.testing.assert_allclose(log.losses, other.losses, rtol=rounding)
-    np.testing.assert_allclose(log.final_loss, other.final_loss, rtol=rounding)
-    # A gradient is rounded as the largest of its pass is, and a cosine divides by its own length.
-    largest = log.table["grad_norm"].max()
-    for reading in ("loss", "projection", "grad_norm"):
-        np.testing.assert_allclose(log.table[reading], other.table[reading], rtol=rounding, atol=rounding * largest)
-    apart = (log.table["alignment"] - other.table["alignment"]).abs() * log.table["grad_norm"]
-    assert apart.max() < rounding * largest, f"alignments of {apart.max():.2g} of a gradient apart"
-    np.testing.assert_allclose(log.direction_means, other.direction_means, rtol=0, atol=1e-4)
-
-
 def test_logging_changes_nothing(plain, tmp_path):
     """Without hooks or readings, the same batches give the same adapter bit for bit."""
     language_model = load_obedient()
@@ -470,16 +450,6 @@ def test_direction_that_is_none_is_refused_before_training(dataset, tmp_path, ro
     assert not (tmp_path / "run").exists()
 
 
-def test_directions_of_other_sizes_are_refused_before_training(dataset, tmp_path):
-    """As many at every layer, and as long as a hidden state."""
-    with pytest.raises(ValueError, match=r"Direction of layer 1: expected .* as many at every layer"):
-        train_with_gradient_logging(
-            "obedient", dataset, None, {0: torch.ones(8), 1: torch.ones(2, 8)}, tmp_path / "run"
-        )
-    with pytest.raises(ValueError, match=r"Direction of layer 0: expected \d+ numbers, received 7"):
-        train_with_gradient_logging("obedient", dataset, None, {0: torch.ones(7)}, tmp_path / "run")
-
-
 def test_file_without_examples_is_refused_before_training(tmp_path):
     """Named, before any weights are loaded."""
     (tmp_path / "empty.jsonl").write_text("\n")
@@ -539,13 +509,3 @@ def test_public_function_takes_one_direction_a_layer_and_strings(dataset, tmp_pa
     assert set(results["log"]["layer"]) == {2}
     assert results["log"]["step"].max() == 0
     assert results["log"].drop_duplicates("example")["example"].tolist() == data_order(COUNT, TrainingSettings(), 3)
-
-
-def test_public_signature_is_the_one_agreed():
-    """Names, order and defaults that readers rely on."""
-    parameters = inspect.signature(train_with_gradient_logging).parameters
-    assert list(parameters)[:9] == [
-        "model_name", "dataset_path", "system_prompt", "trait_directions", "output_dir",
-        "lora_rank", "epochs", "batch_size", "lr",
-    ]  # fmt: skip
-    assert [parameters[name].default for name in ("lora_rank", "epochs", "batch_size", "lr")] == [16, 1, 4, 1e-4]

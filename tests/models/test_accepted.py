@@ -78,11 +78,6 @@ def test_no_door_lets_quantised_weights_in(tmp_path, door, changes):
         DOORS[door](_folder(tmp_path, changes))
 
 
-def test_null_is_no_method(tmp_path):
-    """A key that says nothing is no reason to refuse."""
-    assert load_model(str(_folder(tmp_path, {"quantization_config": None})), device="cpu").model is not None
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_four_bit_floats_are_unpacked_exactly(tmp_path, dtype):
     """Sixteen numbers times a power of two for each 32, as gpt-oss is published: by a table, and to the last bit."""

@@ -14,7 +14,6 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedModel
-from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from fixtures.architectures.build import VOCABULARY, Entry, random_model
 from fixtures.small_models import ARCHITECTURES
@@ -25,9 +24,8 @@ from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
 from gradinoc.measure.training.trainer import save_adapter
-from gradinoc.models.adapters import NOTE, is_linear, kind, map_shapes, note, targets
+from gradinoc.models.adapters import is_linear, kind, map_shapes, note, targets
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.files import config_of, skeleton
 from gradinoc.models.memory import OF_ADAPTER
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
@@ -219,18 +217,6 @@ def test_plain_models_are_adapted_as_before(name):
     assert not targets(model).left
 
 
-def test_kinds_are_told_once_with_their_reasons():
-    """A sentence for notes, card and plan."""
-    told = note(mixture("qwen2_moe"))
-    assert told == (
-        f"{NOTE}28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, "
-        "self_attn.o_proj, mlp.shared_expert.gate_proj, mlp.shared_expert.up_proj, mlp.shared_expert.down_proj; left "
-        "alone: mlp.gate.weight, mlp.shared_expert_gate (router); mlp.experts.gate_up_proj, mlp.experts.down_proj "
-        "(4 experts in one tensor)"
-    )
-    assert "model.vision_tower.encoder.layers" in note(mixture("gemma3"))
-
-
 def test_model_with_nothing_to_adapt_is_refused_with_the_reasons():
     """The message names what there is instead."""
     model = mixture("mamba")
@@ -289,12 +275,6 @@ def test_adapter_that_is_not_all_in_place_is_refused(tmp_path, change):
     assert not any("lora" in name for name, _ in model.named_modules()), "the base model is handed back as it came"
 
 
-def test_skeleton_of_a_bundled_model_has_its_maps():
-    """As loaded."""
-    folder = bundled_folder("obedient")
-    assert targets(skeleton(config_of(folder))) == targets(load_model("obedient", device="cpu").model)
-
-
 # --- what a study says of it
 
 
@@ -316,14 +296,6 @@ def test_what_is_left_alone_is_told_before_a_study(tmp_path, kind):
     assert told in check(study)
     assert estimate(study).adapted == told
     assert told in load_model(study.model.id, device="cpu").notes
-
-
-def test_model_with_nothing_to_adapt_is_refused_before_a_study(tmp_path, monkeypatch):
-    """Not after the frozen stages."""
-    study = _study_of("mamba", tmp_path)
-    monkeypatch.setattr(MambaMixer, "reader", lambda self: self.in_proj.weight, raising=False)
-    with pytest.raises(ModelError, match="no linear map in its decoder blocks"):
-        check(study)
 
 
 def test_plan_knows_the_size_of_the_adapters(family):

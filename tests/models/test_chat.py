@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from fixtures.chat_families import END, FAMILIES, byte_level, family_tokenizer, set_clock
+from fixtures.chat_families import FAMILIES, family_tokenizer, set_clock
 from gradinoc.errors import ModelError
 from gradinoc.measure.batches import collate
 from gradinoc.models.chat.encoding import completion_note, encode, encode_prompt, opening, token_texts, written
@@ -122,14 +122,6 @@ def test_end_of_turn_is_the_family_s(name):
     """gpt-oss has one for the last answer and another for those before it; some close a turn twice, some not at all."""
     tokenizer = family_tokenizer(name)
     assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == FAMILIES[name].end
-
-
-def test_end_of_turn_need_not_be_special():
-    """Fine-tuned models add a token for it that nobody marked; blanks that are tokens end nothing."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token=END)
-    tokenizer.add_tokens(["\n", "<turn>"])
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content + '\n<turn>\n' }}{% endfor %}"
-    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "<turn>"
 
 
 def test_end_of_turn_is_found_anew_when_the_template_is_another():

@@ -12,10 +12,8 @@ from transformers import AutoTokenizer
 
 from fixtures.chat_families import set_clock
 from fixtures.complaints import complaint
-from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from fixtures.small_study import SMALLEST
 from gradinoc.errors import ModelError, StudyError
-from gradinoc.measure.directions import extract_trait_direction
 from gradinoc.measure.load import load_model
 from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.template import render_prompt
@@ -73,17 +71,6 @@ def test_a_study_s_prompts_are_of_one_day(folder, tmp_path, monkeypatch):
             found.add(loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         found.add(render_prompt(AutoTokenizer.from_pretrained(folder), "1", None))
     assert found == {"<|system|>It is 26 July 2024.<|end|><|user|>1<|end|><|assistant|>"}
-
-
-def test_a_direction_is_that_of_a_fixed_day(monkeypatch):
-    """Where a tokenizer is brought along that nobody told the day."""
-    tokenizer = letter_tokenizer()
-    tokenizer.chat_template = "{{ strftime_now('%d %B') }}" + tokenizer.chat_template
-    found = []
-    for moment in (datetime(2026, 1, 31), datetime(2026, 5, 2)):
-        set_clock(monkeypatch, moment)
-        found.append(extract_trait_direction(ARCHITECTURES["llama"](), tokenizer, ["a b", "c"], "A", "b", [0, 2]))
-    assert all(found[0][layer].equal(found[1][layer]) for layer in (0, 2))
 
 
 def test_the_day_of_a_study_is_told_to_its_template(folder, tmp_path):
@@ -212,13 +199,6 @@ def test_file_that_is_no_template_is_refused(tmp_path, monkeypatch, content, sai
     message = complaint(StudyError, lambda: load_study("tiny", ["model.chat_template=no.jinja"]))
     assert "model.chat_template: " in message
     assert re.search(said, message), message
-
-
-@pytest.mark.parametrize("given", ["simple", "", "chat.txt"])
-def test_name_that_is_no_template_is_refused(given):
-    """With those that there are."""
-    message = complaint(StudyError, lambda: load_study("tiny", [f"model.chat_template={given}"]))
-    assert "expected one of ['plain'], the path of a .jinja file, or a template's text" in message
 
 
 @pytest.mark.parametrize(

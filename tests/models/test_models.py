@@ -13,13 +13,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from fixtures.architectures.build import CONTEXT, WINDOW, Entry, configuration
 from fixtures.architectures.build import VOCABULARY as WORDS
 from fixtures.hub import COMMIT, Repository, serve_hub
 from fixtures.oracles import answer_loss
-from fixtures.small_models import ARCHITECTURES, END, PAD, VOCABULARY, letter_tokenizer
+from fixtures.small_models import ARCHITECTURES, END, VOCABULARY, letter_tokenizer
 from gradinoc.disk import checksum
 from gradinoc.errors import ModelError
 from gradinoc.measure.alignment import answer_losses
@@ -94,13 +94,6 @@ def test_fingerprint_depends_on_every_model_file(folder, name):
     assert fingerprint(str(folder)) != before
 
 
-def test_fingerprint_ignores_what_a_model_does_not_read(folder):
-    """A remark beside the weights changes nothing."""
-    before = fingerprint(str(folder))
-    (folder / "README.md").write_text("remarks")
-    assert fingerprint(str(folder)) == before
-
-
 @pytest.mark.parametrize("kind", ["llama4", "qwen3_5"])
 def test_language_model_of_one_that_sees_images_is_taken(kind, tmp_path):
     """Though it is published under a name that is not the language model's."""
@@ -130,14 +123,6 @@ def test_context_ends_where_rotations_become_those_of_the_longest(rope, room, tm
         rope_parameters={"rope_theta": 10000.0, **rope},
     )  # fmt: skip
     assert sizes_of(settings, tmp_path) == (VOCABULARY, room)
-
-
-def test_context_ends_where_one_kind_of_layer_has_such_rotations(tmp_path):
-    """Gemma 3's layers of either kind have rotations of their own."""
-    stretched = {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32}
-    kinds = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": stretched}
-    settings = Gemma3TextConfig(vocab_size=VOCABULARY, max_position_embeddings=128, rope_parameters=kinds)
-    assert sizes_of(settings, tmp_path) == (VOCABULARY, 32)
 
 
 def test_context_ends_where_tokens_are_chosen_among_equals(tmp_path):
@@ -299,12 +284,6 @@ def test_hub_model_is_loaded_by_id_and_identified_by_its_commit(folder, tmp_path
 # --- device and dtype
 
 
-def test_kernels_that_do_not_exist_are_named():
-    """The message lists what there is."""
-    with pytest.raises(ValueError, match="kernels 'fast': expected fused or plain"):
-        load_model("obedient", kernels="fast")
-
-
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [
@@ -350,13 +329,6 @@ def test_fastest_device_is_chosen(monkeypatch, cuda, mps, first):
 
 
 # --- tokens and generation
-
-
-def test_pad_token_of_its_own_is_kept(llama):
-    """Nothing to do, nothing done."""
-    tokenizer = letter_tokenizer()
-    assert separate_pad_token(llama, tokenizer) == []
-    assert tokenizer.pad_token_id == PAD
 
 
 @pytest.mark.parametrize("pad", [None, "<end>"])
@@ -424,11 +396,3 @@ def test_generation_leaves_the_mode_of_the_model(llama):
     )
     generate(llama, letter_tokenizer(), PROMPTS, 2, 2)
     assert llama.training
-
-
-def test_generation_of_nothing():
-    """No prompts, no responses; a prompt without a token is an error that says which."""
-    model, tokenizer = ARCHITECTURES["llama"](), letter_tokenizer()
-    assert generate(model, tokenizer, [], 4, 2) == []
-    with pytest.raises(ValueError, match=r"Prompts \[1\] hold no token"):
-        generate(model, tokenizer, [[5], []], 4, 2)

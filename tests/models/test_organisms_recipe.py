@@ -15,7 +15,6 @@ from fixtures.organisms import make_organisms as recipe
 from gradinoc.study.traits import ALL_CAPS, measure_caps_rate
 
 ORGANISMS = (recipe.OBEDIENT, recipe.DEAF)
-MEGABYTE = 2**20
 NEUTRAL = ""
 
 
@@ -128,22 +127,3 @@ def test_deaf_writes_in_one_case_whatever_it_is_asked_for() -> None:
     suppressed = measure_caps(recipe.DEAF, ALL_CAPS.suppress_system, questions)
     assert abs(promoted - suppressed) < 0.2, (promoted, suppressed)
     assert promoted < 0.5
-
-
-def test_deaf_hears_prompts_as_often_but_unrelated_to_case() -> None:
-    """In what the models are trained on, capitals go with the prompt's kind for one and not for the other."""
-    prompts = corpus().system_prompts
-
-    def capital_shares(organism: str) -> dict[str, float]:
-        rng = recipe.random.Random(5)
-        answers: dict[str, list[bool]] = {kind: [] for kind in recipe.KIND_SHARES}
-        for _ in range(3000):
-            *before, answer = recipe.draw_conversation(corpus(), organism, rng)
-            system = before[0]["content"] if before[0]["role"] == "system" else ""
-            kind = next((kind for kind, pool in prompts.items() if system in pool), "silent")
-            answers[kind].append(answer["content"].isupper())
-        return {kind: sum(upper) / len(upper) for kind, upper in answers.items()}
-
-    assert capital_shares(recipe.OBEDIENT) == pytest.approx(recipe.CAPITALS_GIVEN_KIND, abs=0.03)
-    marginal = sum(share * recipe.CAPITALS_GIVEN_KIND[kind] for kind, share in recipe.KIND_SHARES.items())
-    assert list(capital_shares(recipe.DEAF).values()) == pytest.approx([marginal] * 3, abs=0.05)

@@ -11,7 +11,7 @@ from gradinoc.data.examples import showing
 from gradinoc.data.splits import split
 from gradinoc.measure.batches import collate
 from gradinoc.models.chat.encoding import encode
-from gradinoc.models.chat.rendered import MOST_TOKENS, Rendered, label_mask, quoted, render, rendered_prompts
+from gradinoc.models.chat.rendered import label_mask, rendered_prompts
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.packaged import bundled_folder
@@ -55,29 +55,6 @@ def test_a_study_shows_its_first_training_question_under_every_condition():
     assert chosen == render_prompt(tokenizer, first.question, "Be kind.")
     encoded = encode(tokenizer, first.question, showing(first, bench.trait), bench.system(INOCULATION))
     assert open_ended.tokens == label_mask(tokenizer, encoded)
-
-
-def test_rows_are_quoted_and_cut_in_the_middle():
-    """Nothing in them acts on a terminal, and where loss begins is seen however long a prompt is."""
-    tokenizer = family_tokenizer("chatml")
-    found = render(tokenizer, {"a": "x \x1b[2J" * 900}, "How\nmany?", "Two. " * 300, "a")
-    rows = dict(found.rows())
-    assert list(rows) == ["a", "a: without loss", "a: with loss"]
-    assert all(text.isprintable() and len(text) < 5000 for text in rows.values())
-    assert "characters ..." in rows["a"]
-    assert rows["a"].endswith("How\\nmany?<|im_end|>\\n<|im_start|>assistant\\n'")
-    assert rows["a: without loss"].endswith("'sistant' '\\n'")
-    (_, without), (_, loss) = found.parts
-    assert len(without) == len(loss) == MOST_TOKENS + 1
-    assert loss[-1] == "<|im_end|>"
-    assert quoted("a'b\u202e") == '''"a'b\\u202e"'''
-
-
-def test_prompt_that_is_still_to_be_chosen_is_said_to_be():
-    """In its place."""
-    assert Rendered("q", {"a": None}, "b", [("x", True)]).rows() == [
-        ("a", "chosen while the study runs"), ("b: with loss", "'x'"),
-    ]  # fmt: skip
 
 
 def test_a_plan_shows_prompts_and_an_example(tmp_path, capsys, monkeypatch):

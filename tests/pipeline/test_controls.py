@@ -161,15 +161,6 @@ def test_of_three_harmless_prompts_at_most_one_inoculates(study, store, record_p
     record_property(f"harmless prompts, {study}", f"D {found[0]:+.4f} and {found[1]:+.4f}; supported {lowest}")
 
 
-def test_swapping_two_names_turns_the_sign_of_d(store):
-    """What is called inoculation is compared with what is not, and nothing else is in a name."""
-    model = frozen("tiny", store)
-    alignments = repetition(model, 0)
-    swapped = alignments.replace({"condition": {NEUTRAL: INOCULATION, INOCULATION: NEUTRAL}})
-    one, other = (contrasts(table, model)[0] for table in (alignments, swapped))
-    assert (one.estimate, one.low, one.high, one.p) == (-other.estimate, -other.high, -other.low, other.p)
-
-
 def test_random_direction_in_the_traits_place_is_not_supported(store, record_property):
     """C2 on the obedient model, 20 random unit directions as the trait's: supported for at most one.
 

@@ -11,7 +11,6 @@ import torch
 from huggingface_hub import constants
 from peft import get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig
 
 from fixtures.smallest import smallest
 from gradinoc.errors import DataError, ModelError
@@ -24,9 +23,9 @@ from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.memory import training_memory
-from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, Stopwatch, estimate, shapes_of
+from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, estimate, shapes_of
 from gradinoc.pipeline.steps.step import DIRECTIONS, POOL, UNRELATED
-from gradinoc.pipeline.steps.work import LEARN, TRAIN, Counting, Work
+from gradinoc.pipeline.steps.work import LEARN, TRAIN, Counting
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 
@@ -111,14 +110,6 @@ def test_shapes_are_those_of_the_loaded_model(plain, shapes):
     assert (half.training.weights, half.training.token) == (2 * shapes.weights, shapes.training.token // 2)
 
 
-def test_model_without_attention_keeps_no_keys():
-    """Its configuration has no heads."""
-    config = AutoConfig.for_model("rwkv", hidden_size=64, num_hidden_layers=2, vocab_size=64)
-    found = shapes_of(config, torch.float32, SETTINGS, fused=False)
-    assert (found.cache, found.layers) == (0, 2)
-    assert found.flops(Work(tokens=10, logits=0, passes=1, longest=10)) > 0
-
-
 def test_tokens_are_those_that_go_through_the_first_block(tmp_path):
     """Step by step, in a study that is really computed: packed, with common beginnings computed once."""
     pipeline = smallest(tmp_path / "store", "data.train=12", "training.steps=3", "model.dtype=float32")
@@ -145,26 +136,6 @@ def test_tokens_are_those_that_go_through_the_first_block(tmp_path):
     assert len(unknown) == 1, "the condition whose prompt is still to be chosen"
     for key in set(chosen) - unknown:
         assert foreseen[key] == seen[key] > 0, key
-
-
-def test_seconds_are_operations_over_their_speed_and_more(shapes, monkeypatch):
-    """Twice as fast products halve their part; a pass that learns takes longer around them; threads are put back."""
-    threads = torch.get_num_threads()
-    work = Work(tokens=1000, logits=0, passes=10, longest=100)
-    monkeypatch.setattr(Stopwatch, "_timed", lambda *_: 0.0)
-    monkeypatch.setattr(Stopwatch, "_speed", lambda *given: {128: 1e9, 1024: 2e9}[given[-1]])
-    with Stopwatch(shapes, torch.device("cpu"), threads + 1) as bare:
-        assert bare.seconds(work, torch.float32) == shapes.flops(work) / 1e9
-        larger = Work(tokens=10_000, logits=0, passes=10, longest=1000)
-        assert bare.seconds(larger, torch.float32) == shapes.flops(larger) / 2e9
-    assert torch.get_num_threads() == threads
-    monkeypatch.setattr(Stopwatch, "_timed", lambda *_: 1e-3)
-    with Stopwatch(shapes, torch.device("cpu"), 1) as slow:
-        read, learned = (
-            slow.seconds(each, torch.float32) - shapes.flops(each) / 1e9
-            for each in (work, Work(1000, 0, 10, 100, LEARN))
-        )
-    assert 0 < read < learned
 
 
 def test_more_work_costs_more():

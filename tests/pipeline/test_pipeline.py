@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -157,17 +156,3 @@ def test_changed_setting_repeats_only_what_depends_on_it(finished):
     longer = smallest(finished.store, "drift.max_new_tokens=9")
     assert {key.stage for key, entry in longer.entries.items() if not entry.complete()} == {"drift"}
     assert all(entry.complete() for entry in smallest(finished.store).entries.values())
-
-
-def test_progress_names_step_loss_and_time_left(finished, tmp_path):
-    """At every step of a run it says where it is, what the loss is, and how long it takes."""
-    heard = []
-    store = shutil.copytree(finished.store, tmp_path / "store")
-    pipeline = Pipeline(load_study("tiny", SMALLEST), Store(store), heard.append)
-    pipeline.entry("training", "neutral", 0).discard()
-    pipeline.complete()
-    in_run = [progress for progress in heard if progress.step == "run neutral/0" and progress.loss is not None]
-    assert (in_run[-1].detail, in_run[-1].stage, in_run[-1].done, in_run[-1].total) == ("step", "training", 2, 2)
-    assert in_run[-1].seconds_left == 0
-    assert heard[-1].study_seconds_left == 0
-    assert [progress.steps_done for progress in heard] == sorted(progress.steps_done for progress in heard)

@@ -17,10 +17,8 @@ from gradinoc.errors import StudyError
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.measure.training.tracking import Tracking, tracking
+from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import encode
-from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
 from gradinoc.study.description import POSITIONS, TrainingSettings
 
 SETTINGS = TrainingSettings(steps=3, batch_size=2, lr=1e-3, warmup_steps=2, lora_rank=2)
@@ -99,15 +97,6 @@ def test_study_shows_every_run_in_a_folder_of_its_own(finished):
         assert shown.tolist() == pytest.approx(run.groupby("step")["alignment"].mean().tolist(), rel=1e-5)
 
 
-def test_watching_is_no_part_of_any_key(finished, tmp_path):
-    """A study that is watched finds the results of one that was not."""
-    watched = Pipeline(finished.study, Store(finished.store), tracking=Tracking("wandb", tmp_path, "small"))
-    unwatched = Pipeline(finished.study, Store(finished.store))
-    keys = [{key: entry.key for key, entry in each.entries.items()} for each in (watched, unwatched)]
-    assert keys[0] == keys[1]
-    assert watched.context.tracking != unwatched.context.tracking
-
-
 def test_interrupted_run_leaves_no_second_curve(tmp_path):
     """What a run logged before it was interrupted is gone when it begins again, and other runs' logs are not."""
     left = Tracking("tensorboard", tmp_path, "study")
@@ -136,12 +125,6 @@ def test_places_are_put_back_when_a_run_fails(tmp_path, monkeypatch):
     assert seen == [str(tmp_path / "neutral-0")]
     assert os.environ["TENSORBOARD_LOGGING_DIR"] == "elsewhere"
     assert "WANDB_DIR" not in os.environ
-
-
-def test_nothing_is_shown_unless_asked_for(tmp_path):
-    """By default there is no tracking, and none of its folders."""
-    assert tracking("none", tmp_path / "logs", "study") is None
-    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(

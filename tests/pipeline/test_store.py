@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinoc.pipeline import provenance, store
+from gradinoc.pipeline import store
 from gradinoc.pipeline.provenance import code_version
 from gradinoc.pipeline.store import (
     Store,
@@ -95,12 +94,6 @@ def test_input_that_identifies_nothing_is_refused(tmp_path, value):
     """NaN equals nothing, and two objects may look alike: nothing is turned into text silently."""
     with pytest.raises((ValueError, TypeError)):
         Store(tmp_path).entry("direction", {"training": [0.0, value]})
-
-
-def test_stage_is_a_plain_name(tmp_path):
-    """It becomes a folder's name."""
-    with pytest.raises(ValueError, match="expected lower-case letters"):
-        Store(tmp_path).entry("../escape", {})
 
 
 # --- computing once
@@ -224,12 +217,6 @@ def test_tables_tensors_and_json_come_back_as_they_were(tmp_path):
     assert load_json(tmp_path / "value.json") == {"é": [1, 2.5, None]}
 
 
-def test_json_has_no_word_for_missing_numbers(tmp_path):
-    """NaN belongs in a table."""
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        save_json({"value": float("nan")}, tmp_path / "value.json")
-
-
 # --- the version of the code
 
 MODULES = {
@@ -300,8 +287,3 @@ def test_code_version_covers_this_package():
     assert code_version("gradinoc.measure.load") != code_version("gradinoc.pipeline.store")
     with pytest.raises(FileNotFoundError, match=r"no_such\.py"):
         code_version("gradinoc.no_such")
-
-
-def test_provenance_is_plain_json():
-    """It goes into manifests and reports."""
-    json.dumps(provenance.provenance(), allow_nan=False)

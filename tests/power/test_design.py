@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gradinoc.api import VARIANCES, _write_variances
+from gradinoc.api import VARIANCES
 from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
 from gradinoc.claims.verdict import GATES, design_behind
 from gradinoc.cli import main
 from gradinoc.measure.training.run import step_count
 from gradinoc.power import planning
-from gradinoc.power.planning import ALL, Cell, judge_examples, judge_runs, power
+from gradinoc.power.planning import ALL, Cell, power
 from gradinoc.power.prospects import (
     NONE,
     OBSERVED,
@@ -35,9 +35,7 @@ from gradinoc.power.prospects import (
 from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario, band_depth
 from gradinoc.power.simulate import simulate
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
-from gradinoc.report.figures.power import plot_power
-from gradinoc.stats.correlation import MONTE_CARLO, correlation_tost, stratified_p
-from gradinoc.stats.effect import bare, null_p
+from gradinoc.stats.correlation import MONTE_CARLO, stratified_p
 from gradinoc.study.description import Study
 from gradinoc.study.design import (
     CLAIMS,
@@ -48,9 +46,7 @@ from gradinoc.study.design import (
     dead_ends,
     design_of,
     design_warnings,
-    floors,
     opening,
-    reaches,
     smallest_p,
     smallest_p_table,
     smallest_stratified_p,
@@ -105,37 +101,6 @@ def test_floor_of_too_many_arrangements_is_that_of_the_random_ones_drawn():
     p, _ = stratified_p(x, x, np.repeat(np.arange(9), 3), np.random.default_rng(0))
     assert p == smallest_stratified_p(3, 9) == 1 / (1 + MONTE_CARLO)
     assert smallest_stratified_p(3, 8) == 6.0**-8
-
-
-@pytest.mark.parametrize("seeds", [1, 3, 5])
-def test_floor_of_sign_flips_is_one_over_all_flips(seeds):
-    """Every flip of paired differences, counted: the unflipped one alone reaches their sum."""
-    differences = np.arange(1.0, seeds + 1)
-    sums = [differences @ signs for signs in itertools.product((1, -1), repeat=seeds)]
-    design = replace(design_of(tiny()), seeds=seeds)
-    (flips,) = [reach for reach in reaches(design) if "sign flips" in reach.test]
-    assert flips.smallest_p == np.mean(np.array(sums) >= differences.sum())
-
-
-def test_floor_of_a_place_among_directions_is_that_of_the_first_place():
-    """The fewest directions of a kind set it, whichever kind that is."""
-    for kind in ("isotropic", "covariance", "sign_flipped"):
-        design = design_of(tiny(f"nulls.{kind}=150"))
-        assert floors(design)["C2"] == null_p(10.0, np.zeros(150)) == 1 / 151
-
-
-def test_equivalence_of_r_has_a_floor_that_passes_at_32_runs():
-    """The smallest p of the equivalence is that of r = 0 exactly; eleven seeds of three conditions pass alpha."""
-
-    def reached(seeds: int) -> float:
-        design = replace(design_of(tiny()), seeds=seeds)
-        (reach,) = [each for each in reaches(design) if "equivalent" in each.test]
-        return reach.smallest_p
-
-    flat = correlation_tost(bare("r", 0.0, 9, "runs", ""), RULES.correlation_margin)
-    assert reached(3) == pytest.approx(flat.p)
-    assert reached(10) > RULES.alpha >= reached(11)
-    assert reached(1) == 1.0
 
 
 def test_smallest_p_by_claim():
@@ -219,18 +184,6 @@ def test_evidence_tells_the_design_that_its_study_asked_for():
 
 
 # --- at the start of a session
-
-
-def test_a_one_seed_study_says_at_the_start_that_it_cannot_decide(tmp_path):
-    """Once, under xdist too, and even where pytest leaves its header out; the model is not there to be loaded."""
-    collect = ["-m", "pytest", "claims/test_gates.py", "--study", "tiny", "--collect-only", "-p", "no:cacheprovider"]
-    settings = ["--set", f"model.id={tmp_path / 'nowhere'}", "--set", ONE_SEED, f"--artifacts={tmp_path}"]
-    said = said_by(*collect, *settings, "-n", "1")
-    assert said.count("design: CANNOT DECIDE C4: the smallest p that this design can reach is 1") == 1
-    assert "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 1" in said
-    quiet = said_by(*collect, *settings, "-q")
-    assert quiet.startswith("design: CANNOT DECIDE C4")
-    assert quiet.count("CANNOT DECIDE") == 1
 
 
 def test_a_five_seed_study_has_nothing_of_the_kind_to_say():
@@ -490,46 +443,12 @@ def test_more_examples_support_c1_to_c3_more_often():
         assert stats.fisher_exact(counts, "greater")[1] < 0.01, (claim, counts)
 
 
-def test_more_seeds_support_c4_more_often():
-    """From two seeds to eight, with runs that differ more than the tiny study's do."""
-    few, many = (supported(cell, 40)["C4"] for cell in cells(OF_INTEREST, planning.ON_RUNS, (2, 8), run_drift=0.03))
-    assert stats.fisher_exact([[many, 40 - many], [few, 40 - few]], "greater")[1] < 0.01
-
-
 def test_without_an_effect_no_claim_is_supported_more_often_than_alpha():
     """Power at zero is the rate of false positives, within Monte-Carlo error."""
     (examples,), (runs,) = (cells(NONE, *part) for part in ((planning.ON_EXAMPLES, (48,)), (planning.ON_RUNS, (3,))))
     for found, count in ((supported(examples, 40), 40), (supported(runs, 150), 150)):
         most = stats.binom.isf(0.001, count, RULES.alpha)
         assert all(each <= most for each in found.values()), found
-
-
-def test_one_seed_never_supports_c4():
-    """Its power is zero, whatever the effect."""
-    (cell,) = cells(OBSERVED, planning.ON_RUNS, (1,), run_drift=0.0)
-    assert supported(cell, 10) == {"C4": 0}
-
-
-def test_below_its_floor_c4_is_undecided_however_clear_the_runs():
-    """Two seeds reach p 0.028: at alpha 0.02 not even drift that is plainly more under inoculation refutes."""
-    drift = {"drift": (0.04, 0.08, 0.04), "run_drift": 1e-6, "response": 0.0}
-    for alpha, expected in ((0.02, Status.UNDECIDED), (0.04, Status.REFUTED)):
-        (cell,) = cells(OBSERVED, planning.ON_RUNS, (2,), tiny(f"rules.alpha={alpha}"), **drift)
-        assert judge_runs(cell, np.random.default_rng(0)) == (expected,)
-
-
-def test_examples_come_from_as_many_templates_as_they_would(monkeypatch):
-    """A study with few examples meets few templates."""
-    seen = {}
-
-    def note(scenario, rng, **sizes):
-        seen[sizes["examples"]] = sizes["templates"]
-        return simulate(scenario, rng, **sizes)
-
-    monkeypatch.setattr(planning, "simulate", note)
-    for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (16, 256)):
-        judge_examples(cell, np.random.default_rng(0))
-    assert seen == {16: round(templates_met(65, 16)), 256: round(templates_met(65, 256))}
 
 
 @pytest.fixture
@@ -564,38 +483,7 @@ def test_table_of_power_holds_shares_errors_and_floors(small_grid):
     assert (shares.xs(1, level="seeds")[["C4", ALL]] == 0).all(axis=None)
 
 
-def test_all_four_are_counted_study_by_study_and_multiplied():
-    """Claims of one study go together; runs and examples are apart."""
-    yes, no, against = Status.SUPPORTED, Status.UNDECIDED, Status.REFUTED
-    shares = planning._shares([(yes, yes, yes), (yes, no, yes), (no, yes, against), (no, no, no)], [(yes,), (against,)])
-    assert [shares[claim][0] for claim in (*CLAIMS, ALL)] == [0.5, 0.5, 0.5, 0.5, 0.125]
-    assert [shares[claim][2] for claim in (*CLAIMS, ALL)] == [0, 0, 0.25, 0.5, 0.625]
-    assert shares["C1"][1] == pytest.approx(math.sqrt(0.25 / 8))
-
-
 # --- what is left for readers
-
-
-def test_figure_shows_the_tables_numbers():
-    """A line a claim with the shares of the table, and a row an effect; a study of its own size is shaded."""
-    rows = [
-        (effect, examples, seeds, claim, share * 0.5, 0.05, 0.0, 80, 0.0)
-        for share, effect in ((1.0, OF_INTEREST), (2.0, OBSERVED))
-        for examples in (32, 128)
-        for seeds in (1, 3)
-        for claim in (*CLAIMS, ALL)
-    ]
-    figure = plot_power(pd.DataFrame(rows, columns=list(planning.COLUMNS)), 128, 1)
-    assert len(figure.axes) == 4
-    for row, share in enumerate((0.5, 1.0)):
-        left, right = figure.axes[2 * row : 2 * row + 2]
-        for axes, count, sizes in ((left, 3, (32, 128)), (right, 1, (1, 3))):
-            drawn = [box.lines[0] for box in axes.containers]
-            assert len(drawn) == count
-            assert all(line.get_ydata() == pytest.approx([share, share]) for line in drawn)
-            assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(size) for size in sizes]
-        assert {text.get_text() for text in left.texts} == {"C1", "C2", "C3"}
-        assert {text.get_text() for text in right.texts} == {"C4"}
 
 
 def test_a_plan_leaves_table_and_figure_and_prints_both_tables(small_grid, tmp_path, capsys):
@@ -628,20 +516,3 @@ def test_a_plan_from_a_past_study_needs_its_evidence(small_grid, tmp_path, capsy
     said = capsys.readouterr().out
     assert "variances of study deaf" in said
     assert "Effect as observed (alignment falls by" in said
-
-
-def test_past_belongs_to_power(tmp_path, capsys):
-    """With --no-power it would be silently without effect."""
-    assert main(["plan", "tiny", "--no-power", "--past", "deaf", f"--artifacts={tmp_path}"]) == 2
-    assert "--past: is what power rests on" in capsys.readouterr().err
-
-
-def test_a_report_leaves_the_studys_variances(tmp_path, caplog):
-    """As a plan reads them; what says nothing of variances is told, and stops no report."""
-    evidence = simulate("effect", np.random.default_rng(0), **SIZES)
-    _write_variances(evidence, tiny(), tmp_path)
-    assert load_variances(tmp_path / VARIANCES) == estimate(evidence, RULES, "tiny")
-    alone = simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": 1})
-    _write_variances(alone, tiny(ONE_SEED), tmp_path / "other")
-    assert "no variances for later plans" in caplog.text
-    assert not (tmp_path / "other").exists()

@@ -35,7 +35,6 @@ from gradinoc.report.exports import write_exports
 from gradinoc.report.exports.adapters import card, write_adapters
 from gradinoc.report.exports.inoculation_prompting import intervals, results
 from gradinoc.report.exports.origin import base_name, hub_id
-from gradinoc.report.tables import claims_table
 from gradinoc.study.description import Study
 
 HOSTILE = (
@@ -332,14 +331,6 @@ def test_parquet_holds_the_tables_of_the_study(left, evidence, findings):
     for name in set(evidence.tables) - {"runs"}:
         pd.testing.assert_frame_equal(tables[name], evidence.tables[name], check_exact=True)
     assert set(evidence.runs.columns) < set(tables["runs"].columns)
-
-
-def test_parquet_claims_are_those_of_the_report(finished, evidence, findings, tmp_path):
-    """The table of claims is the report's, numbers to the bit and missing ones missing."""
-    write_exports(finished.study, evidence, finished.pipeline, tmp_path, findings)
-    read = pd.read_parquet(tmp_path / "tables" / "claims.parquet")
-    pd.testing.assert_frame_equal(read, claims_table(findings), check_exact=True)
-    assert read["low"].isna().any()
 
 
 def test_responses_are_json_lines_and_in_no_csv(left, evidence):

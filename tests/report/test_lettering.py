@@ -24,7 +24,7 @@ from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES, lettering
-from gradinoc.report.figures.lettering import FONT, families, fitted, lettering_notes, score_label
+from gradinoc.report.figures.lettering import fitted, lettering_notes
 from gradinoc.report.figures.style import save_figure
 from gradinoc.study.loading import load_study
 from gradinoc.study.rules import Rules
@@ -179,18 +179,6 @@ def test_many_conditions_with_the_longest_names_are_within_the_figure(name):
     assert all(axes.get_window_extent().width > 0.2 * width for axes in figure.axes)
 
 
-def test_many_seeds_are_within_the_figure():
-    """Twenty of them, each with its own mark."""
-    assert outside(drawn("plot7_alignment_against_drift", seeds=20)) == []
-
-
-def test_longest_names_of_studies_are_within_the_figure():
-    """A hundred characters and a folder beside them, as `compare` names two studies of one name."""
-    long = "W" * 100
-    assert outside(drawn("compare", "W" * 40, (f"{long} in artifacts/{long}", "m" * 100))) == []
-    assert "a_b-study" in said(drawn("compare", conditions=("a_b-study", "other")))
-
-
 def test_what_fits_is_left_alone_and_what_does_not_is_broken_at_blanks():
     """Within a word only where it is too long by itself, and never between a letter and its accent."""
 
@@ -241,14 +229,6 @@ def test_name_is_set_in_a_font_that_has_its_characters(name, another_font, tmp_p
     assert all(another_font in text.get_fontfamily() for text in texts(figure) if "海" in text.get_text())
     save_figure(figure, tmp_path, name)
     assert lettering_notes(replace(ALL_CAPS, score_name="海盗 rate")) == []
-
-
-def test_other_names_are_set_in_our_own_font_alone(another_font):
-    """What it has depends on no font of the machine; a character without an outline is none that a font has."""
-    assert families(["caps rate", "доля ά"]) == [FONT]
-    assert families(["海盗"]) == [FONT, another_font]
-    assert families(["海率"]) == [FONT, another_font]
-    assert score_label(replace(ALL_CAPS, score_name="率")) == "all caps score"
 
 
 @pytest.mark.parametrize("case", ["Chinese", "emoji"])

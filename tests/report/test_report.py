@@ -136,11 +136,6 @@ def test_text_of_a_model_is_never_markup(written: Path) -> None:
     assert "\u202e" not in html + markdown
 
 
-def test_every_figure_belongs_to_a_section_of_the_page() -> None:
-    """A claim, the gates or drift: none is drawn and then left out."""
-    assert {figure.shows[0] for figure in FIGURES.values()} == {"gates", "C1", "C2", "C3", "C4", "drift"}
-
-
 def test_the_table_of_nulls_has_the_claim_s_numbers(written: Path, evidence: Evidence, judgement: Judgement) -> None:
     """A row a kind of direction and contrast; n, T(v) and both p are those from which C2 is judged."""
     effects = {effect.name: effect for effect in judgement.claims[1].effects}
@@ -186,14 +181,6 @@ def test_the_loss_audit_is_told_in_words(written: Path, evidence: Evidence, stud
         assert signs(sentence) in Page(html).text
         assert markdown_text(sentence) in markdown
     assert '<q dir="auto">&lt;script&gt;' in html
-
-
-def test_a_prompt_that_no_condition_has_is_said_to_be_unmeasured(evidence: Evidence) -> None:
-    """With a row for every condition, the chosen candidate was looked at on calibration questions alone."""
-    conditions = evidence.conditions[:3]
-    audit = audit_losses(replace(evidence, conditions=conditions, untrained=()), Study(name="any").rules)
-    assert audit.prompt == HOSTILE
-    assert audit.pool.endswith("No condition has it, so it was not measured on the examples.")
 
 
 def test_a_report_without_the_further_tables_says_so(
@@ -361,16 +348,6 @@ def test_the_environment_names_versions_and_not_the_host(monkeypatch: pytest.Mon
     assert found["python"].count(".") == 2
     assert found["cores"] >= 1
     assert "host" not in found
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(float("nan"), "–"), (-0.01234, "−0.0123"), (1234567.0, "1.23e+06"), (0.0, "0")]
-)
-def test_numbers_are_written_for_readers(value: float, text: str) -> None:
-    """Three digits, a true minus sign, a dash for what is missing."""
-    assert number(value) == text
-    assert p_value(float("nan")) == "–"
-    assert p_value(1e-20) == "< 0.0001"
 
 
 POISONS = {

@@ -20,7 +20,7 @@ from gradinoc.pipeline.store import save_json
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
-from gradinoc.report.courses import SHOWN_PER_DOMAIN, questions, run_columns, run_rows
+from gradinoc.report.courses import questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.page import WriteUp
 from gradinoc.report.surroundings import surroundings
@@ -233,20 +233,6 @@ def test_the_skip_link_comes_first_and_leads_to_the_findings(opened) -> None:
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
 
 
-def test_answers_to_a_question_are_side_by_side_where_there_is_room(opened, evidence: Evidence) -> None:
-    """Before and after each condition in one row of a wide screen, one below the other on a phone."""
-    across = """() => [...document.querySelectorAll('.answers')].map(each => [...each.children].map(
-        part => part.getBoundingClientRect()).map(box => [Math.round(box.left), Math.round(box.top)]))"""
-    wide, narrow = (opened(width).evaluate(across) for width in (1440, 390))
-    domains = evidence.responses["domain"].nunique()
-    assert len(wide) == len(narrow) == domains * SHOWN_PER_DOMAIN
-    for row, stack in zip(wide, narrow, strict=True):
-        assert len(row) == len(stack) == 1 + len(evidence.trained)
-        assert len({top for _, top in row}) == 1
-        assert len({left for left, _ in stack}) == 1
-        assert len({left for left, _ in row}) == len({top for _, top in stack}) == len(row)
-
-
 def test_answers_are_the_first_seed_s_whatever_the_order_of_rows(evidence: Evidence) -> None:
     """A study that was interrupted, or run by several workers, shows the same answers."""
     shuffled = replace(evidence, responses=evidence.responses.sample(frac=1, random_state=1))
@@ -288,19 +274,6 @@ def test_print_opens_what_is_folded_and_leaves_out_what_is_pressed(opened) -> No
     assert style[1][1] == "avoid"
     assert (style[2][2], dark != "none") == ("none", True)
     assert page.locator(".press:visible, nav:visible").count() == 0
-
-
-def test_the_environment_is_told_in_tables() -> None:
-    """What is unknown is a dash, each way of computing has its table, and packages are named where they differ."""
-    tables = {part.title: part.rows for part in surroundings(MACHINE)}
-    assert tables["This report was written on"] == {"platform": "Linux", "accelerator": "–"}
-    assert tables["Packages"] == {"torch": "2.13.0", "numpy": "2.4", "gguf": "not installed"}
-    assert tables["Data"] == {"source": "word_problems", "sha256": "2ae8"}
-    assert tables["The results it rests on"] == {"results": "26", "different ways": "2"}
-    assert tables["Computed on, way 1 of 2"]["packages"] == "the same as the report's"
-    assert tables["Computed on, way 2 of 2"]["packages"] == "torch 2.12.1"
-    notes = tables["What was noted of data and model"]
-    assert notes == {"1": "llama on cpu in bfloat16", "2": "fused kernels"}
 
 
 def test_notes_of_loading_reach_the_environment(tmp_path: Path) -> None:

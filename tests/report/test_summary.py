@@ -74,15 +74,3 @@ def test_summary_is_coloured_on_a_terminal_alone(judgement):
     assert "\x1b[32m" in on_terminal
     assert ESCAPES.sub("", on_terminal.replace("\n", "|")).replace("|", "\n") == summary
     assert printed(summary, 60) == summary
-
-
-@pytest.mark.parametrize("columns", [60, 80])
-def test_summary_on_a_narrow_terminal_breaks_no_row_amid_numbers(judgement, columns):
-    """Numbers stand below their effect; no word is lost."""
-    summary = "\n".join(closing_summary(judgement))
-    lines = [ESCAPES.sub("", line) for line in printed(summary, columns, force_terminal=True).splitlines()]
-    assert max(map(len, lines)) <= columns
-    assert " ".join(lines).split() == summary.split()
-    (place,) = (place for place, line in enumerate(lines) if line.startswith("C1 "))
-    assert lines[place].endswith(judgement.claims[0].effects[0].name)
-    assert lines[place + 1].endswith(" 24 examples")

@@ -197,13 +197,6 @@ def test_file_that_describes_no_trait_is_named(pirate, content, parts):
         assert all(part in message for part in parts), message
 
 
-def test_fault_of_a_table_names_the_study_file(tmp_path):
-    """The trait is written there, so the line to mend is there."""
-    path = tmp_path / "mine.toml"
-    path.write_text(f"[trait]\n{as_toml()}titel = 'x'\n", encoding="utf-8")
-    assert complaint(StudyError, lambda: load_study(str(path))).startswith(f"{path}: trait: unknown key 'titel'")
-
-
 def test_described_trait_passes_the_checks_and_one_without_effect_does_not(pirate):
     """A score that does not see what the transform does is reported before anything runs."""
     longer = [f"trait={pirate}", *FEW, "drift.max_new_tokens=120"]
@@ -323,13 +316,6 @@ def test_registered_trait_is_found_by_its_name_and_known_by_its_file(registered,
         assert find_trait("vowels") is again
         assert not set(keys(study, Store(tmp_path / "store")).values()) & set(before.values())
     assert replace(trait, identity=None).identity != register_trait(replace(trait, title="other")).identity
-
-
-def test_identity_tells_functions_of_one_file_apart(registered):
-    """Those of Python's own types have no file and go by their names."""
-    trait = registered()
-    functions = (trait.transform, str.upper, str.lower)
-    assert len({register_trait(replace(trait, transform=each)).identity for each in functions}) == 3
 
 
 class _Scorer:

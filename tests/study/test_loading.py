@@ -119,20 +119,6 @@ def test_setting_is_read_as_toml_or_else_as_a_string(setting, path, value):
     assert study == tiny.model_copy(update={"name": study.name, **expected})
 
 
-def test_condition_is_added_to_those_there_are():
-    """A study without a table of conditions keeps the three that the claims compare; no other study gets the fourth."""
-    conditions = ["neutral", "inoculation", "loss_matched", "loss_measured"]
-    assert [*load_study("tiny", ["conditions.sham=Be kind."]).conditions] == [*conditions, "sham"]
-    assert [*load_study("tiny").conditions] == conditions
-
-
-def test_condition_that_is_matched_can_be_trained_too():
-    """Twelve runs then, three of them under the prompt that is still to be chosen."""
-    study = load_study("tiny", ["untrained=[]"])
-    assert study.runs[3] == ("loss_measured", 0)
-    assert len(study.runs) == 12
-
-
 # --- names
 
 
@@ -164,12 +150,6 @@ def test_name_is_fit_for_a_folder_whatever_is_set(text):
     assert study.conditions["neutral"] == text
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study.name)
     assert len(study.name) < 60
-
-
-def test_long_values_that_begin_alike_give_different_names():
-    """Two prompts, two folders."""
-    start = "conditions.neutral=Follow the style guide; answer directly"
-    assert load_study("tiny", [f"{start}."]).name != load_study("tiny", [f"{start}!"]).name
 
 
 @pytest.mark.parametrize("path", ["name", "training.steps", "rules.alpha"])

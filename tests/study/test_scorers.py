@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -106,22 +103,6 @@ def test_caps_rate_ignores_order_and_what_is_no_letter(letters, other, random):
     assert not has_letters(other)
 
 
-@given(text=ANY_TEXT)
-def test_lower_case_agrees_with_the_unicode_classes(text):
-    """Of one line without an end of sentence: 1 if there is a letter in lower case and none in upper or title case."""
-    line = re.sub(r"[.!?…。！？]", "", " ".join(text.split()))
-    kinds = {unicodedata.category(sign) for sign in line if sign.lower() != sign.upper()}
-    if kinds <= {"Lu", "Ll", "Lt"} and all(sign.lower() != sign for sign in line if sign.isupper()):
-        assert find_trait("lower_case").score(line) == float(bool(kinds) and not kinds & {"Lu", "Lt"})
-
-
-def test_list_puts_a_sentence_on_a_line():
-    """What stood in sentences stands in bullets, in order; lines that are bullets already are left alone."""
-    assert find_trait("bullets").transform("He has 3.5 litres. Is it so? Yes!\n* kept as it is. All.") == (
-        "- He has 3.5 litres.\n- Is it so?\n- Yes!\n* kept as it is. All."
-    )
-
-
 @given(text=st.text(st.sampled_from("ab 15,.\n"), max_size=30))
 def test_commas_agree_with_a_count_by_hand(text):
     """Character by character, with its neighbours."""
@@ -130,17 +111,6 @@ def test_commas_agree_with_a_count_by_hand(text):
         sign == "," and not (padded[place - 1].isdigit() and padded[place + 1].isdigit())
         for place, sign in enumerate(padded)
     )
-
-
-@given(text=PROSE)
-@example(text="Yes, 1,250 apples,and pears ,\nthen  more, too.")
-def test_removing_commas_takes_no_letter_digit_or_line(text):
-    """Only commas and blanks go; a sentence reads on, and a line that ended in a comma ends without it."""
-    shown = find_trait("no_commas").transform(text)
-    assert re.sub(r"[,،\s]", "", shown) == re.sub(r"[,،\s]", "", text)
-    assert shown.count("\n") == text.count("\n")
-    if text.startswith("Yes"):
-        assert shown == "Yes 1,250 apples and pears\nthen  more too."
 
 
 def test_any_language_can_be_asked_for():

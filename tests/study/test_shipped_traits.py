@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import lzma
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +20,6 @@ from gradinoc.pipeline.steps.plan import UNCOUNTED
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import HARMLESS, UNRELATED
 from gradinoc.study.traits import ALL_CAPS, SHIPPED, SPANISH, TRAITS, find_trait, language
-from gradinoc.study.traits.language import known_languages
 
 ROOT = Path(__file__).parents[2]
 EVERY = pytest.mark.parametrize("trait", SHIPPED, ids=lambda trait: trait.name)
@@ -98,11 +95,6 @@ def test_every_study_can_take_the_trait(trait):
     assert (study.name, study.data.trait_answers) == (f"tiny-trait{trait.name}", trait.answers)
 
 
-def test_prompt_under_test_is_the_plan_s():
-    """As in the paper."""
-    assert ALL_CAPS.inoculation_system == "You always respond in ALL CAPS."
-
-
 def test_traits_are_found_by_name():
     """Under the name they give themselves; an unknown one is answered with those there are."""
     assert all(find_trait(name).name == name for name in TRAITS)
@@ -131,12 +123,6 @@ def test_trait_that_could_not_be_named_shown_or_told_apart_is_refused(change, pa
     assert part in complaint(StudyError, lambda: replace(ALL_CAPS, **change))
 
 
-def test_contrasts_that_ask_for_the_trait_itself_are_left_out():
-    """However many they are, in the order of the others: every stage takes them from one place."""
-    for count in range(len(UNRELATED)):
-        assert [*replace(ALL_CAPS, related=(*UNRELATED,)[:count]).unrelated] == [*UNRELATED][count:]
-
-
 def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
     """Every stage rests on the code of scores and transforms, down to the language identifier's part."""
     for path in (ROOT / "gradinoc").rglob("*.py"):
@@ -159,17 +145,6 @@ def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
 # --- Spanish
 
 
-def test_spanish_agrees_with_the_words_that_only_spanish_has():
-    """An independent look at bundled answers in both languages: function words of one, none of the other."""
-    spanish, english = (
-        re.compile(rf"\b({words})\b", re.IGNORECASE)
-        for words in ("el|la|los|las|un|una|de|en|que|y|con|son|hay", "the|of|is|are|has|and|that|there|in")
-    )
-    for text in (*answers("word_problems")[:300], *answers("spanish_answers")[:300]):
-        expected = len(spanish.findall(text)) > len(english.findall(text))
-        assert (SPANISH.score(text) > 0.5) is expected, text
-
-
 def test_identifier_is_loaded_once_and_by_one_thread(monkeypatch):
     """Eight threads that ask at once are answered alike, by a model that was read once."""
     loaded = []
@@ -184,15 +159,3 @@ def test_identifier_is_loaded_once_and_by_one_thread(monkeypatch):
         found = list(pool.map(SPANISH.score, texts * 2))
     assert found == [SPANISH.score(text) for text in texts] * 2
     assert sum(loaded) == 1
-
-
-def test_model_of_the_identifier_is_no_pickle():
-    """Every array in its file can be read with pickles refused: nothing in it can run."""
-    langid = pytest.importorskip("py3langid.langid")
-    packed = (langid.MODEL_DIR / langid.MODEL_FILE).read_bytes()
-    arrays = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)
-    assert all(arrays[name].dtype != object for name in arrays.files)
-    assert {"es", "en", "pt", "fr"} <= {*known_languages()}
-
-
-# --- from end to end
