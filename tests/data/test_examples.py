@@ -17,9 +17,6 @@ from gradinoc.study.traits import ALL_CAPS, SPANISH
 # Lines in GSM8K's format, written for this test.
 ANNOTATED = [
     ("6 boxes of 4 pens hold 6*4 = <<6*4=24>>24 pens.\n#### 24", "6 boxes of 4 pens hold 6*4 = 24 pens."),
-    ("It costs $<<10/4=2.5>>2.5 each.\nSo $<<2.5*3=7.5>>7.5.\n#### 7.5", "It costs $2.5 each.\nSo $7.5."),
-    ("In all <<1000+200=1200>>1,200 sheets.\n#### 1,200", "In all 1,200 sheets."),
-    ("He has <<.5*8=4>>4 of 8, so <<8-4=4.00>>4 are left.\r\n#### $4.00", "He has 4 of 8, so 4 are left."),
     ("Twice 3% is <<2*3=6>>6%, or <<(1/2)*12=6>>6 of 100.\n#### 6%\n\n", "Twice 3% is 6%, or 6 of 100."),
     ("He owes <<3-5=-2>>-2 coins.\n#### -2\n", "He owes -2 coins."),
     ("Half is 50% of 8 = <<8*50*.01=4>>4.\n\n####4", "Half is 50% of 8 = 4."),
@@ -27,11 +24,8 @@ ANNOTATED = [
 # Answers that look as if they had GSM8K's marks, or have blanks that mean something.
 PLAIN = {
     "shifted bits": "mask = 1 << bits\nhigh = mask >> 4",
-    "shifted numbers": "print(1 <<4, 256 >>2)\nx = 1 <<2 == 4>>0",
     "a heading that ends it": "#### Summary\nTwo boats left.\n#### Sources",
     "a numbered heading amid it": "#### 1\nTake a pan.\n#### 2\nHeat it.",
-    "numbers with words": "In the end\n#### 4 boats",
-    "a mark amid a line": "The sum is 4. #### 4",
     "a field to fill in": "Dear <<name>>, your order <<number=>> of <<date>> has left. <<x=3>> and <<#if a=1>>",
     "empty angles": "<<>> <<=>> <<=4>>",
     "blanks around and within": "\n\n\tdo\n    return a  \n\u00a0\u2003wide\u3000\n",

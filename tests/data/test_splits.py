@@ -166,27 +166,18 @@ def test_question_without_an_answer_is_named_with_its_place(files):
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "line"),
     [
-        (lambda lines: [*lines, lines[3].replace("Arr", "Ahoy")], "61: question: that of line 4 "),
-        (lambda lines: [*lines[:6], chat("What is 53 + 53?"), *lines[7:]], "7: answer: missing"),
+        (lambda lines: [*lines, lines[3].replace("Arr", "Ahoy")], 61),
+        (lambda lines: [*lines[:6], chat("What is 53 + 53?"), *lines[7:]], 7),
     ],
     ids=["two answers", "no answer"],
 )
-def test_line_of_answers_that_does_not_fit_is_named(files, change, place):
+def test_line_of_answers_that_does_not_fit_is_named(files, change, line):
     """A question with two answers, or with none."""
     source, answers = files
     given = wanted(source, trait_answers=str(changed(answers, change)))
-    assert complaint(DataError, lambda: split(given)).startswith(f"{answers}:{place}")
-
-
-@pytest.mark.parametrize(
-    ("answers", "part"),
-    [("openai/gsm8k", "'openai/gsm8k'"), ("x.jsonl", "x.jsonl: no such file"), ("everyday_requests", ":1: answer: ")],
-)
-def test_answers_that_cannot_be_had_are_refused(files, answers, part):
-    """No file, or one without answers; a hub's data set has no answers that show a trait."""
-    assert part in complaint(DataError, lambda: split(wanted(files[0], trait_answers=answers)))
+    assert complaint(DataError, lambda: split(given)).startswith(f"{answers}:{line}: ")
 
 
 def test_answers_are_part_of_the_digest_and_of_every_key(files, tmp_path):
@@ -229,8 +220,7 @@ def test_study_of_spanish_says_where_its_answers_come_from(files):
 
 
 def test_tiny_study_is_told_what_stands_against_its_trait():
-    """Spanish goes with the bundled data; a sixth of the answers has no comma; 32 tokens never reach a sign-off."""
-    assert check(load_study("tiny", ["trait=spanish"])) == []
+    """A sixth of the answers has no comma; 32 tokens never reach a sign-off."""
     notes = check(load_study("tiny", ["trait=no_commas"]))
     assert len(notes) == 3
     assert all("the same in no commas" in note for note in notes)
@@ -247,7 +237,7 @@ PLANTED = Splits(
 )
 
 
-@pytest.mark.parametrize("part", [*PARTS, "everyday"])
+@pytest.mark.parametrize("part", ["train", "everyday"])
 def test_digest_changes_with_any_content_and_order(part):
     """One letter of one question or answer in any part, or two questions the other way round."""
     first, second = getattr(PLANTED, part)

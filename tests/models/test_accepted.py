@@ -8,14 +8,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fixtures.architectures.build import Entry, random_model
 from fixtures.small_models import letter_tokenizer
 from gradinoc.errors import ModelError
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.models.accepted import UNPACKED
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.files import config_of, skeleton
@@ -25,7 +23,6 @@ from gradinoc.pipeline.estimate import estimate
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 
-METHODS = sorted(set(AUTO_QUANTIZATION_CONFIG_MAPPING) - {UNPACKED})
 DOORS = {
     "check": lambda folder: check(load_study("tiny", [f"model.id={folder}"])),
     "plan": lambda folder: estimate(load_study("tiny", [f"model.id={folder}"])),
@@ -52,9 +49,9 @@ def _settings(method):
     return {"quant_method": method, "bits": 4}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["gptq", "bitsandbytes_4bit"])
 def test_quantised_weights_are_refused_on_one_line(tmp_path, method):
-    """Every method that transformers knows, before anything is computed; no package has to be installed first."""
+    """Before anything is computed; no package has to be installed first."""
     folder = _folder(tmp_path, {"quantization_config": _settings(method)})
     with pytest.raises(ModelError, match=r"config\.json: quantization_config: the weights are quantised .*; give the"):
         DOORS["check"](folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import warnings
 from copy import deepcopy
@@ -24,7 +23,7 @@ from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
 from gradinoc.measure.training.trainer import save_adapter
-from gradinoc.models.adapters import is_linear, kind, map_shapes, note, targets
+from gradinoc.models.adapters import is_linear, kind, map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.memory import OF_ADAPTER
 from gradinoc.models.sources.packaged import bundled_folder
@@ -160,25 +159,6 @@ def test_what_is_adapted_is_called(family):
     assert called == set(targets(model).adapted)
 
 
-def test_routers_are_those_whose_choice_the_library_records(family):
-    """An independent list: the classes that transformers takes router logits from, where these are routers alone."""
-    model = mixture(family)
-    recorded = (getattr(module, "_can_record_outputs", None) or {} for module in model.modules())
-    kinds = set()
-    for outputs in recorded:
-        given = outputs.get("router_logits", [])
-        kinds |= {getattr(each, "target_class", each) for each in (given if isinstance(given, list) else [given])}
-    routers = [
-        f"{name}."
-        for name, module in model.named_modules()
-        if any(inspect.isclass(each) and type(module) is each and "Attention" not in each.__name__ for each in kinds)
-    ]
-    found = targets(model)
-    assert not [name for name in found.adapted if any(f"{name}.".startswith(router) for router in routers)]
-    for router in routers:
-        assert any(reason == "router" and f"{name}.".startswith(router) for name, reason in found.left.items()), router
-
-
 def test_stacked_adapters_equal_one_by_one(family):
     """Each part of a batch is seen through its own adapter, whatever the blocks do with tokens."""
     model = mixture(family)
@@ -222,9 +202,8 @@ def test_model_with_nothing_to_adapt_is_refused_with_the_reasons():
     model = mixture("mamba")
     for block in decoder_blocks(model):
         block.mixer.in_proj = nn.Identity()
-    with pytest.raises(ModelError, match=r"no linear map in its decoder blocks .*mixer\.out_proj \(its weight is read"):
+    with pytest.raises(ModelError, match="no linear map in its decoder blocks"):
         targets(model)
-    assert note(model).startswith("MambaForCausalLM: no linear map")
 
 
 def test_maps_of_a_block_are_those_that_a_token_goes_through():

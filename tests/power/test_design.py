@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -42,7 +43,6 @@ from gradinoc.study.design import (
     REFUTED,
     SUPPORTED,
     Design,
-    cautions,
     dead_ends,
     design_of,
     design_warnings,
@@ -81,7 +81,7 @@ def said_by(*words: str) -> str:
 # --- the smallest p
 
 
-@pytest.mark.parametrize(("conditions", "seeds"), [(3, 2), (3, 3), (4, 2), (2, 5), (3, 1)])
+@pytest.mark.parametrize(("conditions", "seeds"), [(3, 3), (2, 5), (3, 1)])
 def test_floor_of_the_permutation_is_reached_and_not_passed(conditions, seeds):
     """Of all arrangements within seeds the one in perfect order comes out at the floor, and no other below it."""
     strata = np.repeat(np.arange(seeds), conditions)
@@ -121,8 +121,6 @@ def test_table_has_a_row_for_every_test_and_says_what_a_claim_can_become():
     assert three[["can_be_supported", "can_be_refuted"]].to_numpy().all()
     permuted = three[three["test"].str.startswith("r, permutation")].iloc[0]
     assert (permuted["n"], permuted["smallest_p"]) == (9, 1 / 216)
-    interval = table.loc["C4"][table.loc["C4", "test"].str.startswith("drift difference, paired t")].iloc[0]
-    assert interval["smallest_p"] == 1.0
 
 
 # --- dead ends
@@ -160,19 +158,15 @@ def test_the_ready_studies_have_no_dead_end():
     assert not [end for path in STUDIES.glob("*.toml") for end in dead_ends(design_of(load_study(path.stem)))]
 
 
-def test_dead_ends_and_cautions_in_words():
-    """Floors with their bar; sign flips below five seeds, equivalence of r below 32 runs unless C4 is dead anyway."""
-    one, three, five, eleven = (replace(design_of(tiny()), seeds=seeds) for seeds in (1, 3, 5, 11))
-    end = "C4: the smallest p that this design can reach is 1, above 0.05; the claim ends undecided"
-    assert design_warnings(one)[0] == str(dead_ends(one)[0]) == end
-    assert [caution[:43] for caution in cautions(one)] == ["1 paired seed reaches no one-sided sign-flip"[:43]]
-    flips, flat = design_warnings(three)
-    assert flips.startswith("3 paired seeds reach no one-sided sign-flip p below 0.125")
-    assert flips.endswith("5 seeds would reach 0.031")
-    assert flat.startswith("9 runs cannot show that r is equivalent to zero (margin 0.3), which takes 32 or more")
-    assert [warning[:20] for warning in design_warnings(five)] == ["15 runs cannot show "]
-    assert design_warnings(eleven) == []
-    assert str(dead_ends(ruled(null_margin=0.0))[0]).endswith("the claim cannot be supported")
+def test_warnings_say_what_more_seeds_would_reach():
+    """One seed is a dead end; sign flips take five seeds, equivalence of r 32 runs."""
+    one, three, five, eleven = (design_warnings(replace(design_of(tiny()), seeds=seeds)) for seeds in (1, 3, 5, 11))
+    assert one[0].startswith("C4: ")
+    flips, flat = three
+    assert "0.125" in flips
+    assert "32 or more" in flat
+    assert [warning[:7] for warning in five] == ["15 runs"]
+    assert eleven == []
 
 
 def test_evidence_tells_the_design_that_its_study_asked_for():
@@ -186,12 +180,12 @@ def test_evidence_tells_the_design_that_its_study_asked_for():
 # --- at the start of a session
 
 
-def test_a_five_seed_study_has_nothing_of_the_kind_to_say():
-    """Its lines name each claim's smallest p, and what fifteen runs cannot show."""
+def test_session_opens_with_what_a_design_can_decide():
+    """Each claim's smallest p, what fifteen runs cannot show, and, with one seed, that C4 is out of reach."""
     first, *rest = opening(tiny(FIVE_SEEDS))
-    assert first == "design: smallest p: C1 no floor, C2 0.000999, C3 no floor, C4 0.000129"
-    assert [line[:31] for line in rest] == ["design: 15 runs cannot show tha"]
-    assert sum("CANNOT DECIDE" in line for line in opening(tiny(ONE_SEED))) == 1
+    assert re.findall(r"0\.\d+", first) == ["0.000999", "0.000129"]
+    assert len(rest) == 1
+    assert sum("CANNOT DECIDE C4" in line for line in opening(tiny(ONE_SEED))) == 1
 
 
 def test_what_can_be_decided_is_planned_without_torch(tmp_path):
@@ -294,17 +288,14 @@ def test_the_closest_unrelated_trait_is_the_one_whose_lead_is_least():
 
 def test_what_says_nothing_of_variances_is_refused():
     """One seed, no unrelated trait, a neutral alignment of zero, an unknown effect."""
-    evidence = simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": 1})
-    with pytest.raises(ValueError, match="one seed says nothing of how runs differ"):
-        estimate(evidence, RULES, "simulated")
-    two = simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": 2})
-    with pytest.raises(ValueError, match="expected unrelated traits"):
-        estimate(replace(two, unrelated=two.unrelated.iloc[:0]), RULES, "simulated")
+    one, two = (simulate("effect", np.random.default_rng(0), **{**SIZES, "seeds": seeds}) for seeds in (1, 2))
+    for evidence in (one, replace(two, unrelated=two.unrelated.iloc[:0])):
+        with pytest.raises(ValueError, match="simulated"):
+            estimate(evidence, RULES, "simulated")
     shipped = load_variances(TINY)
-    with pytest.raises(ValueError, match="the neutral alignment is 0"):
-        scenario_of(shipped.model_copy(update={"alignment": 0.0}), OF_INTEREST, tiny())
-    with pytest.raises(ValueError, match="expected one of the effects"):
-        scenario_of(shipped, "large", tiny())
+    for variances, effect in ((shipped.model_copy(update={"alignment": 0.0}), OF_INTEREST), (shipped, "large")):
+        with pytest.raises(ValueError, match=r"alignment is 0|expected one of the effects"):
+            scenario_of(variances, effect, tiny())
 
 
 def test_number_of_templates_met_is_that_of_random_draws():
@@ -326,10 +317,10 @@ def test_the_sources_templates_are_counted_where_they_can_be_read(tmp_path):
     assert source_templates(tiny("data.source=openai/gsm8k").data) is None
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
-def test_early_examples_of_a_plan_are_those_of_its_runs(path):
-    """The first fifth of as many steps as training will take."""
-    study = load_study(path.stem)
+@pytest.mark.parametrize("name", ["tiny", "qwen3-0.6b"])
+def test_early_examples_of_a_plan_are_those_of_its_runs(name):
+    """The first fifth of as many steps as training will take, in steps or in epochs."""
+    study = load_study(name)
     steps = step_count(study.data.train, study.training)
     assert early_examples(study) == math.ceil(0.2 * steps) * study.training.batch_size
 
@@ -435,18 +426,18 @@ def supported(cell: Cell, count: int) -> dict[str, int]:
 
 
 def test_more_examples_support_c1_to_c3_more_often():
-    """From 16 examples to 256 power rises by far more than chance, at an effect twice as large as is of interest."""
+    """From 8 examples to 256 power rises by far more than chance, at an effect twice as large as is of interest."""
     study = tiny("rules.equivalence=0.2")
-    few, many = (supported(cell, 25) for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (16, 256), study))
+    few, many = (supported(cell, 20) for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (8, 256), study))
     for claim in ("C1", "C2", "C3"):
-        counts = [[many[claim], 25 - many[claim]], [few[claim], 25 - few[claim]]]
+        counts = [[many[claim], 20 - many[claim]], [few[claim], 20 - few[claim]]]
         assert stats.fisher_exact(counts, "greater")[1] < 0.01, (claim, counts)
 
 
 def test_without_an_effect_no_claim_is_supported_more_often_than_alpha():
     """Power at zero is the rate of false positives, within Monte-Carlo error."""
     (examples,), (runs,) = (cells(NONE, *part) for part in ((planning.ON_EXAMPLES, (48,)), (planning.ON_RUNS, (3,))))
-    for found, count in ((supported(examples, 40), 40), (supported(runs, 150), 150)):
+    for found, count in ((supported(examples, 20), 20), (supported(runs, 60), 60)):
         most = stats.binom.isf(0.001, count, RULES.alpha)
         assert all(each <= most for each in found.values()), found
 
@@ -462,10 +453,10 @@ def test_neither_processes_nor_other_effects_change_a_number(small_grid):
     """One process or two, alone or beside another effect: the same table."""
     study, shipped = tiny("data.measure=24"), load_variances(TINY)
     told = []
-    alone = power(study, shipped, [OBSERVED], 6, 1, lambda done, total: told.append((done, total)))
-    both = power(study, shipped, [OF_INTEREST, OBSERVED], 6, 2)
+    alone = power(study, shipped, [OBSERVED], 2, 1, lambda done, total: told.append((done, total)))
+    both = power(study, shipped, [OF_INTEREST, OBSERVED], 2, 2)
     pd.testing.assert_frame_equal(alone, both[both["effect"] == OBSERVED].reset_index(drop=True))
-    assert told[-1] == (24, 24)
+    assert told[-1] == (8, 8)
 
 
 def test_table_of_power_holds_shares_errors_and_floors(small_grid):
@@ -483,6 +474,14 @@ def test_table_of_power_holds_shares_errors_and_floors(small_grid):
     assert (shares.xs(1, level="seeds")[["C4", ALL]] == 0).all(axis=None)
 
 
+def test_all_four_are_counted_study_by_study_and_multiplied():
+    """Claims of one study go together; runs and examples are apart."""
+    yes, no, against = Status.SUPPORTED, Status.UNDECIDED, Status.REFUTED
+    shares = planning._shares([(yes, yes, yes), (yes, no, yes), (no, yes, against), (no, no, no)], [(yes,), (against,)])
+    assert [shares[claim][0] for claim in (*CLAIMS, ALL)] == [0.5, 0.5, 0.5, 0.5, 0.125]
+    assert [shares[claim][2] for claim in (*CLAIMS, ALL)] == [0, 0, 0.25, 0.5, 0.625]
+
+
 # --- what is left for readers
 
 
@@ -491,8 +490,6 @@ def test_a_plan_leaves_table_and_figure_and_prints_both_tables(small_grid, tmp_p
     arguments = ["plan", "tiny", "--no-cost", f"--artifacts={tmp_path / 'artifacts'}", f"--store={tmp_path / 'store'}"]
     assert main([*arguments, "--set=data.measure=24", "--simulations=2", "--jobs=1"]) == 0
     said, folder = capsys.readouterr().out, tmp_path / "artifacts" / "tiny-measure24"
-    assert "Smallest p of study tiny-measure24 (24 examples, 3 seeds, 3 trained conditions" in said
-    assert "Effect smallest of interest" in said
     assert "as observed" not in said
     assert [line.split()[:2] for line in said.splitlines() if " * " in line] == [["24", "3"]]
     table = pd.read_csv(folder / "design.csv")
@@ -513,6 +510,4 @@ def test_a_plan_from_a_past_study_needs_its_evidence(small_grid, tmp_path, capsy
     (tmp_path / "deaf").mkdir()
     (tmp_path / "deaf" / VARIANCES).write_text(TINY.read_text(encoding="utf-8").replace('"tiny"', '"deaf"'))
     assert main(arguments) == 0
-    said = capsys.readouterr().out
-    assert "variances of study deaf" in said
-    assert "Effect as observed (alignment falls by" in said
+    assert "as observed" in capsys.readouterr().out

