@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from gradinoc.claims.criteria import Criterion, above_zero, at_least, equivalent
@@ -17,7 +18,6 @@ from gradinoc.claims.measures import (
     example_groups,
     inoculation_contrast,
     matched_checkpoint,
-    paired_with_loss,
     per_example,
 )
 from gradinoc.claims.tables import Evidence
@@ -31,11 +31,20 @@ CORE = (NEUTRAL, INOCULATION, LOSS_MATCHED)
 ADJUSTED = ("regression", "bins", "within")  # keys of the ways to make losses equal
 
 
+def loss_gaps(losses: pd.Series) -> pd.Series:
+    """By condition, how far its mean loss is from inoculation's, as a share of neutral's distance; infinite if none."""
+    distance = abs(losses[NEUTRAL] - losses[INOCULATION])
+    if distance == 0:
+        return pd.Series(math.inf, losses.index)
+    gaps: pd.Series = abs(losses - losses[INOCULATION]) / distance
+    return gaps
+
+
 def loss_audit(evidence: Evidence, rules: Rules, control: str = LOSS_MATCHED) -> tuple[Effect, str]:
     """The control's distance from inoculation's loss as a share of neutral's distance, and that in words."""
     mean = per_example(evidence, "loss").mean()
     miss, distance = mean[control] - mean[INOCULATION], mean[NEUTRAL] - mean[INOCULATION]
-    share = abs(miss) / abs(distance) if distance != 0 else float("inf")
+    share = float(loss_gaps(mean)[control])
     verdict = "loss-matched" if share <= rules.loss_match else "not loss-matched"
     words = (
         f"The {control} control is {verdict}: its loss is {miss:+.3g} nats/token from inoculation's, "
@@ -44,6 +53,17 @@ def loss_audit(evidence: Evidence, rules: Rules, control: str = LOSS_MATCHED) ->
     examples = evidence.alignments["example"].nunique()
     name = f"loss gap of {control}, share of neutral's"
     return bare(name, share, examples, "examples", "ratio of mean gaps"), words
+
+
+def paired_with_loss(evidence: Evidence, other: str) -> Paired:
+    """Alignment and loss of every example under `other` and under inoculation."""
+    columns = [other, INOCULATION]
+    alignment, loss = per_example(evidence)[columns], per_example(evidence, "loss")[columns]
+    return Paired(
+        alignment.to_numpy(dtype=np.float64),
+        loss.to_numpy(dtype=np.float64),
+        example_groups(evidence, "alignments", alignment.index),
+    )
 
 
 def matched_controls(evidence: Evidence, rules: Rules) -> dict[str, Effect]:

@@ -14,14 +14,11 @@ from gradinoc.claims.criteria import Criterion, above_zero, at_or_below_zero, p_
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import ON_RUNS
 from gradinoc.claims.measures import (
-    UNSCORED,
     diverged_runs,
     drift_by_run,
-    drift_difference,
     early_alignment,
-    is_unscored,
 )
-from gradinoc.claims.tables import AFTER, EARLY, MEASURES, Evidence
+from gradinoc.claims.tables import AFTER, BEFORE, EARLY, MEASURES, SCORED, Evidence
 from gradinoc.stats.correlation import (
     correlation_tost,
     leave_one_out,
@@ -29,12 +26,13 @@ from gradinoc.stats.correlation import (
     stratified_correlation,
     stratified_p,
 )
-from gradinoc.stats.effect import Array, Effect, bare, tost
+from gradinoc.stats.effect import Array, Effect, bare, paired_effect, tost
 from gradinoc.study.design import smallest_p
-from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.rules import Rules
 
 PRIMARY = "log_odds"  # never at a ceiling, as scores of responses are
+UNSCORED = "no example had a response that could be scored in every run"
 SEED_OF_ARRANGEMENTS = 0  # of permutations too many to count; fixed, so that a verdict can be reproduced
 
 
@@ -177,6 +175,24 @@ def decide(found: Measured, rules: Rules) -> Outcome:
         yet = "its interval lies above zero" if less else "r is above zero"
         flat = f"the drift difference is equivalent to zero, yet {yet}, so it does not refute"
     return undecided(f"Undecided because {' and '.join(missing)}; {flat}.", *criteria)
+
+
+def is_unscored(evidence: Evidence, measure: str, phase: str = AFTER) -> bool:
+    """Whether no example has a response that could be scored before training and in every run: G6 then fails."""
+    rows = evidence.drift[(evidence.drift["measure"] == measure) & evidence.drift["phase"].isin([BEFORE, phase])]
+    scored = rows["value"].notna().groupby(rows["example"]).all()
+    return measure in SCORED and len(rows) > 0 and not scored.any()
+
+
+def drift_difference(
+    evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL, phase: str = AFTER
+) -> Effect:
+    """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df; NaN where unscored."""
+    name = f"{'' if phase == AFTER else f'{phase} '}drift in {measure}, {other} - inoculation"
+    if is_unscored(evidence, measure, phase):
+        return bare(name, math.nan, 0, "seeds", UNSCORED)
+    drift = drift_by_run(evidence, measure, phase)
+    return paired_effect(drift[other], drift[INOCULATION], name, "seeds", 1 - rules.alpha)
 
 
 def control_differences(evidence: Evidence, rules: Rules) -> dict[str, Effect]:

@@ -1,4 +1,7 @@
-"""From the tables of a study to the numbers that are compared: per example, per step, per run."""
+"""From the tables of a study to the numbers that are compared: per example, per step, per run.
+
+Without `strict`, as figures and tables ask, what was not measured is left out, or NaN, in place of a ValueError.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ import pandas as pd
 
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, SCORED, Evidence
 from gradinoc.stats.clustered import Groups, grouped_pairs
-from gradinoc.stats.effect import Array, Effect, bare, finite, paired_effect, tost
-from gradinoc.stats.equal_loss import Paired
+from gradinoc.stats.effect import Array, Effect, finite, tost
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.rules import Rules
 
@@ -36,24 +38,22 @@ def _once(derive: Derive) -> Derive:
     return cast("Derive", recall)
 
 
-def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str) -> pd.Series:
+def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str, strict: bool = True) -> pd.Series:
     """Mean of `column` of a table over band layers (and rows of one key), primary position; index `keys`.
 
     Raises:
         ValueError: no band, or a row that decides is not finite.
     """
-    return _mean_over(evidence, table, keys, column, len(evidence.band))
+    if strict:
+        return _mean_over(evidence, table, keys, column, len(evidence.band))
+    return _band_rows(evidence, table).groupby(keys)[column].mean().dropna()
 
 
 def _mean_over(evidence: Evidence, table: str, keys: list[str], column: str, layers: int) -> pd.Series:
     """The same, where each of `keys` has so many of the band's layers."""
-    frame: pd.DataFrame = getattr(evidence, table)
     if not evidence.band:
         raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
-    keep = frame["layer"].isin(evidence.band)
-    if "position" in frame:
-        keep &= frame["position"] == evidence.primary_position
-    rows = frame[keep]
+    rows = _band_rows(evidence, table)
     finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
     groups = rows.groupby(keys)[column]
     uneven = groups.size() % layers if table == "training" else groups.size() != layers
@@ -65,7 +65,16 @@ def _mean_over(evidence: Evidence, table: str, keys: list[str], column: str, lay
     return groups.mean()
 
 
-def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...]) -> pd.DataFrame:
+def _band_rows(evidence: Evidence, table: str) -> pd.DataFrame:
+    """The rows of a table at band layers and, where it has positions, the primary one."""
+    frame: pd.DataFrame = getattr(evidence, table)
+    keep = frame["layer"].isin(evidence.band)
+    if "position" in frame:
+        keep &= frame["position"] == evidence.primary_position
+    return frame[keep]
+
+
+def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...], strict: bool = True) -> pd.DataFrame:
     """Conditions as columns; every row must have been measured under every one.
 
     Raises:
@@ -73,7 +82,7 @@ def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...]) -> 
     """
     wide = means.unstack("condition")  # noqa: PD010 - a series has no pivot_table
     wide = wide.reindex(columns=list(conditions))
-    if wide.isna().any(axis=None):
+    if strict and wide.isna().any(axis=None):
         missing = wide.isna().sum()
         raise ValueError(
             f"Evidence table {table!r}: expected the same {wide.index.names} under every condition, "
@@ -83,10 +92,15 @@ def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...]) -> 
 
 
 @_once
-def per_example(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
+def per_example(evidence: Evidence, column: str = "alignment", strict: bool = True) -> pd.DataFrame:
     """Band mean of `column` on the frozen base model: one row an example, one column a condition."""
-    means = _mean_over_band(evidence, "alignments", ["example", "condition"], column)
-    return _side_by_side(means, "alignments", evidence.conditions)
+    means = _mean_over_band(evidence, "alignments", ["example", "condition"], column, strict)
+    return _side_by_side(means, "alignments", evidence.conditions, strict)
+
+
+def minus_inoculation(wide: pd.DataFrame) -> pd.DataFrame:
+    """Every other column of a table with a column a condition, less inoculation's."""
+    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0)
 
 
 @_once
@@ -119,25 +133,14 @@ def example_groups(evidence: Evidence, table: str, examples: pd.Index, measure: 
             f"rows, received {len(groups)} pairs of {groups.index.nunique()} examples, {groups.isna().sum()} missing"
         )
     labels = np.asarray(pd.factorize(groups.loc[examples])[0], dtype=np.int64)
-    return labels if labels.max() + 1 < len(labels) else None
-
-
-def paired_with_loss(evidence: Evidence, other: str) -> Paired:
-    """Alignment and loss of every example under `other` and under inoculation."""
-    columns = [other, INOCULATION]
-    alignment, loss = per_example(evidence)[columns], per_example(evidence, "loss")[columns]
-    return Paired(
-        alignment.to_numpy(dtype=np.float64),
-        loss.to_numpy(dtype=np.float64),
-        example_groups(evidence, "alignments", alignment.index),
-    )
+    return labels if len(np.unique(labels)) < len(labels) else None
 
 
 @_once
-def per_step(evidence: Evidence, column: str = "alignment") -> pd.DataFrame:
+def per_step(evidence: Evidence, column: str = "alignment", strict: bool = True) -> pd.DataFrame:
     """Band mean of `column` over a training step's examples: index (seed, step), a column a condition."""
-    means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column)
-    return _side_by_side(means, "training", evidence.trained)
+    means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column, strict)
+    return _side_by_side(means, "training", evidence.trained, strict)
 
 
 @_once
@@ -212,56 +215,63 @@ def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
 
 
 @_once
-def early_alignment(evidence: Evidence, fraction: float) -> pd.DataFrame:
+def early_alignment(evidence: Evidence, fraction: float, strict: bool = True) -> pd.DataFrame:
     """Mean band alignment over a run's first `fraction` of steps: index seed, one column a condition."""
-    steps = per_step(evidence)
+    steps = per_step(evidence, strict=strict)
     number = steps.index.get_level_values("step")
     last = pd.Series(number, index=steps.index).groupby("seed").transform("max")
     early = steps[number < (fraction * (last + 1)).map(lambda share: max(1, math.ceil(share - 1e-9)))]
-    return _all_runs(early.groupby("seed").mean(), "training", evidence)
+    means = early.groupby("seed").mean()
+    return _all_runs(means, "training", evidence) if strict else means
 
 
 @_once
-def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER) -> pd.DataFrame:
-    """`phase` minus pre of `measure` by evaluation example: index (seed, example), one column a condition.
+def before_and_after(
+    evidence: Evidence, measure: str, phase: str = AFTER, strict: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`measure` before training and at `phase` by evaluation example: index (seed, example), one column a condition.
 
     An example with a response that could not be scored, in any run or before, is left out of all: pairs stay pairs.
+    Not strictly, it is left out of that run alone, on both sides.
 
     Raises:
         ValueError: a value is missing or not finite, before or after training.
     """
     drift = evidence.drift
     rows = drift[(drift["measure"] == measure) & drift["phase"].isin([BEFORE, phase])]
-    if measure in SCORED:
+    if strict and measure in SCORED:
         scored = rows["value"].notna().groupby(rows["example"]).transform("all")
         rows = rows[scored]
-    finite(rows["value"].to_numpy(), f"Evidence table 'drift', measure {measure!r}")
+    if strict:
+        finite(rows["value"].to_numpy(), f"Evidence table 'drift', measure {measure!r}")
     before = rows[(rows["phase"] == BEFORE) & (rows["condition"] == BASE)].set_index("example")["value"]
     after = rows[rows["phase"] == phase].set_index(["seed", "example", "condition"])["value"]
-    wide = _side_by_side(after, f"drift ({measure}, {phase})", evidence.trained)
+    wide = _side_by_side(after.dropna(), f"drift ({measure}, {phase})", evidence.trained, strict)
     examples = wide.index.get_level_values("example")
-    if set(examples) != set(before.index) or not before.index.is_unique:
+    if strict and (set(examples) != set(before.index) or not before.index.is_unique):
         raise ValueError(
             f"Evidence table 'drift', measure {measure!r}: expected the base model's 'pre' rows on the same examples "
             f"as the runs' {phase!r} rows, received {len(before)} and {examples.nunique()}"
         )
-    return wide.sub(before.reindex(examples).to_numpy(), axis=0)
-
-
-UNSCORED = "no example had a response that could be scored in every run"
-
-
-def is_unscored(evidence: Evidence, measure: str, phase: str = AFTER) -> bool:
-    """Whether no example has a response that could be scored before training and in every run: G6 then fails."""
-    rows = evidence.drift[(evidence.drift["measure"] == measure) & evidence.drift["phase"].isin([BEFORE, phase])]
-    scored = rows["value"].notna().groupby(rows["example"]).all()
-    return measure in SCORED and len(rows) > 0 and not scored.any()
+    levels = np.broadcast_to(before.reindex(examples).to_numpy()[:, None], wide.shape)
+    base = wide.where(wide.isna(), levels)
+    return base, wide.where(base.notna())
 
 
 @_once
-def drift_by_run(evidence: Evidence, measure: str = "log_odds", phase: str = AFTER) -> pd.DataFrame:
+def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER, strict: bool = True) -> pd.DataFrame:
+    """`phase` minus pre of `measure` by evaluation example (see `before_and_after`)."""
+    before, after = before_and_after(evidence, measure, phase, strict)
+    return after - before
+
+
+@_once
+def drift_by_run(
+    evidence: Evidence, measure: str = "log_odds", phase: str = AFTER, strict: bool = True
+) -> pd.DataFrame:
     """`phase` minus pre of `measure`, mean over examples: index seed, one column a condition."""
-    return _all_runs(drift_by_example(evidence, measure, phase).groupby("seed").mean(), "drift", evidence)
+    means = drift_by_example(evidence, measure, phase, strict).groupby("seed").mean()
+    return _all_runs(means, "drift", evidence) if strict else means
 
 
 def _all_runs(wide: pd.DataFrame, table: str, evidence: Evidence) -> pd.DataFrame:
@@ -286,14 +296,3 @@ def cosine_margin(evidence: Evidence, rules: Rules) -> float:
 def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Effect:
     """Mean D tested for equivalence to zero within `cosine_margin`."""
     return tost(inoculation_contrast(evidence, rules, other), cosine_margin(evidence, rules), rules.alpha)
-
-
-def drift_difference(
-    evidence: Evidence, rules: Rules, measure: str = "log_odds", other: str = NEUTRAL, phase: str = AFTER
-) -> Effect:
-    """Mean over seeds of drift(other) - drift(inoculation), paired by seed, t with seeds - 1 df; NaN where unscored."""
-    name = f"{'' if phase == AFTER else f'{phase} '}drift in {measure}, {other} - inoculation"
-    if is_unscored(evidence, measure, phase):
-        return bare(name, math.nan, 0, "seeds", UNSCORED)
-    drift = drift_by_run(evidence, measure, phase)
-    return paired_effect(drift[other], drift[INOCULATION], name, "seeds", 1 - rules.alpha)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gradinoc.claims.c2 import UNRELATED, null_tails
-from gradinoc.claims.c3 import loss_audit
-from gradinoc.claims.measures import inoculation_contrast
+from gradinoc.claims.c3 import loss_audit, loss_gaps
+from gradinoc.claims.measures import inoculation_contrast, per_example
 from gradinoc.claims.tables import CANDIDATE, Evidence
 from gradinoc.report.figures.prompt_pool import candidates, pool_losses
 from gradinoc.report.figures.trait_against_random import KINDS, null_places
-from gradinoc.report.numbers import loss_gaps, paired_losses
 from gradinoc.report.wording import shown
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
@@ -93,7 +92,7 @@ def _chosen_prompt(evidence: Evidence) -> tuple[str | None, str]:
     )
     if row["role"] == CANDIDATE:
         return row["prompt"], f"{words}. No condition has it, so it was not measured on the examples."
-    losses = paired_losses(evidence).mean()
+    losses = per_example(evidence, "loss", strict=False).mean()
     gap, left = losses[row["role"]] - losses[INOCULATION], loss_gaps(losses)[row["role"]]
     there = f"; on the measured examples, as condition {shown(row['role'])}, it is {gap:+.3g} nats/token"
     return row["prompt"], f"{words}{there}, {100 * left:.0f} % of neutral's." if math.isfinite(
@@ -106,7 +105,7 @@ def _checkpoints(evidence: Evidence) -> list[str]:
     steps = evidence.matched_steps
     chosen = steps[steps["chosen"].astype(bool)].sort_values("seed")
     looked = steps.groupby("seed")["step"].nunique()
-    losses = paired_losses(evidence).mean()
+    losses = per_example(evidence, "loss", strict=False).mean()
     distance = abs(losses[NEUTRAL] - losses[INOCULATION])
     return [_checkpoint(row, int(looked[row["seed"]]), distance) for _, row in chosen.iterrows()]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from gradinoc.claims.measures import drift_by_run
 from gradinoc.claims.tables import AFTER, BASE, Evidence
-from gradinoc.report.numbers import PHASES, drift_course, mean_interval, shifts
+from gradinoc.report.numbers import PHASES, drift_course, mean_interval
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import number, sentence, shown
 from gradinoc.stats.effect import Effect
@@ -86,13 +87,13 @@ def courses(evidence: Evidence) -> dict[str, list[Course]]:
     """Measure in words -> the course of each trained condition; a measure that was not taken is left out."""
     found = {}
     for measure, title in measures(evidence).items():
-        course, changes = drift_course(evidence, measure), shifts(evidence, measure)
+        course, changes = drift_course(evidence, measure), drift_by_run(evidence, measure, strict=False)
         means = course.groupby(["condition", "phase"])["value"].mean() if len(course) else {}
         rows = [
             Course(
                 condition,
                 {word: float(means.get((condition, phase), math.nan)) for phase, word in PHASES.items()},
-                mean_interval(changes.loc[changes["condition"] == condition, "shift"]),
+                mean_interval(changes[condition]),
             )
             for condition in evidence.trained
             if (condition, AFTER) in means

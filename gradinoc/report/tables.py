@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from gradinoc.claims.finding import Finding
+from gradinoc.claims.measures import before_and_after, early_alignment
 from gradinoc.claims.tables import BASE, MEASURES, Evidence
 from gradinoc.disk import write_atomically
-from gradinoc.report.numbers import early_alignment, shifts
+from gradinoc.report.numbers import by_run
 
 CLAIM_COLUMNS = ("claim", "status", "effect", "key", "estimate", "low", "high", "level", "p", "n", "unit", "method")
 METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")
@@ -67,11 +68,12 @@ def _gradient_means(frame: pd.DataFrame, keys: list[str]) -> list[pd.DataFrame]:
 def runs_table(evidence: Evidence, early_fraction: float) -> pd.DataFrame:
     """One row a run: steps, losses, early band alignment, and each drift measure before, after and their difference."""
     table = evidence.runs
-    early = early_alignment(evidence, early_fraction).rename(columns={"early": "early_alignment"})
-    table = table.merge(early, on=["condition", "seed"], how="left")
+    columns = {"early_alignment": early_alignment(evidence, early_fraction, strict=False)}
     for measure in MEASURES:
-        names = {"pre": f"{measure}_pre", "post": f"{measure}_post", "shift": f"{measure}_drift"}
-        table = table.merge(shifts(evidence, measure).rename(columns=names), on=["condition", "seed"], how="left")
+        pre, post = (side.groupby("seed").mean() for side in before_and_after(evidence, measure, strict=False))
+        columns |= {f"{measure}_pre": pre, f"{measure}_post": post, f"{measure}_drift": post - pre}
+    for name, wide in columns.items():
+        table = table.merge(by_run(wide, name), on=["condition", "seed"], how="left")
     return table.sort_values(["condition", "seed"], ignore_index=True)
 
 

@@ -15,8 +15,9 @@ import torch
 from fixtures.held import HELD
 from fixtures.oracles import answer_loss, replaced_output
 from gradinoc.claims import verdict
+from gradinoc.claims.c4 import drift_difference
 from gradinoc.claims.finding import Status
-from gradinoc.claims.measures import drift_difference, inoculation_contrast
+from gradinoc.claims.measures import inoculation_contrast
 from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.cli import calibrate as command

@@ -14,12 +14,17 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from gradinoc.claims.c2 import UNRELATED, unrelated_tail
-from gradinoc.claims.c3 import adjusted_contrasts, loss_audit, matched_checkpoints, matched_controls
+from gradinoc.claims.c3 import (
+    adjusted_contrasts,
+    loss_audit,
+    matched_checkpoints,
+    matched_controls,
+    paired_with_loss,
+)
 from gradinoc.claims.measures import (
     drift_by_run,
     early_alignment,
     null_contrasts,
-    paired_with_loss,
     per_example,
     per_step,
     unrelated_contrasts,
@@ -30,11 +35,11 @@ from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.alignment_against_drift import fit_line
 from gradinoc.report.figures.alignment_at_equal_loss import CHECKPOINT, ancova_lines, at_equal_loss, matched_contrasts
+from gradinoc.report.figures.loss_overlap import pairs_with_loss
 from gradinoc.report.figures.prompt_pool import pool_losses
 from gradinoc.report.figures.style import look, save_figure, signed, spread, wrapped
 from gradinoc.report.figures.training_difference import training_differences
 from gradinoc.report.figures.trait_against_random import null_places, shown_p
-from gradinoc.report.numbers import pairs_with_loss
 from gradinoc.report.wording import NOT_MEASURED
 from gradinoc.stats.effect import clustered_mean, null_p, overlap, paired_effect
 from gradinoc.study.rules import Rules
@@ -337,7 +342,7 @@ def test_effects_at_equal_loss_are_those_that_decide(templates: int) -> None:
     raw, adjusted = adjusted_contrasts(paired_with_loss(study, "neutral"), rules)
     controls, checkpoints = matched_controls(study, rules), matched_checkpoints(study, rules)
     expected = [raw, *adjusted.values(), *controls.values(), checkpoints["checkpoint"]]
-    pairs, matched = pairs_with_loss(study), matched_contrasts(study)
+    pairs, matched = pairs_with_loss(study), matched_contrasts(study, rules)
     rows = [*at_equal_loss(pairs, rules).values(), *(effect for effect, _ in matched.values())]
     found = [*rows[:4], *rows[5:]]  # the control that is no loss-matched one has no effect in C3
     assert [numbers(effect) for effect in found] == [pytest.approx(numbers(effect)) for effect in expected]
@@ -354,7 +359,7 @@ def test_effects_at_equal_loss_are_those_that_decide(templates: int) -> None:
 
 def test_loss_gaps_are_the_audit_s(evidence: Evidence) -> None:
     """The control's share of neutral's distance, and the share that the matched checkpoints leave."""
-    matched, losses = matched_contrasts(evidence), per_example(evidence, "loss").mean()
+    matched, losses = matched_contrasts(evidence, Rules()), per_example(evidence, "loss").mean()
     assert matched["loss_matched"][1] == pytest.approx(loss_audit(evidence, Rules())[0].estimate)
     left = matched_checkpoints(evidence, Rules())["checkpoint.loss"]
     share = abs(left.estimate) / (losses["neutral"] - losses["inoculation"])

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.c3 import adjusted_contrasts
+from gradinoc.claims.c3 import adjusted_contrasts, paired_with_loss
 from gradinoc.claims.gates import gates_of
-from gradinoc.claims.measures import paired_with_loss
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import CLAIMS, conclusion
 from gradinoc.power.calibration.cases import Case, cases, truths

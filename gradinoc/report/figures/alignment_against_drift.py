@@ -13,6 +13,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
+from gradinoc.claims.c4 import PRIMARY
+from gradinoc.claims.measures import drift_by_run, early_alignment
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import (
@@ -26,7 +28,7 @@ from gradinoc.report.figures.style import (
     styled,
     wrapped,
 )  # fmt: skip
-from gradinoc.report.numbers import correlation, correlation_finding, early_alignment, shifts
+from gradinoc.report.numbers import by_run, correlation, correlation_finding
 from gradinoc.stats.effect import Array
 from gradinoc.study.rules import Rules
 
@@ -45,8 +47,9 @@ class Line(NamedTuple):
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Each run's early band alignment against its drift, with the regression over all runs and its 95 % band."""
-    drift = shifts(evidence, "log_odds")
-    runs = early_alignment(evidence, rules.early_fraction).merge(drift, on=["condition", "seed"])
+    early = by_run(early_alignment(evidence, rules.early_fraction, strict=False), "early")
+    runs = early.merge(by_run(drift_by_run(evidence, PRIMARY, strict=False), "shift"), on=["condition", "seed"])
+    runs = runs.sort_values(["condition", "seed"])
     beside = (*evidence.trained, *map(str, evidence.seeds))
     figure = new_figure("Early alignment against drift", height_beside(beside, HEIGHT + 0.6))
     axes = figure.add_subplot()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gradinoc.claims.c3 import adjusted_contrasts, loss_audit, matched_checkpoints
+from gradinoc.claims.measures import inoculation_contrast, per_example
 from gradinoc.claims.tables import Evidence
-from gradinoc.report.figures.loss_overlap import gap_in_words
+from gradinoc.report.figures.loss_overlap import gap_in_words, pairs_with_loss
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import (
     BAND,
@@ -24,15 +25,16 @@ from gradinoc.report.figures.style import (
     styled,
     wrapped,
 )  # fmt: skip
-from gradinoc.report.numbers import contrasts, in_band, loss_gaps, over_examples, paired_losses, pairs_with_loss
+from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, between, estimated, listed, rounded, side
 from gradinoc.stats.effect import Array, Effect
-from gradinoc.stats.equal_loss import Paired, ancova, binned, raw_contrast, within_example
+from gradinoc.stats.equal_loss import Paired
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 ROW = 0.53  # inches
 CHECKPOINT = "matched checkpoint"
+WAYS = {"regression": "regression", "bins": "loss bins", "within": "within examples"}  # C3's keys, in words
 
 
 def ancova_lines(pairs: Paired) -> tuple[Array, Array]:
@@ -54,39 +56,35 @@ def at_equal_loss(pairs: Paired | None, rules: Rules) -> dict[str, Effect]:
     """Alignment, neutral minus inoculation, among common losses: unadjusted, and at equal loss in three ways."""
     if pairs is None:
         return {}
-    effects = {
-        "unadjusted": raw_contrast(pairs, "unadjusted"),
-        "regression": ancova(pairs, "regression"),
-        "loss bins": binned(pairs, "loss bins", rules.bins),
-        "within examples": within_example(pairs, "within examples"),
-    }
+    raw, adjusted = adjusted_contrasts(pairs, rules)
+    effects = {"unadjusted": raw, **{WAYS[key]: effect for key, effect in adjusted.items()}}
     return {name: effect for name, effect in effects.items() if math.isfinite(effect.estimate)}
 
 
-def matched_contrasts(evidence: Evidence) -> dict[str, tuple[Effect, float]]:
+def matched_contrasts(evidence: Evidence, rules: Rules) -> dict[str, tuple[Effect, float]]:
     """What was chosen for its loss -> its alignment minus inoculation's, and its loss gap as a share of neutral's.
 
-    Each control, and neutral runs' matched checkpoints on the base model's examples: mean over seeds by example, then
-    over examples. What was not measured is left out.
+    Each control, and neutral runs' matched checkpoints on the base model's examples. What was not measured is left out.
     """
-    differences, losses = contrasts(evidence).drop(columns=NEUTRAL, errors="ignore"), paired_losses(evidence).mean()
-    rows = evidence.matched
-    rows = rows[rows["layer"].isin(evidence.band) & (rows["position"] == evidence.primary_position)]
-    at = rows.groupby("example")[["alignment", "loss"]].mean().astype(float)
-    means = in_band(evidence, "alignments", ["condition", "example"])
-    inoculated = means[means["condition"] == INOCULATION].set_index("example")["alignment"].astype(float)
-    found = {str(name): differences[name] for name in differences}
-    found[CHECKPOINT] = (at["alignment"] - inoculated).dropna()
-    gaps = loss_gaps(pd.concat([losses, pd.Series({CHECKPOINT: at["loss"].mean()})]))
-    effects = {name: (over_examples(evidence, values), float(gaps[name])) for name, values in found.items()}
-    return {name: (effect, gap) for name, (effect, gap) in effects.items() if effect.n}
+    found = {}
+    for name in evidence.conditions:
+        effect = if_measured(inoculation_contrast, evidence, rules, name)
+        if effect is not None and name not in (NEUTRAL, INOCULATION):
+            found[name] = effect, loss_audit(evidence, rules, name)[0].estimate
+    checkpoints = if_measured(matched_checkpoints, evidence, rules)
+    if checkpoints:
+        losses = per_example(evidence, "loss").mean()
+        distance = abs(losses[NEUTRAL] - losses[INOCULATION])
+        share = abs(checkpoints["checkpoint.loss"].estimate) / distance if distance > 0 else math.inf
+        found[CHECKPOINT] = checkpoints["checkpoint"], share
+    return found
 
 
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Above, alignment against loss by example with the regression's lines; below, the effect at equal loss."""
     pairs = pairs_with_loss(evidence)
-    at_equal, chosen = at_equal_loss(pairs, rules), matched_contrasts(evidence)
+    at_equal, chosen = at_equal_loss(pairs, rules), matched_contrasts(evidence, rules)
     rows = _rows(at_equal, chosen, evidence, rules)
     heights = [4.0, 1.4 + ROW * max(3, len(rows))]
     figure = new_figure("Alignment at equal loss", sum(heights))
@@ -172,8 +170,9 @@ def _caption(at_equal: dict[str, Effect], chosen: dict[str, tuple[Effect, float]
         kept = f" The regression keeps {100 * share:.0f} % of the unadjusted difference."
     return (
         f"Above: every example's alignment (cosine) against its loss, hollow outside the losses that neutral and "
-        f"inoculation both reach, with the regression's lines. Below: alignment minus inoculation's with 95 % "
-        f"intervals, neutral at common losses in four ways, then what was chosen for its loss (hollow: not adjusted "
+        f"inoculation both reach, with the regression's lines. Below: alignment minus inoculation's with "
+        f"{100 * (1 - rules.alpha):g} % intervals, neutral at common losses in four ways, then what was chosen for its "
+        f"loss (hollow: not adjusted "
         f"for loss, or a loss gap above {100 * rules.loss_match:g} % of neutral's). {listed(parts)}.{kept}"
     )
 

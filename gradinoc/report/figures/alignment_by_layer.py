@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gradinoc.claims.measures import inoculation_contrast, per_example
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import (
@@ -22,7 +23,7 @@ from gradinoc.report.figures.style import (
     styled,
     wrapped,
 )  # fmt: skip
-from gradinoc.report.numbers import contrasts, in_band, mean_interval, over_examples
+from gradinoc.report.numbers import if_measured, mean_interval, over_examples
 from gradinoc.report.wording import NOT_MEASURED, between, by_condition, estimated, listed, rounded, shown, side
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
@@ -48,7 +49,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * (high - low))  # room for the band's name
     label_ends(axes, ends)
-    return Drawn(figure, *_words(evidence))
+    return Drawn(figure, *_words(evidence, rules))
 
 
 def _shade_band(axes: Axes, band: list[int]) -> None:
@@ -80,22 +81,21 @@ def _draw_condition(
     return layers[-1], estimates[-1], wrapped(condition), style.ink
 
 
-def _words(evidence: Evidence) -> tuple[str, str]:
+def _words(evidence: Evidence, rules: Rules) -> tuple[str, str]:
     """Caption and finding, of band means."""
-    band, differences = in_band(evidence, "alignments", ["condition", "example"]), contrasts(evidence)
-    if band.empty:
+    by_example = per_example(evidence, strict=False)
+    if by_example.empty:
         return NOT_MEASURED, NOT_MEASURED
-    by_example = band.pivot_table(index="example", columns="condition", values="alignment")
-    means = {name: over_examples(evidence, by_example[name]) for name in evidence.conditions if name in by_example}
+    means = {name: over_examples(evidence, by_example[name]) for name in by_example if by_example[name].notna().any()}
     layers = evidence.band
     caption = (
         f"Alignment, cos(−g, v), at each layer of the frozen base model, read at the "
         f"{shown(evidence.primary_position)}; shaded the band, {len(layers)} layers from {layers[0]} to {layers[-1]}. "
         f"Band means with 95 % t intervals: {listed((name, estimated(mean)) for name, mean in means.items())}."
     )
-    if NEUTRAL not in differences:
+    mean = if_measured(inoculation_contrast, evidence, rules, NEUTRAL)
+    if mean is None:
         return caption, NOT_MEASURED
-    mean = over_examples(evidence, differences[NEUTRAL])
     finding = (
         f"Over the band, alignment is {side(mean)} under inoculation than under neutral: "
         f"{by_condition((name, each.estimate) for name, each in means.items())}; neutral minus inoculation "

@@ -27,27 +27,24 @@ from gradinoc.study.rules import Rules
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Band alignment by optimiser step: thin a run, thick the mean over seeds with its 95 % t interval."""
-    course = training_course(evidence).dropna(subset=["alignment"])
+    course = training_course(evidence)
     figure = new_figure("Alignment over training", height_beside(evidence.trained))
     axes = figure.add_subplot()
     axes.set(xlabel="optimiser step", ylabel="alignment (cosine)")
     if course.empty:
         not_measured(axes, "training")
         return Drawn(figure)
-    runs = {name: course[course["condition"] == name] for name in evidence.trained}
-    draw_steps(
-        axes, evidence,
-        {name: rows.pivot_table(index="step", columns="seed", values="alignment") for name, rows in runs.items()},
-    )  # fmt: skip
-    seeds = course["seed"].nunique()
+    runs = {name: course[name].dropna() for name in evidence.trained}
+    draw_steps(axes, evidence, {name: rows.unstack("seed") for name, rows in runs.items()})  # noqa: PD010 - of a series
+    seeds = course.index.get_level_values("seed").nunique()
     axes.set_title(seeds_title(seeds), loc="left")
-    at = {name: rows.groupby("step")["alignment"].mean() for name, rows in runs.items() if len(rows)}
+    at = {name: rows.groupby("step").mean() for name, rows in runs.items() if len(rows)}
     ends = listed((name, f"from {means.iloc[0]:.3f} to {means.iloc[-1]:.3f}") for name, means in at.items())
     caption = (
         f"Band alignment (cosine) of the training batches by optimiser step: thin a run, thick the mean over "
         f"seeds (n = {seeds}), shaded from three seeds on its 95 % t interval. {ends}."
     )
-    means = by_condition((name, rows["alignment"].mean()) for name, rows in runs.items() if len(rows))
+    means = by_condition((name, rows.mean()) for name, rows in runs.items() if len(rows))
     return Drawn(figure, caption, f"Mean alignment of the training batches over all steps: {means}.")
 
 

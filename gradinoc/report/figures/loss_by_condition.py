@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradinoc.claims.measures import per_example
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.rows import draw_rows, name_rows, rows_height
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import FAINT, new_figure, styled
-from gradinoc.report.numbers import over_examples, paired_losses, template_of
+from gradinoc.report.numbers import groups_of, over_examples
 from gradinoc.report.wording import estimated, listed, shown, side
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
@@ -17,13 +18,13 @@ from gradinoc.study.rules import Rules
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Each example's loss by condition, and beside it the same examples' difference to neutral."""
-    losses = paired_losses(evidence)
+    losses = per_example(evidence, "loss", strict=False)
     title = f"Loss before training, n = {len(losses.dropna(how='all'))} examples"
     figure = new_figure(title, rows_height(len(evidence.conditions)))
     left, right = figure.subplots(1, 2, sharey=True)
     differences = losses.sub(losses[NEUTRAL], axis=0).drop(columns=NEUTRAL)
     right.axvline(0, color=FAINT, linewidth=1)
-    groups = template_of(evidence, losses.index)
+    groups = groups_of(evidence, losses.index)
     drawn = {name: losses[name].to_numpy(dtype=float) for name in evidence.conditions}
     draw_rows(left, evidence, drawn, groups=groups)
     drawn = {name: differences[name].to_numpy(dtype=float) for name in differences}

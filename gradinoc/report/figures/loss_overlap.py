@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from gradinoc.claims.c3 import loss_gaps, paired_with_loss
+from gradinoc.claims.measures import per_example
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import (
@@ -22,7 +24,7 @@ from gradinoc.report.figures.style import (
     styled,
     wrapped,
 )  # fmt: skip
-from gradinoc.report.numbers import loss_gaps, paired_losses, pairs_with_loss
+from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, listed, rounded, shown
 from gradinoc.stats.effect import overlap
 from gradinoc.stats.equal_loss import Paired
@@ -39,10 +41,16 @@ def overlap_with_inoculation(losses: pd.DataFrame) -> dict[str, float]:
     return {name: overlap(losses[name], losses[INOCULATION]) for name in complete if name != INOCULATION}
 
 
+def pairs_with_loss(evidence: Evidence) -> Paired | None:
+    """Alignment and loss under neutral and inoculation; None where not measured, or losses have no common range."""
+    pairs = if_measured(paired_with_loss, evidence, NEUTRAL)
+    return pairs if pairs is not None and pairs.common.any(axis=0).all() else None
+
+
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Densities of the measured examples' losses by condition, the common range of neutral and inoculation shaded."""
-    losses, pairs = paired_losses(evidence), pairs_with_loss(evidence)
+    losses, pairs = per_example(evidence, "loss", strict=False), pairs_with_loss(evidence)
     shared = overlap_with_inoculation(losses)
     words = _caption(losses, pairs, shared), _finding(losses, shared, rules)
     figure = new_figure("Losses before training, by example", height_beside(evidence.conditions))

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gradinoc.claims.measures import drift_by_run
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.style import FAINT, HEIGHT, INK, SOFT, look, wrapped
-from gradinoc.report.numbers import mean_interval, shifts
+from gradinoc.report.numbers import mean_interval
 from gradinoc.report.wording import by_condition, estimated, listed
 from gradinoc.stats.effect import Array
 
@@ -80,22 +81,21 @@ def draw_rows(
 
 def draw_shifts(axes: Axes, evidence: Evidence, measure: str) -> None:
     """How far every run moved by `measure`, a trained condition a row; zero as a line."""
-    runs = shifts(evidence, measure)
-    moved = {name: runs.loc[runs["condition"] == name, "shift"].to_numpy(dtype=float) for name in evidence.trained}
+    runs = drift_by_run(evidence, measure, strict=False)
+    moved = {name: runs[name].to_numpy(dtype=float) for name in evidence.trained}
     axes.axvline(0, color=FAINT, linewidth=1)
     draw_rows(axes, evidence, moved)
 
 
 def shifts_in_words(evidence: Evidence, measure: str) -> str:
     """The mean shift of each trained condition with its interval over seeds."""
-    runs = shifts(evidence, measure)
+    runs = drift_by_run(evidence, measure, strict=False)
     if runs.empty:
         return "not measured"
-    moved = {name: runs.loc[runs["condition"] == name, "shift"] for name in evidence.trained}
-    return listed((name, estimated(mean_interval(values, unit="seeds"))) for name, values in moved.items())
+    return listed((name, estimated(mean_interval(runs[name], unit="seeds"))) for name in evidence.trained)
 
 
 def mean_shifts(evidence: Evidence, measure: str) -> str:
     """The mean shift of each trained condition that was measured; empty where none was."""
-    means = shifts(evidence, measure).groupby("condition")["shift"].mean()
+    means = drift_by_run(evidence, measure, strict=False).mean().dropna()
     return by_condition((name, means[name]) for name in evidence.trained if name in means)

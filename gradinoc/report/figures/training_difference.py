@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
+from gradinoc.claims.measures import minus_inoculation
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.alignment_over_training import draw_steps, seeds_title
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import height_beside, new_figure, not_measured, styled
 from gradinoc.report.numbers import mean_interval, training_course
 from gradinoc.report.wording import NOT_MEASURED, between, estimated, listed, rounded, side
-from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 
 
@@ -19,10 +20,7 @@ def training_differences(evidence: Evidence, points: int = 25) -> pd.DataFrame:
 
     Over equal stretches of steps if there are more than `points`, as in `training_course`.
     """
-    course = training_course(evidence, points)
-    wide = course.pivot_table(index=["seed", "step"], columns="condition", values="alignment")
-    wide = wide.reindex(columns=list(evidence.trained))
-    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0).dropna(how="all")
+    return minus_inoculation(training_course(evidence, points)).dropna(how="all")
 
 
 @styled

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c2 import UNRELATED, unrelated_tail
+from gradinoc.claims.measures import minus_inoculation, null_contrasts, per_example, unrelated_contrasts
 from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, NULLS, SIGN_FLIPPED, Evidence
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import FAINT, INK, SOFT, Look, look, new_figure, not_measured, styled
-from gradinoc.report.numbers import contrasts, minus_inoculation
+from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, listed, rounded, shown
 from gradinoc.stats.effect import Array, null_p
 from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
@@ -43,28 +44,22 @@ class Places:
 
 def null_places(evidence: Evidence) -> list[Places]:
     """The trait's place against neutral, which decides, and against loss_matched."""
-    effects = contrasts(evidence).mean()
-    nulls = minus_inoculation(evidence, "nulls", ["null", "draw"])
-    unrelated = minus_inoculation(evidence, "unrelated", ["trait"]).dropna()
-    found = []
+    effects = minus_inoculation(per_example(evidence, strict=False)).mean()
+    measured, found = set(evidence.nulls["null"]), []
     for other in (NEUTRAL, LOSS_MATCHED):
         effect = float(effects[other])
-        draws = {kind: nulls[other][nulls.index.get_level_values("null") == kind].dropna() for kind in NULLS}
+        nulls = {kind: if_measured(null_contrasts, evidence, kind, other) for kind in NULLS if kind in measured}
+        draws = {kind: np.empty(0) if nulls.get(kind) is None else nulls[kind] for kind in NULLS}
+        by_trait = if_measured(unrelated_contrasts, evidence, other)
+        unrelated = pd.Series(dtype=float) if by_trait is None else by_trait.mean()
         p = {
             kind: null_p(effect, values) if len(values) and math.isfinite(effect) else math.nan
             for kind, values in draws.items()
         }
-        p[UNRELATED] = _unrelated_p(evidence, other)
-        found.append(Places(other, effect, {k: v.to_numpy(dtype=float) for k, v in draws.items()}, unrelated[other], p))
+        tail = if_measured(unrelated_tail, evidence, other)
+        p[UNRELATED] = math.nan if tail is None else tail.p
+        found.append(Places(other, effect, draws, unrelated, p))
     return found
-
-
-def _unrelated_p(evidence: Evidence, other: str) -> float:
-    """The p of "the trait's effect exceeds every unrelated trait's" (see `unrelated_tail`); NaN if not measured."""
-    try:
-        return unrelated_tail(evidence, other).p
-    except ValueError:  # a table is empty or has holes: a figure says so, a claim fails
-        return math.nan
 
 
 def shown_p(p: float) -> str:
