@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pytest
 
+from gradinoc.study.description import NULLS
+
 pytestmark = pytest.mark.claim("C2", stages=("directions", "gradients"))
 
 
-@pytest.mark.parametrize("null", ["isotropic", "covariance", "sign_flipped"])
+@pytest.mark.parametrize("null", NULLS)
 @pytest.mark.parametrize("error", ["", ".with_error"], ids=["exact", "with_error"])
 def test_effect_exceeds_that_of_random_directions(null, error, finding, rules):
     """T(v) lies above the T(u) of a null's directions, as it stands and with its sampling error: p at most alpha."""

@@ -24,9 +24,10 @@ from gradinoc.claims.measures import (
     per_example,
     unrelated_contrasts,
 )
-from gradinoc.claims.tables import ISOTROPIC, NULLS, Evidence
+from gradinoc.claims.tables import Evidence
 from gradinoc.stats.clustered import Groups, by_template, grouped_mean
 from gradinoc.stats.effect import Array, Effect, bare, mean_effect, noisy_null_p, null_p, tost
+from gradinoc.study.description import ISOTROPIC, NULLS
 from gradinoc.study.design import smallest_p
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
@@ -48,7 +49,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     """
     measured = set(evidence.nulls["null"])
     if not measured >= set(NULLS):
-        raise ValueError(f"Evidence table 'nulls': expected the kinds {NULLS}, received {sorted(measured)}")
+        raise ValueError(f"Evidence table 'nulls': expected the kinds {tuple(NULLS)}, received {sorted(measured)}")
     observed = {other: inoculation_contrast(evidence, rules, other) for other in CONTROLS}
     effects = dict(_places(evidence, observed[NEUTRAL], NEUTRAL))
     effects["null.unrelated"] = unrelated_tail(evidence, NEUTRAL)

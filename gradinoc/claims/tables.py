@@ -17,8 +17,6 @@ SCORED = ("score", "score_ood")  # of responses, NaN for one that cannot be scor
 BASE = "base"  # the `condition` of what was measured on the model before any training
 BASE_SEED = -1
 BEFORE, EARLY, AFTER = "pre", "early", "post"  # training: phases of drift
-ISOTROPIC, COVARIANCE, SIGN_FLIPPED = "isotropic", "covariance", "sign_flipped"
-NULLS = (ISOTROPIC, COVARIANCE, SIGN_FLIPPED)  # kinds of direction without the trait, drawn at random
 CANDIDATE = "candidate"  # the role of a prompt of the pool that is no condition's own
 
 COLUMNS: dict[str, tuple[str, ...]] = {

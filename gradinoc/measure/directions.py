@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -160,6 +160,18 @@ def sign_flipped_directions(
     signs = torch.randint(0, 2, (count, questions), generator=generator) * 2.0 - 1.0
     contrasts = {layer: promote[layer] - suppress[layer] for layer in promote}
     return {layer: signs @ each / questions / each.mean(0).norm() for layer, each in contrasts.items()}
+
+
+def _isotropic(promote: Mapping[int, Tensor], _: Mapping[int, Tensor], count: int, seed: int) -> dict[int, Tensor]:
+    return dict.fromkeys(promote, isotropic_directions(count, promote[min(promote)].shape[-1], seed))
+
+
+# Key of a null (see `gradinoc.study.description.NULLS`) -> its draws, from both sides' activations, a count and a seed.
+NULLS_DRAWN: dict[str, Callable[[Mapping[int, Tensor], Mapping[int, Tensor], int, int], dict[int, Tensor]]] = {
+    "isotropic": _isotropic,
+    "covariance": covariance_directions,
+    "sign_flipped": sign_flipped_directions,
+}
 
 
 def separation(

@@ -13,7 +13,7 @@ from gradinoc.power.scenarios import Noise, Scenario, band_depth
 from gradinoc.power.simulate import ALIGNMENT, BATCH, CONDITIONS
 from gradinoc.power.variances import Three, Variances
 from gradinoc.stats.effect import Array
-from gradinoc.study.description import DataSettings, Study
+from gradinoc.study.description import NULLS, DataSettings, Study
 from gradinoc.study.rules import Rules
 
 OF_INTEREST, OBSERVED, NONE = "smallest of interest", "as observed", "none"
@@ -79,9 +79,10 @@ def scenario_of(variances: Variances, effect: str, study: Study) -> Scenario:
         alignment=unit * mean,
         layer=0.0,
         template=unit * variances.template,
-        isotropic=a_half * variances.isotropic * band_depth(LAYERS),
-        covariance=a_half * variances.covariance * band_depth(LAYERS),
-        sign_flipped=a_half * variances.sign_flipped,
+        nulls={
+            null: a_half * variances.nulls[null] * (1 if kind.of_trait else band_depth(LAYERS))
+            for null, kind in NULLS.items()
+        },
         flipped=0.0,
         seed=unit * variances.seed,
         run=unit * variances.run,

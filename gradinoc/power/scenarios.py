@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gradinoc.study.description import POSITIONS
+from gradinoc.study.description import NULLS, POSITIONS
 
 Three = tuple[float, float, float]  # neutral, inoculation, loss_matched
 
@@ -25,10 +26,11 @@ class Noise:
 
     On the frozen model: `difficulty` and `loss` (nats/token) are of an example's loss, alike under every condition and
     under one; `example`, `alignment`, `layer` of its alignment, alike under every condition, under one, under one at
-    one layer; `template` of a template's alignment under one condition. `isotropic`, `covariance`, `sign_flipped` are
-    of the mean alignment of such a direction under one condition (the first two alike at every layer, as one draw
-    serves all), `flipped` of the share of the trait direction that is left in a sign-flipped one, `unrelated` and
-    `unrelated_alignment` of an unrelated trait's mean alignment under one condition and of an example's.
+    one layer; `template` of a template's alignment under one condition. `nulls` are of the
+    mean alignment of a random direction of each kind under one condition (alike at every layer, as one draw serves all,
+    but for kinds made of the trait's), `flipped` of the share of the trait direction that is left in one of the latter,
+    `unrelated` and `unrelated_alignment` of an unrelated trait's mean alignment under one condition and of an
+    example's.
 
     In training: `seed` and `run` are of the alignment of a seed's runs and of one run, `step` of one training example;
     `run_drift` of a run's log-odds rise and `response` of an evaluation example's (nats/token).
@@ -45,9 +47,7 @@ class Noise:
     alignment: float = 0.04
     layer: float = 0.02
     template: float = 0.04
-    isotropic: float = 0.004
-    covariance: float = 0.006
-    sign_flipped: float = 0.006
+    nulls: Mapping[str, float] = field(default_factory=lambda: {null: kind.spread for null, kind in NULLS.items()})
     flipped: float = 0.09
     unrelated: float = 0.01
     unrelated_alignment: float = 0.03

@@ -15,17 +15,14 @@ from gradinoc.claims.tables import (
     BASE_SEED,
     BEFORE,
     CANDIDATE,
-    COVARIANCE,
     EARLY,
-    ISOTROPIC,
     MEASURES,
     SCORED,
-    SIGN_FLIPPED,
     Evidence,
 )
 from gradinoc.power.grids import Grid, answered, rows_of, table_of
 from gradinoc.power.scenarios import FURTHER, RESPONSES, SCENARIOS, WORDS, Scenario, Sizes
-from gradinoc.study.description import POSITIONS
+from gradinoc.study.description import NULLS, POSITIONS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL, UNRELATED
 
 Array = npt.NDArray[np.float64]
@@ -158,24 +155,22 @@ class _Simulation:
 
         One direction more than asked for is drawn of each kind: the trait's, where the scenario says so.
         """
-        noise, count = self.noise, self.sizes.directions + 1
+        noise, count, flat = self.noise, self.sizes.directions + 1, np.ones_like(self.depth)
         shape = (count, len(self.conditions))
         level = ALIGNMENT - self.gap - self.truth.slope * self.fall
-        left = self.draw(noise.flipped, count, 1) * level + self.draw(noise.sign_flipped, *shape)
-        flat = np.ones_like(self.depth)
-        drawn = {
-            ISOTROPIC: self.draw(noise.isotropic, *shape)[..., None] * flat,
-            COVARIANCE: self.draw(noise.covariance, *shape)[..., None] * flat,
-            SIGN_FLIPPED: left[..., None] * self.depth,
-        }
+        drawn = {}
+        for null in sorted(NULLS, key=lambda null: not NULLS[null].of_trait):
+            of_trait = NULLS[null].of_trait
+            left = self.draw(noise.flipped, count, 1) * level if of_trait else 0
+            drawn[null] = (left + self.draw(noise.nulls[null], *shape))[..., None] * (self.depth if of_trait else flat)
         grid = (
-            ("null", tuple(drawn)),
+            ("null", tuple(NULLS)),
             ("draw", tuple(range(count - 1))),
             ("condition", self.conditions),
             ("layer", tuple(range(self.sizes.layers))),
         )
         chance = drawn[self.truth.drawn_from][-1] if self.truth.drawn_from else np.zeros((shape[1], 1))
-        return table_of(grid, alignment=np.stack([kind[:-1] for kind in drawn.values()])), chance
+        return table_of(grid, alignment=np.stack([drawn[null][:-1] for null in NULLS])), chance
 
     def unrelated(self) -> pd.DataFrame:
         """The unrelated table; the first trait shows `unspecific` of the trait's own contrast."""

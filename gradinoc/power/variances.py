@@ -23,10 +23,11 @@ from gradinoc.claims.measures import (
     per_example,
     unrelated_contrasts,
 )
-from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED, Evidence
+from gradinoc.claims.tables import Evidence
 from gradinoc.power.simulate import CONDITIONS
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
+from gradinoc.study.description import NULLS
 from gradinoc.study.loading import STUDIES
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
@@ -54,7 +55,7 @@ class Variances(BaseModel):
         example: sd of its alignment, alike under every condition.
         own: sd of its alignment under each condition.
         template: sd of a template's alignment under one condition, as its contrasts with inoculation show it.
-        isotropic: root mean square of T(u) over directions, neutral - inoculation; so `covariance`, `sign_flipped`.
+        nulls: of each kind of random direction, root mean square of T(u) over directions, neutral - inoculation.
         unrelated: T(u) of the unrelated trait, or its reverse, that T(v) leads by the fewest standard errors.
         unrelated_slope: what an example's difference along it follows of the one along the trait.
         unrelated_example: sd of an example's difference along it beyond that.
@@ -85,9 +86,7 @@ class Variances(BaseModel):
     example: float
     own: Three
     template: float
-    isotropic: float
-    covariance: float
-    sign_flipped: float
+    nulls: dict[str, float]
     unrelated: float
     unrelated_slope: float
     unrelated_example: float
@@ -173,10 +172,7 @@ def _of_directions(evidence: Evidence) -> dict[str, Any]:
     """
     if evidence.unrelated.empty:
         raise ValueError("Evidence table 'unrelated': expected unrelated traits, received none; measure the study anew")
-    sizes = {
-        name: math.sqrt(float(np.mean(null_contrasts(evidence, name, NEUTRAL) ** 2)))
-        for name in (ISOTROPIC, COVARIANCE, SIGN_FLIPPED)
-    }
+    sizes = {name: math.sqrt(float(np.mean(null_contrasts(evidence, name, NEUTRAL) ** 2))) for name in NULLS}
     alignment = per_example(evidence)
     trait = (alignment[NEUTRAL] - alignment[INOCULATION]).to_numpy(dtype=np.float64)
     differences = unrelated_contrasts(evidence, NEUTRAL).loc[alignment.index].to_numpy(dtype=np.float64)
@@ -185,7 +181,7 @@ def _of_directions(evidence: Evidence) -> dict[str, Any]:
     closest = either[:, int(np.argmin(leads.mean(axis=0) / leads.std(axis=0, ddof=1)))]
     slope = float(np.cov(trait, closest)[0, 1] / trait.var(ddof=1))
     return {
-        **sizes,
+        "nulls": sizes,
         "unrelated": float(closest.mean()),
         "unrelated_slope": slope,
         "unrelated_example": float((closest - slope * trait).std(ddof=2)),

@@ -12,7 +12,7 @@ from gradinoc.claims.c3 import loss_audit, loss_gaps
 from gradinoc.claims.measures import inoculation_contrast, per_example
 from gradinoc.claims.tables import CANDIDATE, Evidence
 from gradinoc.report.figures.prompt_pool import candidates, pool_losses
-from gradinoc.report.figures.trait_against_random import KINDS, null_places
+from gradinoc.report.figures.trait_against_random import LABELS, null_places
 from gradinoc.report.wording import shown
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
@@ -44,7 +44,7 @@ def null_tables(evidence: Evidence, rules: Rules) -> list[NullTable]:
         observed = inoculation_contrast(evidence, rules, places.other)
         rows = [
             NullRow(
-                KINDS[kind],
+                LABELS[kind],
                 len(draws),
                 places.p[kind],
                 null_tails(observed, draws, kind)[1].p if len(draws) else math.nan,

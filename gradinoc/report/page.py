@@ -23,7 +23,7 @@ from gradinoc.report.courses import courses, questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES, Drawn
 from gradinoc.report.surroundings import surroundings
 from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
-from gradinoc.study.description import Study
+from gradinoc.study.description import NULLS, Study
 from gradinoc.study.prompts import MATCHED, system_prompt
 
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
@@ -109,7 +109,7 @@ class WriteUp:
     def _settings(self) -> dict[str, str]:
         """What a reader wants to know of the study first; the rest is in its own file."""
         study = self.study
-        nulls, untrained = study.nulls, ", ".join(map(shown, study.untrained))
+        draws, untrained = study.nulls.draws.items(), ", ".join(map(shown, study.untrained))
         length = f"{study.training.steps} steps" if study.training.steps else f"{study.training.epochs} epoch(s)"
         return {
             "model": study.model.id,
@@ -119,8 +119,7 @@ class WriteUp:
             + (f"; {untrained} on the frozen model alone" if untrained else ""),
             "training": f"LoRA of rank {study.training.lora_rank}, {length} of {study.training.batch_size}, "
             f"learning rate {study.training.lr:g}",
-            "random directions": f"{nulls.isotropic} isotropic, {nulls.covariance} covariance-matched, "
-            f"{nulls.sign_flipped} sign-flipped per layer",
+            "random directions": f"{', '.join(f'{count} {NULLS[null].label}' for null, count in draws)} per layer",
         }
 
     def render(self, template: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,11 +85,34 @@ class DataSettings(Section):
     max_answer_chars: CountOrNone = 0
 
 
+@dataclass(frozen=True)
+class Null:
+    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions.NULLS_DRAWN`).
+
+    Attributes:
+        label: what readers see.
+        spread: in simulated studies, the sd of the mean alignment (cosine) of such a direction under one condition.
+        of_trait: whether a draw holds a random share of the trait's own direction, and so grows with depth as that.
+    """
+
+    label: str
+    spread: float
+    of_trait: bool = False
+
+
+ISOTROPIC = "isotropic"
+NULLS = {
+    ISOTROPIC: Null("isotropic", 0.004),
+    "covariance": Null("covariance-matched", 0.006),
+    "sign_flipped": Null("sign-flipped", 0.006, of_trait=True),
+}  # a key names the draws in tables, and their number in a study file
+
+
 class NullSettings(Section):
     """How many directions without the trait its effect is compared with, on the frozen model and during training.
 
-    `isotropic`, `covariance` and `sign_flipped` are drawn at random (see `gradinoc.measure.directions`); the
-    directions of unrelated traits are found from `unrelated_questions` questions each.
+    Of each of `NULLS`, a field of its name; the directions of unrelated traits are found from `unrelated_questions`
+    questions each.
     """
 
     isotropic: Annotated[int, whole(100)] = 1000
@@ -97,6 +121,11 @@ class NullSettings(Section):
     unrelated_questions: Annotated[int, whole(8)] = 32
     training: Annotated[int, whole(100)] = 100
     seed: Seed = 0
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """How many directions are drawn of each kind."""
+        return {null: getattr(self, null) for null in NULLS}
 
 
 class TrainingSettings(Section):

@@ -75,11 +75,10 @@ class DeadEnd:
 
 def design_of(study: Study) -> Design:
     """The design that `study` asks for."""
-    nulls = study.nulls
     return Design(
         trained=len(study.conditions) - len(study.untrained),
         seeds=len(study.seeds),
-        directions=min(nulls.isotropic, nulls.covariance, nulls.sign_flipped),
+        directions=min(study.nulls.draws.values()),
         examples=study.data.measure,
         rules=study.rules,
     )

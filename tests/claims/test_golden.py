@@ -22,12 +22,11 @@ from gradinoc.claims.tables import (
     CANDIDATE,
     EARLY,
     MEASURES,
-    NULLS,
     SCORED,
     Evidence,
 )
 from gradinoc.claims.verdict import Judgement, judge
-from gradinoc.study.description import POSITIONS
+from gradinoc.study.description import NULLS, POSITIONS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.rules import Rules
 

@@ -13,11 +13,11 @@ from gradinoc.claims import measures as contrasts
 from gradinoc.claims import verdict
 from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import G1, G2, G5, G6
-from gradinoc.claims.tables import EARLY, NULLS
+from gradinoc.claims.tables import EARLY
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import CONDITIONS, simulate
-from gradinoc.study.description import POSITIONS
+from gradinoc.study.description import NULLS, POSITIONS
 from gradinoc.study.rules import Rules
 
 RULES = Rules()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradinoc.claims.measures import null_contrasts, unrelated_contrasts
-from gradinoc.claims.tables import NULLS
+from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.traits import find_trait
 

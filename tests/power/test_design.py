@@ -37,7 +37,7 @@ from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario, band_depth
 from gradinoc.power.simulate import simulate
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances, templates_behind, templates_met
 from gradinoc.stats.correlation import MONTE_CARLO, stratified_p
-from gradinoc.study.description import Study
+from gradinoc.study.description import ISOTROPIC, NULLS, Study
 from gradinoc.study.design import (
     CLAIMS,
     REFUTED,
@@ -235,9 +235,7 @@ def test_estimates_recover_the_simulated_scenario(estimates):
         "example": unit * noise.example,
         "own": unit * noise.alignment * np.array(noise.ratio),
         "template": unit * noise.template,
-        "isotropic": math.sqrt(2) * noise.isotropic,
-        "covariance": math.sqrt(2) * noise.covariance,
-        "sign_flipped": math.sqrt(2) * unit * noise.sign_flipped,
+        **{null: math.sqrt(2) * noise.nulls[null] * (unit if kind.of_trait else 1) for null, kind in NULLS.items()},
         "step": unit * noise.step,
         "seed": unit * math.hypot(noise.seed, 0.02 / math.sqrt(4)),  # batches of a seed are alike in difficulty
         "run": unit * noise.run,
@@ -254,7 +252,8 @@ def test_estimates_recover_the_simulated_scenario(estimates):
         "drift": TRUTH.drift[0] - np.array(TRUTH.drift) + 0.0,
     }
     for name, truth in {**squares, **plain}.items():
-        values = np.array([getattr(each, name) for each in estimates], dtype=float)
+        found = [each.nulls[name] if name in NULLS else getattr(each, name) for each in estimates]
+        values = np.array(found, dtype=float)
         if name == "drift":
             values = values[:, :1] - values
         values, truth = (values**2, np.square(truth)) if name in squares else (values, np.asarray(truth))
@@ -335,8 +334,7 @@ def relative(evidence: object) -> dict[str, float]:
         "fall": found.fall[1] / found.alignment,
         "own": found.own[1] / found.alignment,
         "template": found.template / found.alignment,
-        "isotropic": found.isotropic / found.alignment,
-        "sign_flipped": found.sign_flipped / found.alignment,
+        **{null: spread / found.alignment for null, spread in found.nulls.items()},
         "drift": found.drift[0] - found.drift[1],
         "response": found.response,
     }
@@ -358,8 +356,7 @@ def test_a_study_as_observed_looks_like_the_one_whose_variances_it_has():
         "fall": shipped.fall[1] / scale,
         "own": shipped.own[1] / scale,
         "template": shipped.template / scale,
-        "isotropic": shipped.isotropic / scale,
-        "sign_flipped": shipped.sign_flipped / scale,
+        **{null: spread / scale for null, spread in shipped.nulls.items()},
         "drift": shipped.drift[0] - shipped.drift[1],
         "response": shipped.response * math.sqrt(4 / study.drift.log_odds),
     }
@@ -379,7 +376,7 @@ def test_the_smallest_effect_of_interest_is_twice_what_the_rules_call_none():
     assert scenario.drift[0] == scenario.drift[2]
     half = scenario_of(shipped, OF_INTEREST, tiny("rules.equivalence=0.05"))
     assert half.gap[1] == pytest.approx(scenario.gap[1] / 2)
-    assert half.noise.isotropic == pytest.approx(scenario.noise.isotropic / 2)  # a weaker effect of the same kind
+    assert half.noise.nulls[ISOTROPIC] == pytest.approx(scenario.noise.nulls[ISOTROPIC] / 2)
     assert half.noise.alignment == scenario.noise.alignment
     assert closest_of(shipped, OF_INTEREST, tiny()).slope == shipped.unrelated_slope
 

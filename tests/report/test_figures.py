@@ -29,7 +29,7 @@ from gradinoc.claims.measures import (
     per_step,
     unrelated_contrasts,
 )
-from gradinoc.claims.tables import COLUMNS, EARLY, ISOTROPIC, NULLS, SCORED, Evidence
+from gradinoc.claims.tables import COLUMNS, EARLY, SCORED, Evidence
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES
@@ -42,6 +42,7 @@ from gradinoc.report.figures.training_difference import training_differences
 from gradinoc.report.figures.trait_against_random import null_places, shown_p
 from gradinoc.report.wording import NOT_MEASURED
 from gradinoc.stats.effect import clustered_mean, null_p, overlap, paired_effect
+from gradinoc.study.description import ISOTROPIC, NULLS
 from gradinoc.study.rules import Rules
 
 OPTIONAL = ("unrelated", "pool", "matched", "matched_steps")

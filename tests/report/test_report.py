@@ -18,7 +18,7 @@ from gradinoc.claims.c2 import UNRELATED
 from gradinoc.claims.c3 import loss_audit
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.measures import early_alignment
-from gradinoc.claims.tables import NULLS, Evidence
+from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.pipeline.environment import environment
 from gradinoc.power.scenarios import SCENARIOS
@@ -31,7 +31,7 @@ from gradinoc.report.page import WriteUp, digest
 from gradinoc.report.tables import claims_table, metrics_table, write_table
 from gradinoc.report.wording import markdown_text, number, p_value, signs
 from gradinoc.stats.effect import bare
-from gradinoc.study.description import Study
+from gradinoc.study.description import NULLS, Study
 from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.rules import Rules
 

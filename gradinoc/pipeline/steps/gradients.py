@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, SIGN_FLIPPED
 from gradinoc.measure.alignment import Measured, direction_means, measure_alignments
-from gradinoc.measure.directions import covariance_directions, isotropic_directions, sign_flipped_directions
+from gradinoc.measure.directions import NULLS_DRAWN
 from gradinoc.pipeline.context import StudyContext, save_loading
 from gradinoc.pipeline.steps.directions import trait_directions
 from gradinoc.pipeline.steps.pool import pool_needed, prompt_input, prompt_of
@@ -47,24 +46,14 @@ def frozen_directions(directions: Path, unrelated: Path, settings: NullSettings)
     others = load_tensors(unrelated / "unrelated.safetensors")
     sides = load_tensors(directions / "contrasts.safetensors")
     promote, suppress = ({layer: sides[side][layer] for layer in trait} for side in ("promote", "suppress"))
-    hidden, seed = sides["promote"].shape[-1], settings.seed
-    isotropic = isotropic_directions(settings.isotropic, hidden, seed)
-    covariance = covariance_directions(promote, suppress, settings.covariance, seed)
-    flipped = sign_flipped_directions(promote, suppress, settings.sign_flipped, seed)
+    nulls = [NULLS_DRAWN[null](promote, suppress, count, settings.seed) for null, count in settings.draws.items()]
     rows = {
         layer: torch.cat(
-            [
-                direction[None],
-                *(each[layer][None] for each in others.values()),
-                isotropic,
-                covariance[layer],
-                flipped[layer],
-            ]
+            [direction[None], *(each[layer][None] for each in others.values()), *(null[layer] for null in nulls)]
         )
         for layer, direction in trait.items()
     }
-    draws = {ISOTROPIC: settings.isotropic, COVARIANCE: settings.covariance, SIGN_FLIPPED: settings.sign_flipped}
-    return FrozenDirections(rows, tuple(others), draws)
+    return FrozenDirections(rows, tuple(others), settings.draws)
 
 
 def gradients_key(condition: str) -> StepKey:

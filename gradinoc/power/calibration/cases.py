@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gradinoc.claims.tables import COVARIANCE, SIGN_FLIPPED
 from gradinoc.power.scenarios import CLAIMS, SCENARIOS, Noise, Scenario, Sizes, band_depth
+from gradinoc.study.description import NULLS
 
 # Every number on which a claim rests, and no table that stands beside: 96 examples, 3 conditions x 3 seeds. Layers
 # and steps are few because studies are many; two of three layers are in the band.
@@ -95,9 +95,13 @@ def _textbook() -> dict[str, Case]:
         "holds": ("C1", "C3", "C4"),
         "verdicts": ("LOSS_MEDIATED", "UNDECIDED", "REFUTED"),
     }
-    quiet = Noise(
-        layer=0.01, isotropic=0.001, covariance=0.001, sign_flipped=0.001, unrelated=0.0, unrelated_alignment=0.005
-    )
+
+    def one_of(null: str, spread: float) -> Case:
+        """The trait's direction is one more draw of `null`, whose draws differ by `spread`; all others are quiet."""
+        nulls = {**dict.fromkeys(NULLS, 0.001), null: spread}
+        quiet = Noise(layer=0.01, nulls=nulls, unrelated=0.0, unrelated_alignment=0.005)
+        return Case(_scenario("effect", drawn_from=null, noise=quiet, **chance))
+
     latent = _scenario("loss_explained", between=-0.8, latent=True)
     separate = {"follows": 0.0, "seed_follows": 0.0}
     return {
@@ -105,16 +109,10 @@ def _textbook() -> dict[str, Case]:
         "any_prompt": Case(any_prompt),
         "any_prompt, clustered": Case(replace(any_prompt, templates=24)),
         "any_prompt, layer_noise": Case(replace(any_prompt, noise=Noise(alignment=0.01, layer=0.12)), MANY_LAYERS),
-        "one_of_covariance": Case(
-            _scenario("effect", drawn_from=COVARIANCE, noise=replace(quiet, covariance=0.011), **chance)
-        ),
+        "one_of_covariance": one_of("covariance", 0.011),
         # Directions differ by as much as T(v)'s error, where taking it for exact misleads the most.
-        "one_of_covariance, narrow": Case(
-            _scenario("effect", drawn_from=COVARIANCE, noise=replace(quiet, covariance=0.0036), **chance)
-        ),
-        "one_of_sign_flipped": Case(
-            _scenario("effect", drawn_from=SIGN_FLIPPED, noise=replace(quiet, sign_flipped=0.0135), **chance)
-        ),
+        "one_of_covariance, narrow": one_of("covariance", 0.0036),
+        "one_of_sign_flipped": one_of("sign_flipped", 0.0135),
         "unspecific": Case(_scenario("effect", unspecific=1.0, holds=("C1", "C3", "C4"), verdicts=("UNDECIDED",))),
         "hard_examples": Case(_scenario("loss_explained", between=-0.8)),
         "latent_loss": Case(latent, limit=LATENT),

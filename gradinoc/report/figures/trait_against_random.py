@@ -13,17 +13,18 @@ from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c2 import UNRELATED, unrelated_tail
 from gradinoc.claims.measures import minus_inoculation, null_contrasts, per_example, unrelated_contrasts
-from gradinoc.claims.tables import COVARIANCE, ISOTROPIC, NULLS, SIGN_FLIPPED, Evidence
+from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import FAINT, INK, SOFT, Look, look, new_figure, not_measured, styled
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, listed, rounded, shown
 from gradinoc.stats.effect import Array, null_p
+from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
 from gradinoc.study.rules import Rules
 
-KINDS = {ISOTROPIC: "isotropic", COVARIANCE: "covariance-matched", SIGN_FLIPPED: "sign-flipped"}
-TOP = -0.75  # the row of headings; violins are on rows 0, 1, 2, unrelated traits below them
+LABELS = {null: kind.label for null, kind in NULLS.items()}
+TOP = -0.75  # the row of headings; violins are on rows 0, 1, ..., unrelated traits below them
 NEAR = 0.5  # height of an unrelated trait's row, that of a violin being 1
 
 
@@ -48,8 +49,10 @@ def null_places(evidence: Evidence) -> list[Places]:
     measured, found = set(evidence.nulls["null"]), []
     for other in (NEUTRAL, LOSS_MATCHED):
         effect = float(effects[other])
-        nulls = {kind: if_measured(null_contrasts, evidence, kind, other) for kind in NULLS if kind in measured}
-        draws = {kind: np.empty(0) if nulls.get(kind) is None else nulls[kind] for kind in NULLS}
+        draws = dict.fromkeys(NULLS, np.empty(0))
+        for kind in measured & set(NULLS):
+            contrasts = if_measured(null_contrasts, evidence, kind, other)
+            draws[kind] = draws[kind] if contrasts is None else contrasts
         by_trait = if_measured(unrelated_contrasts, evidence, other)
         unrelated = pd.Series(dtype=float) if by_trait is None else by_trait.mean()
         p = {
@@ -76,7 +79,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """T(u) for directions without the trait, one kind a row, with the trait's T(v); a panel a contrast, p beside it."""
     contrasted = null_places(evidence)
     traits = [str(trait) for trait in contrasted[0].unrelated.index]
-    figure = new_figure("Trait against other directions", 2.6 + 0.62 * (len(KINDS) + 1) + 0.32 * len(traits))
+    figure = new_figure("Trait against other directions", 2.6 + 0.62 * (len(LABELS) + 1) + 0.32 * len(traits))
     panels = figure.subplots(1, len(contrasted), sharex=True, sharey=True)
     measured = bool(traits) or any(len(draws) for draws in contrasted[0].draws.values())
     for axes, places in zip(panels, contrasted, strict=True):
@@ -110,7 +113,7 @@ def _caption(contrasted: list[Places]) -> str:
 
 def _against(places: Places) -> str:
     """T(v) and its p against each kind of direction that was measured."""
-    against = {kind: f"{len(draws)} {KINDS[kind]} directions" for kind, draws in places.draws.items()}
+    against = {kind: f"{len(draws)} {LABELS[kind]} directions" for kind, draws in places.draws.items()}
     if len(places.unrelated):
         closest = places.unrelated.abs().idxmax()
         largest = f"the largest {shown(str(closest))}, {places.unrelated[closest]:.4f}"
@@ -129,7 +132,7 @@ def _finding(places: Places, rules: Rules) -> str:
     how = "exceeds" if known[worst] <= rules.alpha else "does not exceed"
     return (
         f"The trait direction's effect, {rounded(places.effect)} against neutral, {how} what directions without the "
-        f"trait show: the largest p is {rounded(known[worst])}, against {KINDS.get(worst, worst)} directions."
+        f"trait show: the largest p is {rounded(known[worst])}, against {LABELS.get(worst, worst)} directions."
     )
 
 
@@ -162,7 +165,7 @@ def _draw_panel(axes: Axes, places: Places, style: Look) -> None:
 
 def _heights(traits: int) -> list[float]:
     """The rows of unrelated traits, below that of their common p."""
-    return [len(KINDS) + NEAR * (row + 1.25) for row in range(traits)]
+    return [len(LABELS) + NEAR * (row + 1.25) for row in range(traits)]
 
 
 def _write_p(axes: Axes, row: float, text: str, **style: Any) -> None:
@@ -182,13 +185,13 @@ def _name_trait(axes: Axes, effect: float) -> None:
 
 def _name_rows(axes: Axes, traits: list[str]) -> None:
     """Kinds down the y axis, and below them the unrelated traits, smaller."""
-    names = [name.replace("-", "-\n") for name in KINDS.values()] + [UNRELATED.replace(" ", "\n")]
+    names = [name.replace("-", "-\n") for name in LABELS.values()] + [UNRELATED.replace(" ", "\n")]
     heights = _heights(len(traits))
     axes.set_yticks([*range(len(names)), *heights], [*names, *map(shown, traits)])
     for tick in axes.get_yticklabels()[len(names) :]:
         tick.set(color=SOFT, fontsize=12.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(max([len(KINDS), *heights]) + 0.45, TOP - 0.3)
+    axes.set_ylim(max([len(LABELS), *heights]) + 0.45, TOP - 0.3)
 
 
 def _violin(axes: Axes, draws: Array, row: int, colour: str) -> None:
