@@ -24,10 +24,10 @@ from gradinoc.pipeline.environment import environment
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import closing_summary, write_finding, write_report
-from gradinoc.report.audit import audit_losses, null_tables
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp, digest
+from gradinoc.report.page.audit import audit_losses, null_tables
 from gradinoc.report.tables import claims_table, metrics_table, write_table
 from gradinoc.report.wording import markdown_text, number, p_value, signs
 from gradinoc.stats.effect import bare

@@ -20,10 +20,10 @@ from gradinoc.pipeline.store import save_json
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
-from gradinoc.report.courses import questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.page import WriteUp
-from gradinoc.report.surroundings import surroundings
+from gradinoc.report.page.courses import questions, run_columns, run_rows
+from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.wording import NOT_MEASURED, markdown_text, signs
 from gradinoc.study.description import Study
 from gradinoc.study.rules import Rules

@@ -18,10 +18,10 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import RULES_OF, Judgement
 from gradinoc.errors import printable
 from gradinoc.models.chat.rendered import OPEN, Rendered
-from gradinoc.report.audit import audit_losses, null_tables
-from gradinoc.report.courses import courses, questions, run_columns, run_rows
 from gradinoc.report.figures import FIGURES, Drawn
-from gradinoc.report.surroundings import surroundings
+from gradinoc.report.page.audit import audit_losses, null_tables
+from gradinoc.report.page.courses import courses, questions, run_columns, run_rows
+from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
 from gradinoc.study.description import NULLS, Study
 from gradinoc.study.prompts import MATCHED, system_prompt
@@ -124,7 +124,7 @@ class WriteUp:
 
     def render(self, template: str) -> str:
         """The text of `template` (`report.html.j2` or `report.md.j2`), filled in."""
-        loader = PackageLoader("gradinoc.report")
+        loader = PackageLoader("gradinoc.report.page")
         environment = Environment(
             loader=loader, autoescape=select_autoescape(("html.j2",)), undefined=StrictUndefined,
             finalize=finalize_markdown if template.endswith(".md.j2") else visible,
