@@ -33,7 +33,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     same = {f"equivalence.{other}": cosine_change(evidence, rules, other) for other in CONTROLS}
     training = dict(_training_contrasts(evidence, rules)) if secondary else {}
     pooled = "; ".join(f"{each.name}: {each}" for each in training.values() if each.unit in ("seeds", "directions"))
-    none = "training logs are not finite, so nothing is said of training"
+    none = "training logs are not finite, so training is left out"
     neutral, matched = deciding.values()
     statement = (
         f"Alignment under neutral minus that under inoculation is {neutral}, under loss_matched minus "

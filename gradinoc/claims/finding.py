@@ -123,7 +123,7 @@ class Claim:
     headline: str = ""
 
     def judge(self, evidence: Evidence, rules: Rules, gates: Sequence[Finding] = ()) -> Finding:
-        """What the evidence says of it; undecided where a gate on which it rests failed, whatever its numbers.
+        """The finding from the evidence; undecided where a gate on which it rests failed, whatever its numbers.
 
         Raises:
             ValueError: a number that decides is missing, or a gate on which it rests was not judged.

@@ -195,10 +195,10 @@ G4 = Claim("G4", "Training worked.", _training, _trained)
 G5 = Claim("G5", "There is drift to explain.", _rise, _drifts)
 G6 = Claim("G6", "Evaluated responses can be scored.", _scoring, _scorable)
 GATES = (G1, G2, G3, G4, G5, G6)
-ON_DIRECTION = ("G1", "G2", "G3")  # on which what is said of the frozen model rests
+ON_DIRECTION = ("G1", "G2", "G3")  # on which every claim about the frozen model rests
 ON_RUNS = ("G1", "G2", "G4", "G5", "G6")
 
 
 def gates_of(evidence: Evidence, rules: Rules, keys: tuple[str, ...] = ()) -> tuple[Finding, ...]:
-    """What the evidence says of each gate, or of those of `keys`."""
+    """The finding of each gate, or of those of `keys`."""
     return tuple(gate.judge(evidence, rules) for gate in GATES if not keys or gate.key in keys)

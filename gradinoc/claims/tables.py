@@ -69,7 +69,7 @@ class Evidence:
     |   |   | (inoculation's on the base model), and whether it is the one of `matched` (`chosen`) |
     | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
     | `training_nulls` | a run x random direction x layer: mean over its steps and examples | cosine |
-    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example; `early` is amid | fraction, |
+    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example; `early` is during | fraction, |
     |   |   | training, without `score_ood`, and `post` after it | nats/token, hidden-state units |
     | `responses` | a greedy generation under the neutral prompt, phases as in `drift` | `score` a fraction |
     |   |   | (the trait's own: its caps rate, for instance) |

@@ -37,7 +37,7 @@ TINY = STUDIES / "tiny-variances.json"  # of the study `tiny`, for plans without
 
 
 class Variances(BaseModel):
-    """What a study's evidence says of chance and of effects, in its own units; by condition in `CONDITIONS`' order.
+    """Variances and effects of a study, in its own units; by condition in `CONDITIONS`' order.
 
     Attributes:
         study: whose evidence.

@@ -60,7 +60,7 @@ def correlation(x: Any, y: Any) -> tuple[float, int]:
 def correlation_finding(r: float, n: int, ways: Sequence[str], unit: str) -> str:
     """A correlation by its sign, if its interval has one: more, less, or neither shown."""
     if not math.isfinite(r):
-        return "One side does not vary, so nothing can be said of how they go together."
+        return "One side does not vary, so there is no correlation."
     low, high = fisher_interval(r, n)
     way = side(replace(bare("r", r, n, unit, "Fisher's z"), low=low, high=high), *ways)
     return f"{way}: r = {r:.2f}, n = {n} {unit}.".replace("-", "−")

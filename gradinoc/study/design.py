@@ -112,7 +112,7 @@ def floors(design: Design) -> dict[str, float]:
 def reaches(design: Design) -> list[Reach]:
     """Every test that decides a claim, and the sign flips that its t test over seeds stands in for."""
     p, n, seeds, rules = floors(design), design.examples, design.seeds, design.rules
-    both, beside = f"{SUPPORTED}, {REFUTED}", "stands beside"
+    both, beside = f"{SUPPORTED}, {REFUTED}", "secondary"
     permuted, interval = smallest_stratified_p(design.trained, seeds), 0.0 if seeds > 1 else 1.0
     flat = math.atanh(rules.correlation_margin) if 0 < rules.correlation_margin < 1 else 0.0
     equivalent = float(stats.norm.sf(flat * math.sqrt(design.runs - 3))) if design.runs > 3 else 1.0

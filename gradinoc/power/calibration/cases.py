@@ -10,7 +10,7 @@ import numpy as np
 from gradinoc.power.scenarios import CLAIMS, SCENARIOS, Noise, Scenario, Sizes, band_depth
 from gradinoc.study.description import NULLS
 
-# Every number on which a claim rests, and no table that stands beside: 96 examples, 3 conditions x 3 seeds. Layers
+# Every number on which a claim rests, and no descriptive table: 96 examples, 3 conditions x 3 seeds. Layers
 # and steps are few because studies are many; two of three layers are in the band.
 DESIGN = Sizes(examples=96, layers=3, seeds=3, steps=5, directions=200, evaluation=24, positions=1, beside=False)
 POWER = 0.80

@@ -32,7 +32,7 @@ def write_exports(
     | `tables/*.parquet`, `tables/responses.jsonl` | pandas, polars, DuckDB, R |
     | `inoculation_prompting/<trait>.csv`, `<trait>_ci.csv` | the plots of the inoculation-prompting repository |
 
-    Which versions of other tools take them, and what these make of them, is told in
+    Which versions of other tools take them, and what these make of them, is in
     `gradinoc.report.exports.directions`.
 
     Raises:

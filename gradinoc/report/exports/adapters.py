@@ -27,13 +27,13 @@ from gradinoc.models.sources.packaged import BUNDLED
 from gradinoc.pipeline.environment import loading_notes
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import load_json
-from gradinoc.report.exports.origin import base_name, hub_id, is_local, told
+from gradinoc.report.exports.origin import base_name, described_model, hub_id, is_local
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import markdown_text
 from gradinoc.study.chat_template import SHIPPED, dated
 from gradinoc.study.description import Study
 
-TEMPLATE = Path(__file__).parents[1] / "templates" / "adapter_card.md.j2"
+TEMPLATE = Path(__file__).with_name("adapter_card.md.j2")
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
 SOMEWHERE = f"{NOTE}the linear maps that adapter_config.json names"  # where a study's notes do not say it
@@ -78,7 +78,7 @@ def card(
 ) -> ModelCard:
     """The model card of a run, a `row` of the table of runs, trained under the `system` prompt, determined by `inputs`.
 
-    `adapted` is what `gradinoc.models.adapters` says of the model. Text from outside is shown and not acted on; what
+    `adapted` is what `gradinoc.models.adapters` finds in the model. Text from outside is shown and not acted on; what
     was not measured is a dash.
     """
     condition, seed, trait = str(row["condition"]), int(row["seed"]), evidence.trait
@@ -130,7 +130,7 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapt
     training, data = study.training, study.data
     source = Path(data.source).name if source_path(data.source) else data.source
     dtype, device = str(inputs["dtype"]).removeprefix("torch."), inputs["device"]
-    yield "Base model", told(study, str(inputs["model"]))
+    yield "Base model", described_model(study, str(inputs["model"]))
     yield "Condition", f"{row['condition']}, one of {', '.join(study.conditions)}"
     yield "Seed", str(row["seed"])
     yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
@@ -140,7 +140,7 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapt
     if given := study.model.chat_template:
         which = f"{given}, which comes with gradinoc" if given in SHIPPED else "the study's own"
         yield "Chat template", f"{which}: {CHAT_TEMPLATE_FILE} beside this card, in place of the base model's"
-    yield "Day that templates are told", f"{study.model.date.isoformat()}, if they ask for it"
+    yield "Day given to templates", f"{study.model.date.isoformat()}, if they ask for it"
     yield "Precision", f"adapter in float32 on a base model in {dtype}, on {device}"
 
 

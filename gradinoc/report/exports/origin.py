@@ -36,8 +36,8 @@ def hub_id(study: Study) -> str | None:
     return None if is_local(study) else study.model.id
 
 
-def told(study: Study, fingerprint: str) -> str:
-    """The model in a sentence, for whoever reads a card."""
+def described_model(study: Study, fingerprint: str) -> str:
+    """The model in a sentence, for a card."""
     name = study.model.id
     if name in PACKAGED:
         packaged = PACKAGED[name]

@@ -1,4 +1,4 @@
-"""The form of a study's figure: its file, the findings that it shows, and how it is drawn and told."""
+"""The form of a study's figure: its file, the findings that it shows, how it is drawn, its caption and its finding."""
 
 from __future__ import annotations
 

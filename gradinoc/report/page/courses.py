@@ -41,7 +41,7 @@ class Column:
     numeric: bool = True
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """What a cell of this column says of a run."""
+        """The text of this column in the row of a run."""
         value = row[self.name]
         return str(value) if isinstance(value, int) else number(value) if self.numeric else shown(value)
 
