@@ -68,12 +68,13 @@ def _gradient_means(frame: pd.DataFrame, keys: list[str]) -> list[pd.DataFrame]:
 def runs_table(evidence: Evidence, early_fraction: float) -> pd.DataFrame:
     """One row a run: steps, losses, early band alignment, and each drift measure before, after and their difference."""
     table = evidence.runs
-    columns = {"early_alignment": early_alignment(evidence, early_fraction, strict=False)}
+    early = by_run(early_alignment(evidence, early_fraction, strict=False), "early_alignment")
+    table = table.merge(early, on=["condition", "seed"], how="left")
     for measure in MEASURES:
-        pre, post = (side.groupby("seed").mean() for side in before_and_after(evidence, measure, strict=False))
-        columns |= {f"{measure}_pre": pre, f"{measure}_post": post, f"{measure}_drift": post - pre}
-    for name, wide in columns.items():
-        table = table.merge(by_run(wide, name), on=["condition", "seed"], how="left")
+        pre, post = (side.stack() for side in before_and_after(evidence, measure, strict=False))  # noqa: PD013 - keeps the index
+        sides = pd.DataFrame({f"{measure}_pre": pre, f"{measure}_post": post}).groupby(["condition", "seed"]).mean()
+        sides[f"{measure}_drift"] = sides[f"{measure}_post"] - sides[f"{measure}_pre"]
+        table = table.merge(sides.reset_index(), on=["condition", "seed"], how="left")
     return table.sort_values(["condition", "seed"], ignore_index=True)
 
 

@@ -35,7 +35,7 @@ from gradinoc.models.sources.gguf.architectures import config_of
 from gradinoc.models.sources.gguf.header import read_header
 from gradinoc.models.sources.gguf.tokenizer import build_tokenizer
 from gradinoc.models.sources.locate import described, fingerprint, locate
-from gradinoc.report.exports.origin import ORIGINS, base_name, hub_id, is_local, told
+from gradinoc.report.exports.origin import ORIGINS, base_name, described_model, hub_id, is_local
 from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -277,7 +277,9 @@ def test_card_of_an_adapter_names_no_folder_of_this_machine(tmp_path, monkeypatc
     assert is_local(study)
     assert base_name(study) == "model.gguf"
     assert hub_id(study) is None
-    assert told(study, "0" * 64).startswith("The model in a GGUF file called model.gguf. SHA-256 of the file: 000")
+    assert described_model(study, "0" * 64).startswith(
+        "The model in a GGUF file called model.gguf. SHA-256 of the file: 000"
+    )
 
 
 # --- the model in pieces
