@@ -76,13 +76,6 @@ def test_loaded_model_is_frozen_exact_and_in_eval_mode(folder):
     assert str(targets(loaded.model)) in loaded.notes
 
 
-def test_rotary_frequencies_are_never_rounded(folder):
-    """In bfloat16 the weights are halved, but the position encoding stays float32."""
-    exact, half = (load_model(str(folder), device="cpu", dtype=dtype).model for dtype in ("float32", "bfloat16"))
-    assert half.dtype == torch.bfloat16
-    assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_fingerprint_depends_on_every_model_file(folder, name):
     """One changed byte in weights, configuration, tokenizer or template is another model."""

