@@ -15,7 +15,7 @@ import torch
 
 from fixtures.held import HELD
 from fixtures.sham import Frozen, deal
-from fixtures.small_study import SMALLEST
+from fixtures.small_study import SMALL
 from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.finding import Status
@@ -44,7 +44,7 @@ DEALS = 25  # of the same gradients, for the rate of a single contrast
 DIRECTIONS, SHUFFLES = 20, 40
 
 # A whole study in seconds, in which the inoculation condition is the neutral one by another name.
-SHAM = [*SMALLEST, "seeds=[0, 1]", "training.steps=3", 'conditions.inoculation=""', "name=sham"]
+SHAM = [*SMALL, 'conditions.inoculation=""', "name=sham"]
 STUDIES = pytest.mark.parametrize("study", ["tiny", pytest.param("deaf", marks=pytest.mark.exhaustive)])
 
 
