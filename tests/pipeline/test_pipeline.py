@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -141,23 +140,6 @@ def test_dtype_is_told_as_it_is_used(dtype, native, tmp_path, monkeypatch):
     assert {entry.inputs["dtype"] for entry in pipeline.entries.values()} == {used}
     assert f"torch.{estimate.estimate(pipeline.study).dtype}" == used
     assert f" in {used.removeprefix('torch.')}" in pipeline.context.language_model.notes[0]
-
-
-def test_model_of_a_step_is_let_go_with_it(tmp_path):
-    """The float32 copy that directions are found with is gone when they are, at once."""
-    pipeline = smallest(tmp_path, "model.dtype=bfloat16")
-
-    def maps():
-        return sum(issubclass(type(each), torch.nn.Linear) for each in gc.get_objects())
-
-    gc.collect()
-    before = maps()
-    gc.disable()
-    try:
-        pipeline.complete([DIRECTIONS])
-        assert maps() == before
-    finally:
-        gc.enable()
 
 
 def test_changed_setting_repeats_only_what_depends_on_it(finished):

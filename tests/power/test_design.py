@@ -2,12 +2,8 @@
 
 import itertools
 import math
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -52,7 +48,6 @@ from gradinoc.study.design import (
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.rules import Rules
 
-ROOT = Path(__file__).parents[2]
 RULES = Rules()
 ONE_SEED, FIVE_SEEDS = "seeds=[0]", "seeds=[0, 1, 2, 3, 4]"
 SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions": 1}
@@ -61,14 +56,6 @@ SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions"
 def tiny(*settings: str) -> Study:
     """The tiny study with settings applied."""
     return load_study("tiny", settings)
-
-
-def said_by(*words: str) -> str:
-    """What a command prints; warnings are errors there too."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 # --- the smallest p
@@ -179,20 +166,6 @@ def test_session_opens_with_what_a_design_can_decide():
     assert re.findall(r"0\.\d+", first) == ["0.000999", "0.000129"]
     assert len(rest) == 1
     assert sum("CANNOT DECIDE C4" in line for line in opening(tiny(ONE_SEED))) == 1
-
-
-def test_what_can_be_decided_is_planned_without_torch(tmp_path):
-    """What cannot be decided is the first thing printed, and nothing that could load a model is even imported."""
-    nowhere = f"model.id={tmp_path / 'nowhere'}"
-    arguments = ["plan", "tiny", "--no-cost", "--set", ONE_SEED, "--set", nowhere, f"--artifacts={tmp_path}"]
-    code = (
-        "import sys\nfrom gradinoc.power import planning\nfrom gradinoc.cli import main\n"
-        "planning.EXAMPLES, planning.SEEDS = (16,), (2,)\n"
-        f"code = main({[*arguments, '--simulations=1', '--jobs=1']!r})\nprint('torch' in sys.modules, code)"
-    )
-    said = said_by("-W", "error", "-c", code)
-    assert said.startswith("CANNOT DECIDE C4")
-    assert said.endswith("False 0\n")
 
 
 # --- variances from evidence
