@@ -9,18 +9,12 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from fixtures.finished import SETTINGS
 from fixtures.small_study import as_options
 from gradinoc.api import report_study
-from gradinoc.claims.verdict import judge
-from gradinoc.power.scenarios import SCENARIOS
-from gradinoc.power.simulate import simulate
-from gradinoc.pytest_plugin.fixtures import finding_properties
-from gradinoc.study.rules import Rules
 
 PROJECT = Path(__file__).parents[1]
 NUMBERS = ("estimate", "low", "high", "level", "p", "n")
@@ -88,20 +82,3 @@ def test_file_says_of_each_finding_what_the_table_of_claims_says(session):
                 assert value is None or float(value) == row[number]
             assert properties[f"effect.{place}.unit"] == row["unit"]
             assert properties[f"effect.{place}.method"] == row["method"]
-
-
-def test_properties_are_text_and_numbers_are_whole():
-    """Every property of every finding is text, and a number read from it is the number to the last bit."""
-    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
-    judgement = judge(evidence, Rules())
-    for finding in (*judgement.gates, *judgement.claims):
-        properties = finding_properties(finding)
-        assert all(type(name) is str and type(value) is str for name, value in properties)
-        found = dict(properties)
-        assert len(found) == len(properties), "two properties of one name"
-        assert (found["claim"], found["finding"], found["reason"]) == (finding.key, finding.status, finding.reason)
-        for place, effect in enumerate(finding.effects, start=1):
-            for number in NUMBERS:
-                value = getattr(effect, number)
-                read = found.get(f"effect.{place}.{number}")
-                assert read is None if math.isnan(value) else float(read) == value

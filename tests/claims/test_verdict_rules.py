@@ -107,17 +107,6 @@ def test_each_world_gets_its_verdict(name):
     assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
 
 
-def test_a_world_with_an_effect_supports_every_claim():
-    """Estimates near the truth; n, unit and method with each."""
-    judgement = judge(world(), RULES)
-    assert [finding.status for finding in judgement.claims] == [Status.SUPPORTED] * 4
-    contrast = effect(claim(judgement, "C1"), "alignment, neutral - inoculation")
-    truth = (0.12 + 0.1 * 0.15) * np.linspace(0.2, 1, 6)[2:].mean()
-    assert contrast.low < truth < contrast.high
-    for finding in (*judgement.gates, *judgement.claims):
-        assert all(item.n > 0 and item.unit and item.method for item in finding.effects)
-
-
 # --- gates ----------------------------------------------------------------------------------------------------------
 
 

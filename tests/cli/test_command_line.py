@@ -103,13 +103,6 @@ def test_what_cannot_be_done_is_said_in_one_line(words, said, capsys):
     assert error.removesuffix("\n").isprintable()
 
 
-def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
-    """What is not the user's to mend shows where it arose."""
-    monkeypatch.setattr("gradinoc.cli.data.STUDIES", None)
-    with pytest.raises(AttributeError):
-        main(["studies"])
-
-
 def test_shell_completes_studies():
     """In bash, with the words as they stand on the command line."""
     asked = {"_GRADINOC_COMPLETE": "complete_bash", "COMP_WORDS": "gradinoc plan qwen", "COMP_CWORD": "2"}

@@ -447,14 +447,3 @@ def test_public_function_takes_the_kernels_asked_for(dataset, tmp_path, monkeypa
             "obedient", dataset, None, {2: torch.ones(96)}, tmp_path, lora_rank=2, batch_size=8, **asked
         )
     assert seen == [True, False]
-
-
-def test_public_function_takes_one_direction_a_layer_and_strings(dataset, tmp_path):
-    """As `extract_trait_direction` gives them; layers that are not asked for are not logged."""
-    results = train_with_gradient_logging(
-        "obedient", str(dataset), None, {2: torch.ones(96)}, str(tmp_path), lora_rank=2, batch_size=8, seed=3
-    )
-    assert results["direction_means"].shape == (1, 1)
-    assert set(results["log"]["layer"]) == {2}
-    assert results["log"]["step"].max() == 0
-    assert results["log"].drop_duplicates("example")["example"].tolist() == data_order(COUNT, TrainingSettings(), 3)

@@ -22,7 +22,7 @@ from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.pipeline.environment import environment
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
-from gradinoc.report import closing_summary, write_finding, write_report
+from gradinoc.report import write_finding, write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp, digest
@@ -277,20 +277,6 @@ def test_a_finding_replaces_its_own_rows_only(tmp_path: Path, judgement: Judgeme
     assert (tmp_path / "claims.csv").read_text() == whole.read_text()
     left = json.loads((tmp_path / "findings" / "C1.json").read_text())
     assert left["statement"] == judgement.claims[0].statement
-
-
-def test_the_summary_has_a_line_a_finding_and_names_a_refutation_a_finding(judgement: Judgement) -> None:
-    """Key, status and numbers of each, then the verdict; a refuted claim is called what it is."""
-    lines = closing_summary(judgement)
-    for finding in (*judgement.gates, *judgement.claims):
-        (line,) = (line for line in lines if line.startswith(f"{finding.key} "))
-        assert finding.key[0] == "G" or str(finding.status) in line
-        assert str(finding.effects[0].n) in line.split()
-    assert judgement.sentence in lines
-    assert not any("not a fault" in line for line in lines)
-    refuted = replace(judgement.claims[0], status=Status.REFUTED)
-    lines = closing_summary(replace(judgement, claims=(refuted, *judgement.claims[1:])))
-    assert any("a finding, not a fault" in line for line in lines)
 
 
 def test_the_environment_names_versions_and_not_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -124,13 +124,6 @@ def test_what_is_not_finite_is_refused_and_named(use, bad):
         use(np.array([1.0, bad, 2.0]))
 
 
-def test_an_effect_reads_as_a_sentence_part():
-    """Estimate, interval, p, n and unit; what is missing is not spoken of."""
-    effect = statistics.paired_effect(SLEEP[1], SLEEP[0], "sleep", "patients")
-    assert str(effect) == "+1.58 (95 % interval +0.7 to +2.46, p 0.0028, n 10 patients)"
-    assert str(statistics.bare("share", 0.25, 4, "runs", "count")) == "+0.25 (n 4 runs)"
-
-
 def test_adjustments_find_a_planted_effect_at_equal_loss():
     """Alignment falls by 0.1 itself and by 0.5 a nat/token of loss: 0.1 is what is left."""
     pairs = paired(np.random.default_rng(8), n=400, between=0.5, slope=0.5, effect=0.1)
