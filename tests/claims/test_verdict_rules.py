@@ -476,6 +476,22 @@ def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of(ord
 # --- templates ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("alignment", "place"), [(-0.9, 10), (-0.15, 1)])
+def test_random_directions_in_training_count_by_their_mean_over_seeds(alignment, place):
+    """Of a hundred, nine show it in one seed of three: in the mean as much as the trait's direction, or less."""
+    change = set_where("alignment", alignment, condition="inoculation", seed=0)
+
+    def of_nine(frame):
+        few = frame[frame["draw"] < 9].copy()
+        change(few)
+        frame.loc[few.index] = few
+
+    finding = verdict.C1.judge(changed(world(), "training_nulls", of_nine), RULES, HELD)
+    name = "alignment in training, neutral - inoculation"
+    assert 0.05 < effect(finding, name).estimate < 0.15
+    assert effect(finding, f"{name}, among random directions").p == pytest.approx(place / 101)
+
+
 @pytest.mark.parametrize("hole", ["missing", "two"])
 def test_an_example_has_one_group(hole):
     """A group that is missing, or that differs between conditions, is refused."""
