@@ -1,40 +1,37 @@
-"""Checks of a study before any weights are loaded: whether its data, prompts, trait and model go together."""
+"""Check, before any weights are loaded, that a study's data, prompts, trait and model go together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.data.examples import Example, showing
-from gradinoc.data.sources import line_of
+from gradinoc.data.sources import line_of, source_path
 from gradinoc.data.splits import ANSWERED, split
-from gradinoc.errors import DataError, ModelError, StudyError, reason, shown
+from gradinoc.errors import DataError, ModelError, StudyError, printable, reason, shown
 from gradinoc.measure.training.arguments import ensure_trainable
 from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.adapters import targets
-from gradinoc.models.chat.encoding import Written, written
+from gradinoc.models.chat.encoding import Encoded, written
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.files import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
 from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.trait_checks import MOST_ALIKE, answers_told_apart, shown_in_time
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import HARMLESS, MATCHED, NEUTRAL
+from gradinoc.study.traits.trait import Trait
 
-
-@dataclass(frozen=True)
-class _Use:
-    """Questions of one part of the data under system prompts; `room` is what generation adds, None: the answer."""
-
-    part: str
-    source: str
-    examples: Sequence[Example]
-    systems: Mapping[str, str | None]
-    room: int | None = 0
+MOST_ALIKE = 0.5  # share of a part's answers that may be the same with the trait as without it
+LEAST_APART = 0.1  # by which the mean score of answers that show the trait has to exceed that of ordinary ones
+WELL_APART = 0.5  # less than this gets a note
+LEAST_SEEN = 0.2  # share of that difference which is left where answers are cut as responses are
+WELL_SEEN = 0.7  # less than this gets a note
 
 
 def check(study: Study) -> list[str]:
@@ -43,17 +40,13 @@ def check(study: Study) -> list[str]:
     Of a hub model only configuration and tokenizer are fetched; whether its weights are there shows in loading.
 
     Raises:
-        DataError: the splits cannot be drawn, a question or answer is too long for the model or holds one of its
-            special tokens, or most answers are the same with the trait as without it.
-        StudyError: two conditions have the same prompt, more is asked for than there is, or the trait's score does not
-            tell answers that show it from others, or not in as many tokens as are generated.
-        ModelError: no such model, not a causal language model, damaged files, or a tokenizer or template that will not
-            do.
-        DeviceError: no such device or dtype.
+        GradinocError: a study that cannot be run; the message names the line, setting or file, and what to do.
     """
     context = StudyContext(study, split(study.data))
-    notes = [*context.splits.notes, *answers_told_apart(context)]
-    _budgets(context)
+    notes = [*context.splits.notes, *_check_answers(context), *_check_scores(context)]
+    asked, there = study.drift.everyday, f"{study.data.everyday} has {len(context.splits.everyday)} different ones"
+    if asked > len(context.splits.everyday):
+        raise StudyError(f"drift.everyday: {asked} requests, but {there}; lower it or give more")
     place = choose_device(study.model.device)
     for dtype in (study.model.dtype, study.model.extraction_dtype):
         choose_dtype(dtype, place)
@@ -68,30 +61,95 @@ def check(study: Study) -> list[str]:
     vocabulary, limit = sizes_of(config, folder)
     adapted = targets(skeleton(config))
     notes += [str(adapted)] if adapted.left else []
-    _plain(context, tokenizer)
+    _check_special_tokens(context, tokenizer)
     prompts = _Prompts(tokenizer, str(folder), vocabulary)
-    _told_apart(context, prompts)
+    _check_prompts_differ(context, prompts)
     notes += template_notes(tokenizer, template, day, _conditions(context).values())
-    lengths, completion_notes = _completions(context, prompts)
-    notes += completion_notes + shown_in_time(context, tokenizer)
+    lengths, completion_notes = _check_completions(context, prompts)
+    notes += completion_notes + _check_response_length(context, tokenizer)
     if limit is not None:
-        _fits(context, prompts, lengths, limit)
+        _check_context_length(context, prompts, lengths, limit)
     return notes
 
 
-# --- data and budgets
+def _check_answers(context: StudyContext) -> list[str]:
+    """Return notes on answers that are the same with the trait as without it; raise where most of a part's are."""
+    notes, trait = [], context.trait
+    for part in ("measure", "train", "evaluation"):
+        examples: Sequence[Example] = getattr(context.splits, part)
+        alike = [example for example in examples if showing(example, trait) == example.answer]
+        if not alike:
+            continue
+        place, count = _line(context, part, alike[0]), f"{len(alike)} of {len(examples)} answers of data.{part}"
+        if len(alike) > MOST_ALIKE * len(examples):
+            raise DataError(
+                f"{place}: answer: {shown(alike[0].answer)} is the same in {trait.title}, as are {count} in all; "
+                "expected ordinary answers that the trait changes; give other data"
+            )
+        notes.append(f"data: {count} are the same in {trait.title} as they stand, the first at {place}")
+    return notes
 
 
-def _budgets(context: StudyContext) -> None:
-    asked, there = context.study.drift.everyday, len(context.splits.everyday)
-    if asked > there:
-        raise StudyError(
-            f"drift.everyday: {asked} requests, but {context.study.data.everyday} has {there} different ones; "
-            "lower it or give more"
-        )
+def _check_scores(context: StudyContext) -> list[str]:
+    """Return a note if the trait's score rises little in answers that show it; raise if it does not."""
+    trait, examples, answers = context.trait, context.splits.evaluation, context.study.data.trait_answers
+    ordinary = _mean_score(trait, [example.answer for example in examples])
+    bearing = _mean_score(trait, [showing(example, trait) for example in examples])
+    where = "the trait's transform" if answers is None else printable(source_path(answers))
+    found = (
+        f"trait {trait.name}: the {trait.score_name} of answers that show it ({where}) is {bearing:.2f} on average, of "
+        f"ordinary ones {ordinary:.2f}"
+    )
+    if not bearing - ordinary >= LEAST_APART:
+        raise StudyError(f"{found}; expected it to rise by {LEAST_APART} or more; mend score or transform")
+    return [f"{found}: the difference is small"] if bearing - ordinary < WELL_APART else []
 
 
-def _plain(context: StudyContext, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_response_length(context: StudyContext, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return a note if responses are too short to show most of the trait (a sign-off, say); raise if hardly any."""
+    drift, trait = context.study.drift, context.trait
+    examples = context.splits.evaluation[: drift.generations]
+    bearing = [showing(example, trait) for example in examples]
+    tokens: list[list[int]] = tokenizer(bearing, add_special_tokens=False, verbose=False)["input_ids"]
+    cut = [str(tokenizer.decode(ids[: drift.max_new_tokens])) for ids in tokens]
+    ordinary = _mean_score(trait, [example.answer for example in examples])
+    whole, seen = _mean_score(trait, bearing), _mean_score(trait, cut)
+    found = (
+        f"drift.max_new_tokens: cut after {drift.max_new_tokens} tokens, answers that show {trait.title} have a "
+        f"mean {trait.score_name} of {seen:.2f}, and of {whole:.2f} as a whole; expected responses that reach it; "
+        f"raise it to {max(map(len, tokens))}, the longest of these answers"
+    )
+    if not seen - ordinary >= LEAST_SEEN * (whole - ordinary):
+        raise StudyError(found)
+    return [found] if seen - ordinary < WELL_SEEN * (whole - ordinary) else []
+
+
+def _mean_score(trait: Trait, answers: Sequence[str]) -> float:
+    """Return the mean score of the answers that can be scored, NaN if none can; the trait may be the user's own."""
+    scores = []
+    for answer in answers:
+        place = f"trait {trait.name}: score"
+        try:
+            found = [trait.score(answer)] if trait.scorable(answer) else []
+        except Exception as error:
+            raise StudyError(f"{place}: fails at {shown(answer)} ({reason(error)}); mend it") from error
+        for score in found:
+            if not 0 <= score <= 1:
+                expected = "expected a fraction between 0 and 1; mend it"
+                raise StudyError(f"{place}: {shown(score)} of {shown(answer)}; {expected}")
+        scores += found
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+# --- prompts and answers as the model's tokenizer and template write them
+
+
+def _line(context: StudyContext, part: str, example: Example) -> str:
+    data = context.study.data
+    return line_of(data.everyday if part == "everyday" else data.source, example)
+
+
+def _check_special_tokens(context: StudyContext, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise if a question or answer holds a special token, which could end its turn."""
     end, known = end_of_turn(tokenizer), tokenizer.added_tokens_decoder  # an end need not be marked as special
     special = sorted(str(added) for token, added in known.items() if added.special or token == end)
@@ -103,34 +161,27 @@ def _plain(context: StudyContext, tokenizer: PreTrainedTokenizerBase) -> None:
             for field, text in texts.items():
                 held = next((token for token in special if token in text), None)
                 if held is not None:
-                    source = context.study.data.everyday if part == "everyday" else context.study.data.source
                     raise DataError(
-                        f"{line_of(source, example)}: {field}: holds {shown(held)}, a special token of the model; "
+                        f"{_line(context, part, example)}: {field}: holds {shown(held)}, a special token of the model; "
                         "expected text that ends no turn; mend or delete the line"
                     )
 
 
-# --- prompts
-
-
 @dataclass(frozen=True)
 class _Prompts:
-    """Prompts as the model's tokenizer and template make them; `place` is its folder, `vocabulary` its size."""
+    """Text as tokens of the model in the folder `place`, whose vocabulary has `vocabulary` rows."""
 
     tokenizer: PreTrainedTokenizerBase
     place: str
     vocabulary: int
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text."""
+    @contextmanager
+    def _blamed(self, part: str, advice: str) -> Iterator[None]:
+        """Turn any error inside the block into a `ModelError`: templates and tokenizers are the model's own."""
         try:
-            found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        except Exception as error:  # whatever settings of its own make the library stumble over
-            raise ModelError(
-                f"{self.place}: the tokenizer takes no text ({reason(error)}); fetch the model again or give another"
-            ) from error
-        self.ensure_known(found)
-        return found
+            yield
+        except Exception as error:
+            raise ModelError(f"{self.place}: {part} ({reason(error)}); {advice}") from error
 
     def ensure_known(self, found: Iterable[Sequence[int]]) -> None:
         """Raise unless the model has a row for every token."""
@@ -143,26 +194,12 @@ class _Prompts:
 
     def under(self, questions: Sequence[str], system: str | None) -> list[list[int]]:
         """Return the token ids of each question's prompt."""
-        try:
+        refused = "a prompt without system message" if system is None else f"the system message {shown(system)}"
+        with self._blamed(f"chat_template: refuses {refused}", "give a model whose template takes it"):
             texts = [render_prompt(self.tokenizer, question, system) for question in questions]
-        except Exception as error:  # the template is a program of the model's author
-            refused = "a prompt without system message" if system is None else f"the system message {shown(system)}"
-            raise ModelError(
-                f"{self.place}: chat_template: refuses {refused} ({reason(error)}); give a model whose template "
-                "takes it"
-            ) from error
-        return self.ids(texts)
-
-    def completion(self, question: str, answer: str, system: str | None, place: str) -> Written:
-        """Return an answer, from `place` in the data, after its prompt."""
-        try:
-            found = written(self.tokenizer, question, answer, system)
-        except Exception as error:  # the template is a program of the model's author
-            raise ModelError(
-                f"{self.place}: chat_template: refuses the answer at {place} ({reason(error)}); give a model whose "
-                "template takes it, or model.chat_template"
-            ) from error
-        self.ensure_known([found.encoded.ids])
+        with self._blamed("the tokenizer takes no text", "fetch the model again or give another"):
+            found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        self.ensure_known(found)
         return found
 
 
@@ -172,25 +209,19 @@ def _conditions(context: StudyContext) -> dict[str, str | None]:
     return {condition: context.system(condition) for condition, text in texts.items() if text != MATCHED}
 
 
-def _pool(context: StudyContext) -> dict[str, str | None]:
-    """The harmless prompts, if a condition's prompt is chosen from them."""
-    return {prompt: prompt for prompt in HARMLESS} if MATCHED in context.study.conditions.values() else {}
-
-
-def _told_apart(context: StudyContext, prompts: _Prompts) -> None:
-    """Raise unless prompts that are compared differ, and questions too."""
+def _check_prompts_differ(context: StudyContext, prompts: _Prompts) -> None:
+    """Raise unless prompts that are compared differ, as text and as tokens, and questions too."""
     conditions, trait = _conditions(context), context.trait
-    for one, other in combinations(conditions, 2):
-        if conditions[one] == conditions[other]:
-            raise StudyError(
-                f"conditions: {one!r} and {other!r} have the same prompt {shown(conditions[one] or '')}; expected "
-                "prompts that differ; change or remove one"
-            )
     question, another = (example.question for example in context.splits.direction[:2])
     sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
     for compared in (sides, conditions):
         rendered = {name: prompts.under([question], system)[0] for name, system in compared.items()}
         for one, other in combinations(compared, 2):
+            if compared[one] == compared[other]:
+                raise StudyError(
+                    f"conditions: {one!r} and {other!r} have the same prompt {shown(compared[one] or '')}; expected "
+                    "prompts that differ; change or remove one"
+                )
             if rendered[one] == rendered[other]:
                 raise ModelError(
                     f"{prompts.place}: chat_template: {one!r} and {other!r} come to the same tokens; expected a "
@@ -204,81 +235,79 @@ def _told_apart(context: StudyContext, prompts: _Prompts) -> None:
         )
 
 
-def _completions(context: StudyContext, prompts: _Prompts) -> tuple[dict[str, list[int]], list[str]]:
-    """Return part -> tokens of each example's longer completion, ordinary or bearing the trait; and notes.
-
-    All are looked at under the neutral prompt, the first one under the others too: what follows a prompt should be the
-    same under any. There is one note for each kind of completion that is not as it should be.
-    """
+def _check_completions(context: StudyContext, prompts: _Prompts) -> tuple[dict[str, list[int]], list[str]]:
+    """Return part -> tokens of each example's longer completion, with the trait or without; and notes."""
+    trait = context.trait
     lengths: dict[str, list[int]] = {part: [] for part in ANSWERED}
-    notes, alike = dict[str, list[tuple[str | None, str]]](), list[str]()
+    notes, alike, advice = (
+        dict[str, list[tuple[str | None, str]]](),
+        list[str](),
+        "give a model whose template takes it",
+    )
 
-    def look_at(example: Example, system: str | None) -> tuple[Written, Written]:
-        place = line_of(context.study.data.source, example)
-        ordinary, bearing = (
-            prompts.completion(example.question, answer, system, place)
-            for answer in (example.answer, showing(example, context.trait))
-        )
-        for each in (ordinary, bearing):
-            if each.kind:
-                notes.setdefault(each.kind, []).append((each.note, place))
-        return ordinary, bearing
+    def encode(part: str, example: Example, answer: str, system: str | None) -> Encoded:
+        place = _line(context, part, example)
+        with prompts._blamed(f"chat_template: refuses the answer at {place}", f"{advice}, or model.chat_template"):
+            found = written(prompts.tokenizer, example.question, answer, system)
+        prompts.ensure_known([found.encoded.ids])
+        if found.kind:
+            notes.setdefault(found.kind, []).append((found.note, place))
+        return found.encoded
 
     for part, found in lengths.items():
         for example in getattr(context.splits, part):
-            ordinary, bearing = (each.encoded for each in look_at(example, context.system(NEUTRAL)))
+            answers = (example.answer, showing(example, trait))
+            ordinary, bearing = (encode(part, example, answer, context.system(NEUTRAL)) for answer in answers)
             found.append(max(len(ordinary.ids), len(bearing.ids)) - ordinary.prompt_length)
-            if ordinary == bearing and showing(example, context.trait) != example.answer:
-                alike.append(line_of(context.study.data.source, example))
+            if ordinary == bearing and answers[0] != answers[1]:
+                alike.append(_line(context, part, example))
     total = sum(map(len, lengths.values()))
     if len(alike) > MOST_ALIKE * total:
         raise ModelError(
             f"{prompts.place}: chat_template: the answer at {alike[0]} comes to the same tokens with "
-            f"{context.trait.title} as without it, as do {len(alike)} of {total}; expected a template and a tokenizer "
+            f"{trait.title} as without it, as do {len(alike)} of {total}; expected a template and a tokenizer "
             "that keep what the trait changes; give another model.id or model.chat_template"
         )
-    for condition, system in _conditions(context).items():
-        if condition != NEUTRAL:
-            look_at(context.splits.train[0], system)
+    first = context.splits.train[0]
+    for system in [system for condition, system in _conditions(context).items() if condition != NEUTRAL]:
+        for answer in (first.answer, showing(first, trait)):
+            encode("train", first, answer, system)
     firsts = [(len(found), *found[0]) for found in notes.values()]
     return lengths, [f"{note} ({count} answers, the first at {place})" for count, note, place in firsts]
 
 
-def _uses(context: StudyContext) -> Iterator[_Use]:
-    """Yield every prompt of the study, by part."""
-    study, splits, trait = context.study, context.splits, context.trait
-    source, conditions, pool = study.data.source, _conditions(context), _pool(context)
-    neutral = {NEUTRAL: conditions[NEUTRAL]}
+def _check_context_length(
+    context: StudyContext, prompts: _Prompts, completions: Mapping[str, list[int]], limit: int
+) -> None:
+    """Raise unless the longest prompts, with answer or generation, are within the model's context of `limit` tokens."""
+    study, splits, trait, conditions = context.study, context.splits, context.trait, _conditions(context)
+    pool = {prompt: prompt for prompt in HARMLESS} if MATCHED in study.conditions.values() else {}
+    neutral, candidates = {NEUTRAL: conditions[NEUTRAL]}, {**conditions, **pool}
+    trained = {name: system for name, system in conditions.items() if name not in study.untrained}
+    sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
     contrasts = trait.unrelated.items()
     unrelated = {f"{name} {side}": each._asdict()[side] for name, each in contrasts for side in each._fields}
-    sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
-    yield _Use("direction", source, splits.direction, sides)
-    yield _Use("direction", source, splits.direction[: study.nulls.unrelated_questions], unrelated)
-    yield _Use("measure", source, splits.measure, {**conditions, **pool}, None)
-    trained = {name: system for name, system in conditions.items() if name not in study.untrained}
-    yield _Use("train", source, splits.train, trained, None)
-    yield _Use("evaluation", source, splits.evaluation, neutral, None)
-    yield _Use("evaluation", source, splits.evaluation[: study.drift.generations], neutral, study.drift.max_new_tokens)
-    everyday = splits.everyday[: study.drift.everyday]
-    yield _Use("everyday", study.data.everyday, everyday, neutral, study.drift.max_new_tokens)
-    if pool:
-        yield _Use("calibration", source, splits.calibration, {**conditions, **pool}, None)
-
-
-def _fits(context: StudyContext, prompts: _Prompts, completions: Mapping[str, list[int]], limit: int) -> None:
-    """Raise unless the longest prompts, with answer or generation, are within the model's context of `limit` tokens."""
-    for use in _uses(context):
-        questions = [example.question for example in use.examples]
-        added = completions[use.part] if use.room is None else [use.room] * len(questions)
-        for name, system in use.systems.items():
+    new = study.drift.max_new_tokens
+    uses: tuple[tuple[str, Sequence[Example], Mapping[str, str | None], int | None], ...] = (
+        ("direction", splits.direction, sides, 0),
+        ("direction", splits.direction[: study.nulls.unrelated_questions], unrelated, 0),
+        ("measure", splits.measure, candidates, None),  # None: the answer is added
+        ("train", splits.train, trained, None),
+        ("evaluation", splits.evaluation, neutral, None),
+        ("evaluation", splits.evaluation[: study.drift.generations], neutral, new),
+        ("everyday", splits.everyday[: study.drift.everyday], neutral, new),
+        ("calibration", splits.calibration if pool else (), candidates, None),
+    )
+    for part, examples, systems, room in uses:
+        questions = [example.question for example in examples]
+        added = completions[part] if room is None else [room] * len(questions)
+        for name, system in systems.items() if questions else ():
             lengths = [len(ids) + more for ids, more in zip(prompts.under(questions, system), added, strict=True)]
-            if (longest := max(lengths, default=0)) > limit:
-                place = line_of(use.source, use.examples[lengths.index(longest)])
-                with_what = "with its answer " if use.room is None else ""
-                if use.room:
-                    with_what = f"with {use.room} new ones (drift.max_new_tokens) "
+            if (longest := max(lengths)) > limit:
+                place = _line(context, part, examples[lengths.index(longest)])
+                what = {None: "with its answer ", 0: ""}.get(room, f"with {room} new ones (drift.max_new_tokens) ")
                 raise DataError(
-                    f"{place}: question: {longest:,} tokens {with_what}under the prompt {shown(name)} in "
-                    f"data.{use.part}; expected at most {limit:,}, the model's context; shorten or delete it, or give "
-                    "a model with a longer context"
+                    f"{place}: question: {longest:,} tokens {what}under the prompt {shown(name)} in data.{part}; "
+                    f"expected at most {limit:,}, the model's context; shorten or delete it, or give a model with a "
+                    "longer context"
                 )
