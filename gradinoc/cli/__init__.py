@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from typer.exceptions import Abort, TyperException
 
-from gradinoc.cli.commands import KEPT, app
+from gradinoc.cli.commands import DEFAULT_STORE, app
 from gradinoc.errors import GradinocError, printable
 
 if TYPE_CHECKING:
@@ -39,40 +39,36 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             code = int(app(words or ["--help"], prog_name="gradinoc", standalone_mode=False, obj=session) or 0)
         except (GradinocError, TyperException) as error:
-            said = error.format_message() if isinstance(error, TyperException) else str(error)
-            sys.stderr.write(f"gradinoc: error: {printable(' '.join(said.split()))}\n")
+            message = error.format_message() if isinstance(error, TyperException) else str(error)
+            sys.stderr.write(f"gradinoc: error: {printable(' '.join(message.split()))}\n")
             code = USAGE
         except (Abort, KeyboardInterrupt):
             code = INTERRUPTED
     if session.signal:
-        sys.stderr.write(f"{session.how_to_go_on()}\n")
+        from gradinoc.pipeline.progress import how_to_resume
+
+        sys.stderr.write(f"{how_to_resume(shlex.join(session.words), session.store, session.progress)}\n")
         return 128 + session.signal
     return code
 
 
 @dataclass
 class Session:
-    """One call of the command line: the words typed, its store, the study's last progress, the signal that ended it."""
+    """One call of the command line: the words typed, its store, the study's last event, the signal that ended it."""
 
     words: Sequence[str]
-    store: Path = KEPT
+    store: Path = DEFAULT_STORE
     progress: Progress | None = None
     signal: int = 0
 
     def noting(self, callback: OnProgress) -> OnProgress:
-        """`callback`, with the last progress noted for `how_to_go_on`."""
+        """Return `callback`, with the last event stored for the message at a signal."""
 
         def note(progress: Progress) -> None:
             self.progress = progress
             callback(progress)
 
         return note
-
-    def how_to_go_on(self) -> str:
-        """What an interrupted call says: how many steps are done, and the command that continues."""
-        from gradinoc.pipeline.progress import how_to_go_on
-
-        return how_to_go_on(shlex.join(self.words), self.store, self.progress)
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""`gradinoc calibrate`: how often the decision rules err on simulated studies whose truth is known."""
+"""`gradinoc calibrate`: measure how often the decision rules err on simulated studies of known truth."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ Settings = Annotated[
 ]
 Store = Annotated[Path, typer.Option(metavar="DIR", help="Where results are kept and found again.")]
 Artifacts = Annotated[Path, typer.Option(metavar="DIR", help="What a study comes to, in a folder of its name.")]
-KEPT, LEFT = Path("store"), Path("artifacts")
+DEFAULT_STORE, DEFAULT_ARTIFACTS = Path("store"), Path("artifacts")
 
 
 def _command(short: str, examples: str) -> Callable[[Any], Any]:
@@ -102,8 +102,8 @@ def plan(
     jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes that simulate; 0: one a core.")] = 0,
     cost: Annotated[bool, typer.Option(help="Tokens, operations, memory and time.")] = True,
     power: Annotated[bool, typer.Option(help="How often each claim would be supported, by simulation.")] = True,
-    store: Store = KEPT,
-    artifacts: Artifacts = LEFT,
+    store: Store = DEFAULT_STORE,
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
 ) -> None:
     """What a study will cost and what it can decide, before anything is spent.
 
@@ -129,8 +129,8 @@ def run(
     context: typer.Context,
     study: StudyName,
     settings: Settings = None,
-    store: Store = KEPT,
-    artifacts: Artifacts = LEFT,
+    store: Store = DEFAULT_STORE,
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
     report_to: Annotated[
         str, typer.Option(metavar="TRACKER", help="Where runs are shown while they train: tensorboard, wandb, ...")
     ] = "none",
@@ -158,8 +158,8 @@ def report(
         ),
     ],
     settings: Settings = None,
-    store: Store = KEPT,
-    artifacts: Artifacts = LEFT,
+    store: Store = DEFAULT_STORE,
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
 ) -> None:
     """Judge a study and write its report: page, tables, figures, files for other tools. What is missing is computed."""
     from gradinoc.cli.run import write_up
@@ -250,8 +250,8 @@ def doctor(
         str, typer.Option(metavar="STUDY", help="Whose prompts the model is shown.", autocompletion=_ready)
     ] = "tiny",
     settings: Settings = None,
-    store: Store = KEPT,
-    artifacts: Artifacts = LEFT,
+    store: Store = DEFAULT_STORE,
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
 ) -> int:
     """Look at this machine: versions, device, self-tests, bundled models, hub, disk, locks.
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradinoc.claims.verdict import RULES_OF
-from gradinoc.cli.comparison import ONE, OTHER, Left, comparison, differing_settings, read_left, verdicts
-from gradinoc.cli.output import MISSING, say_table
+from gradinoc.cli.comparison import ONE, OTHER, StudyArtifacts, comparison, differing_settings, read_artifacts, verdicts
+from gradinoc.cli.output import MISSING, print_table
 from gradinoc.errors import StudyError, printable
 from gradinoc.report.figures.lettering import drawable, fitted
 from gradinoc.report.figures.style import (
@@ -51,38 +51,38 @@ def compare_studies(first: Path, second: Path, out: Path | None) -> None:
     """Print both studies' verdicts, claims, drift and differing settings; write `compare.csv`, `.png` and `.svg`."""
     if first.resolve() == second.resolve():
         raise StudyError(f"{first}: given twice; expected the folders of two studies")
-    one, other = read_left(first), read_left(second)
+    one, other = read_artifacts(first), read_artifacts(second)
     names = (_named(one, other), _named(other, one))
     table = comparison(one, other)
     folder = out or second / f"compared-with-{first.resolve().name}"
-    _say_verdicts(one, other, names)
-    _say_claims(table, names)
-    _say_drift(table, names)
-    _say_settings(one, other, names)
+    _print_verdicts(one, other, names)
+    _print_claims(table, names)
+    _print_drift(table, names)
+    _print_settings(one, other, names)
     path = write_table(table, folder / "compare.csv")
     figure, _ = save_figure(plot_comparison(table, names, _score(one, other)), folder, "compare")
     sys.stdout.write(f"\nTable: {printable(path)}\nFigure: {printable(figure)}\n")
 
 
-def _named(left: Left, other: Left) -> str:
+def _named(left: StudyArtifacts, other: StudyArtifacts) -> str:
     """A study's name; with its folder's where both have the same."""
     return left.name if left.name != other.name else f"{left.name} in {left.folder}"
 
 
-def _score(one: Left, other: Left) -> str:
+def _score(one: StudyArtifacts, other: StudyArtifacts) -> str:
     """What both studies' score is called, if they have one trait, and one that comes with the project."""
     trait = one.study.get("trait")
     known = trait if isinstance(trait, str) and trait == other.study.get("trait") else ""
     return TRAITS[known].score_name if known in TRAITS else "trait's score"
 
 
-def _say_verdicts(one: Left, other: Left, names: tuple[str, str]) -> None:
+def _print_verdicts(one: StudyArtifacts, other: StudyArtifacts, names: tuple[str, str]) -> None:
     first, second = verdicts(one), verdicts(other)
     rows = [[key, first.get(key, MISSING), second.get(key, MISSING)] for key in {**first, **second}]
-    say_table(("", *names), rows)
+    print_table(("", *names), rows)
 
 
-def _say_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:
+def _print_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:
     """Of every gate and claim the effect that stands for it: all of them are in the file."""
     _head("The effect that stands for each gate and claim (compare.csv has all)")
     rows = table[table["part"] == "claim"]
@@ -93,24 +93,24 @@ def _say_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:
         [row.item, row.quantity, _interval(row, ONE), _interval(row, OTHER), _signed(row.difference)]
         for row in rows.itertuples()
     ]
-    say_table(("", "effect", *names, "second - first"), cells)
+    print_table(("", "effect", *names, "second - first"), cells)
 
 
-def _say_drift(table: pd.DataFrame, names: tuple[str, str]) -> None:
+def _print_drift(table: pd.DataFrame, names: tuple[str, str]) -> None:
     _head("Drift by condition: mean over seeds [least, largest]")
     rows = table[table["part"] == "drift"].sort_values("quantity", kind="stable")
     cells = [
         [row.quantity, shown(row.item), _interval(row, ONE), _interval(row, OTHER), _signed(row.difference)]
         for row in rows.itertuples()
     ]
-    say_table(("measure", "condition", *names, "second - first"), cells)
+    print_table(("measure", "condition", *names, "second - first"), cells)
 
 
-def _say_settings(one: Left, other: Left, names: tuple[str, str]) -> None:
+def _print_settings(one: StudyArtifacts, other: StudyArtifacts, names: tuple[str, str]) -> None:
     _head("Settings that differ")
     rows = [[key, *(_cut(value) for value in values)] for key, *values in differing_settings(one, other)]
     if rows:
-        say_table(("setting", *names), rows)
+        print_table(("setting", *names), rows)
     else:
         sys.stdout.write("none\n")
 

@@ -29,7 +29,7 @@ OF_ANY_TRAIT = {"auc", "split_half", "loss", "fall", "unscorable", "grad_norm", 
 
 
 @dataclass(frozen=True)
-class Left:
+class StudyArtifacts:
     """What a study's report left in its folder: what was asked, what came of it."""
 
     folder: Path
@@ -50,7 +50,7 @@ class Left:
         return [str(condition) for condition in declared] if isinstance(declared, dict) else []
 
 
-def read_left(folder: Path) -> Left:
+def read_artifacts(folder: Path) -> StudyArtifacts:
     """What the report of a study left in `folder`.
 
     Raises:
@@ -60,7 +60,7 @@ def read_left(folder: Path) -> Left:
     claims, runs = _table(folder / "claims.csv", CLAIM_COLUMNS), _table(folder / "runs.csv", ("condition", "seed"))
     for column in NUMBERS:
         claims[column] = pd.to_numeric(claims[column], errors="coerce")
-    return Left(folder, study, verdict, claims.drop_duplicates(["claim", "key"]), runs)
+    return StudyArtifacts(folder, study, verdict, claims.drop_duplicates(["claim", "key"]), runs)
 
 
 def _read(path: Path) -> bytes:
@@ -95,7 +95,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return found
 
 
-def verdicts(left: Left) -> dict[str, str]:
+def verdicts(left: StudyArtifacts) -> dict[str, str]:
     """Key -> status of each gate (which holds or fails) and claim, and the verdict."""
     findings = [each for part in ("gates", "claims") for each in left.verdict.get(part) or [] if isinstance(each, dict)]
     found = {str(each.get("key")): str(each.get("status")) for each in findings}
@@ -103,7 +103,7 @@ def verdicts(left: Left) -> dict[str, str]:
     return {**named, "verdict": str(left.verdict.get("verdict"))}
 
 
-def differing_settings(first: Left, second: Left) -> list[tuple[str, str, str]]:
+def differing_settings(first: StudyArtifacts, second: StudyArtifacts) -> list[tuple[str, str, str]]:
     """(key, value in the first, in the second) of every setting that differs, as JSON writes it; "" where it is not."""
     one, other = (dict(_flat(each.study)) for each in (first, second))
     keys = [key for key in {**one, **other} if key != "name" and one.get(key) != other.get(key)]
@@ -118,7 +118,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, s
             yield f"{above}{key}", json.dumps(value, ensure_ascii=False)
 
 
-def comparison(first: Left, second: Left) -> pd.DataFrame:
+def comparison(first: StudyArtifacts, second: StudyArtifacts) -> pd.DataFrame:
     """One row a quantity that either study has: `COLUMNS`, in the order of the first.
 
     Part "claim": every effect with its interval. Part "p": p of every effect that has one. Part "drift": mean over
@@ -140,7 +140,7 @@ def comparison(first: Left, second: Left) -> pd.DataFrame:
     return rows[list(COLUMNS)]
 
 
-def _comparable(first: Left, second: Left) -> Callable[[str], bool]:
+def _comparable(first: StudyArtifacts, second: StudyArtifacts) -> Callable[[str], bool]:
     """Whether a difference of the effects, or drift, of a key says something of these studies."""
     one, other = (dict(_flat(each.study)) for each in (first, second))
     same_model = all(one.get(key) == other.get(key) for key in ("model.id", "model.revision"))
@@ -154,7 +154,7 @@ def _comparable(first: Left, second: Left) -> Callable[[str], bool]:
     return comparable
 
 
-def _quantities(left: Left) -> pd.DataFrame:
+def _quantities(left: StudyArtifacts) -> pd.DataFrame:
     """Every effect, p and drift of a study: value, low, high and name by part, item and key."""
     effects = left.claims.dropna(subset=["effect"]).rename(columns={"claim": "item", "effect": "quantity"})
     effects["key"] = effects["key"].fillna("")
@@ -164,7 +164,7 @@ def _quantities(left: Left) -> pd.DataFrame:
     return table.set_index(["part", "item", "key"])[["value", "low", "high", "quantity"]]
 
 
-def _drift(left: Left) -> pd.DataFrame:
+def _drift(left: StudyArtifacts) -> pd.DataFrame:
     """Change of each measure by condition: mean, least and largest over the runs."""
     names = {f"{measure}_drift": measure for measure in MEASURES if f"{measure}_drift" in left.runs}
     runs = left.runs.assign(item=left.runs["condition"].astype(str))

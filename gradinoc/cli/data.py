@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 
-from gradinoc.cli.output import say, say_table
+from gradinoc.cli.output import print_notes, print_table
 from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
 from gradinoc.errors import printable
@@ -17,15 +17,15 @@ from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.traits.registry import find_trait
 
-# Known here so that no library has to be loaded for a list: where bundled models come from.
+# Where bundled models come from, so that a list loads no library.
 WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 
 
 def list_studies() -> None:
-    """Print a table of the ready studies, and what the comment at the head of each file says of it."""
+    """Print a table of the ready studies, and the comment at the head of each file."""
     files = sorted(STUDIES.glob("*.toml"))
     found = [load_study(file.stem) for file in files]
-    say_table(
+    print_table(
         ("study", "model", "weights", "trait", "runs", "steps", "train", "measure", "evaluate"),
         [_row(study) for study in found],
         right=(4, 5, 6, 7, 8),
@@ -37,7 +37,7 @@ def list_studies() -> None:
 
 
 def about(file: Path) -> str:
-    """The comment at the head of a study's file, as one paragraph."""
+    """Return the comment at the head of a study's file, as one paragraph."""
     lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8-sig").splitlines())
     return " ".join(line.removeprefix("#").strip() for line in lines)
 
@@ -58,10 +58,10 @@ def write_data(
     given = {"data.source": source, **{key: text for key, text in names.items() if text is not None}}
     settings = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in given.items()]
     settings += [f"data.{key}={number}" for key, number in counts.items() if number is not None]
-    settings += ["drift.generations=1", "drift.log_odds=1"]  # what is evaluated is none of a data set's business
+    settings += ["drift.generations=1", "drift.log_odds=1"]  # which may not exceed the evaluation questions
     study = load_study(like, settings)
     trait, splits = find_trait(study.trait), split(study.data)
-    say(splits.notes)
+    print_notes(splits.notes)
     files = write_datasets(splits, trait, study.data.source, out)
     parts = (
         (splits.train, f"questions with answers in {trait.title}, to train on"),

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_session
 
 from gradinoc.cli import BROKEN
-from gradinoc.cli.output import say_table, size
+from gradinoc.cli.output import print_table, size
 from gradinoc.cli.plan import PROMPTS
 from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, printable, reason
@@ -59,7 +59,7 @@ def examine(store: Path, artifacts: Path) -> int:
         _versions, _device, _self_tests, _models, _hub, lambda: _places(store, artifacts),
     )  # fmt: skip
     found = [each for look in looks for each in look()]
-    say_table(("", "", ""), [[each.state, each.what, each.detail] for each in found])
+    print_table(("", "", ""), [[each.state, each.what, each.detail] for each in found])
     broken = [each.what for each in found if each.state is State.BROKEN]
     sys.stdout.write(f"\nBroken: {', '.join(broken)}\n" if broken else "\nNothing is broken.\n")
     return BROKEN if broken else 0
@@ -202,9 +202,9 @@ def examine_model(model: str, study: str, settings: Sequence[str]) -> None:
     loaded = context.language_model
     _say(context, loaded, noted)
     if context.extraction_is_apart:
-        _say_self_tests(context.extraction_model(), "As directions are found")
+        _print_self_tests(context.extraction_model(), "As directions are found")
     sys.stdout.write(f"\n{PROMPTS}\n\n")
-    say_table(("prompt or tokens", "as the model reads it"), context.rendered(loaded.tokenizer).rows())
+    print_table(("prompt or tokens", "as the model reads it"), context.rendered(loaded.tokenizer).rows())
     sys.stdout.write("\nThe model is fit for a study.\n")
 
 
@@ -216,10 +216,10 @@ def with_model(study: Study, model: str) -> Study:
 def _say(context: StudyContext, loaded: LanguageModel, noted: Sequence[str]) -> None:
     sys.stdout.write(f"{printable(loaded.name)}, fingerprint {context.fingerprint[:16]}\n\n")
     notes = dict.fromkeys([*noted, *loaded.notes])
-    say_table(("", "noted"), [[str(place), note] for place, note in enumerate(notes, start=1)])
-    _say_self_tests(loaded, "As gradients are measured")
+    print_table(("", "noted"), [[str(place), note] for place, note in enumerate(notes, start=1)])
+    _print_self_tests(loaded, "As gradients are measured")
 
 
-def _say_self_tests(loaded: LanguageModel, when: str) -> None:
+def _print_self_tests(loaded: LanguageModel, when: str) -> None:
     sys.stdout.write(f"\n{when}\n\n")
-    say_table(("self-test", "came to"), [list(each) for each in loaded.tried.items()])
+    print_table(("self-test", "came to"), [list(each) for each in loaded.tried.items()])

@@ -1,4 +1,4 @@
-"""Tables and quantities as commands print them."""
+"""Print tables and quantities."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gradinoc.errors import printable
 MISSING = "–"
 
 
-def say(lines: Sequence[str]) -> None:
-    """Write lines that are no part of the result to stderr."""
+def print_notes(lines: Sequence[str]) -> None:
+    """Write notes to stderr: stdout has the result alone."""
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
 
 
-def say_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Print a table, the columns `right` set to the right: ruled on a terminal, else plain columns of any width."""
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print a table, the columns `right` aligned right: ruled on a terminal, else plain columns of any width."""
     on_terminal = sys.stdout.isatty()
     table = Table(
         box=box.SIMPLE_HEAD if on_terminal else None, pad_edge=False, header_style="bold", show_header=any(headers)
@@ -38,7 +38,7 @@ def say_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, to two digits: "45 s", "12 min", "3.4 h", "2.1 days"."""
+    """Return seconds as text with two digits: "45 s", "12 min", "3.4 h", "2.1 days"."""
     for unit, size, limit in (("s", 1, 90), ("min", 60, 120), ("h", 3600, 72)):
         if seconds < limit * size:
             return f"{_two_digits(seconds / size)} {unit}"
@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def size(numbers: float, unit: str = "") -> str:
-    """A large number to two digits with its prefix: "7.4 TFLOP", "1.4 GB"; of powers of a thousand."""
+    """Return a large number as text with two digits and a prefix: "7.4 TFLOP", "1.4 GB"."""
     prefixes = ("", "k", "M", "G", "T", "P", "E")
     power = 0
     while abs(numbers) >= 999.5 and power < len(prefixes) - 1:

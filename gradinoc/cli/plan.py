@@ -1,4 +1,4 @@
-"""`gradinoc plan`: what a study will cost, and what it can decide with what power."""
+"""`gradinoc plan`: estimate a study's cost and the power of its claims."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradinoc.api import VARIANCES
-from gradinoc.cli.output import duration, say, say_table, size
+from gradinoc.cli.output import duration, print_notes, print_table, size
 from gradinoc.errors import GradinocError, StudyError, printable
 from gradinoc.power.planning import power, written_power, written_reach
 from gradinoc.power.prospects import OBSERVED, OF_INTEREST
@@ -29,7 +29,7 @@ PROMPTS = "The first training question under each prompt; and its tokens under i
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a plan is wanted, and how power is simulated; see `gradinoc plan --help`."""
+    """The options of `gradinoc plan`; see its --help."""
 
     cost: bool
     power: bool
@@ -39,9 +39,9 @@ class Wanted:
 
 
 def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, artifacts: Path) -> None:
-    """Print and write what the study cannot decide, what it costs, its prompts, its smallest p and its power."""
+    """Print and write what the study cannot decide, its cost, prompts, smallest p and power."""
     if wanted.past and not wanted.power:
-        raise StudyError("--past: is what power rests on, and --no-power leaves power out; give one of the two")
+        raise StudyError("--past sets the variances for the power simulation, which --no-power turns off: drop one")
     study = load_study(name, list(settings))
     design, folder = design_of(study), artifacts / study.name
     ends = [f"CANNOT DECIDE {end}" for end in dead_ends(design)]
@@ -49,15 +49,15 @@ def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, 
     sys.stdout.write("".join(f"{line}\n\n" for line in (*ends, *cautions)))
     sys.stdout.flush()
     if wanted.cost:
-        _say_cost(study, folder)
+        _print_cost(study, folder)
     sys.stdout.write(written_reach(study))
     write_table(smallest_p_table(study), folder / "design_smallest_p.csv")
     if wanted.power:
-        _say_power(study, wanted, store, artifacts)
+        _print_power(study, wanted, store, artifacts)
     sys.stdout.write(f"\nTables{' and figure' if wanted.power else ''}: {printable(folder)}\n")
 
 
-def _say_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> None:
+def _print_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> None:
     design, folder = design_of(study), artifacts / study.name
     variances = _past(wanted.past, store, artifacts) if wanted.past else load_variances(TINY)
     effects = [OF_INTEREST, OBSERVED] if wanted.past else [OF_INTEREST]
@@ -67,8 +67,8 @@ def _say_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> No
     save_figure(plot_power(table, design.examples, design.seeds), folder / "figures", "design_power")
 
 
-def _say_cost(study: Study, folder: Path) -> None:
-    """The cost as tables; or what keeps it from being known, which is no reason not to plan."""
+def _print_cost(study: Study, folder: Path) -> None:
+    """Print the cost as tables, or why it is not known."""
     from gradinoc.pipeline.estimate import estimate as estimate_cost  # here: with it comes torch
 
     try:
@@ -83,20 +83,24 @@ def _say_cost(study: Study, folder: Path) -> None:
         for row in stages.itertuples()
     ]
     total = stages[["steps", "tokens", "flops", "seconds"]].sum()
-    rows.append(
-        ["all", f"{total['steps']:.0f}", f"{total['tokens']:,.0f}", size(total["flops"], "FLOP"),
-         duration(total["seconds"])]
-    )  # fmt: skip
-    say_table(("stage", "steps", "tokens", "operations", "time"), rows, right=(1, 2, 3, 4))
+    sums = (
+        f"{total['steps']:.0f}",
+        f"{total['tokens']:,.0f}",
+        size(total["flops"], "FLOP"),
+        duration(total["seconds"]),
+    )
+    rows.append(["all", *sums])
+    print_table(("stage", "steps", "tokens", "operations", "time"), rows, right=(1, 2, 3, 4))
     sys.stdout.write(f"\n{_in_words(cost)}\n\n{cost.adapted}.\n\n")
-    say_table(("memory", "bytes"), [[what, size(held, "B")] for what, held in cost.memory.items()], right=(1,))
+    print_table(("memory", "bytes"), [[what, size(held, "B")] for what, held in cost.memory.items()], right=(1,))
     sys.stdout.write(f"\n{PROMPTS}\n\n")
-    say_table(("prompt or tokens", "as the model reads it"), cost.rendered.rows())
+    print_table(("prompt or tokens", "as the model reads it"), cost.rendered.rows())
     sys.stdout.write("\n")
     write_table(stages, folder / "cost.csv")
 
 
 def _in_words(cost: Estimate) -> str:
+    """Return the range of time, and what it rests on."""
     least, most = cost.seconds
     elsewhere = "" if cost.device == "cpu" else " on a processor; on such a device it has not been checked"
     threads = "1 thread" if cost.threads == 1 else f"{cost.threads} threads"
@@ -109,7 +113,7 @@ def _in_words(cost: Estimate) -> str:
 
 
 def _past(name: str, store: Path, artifacts: Path) -> Variances:
-    """The variances of the past study: from its evidence in the store, else from the file that its report left.
+    """Return the variances of the past study: from its evidence in the store, else from its report's file.
 
     Raises:
         StudyError: neither is there, or they cannot be estimated.
@@ -135,13 +139,13 @@ def _past(name: str, store: Path, artifacts: Path) -> Variances:
 
 
 def _counter() -> Callable[[int, int], None]:
-    """Says how many studies are simulated, about ten times in all."""
-    said = 0
+    """Return a callback that prints how many studies are simulated, about ten times in all."""
+    tenths = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal said
-        if done * 10 // total > said:
-            said = done * 10 // total
-            say([f"simulated studies: {done}/{total}"])
+    def show(done: int, total: int) -> None:
+        nonlocal tenths
+        if done * 10 // total > tenths:
+            tenths = done * 10 // total
+            print_notes([f"simulated studies: {done}/{total}"])
 
-    return tell
+    return show

@@ -15,9 +15,11 @@ from rich.console import Console
 
 from gradinoc.api import DESCRIPTION, check_study, compute_study, report_study
 from gradinoc.cli import Session
-from gradinoc.cli.output import say
+from gradinoc.cli.commands import DEFAULT_STORE
+from gradinoc.cli.output import print_notes
 from gradinoc.errors import StudyError, printable, reason
-from gradinoc.pipeline.watching import PROGRESS, Display, posted, watching
+from gradinoc.pipeline.display import Display, show_progress
+from gradinoc.pipeline.progress import PROGRESS, follow
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
 from gradinoc.study.design import opening
@@ -27,19 +29,15 @@ Places = tuple[Path, Path]  # store, artifacts
 
 
 def run_steps(session: Session, name: str, settings: Sequence[str], places: Places, report_to: str) -> None:
-    """Compute every step of the study that is missing, with progress, and say how to have it reported."""
+    """Compute every step of the study that is missing, with progress, and print the command that reports it."""
     store, artifacts = places
     session.store = store
     study = load_study(name, list(settings))
-    with watching() as show:
-        _look_before(study)
+    with show_progress() as show:
+        print_notes([*opening(study), *check_study(study)])
         compute_study(study, store, artifacts, session.noting(show), report_to)
-    words = [
-        "gradinoc",
-        "report",
-        str(artifacts / study.name),
-        *(["--store", str(store)] if store != Path("store") else []),
-    ]
+    words = ["gradinoc", "report", str(artifacts / study.name)]
+    words += ["--store", str(store)] if store != DEFAULT_STORE else []
     sys.stdout.write(f"Every step of study {study.name} is in {printable(store)}. Its report: {shlex.join(words)}\n")
 
 
@@ -54,11 +52,11 @@ def watch_study(folder: Path) -> None:
         raise StudyError(f"{path}: no such file; expected the artifacts folder of a study that runs, or has run")
     display = Display(Console(stderr=True))
     with display.open():
-        for message, worker in posted(path, threading.Event()):
-            display.take(message, worker)
+        for event, worker in follow(path, threading.Event()):
+            display.update(event, worker)
             if display.board.is_done:
                 break
-    say([display.board.line()])
+    print_notes([display.board.line()])
 
 
 def write_up(session: Session, source: str, settings: Sequence[str], places: Places) -> None:
@@ -77,15 +75,15 @@ def write_up(session: Session, source: str, settings: Sequence[str], places: Pla
         study = load_study(source, list(settings))
         changes = [word for setting in settings for word in ("--set", setting)]
         command = "\n".join(shlex.join(["gradinoc", each, source, *changes]) for each in ("run", "report"))
-    with watching() as show:
-        _look_before(study)
+    with show_progress() as show:
+        print_notes([*opening(study), *check_study(study)])
         result = report_study(study, store, artifacts, command, session.noting(show))
     summary = tinted((result.folder / "summary.txt").read_text(encoding="utf-8"))
     Console(highlight=False).print(summary, soft_wrap=True)
 
 
 def described_in(folder: Path) -> Study:
-    """The study that left the artifacts in `folder`, as it describes itself there.
+    """Return the study whose artifacts are in `folder`, from its description there.
 
     Raises:
         StudyError: the description cannot be read or used, or is that of another folder.
@@ -106,8 +104,3 @@ def described_in(folder: Path) -> Study:
             f"{note}: describes study {study.name}; expected it in a folder of that name; rename the folder"
         )
     return study
-
-
-def _look_before(study: Study) -> None:
-    """Say what the design can decide, and what is known to be wrong before hours are spent."""
-    say([*opening(study), *check_study(study)])

@@ -1,43 +1,48 @@
-"""Where a study is, as data: what a worker is at, how far, how fast; and how long what is left will take."""
+"""Progress of a study as events, the file in which workers share them, and how long the remaining steps will take."""
 
 from __future__ import annotations
 
 import json
-import math
+import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from gradinoc.errors import printable
 
 WAITING, ALL, SOME = "waiting", "all steps", "steps asked for"  # in place of a step's name
+PROGRESS = "progress.jsonl"  # in a study's artifacts
+POST_SECONDS = 2.0  # between events of a worker within a step
+POLL_SECONDS = 0.2  # between looks for new events
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a study is: the step that this worker is at and what in it, and how many steps are done.
+    """An event: the step that a worker computes, how far it is, and how many steps of the study are done.
 
     Attributes:
-        step: the step at work; `WAITING` where other workers are at all that is ready, `ALL` at the end.
-        detail: what in it.
-        steps_done: how many steps are in the store.
-        steps: how many there are.
-        seconds_left: what the parts of the step still take; None while unknown.
-        study_seconds_left: what the whole study takes with every worker at it; None while nothing is known of it.
+        step: the step's label; `WAITING` where other workers compute all that is ready, `ALL` at the end.
+        detail: the part of the step.
+        steps_done: steps in the store.
+        steps: steps of the study.
+        seconds_left: of the present part of the step; None while unknown.
+        study_seconds_left: of the study, with every worker; None while unknown.
         at_least: whether that leaves out steps of kinds of which none has been timed.
         study: the study's name.
-        stage: the stage to which the step belongs, empty for none.
-        done: how many parts of it are done (steps of a run, examples, prompts), of `total`; 0 of 0 where it has none.
-        loss: of the run's last step that was looked at, nats/token.
-        alignment: the run's so far, at the primary position, mean over examples and the band.
-        per_second: parts done in a second.
+        stage: the step's stage; empty for none.
+        done: finished units (steps of a run, examples, prompts) of `total`; 0 of 0 where they are not counted.
+        loss: of the run's last logged step, nats/token.
+        alignment: of the run so far, at the primary position, mean over examples and the band.
+        per_second: units a second.
         memory: bytes that this process holds.
-        device_memory: bytes that it holds of the accelerator; None where there is none.
-        stages: stage -> how many of its steps are done, and how many it has, in the order of the plan.
-        failed: whether the step was given up, as `detail` says.
+        device_memory: bytes that it holds on the accelerator; None where there is none.
+        stages: stage -> (steps done, steps), in the order of the plan.
+        failed: whether the step was given up; `detail` says why.
     """
 
     step: str
@@ -61,31 +66,116 @@ class Progress:
 
     @property
     def is_busy(self) -> bool:
-        """Whether this worker is at a step, or waits for one."""
+        """Whether this worker computes a step, or waits for one."""
         return bool(self.stage) or self.step == WAITING
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields that say something; a number that is zero does."""
-        fields = asdict(self).items()
-        return {
-            name: value for name, value in fields if value is not None and value is not False and value not in ("", {})
-        }
 
 
 OnProgress = Callable[[Progress], None]
 
 
+class ProgressFile:
+    """A study's `progress.jsonl`, to which every worker appends its events; `follow` reads it.
+
+    Args:
+        folder: the study's artifacts.
+        worker: the name of this one.
+        replaces: whether its first event replaces those of an earlier session.
+    """
+
+    def __init__(self, folder: Path, worker: str, *, replaces: bool = False) -> None:
+        self._path, self._worker, self._replaces = folder / PROGRESS, worker, replaces
+        self._step, self._posted = "", 0.0
+
+    def clear(self) -> None:
+        """Remove the events of an earlier session."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def post(self, progress: Progress) -> None:
+        """Append an event if its step is new, or some seconds have passed."""
+        now = time.monotonic()
+        if progress.step != self._step or now - self._posted >= POST_SECONDS:
+            self._step, self._posted = progress.step, now
+            self._append(asdict(progress))
+
+    def warn(self, warning: str) -> None:
+        """Append a warning."""
+        self._append({"warning": warning})
+
+    def _append(self, event: dict[str, object]) -> None:
+        if self._replaces:
+            self.clear()
+            self._replaces = False
+        append_line(self._path, {**event, "worker": self._worker})
+
+
+def append_line(path: Path, record: Mapping[str, object]) -> None:
+    """Append a line of JSON in one write; a full disk is no reason to stop computing."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(f"{json.dumps(record)}\n".encode())
+
+
+def follow(path: Path, stop: threading.Event) -> Iterator[tuple[Progress | str, str]]:
+    """Yield each event or warning of a progress file with its worker, as they come, until `stop` is set."""
+    rest, place, is_last = b"", 0, False
+    while not is_last:
+        is_last = stop.is_set()
+        with suppress(OSError), path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < place:  # another session has begun
+                rest, place = b"", 0
+            file.seek(place)
+            read = file.read()
+            place += len(read)
+            *lines, rest = (rest + read).split(b"\n")
+            yield from filter(None, map(_parse, lines))
+        if not is_last:
+            stop.wait(POLL_SECONDS)
+
+
+def _parse(line: bytes) -> tuple[Progress | str, str] | None:
+    """Return an event or warning and its worker; None for half a line, which a killed worker leaves."""
+    try:
+        fields = json.loads(line)
+        worker = fields.pop("worker")
+        return fields["warning"] if "warning" in fields else Progress(**fields), worker
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+@contextmanager
+def warnings_to(callback: Callable[[str], None]) -> Iterator[None]:
+    """Pass the library's warnings (a damaged result, a batch that did not fit) to `callback` inside the block."""
+    handler, logger = _WarningHandler(callback), logging.getLogger("gradinoc")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _WarningHandler(logging.Handler):
+    def __init__(self, callback: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._callback = callback
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one warning on as a line."""
+        self._callback(f"Warning: {printable(record.getMessage())}")
+
+
 class Pace:
-    """How fast the parts of a step go, from what is told of them."""
+    """How many units of a step are done in a second."""
 
     def __init__(self) -> None:
         self._of, self._began, self._first, self._last = ("", 0), 0.0, 0, 0
 
-    def per_second(self, what: str, done: int, total: int) -> float | None:
-        """Parts a second since the first word on so many of `what`; None until one is done: others take longer."""
+    def per_second(self, part: str, done: int, total: int) -> float | None:
+        """Return units a second since the first call with this part and total; None until one is done."""
         now = time.monotonic()
-        if (what, total) != self._of or done < self._last:
-            self._of, self._began, self._first = (what, total), now, done
+        if (part, total) != self._of or done < self._last:
+            self._of, self._began, self._first = (part, total), now, done
         self._last = done
         if done == self._first or now == self._began:
             return None
@@ -93,47 +183,42 @@ class Pace:
 
 
 class Times:
-    """How many seconds steps took on this machine, with so many threads, in a file that all workers of a store share.
+    """Seconds that steps took on this machine with so many threads, in a file that all workers of a store share.
 
-    It is beside the results, not of them: it may be deleted, and a line in it that is none is passed over.
+    The file decides no result and may be deleted.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._where = path, {"host": socket.gethostname(), "threads": threads}
-        self._size, self._found = -1, dict[str, float]()
+        self._size, self._seconds = -1, dict[str, float]()
 
     def note(self, key: str, seconds: float) -> None:
-        """Append what the step of `key` took; a disk that is full is no reason to stop working."""
-        record = {"key": key, "seconds": round(seconds, 3), **self._where}
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as file:
-                file.write(f"{json.dumps(record)}\n".encode())
+        """Append what the step of `key` took."""
+        append_line(self._path, {"key": key, "seconds": round(seconds, 3), **self._where})
 
     def of(self, keys: Iterable[str]) -> dict[str, float]:
-        """Key -> seconds, for those of `keys` of which they are known."""
+        """Return key -> seconds, for those of `keys` that were timed."""
         with suppress(OSError):
             size = self._path.stat().st_size
             if size != self._size:
                 lines = self._path.read_bytes().splitlines()
-                self._found, self._size = dict(filter(None, map(self._read, lines))), size
-        return {key: self._found[key] for key in keys if key in self._found}
+                self._seconds, self._size = dict(filter(None, map(self._parse, lines))), size
+        return {key: self._seconds[key] for key in keys if key in self._seconds}
 
-    def _read(self, line: bytes) -> tuple[str, float] | None:
-        """Key and seconds of a line; None for one that is no record, or another machine's."""
+    def _parse(self, line: bytes) -> tuple[str, float] | None:
+        """Return key and seconds; None for half a line, or another machine's."""
         try:
             record = json.loads(line)
-            key, seconds = record["key"], float(record["seconds"])
             here = all(record[name] == value for name, value in self._where.items())
-        except (ValueError, TypeError, KeyError, RecursionError):
+            return (record["key"], float(record["seconds"])) if here else None
+        except (ValueError, TypeError, KeyError):
             return None
-        return (key, seconds) if here and isinstance(key, str) and math.isfinite(seconds) and seconds >= 0 else None
 
 
 def time_left(seconds: Iterable[float | None], workers: int) -> tuple[float | None, bool]:
-    """Seconds until steps that take so many `seconds` are done by so many workers, and whether it is at least so many.
+    """Return the seconds until steps that take so many are done by so many workers, and whether that is a lower bound.
 
-    None stands for what is not known: of it nothing is guessed, and where no step is known nothing is.
+    Unknown steps (None) are left out; where no step is known the first value is None.
     """
     steps = list(seconds)
     known = [step for step in steps if step is not None]
@@ -142,7 +227,7 @@ def time_left(seconds: Iterable[float | None], workers: int) -> tuple[float | No
     return max(sum(known) / workers, max(known, default=0.0)), len(known) < len(steps)
 
 
-def how_to_go_on(command: str, store: Path, progress: Progress | None) -> str:
-    """What an interrupted study says: how many of its steps are done, if that is known, and how to continue."""
+def how_to_resume(command: str, store: Path, progress: Progress | None) -> str:
+    """Return the last line of an interrupted study: steps done, if known, and the command that resumes."""
     done = f"{progress.steps_done} of {progress.steps} steps are in {store}{os.sep}, nothing" if progress else "nothing"
     return f"Interrupted: {done} finished is lost. Go on with: {command}"

@@ -1,12 +1,11 @@
-"""Computes the steps of a study, each once, by one of any number of processes."""
+"""Compute the steps of a study, each once, in any number of processes."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -18,16 +17,13 @@ import torch
 
 from gradinoc.claims.tables import COLUMNS, Evidence
 from gradinoc.data.export import write_datasets
-from gradinoc.data.sources import DATASETS
 from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import release
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.progress import ALL, SOME, WAITING, Pace, Times, time_left
-from gradinoc.pipeline.progress import OnProgress as OnProgress
-from gradinoc.pipeline.progress import Progress as Progress
+from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, time_left
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.store import MANIFEST, Entry, Store, load_json, load_or_compute, load_table
@@ -37,31 +33,19 @@ MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
 POLL_SECONDS = 0.2  # between looks at steps that other workers hold
 COUNT_SECONDS = 2.0  # between looks at how many steps are done, while a step is at work
 TIMES = "seconds.jsonl"  # in the store: what each step took
-# Any other error that a user can mend (a model that is not there, a full disk) would stop every step.
-OF_ONE_STEP = (NumericalError, OutOfMemoryError)
-
-
-@dataclass(frozen=True)
-class _Event:
-    """What happened to a step, `spent` seconds into it."""
-
-    label: str
-    detail: str
-    step: Step | None = None
-    numbers: Mapping[str, Any] = field(default_factory=dict)  # of `Progress`
-    spent: float = 0.0
-    failed: bool = False
+# Errors after which other steps go on; others that a user can mend (a missing model, a full disk) stop every step.
+STEP_ERRORS = (NumericalError, OutOfMemoryError)
 
 
 class Pipeline:
     """A study as steps in a store. Any number of processes may work on one; each takes the next step that is free.
 
     Args:
-        study: what to do.
-        store: where results are kept, under keys of everything that determines them.
-        on_progress: called with where the study is.
+        study: what to compute.
+        store: holds results, under keys of everything that determines them.
+        on_progress: called with each event.
         workers: processes that share this machine, among which its CPU threads are divided.
-        tracking: where runs are shown while they train, if anywhere; it decides no result.
+        tracking: shows runs while they train; it decides no result.
 
     Attributes:
         context: the study with its questions and model.
@@ -93,7 +77,7 @@ class Pipeline:
         """Return a step's place in the store."""
         return self.entries[StepKey(stage, condition, seed, phase)]
 
-    def write_datasets(self, directory: Path = DATASETS) -> list[Path]:
+    def write_datasets(self, directory: Path) -> list[Path]:
         """Write the training, evaluation and direction questions as chat JSONL for other tools; return the paths."""
         return write_datasets(self.context.splits, self.context.trait, self.study.data.source, directory)
 
@@ -106,12 +90,11 @@ class Pipeline:
         """
         folders = self.complete([key for key in self.steps if not stages or key.stage in stages])
         tables = {name: _gather(folders, name, columns) for name, columns in COLUMNS.items()}
-        study = self.study
         evidence = Evidence(
             **tables,
-            conditions=tuple(study.conditions),
-            seeds=study.seeds,
-            untrained=tuple(study.untrained),
+            conditions=tuple(self.study.conditions),
+            seeds=self.study.seeds,
+            untrained=tuple(self.study.untrained),
             trait=self.context.trait,
         )
         evidence.ensure_measured()
@@ -128,28 +111,25 @@ class Pipeline:
             GradinocError: of the first step that failed, naming it; or, at once, what would stop the others as well.
         """
         keys = list(self.steps) if keys is None else keys
-        needed = list(self._with_needs(keys))
-        all_there = True
+        needed, worked = self._with_needs(keys), False
         while missing := [step for step in needed if not self._is_done(step.key)]:
-            all_there = False
-            possible = [step for step in missing if not self._is_lost(step.key)]
+            worked = True
+            possible = [step for step in missing if not self._is_blocked(step.key)]
             if not possible:
                 raise self._failure(missing)
             if not any(self._attempt(step) for step in possible):
                 self._wait_for(possible)
-        if not all_there:
-            self._notify(_Event(SOME if self._missing() else ALL, "in the store"))
+        if worked:
+            self._notify(SOME if self._missing() else ALL, "in the store")
         return [self.entries[key].path for key in keys]
 
-    def _with_needs(self, keys: Iterable[StepKey]) -> Iterator[Step]:
-        """Yield the steps after all that they need, each once."""
-        wanted, waiting = set[StepKey](), list(keys)
-        while waiting:
-            key = waiting.pop()
-            if key not in wanted:
-                wanted.add(key)
-                waiting += self.steps[key].needs
-        yield from (step for key, step in self.steps.items() if key in wanted)  # the plan has them in order
+    def _with_needs(self, keys: Sequence[StepKey]) -> list[Step]:
+        """Return the steps and all that they need, in the order of the plan."""
+        wanted = set(keys)
+        for key in reversed(self.steps):  # each is after those that it needs
+            if key in wanted:
+                wanted.update(self.steps[key].needs)
+        return [step for key, step in self.steps.items() if key in wanted]
 
     def _is_done(self, key: StepKey) -> bool:
         return self.entries[key].complete()
@@ -159,7 +139,7 @@ class Pipeline:
         return all(map(self._is_done, step.needs))
 
     def _missing(self, seconds_ago: float = 0.0) -> list[Step]:
-        """Return the steps that are not in the store, or were not at most so many seconds ago."""
+        """Return the steps that are not in the store, as of at most so many seconds ago."""
         if time.monotonic() - self._counted >= seconds_ago:
             self._absent = [step for key, step in self.steps.items() if not self._is_done(key)]
             self._counted = time.monotonic()
@@ -175,26 +155,26 @@ class Pipeline:
                 try:
                     load_or_compute(entry, partial(self._compute, step))
                 except Exception as error:
-                    if isinstance(error, GradinocError | OSError) and not isinstance(error, OF_ONE_STEP):
+                    if isinstance(error, GradinocError | OSError) and not isinstance(error, STEP_ERRORS):
                         raise
-                    self._set_aside(step, error)
+                    self._note_failure(step, error)
             return held
 
-    def _set_aside(self, step: Step, error: Exception) -> None:
-        """Remember that `step` failed, but not what it held: on a device that is memory which the others need."""
+    def _note_failure(self, step: Step, error: Exception) -> None:
+        """Remember that `step` failed, and free what its frames hold: on a device, memory which other steps need."""
         self._failed[step.key] = error
         each: BaseException | None = error
         while each is not None:
             traceback.clear_frames(each.__traceback__)
             each = each.__cause__ or each.__context__
         release()
-        self._notify(_Event(f"{step.label} failed", f"{error}; going on with the rest", failed=True))
+        self._notify(f"{step.label} failed", f"{error}; going on with the rest", failed=True)
 
-    def _is_lost(self, key: StepKey) -> bool:
-        """Return whether a step failed here, or one that it needs did, and no other process has computed it."""
+    def _is_blocked(self, key: StepKey) -> bool:
+        """Return whether a step or one that it needs failed here, and no other process has computed it."""
         if self._is_done(key):
             return False
-        return key in self._failed or any(map(self._is_lost, self.steps[key].needs))
+        return key in self._failed or any(map(self._is_blocked, self.steps[key].needs))
 
     def _failure(self, missing: Sequence[Step]) -> Exception:
         """Return the first error among the `missing` steps, naming its step and the others that failed."""
@@ -210,9 +190,9 @@ class Pipeline:
         return error
 
     def _wait_for(self, possible: Sequence[Step]) -> None:
-        """Wait a little for other workers, who are at all that is ready, and say so."""
+        """Wait a little for other workers, which compute all that is ready."""
         at_work = next(filter(self._is_ready, possible), possible[0])
-        self._notify(_Event(WAITING, f"another worker is at {at_work.label}"))
+        self._notify(WAITING, f"another worker is at {at_work.label}")
         time.sleep(POLL_SECONDS)
 
     def _compute(self, step: Step, folder: Path) -> None:
@@ -224,33 +204,31 @@ class Pipeline:
             rate = pace.per_second(part, done, total)
             numbers = {"loss": loss, "alignment": alignment, "per_second": rate, "done": done, "total": total}
             left = (total - done) / rate if rate else None
-            spent = time.monotonic() - began
-            self._notify(_Event(step.label, part, step, {**numbers, "seconds_left": left}, spent))
+            self._notify(step.label, part, step, time.monotonic() - began, seconds_left=left, **numbers)
 
         callback("starting")
         step.compute({need: self.entries[need].path for need in step.needs}, folder, callback)
         release()
         self._times.note(self.entries[step.key].key, time.monotonic() - began)
 
-    def _notify(self, event: _Event) -> None:
-        """Report where the study is; within a step, finished steps are counted again every few seconds only."""
-        missing, steps = self._missing(COUNT_SECONDS if event.numbers.get("done") else 0.0), len(self.steps)
-        left, at_least = time_left(self._seconds(missing, event), self._workers)
+    def _notify(self, label: str, detail: str, step: Step | None = None, spent: float = 0.0, **numbers: Any) -> None:
+        """Send an event, `spent` seconds into a step; within it, finished steps are counted every few seconds only."""
+        missing, steps = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0), len(self.steps)
+        left, at_least = time_left(self._seconds(missing, step, spent, numbers.get("seconds_left")), self._workers)
         self._on_progress(
             Progress(
-                event.label,
-                event.detail,
+                label,
+                detail,
                 steps - len(missing),
                 steps,
                 study_seconds_left=left,
                 at_least=at_least,
                 study=self.study.name,
-                stage=event.step.key.stage if event.step else "",
+                stage=step.key.stage if step else "",
                 memory=psutil.Process().memory_info().rss,
                 device_memory=_device_memory(),
                 stages=self._stages(missing),
-                failed=event.failed,
-                **event.numbers,
+                **numbers,
             )
         )
 
@@ -260,21 +238,26 @@ class Pipeline:
         absent = Counter(step.key.stage for step in missing)
         return {stage: (count - absent[stage], count) for stage, count in planned.items()}
 
-    def _seconds(self, missing: Sequence[Step], event: _Event) -> list[float | None]:
-        """Return what each of the `missing` steps still takes, as steps of its kind took; None where none was timed."""
+    def _seconds(
+        self, missing: Sequence[Step], current: Step | None, spent: float, part_left: float | None
+    ) -> list[float | None]:
+        """Return what each of the `missing` steps still takes, as steps of its kind took; None where none was timed.
+
+        The `current` step began `spent` seconds ago, and its present part takes another `part_left`.
+        """
         kinds = {self.entries[key].key: step.kind for key, step in self.steps.items()}
         took = defaultdict[str, list[float]](list)
         for key, seconds in self._times.of(kinds).items():
             took[kinds[key]].append(seconds)
         left: list[float | None] = []
         for step in missing:
-            usual, at_work = took[step.kind], step == event.step
-            if usual:
-                left.append(max(0.0, mean(usual) - event.spent) if at_work else mean(usual))
+            usual = mean(took[step.kind]) if took[step.kind] else None
+            if step != current:
+                left.append(usual)
+            elif usual is not None:
+                left.append(max(0.0, usual - spent))
             else:
-                left.append(None)
-                if at_work and (soon := event.numbers.get("seconds_left")) is not None:
-                    left.append(soon)  # its present part; what comes after it is not known
+                left += [part_left, None]  # what comes after its present part is not known
         return left
 
 

@@ -21,9 +21,9 @@ import pytest
 if TYPE_CHECKING:
     from types import FrameType
 
+    from gradinoc.pipeline.display import Display
     from gradinoc.pipeline.progress import OnProgress, Progress
     from gradinoc.pipeline.run import Pipeline
-    from gradinoc.pipeline.watching import Display
     from gradinoc.study.description import Study
 
 FINDING = "finding"  # the property of a test's report that is the status of the gate or claim it judged
@@ -48,7 +48,7 @@ class StudySession:
         self.study: Study = study
         self.store = Path(option(config, "store"))
         self.artifacts = Path(option(config, "artifacts")) / study.name
-        given = getattr(config, "workerinput", {})  # what xdist tells its workers
+        given = getattr(config, "workerinput", {})  # from xdist's controller
         self.worker, self.workers = str(given.get("workerid", "")), int(given.get("workercount", 1))
         self.notes: list[str] = []
         self.on_progress: OnProgress | None = None
@@ -78,7 +78,7 @@ class StudySession:
         """Check the study, prepare its folder, and show its progress; a worker writes its own for the controller."""
         from gradinoc.api import LOGS, check_study, prepare_folder
         from gradinoc.measure.training.tracking import tracking
-        from gradinoc.pipeline.watching import ProgressFile, warnings_to
+        from gradinoc.pipeline.progress import ProgressFile, warnings_to
 
         progress = ProgressFile(self.artifacts, self.worker)
         if self.worker:
@@ -91,16 +91,16 @@ class StudySession:
         progress.clear()
         display = self.display = _display(self.config)
         self.closing.enter_context(display.open())
-        self.closing.enter_context(warnings_to(display.say))
+        self.closing.enter_context(warnings_to(display.log))
         self.config.pluginmanager.register(BesideTheDisplay(self, display), "gradinoc display")
         _end_at_signals(self)
         if self.config.getoption("numprocesses", None):
             self._follow(display)
             return
 
-        def show(heard: Progress) -> None:
-            progress.post(heard)
-            display.hear(heard)
+        def show(event: Progress) -> None:
+            progress.post(event)
+            display.update(event)
 
         self.on_progress = show
 
@@ -113,13 +113,13 @@ class StudySession:
             self.display.close()
 
     def _follow(self, display: Display) -> None:
-        from gradinoc.pipeline.watching import PROGRESS, posted
+        from gradinoc.pipeline.progress import PROGRESS, follow
 
-        def follow() -> None:
-            for message, worker in posted(self.artifacts / PROGRESS, self._stop):
-                display.take(message, worker)
+        def show() -> None:
+            for event, worker in follow(self.artifacts / PROGRESS, self._stop):
+                display.update(event, worker)
 
-        self._follower = threading.Thread(target=follow, name="progress", daemon=True)
+        self._follower = threading.Thread(target=show, name="progress", daemon=True)
         self._follower.start()
 
 
@@ -130,7 +130,7 @@ def _display(config: pytest.Config) -> Display:
     """What shows progress on the terminal, or file, that pytest writes to."""
     from rich.console import Console
 
-    from gradinoc.pipeline.watching import Display
+    from gradinoc.pipeline.display import Display
 
     if not config.pluginmanager.has_plugin("terminalreporter"):
         return Display(Console(file=io.StringIO()))
@@ -189,10 +189,10 @@ class BesideTheDisplay:
         """Say how to go on after a signal."""
         session = self._session
         if session.signal:
-            from gradinoc.pipeline.progress import how_to_go_on
+            from gradinoc.pipeline.progress import how_to_resume
 
             command = shlex.join(["pytest", *config.invocation_params.args])
-            sys.stdout.write(f"{how_to_go_on(command, session.store, self._display.board.furthest)}\n")
+            sys.stdout.write(f"{how_to_resume(command, session.store, self._display.board.furthest)}\n")
 
 
 def _end_at_signals(session: StudySession) -> None:

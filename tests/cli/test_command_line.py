@@ -23,8 +23,8 @@ from fixtures.small_study import SMALLEST, as_options
 from gradinoc.claims.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
-from gradinoc.cli.comparison import comparison, read_left
-from gradinoc.cli.output import duration, say_table
+from gradinoc.cli.comparison import comparison, differing_settings, read_artifacts
+from gradinoc.cli.output import duration, print_table
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
@@ -103,6 +103,13 @@ def test_what_cannot_be_done_is_said_in_one_line(words, said, capsys):
     assert error.removesuffix("\n").isprintable()
 
 
+def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
+    """What is not the user's to mend shows where it arose."""
+    monkeypatch.setattr("gradinoc.cli.data.STUDIES", None)
+    with pytest.raises(AttributeError):
+        main(["studies"])
+
+
 def test_shell_completes_studies():
     """In bash, with the words as they stand on the command line."""
     asked = {"_GRADINOC_COMPLETE": "complete_bash", "COMP_WORDS": "gradinoc plan qwen", "COMP_CWORD": "2"}
@@ -125,7 +132,7 @@ def test_reader_that_has_seen_enough_is_told_nothing():
 
 def test_tables_are_plain_columns_where_there_is_no_terminal(capsys):
     """Numbers to the right, wide signs counted as they are shown, nothing acted on."""
-    say_table(("name", "n"), [["日本", "1"], ["[bold]a\x1b[2J", "12"]], right=(1,))
+    print_table(("name", "n"), [["日本", "1"], ["[bold]a\x1b[2J", "12"]], right=(1,))
     assert capsys.readouterr().out.splitlines() == [
         "name             n", "日本             1", "[bold]a\\x1b[2J  12",
     ]  # fmt: skip
@@ -306,7 +313,7 @@ def test_comparison_sets_two_studies_side_by_side(two, capsys, tmp_path):
 
 def test_difference_is_the_second_less_the_first_where_it_says_something(two):
     """Of effects and drift; not of p, and not of what is in the units of another model."""
-    table = comparison(*map(read_left, two))
+    table = comparison(*map(read_artifacts, two))
     known = table["difference"].notna()
     assert np.allclose(table.loc[known, "difference"], table.loc[known, "second"] - table.loc[known, "first"])
     assert known[table["key"] == "alignment.neutral"].any()
@@ -321,15 +328,22 @@ def test_difference_is_the_second_less_the_first_where_it_says_something(two):
 def test_same_models_are_compared_in_their_own_units_and_other_traits_scores_are_not(tmp_path):
     """The projection of one model against itself; direction, answers and score are of their trait."""
     paths = [leave(tmp_path / "one", "effect"), leave(tmp_path / "two", "no_effect", "name=two")]
-    same = comparison(*map(read_left, paths)).set_index(["part", "item", "key"])["difference"]
+    same = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
     of_the_trait = [("drift", "neutral", measure) for measure in ("projection", "score", "log_odds")]
     of_the_trait += [("claim", "C1", "alignment.neutral"), ("claim", "C4", "drift.neutral")]
     assert np.isfinite(same[of_the_trait]).all()
     note = paths[1] / "study.json"
     note.write_text(note.read_text().replace('"all_caps"', '"lower_case"'))
-    other = comparison(*map(read_left, paths)).set_index(["part", "item", "key"])["difference"]
+    other = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
     assert other[of_the_trait].isna().all()
     assert np.isfinite(other[[("claim", "G3", "loss"), ("claim", "C3", "grad_norm"), ("claim", "C3", "overlap")]]).all()
+
+
+def test_settings_that_differ_are_all_that_are_listed(two, tmp_path):
+    """Keys of tables too; a study is compared with itself without a difference."""
+    first, second = map(read_artifacts, two)
+    assert {key for key, *_ in differing_settings(first, second)} == {"seeds", "model.id", "training.lr"}
+    assert differing_settings(first, first) == []
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import codecs
 import io
 import json
 import logging
+import math
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -21,13 +23,12 @@ from rich.console import Console
 
 from fixtures.small_study import SMALLEST, as_options
 from gradinoc.pipeline import progress as progresses
-from gradinoc.pipeline.board import SILENT_SECONDS, Board
-from gradinoc.pipeline.progress import WAITING, Pace, Progress, Times, time_left
+from gradinoc.pipeline.display import LINE_SECONDS, SILENT_SECONDS, Board, Display, show_progress
+from gradinoc.pipeline.progress import POST_SECONDS, WAITING, Pace, Progress, ProgressFile, Times, follow, time_left
 from gradinoc.pipeline.run import TIMES, Pipeline
 from gradinoc.pipeline.steps.gradients import gradients_key
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED
 from gradinoc.pipeline.store import Store
-from gradinoc.pipeline.watching import LINE_SECONDS, POST_SECONDS, Display, ProgressFile, posted, watching
 from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def board_of(*heard: Progress) -> Board:
     """A board with the progress of each worker."""
     board = Board()
     for place, progress in enumerate(heard):
-        board.hear(progress, f"gw{place}" if len(heard) > 1 else "")
+        board.update(progress, f"gw{place}" if len(heard) > 1 else "")
     return board
 
 
@@ -65,7 +66,7 @@ def drawn(board: Board, columns: int = 120) -> str:
 # --- what there is to see
 
 
-@pytest.mark.parametrize("columns", [30, 120])
+@pytest.mark.parametrize("columns", [30, 60, 80, 120])
 def test_panel_keeps_to_the_width_of_its_terminal(columns):
     """However long names are; what is done and what is left is there at any width."""
     panel = STYLE.sub("", drawn(board_of(RUNNING, replace(RUNNING, step="x" * 300, study="y" * 300)), columns))
@@ -87,6 +88,16 @@ def test_panel_shows_everything_of_every_worker():
     assert (second[:2], second[-5:]) == (["gw1", "waiting:"], ["-"] * 5)
 
 
+def test_line_says_the_same():
+    """All workers in one line."""
+    line = board_of(replace(RUNNING, device_memory=3_000_000_000), WAITS).line()
+    assert line == (
+        "[5/14] tiny: runs: 1 done, 1 running, 7 waiting; gw0 run neutral/0 step, done 12/30, loss 1.250, "
+        "alignment -0.3125, per s 2.5, left 0:01:30; gw1 waiting: another worker is at directions; at least 1:00:00 "
+        "left; memory 2.0 GB, accelerator 3.0 GB"
+    )
+
+
 def test_time_goes_on_between_news_and_silence_is_shown(clock):
     """What was left a minute ago is a minute less; a worker without news is not shown as if it had some."""
     board = board_of(RUNNING)
@@ -95,6 +106,14 @@ def test_time_goes_on_between_news_and_silence_is_shown(clock):
     assert "at least 0:59:00 left" in board.line()
     clock[0] += SILENT_SECONDS
     assert "run neutral/0: no news for 0:03:00" in board.line()
+
+
+def test_unknown_numbers_are_not_shown():
+    """No made-up time, and no NaN."""
+    board = board_of(replace(RUNNING, seconds_left=None, study_seconds_left=None, at_least=False, alignment=math.nan))
+    assert "left" not in board.line()
+    assert "nan" not in board.line() + drawn(board)
+    assert "time left not known yet" in drawn(board)
 
 
 @pytest.mark.parametrize("hostile", ["[bold red]x[/]", "[link=http://x]y[/link]", "\x1b[31mred\x1b[2J", "a\nb\r\t\x07"])
@@ -118,7 +137,7 @@ def test_line_for_each_step_and_one_a_minute_within(clock):
 
     def lines(progress: Progress) -> list[str]:
         before = len(written.getvalue())
-        display.hear(progress)
+        display.update(progress)
         return [line[10:] for line in written.getvalue()[before:].splitlines()]
 
     with display.open():
@@ -133,11 +152,24 @@ def test_line_for_each_step_and_one_a_minute_within(clock):
         assert [line[:7] for line in lines(Progress("all steps", "in the store", 14, 14, study="tiny"))] == ["[14/14]"]
 
 
+def test_line_that_another_writer_has_begun_is_ended_once():
+    """So that what is written beside pytest's dots stands on lines of its own, without empty ones between."""
+    written, column = io.StringIO("..."), [3]
+    written.seek(3)
+    display = Display(Console(file=written, force_terminal=False, width=80), lambda: column[0])
+    display.log("one")
+    display.log("two")
+    column[0] = 4
+    written.write(".")
+    display.log("three")
+    assert [line[10:] or line for line in written.getvalue().splitlines()] == ["...", "one", "two", ".", "three"]
+
+
 def test_warnings_are_shown_inside_the_block_alone():
     """As they come, escaped; the logger is as it was afterwards."""
     written, logger = io.StringIO(), logging.getLogger("gradinoc")
     before = list(logger.handlers)
-    with watching(written):
+    with show_progress(written):
         logger.warning("%s too many", "4\x1b")
         logger.info("not of interest")
     assert [line[10:] for line in written.getvalue().splitlines()] == [r"Warning: 4\x1b too many"]
@@ -160,7 +192,7 @@ def test_progress_is_read_as_it_was_posted(tmp_path, clock):
     file.warn("a warning")
     stop = threading.Event()
     stop.set()
-    found = list(posted(tmp_path / "progress.jsonl", stop))
+    found = list(follow(tmp_path / "progress.jsonl", stop))
     assert found == [(begun, "gw0"), (replace(begun, done=14), "gw0"), ("a warning", "gw0")]
 
 
@@ -171,7 +203,7 @@ def test_progress_that_cannot_be_written_stops_nothing(tmp_path):
     ProgressFile(tmp_path, "gw0").post(RUNNING)
     stop = threading.Event()
     stop.set()
-    assert list(posted(tmp_path / "progress.jsonl", stop)) == []
+    assert list(follow(tmp_path / "progress.jsonl", stop)) == []
 
 
 # --- pytest
@@ -252,11 +284,7 @@ def shown(written: str) -> str:
     return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [["-q"], *(pytest.param(each, marks=pytest.mark.exhaustive) for each in (["-v"], ["-n", "1"]))],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("options", [["-q"], ["-v"], ["-n", "1"]], ids=" ".join)
 def test_pytest_writes_as_ever_with_a_panel_beneath(tmp_path, options):
     """The panel shows while a step is computed, and nothing of it is left."""
     session = Watched(tmp_path, *options)
@@ -268,6 +296,18 @@ def test_pytest_writes_as_ever_with_a_panel_beneath(tmp_path, options):
     assert re.search("1 failed, 3 passed in [0-9.]+s", left.splitlines()[-1]), left
     expected = r"test_other\[0\] PASSED +\[ 50%\]" if options == ["-v"] else r"^\.\.\.F +\[100%\]$"
     assert re.search(expected, left, re.MULTILINE), left
+
+
+def test_interrupted_session_leaves_no_panel(tmp_path):
+    """It is gone before pytest ends, and the last line says how to go on."""
+    session = Watched(tmp_path)
+    session.until("5 of 14 steps")
+    time.sleep(0.5)  # until the panel is whole
+    os.killpg(session.process.pid, signal.SIGINT)
+    left = session.end()
+    assert session.process.returncode == 130, left
+    assert not re.search("[╭╮│╰]|steps done", left), left
+    assert left.splitlines()[-1].startswith("Interrupted: 5 of 14 steps are in store/")
 
 
 # --- how long it takes
@@ -306,7 +346,7 @@ def test_times_are_those_of_this_machine_and_as_many_threads(tmp_path, monkeypat
         Times(path, 2).note("step", 9.0)
     with path.open("a") as file:
         ours = {**json.loads(path.read_text().splitlines()[1]), "key": "other"}
-        for wrong in ("NaN", "-1", '"x"', "[]", "null"):
+        for wrong in ('"x"', "[]", "null"):
             file.write(json.dumps(ours).replace("3.0", wrong) + "\n")
         file.write('[]\n{}\n{"key": "oth\n')
     assert Times(path, 2).of(["step", "other"]) == {"step": 4.0}
