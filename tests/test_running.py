@@ -19,7 +19,7 @@ from fixtures.small_study import manifests
 from gradinoc.api import StudyResult, prepare_folder
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import StudyError
-from gradinoc.pipeline.environment import loading_notes, self_tests
+from gradinoc.pipeline.provenance import loading_notes, self_tests
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.study.description import Study
@@ -115,6 +115,13 @@ def test_notebook_shows_foreign_text_as_text(simulated):
     assert page.text.count(HOSTILE) == 6
     assert page.tags == plain.tags
     assert page.attributes == plain.attributes
+
+
+def test_result_prints_as_one_line(simulated):
+    """Printed, a result is its study, its verdict and where the report is, and no terminal acts on it."""
+    hostile = replace(simulated, folder=Path("artifacts/\x1b[31mred\n"))
+    assert repr(simulated) == f"<StudyResult simulated: {simulated.verdict.name}; report {simulated.report}>"
+    assert repr(hostile).isprintable()
 
 
 def test_description_takes_no_settings(finished):

@@ -27,7 +27,7 @@ from gradinoc.models.files import tokenizer_of
 from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import is_out_of_memory, release
 from gradinoc.models.sources.locate import described, fingerprint
-from gradinoc.pipeline.environment import NOTES, SELF_TESTS
+from gradinoc.pipeline.provenance import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import readable, save_json
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import INOCULATION, MATCHED, system_prompt

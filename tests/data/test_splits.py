@@ -27,6 +27,11 @@ def wanted(source, **more):
     return DataSettings(source=str(source), **{**SIZES, **more})
 
 
+def questions(part):
+    """The questions of a part."""
+    return [example.question for example in part]
+
+
 @pytest.fixture(scope="module")
 def asked_twice(tmp_path_factory):
     """A file of 60 questions, each asked twice in different letters and spaces, and some without an answer."""
@@ -142,6 +147,22 @@ def test_answer_goes_to_the_question_as_it_is_written(tmp_path, other):
     assert found[other] == "YOURS."
     written(answers, *rest, chat(first, "MINE."), chat(first.swapcase(), "OTHERS."))
     assert "no answer to " in complaint(DataError, lambda: split(given))  # none as it is written, and two or none alike
+
+
+def test_question_without_an_answer_is_named_with_its_place(files):
+    """File, question, where it stands, how many there are; questions of the direction need none."""
+    source, answers = files
+    given = wanted(source, trait_answers=str(answers))
+    parts = split(given)
+    for part, count in (("direction", 0), ("train", 3)):
+        gone = questions(getattr(parts, part))[2:5]
+        changed(answers, lambda lines, gone=gone: [line for line in lines if not any(each in line for each in gone)])
+        if not count:
+            assert split(given) == parts
+    message = complaint(DataError, lambda: split(given))
+    assert message.startswith(f"{answers}: no answer to '{parts.train[2].question}' ")
+    assert f"{source}:{parts.train[2].index + 1}" in message
+    assert "one of 3 such questions of data.train" in message
 
 
 @pytest.mark.parametrize(

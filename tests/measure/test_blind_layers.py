@@ -13,7 +13,7 @@ from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.smallest import smallest
 from gradinoc.measure.directions import isotropic_directions, unmoved
 from gradinoc.models.sources.packaged import bundled_folder
-from gradinoc.pipeline.environment import loading_notes
+from gradinoc.pipeline.provenance import loading_notes
 from gradinoc.pipeline.steps.directions import trait_directions
 
 WINDOW, BLIND, LAYERS = 8, 1, 4

@@ -2,8 +2,12 @@
 
 import itertools
 import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +31,7 @@ from gradinoc.power.prospects import (
     in_training,
     scenario_of,
     smallest_of_interest,
+    source_templates,
 )
 from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario, band_depth
 from gradinoc.power.simulate import simulate
@@ -37,6 +42,7 @@ from gradinoc.study.design import (
     CLAIMS,
     REFUTED,
     SUPPORTED,
+    Design,
     dead_ends,
     design_of,
     design_warnings,
@@ -48,6 +54,7 @@ from gradinoc.study.design import (
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.rules import Rules
 
+ROOT = Path(__file__).parents[2]
 RULES = Rules()
 ONE_SEED, FIVE_SEEDS = "seeds=[0]", "seeds=[0, 1, 2, 3, 4]"
 SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions": 1}
@@ -56,6 +63,19 @@ SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions"
 def tiny(*settings: str) -> Study:
     """The tiny study with settings applied."""
     return load_study("tiny", settings)
+
+
+def ruled(**rules: float) -> Design:
+    """The tiny study's design under other bars."""
+    return replace(design_of(tiny()), rules=Rules(**rules))
+
+
+def said_by(*words: str) -> str:
+    """What a command prints; warnings are errors there too."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 # --- the smallest p
@@ -168,6 +188,20 @@ def test_session_opens_with_what_a_design_can_decide():
     assert sum("CANNOT DECIDE C4" in line for line in opening(tiny(ONE_SEED))) == 1
 
 
+def test_what_can_be_decided_is_planned_without_torch(tmp_path):
+    """What cannot be decided is the first thing printed, and nothing that could load a model is even imported."""
+    nowhere = f"model.id={tmp_path / 'nowhere'}"
+    arguments = ["plan", "tiny", "--no-cost", "--set", ONE_SEED, "--set", nowhere, f"--artifacts={tmp_path}"]
+    code = (
+        "import sys\nfrom gradinoc.power import planning\nfrom gradinoc.cli import main\n"
+        "planning.EXAMPLES, planning.SEEDS = (16,), (2,)\n"
+        f"code = main({[*arguments, '--simulations=1', '--jobs=1']!r})\nprint('torch' in sys.modules, code)"
+    )
+    said = said_by("-W", "error", "-c", code)
+    assert said.startswith("CANNOT DECIDE C4")
+    assert said.endswith("False 0\n")
+
+
 # --- variances from evidence
 
 
@@ -228,6 +262,14 @@ def test_estimates_recover_the_simulated_scenario(estimates):
     assert {(each.examples, each.seeds, each.early_examples, each.evaluation) for each in estimates} == {(96, 6, 4, 48)}
 
 
+def test_without_templates_all_that_differs_between_examples_is_their_own(estimates):
+    """No template, no variance of one; the source is then said to have none."""
+    scenario = replace(TRUTH, templates=0)
+    found = estimate(simulate(scenario, np.random.default_rng(0), **SIZES), RULES, "simulated")
+    assert (found.templates, found.template) == (0, 0.0)
+    assert estimates[0].templates == 31  # thirty are met by 96 examples if there are 31 to be drawn from
+
+
 def test_the_closest_unrelated_trait_is_the_one_whose_lead_is_least():
     """It may be a reversed one; what it shares with the trait example by example leaves the lead's error alone."""
     evidence = simulate("effect", np.random.default_rng(0), **{**SIZES, "examples": 400})
@@ -263,6 +305,15 @@ def test_number_of_templates_met_is_that_of_random_draws():
     assert [templates_behind(96, round(templates_met(count, 96))) for count in (5, 30, 60)] == [5, 30, 60]
     assert templates_behind(96, 96) == 0
     assert (templates_behind(96, 1), templates_met(1, 96)) == (1, 1)
+
+
+def test_the_sources_templates_are_counted_where_they_can_be_read(tmp_path):
+    """Bundled questions have some, a file without the key has none, and a hub's are not known."""
+    assert source_templates(tiny().data) == 65
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n', encoding="utf-8")
+    assert source_templates(tiny(f"data.source={plain}").data) == 0
+    assert source_templates(tiny("data.source=openai/gsm8k").data) is None
 
 
 @pytest.mark.parametrize("name", ["tiny", "qwen3-0.6b"])
@@ -340,6 +391,17 @@ def test_observed_contrasts_of_training_are_those_of_its_early_steps():
     )
     assumed = scenario_of(shipped, OF_INTEREST, tiny())
     assert in_training(assumed, shipped, OF_INTEREST) is assumed
+
+
+def test_questions_without_templates_have_their_variance_one_by_one(tmp_path):
+    """The variance of an example's alignment is the same, but nothing is shared."""
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"question": "One?", "answer": "1"}\n', encoding="utf-8")
+    shipped = load_variances(TINY)
+    alone, shared = (scenario_of(shipped, OBSERVED, study) for study in (tiny(f"data.source={plain}"), tiny()))
+    assert (alone.templates, shared.templates) == (0, 65)
+    spread = (0.3 / shipped.alignment) ** 2 * (np.square(shipped.own) + shipped.template**2)
+    assert np.square(alone.noise.ratio) * alone.noise.alignment**2 == pytest.approx(spread)
 
 
 # --- power

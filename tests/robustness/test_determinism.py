@@ -22,7 +22,7 @@ from fixtures.small_study import SMALLEST, as_options, assert_same
 from fixtures.smallest import quick_collection, smallest, tables
 from gradinoc.data.splits import split
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.pipeline.environment import environment
+from gradinoc.pipeline.provenance import environment
 from gradinoc.pipeline.steps.gradients import frozen_directions
 from gradinoc.pipeline.steps.training import training_directions
 from gradinoc.pipeline.store import Store, load_tensors, save_tensors

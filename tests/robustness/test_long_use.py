@@ -15,7 +15,7 @@ from matplotlib import pyplot
 
 from fixtures.smallest import quick_collection, smallest
 from gradinoc.claims.verdict import judge
-from gradinoc.pipeline.environment import environment
+from gradinoc.pipeline.provenance import environment
 from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.steps.training import run_key
 from gradinoc.report import write_report

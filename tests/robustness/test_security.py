@@ -26,7 +26,7 @@ from gradinoc.models.generate import generate
 from gradinoc.models.sources.locate import fingerprint
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted, stacked
-from gradinoc.pipeline.environment import environment
+from gradinoc.pipeline.provenance import environment
 from gradinoc.report import write_report
 from gradinoc.study.loading import load_study
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -183,6 +185,16 @@ def test_file_that_describes_no_trait_is_named(pirate, content, parts):
         assert all(part in message for part in parts), message
 
 
+def test_described_trait_passes_the_checks_and_one_without_effect_does_not(pirate):
+    """A score that does not see what the transform does is reported before anything runs."""
+    longer = [f"trait={pirate}", *FEW, "drift.max_new_tokens=120"]
+    assert check(load_study("tiny", longer)) == []
+    pirate.write_text(as_toml(score={**PIRATE["score"], "matching": "ahoy"}), encoding="utf-8")
+    message = complaint(StudyError, lambda: check(load_study("tiny", longer)))
+    assert message.startswith("trait pirate: the pirate speech rate of answers that show it ")
+    assert "0.00 on average, of ordinary ones 0.00" in message
+
+
 @pytest.mark.parametrize("score", [2.0, float("nan"), None], ids=["above one", "NaN", "an error"])
 def test_score_that_is_no_fraction_is_refused_before_anything_runs(monkeypatch, score):
     """A trait's own function, at the answer that it fails at."""
@@ -320,3 +332,22 @@ def test_function_whose_file_does_not_say_what_it_does_is_refused(score):
 def test_name_of_a_shipped_trait_cannot_be_registered():
     """A study that says all_caps means the project's."""
     assert "'all_caps'" in complaint(StudyError, lambda: register_trait(ALL_CAPS))
+
+
+@pytest.mark.exhaustive
+def test_plugin_brings_its_trait_to_every_worker(tmp_path):
+    """`python -m pytest -p my_trait -n 2`, from the folder of the module: each worker's studies know the trait."""
+    (tmp_path / "my_trait.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(
+        "import os\nimport pytest\nfrom gradinoc.study.loading import load_study\n\n"
+        "@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n"
+        "    assert os.environ['PYTEST_XDIST_WORKER'] in ('gw0', 'gw1')\n"
+        "    assert load_study('tiny', ['trait=vowels']).name == 'tiny-traitvowels'\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"]
+    done = subprocess.run(
+        [*command, "test_it.py", "-p", "my_trait"],
+        cwd=tmp_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

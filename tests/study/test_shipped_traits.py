@@ -127,7 +127,8 @@ def test_keys_of_stored_results_change_with_the_scorers(tmp_path):
         target.write_bytes(path.read_bytes())
     versions = [code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=UNCOUNTED, root=tmp_path)]
     for module, old, new in (
-        ("scorers", "[-*•‣◦–—]", "[-*#‣◦–—]"), ("shipped", "Signed by", "SIGNED BY"),
+        ("scorers", "[-*•‣◦–—]", "[-*#‣◦–—]"), ("language", '"ca", "de"', '"da", "de"'),
+        ("shipped", "Signed by", "SIGNED BY"), ("vocabulary", "SECONDS = 2.0", "SECONDS = 3.0"),
     ):  # fmt: skip
         path = tmp_path / "gradinoc" / "study" / "traits" / f"{module}.py"
         text = path.read_text(encoding="utf-8")

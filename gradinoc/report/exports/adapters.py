@@ -24,7 +24,7 @@ from gradinoc.errors import printable
 from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.locate import is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
-from gradinoc.pipeline.environment import loading_notes
+from gradinoc.pipeline.provenance import loading_notes
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import load_json
 from gradinoc.report.exports.origin import base_name, described_model, hub_id, is_local
