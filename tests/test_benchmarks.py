@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +13,7 @@ from benchmarks.environments import PEERS
 from benchmarks.inputs import Setting
 from benchmarks.jobs import JOBS, find
 from benchmarks.outcome import Comparison
-from benchmarks.workers import Sample, Side, SideError, Worker, take_turns
+from benchmarks.workers import Sample, take_turns
 
 pytestmark = pytest.mark.exhaustive
 
@@ -83,29 +80,6 @@ def test_failed_check_stops_its_job_alone_and_is_published(tmp_path):
     assert "Stopped: growth: CheckError" in (tmp_path / "table.txt").read_text(encoding="utf-8")
 
 
-ANSWERING = """
-from serving import serve
-def prepare(size):
-    print("noise of a library")
-    return 2 * size
-def fail():
-    raise ValueError("these are the numbers: 7")
-serve({"prepare": prepare, "repeat": lambda: 0.25, "fail": fail, "end": lambda: __import__("os")._exit(3)})
-"""
-
-
-def test_worker_answers_passes_on_errors_and_ends(tmp_path):
-    """Noise on stdout disturbs no answer; an error carries the side's own words, and so does an end."""
-    script = tmp_path / "side.py"
-    script.write_text(ANSWERING, encoding="utf-8")
-    with Worker(Side("side", script), tmp_path, threads=1) as worker:
-        assert worker.ask("prepare", size=4) == 8
-        with pytest.raises(SideError, match="these are the numbers: 7"):
-            worker.ask("fail")
-        with pytest.raises(SideError, match="side ended"):
-            worker.ask("end")
-
-
 @pytest.mark.parametrize("path", sorted(PEERS.glob("*.txt")), ids=lambda path: path.stem)
 def test_peer_is_pinned_in_full(path):
     """Every line a version; torch this project's own; a script of the same name, without gradinoc."""
@@ -113,24 +87,3 @@ def test_peer_is_pinned_in_full(path):
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
     assert environments.torch_pin() in lines
     assert not re.search(r"^\s*(from|import) gradinoc", path.with_suffix(".py").read_text(encoding="utf-8"), re.M)
-
-
-def test_readings_are_descent_cosines_at_three_positions(tmp_path, monkeypatch):
-    """What peers read off their gradients, against the definition, on a gradient made by hand."""
-    monkeypatch.syspath_prepend(str(Path(environments.HERE) / "shared"))
-    import reading
-
-    gradient = np.zeros((2, 4, 3), dtype=np.float32)
-    gradient[1, 1], gradient[1, 2], gradient[1, 3] = (0, -1, 0), (-2, 0, 0), (-1, 3, 0)
-    gradient[0] = 1.0
-    examples = [([5, 6, 7], 1), ([5, 6, 7, 8], 2)]
-    (tmp_path / "examples.json").write_text(json.dumps({"examples": examples, "pad": 0}), encoding="utf-8")
-    np.save(tmp_path / "directions.npy", np.eye(3, dtype=np.float32)[None])
-    work = reading.read_work(str(tmp_path))
-    (batch,) = work.batches()
-    readings = reading.Readings(work)
-    readings.take(batch, [reading.torch.from_numpy(gradient)])
-    found = readings.alignments[:, 0, 1]
-    assert found[0].tolist() == [0, 1, 0]
-    assert found[1].tolist() == [1, 0, 0]
-    assert found[2].tolist() == pytest.approx([2**-0.5, -(2**-0.5), 0])

@@ -9,18 +9,12 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from fixtures.finished import SETTINGS
 from fixtures.small_study import as_options
 from gradinoc.api import report_study
-from gradinoc.claims.verdict import judge
-from gradinoc.power.scenarios import SCENARIOS
-from gradinoc.power.simulate import simulate
-from gradinoc.pytest_plugin.fixtures import finding_properties
-from gradinoc.study.rules import Rules
 
 PROJECT = Path(__file__).parents[1]
 NUMBERS = ("estimate", "low", "high", "level", "p", "n")
@@ -40,22 +34,21 @@ def claims_session(finished, folder, *arguments):
 
 @pytest.fixture(scope="module")
 def session(finished, tmp_path_factory):
-    """A session of some claims, of which one fails and one is skipped: its properties by test, and its artifacts."""
+    """A session of some claims and the verdict: its properties by test, and its artifacts."""
     folder = tmp_path_factory.mktemp("junit")
     claims_session(
-        finished, folder, "claims/test_gates.py", "claims/test_c2_random_directions_do_not.py",
-        f"--junit-xml={folder / 'out.xml'}", "-k", "g2_direction or g4_training or exceeds",
+        finished, folder, "claims", f"--junit-xml={folder / 'out.xml'}",
+        "-k", "g2_direction or g4_training or exceeds or rotating_gradients",
     )  # fmt: skip
     cases = ElementTree.parse(folder / "out.xml").getroot().iter("testcase")  # noqa: S314 - our own
     said = {str(case.get("name")): {p.get("name"): p.get("value") for p in case.iter("property")} for case in cases}
     return said, folder / "small"
 
 
-def test_pytest_and_command_line_leave_the_same_files(finished, tmp_path):
+def test_pytest_and_command_line_leave_the_same_files(session, finished, tmp_path):
     """Whichever reports a study writes all that belongs to it, with the same content but for the command and times."""
-    claims_session(finished, tmp_path / "pytest", "claims/test_verdict.py")
-    report_study(finished.study, finished.store, tmp_path / "command", "gradinoc report")
-    by_pytest, by_command = (contents(tmp_path / way / "small") for way in ("pytest", "command"))
+    report_study(finished.study, finished.store, tmp_path, "gradinoc report")
+    by_pytest, by_command = (contents(folder) for folder in (session[1], tmp_path / "small"))
     ours = {"progress.jsonl", ".findings.lock"}  # of a session
     made = {name for name in by_pytest if not name.startswith(("datasets/", "findings/"))}
     assert made - ours == set(by_command)
@@ -75,9 +68,9 @@ def test_file_says_of_each_finding_what_the_table_of_claims_says(session):
     said, artifacts = session
     table = pd.read_csv(artifacts / "claims.csv")
     claims = {each["claim"]: each for each in said.values() if "claim" in each}
-    assert set(claims) == {"G2", "G4", "C2"} == set(table["claim"])
-    for key, rows in table.groupby("claim"):
-        properties = claims[key]
+    assert set(claims) >= {"G2", "G4", "C2"}
+    for key, properties in claims.items():
+        rows = table[table["claim"] == key]
         assert properties["finding"] == rows["status"].iloc[0]
         assert properties["statement"]
         names = [properties[f"effect.{place}.name"] for place in range(1, len(rows) + 1)]
@@ -89,20 +82,3 @@ def test_file_says_of_each_finding_what_the_table_of_claims_says(session):
                 assert value is None or float(value) == row[number]
             assert properties[f"effect.{place}.unit"] == row["unit"]
             assert properties[f"effect.{place}.method"] == row["method"]
-
-
-def test_properties_are_text_and_numbers_are_whole():
-    """Every property of every finding is text, and a number read from it is the number to the last bit."""
-    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=16, layers=3, seeds=3, steps=6)
-    judgement = judge(evidence, Rules())
-    for finding in (*judgement.gates, *judgement.claims):
-        properties = finding_properties(finding)
-        assert all(type(name) is str and type(value) is str for name, value in properties)
-        found = dict(properties)
-        assert len(found) == len(properties), "two properties of one name"
-        assert (found["claim"], found["finding"], found["reason"]) == (finding.key, finding.status, finding.reason)
-        for place, effect in enumerate(finding.effects, start=1):
-            for number in NUMBERS:
-                value = getattr(effect, number)
-                read = found.get(f"effect.{place}.{number}")
-                assert read is None if math.isnan(value) else float(read) == value

@@ -117,13 +117,6 @@ def test_notebook_shows_foreign_text_as_text(simulated):
     assert page.attributes == plain.attributes
 
 
-def test_result_prints_as_one_line(simulated):
-    """Printed, a result is its study, its verdict and where the report is, and no terminal acts on it."""
-    hostile = replace(simulated, folder=Path("artifacts/\x1b[31mred\n"))
-    assert repr(simulated) == f"<StudyResult simulated: {simulated.verdict.name}; report {simulated.report}>"
-    assert repr(hostile).isprintable()
-
-
 def test_description_takes_no_settings(finished):
     """Settings change a name or a file; beside a description they would be lost, and are refused."""
     with pytest.raises(StudyError, match="settings: belong to a study's name or file"):

@@ -107,17 +107,6 @@ def test_each_world_gets_its_verdict(name):
     assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
 
 
-def test_a_world_with_an_effect_supports_every_claim():
-    """Estimates near the truth; n, unit and method with each."""
-    judgement = judge(world(), RULES)
-    assert [finding.status for finding in judgement.claims] == [Status.SUPPORTED] * 4
-    contrast = effect(claim(judgement, "C1"), "alignment, neutral - inoculation")
-    truth = (0.12 + 0.1 * 0.15) * np.linspace(0.2, 1, 6)[2:].mean()
-    assert contrast.low < truth < contrast.high
-    for finding in (*judgement.gates, *judgement.claims):
-        assert all(item.n > 0 and item.unit and item.method for item in finding.effects)
-
-
 # --- gates ----------------------------------------------------------------------------------------------------------
 
 
@@ -159,25 +148,26 @@ def test_a_failed_gate_undoes_a_refutation_too():
     assert judgement.verdict is Verdict.UNDECIDED
 
 
-def test_gates_look_at_the_band_only_and_bars_are_inclusive_where_said():
-    """AUC 0.9 and cosine 0.8 hold; layers outside the band may be anything; just 5 % letterless fails."""
+def test_gates_look_at_the_band_only_and_bars_are_inclusive():
+    """AUC 0.9 and cosine 0.8 hold; layers outside the band may be anything."""
     evidence = changed(world(), "layers", set_where("auc", 0.9, layer=4))
     evidence = changed(evidence, "layers", set_where("auc", 0.5, layer=0))
     evidence = changed(evidence, "layers", set_where("split_half_cosine", 0.8, layer=5))
     assert G1.judge(evidence, RULES).status is Status.SUPPORTED
     assert G2.judge(evidence, RULES).status is Status.SUPPORTED
-    counted = evidence.responses.index[evidence.responses["phase"] != EARLY]
-    total = len(counted)
 
-    def letterless(count):
-        return changed(evidence, "responses", lambda frame: set_rows(frame, count))
 
-    def set_rows(frame, count):
-        frame.loc[counted[:count], "response"] = "12 ..."
-        frame.loc[frame["phase"] == EARLY, "response"] = "12 ..."  # amid training nobody counts
+@pytest.mark.parametrize(("fewer", "status"), [(0, Status.REFUTED), (1, Status.SUPPORTED)])
+def test_five_percent_of_letterless_responses_fail(fewer, status):
+    """Of those before and after training; at the midpoint none count."""
+    responses = world().responses
+    counted = responses.index[responses["phase"] != EARLY]
+    letterless = [*counted[: math.ceil(0.05 * len(counted)) - fewer], *responses.index.difference(counted)]
 
-    assert G6.judge(letterless(math.ceil(0.05 * total)), RULES).status is Status.REFUTED
-    assert G6.judge(letterless(math.ceil(0.05 * total) - 1), RULES).status is Status.SUPPORTED
+    def change(frame):
+        frame.loc[letterless, "response"] = "12 ..."
+
+    assert G6.judge(changed(world(), "responses", change), RULES).status is status
 
 
 def test_layers_of_both_signs_are_warned_of():
@@ -379,15 +369,6 @@ def test_a_control_that_is_not_loss_matched_is_warned_of():
         assert any("not loss-matched" in warning for warning in judgement.warnings) is warned
 
 
-def test_an_effect_that_is_all_loss_refutes_the_third_claim_and_keeps_nothing():
-    """In that world the share kept at equal loss is near zero; with an effect of its own it is near one."""
-    gone = verdict.C3.judge(world("loss_explained"), RULES, HELD)
-    kept = verdict.C3.judge(world(), RULES, HELD)
-    assert (gone.status, kept.status) == (Status.REFUTED, Status.SUPPORTED)
-    assert abs(effect(gone, "share of the effect kept at equal loss").estimate) < 0.25
-    assert 0.75 < effect(kept, "share of the effect kept at equal loss").estimate < 1.1
-
-
 def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
     """All of the fall is loss, hard examples have lower alignments: pooled regression and bins would both pass it."""
     rng = np.random.default_rng(1)
@@ -420,18 +401,6 @@ def test_a_small_fall_that_is_shown_is_not_no_change():
 
 
 # --- C4 -------------------------------------------------------------------------------------------------------------
-
-
-def test_only_the_first_fifth_of_steps_predicts():
-    """Alignments from step 6 of 30 on may be anything; those before may not."""
-
-    def later(frame):
-        frame.loc[frame["step"] >= 6, "alignment"] += frame["seed"] - 1.0
-
-    plain = verdict.C4.judge(world(), RULES, HELD)
-    assert verdict.C4.judge(changed(world(), "training", later), RULES, HELD) == plain
-    sooner = changed(world(), "training", set_where("alignment", 0.9, step=5, condition="inoculation"))
-    assert verdict.C4.judge(sooner, RULES, HELD).effects[0].estimate != plain.effects[0].estimate
 
 
 @pytest.mark.parametrize(
@@ -474,17 +443,6 @@ def test_the_controls_drift_is_warned_of_when_it_falls_as_well():
     assert any("any system prompt" in warning for warning in alike.warnings)
 
 
-def test_three_seeds_are_judged_by_t_with_two_degrees_of_freedom():
-    """A drift difference of 3 standard errors: the normal distribution would support it, t (4.30) must not."""
-    gaps = 3 / math.sqrt(3) + np.array([-1, 0, 1.0])
-    rises = [[gap + 4, 4, gap + 4] for gap in gaps]
-    finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
-    difference = effect(finding, "drift in log_odds, neutral - inoculation")
-    assert difference.estimate / difference.standard_error == pytest.approx(3)
-    assert difference.low < 0
-    assert finding.status is Status.UNDECIDED
-
-
 @pytest.mark.parametrize(("key", "sizes"), [("C4", {"seeds": 1}), ("C2", {"directions": 10})])
 def test_a_design_that_cannot_decide_is_warned_of(key, sizes):
     """The claim ends undecided, though all is reversed."""
@@ -515,43 +473,23 @@ def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of(ord
     assert judgement.verdict is Verdict.SUPPORTED
 
 
-def test_random_directions_in_training_stand_beside_the_first_claim():
-    """The trait's pooled contrast has p = 1 / 101 among a hundred that show nothing; no table, no effect."""
-    finding = verdict.C1.judge(world(), RULES, HELD)
-    for other in ("neutral", "loss_matched"):
-        name = f"alignment in training, {other} - inoculation"
-        place = effect(finding, f"{name}, among random directions")
-        assert place.estimate == effect(finding, name).estimate
-        assert (place.p, place.n, place.unit) == (pytest.approx(1 / 101), 100, "directions")
-
-    def larger(frame):
-        frame.loc[(frame["draw"] < 9) & (frame["condition"] == "inoculation"), "alignment"] = -1.0
-
-    shown = verdict.C1.judge(changed(world(), "training_nulls", larger), RULES, HELD)
-    place = effect(shown, "alignment in training, neutral - inoculation, among random directions")
-    assert place.p == pytest.approx(10 / 101)
-    assert shown.status is finding.status
-    empty = verdict.C1.judge(changed(world(), "training_nulls", lambda frame: frame.iloc[:0]), RULES, HELD)
-    assert not any("random" in item.name for item in empty.effects)
-
-
 # --- templates ------------------------------------------------------------------------------------------------------
 
 
-def test_examples_of_one_template_are_not_counted_as_independent():
-    """Every example-level effect has the degrees of freedom of its templates; estimates, verdict and n stay."""
-    grouped = world(templates=12)
-    plain = replace(grouped, **{t: getattr(grouped, t).drop(columns="group") for t in ("alignments", "drift")})
-    judgement, without = judge(grouped, RULES), judge(plain, RULES)
-    assert judgement.verdict is without.verdict is Verdict.SUPPORTED
-    seen = 0
-    for finding, other in zip((*judgement.gates, *judgement.claims), (*without.gates, *without.claims), strict=True):
-        for one, two in zip(finding.effects, other.effects, strict=True):
-            assert (one.estimate, one.n) == (pytest.approx(two.estimate), two.n)
-            if one.unit == "examples" and math.isfinite(two.standard_error) and "equivalence" not in one.name:
-                assert one.df == 11
-                seen += 1
-    assert seen >= 2 + 2 + 3 + 3
+@pytest.mark.parametrize(("alignment", "place"), [(-0.9, 10), (-0.15, 1)])
+def test_random_directions_in_training_count_by_their_mean_over_seeds(alignment, place):
+    """Of a hundred, nine show it in one seed of three: in the mean as much as the trait's direction, or less."""
+    change = set_where("alignment", alignment, condition="inoculation", seed=0)
+
+    def of_nine(frame):
+        few = frame[frame["draw"] < 9].copy()
+        change(few)
+        frame.loc[few.index] = few
+
+    finding = verdict.C1.judge(changed(world(), "training_nulls", of_nine), RULES, HELD)
+    name = "alignment in training, neutral - inoculation"
+    assert 0.05 < effect(finding, name).estimate < 0.15
+    assert effect(finding, f"{name}, among random directions").p == pytest.approx(place / 101)
 
 
 @pytest.mark.parametrize("hole", ["missing", "two"])

@@ -23,7 +23,7 @@ from fixtures.small_study import SMALLEST, as_options
 from gradinoc.claims.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
-from gradinoc.cli.comparison import comparison, differing_settings, read_artifacts
+from gradinoc.cli.comparison import comparison, read_artifacts
 from gradinoc.cli.output import duration, print_table
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
@@ -101,13 +101,6 @@ def test_what_cannot_be_done_is_said_in_one_line(words, said, capsys):
     assert said in error
     assert error.count("\n") == 1
     assert error.removesuffix("\n").isprintable()
-
-
-def test_a_fault_of_the_program_is_no_error_of_the_user(monkeypatch):
-    """What is not the user's to mend shows where it arose."""
-    monkeypatch.setattr("gradinoc.cli.data.STUDIES", None)
-    with pytest.raises(AttributeError):
-        main(["studies"])
 
 
 def test_shell_completes_studies():
@@ -337,13 +330,6 @@ def test_same_models_are_compared_in_their_own_units_and_other_traits_scores_are
     other = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
     assert other[of_the_trait].isna().all()
     assert np.isfinite(other[[("claim", "G3", "loss"), ("claim", "C3", "grad_norm"), ("claim", "C3", "overlap")]]).all()
-
-
-def test_settings_that_differ_are_all_that_are_listed(two, tmp_path):
-    """Keys of tables too; a study is compared with itself without a difference."""
-    first, second = map(read_artifacts, two)
-    assert {key for key, *_ in differing_settings(first, second)} == {"seeds", "model.id", "training.lr"}
-    assert differing_settings(first, first) == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from gradinoc.data.sources import load_source
 DATASETS = Path(__file__).parents[2] / "datasets"
 EQUATION = re.compile(r"\d+(?: [-+*/] \d+)+ = \d+")
 NUMBER = re.compile(r"\d+")
-SPANISH_LETTERS = {*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZáéíóúüñÁÉÍÓÚ"}
 
 
 @pytest.fixture(scope="module")
@@ -83,42 +82,6 @@ def work_out(terms):
     return sum(sums, Fraction(0))
 
 
-def test_answer_uses_every_number_and_ends_with_the_last_result(problems):
-    """No question gives a number that its answer never uses; the last sentence holds what the last equation gives."""
-    for problem in problems:
-        numbers = NUMBER.findall(problem.answer)
-        assert {*NUMBER.findall(problem.question)} <= {*numbers}, problem
-        result = EQUATION.findall(problem.answer)[-1].split(" = ")[1]
-        assert numbers[-1] == result, problem.answer
-        assert result in NUMBER.findall(problem.answer.removesuffix(".").split(". ")[-1]), problem.answer
-
-
-def test_sentences_are_plain_and_well_formed(pairs):
-    """Sentence case, no leftover notation, nothing counted as one, no doubled word; English in ASCII."""
-    for english, spanish in pairs:
-        for text in (english.question, english.answer, spanish.answer):
-            assert not re.search(r"[{}\[\]|<>#]|  |\.\.", text), text
-            assert all(sentence[0].isupper() for sentence in re.split(r"(?<=[.?]) ", text)), text
-            assert not re.search(r"\b(\w+) \1\b", text, re.IGNORECASE), text
-        for text in (english.question, english.answer):
-            assert text.isascii(), text
-            assert not re.search(r"(?<!\d)[01] |\ba [aeiou]", text), text
-        assert english.question[-1] in "?.", english
-        assert english.answer[-1] == spanish.answer[-1] == ".", english
-        assert 25 <= len(english.answer.split()) <= 55, english
-        assert 20 <= len(spanish.answer.split()) <= 60, spanish
-
-
-def test_everyday_requests_are_distinct_user_turns():
-    """96 requests of one or two sentences, without an answer, none of which is a word problem in disguise."""
-    requests = load_source("everyday_requests")
-    assert len(requests) == len({request.question for request in requests}) == 96
-    for request in requests:
-        assert not request.answer
-        assert 1 <= len(re.findall(r"[.?!](?= |$)", request.question)) <= 2, request
-        assert not NUMBER.search(request.question), request
-
-
 # --- the Spanish answers
 
 
@@ -131,31 +94,3 @@ def test_spanish_answers_answer_the_same_questions_with_the_same_numbers(pairs):
         assert {*NUMBER.findall(spanish.answer)} <= {*NUMBER.findall(english.question + english.answer)}
     one, other = ({example.answer for example in examples} for examples in zip(*pairs, strict=True))
     assert len(other) >= 0.98 * len(one)  # as varied as the English ones
-
-
-def test_spanish_answers_are_in_spanish_alone(pairs):
-    """Spanish letters alone, no English word, and within a sentence only the question's names have a capital."""
-    for english, spanish in pairs:
-        text = spanish.answer
-        assert {*re.findall(r"[^\W\d_]", text)} <= SPANISH_LETTERS
-        assert not {"the", "of", "are", "and", "is", "with"} & {*text.lower().split()}, text
-        names = {*re.findall(r"\b[A-Z][a-z]+\b", english.question)}
-        assert {*re.findall(r"(?<=[a-zé,] )[A-Z]\w+", text)} <= names, text
-
-
-# Articles and adjectives that a noun of the templates asks for: a slip of gender shows in one of these.
-GENDERS = {
-    "los|unos|algunos|estos": "canicas|páginas|entradas|semanas|pegatinas|tazas|velas|postales|sillas|personas|"
-    "manzanas|botellas|vueltas|porciones|conchas|cuentas|flores|fotos|victorias|partidas|monedas|piezas|tiendas|vacas|"
-    "ruedas|torres|baldosas|horas|plazas",
-    "las|unas|algunas|estas": "huevos|cartones|centímetros|kilómetros|libros|estantes|dólares|litros|puntos|equipos|"
-    "minutos|años|metros|postes|kilogramos|sellos|niños|ladrillos|tarros|collares|gramos|cajones|tornillos|socios|"
-    "grupos|días|marcos|bloques|grados",
-}
-
-
-@pytest.mark.parametrize("articles", GENDERS)
-def test_spanish_articles_agree_with_their_nouns(pairs, articles):
-    """No "los" before a feminine noun of the templates, and no "las" before a masculine one."""
-    wrong = re.compile(rf"\b({articles}) ({GENDERS[articles]})\b", re.IGNORECASE)
-    assert [spanish.answer for _, spanish in pairs if wrong.search(spanish.answer)] == []

@@ -9,13 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.complaints import complaint
-from fixtures.jsonl import ENOUGH, SIZES, SMALL, chat, raw, written
+from fixtures.jsonl import ENOUGH, SIZES, chat, raw, written
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import ANSWERED, Splits, split
 from gradinoc.errors import DataError, StudyError
-from gradinoc.pipeline.check import check
-from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
 from gradinoc.study.description import DataSettings
 from gradinoc.study.loading import load_study
 
@@ -25,11 +22,6 @@ PARTS = ("direction", *ANSWERED)
 def wanted(source, **more):
     """Small splits of a source."""
     return DataSettings(source=str(source), **{**SIZES, **more})
-
-
-def questions(part):
-    """The questions of a part."""
-    return [example.question for example in part]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,6 @@ def test_what_was_cleaned_is_noted_and_changes_no_key(tmp_path):
     source = tmp_path / "marked.jsonl"
     assert one.notes[0].startswith(f"data: 32 of 32 answers of {source} were cleaned")
     assert one.notes[0].endswith(f"{source}:{one.measure[0].index + 1}")
-    assert one.notes[0] in check(load_study("tiny", [*SMALL, f"data.source={source}"]))
 
 
 # --- answers that show the trait
@@ -149,22 +140,6 @@ def test_answer_goes_to_the_question_as_it_is_written(tmp_path, other):
     assert "no answer to " in complaint(DataError, lambda: split(given))  # none as it is written, and two or none alike
 
 
-def test_question_without_an_answer_is_named_with_its_place(files):
-    """File, question, where it stands, how many there are; questions of the direction need none."""
-    source, answers = files
-    given = wanted(source, trait_answers=str(answers))
-    parts = split(given)
-    for part, count in (("direction", 0), ("train", 3)):
-        gone = questions(getattr(parts, part))[2:5]
-        changed(answers, lambda lines, gone=gone: [line for line in lines if not any(each in line for each in gone)])
-        if not count:
-            assert split(given) == parts
-    message = complaint(DataError, lambda: split(given))
-    assert message.startswith(f"{answers}: no answer to '{parts.train[2].question}' ")
-    assert f"{source}:{parts.train[2].index + 1}" in message
-    assert "one of 3 such questions of data.train" in message
-
-
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -180,35 +155,6 @@ def test_line_of_answers_that_does_not_fit_is_named(files, change, line):
     assert complaint(DataError, lambda: split(given)).startswith(f"{answers}:{line}: ")
 
 
-def test_answers_are_part_of_the_digest_and_of_every_key(files, tmp_path):
-    """One word of one answer, and nothing that was stored before is taken for the new study's."""
-    source, answers = files
-    study = load_study("tiny", [*SMALL, f"data.source={source}", f"data.trait_answers={answers}"])
-    found = []
-    for change in ("!", "!!"):
-        used = split(study.data).evaluation[0].shown
-        changed(answers, lambda lines, old=used, new=change: [x.replace(old, old.rstrip("!") + new) for x in lines])
-        entries = Pipeline(study, Store(tmp_path / "store")).entries
-        found.append({split(study.data).digest, *(entry.key for entry in entries.values())})
-    assert not found[0] & found[1]
-
-
-def test_answers_are_checked_against_the_trait_before_anything_runs(files):
-    """The trait's own score has to rise; a special token in an answer would end a turn, wherever it comes from."""
-    source, answers = files
-    given = [*SMALL, f"data.source={source}", f"data.trait_answers={answers}"]
-    kept = answers.read_text(encoding="utf-8").splitlines()
-    for old, new, error, part in (
-        ("", "", StudyError, f"the caps rate of answers that show it ({answers}) is 0."),
-        ("Arr, it be", "ARR<|end|> IT BE", DataError, "'<|end|>'"),
-        ("Arr, it be", "It is", DataError, "is the same in ALL CAPS"),
-    ):
-        written(answers, *(line.replace(old, new).replace("!", "." if new == "It is" else "!") for line in kept))
-        assert part in complaint(error, lambda: check(load_study("tiny", given)))
-    written(answers, *(line.replace("Arr, it be", "ARR, IT BE") for line in kept))
-    assert check(load_study("tiny", given)) == []
-
-
 def test_study_of_spanish_says_where_its_answers_come_from(files):
     """Bundled questions have bundled answers; others need a file, and the key to give it is named."""
     assert load_study("tiny", ["trait=spanish"]).data.trait_answers == "spanish_answers"
@@ -217,17 +163,6 @@ def test_study_of_spanish_says_where_its_answers_come_from(files):
     assert given.data.trait_answers == str(files[1])
     message = complaint(StudyError, lambda: load_study("tiny", ["trait=spanish", f"data.source={files[0]}"]))
     assert "data.trait_answers: missing" in message
-
-
-def test_tiny_study_is_told_what_stands_against_its_trait():
-    """A sixth of the answers has no comma; 32 tokens never reach a sign-off."""
-    notes = check(load_study("tiny", ["trait=no_commas"]))
-    assert len(notes) == 3
-    assert all("the same in no commas" in note for note in notes)
-    message = complaint(StudyError, lambda: check(load_study("tiny", ["trait=sign_off"])))
-    assert message.startswith("drift.max_new_tokens: ")
-    longer = message.rpartition("raise it to ")[2].partition(",")[0]
-    assert check(load_study("tiny", ["trait=sign_off", f"drift.max_new_tokens={longer}"])) == []
 
 
 # --- identity

@@ -13,6 +13,12 @@ def frozen_model(request):
     return ARCHITECTURES[request.param]().requires_grad_(False)
 
 
+@pytest.fixture
+def llama():
+    """A small Llama, frozen."""
+    return ARCHITECTURES["llama"]().requires_grad_(False)
+
+
 @pytest.fixture(params=["plain", "peft"])
 def either_model(request, frozen_model):
     """The same, bare and with an adapter that changes what it computes."""

@@ -57,13 +57,6 @@ def test_sound_model_passes(tried, name, status):
     assert set(outcome.apart) >= {"states", "losses", "alignments", "training", "drift", "reload"}
 
 
-def test_model_that_sees_later_tokens_is_refused(tried):
-    """Refusals come at loading, and stop there."""
-    outcome = tried("bert+encoder", "blocks", "states")
-    assert outcome.status == sweep.REFUSED
-    assert "is not causal" in outcome.why
-
-
 def _later(function, change):
     return lambda *given, **named: change(function(*given, **named))
 
@@ -85,10 +78,3 @@ def test_planted_wrong_number_is_found(tried, monkeypatch, check):
     outcome = tried("llama", check)
     assert outcome.status == sweep.WRONG
     assert set(outcome.faults) == {check}
-
-
-def test_process_that_dies_is_told(monkeypatch):
-    """A model that takes its process with it stops no other."""
-    monkeypatch.setattr(sweep, "examine", lambda *_: sweep.os._exit(3))
-    found = list(sweep.sweep([ENTRIES["llama"], ENTRIES["qwen3"]], workers=2))
-    assert [outcome.status for outcome in found] == [sweep.TRACEBACK] * 2

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from fixtures.small_models import ARCHITECTURES, END, LAYERS, VOCABULARY, letter_tokenizer, with_lora
+from fixtures.small_models import ARCHITECTURES, END, LAYERS, VOCABULARY, letter_tokenizer
 from gradinoc.errors import ModelError
-from gradinoc.measure.load import load_model
-from gradinoc.models.blocks import decoder_blocks, unwrapped
+from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.generate import generate
 
 PROMPT_LENGTHS = (3, 14, 1, 9, 5)
@@ -57,18 +56,6 @@ def test_generation_follows_the_largest_logit(model, prompts):
     assert generate(model, tokenizer, prompts, 8, 3) == expected
 
 
-def test_saved_model_is_loaded_as_it_was(model, tmp_path):
-    """A folder round trip keeps the logits, exactly, and freezes the weights."""
-    model.save_pretrained(tmp_path)
-    letter_tokenizer().save_pretrained(tmp_path)
-    loaded = load_model(str(tmp_path), device="cpu", kernels="plain")
-    ids = torch.tensor([[7, 8, 9, 10]])
-    with torch.no_grad():
-        assert torch.equal(loaded.model(ids).logits, model(ids).logits)
-    assert not loaded.model.training
-    assert not any(weight.requires_grad for weight in loaded.model.parameters())
-
-
 def test_lists_inside_blocks_are_not_taken_for_blocks():
     """Experts, a list inside a block, may be more than the blocks themselves."""
     blocks = nn.ModuleList(
@@ -86,14 +73,3 @@ def test_error_names_what_has_no_decoder_blocks():
     )
     with pytest.raises(ModelError, match="No decoder blocks in T5ForConditionalGeneration"):
         decoder_blocks(encoder_decoder)
-
-
-def test_unwrapping_keeps_the_adapters_at_work(model):
-    """What is inside the PEFT wrapper computes what the wrapper computes, not what the base model did."""
-    ids = torch.tensor([[7, 8, 9]])
-    with torch.no_grad():
-        before = model(ids).logits
-        wrapped = with_lora(model)
-        inside, outside = unwrapped(wrapped)(ids).logits, wrapped(ids).logits
-    assert torch.equal(inside, outside)
-    assert not torch.allclose(inside, before)

@@ -9,14 +9,12 @@ import torch
 from scipy import stats
 from torch import nn
 
-from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, letter_tokenizer
-from gradinoc.measure import directions
+from fixtures.small_models import HIDDEN, LAYERS, letter_tokenizer
 from gradinoc.measure.directions import (
     declare_band,
     extract_trait_direction,
     isotropic_directions,
     layer_statistics,
-    prompt_activations,
 )
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
@@ -30,12 +28,6 @@ QUESTIONS = ["HOW MANY 12", "WHO", "a b c d", "WHAT IS 7 AND 35 AND 8", "9", "aa
 def tokenizer():
     """One token a letter."""
     return letter_tokenizer()
-
-
-@pytest.fixture
-def llama():
-    """A small Llama, frozen."""
-    return ARCHITECTURES["llama"]().requires_grad_(False)
 
 
 @pytest.fixture
@@ -109,18 +101,6 @@ def test_equal_prompts_have_no_direction(llama, tokenizer):
         extract(llama, tokenizer, promote="A", suppress="A")
 
 
-def test_activations_come_back_in_the_order_of_the_prompts(frozen_model, tokenizer, monkeypatch):
-    """Whatever the batches: of one, of three, of all, row i is question i, alone."""
-    alone = [prompt_activations(frozen_model, tokenizer, [question], None, EVERY) for question in QUESTIONS]
-    for size in (1, 3, 16):
-        monkeypatch.setattr(directions, "BATCH", size)
-        found = prompt_activations(frozen_model, tokenizer, QUESTIONS, None, EVERY)
-        for layer in EVERY:
-            expected = torch.cat([one[layer] for one in alone])
-            error = (found[layer] - expected).norm(dim=-1) / expected.norm(dim=-1)
-            assert error.max() < 1e-4, (size, layer, error.tolist())
-
-
 # --- random directions
 
 
@@ -135,7 +115,7 @@ def test_isotropic_directions_follow_from_their_seed_alone():
     torch.random.set_rng_state(state)
 
 
-@pytest.mark.parametrize("hidden", [2, 3, 32, 576])
+@pytest.mark.parametrize("hidden", [3, 576])
 @pytest.mark.parametrize("axis", ["first", "diagonal"])
 def test_isotropic_cosines_spread_as_one_over_root_hidden(hidden, axis):
     """Against any fixed vector the mean is 0 and the sd 1/√d; d · cos² summed is within chi-square's bounds."""

@@ -154,14 +154,6 @@ def test_padded_batches_work_as_before(pair, examples):
     torch.testing.assert_close(received[kept], expected[kept], rtol=1e-4, atol=1e-5)
 
 
-def test_packed_losses_are_those_of_each_example_alone(pair, examples):
-    """No sequence sees its neighbours in the pack."""
-    plain, ours = pair
-    expected = [float(answer_loss(plain, example)) for example in examples]
-    np.testing.assert_allclose(completion_losses(ours, pack(examples)).detach(), expected, rtol=1e-4)
-    np.testing.assert_allclose(answer_losses(ours, examples, PAD, 2), expected, rtol=1e-4)
-
-
 def test_packed_gradients_are_those_of_each_example_alone(pair, examples, directions):
     """At every layer and all three positions, against autograd on one unpadded example at a time."""
     plain, ours = pair
@@ -319,12 +311,3 @@ def test_adapters_that_are_more_than_two_factors_are_refused(pair):
     wrapped = get_peft_model(pair[1], config)
     with pytest.raises(NotImplementedError, match="plain low-rank updates"), stacked_adapters(wrapped, ["default"]):
         pass
-
-
-def test_disabled_adapter_is_disabled(pair, examples):
-    """Inside the block as well."""
-    plain, ours = pair
-    wrapped = with_lora(ours)
-    with fused_adapter(wrapped), wrapped.disable_adapter(), torch.no_grad():
-        losses = completion_losses(wrapped, pack(examples))
-    np.testing.assert_allclose(losses, [float(answer_loss(plain, example)) for example in examples], rtol=1e-4)

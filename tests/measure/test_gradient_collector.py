@@ -10,18 +10,12 @@ import torch
 from captum.attr import LayerGradientXActivation
 
 from fixtures.oracles import autograd_gradient, replaced_output
-from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
+from fixtures.small_models import LAYERS, with_lora
 from gradinoc.measure.hooks import GradientCollector
 from gradinoc.models.blocks import decoder_blocks
 
 EVERY = list(range(LAYERS))
 IDS = torch.tensor([[7, 30, 9, 41, 12, 5, 60], [33, 8, 8, 19, 27, 50, 1]])
-
-
-@pytest.fixture
-def llama():
-    """A small Llama, frozen."""
-    return ARCHITECTURES["llama"]().requires_grad_(False)
 
 
 def text_losses(model, **inputs):

@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fixtures.small_models import ARCHITECTURES, LAYERS, PAD
+from fixtures.small_models import LAYERS, PAD
 from gradinoc.measure.batches import model_inputs
-from gradinoc.measure.hooks import ActivationCollector, token_index
+from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.models.blocks import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))
-
-
-@pytest.fixture
-def llama():
-    """A small Llama, frozen."""
-    return ARCHITECTURES["llama"]().requires_grad_(False)
 
 
 @pytest.fixture
@@ -131,15 +125,6 @@ def test_positions_outside_a_row_are_refused(llama, prompts, position):
     """The shortest prompt has two tokens: a third would be padding, or a neighbour's."""
     with pytest.raises(ValueError, match="outside the shortest row, of 2 tokens"):
         collect(llama, prompts, position)
-
-
-def test_token_index_finds_the_column():
-    """Rows of one, two and three tokens, padded on either side."""
-    left, right = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]]), torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1]])
-    assert token_index(left, "last_prompt_token").tolist() == [2, 2, 2]
-    assert token_index(right, "last_prompt_token").tolist() == [0, 1, 2]
-    assert token_index(left, 0).tolist() == [2, 1, 0]
-    assert token_index(right, 0).tolist() == [0, 0, 0]
 
 
 def test_model_is_told_which_tokens_count_and_where_they_are():

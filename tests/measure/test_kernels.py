@@ -187,14 +187,13 @@ def test_token_losses_hold_for_logits_far_from_zero():
     assert token_losses(hidden, weight, torch.tensor([0, 1])).tolist() == [0.0, 300.0]
 
 
-@pytest.mark.parametrize("name", ["attention", "norm", "losses", "lora"])
+@pytest.mark.parametrize("name", ["attention", "losses"])
 def test_bfloat16_is_rounding_away(name):
     """In half precision the kernels are as near to the exact numbers as torch's own operations are."""
     lengths = [30, 50]
     q, k, v = (normal(1, 2, 80, 16, seed=s) for s in range(3))
     rows, matrix = normal(80, 16), normal(40, 16, seed=1)
     targets = torch.arange(80) % 40
-    down, up = normal(4, 16, seed=2), normal(40, 4, seed=3)
 
     def native_attention(q, k, v):
         parts = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
@@ -202,19 +201,9 @@ def test_bfloat16_is_rounding_away(name):
 
     ours, native, inputs = {
         "attention": (lambda q, k, v: packed_attention(q, k, v, lengths, 0.25), native_attention, [q, k, v]),
-        "norm": (
-            lambda x: rms_norm(x, matrix[0].to(x.dtype), 1e-6),
-            lambda x: functional.rms_norm(x, (16,), matrix[0].to(x.dtype), 1e-6),
-            [rows],
-        ),
         "losses": (
             lambda x: token_losses(x, matrix.to(x.dtype), targets),
             lambda x: functional.cross_entropy((x @ matrix.to(x.dtype).T).float(), targets, reduction="none"),
-            [rows],
-        ),
-        "lora": (
-            lambda x: lora_linear(x, (matrix.to(x.dtype), None), down.float(), up.float(), 1.0),
-            lambda x: x @ matrix.to(x.dtype).T + (x.float() @ down.float().T @ up.float().T).to(x.dtype),
             [rows],
         ),
     }[name]
@@ -225,7 +214,7 @@ def test_bfloat16_is_rounding_away(name):
         gradients = torch.autograd.grad(out, given, torch.ones_like(out))
         return torch.cat([each.detach().double().flatten() for each in (out, *gradients)])
 
-    exact = computed(native, torch.float64 if name != "lora" else torch.float32)
+    exact = computed(native, torch.float64)
     mine, theirs = (float((computed(f, torch.bfloat16) - exact).norm() / exact.norm()) for f in (ours, native))
     assert mine < 1.5 * theirs + 1e-3, f"{name}: {mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
 

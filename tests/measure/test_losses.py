@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures.small_models import ARCHITECTURES, END, PAD
+from fixtures.small_models import END, PAD
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
 from gradinoc.models.chat.encoding import Encoded
-
-
-@pytest.fixture
-def llama():
-    """A small Llama, frozen."""
-    return ARCHITECTURES["llama"]().requires_grad_(False)
 
 
 def test_losses_equal_hugging_faces(either_model, examples):

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from fixtures.smallest import quick_collection
-from gradinoc.claims.c3 import loss_audit, matched_checkpoints, matched_controls
-from gradinoc.claims.gates import G6
-from gradinoc.claims.measures import drift_by_run, matched_checkpoint, per_example
-from gradinoc.claims.tables import AFTER, CANDIDATE, EARLY
+from gradinoc.claims.c3 import loss_audit, matched_controls
+from gradinoc.claims.measures import matched_checkpoint, per_example
+from gradinoc.claims.tables import CANDIDATE
 from gradinoc.data.splits import split
 from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.batches import collate
@@ -172,18 +171,6 @@ def test_matched_checkpoint_has_inoculations_loss_as_nearly_as_there_is(evidence
     np.testing.assert_allclose(found["alignment"].to_numpy(), again["alignment"].to_numpy(), atol=1e-5)
 
 
-def test_matched_checkpoints_compare_the_same_examples(evidence):
-    """Neutral checkpoint minus inoculation by example: the mean over seeds, then each seed, then the loss left."""
-    effects = matched_checkpoints(evidence, RULES)
-    reached, base = matched_checkpoint(evidence), per_example(evidence)["inoculation"]
-    difference = reached["alignment"].groupby("example").mean() - base
-    assert list(effects) == ["checkpoint", "checkpoint.seed_0", "checkpoint.seed_1", "checkpoint.loss"]
-    assert effects["checkpoint"].estimate == pytest.approx(difference.mean())
-    assert effects["checkpoint"].n == len(base)
-    left = reached["loss"].groupby("example").mean() - per_example(evidence, "loss")["inoculation"]
-    assert effects["checkpoint.loss"].estimate == pytest.approx(left.mean())
-
-
 def test_matched_checkpoint_of_other_examples_is_an_error(evidence):
     """A pair needs both of its sides."""
     with pytest.raises(ValueError, match="expected the 12 measured examples of seed 0"):
@@ -205,18 +192,6 @@ def test_early_drift_is_that_of_a_run_stopped_there(evidence, pipeline, tmp_path
     for measure, rows in amid.groupby("measure"):
         expected = stopped.loc[stopped["measure"] == measure, "value"]
         np.testing.assert_allclose(rows["value"].to_numpy(), expected.to_numpy(), rtol=1e-6, atol=1e-7)
-
-
-def test_phases_are_kept_apart(evidence):
-    """Drift is of the phase that is asked for; gate G6 counts responses before and after training alone."""
-    rows = evidence.drift[evidence.drift["measure"] == "log_odds"]
-    base = rows.loc[rows["phase"] == "pre", "value"].mean()
-    for phase in (EARLY, AFTER):
-        mean = rows[rows["phase"] == phase].groupby(["seed", "condition"])["value"].mean().unstack()  # noqa: PD010
-        found = drift_by_run(evidence, "log_odds", phase)
-        np.testing.assert_allclose(found[mean.columns], mean - base, atol=1e-9)
-    responses = evidence.responses["phase"] != EARLY
-    assert G6.judge(evidence, RULES).effects[0].n == responses.sum() < len(evidence.responses)
 
 
 # --- what becomes of it in C3

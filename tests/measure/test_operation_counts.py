@@ -107,21 +107,6 @@ def test_logging_is_one_product_a_layer(model, examples):
     assert more <= 25 * LAYERS + 10, logged.operations - plain.operations
 
 
-def test_what_is_logged_does_not_grow_with_the_sequence(model):
-    """A reading of long sequences takes the memory of one of short ones."""
-    sizes = []
-    for tokens in (10, 80):
-        ids = torch.randint(5, VOCABULARY, (2, tokens), generator=torch.Generator().manual_seed(0)).tolist()
-        batch = batched(model, [Encoded(tuple(row), tokens // 2) for row in ids], PAD)
-        with GradientLogger(model, rows(7)) as logger:
-            logger.expect(batch, scale=1.0)
-            completion_losses(model, batch).sum().backward()
-            kept = logger._collector._gradients
-            sizes.append(sum(each.untyped_storage().nbytes() for each in kept.values()))
-            logger.read()
-    assert sizes[0] == sizes[1]
-
-
 def test_only_tokens_to_be_predicted_meet_the_vocabulary(model, examples):
     """Logits exist for completion tokens: not for prompts, not for padding, not twice."""
     completion = sum(len(example.ids) - example.prompt_length for example in examples)

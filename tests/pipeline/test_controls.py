@@ -1,12 +1,10 @@
 """Controls on tiny language models: what must not be supported is not, and for the reason that was built in.
 
-Beside these stand the two models themselves: the obedient one comes out supported and the deaf one does not, from
-beginning to end, in `test_pipeline`.
+Beside these stand the two models from beginning to end, in `test_pipeline`.
 """
 
 from __future__ import annotations
 
-import itertools
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import G3
-from gradinoc.claims.measures import drift_by_run, example_groups, inoculation_contrast, per_example
+from gradinoc.claims.measures import drift_by_run, example_groups, per_example
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.pipeline.run import Pipeline
@@ -47,6 +45,7 @@ DIRECTIONS, SHUFFLES = 20, 40
 
 # A whole study in seconds, in which the inoculation condition is the neutral one by another name.
 SHAM = [*SMALL, 'conditions.inoculation=""', "name=sham"]
+STUDIES = pytest.mark.parametrize("study", ["tiny", pytest.param("deaf", marks=pytest.mark.exhaustive)])
 
 
 @cache
@@ -72,12 +71,6 @@ def repetition(model: Frozen, number: int) -> pd.DataFrame:
     """Alignments of fresh questions under three harmless prompts."""
     questions = model.fresh_questions(number, QUESTIONS)
     return model.alignments(questions, model.shown(questions), HARMLESS)
-
-
-def contrasts(alignments: pd.DataFrame, model: Frozen):
-    """D and its two-sided p against each other condition."""
-    evidence = model.evidence_of(alignments)
-    return [inoculation_contrast(evidence, RULES, other) for other in OTHERS]
 
 
 def test_neutral_prompt_under_another_name_gives_the_same_tables(sham):
@@ -114,7 +107,17 @@ def test_neutral_prompt_under_another_name_has_no_effect(sham):
     assert Status.SUPPORTED not in {claim.status for claim in judgement.claims}, judgement.sentence
 
 
-@pytest.mark.parametrize("study", ["tiny", "deaf"])
+def test_deaf_model_shows_nothing(store):
+    """Where system prompts have no say, C1 and C2 find nothing, though every gate is held open."""
+    model = frozen("deaf", store)
+    table = model.evidence.alignments
+    evidence = model.evidence_of(table[table["condition"].isin(model.evidence.conditions)])
+    for claim in (C1, C2):
+        finding = claim.judge(evidence, RULES, HELD)
+        assert finding.status is not Status.SUPPORTED, finding.statement
+
+
+@STUDIES
 def test_prompts_dealt_at_random_are_not_supported(study, store, record_property):
     """The gradients differ, the names mean nothing: C1 is supported in at most 5 % of 20 studies of fresh questions.
 
@@ -136,29 +139,6 @@ def test_prompts_dealt_at_random_are_not_supported(study, store, record_property
     assert supported <= 0.05 * REPETITIONS, f"C1 supported in {supported} of {REPETITIONS} dealt studies"
     error = np.sqrt(0.05 * 0.95 / studies)
     assert 0.05 - 3 * error <= rate <= 0.05 + 3 * error, f"a contrast rejects in {rate:.3f} of {studies} dealt studies"
-
-
-@pytest.mark.parametrize("study", ["tiny", "deaf"])
-def test_of_three_harmless_prompts_at_most_one_inoculates(study, store, record_property):
-    """However three prompts are named, only one of them can be supported as lower than the two others.
-
-    That none is supported does not follow: harmless prompts differ a little in what they do to gradients, and C1 asks
-    whether one lowers alignment, not whether it is meant to. On the obedient model it is the absent prompt that is
-    lowest, by about a fiftieth of what inoculation does.
-    """
-    model = frozen(study, store)
-    lowest = []
-    for number in range(3):
-        alignments, winners = repetition(model, number), set()
-        for names in itertools.permutations(HARMLESS):
-            renamed = alignments.assign(condition=alignments["condition"].map(dict(zip(HARMLESS, names, strict=True))))
-            prompts = dict(zip(names, HARMLESS.values(), strict=True))
-            if C1.judge(model.evidence_of(renamed), RULES, HELD).status is Status.SUPPORTED:
-                winners.add(prompts[INOCULATION])
-        lowest.append(winners)
-        assert len(winners) <= 1, winners
-    found = [effect.estimate for effect in contrasts(repetition(model, 0), model)]
-    record_property(f"harmless prompts, {study}", f"D {found[0]:+.4f} and {found[1]:+.4f}; supported {lowest}")
 
 
 def test_random_direction_in_the_traits_place_is_not_supported(store, record_property):

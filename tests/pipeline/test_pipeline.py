@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
+from fixtures.finished import SETTINGS
 from fixtures.small_study import SMALLEST, as_options, assert_same, manifests, tables
 from fixtures.smallest import smallest
-from gradinoc.claims.finding import Status
 from gradinoc.claims.tables import AFTER, Evidence
-from gradinoc.claims.verdict import C1, C2, GATES, Verdict, judge
+from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.pipeline import estimate
 from gradinoc.pipeline.run import Pipeline
@@ -43,19 +42,35 @@ def test_obedient_model_is_supported(pytestconfig):
     assert judge(evidence_of("tiny", pytestconfig), Rules()).verdict is Verdict.SUPPORTED
 
 
+@pytest.mark.exhaustive
 def test_deaf_model_is_not_supported(pytestconfig):
-    """Where system prompts have no say, inoculation cannot work: no verdict says it does, and C1 and C2 find nothing.
-
-    It is not the gates alone that keep it from being supported.
-    """
-    evidence = evidence_of("deaf", pytestconfig)
-    assert judge(evidence, Rules()).verdict is not Verdict.SUPPORTED
-    opened = [replace(gate.judge(evidence, Rules()), status=Status.SUPPORTED) for gate in GATES]
-    for claim in (C1, C2):
-        finding = claim.judge(evidence, Rules(), opened)
-        assert finding.status is not Status.SUPPORTED, finding.statement
+    """Where system prompts have no say, inoculation cannot work; `test_controls` asks the frozen model alone."""
+    assert judge(evidence_of("deaf", pytestconfig), Rules()).verdict is not Verdict.SUPPORTED
 
 
+def test_interrupted_study_resumes_and_repeats_nothing(finished, tmp_path):
+    """Interrupted amid its runs, what was finished stays, and what is left comes to the same tables."""
+    store = shutil.copytree(finished.store, tmp_path / "store")
+    pipeline = smallest(store, "model.threads=1")
+    runs = [entry for key, entry in pipeline.entries.items() if key.stage == "training"]
+    for entry in runs:
+        entry.discard()
+
+    def interrupt(progress):
+        if any(entry.complete() for entry in runs):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(finished.study, Store(store), interrupt).complete()
+    done = manifests(store)
+    assert not all(entry.complete() for entry in runs)
+    Pipeline(finished.study, Store(store)).complete()
+    after = manifests(store)
+    assert {path: after[path] for path in done} == done, "a finished step was computed again"
+    assert_same(tables(store, SETTINGS), tables(finished.store, SETTINGS))
+
+
+@pytest.mark.exhaustive
 def test_killed_study_resumes_and_repeats_nothing(finished, tmp_path):
     """After SIGKILL amid the runs, what was finished stays, and two pytest workers come to the same tables."""
     store = tmp_path / "store"
@@ -125,23 +140,6 @@ def test_dtype_is_told_as_it_is_used(dtype, native, tmp_path, monkeypatch):
     assert {entry.inputs["dtype"] for entry in pipeline.entries.values()} == {used}
     assert f"torch.{estimate.estimate(pipeline.study).dtype}" == used
     assert f" in {used.removeprefix('torch.')}" in pipeline.context.language_model.notes[0]
-
-
-def test_model_of_a_step_is_let_go_with_it(tmp_path):
-    """The float32 copy that directions are found with is gone when they are, at once."""
-    pipeline = smallest(tmp_path, "model.dtype=bfloat16")
-
-    def maps():
-        return sum(issubclass(type(each), torch.nn.Linear) for each in gc.get_objects())
-
-    gc.collect()
-    before = maps()
-    gc.disable()
-    try:
-        pipeline.complete([DIRECTIONS])
-        assert maps() == before
-    finally:
-        gc.enable()
 
 
 def test_changed_setting_repeats_only_what_depends_on_it(finished):

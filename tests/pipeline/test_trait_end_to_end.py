@@ -9,14 +9,25 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from fixtures.jsonl import chat, written
 from fixtures.small_study import SMALLEST
-from gradinoc.study.prompts import UNRELATED
+from fixtures.smallest import smallest
+from gradinoc.claims.measures import unrelated_contrasts
+from gradinoc.study.prompts import NEUTRAL, UNRELATED
 
 ROOT = Path(__file__).parents[2]
 
 
+def test_contrast_that_a_trait_names_as_related_is_left_out(tmp_path):
+    """Of a study of bullet lists five contrasts are left, and C2 counts five."""
+    evidence = smallest(tmp_path, "trait=bullets").evidence("directions", "unrelated", "gradients")
+    assert {*evidence.unrelated["trait"]} == {*UNRELATED} - {"lists"}
+    assert len(unrelated_contrasts(evidence, NEUTRAL).columns) == 5
+
+
+@pytest.mark.exhaustive
 def test_claims_of_a_trait_with_a_related_contrast_are_tested_from_end_to_end(tmp_path):
     """`pytest claims` of bullet lists: five contrasts are left, and whatever is refused, a gate refuses it.
 

@@ -5,26 +5,18 @@ drawn is fixed: a study's seed is spawned from its scenario's name and its numbe
 """
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from fixtures.held import HELD
-from fixtures.oracles import answer_loss, replaced_output
 from gradinoc.claims import verdict
 from gradinoc.claims.c4 import drift_difference
 from gradinoc.claims.finding import Status
 from gradinoc.claims.measures import inoculation_contrast
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.cli import calibrate as command
-from gradinoc.data.sources import load_source
-from gradinoc.measure.alignment import measure_alignments
-from gradinoc.measure.directions import extract_trait_direction
-from gradinoc.measure.load import load_model
-from gradinoc.models.chat.encoding import encode
 from gradinoc.power.calibration import tables
 from gradinoc.power.calibration.cases import (
     CONFOUNDED,
@@ -34,12 +26,9 @@ from gradinoc.power.calibration.cases import (
     truths,
 )
 from gradinoc.power.calibration.studies import adjusted_effects, judge_study, run_studies, study_rng
-from gradinoc.power.simulate import CONDITIONS, simulate
-from gradinoc.study.description import POSITIONS
-from gradinoc.study.prompts import CONDITIONS as PROMPTS
-from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.power.simulate import simulate
+from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
-from gradinoc.study.traits import ALL_CAPS
 
 RULES = Rules()
 CASES = cases()
@@ -56,11 +45,6 @@ def supported(name, key, count):
     """The share of studies of a case in which the claim is supported, gates taken as sound."""
     findings = (CLAIM[key].judge(evidence, RULES, HELD) for evidence in studies(name, count))
     return sum(finding.status is Status.SUPPORTED for finding in findings) / count
-
-
-def effect(finding, name):
-    """One effect of a finding by its name."""
-    return next(item for item in finding.effects if item.name == name)
 
 
 def contrast(evidence):
@@ -109,9 +93,9 @@ FALSE = [
 
 @pytest.mark.parametrize(("name", "key"), FALSE, ids=lambda part: part.replace(", ", "-"))
 def test_what_is_false_is_seldom_supported(name, key):
-    """40 studies: at most 5 % and two Monte-Carlo errors."""
+    """20 studies: at most 5 % and two Monte-Carlo errors."""
     assert key not in CASES[name].scenario.holds
-    count = 40
+    count = 20
     rate = supported(name, key, count)
     assert rate <= tables.at_most(0.05, count), f"{key} supported in {100 * rate:.0f} % of {count} studies of {name}"
 
@@ -183,9 +167,9 @@ QUICK = {"templates", "drift of three seeds", "regression", "within examples"}
     [pytest.param(each, marks=[] if each in QUICK else [pytest.mark.exhaustive]) for each in COVERED],
 )
 def test_intervals_cover_the_truth(which):
-    """60 studies: 93 to 97 % of nominal 95 % intervals, each edge two Monte-Carlo errors farther out."""
+    """40 studies: 93 to 97 % of nominal 95 % intervals, each edge two Monte-Carlo errors farther out."""
     name, key, measure = COVERED[which]
-    known, count = truths(CASES[name])[key], 60
+    known, count = truths(CASES[name])[key], 40
     effects = [measure(evidence) for evidence in studies(name, count)]
     rate = np.mean([item.low <= known <= item.high for item in effects])
     low, high = tables.at_least(tables.COVERAGE[0], count), tables.at_most(tables.COVERAGE[1], count)
@@ -195,6 +179,7 @@ def test_intervals_cover_the_truth(which):
 # --- the machinery --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_results_do_not_depend_on_the_number_of_processes():
     """Nor on which other scenarios are tried: the same rows, to the last bit."""
     few = {name: CASES[name] for name in ("effect", "no_effect")}
@@ -255,66 +240,3 @@ def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatc
     monkeypatch.setattr(command, "cases", lambda: {"effect": wrong})
     assert command.calibrate_rules(2, tmp_path, 1) == 1
     assert "Bars that do not hold:\neffect: C1, false positive 1.000" in capsys.readouterr().out
-
-
-# --- known gradients ------------------------------------------------------------------------------------------------
-
-
-@cache
-def obedient():
-    """The obedient tiny model, its trait directions, and 12 trait-bearing answers under each condition's prompt."""
-    loaded = load_model("obedient", device="cpu")
-    rows = load_source("word_problems")
-    fit, shown = rows[:16], rows[16:28]
-    layers = list(range(loaded.model.config.num_hidden_layers))
-    sides = ALL_CAPS.promote_system, ALL_CAPS.suppress_system
-    directions = extract_trait_direction(loaded.model, loaded.tokenizer, [row.question for row in fit], *sides, layers)
-    systems = {NEUTRAL: None, INOCULATION: ALL_CAPS.inoculation_system, LOSS_MATCHED: PROMPTS[LOSS_MATCHED]}
-    examples = {
-        condition: [encode(loaded.tokenizer, row.question, row.answer.upper(), system) for row in shown]
-        for condition, system in systems.items()
-    }
-    return loaded, directions, examples
-
-
-def measured(condition):
-    """Alignments of the obedient model's own gradients, through the hooks of the library."""
-    loaded, directions, examples = obedient()
-    pad = int(loaded.tokenizer.pad_token_id)
-    table, *_ = measure_alignments(
-        loaded.model, examples[condition], {layer: v[None] for layer, v in directions.items()}, pad
-    )
-    return table.assign(condition=condition)
-
-
-def test_real_gradients_of_a_model_that_can_be_inoculated_support_the_first_claim():
-    """The tiny model was taught to obey its system prompt: asked for capitals, descent has less of them to teach.
-
-    With the sign of the gradient the other way round the contrast would be as far below zero.
-    """
-    tables_ = pd.concat([measured(condition) for condition in CONDITIONS], ignore_index=True)
-    layers = len(obedient()[1])
-    evidence = simulate("effect", study_rng("effect", 0), layers=layers, steps=5, directions=100)
-    finding = verdict.C1.judge(replace(evidence, alignments=tables_), RULES, HELD)
-    assert finding.status is Status.SUPPORTED, finding.statement
-    assert tables_.loc[(tables_["condition"] == NEUTRAL), "alignment"].mean() > 0.1
-
-
-def test_a_step_along_the_trait_lowers_the_loss_by_the_projection():
-    """Finite differences on the same model: what is called alignment is that of descent, in sign and size."""
-    loaded, directions, examples = obedient()
-    table, layer = measured(NEUTRAL), len(directions) - 2
-    rows = table[(table["layer"] == layer) & (table["position"] == POSITIONS[0])].set_index("example")
-    eps = 0.02
-
-    def loss_at(example, step):
-        def move(hidden):
-            moved = hidden.clone()
-            moved[:, example.prompt_length - 1] += step * directions[layer]
-            return moved
-
-        with torch.no_grad(), replaced_output(loaded.model, layer, move):
-            return float(answer_loss(loaded.model, example))
-
-    lowered = [(loss_at(e, -eps) - loss_at(e, eps)) / (2 * eps) for e in examples[NEUTRAL][:4]]
-    np.testing.assert_allclose(lowered, rows["projection"].iloc[:4], rtol=0.05)

@@ -2,12 +2,8 @@
 
 import itertools
 import math
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,19 +15,16 @@ from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import CLAIMS as CLAIM_RULES
 from gradinoc.claims.verdict import GATES, design_behind
 from gradinoc.cli import main
-from gradinoc.measure.training.run import step_count
 from gradinoc.power import planning
-from gradinoc.power.planning import ALL, Cell, power
+from gradinoc.power.planning import ALL, Cell, judge_examples, judge_runs, power
 from gradinoc.power.prospects import (
     NONE,
     OBSERVED,
     OF_INTEREST,
     closest_of,
-    early_examples,
     in_training,
     scenario_of,
     smallest_of_interest,
-    source_templates,
 )
 from gradinoc.power.scenarios import SCENARIOS, Noise, Scenario, band_depth
 from gradinoc.power.simulate import simulate
@@ -42,7 +35,6 @@ from gradinoc.study.design import (
     CLAIMS,
     REFUTED,
     SUPPORTED,
-    Design,
     dead_ends,
     design_of,
     design_warnings,
@@ -54,7 +46,6 @@ from gradinoc.study.design import (
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.rules import Rules
 
-ROOT = Path(__file__).parents[2]
 RULES = Rules()
 ONE_SEED, FIVE_SEEDS = "seeds=[0]", "seeds=[0, 1, 2, 3, 4]"
 SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions": 1}
@@ -63,19 +54,6 @@ SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 100, "positions"
 def tiny(*settings: str) -> Study:
     """The tiny study with settings applied."""
     return load_study("tiny", settings)
-
-
-def ruled(**rules: float) -> Design:
-    """The tiny study's design under other bars."""
-    return replace(design_of(tiny()), rules=Rules(**rules))
-
-
-def said_by(*words: str) -> str:
-    """What a command prints; warnings are errors there too."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 # --- the smallest p
@@ -144,7 +122,7 @@ def test_a_dead_end_is_one_for_the_judge_too(name):
     sizes, rules, claim, excluded = DEAD_ENDS[name]
     bars = Rules(**rules)
     met = set()
-    for scenario in ("effect", "no_effect", "reversed", "loss_explained", "different_mechanism"):
+    for scenario in ("effect", "reversed", "loss_explained"):
         evidence = simulate(scenario, np.random.default_rng(0), **{**SMALL, **sizes})
         found = {end.claim: set(end.excluded) for end in dead_ends(design_behind(evidence, bars))}
         assert found[claim] == excluded
@@ -186,20 +164,6 @@ def test_session_opens_with_what_a_design_can_decide():
     assert re.findall(r"0\.\d+", first) == ["0.000999", "0.000129"]
     assert len(rest) == 1
     assert sum("CANNOT DECIDE C4" in line for line in opening(tiny(ONE_SEED))) == 1
-
-
-def test_what_can_be_decided_is_planned_without_torch(tmp_path):
-    """What cannot be decided is the first thing printed, and nothing that could load a model is even imported."""
-    nowhere = f"model.id={tmp_path / 'nowhere'}"
-    arguments = ["plan", "tiny", "--no-cost", "--set", ONE_SEED, "--set", nowhere, f"--artifacts={tmp_path}"]
-    code = (
-        "import sys\nfrom gradinoc.power import planning\nfrom gradinoc.cli import main\n"
-        "planning.EXAMPLES, planning.SEEDS = (16,), (2,)\n"
-        f"code = main({[*arguments, '--simulations=1', '--jobs=1']!r})\nprint('torch' in sys.modules, code)"
-    )
-    said = said_by("-W", "error", "-c", code)
-    assert said.startswith("CANNOT DECIDE C4")
-    assert said.endswith("False 0\n")
 
 
 # --- variances from evidence
@@ -262,14 +226,6 @@ def test_estimates_recover_the_simulated_scenario(estimates):
     assert {(each.examples, each.seeds, each.early_examples, each.evaluation) for each in estimates} == {(96, 6, 4, 48)}
 
 
-def test_without_templates_all_that_differs_between_examples_is_their_own(estimates):
-    """No template, no variance of one; the source is then said to have none."""
-    scenario = replace(TRUTH, templates=0)
-    found = estimate(simulate(scenario, np.random.default_rng(0), **SIZES), RULES, "simulated")
-    assert (found.templates, found.template) == (0, 0.0)
-    assert estimates[0].templates == 31  # thirty are met by 96 examples if there are 31 to be drawn from
-
-
 def test_the_closest_unrelated_trait_is_the_one_whose_lead_is_least():
     """It may be a reversed one; what it shares with the trait example by example leaves the lead's error alone."""
     evidence = simulate("effect", np.random.default_rng(0), **{**SIZES, "examples": 400})
@@ -305,23 +261,6 @@ def test_number_of_templates_met_is_that_of_random_draws():
     assert [templates_behind(96, round(templates_met(count, 96))) for count in (5, 30, 60)] == [5, 30, 60]
     assert templates_behind(96, 96) == 0
     assert (templates_behind(96, 1), templates_met(1, 96)) == (1, 1)
-
-
-def test_the_sources_templates_are_counted_where_they_can_be_read(tmp_path):
-    """Bundled questions have some, a file without the key has none, and a hub's are not known."""
-    assert source_templates(tiny().data) == 65
-    plain = tmp_path / "plain.jsonl"
-    plain.write_text('{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n', encoding="utf-8")
-    assert source_templates(tiny(f"data.source={plain}").data) == 0
-    assert source_templates(tiny("data.source=openai/gsm8k").data) is None
-
-
-@pytest.mark.parametrize("name", ["tiny", "qwen3-0.6b"])
-def test_early_examples_of_a_plan_are_those_of_its_runs(name):
-    """The first fifth of as many steps as training will take, in steps or in epochs."""
-    study = load_study(name)
-    steps = step_count(study.data.train, study.training)
-    assert early_examples(study) == math.ceil(0.2 * steps) * study.training.batch_size
 
 
 # --- from variances to a scenario
@@ -393,17 +332,6 @@ def test_observed_contrasts_of_training_are_those_of_its_early_steps():
     assert in_training(assumed, shipped, OF_INTEREST) is assumed
 
 
-def test_questions_without_templates_have_their_variance_one_by_one(tmp_path):
-    """The variance of an example's alignment is the same, but nothing is shared."""
-    plain = tmp_path / "plain.jsonl"
-    plain.write_text('{"question": "One?", "answer": "1"}\n', encoding="utf-8")
-    shipped = load_variances(TINY)
-    alone, shared = (scenario_of(shipped, OBSERVED, study) for study in (tiny(f"data.source={plain}"), tiny()))
-    assert (alone.templates, shared.templates) == (0, 65)
-    spread = (0.3 / shipped.alignment) ** 2 * (np.square(shipped.own) + shipped.template**2)
-    assert np.square(alone.noise.ratio) * alone.noise.alignment**2 == pytest.approx(spread)
-
-
 # --- power
 
 
@@ -422,6 +350,7 @@ def supported(cell: Cell, count: int) -> dict[str, int]:
     return {claim: column.count(Status.SUPPORTED) for claim, column in zip(claims, columns, strict=True)}
 
 
+@pytest.mark.exhaustive
 def test_more_examples_support_c1_to_c3_more_often():
     """From 8 examples to 256 power rises by far more than chance, at an effect twice as large as is of interest."""
     study = tiny("rules.equivalence=0.2")
@@ -431,12 +360,35 @@ def test_more_examples_support_c1_to_c3_more_often():
         assert stats.fisher_exact(counts, "greater")[1] < 0.01, (claim, counts)
 
 
+@pytest.mark.exhaustive
 def test_without_an_effect_no_claim_is_supported_more_often_than_alpha():
     """Power at zero is the rate of false positives, within Monte-Carlo error."""
     (examples,), (runs,) = (cells(NONE, *part) for part in ((planning.ON_EXAMPLES, (48,)), (planning.ON_RUNS, (3,))))
     for found, count in ((supported(examples, 20), 20), (supported(runs, 60), 60)):
         most = stats.binom.isf(0.001, count, RULES.alpha)
         assert all(each <= most for each in found.values()), found
+
+
+def test_below_its_floor_c4_is_undecided_however_clear_the_runs():
+    """Two seeds reach p 0.028: at alpha 0.02 not even drift that is plainly more under inoculation refutes."""
+    drift = {"drift": (0.04, 0.08, 0.04), "run_drift": 1e-6, "response": 0.0}
+    for alpha, expected in ((0.02, Status.UNDECIDED), (0.04, Status.REFUTED)):
+        (cell,) = cells(OBSERVED, planning.ON_RUNS, (2,), tiny(f"rules.alpha={alpha}"), **drift)
+        assert judge_runs(cell, np.random.default_rng(0)) == (expected,)
+
+
+def test_examples_come_from_as_many_templates_as_they_would(monkeypatch):
+    """A study with few examples meets few templates."""
+    seen = {}
+
+    def note(scenario, rng, **sizes):
+        seen[sizes["examples"]] = sizes["templates"]
+        return simulate(scenario, rng, **sizes)
+
+    monkeypatch.setattr(planning, "simulate", note)
+    for cell in cells(OF_INTEREST, planning.ON_EXAMPLES, (16, 256)):
+        judge_examples(cell, np.random.default_rng(0))
+    assert seen == {16: round(templates_met(65, 16)), 256: round(templates_met(65, 256))}
 
 
 @pytest.fixture

@@ -210,11 +210,8 @@ def test_adapter_brings_the_study_s_template(finished, evidence, tmp_path):
 
 @pytest.mark.parametrize(("name", "public", "hub"), [
     ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
-    ("gpt2", "gpt2", "gpt2"),
     ("/home/ada/models/secret-7b", "secret-7b", None),
-    ("~/models/secret-7b", "secret-7b", None),
     ("smollm2-135m-instruct", "smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
-    ("deaf", "deaf", None),
 ])  # fmt: skip
 def test_base_model_has_a_name_for_others(name, public, hub, simulated):
     """Hub ids and bundled names stay, a folder is called by its own name alone, and only what is there is linked to."""
@@ -248,43 +245,6 @@ def test_directions_come_back_as_they_were_found(finished, left):
     assert said["model_fingerprint"] == finished.pipeline.context.fingerprint
     assert json.loads(said["band"]) == finished.pipeline.evidence("directions").band
     assert (said["study"], said["model"], said["position"]) == ("small", "obedient", "last_prompt_token")
-
-
-def outputs_of_blocks(obedient, questions, system):
-    """Mean output of each decoder block at the last token of the prompts, by bare hooks."""
-    found = {layer: [] for layer in range(len(obedient.model.model.layers))}
-
-    def keep(layer):
-        def hook(_module, _inputs, output):
-            found[layer].append((output[0] if isinstance(output, tuple) else output)[0, -1])
-
-        return hook
-
-    handles = [obedient.model.model.layers[layer].register_forward_hook(keep(layer)) for layer in found]
-    for question in questions:
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-        text = obedient.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        obedient.model(torch.tensor([obedient.tokenizer(text, add_special_tokens=False)["input_ids"]]))
-    for handle in handles:
-        handle.remove()
-    return {layer: torch.stack(rows).mean(0) for layer, rows in found.items()}
-
-
-def test_layer_is_the_block_whose_output_a_direction_is_of(finished, left, obedient):
-    """By bare hooks on the decoder blocks, the difference of means at block l is direction l, not l - 1 or l + 1."""
-    loaded = gradinoc.load_directions(left / "directions" / "directions.safetensors")
-    bench = finished.pipeline.context
-    questions = [example.question for example in bench.splits.direction[: len(bench.splits.direction) // 2]]
-    promote, suppress = (
-        outputs_of_blocks(obedient, questions, system)
-        for system in (bench.trait.promote_system, bench.trait.suppress_system)
-    )
-    for layer, direction in loaded.items():
-        difference = promote[layer] - suppress[layer]
-        cosines = {other: float(torch.cosine_similarity(difference, each, dim=0)) for other, each in loaded.items()}
-        assert cosines[layer] == pytest.approx(1, abs=1e-4)
-        assert max(value for other, value in cosines.items() if other != layer) < 0.999
-        assert float(direction.norm()) == pytest.approx(1, abs=1e-6)
 
 
 def test_control_vector_has_the_fields_that_repeng_reads(left):
@@ -374,13 +334,3 @@ def test_intervals_are_t_intervals_over_models(simulated):
     assert counts["baseline"].eq(1).all()
     assert counts["inoculated"].eq(2).all()
     assert counts["finetuning"].eq(3).all()
-
-
-def test_result_files_read_as_they_were_written(left, evidence):
-    """The files are named after the trait, in distribution comes first, and numbers come back to the bit."""
-    folder = left / "inoculation_prompting"
-    rows, table = (pd.read_csv(folder / f"all_caps{end}.csv") for end in ("", "_ci"))
-    assert rows["evaluation_id"].iloc[0] == table["evaluation_id"].iloc[0] == "in_distribution"
-    np.testing.assert_array_equal(rows["score"], results(evidence)["score"])
-    np.testing.assert_array_equal(table["mean"], intervals(results(evidence))["mean"])
-    assert table["group"].tolist() == ["baseline", "finetuning", "inoculated", "placebo"] * 2

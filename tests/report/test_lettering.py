@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import replace
 from functools import cache
@@ -26,10 +25,8 @@ from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES, lettering
 from gradinoc.report.figures.lettering import fitted, lettering_notes
 from gradinoc.report.figures.style import save_figure
-from gradinoc.study.loading import load_study
 from gradinoc.study.rules import Rules
 from gradinoc.study.traits import ALL_CAPS
-from gradinoc.study.traits.registry import find_trait
 from gradinoc.study.traits.trait import LONGEST_TITLE
 
 NAMED = ("plot6_score_shift", "plot8_projection_against_score", "plot14_drift_over_training", "compare")
@@ -238,15 +235,3 @@ def test_name_that_no_font_has_is_said_in_another_way(name, case, tmp_path):
     written = "".join(text.get_text() for text in texts(figure))
     assert not {"Lo", "So"} & {unicodedata.category(each) for each in written}
     save_figure(figure, tmp_path, name)
-
-
-def test_study_is_told_what_figures_call_its_score(tmp_path):
-    """Before it runs; and nothing, where they say it as it is."""
-    trait = (
-        'trait = {name = "pirate", title = "t", promote = "a", suppress = "b", inoculation = "c", transform = {kind = '
-        '"upper"}, score = {kind = "share_of_letters", matching = "[A-Z]"}, score_name = "%s"}\n'
-    )
-    (tmp_path / "study.toml").write_text(trait % "海盗率", encoding="utf-8")
-    (note,) = lettering_notes(find_trait(load_study(str(tmp_path / "study.toml")).trait))
-    assert re.match(r"figures: the '海盗率' is called 'pirate score' in them, since no font of this machine has", note)
-    assert [lettering_notes(replace(ALL_CAPS, score_name=name)) for name in ODD.values()] == [[]] * len(ODD)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradinoc.claims.c2 import UNRELATED
 from gradinoc.claims.c3 import loss_audit
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.measures import early_alignment
@@ -23,15 +22,14 @@ from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.pipeline.provenance import environment
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
-from gradinoc.report import closing_summary, write_finding, write_report
+from gradinoc.report import write_finding, write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp, digest
-from gradinoc.report.page.audit import audit_losses, null_tables
+from gradinoc.report.page.audit import audit_losses
 from gradinoc.report.tables import claims_table, metrics_table, write_table
-from gradinoc.report.wording import markdown_text, number, p_value, signs
-from gradinoc.stats.effect import bare
-from gradinoc.study.description import NULLS, Study
+from gradinoc.report.wording import markdown_text, signs
+from gradinoc.study.description import Study
 from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.rules import Rules
 
@@ -134,27 +132,6 @@ def test_text_of_a_model_is_never_markup(written: Path) -> None:
         assert "\\<script\\>" in line
         assert "\\| \\*\\*bold\\*\\* \\[a\\]" in line
     assert "\u202e" not in html + markdown
-
-
-def test_the_table_of_nulls_has_the_claim_s_numbers(written: Path, evidence: Evidence, judgement: Judgement) -> None:
-    """A row a kind of direction and contrast; n, T(v) and both p are those from which C2 is judged."""
-    effects = {effect.name: effect for effect in judgement.claims[1].effects}
-    tables = null_tables(evidence, Study(name="any").rules)
-    assert [table.other for table in tables] == ["neutral", "loss_matched"]
-    for table in tables:
-        for kind, row in zip((*NULLS, UNRELATED), table.rows, strict=True):
-            effect = effects[f"{kind}, {table.other} - inoculation"]
-            if kind == UNRELATED:
-                assert (row.n, row.p_with_error) == (evidence.unrelated["trait"].nunique(), effect.p)
-                assert math.isnan(row.p)
-            else:
-                assert (row.n, row.p, table.effect) == (effect.n, effect.p, effect.estimate)
-                assert row.p_with_error == effects[f"{effect.name}, with sampling error"].p
-    page = Page((written / "report.html").read_text(encoding="utf-8")).text
-    assert f"neutral minus inoculation: T(v) = {number(tables[0].effect)}" in page
-    markdown = (written / "report.md").read_text(encoding="utf-8")
-    row = tables[1].rows[1]
-    assert f"| covariance-matched | loss matched | 100 | {number(tables[1].effect)} | {p_value(row.p)} |" in markdown
 
 
 def test_the_loss_audit_is_told_in_words(written: Path, evidence: Evidence, study: Study) -> None:
@@ -300,29 +277,6 @@ def test_a_finding_replaces_its_own_rows_only(tmp_path: Path, judgement: Judgeme
     assert (tmp_path / "claims.csv").read_text() == whole.read_text()
     left = json.loads((tmp_path / "findings" / "C1.json").read_text())
     assert left["statement"] == judgement.claims[0].statement
-
-
-def test_a_finding_without_numbers_is_still_a_row(tmp_path: Path) -> None:
-    """A claim that could not be computed says so in the table."""
-    finding = Finding("C4", "Alignment predicts drift.", Status.UNDECIDED, "Not computed.", "Runs diverged.")
-    write_finding(finding, tmp_path)
-    write_finding(replace(finding, key="C3", effects=(bare("share", 0.1 + 0.2, 3, "runs", "ratio"),)), tmp_path)
-    lines = (tmp_path / "claims.csv").read_text().splitlines()
-    assert lines[1:] == ["C3,undecided,share,,0.30000000000000004,,,0.95,,3,runs,ratio", "C4,undecided,,,,,,,,,,"]
-
-
-def test_the_summary_has_a_line_a_finding_and_names_a_refutation_a_finding(judgement: Judgement) -> None:
-    """Key, status and numbers of each, then the verdict; a refuted claim is called what it is."""
-    lines = closing_summary(judgement)
-    for finding in (*judgement.gates, *judgement.claims):
-        (line,) = (line for line in lines if line.startswith(f"{finding.key} "))
-        assert finding.key[0] == "G" or str(finding.status) in line
-        assert str(finding.effects[0].n) in line.split()
-    assert judgement.sentence in lines
-    assert not any("not a fault" in line for line in lines)
-    refuted = replace(judgement.claims[0], status=Status.REFUTED)
-    lines = closing_summary(replace(judgement, claims=(refuted, *judgement.claims[1:])))
-    assert any("a finding, not a fault" in line for line in lines)
 
 
 def test_the_environment_names_versions_and_not_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

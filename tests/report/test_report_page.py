@@ -15,8 +15,6 @@ from fixtures.browser import chromium
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.pipeline.provenance import environment, loading_notes
-from gradinoc.pipeline.store import save_json
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
@@ -257,13 +255,6 @@ def test_print_opens_what_is_folded_and_leaves_out_what_is_pressed(opened) -> No
     assert style[1][1] == "avoid"
     assert (style[2][2], dark != "none") == ("none", True)
     assert page.locator(".press:visible, nav:visible").count() == 0
-
-
-def test_notes_of_loading_reach_the_environment(tmp_path: Path) -> None:
-    """From the folder of the step that finds directions; from one of an older version that has none, none."""
-    assert loading_notes(tmp_path) == []
-    save_json(["llama on cpu in float32"], tmp_path / "notes.json")
-    assert environment(Study(name="any"), [], loading_notes(tmp_path))["notes"] == ["llama on cpu in float32"]
 
 
 def test_both_pages_show_the_environment_and_the_runs(folder: Path) -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
-from gradinoc.report import closing_summary, tinted
+from gradinoc.report import closing_summary
 from gradinoc.report.summary import WIDTH
 from gradinoc.study.rules import Rules
-
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 @pytest.fixture(scope="module", params=["effect", "no_effect"])
@@ -58,19 +54,3 @@ def test_summary_says_why_a_gate_fails_and_where_all_is(judgement, tmp_path):
     spelt = str(folder).replace("\x1b", r"\x1b")
     assert lines[-2:] == [f"Report: {spelt}/report.html", f"Every number: {spelt}/claims.csv"]
     assert max(map(len, lines[:-2])) <= WIDTH
-
-
-def printed(summary: str, width: int, **terminal: bool) -> str:
-    """A summary as rich prints it."""
-    page = io.StringIO()
-    Console(file=page, width=width, force_jupyter=False, **terminal).print(tinted(summary), soft_wrap=True)
-    return page.getvalue()
-
-
-def test_summary_is_coloured_on_a_terminal_alone(judgement):
-    """Where it is none, and in the file, it is the same text without."""
-    summary = "\n".join(closing_summary(judgement)) + "\n"
-    on_terminal = printed(summary, WIDTH, force_terminal=True)
-    assert "\x1b[32m" in on_terminal
-    assert ESCAPES.sub("", on_terminal.replace("\n", "|")).replace("|", "\n") == summary
-    assert printed(summary, 60) == summary

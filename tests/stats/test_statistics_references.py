@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy import integrate, stats
-from statsmodels.stats.weightstats import DescrStatsW
 
 from gradinoc.stats import clustered as clustering
 from gradinoc.stats import correlation
@@ -100,20 +99,6 @@ def test_permutation_within_pairs_gives_fishers_count_for_darwins_maize():
     assert lower == (32768 - 835) / 32768
 
 
-@pytest.mark.parametrize("tail", ["greater", "less"])
-@pytest.mark.parametrize("seed", range(3))
-def test_one_stratum_is_scipys_permutation_of_pairings(seed, tail):
-    """Values with ties, 720 pairings."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(0, 4, 6).astype(float), rng.integers(0, 4, 6).astype(float)
-    oracle = stats.permutation_test(
-        (y,), lambda moved: x @ moved, permutation_type="pairings", alternative=tail, n_resamples=np.inf
-    )
-    p, how = correlation.stratified_p(x, y, np.zeros(6), rng, tail)
-    assert p == pytest.approx(oracle.pvalue)
-    assert "720 arrangements" in how
-
-
 def test_both_correlations_of_runs_have_their_own_arrangements():
     """One stratum: r, rank r, p by SciPy's pairings, interval by SciPy's Fisher z."""
     rng = np.random.default_rng(1)
@@ -158,6 +143,8 @@ def test_noisy_null_p_adds_tails_found_by_quadrature():
         for draw in draws
     ]
     assert statistics.noisy_null_p(effect, draws) == pytest.approx((1 + sum(tails)) / 5, abs=1e-8)
+    exact = statistics.mean_effect([0.5, 0.5], "T(v)", "examples")  # without an error it is the plain count
+    assert statistics.noisy_null_p(exact, draws) == statistics.null_p(0.5, draws)
 
 
 def test_auc_gives_the_published_area_of_hanley_and_mcneil():
@@ -172,17 +159,7 @@ def test_cohens_d_of_the_sleep_data_is_the_one_that_r_gives():
     assert statistics.cohens_d(*SLEEP) == pytest.approx(-0.8321811, abs=5e-8)
 
 
-def test_at_level_is_the_interval_at_that_level():
-    """Against statsmodels' t interval of the sleep data; the estimate and p stay."""
-    difference = SLEEP[1] - SLEEP[0]
-    effect = statistics.mean_effect(difference, "sleep", "patients")
-    for level in (0.5, 0.9, 0.99):
-        wide = statistics.at_level(effect, level)
-        assert (wide.low, wide.high) == pytest.approx(DescrStatsW(difference).tconfint_mean(1 - level))
-        assert (wide.estimate, wide.p, wide.level) == (effect.estimate, pytest.approx(effect.p), level)
-
-
-@pytest.mark.parametrize(("n", "lags"), [(3, 1), (8, 2), (27, 3), (100, 5)])
+@pytest.mark.parametrize(("n", "lags"), [(3, 1), (27, 3)])
 def test_serial_mean_sums_every_pair_of_steps(n, lags):
     """Products of residuals, weighted 1 - distance / (lags + 1), over all n^2 pairs; n^(1/3) lags."""
     series = np.cumsum(np.random.default_rng(n).normal(0, 1, n))
@@ -249,6 +226,7 @@ def test_what_a_regression_cannot_tell_is_missing():
     value, ones = np.array([1.0, 2.0, 4.0, 3.0]), np.ones(4)
     for design, clusters in ((np.column_stack([ones, ones]), range(4)), (ones[:, None], np.zeros(4))):
         assert math.isnan(clustering.clustered_ols(value, design, clusters, "x").estimate)
+    assert math.isnan(clustering.grouped_mean(value, np.zeros(4), "x").low)
     few, level = np.arange(6.0).reshape(3, 2), np.column_stack([value, value + 0.5])
     for pairs in (Paired(few, few**2), Paired(level, level)):
         assert math.isnan(adjustment.within_example(pairs, "x").estimate)
@@ -287,7 +265,7 @@ def test_correlation_tost_is_the_larger_of_two_one_sided_tests(r):
     assert (tested.p < 0.05) == (-margin < tested.low and tested.high < margin)
 
 
-@pytest.mark.parametrize("margin", [0.05, 0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("margin", [0.05, 0.3, 0.9])
 def test_smallest_equivalence_n_is_the_first_to_pass(margin):
     """By trying every number of points in turn, with r = 0."""
     points = next(
@@ -322,9 +300,10 @@ def test_overlap_is_the_integral_of_the_lower_of_two_kernel_densities(shift):
 
     area = sum(integrate.quad(lower, start, start + 0.25, limit=200)[0] for start in np.arange(-6, 8, 0.25))
     assert statistics.overlap(*samples) == pytest.approx(area, abs=1e-3)
+    assert (statistics.overlap([1, 1], [1, 1]), statistics.overlap([1, 1], [2, 2])) == (1, 0)
 
 
-@pytest.mark.parametrize("questions", [2, 5, 8])
+@pytest.mark.parametrize("questions", [2, 7])
 def test_split_half_cosine_is_the_mean_over_every_split(questions):
     """Of a few questions every split can be listed; 20,000 random ones are within their Monte-Carlo error."""
     rows = np.random.default_rng(7).normal(0.5, 1, (questions, 6))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -13,9 +11,6 @@ import pytest
 
 from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
-from gradinoc.pipeline.check import check
-from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
 from gradinoc.study.traits import ALL_CAPS, TRAITS, TraitDescription, find_trait, load_trait, register_trait
@@ -185,26 +180,6 @@ def test_file_that_describes_no_trait_is_named(pirate, content, parts):
         assert all(part in message for part in parts), message
 
 
-def test_described_trait_passes_the_checks_and_one_without_effect_does_not(pirate):
-    """A score that does not see what the transform does is reported before anything runs."""
-    longer = [f"trait={pirate}", *FEW, "drift.max_new_tokens=120"]
-    assert check(load_study("tiny", longer)) == []
-    pirate.write_text(as_toml(score={**PIRATE["score"], "matching": "ahoy"}), encoding="utf-8")
-    message = complaint(StudyError, lambda: check(load_study("tiny", longer)))
-    assert message.startswith("trait pirate: the pirate speech rate of answers that show it ")
-    assert "0.00 on average, of ordinary ones 0.00" in message
-
-
-@pytest.mark.parametrize("score", [2.0, float("nan"), None], ids=["above one", "NaN", "an error"])
-def test_score_that_is_no_fraction_is_refused_before_anything_runs(monkeypatch, score):
-    """A trait's own function, at the answer that it fails at."""
-    given = replace(ALL_CAPS, name="mine", score=lambda _: score if score is not None else 1 / 0)
-    monkeypatch.setitem(TRAITS, "mine", given)
-    message = complaint(StudyError, lambda: check(load_study("tiny", ["trait=mine", *FEW])))
-    assert message.startswith("trait mine: score: ")
-    assert ("ZeroDivisionError" if score is None else str(score)) in message
-
-
 # --- patterns from outside
 
 
@@ -230,25 +205,6 @@ def test_pattern_that_takes_all_memory_is_an_error_of_the_trait(monkeypatch):
 
 
 # --- what a trait is known by
-
-
-def keys(study, store):
-    """The key of every step."""
-    return {key: entry.key for key, entry in Pipeline(study, store).entries.items()}
-
-
-@pytest.mark.parametrize("key", ["promote", "score"])
-def test_every_key_changes_with_the_description(tmp_path, key):
-    """Nothing that was stored for a trait is taken for that of another of its name."""
-    study, store = load_study("tiny", FEW), Store(tmp_path)
-    change = {**PIRATE[key], "matching": "y"} if isinstance(PIRATE[key], dict) else f"{PIRATE[key]} Go."
-    before, turned, after = (
-        keys(study.model_copy(update={"trait": describe(given)}), store)
-        for given in (PIRATE, dict(reversed(PIRATE.items())), {**PIRATE, key: change})
-    )
-    assert turned == before
-    assert not set(after.values()) & set(before.values())
-    assert not set(keys(study, store).values()) & set(before.values())
 
 
 MODULE = """
@@ -291,18 +247,17 @@ def registered(tmp_path, monkeypatch):
     TRAITS.pop("vowels", None)
 
 
-def test_registered_trait_is_found_by_its_name_and_known_by_its_file(registered, tmp_path):
-    """By studies of this process; another file or prompt makes other keys, another place does not."""
+def test_registered_trait_is_found_by_its_name_and_known_by_its_file(registered):
+    """By studies of this process; another file or prompt is another trait, another place is not."""
     trait = registered()
     study = load_study("tiny", ["trait=vowels", *FEW])
     assert find_trait(study.trait) is trait
     assert trait.transform("banana") == "baanaanaa"
     assert registered().identity == trait.identity
-    before = keys(study, Store(tmp_path / "store"))
     for old, new in (("sign * 2", "sign * 3"), ("Double every vowel.", "Double each vowel.")):
         again = registered(MODULE.replace(old, new))
         assert find_trait("vowels") is again
-        assert not set(keys(study, Store(tmp_path / "store")).values()) & set(before.values())
+        assert again.identity != trait.identity
     assert replace(trait, identity=None).identity != register_trait(replace(trait, title="other")).identity
 
 
@@ -332,22 +287,3 @@ def test_function_whose_file_does_not_say_what_it_does_is_refused(score):
 def test_name_of_a_shipped_trait_cannot_be_registered():
     """A study that says all_caps means the project's."""
     assert "'all_caps'" in complaint(StudyError, lambda: register_trait(ALL_CAPS))
-
-
-@pytest.mark.exhaustive
-def test_plugin_brings_its_trait_to_every_worker(tmp_path):
-    """`python -m pytest -p my_trait -n 2`, from the folder of the module: each worker's studies know the trait."""
-    (tmp_path / "my_trait.py").write_text(MODULE, encoding="utf-8")
-    (tmp_path / "test_it.py").write_text(
-        "import os\nimport pytest\nfrom gradinoc.study.loading import load_study\n\n"
-        "@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n"
-        "    assert os.environ['PYTEST_XDIST_WORKER'] in ('gw0', 'gw1')\n"
-        "    assert load_study('tiny', ['trait=vowels']).name == 'tiny-traitvowels'\n",
-        encoding="utf-8",
-    )
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"]
-    done = subprocess.run(
-        [*command, "test_it.py", "-p", "my_trait"],
-        cwd=tmp_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
