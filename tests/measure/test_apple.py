@@ -13,9 +13,6 @@ from torch import nn
 
 from fixtures.apple import on_apple
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, letter_tokenizer
-from fixtures.small_study import SMALLEST
-from fixtures.smallest import smallest
-from gradinoc import run_study
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
 from gradinoc.measure.fast.fused import fuse
@@ -95,20 +92,3 @@ def test_everything_is_computed_there_as_on_the_processor(name, kernels, tmp_pat
         else:
             assert one.dtype == expected[what].dtype, what
             np.testing.assert_allclose(one, expected[what], rtol=ROUNDING, atol=ROUNDING, err_msg=what)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("kernels", ["fused", "plain"])
-def test_whole_study_on_the_device(kernels, tmp_path):
-    """From loading to the report; every table is that of the processor, rounding away, and the key says where."""
-    changes = ["model.dtype=float32", f"model.kernels={kernels}"]
-    settings = [*SMALLEST, *changes, "model.device=mps"]
-    with on_apple():
-        result = run_study("tiny", settings=settings, store=tmp_path / "apple", artifacts=tmp_path / "made")
-    expected = smallest(tmp_path / "host", *changes, "model.device=cpu").evidence()
-    drop = {"runs": ["seconds"]}
-    for name, table in result.evidence.tables.items():
-        own = expected.tables[name]
-        pd.testing.assert_frame_equal(
-            table.drop(columns=drop.get(name, [])), own.drop(columns=drop.get(name, [])), rtol=1e-3, atol=1e-4
-        )

@@ -15,6 +15,7 @@ from gradinoc.measure.directions import (
     extract_trait_direction,
     isotropic_directions,
     layer_statistics,
+    separation,
 )
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
@@ -131,6 +132,17 @@ def test_isotropic_cosines_spread_as_one_over_root_hidden(hidden, axis):
 
 
 # --- separation and band
+
+
+def test_separation_projects_every_prompt_on_its_layers_direction():
+    """Scalar products by hand, under the right side, layer and number."""
+    promote = {4: torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 7: torch.tensor([[5.0, 6.0]])}
+    suppress = {layer: -10 * states for layer, states in promote.items()}
+    table = separation(promote, suppress, {4: torch.tensor([0.0, 1.0]), 7: torch.tensor([1.0, 0.0])})
+    assert table.set_index(["layer", "side", "example"])["projection"].to_dict() == {
+        (4, "promote", 0): 2, (4, "promote", 1): 4, (4, "suppress", 0): -20, (4, "suppress", 1): -40,
+        (7, "promote", 0): 5, (7, "suppress", 0): -50,
+    }  # fmt: skip
 
 
 def test_layer_statistics_of_a_known_table():

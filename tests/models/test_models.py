@@ -117,45 +117,9 @@ def test_context_ends_where_tokens_are_chosen_among_equals(tmp_path):
 
 # --- the packaged model
 
-CONVERT = """
-import sys
-from pathlib import Path
-from gradinoc.models.sources import packaged as bundled
-from gradinoc.models.sources import converted
-name, note = sys.argv[1:]
-convert = converted.convert
-def convert_and_note(*arguments):
-    Path(note).touch()
-    convert(*arguments)
-converted.convert = convert_and_note
-print(bundled.bundled_folder(name))
-"""
-
-
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    """The packaged model as two processes that start at once convert it: outputs, and a note of each conversion."""
-    cache = tmp_path_factory.mktemp("cache")
-    notes = [cache / "converted0", cache / "converted1"]
-    children = [run_python(CONVERT, SMOLLM2, note, GRADINOC_CACHE=str(cache)) for note in notes]
-    answers = [child.communicate() for child in children]
-    assert [child.returncode for child in children] == [0, 0], answers
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADINOC_CACHE", str(cache))
-        yield cache, [out.strip() for out, _ in answers], [path for path in notes if path.exists()]
-
 
 @pytest.mark.exhaustive
-def test_two_processes_convert_the_packaged_model_once(converted):
-    """One converts, the other waits, both have the same folder; nothing else is left."""
-    cache, folders, notes = converted
-    assert folders[0] == folders[1]
-    assert len(notes) == 1
-    assert [path.name for path in cache.iterdir() if path.is_dir()] == [Path(folders[0]).name]
-
-
-@pytest.mark.exhaustive
-def test_converted_model_computes_what_the_packaged_one_does(converted):
+def test_converted_model_computes_what_the_packaged_one_does():
     """Logits of the safetensors copy equal those of the model that transformers reads from GGUF, bit for bit."""
     (file,) = bundled.packaged_files(SMOLLM2)
     ids, unpacked = torch.arange(5, 25)[None], GgufConfig(dequantize=True)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +10,7 @@ import pytest
 import torch
 
 from fixtures.finished import SETTINGS
-from fixtures.small_study import SMALLEST, as_options, assert_same, manifests, tables
+from fixtures.small_study import assert_same, manifests, tables
 from fixtures.smallest import smallest
 from gradinoc.claims.tables import AFTER, Evidence
 from gradinoc.claims.verdict import Verdict, judge
@@ -28,8 +23,6 @@ from gradinoc.pipeline.store import Store, load_tensors
 from gradinoc.pytest_plugin.session import option
 from gradinoc.study.loading import load_study
 from gradinoc.study.rules import Rules
-
-ROOT = Path(__file__).parents[2]
 
 
 def evidence_of(name: str, pytestconfig) -> Evidence:
@@ -68,32 +61,6 @@ def test_interrupted_study_resumes_and_repeats_nothing(finished, tmp_path):
     after = manifests(store)
     assert {path: after[path] for path in done} == done, "a finished step was computed again"
     assert_same(tables(store, SETTINGS), tables(finished.store, SETTINGS))
-
-
-@pytest.mark.exhaustive
-def test_killed_study_resumes_and_repeats_nothing(finished, tmp_path):
-    """After SIGKILL amid the runs, what was finished stays, and two pytest workers come to the same tables."""
-    store = tmp_path / "store"
-    places = ["--store", str(store), "--artifacts", str(tmp_path / "artifacts")]
-    command = [sys.executable, "-m", "gradinoc", "run", "tiny", *as_options(SMALLEST), *places]
-    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(manifests(store, "training")) < 1:
-        assert first.poll() is None, "the study ended before it could be killed"
-        assert time.monotonic() < deadline, "no run was finished in two minutes"
-        time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    done = manifests(store)
-    command = [sys.executable, "-m", "pytest", "claims", "--study", "tiny", *as_options(SMALLEST), "-n", "2", *places]
-    command += ["--refuted", "report", "--datasets", str(tmp_path / "datasets"), "-p", "no:cacheprovider"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert second.returncode == 0, second.stdout + second.stderr
-    after = manifests(store)
-    assert {path: after[path] for path in done} == done, "a finished step was computed again"
-    assert len(after) > len(done), "nothing was left to do: it was killed too late"
-    assert_same(tables(store, SMALLEST), tables(finished.store, SMALLEST))
 
 
 def test_kernels_change_no_table(finished, tmp_path):
