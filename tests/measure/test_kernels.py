@@ -150,6 +150,10 @@ def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups):
     exact = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=0.4, enable_gqa=True)
     q, k, v = q.float(), k.float(), v.float()
     torch.testing.assert_close(shared_attention(q, k, v, lengths, below, 0.4).double(), exact, rtol=1e-5, atol=1e-5)
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
+    found = attention._along_branches(q, k, v, pieces, 0.4)  # as on a GPU
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_far_from_zero_stays_finite():
