@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 
 import datasets
@@ -19,7 +13,6 @@ from gradinoc.data.splits import split
 from gradinoc.errors import DataError
 from gradinoc.study.loading import load_study
 
-PROJECT = Path(__file__).parents[2]
 TABLES = {
     "some/gsm8k": {"question": ["a"], "answer": ["<<1+1=2>>2.\n#### 2"], "context": [""], "id": [7]},
     "some/other": {"question": ["a"], "solution": ["b"]},
@@ -84,19 +77,3 @@ def test_source_may_lie_in_the_home_folder(tmp_path, monkeypatch):
     assert complaint(DataError, lambda: load_source("~/x.jsonl")).startswith("~/x.jsonl:2: ")
     written(tmp_path / "x.jsonl", raw("q", "b"))
     assert [example.question for example in load_source("~//x.jsonl")] == ["q"]
-
-
-def test_hub_out_of_reach_is_said_within_seconds(tmp_path):
-    """Nothing listens at the address given."""
-    code = (
-        "from gradinoc.data.sources import DataError, load_source\n"
-        "try: load_source('openai/gsm8k')\nexcept DataError as error: print(error)"
-    )
-    offline = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    began = time.monotonic()
-    said = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PROJECT), **offline},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert said.startswith("Hub dataset 'openai/gsm8k' could not be read (")
-    assert time.monotonic() - began < 60

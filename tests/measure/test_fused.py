@@ -119,15 +119,6 @@ def test_model_that_kernels_do_not_fit_is_left_alone(reason):
     assert not is_fused(model)
 
 
-def test_model_is_fused_once(pair):
-    """A second time changes nothing, and says so."""
-    _, ours = pair
-    before = {module: module.forward for module in ours.modules()}
-    fuse(ours)
-    assert {module: module.forward for module in ours.modules()} == before
-    assert is_fused(ours)
-
-
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_bfloat16_models_are_fused_as_well(name, examples):
     """Those that are in float32; and losses are as near to float32's as those of the model's own modules are."""

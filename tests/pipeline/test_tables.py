@@ -55,11 +55,3 @@ def test_an_example_has_one_loss(evidence):
     losses = evidence.alignments.groupby(["condition", "example"])["loss"]
     assert (losses.nunique() == 1).all()
     assert (losses.min() > 0).all()
-
-
-def test_checkpoint_nearest_to_inoculations_loss_is_taken(evidence):
-    """Of those looked at, the base model among them."""
-    for _, rows in evidence.matched_steps.groupby("seed"):
-        (chosen,) = rows[rows["chosen"]].itertuples()
-        assert (rows["loss"] - rows["target"]).abs().min() == abs(chosen.loss - chosen.target)
-        assert 0 in rows["step"].to_numpy()
