@@ -1,4 +1,4 @@
-"""`gradinoc compare`: two studies side by side, as tables and a figure."""
+"""`gradinoc compare`: print two studies side by side, and draw their figure."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def compare_studies(first: Path, second: Path, out: Path | None) -> None:
     sys.stdout.write(f"\nTable: {printable(path)}\nFigure: {printable(figure)}\n")
 
 
-def _named(left: StudyArtifacts, other: StudyArtifacts) -> str:
-    """A study's name; with its folder's where both have the same."""
-    return left.name if left.name != other.name else f"{left.name} in {left.folder}"
+def _named(study: StudyArtifacts, other: StudyArtifacts) -> str:
+    """Return a study's name, with its folder's where both have the same."""
+    return study.name if study.name != other.name else f"{study.name} in {study.folder}"
 
 
 def _score(one: StudyArtifacts, other: StudyArtifacts) -> str:
-    """What both studies' score is called, if they have one trait, and one that comes with the project."""
+    """Return the name of the score, if both studies have the same built-in trait."""
     trait = one.study.get("trait")
     known = trait if isinstance(trait, str) and trait == other.study.get("trait") else ""
     return TRAITS[known].score_name if known in TRAITS else "trait's score"
@@ -83,7 +83,7 @@ def _print_verdicts(one: StudyArtifacts, other: StudyArtifacts, names: tuple[str
 
 
 def _print_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:
-    """Of every gate and claim the effect that stands for it: all of them are in the file."""
+    """Print the main effect of every gate and claim: all effects are in the file."""
     _head("The effect that stands for each gate and claim (compare.csv has all)")
     rows = table[table["part"] == "claim"]
     headlines = {key: rule.headline for key, rule in RULES_OF.items()}
@@ -129,7 +129,7 @@ def _interval(row: object, side: str) -> str:
 
 
 def _signed(value: float) -> str:
-    """A number with a true minus sign; a dash where it is missing."""
+    """Return a number with a true minus sign; a dash where it is missing."""
     if pd.isna(value):
         return MISSING
     return signed(value) if value == 0 or abs(value) >= 0.1 else f"{value:.2g}".replace("-", "−")
@@ -137,9 +137,9 @@ def _signed(value: float) -> str:
 
 @styled
 def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> Figure:
-    """Alignment's difference with its intervals, and drift by condition with the range of its runs, of two studies.
+    """Draw both studies' effects on alignment with their intervals, and drift by condition with the range of its runs.
 
-    `table` is that of `comparison`, `score` what the traits' score is called. What only one study has is drawn alone.
+    `table` is that of `comparison`, `score` the name of the traits' score.
     """
     named = table[table["part"] == "claim"].set_index(["item", "key"])
     claims = named.reindex([effect for effect in EFFECTS if effect in named.index])

@@ -1,11 +1,12 @@
-"""Two studies side by side, from what their reports left: verdicts, settings, claims, drift."""
+"""Compare two studies by the files of their reports: verdicts, settings, claims, drift."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ OF_ANY_TRAIT = {"auc", "split_half", "loss", "fall", "unscorable", "grad_norm", 
 
 @dataclass(frozen=True)
 class StudyArtifacts:
-    """What a study's report left in its folder: what was asked, what came of it."""
+    """The files of a study's report: its description, verdict, claims and runs."""
 
     folder: Path
     study: Mapping[str, Any]
@@ -51,60 +52,55 @@ class StudyArtifacts:
 
 
 def read_artifacts(folder: Path) -> StudyArtifacts:
-    """What the report of a study left in `folder`.
+    """Return the files of the report in `folder`.
 
     Raises:
         StudyError: a file is missing, damaged, or of another version.
     """
-    study, verdict = (_json(folder / name) for name in ("study.json", "verdict.json"))
-    claims, runs = _table(folder / "claims.csv", CLAIM_COLUMNS), _table(folder / "runs.csv", ("condition", "seed"))
+    study, verdict = (_read(folder / name, _object) for name in ("study.json", "verdict.json"))
+    claims = _read(folder / "claims.csv", partial(_table, CLAIM_COLUMNS))
+    runs = _read(folder / "runs.csv", partial(_table, ("condition", "seed")))
     for column in NUMBERS:
         claims[column] = pd.to_numeric(claims[column], errors="coerce")
     return StudyArtifacts(folder, study, verdict, claims.drop_duplicates(["claim", "key"]), runs)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
     try:
-        return path.read_bytes()
+        return parse(path.read_bytes())
     except OSError as error:
         raise StudyError(
             f"{path}: cannot be read ({reason(error)}); expected a study's folder in artifacts, with its report: "
             "gradinoc report DIR"
         ) from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
-        if isinstance(error, StudyError):
-            raise
-        raise StudyError(f"{path}: not JSON ({reason(error)}); write the report again") from error
+        raise StudyError(f"{path}: damaged, or of another version ({reason(error)}); write the report again") from error
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    found = json.loads(content)
     if not isinstance(found, dict):
-        raise StudyError(f"{path}: expected an object, received another value; write the report again")
+        raise ValueError("expected an object")
     return found
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        found = pd.read_csv(io.BytesIO(_read(path)))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not a table ({reason(error)}); write the report again") from error
+def _table(columns: Sequence[str], content: bytes) -> pd.DataFrame:
+    found = pd.read_csv(io.BytesIO(content))
     if absent := [column for column in columns if column not in found]:
-        raise StudyError(f"{path}: expected the columns {list(columns)}, {absent} missing; report again")
+        raise ValueError(f"expected the columns {list(columns)}, {absent} missing")
     return found
 
 
-def verdicts(left: StudyArtifacts) -> dict[str, str]:
-    """Key -> status of each gate (which holds or fails) and claim, and the verdict."""
-    findings = [each for part in ("gates", "claims") for each in left.verdict.get(part) or [] if isinstance(each, dict)]
+def verdicts(report: StudyArtifacts) -> dict[str, str]:
+    """Return key -> status of each gate (which holds or fails) and claim, and the verdict."""
+    findings = [each for part in ("gates", "claims") for each in report.verdict.get(part) or []]
     found = {str(each.get("key")): str(each.get("status")) for each in findings}
     named = {key: OF_A_GATE.get(status, status) if key.startswith("G") else status for key, status in found.items()}
-    return {**named, "verdict": str(left.verdict.get("verdict"))}
+    return {**named, "verdict": str(report.verdict.get("verdict"))}
 
 
 def differing_settings(first: StudyArtifacts, second: StudyArtifacts) -> list[tuple[str, str, str]]:
-    """(key, value in the first, in the second) of every setting that differs, as JSON writes it; "" where it is not."""
+    """Return (key, value in the first, in the second), as JSON, of each setting that differs; "" where it is absent."""
     one, other = (dict(_flat(each.study)) for each in (first, second))
     keys = [key for key in {**one, **other} if key != "name" and one.get(key) != other.get(key)]
     return [(key, one.get(key, ""), other.get(key, "")) for key in keys]
@@ -119,12 +115,11 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, s
 
 
 def comparison(first: StudyArtifacts, second: StudyArtifacts) -> pd.DataFrame:
-    """One row a quantity that either study has: `COLUMNS`, in the order of the first.
+    """Return a row a quantity that either study has: `COLUMNS`, in the order of the first.
 
-    Part "claim": every effect with its interval. Part "p": p of every effect that has one. Part "drift": mean over
-    seeds of what a condition's runs changed by, with the least and the largest. The difference, second - first, is
-    missing where it would say nothing: of p, of what is in the units of another model, and of what is along another
-    trait's direction or about its answers.
+    Part "claim": every effect with its interval. Part "p": p of every effect that has one. Part "drift": a condition's
+    mean drift over seeds, with the least and the largest. The difference, second - first, is missing of p, of
+    quantities in the units of another model, and of those along another trait's direction or about its answers.
     """
     one, other = _quantities(first), _quantities(second)
     places = one.index.append(other.index).unique()
@@ -135,13 +130,13 @@ def comparison(first: StudyArtifacts, second: StudyArtifacts) -> pd.DataFrame:
     rows = both.assign(quantity=names).dropna(subset=[ONE, OTHER], how="all").reset_index()
     rows = rows.sort_values("part", key=lambda parts: parts.map(PARTS.index), kind="stable", ignore_index=True)
     comparable = _comparable(first, second)
-    says_something = [part != "p" and comparable(key) for part, key in zip(rows["part"], rows["key"], strict=True)]
-    rows["difference"] = (rows[OTHER] - rows[ONE]).where(says_something)
+    compared = [part != "p" and comparable(key) for part, key in zip(rows["part"], rows["key"], strict=True)]
+    rows["difference"] = (rows[OTHER] - rows[ONE]).where(compared)
     return rows[list(COLUMNS)]
 
 
 def _comparable(first: StudyArtifacts, second: StudyArtifacts) -> Callable[[str], bool]:
-    """Whether a difference of the effects, or drift, of a key says something of these studies."""
+    """Return a function that says whether a key's effects, or drift, can be compared between the studies."""
     one, other = (dict(_flat(each.study)) for each in (first, second))
     same_model = all(one.get(key) == other.get(key) for key in ("model.id", "model.revision"))
     same_trait = first.study.get("trait") == second.study.get("trait")
@@ -154,25 +149,25 @@ def _comparable(first: StudyArtifacts, second: StudyArtifacts) -> Callable[[str]
     return comparable
 
 
-def _quantities(left: StudyArtifacts) -> pd.DataFrame:
-    """Every effect, p and drift of a study: value, low, high and name by part, item and key."""
-    effects = left.claims.dropna(subset=["effect"]).rename(columns={"claim": "item", "effect": "quantity"})
+def _quantities(report: StudyArtifacts) -> pd.DataFrame:
+    """Return every effect, p and drift of a study: value, low, high and name by part, item and key."""
+    effects = report.claims.dropna(subset=["effect"]).rename(columns={"claim": "item", "effect": "quantity"})
     effects["key"] = effects["key"].fillna("")
     claims = effects.assign(part="claim", value=effects["estimate"])
     p = effects.assign(part="p", value=effects["p"], low=float("nan"), high=float("nan"))
-    table = pd.concat([claims, p, _drift(left)], ignore_index=True)
+    table = pd.concat([claims, p, _drift(report)], ignore_index=True)
     return table.set_index(["part", "item", "key"])[["value", "low", "high", "quantity"]]
 
 
-def _drift(left: StudyArtifacts) -> pd.DataFrame:
-    """Change of each measure by condition: mean, least and largest over the runs."""
-    names = {f"{measure}_drift": measure for measure in MEASURES if f"{measure}_drift" in left.runs}
-    runs = left.runs.assign(item=left.runs["condition"].astype(str))
+def _drift(report: StudyArtifacts) -> pd.DataFrame:
+    """Return the change of each measure by condition: mean, least and largest over the runs."""
+    names = {f"{measure}_drift": measure for measure in MEASURES if f"{measure}_drift" in report.runs}
+    runs = report.runs.assign(item=report.runs["condition"].astype(str))
     long = runs.melt(["item"], list(names), "quantity", "value").replace({"quantity": names})
     long["value"] = pd.to_numeric(long["value"], errors="coerce")
     found = (
         long.groupby(["item", "quantity"], sort=False)["value"].agg(value="mean", low="min", high="max").reset_index()
     )
-    order = {condition: place for place, condition in enumerate(left.conditions)}
+    order = {condition: place for place, condition in enumerate(report.conditions)}
     found = found.sort_values("item", key=lambda items: items.map(order).fillna(len(order)), kind="stable")
     return found.assign(part="drift", key=found["quantity"])

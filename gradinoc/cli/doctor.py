@@ -1,4 +1,4 @@
-"""`gradinoc doctor`: whether this machine has what a study needs, or a model is fit for one."""
+"""`gradinoc doctor`: check this machine, or a model, for a study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +30,6 @@ from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, pa
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import hardware, library_versions
-from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
 
 LIBRARIES = ("gradinoc", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pandas", "pytest")
@@ -39,14 +38,14 @@ SPACE = 2_000_000_000  # bytes: a study of SmolLM2 with its converted copy takes
 
 
 class State(StrEnum):
-    """What was found: a study runs with `NOTE`, and not with `BROKEN`."""
+    """The outcome of a check: a study runs with `NOTE`, and not with `BROKEN`."""
 
     WELL, NOTE, BROKEN = "ok", "note", "BROKEN"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one look came to."""
+    """One check and its outcome."""
 
     what: str
     state: State
@@ -54,11 +53,8 @@ class Found:
 
 
 def examine(store: Path, artifacts: Path) -> int:
-    """Print what each look found; 1 if something is broken that every study needs."""
-    looks: tuple[Callable[[], list[Found]], ...] = (
-        _versions, _device, _self_tests, _models, _hub, lambda: _places(store, artifacts),
-    )  # fmt: skip
-    found = [each for look in looks for each in look()]
+    """Print every check and its outcome; return 1 if something is broken that every study needs."""
+    found = [*_versions(), *_device(), *_self_tests(), *_models(), *_hub(), *_places(store, artifacts)]
     print_table(("", "", ""), [[each.state, each.what, each.detail] for each in found])
     broken = [each.what for each in found if each.state is State.BROKEN]
     sys.stdout.write(f"\nBroken: {', '.join(broken)}\n" if broken else "\nNothing is broken.\n")
@@ -87,12 +83,12 @@ def _device() -> list[Found]:
 
 
 def _self_tests() -> list[Found]:
-    """The self-tests that every model passes as it is loaded, on a bundled one, in both dtypes that are used."""
+    """Run the self-tests of loading on a bundled model, in both dtypes that are used."""
     device, found = choose_device("auto"), []
     for dtype in dict.fromkeys(("float32", str(choose_dtype("auto", device)).removeprefix("torch."))):
         try:
             loaded = load_model(TINY[0], dtype=dtype)
-        except Exception as error:  # a library, a driver, or the files: whatever it is, no study can run
+        except Exception as error:
             found.append(Found(f"self-tests, {dtype}", State.BROKEN, reason(error)))
             continue
         found += [Found(f"{each.name}, {dtype}", State.WELL, str(each)) for each in loaded.self_tests]
@@ -100,7 +96,7 @@ def _self_tests() -> list[Found]:
 
 
 def _models() -> list[Found]:
-    """Whether the bundled models load, and the packaged one is the file that its package lists."""
+    """Check that the bundled models load, and that packaged ones are the files that their packages list."""
     found = []
     for name in TINY:
         try:
@@ -131,7 +127,7 @@ def _packaged(name: str) -> Found:
 
 
 def _listed(distribution: str, file: str) -> str | None:
-    """The checksum that a package's own list has of one of its files, base64 of SHA-256."""
+    """Return the checksum in a package's own list of one of its files, base64 of SHA-256."""
     files = importlib.metadata.distribution(distribution).files or []
     return next((each.hash.value for each in files if each.name == file and each.hash), None)
 
@@ -142,16 +138,17 @@ def _hub() -> list[Found]:
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
     except Exception as error:  # which HTTP library's errors arrive depends on the version of huggingface_hub
-        told = f"{constants.ENDPOINT} is out of reach ({reason(error)}); bundled models and folders need none"
-        return [Found("hub", State.NOTE, told)]
+        detail = f"{constants.ENDPOINT} is out of reach ({reason(error)}); bundled models and folders need none"
+        return [Found("hub", State.NOTE, detail)]
     return [Found("hub", State.WELL, f"{constants.ENDPOINT} answers")]
 
 
 def _places(store: Path, artifacts: Path) -> list[Found]:
-    """Whether each folder can be written to, has room, and holds its locks."""
+    """Check that each folder can be written to, has room, and supports locks."""
     found = []
     for what, folder in (("store", store), ("artifacts", artifacts), ("cache", cache_folder())):
-        there = _nearest(folder)
+        whole = folder.absolute()
+        there = next(each for each in (whole, *whole.parents) if os.path.exists(each))  # noqa: PTH110 - see `sources`
         try:
             with tempfile.TemporaryDirectory(prefix=".gradinoc-", dir=there) as scratch:
                 holds = _holds_locks(Path(scratch) / "lock")
@@ -159,20 +156,17 @@ def _places(store: Path, artifacts: Path) -> list[Found]:
             found.append(Found(what, State.BROKEN, f"{there}: cannot be written to ({reason(error)})"))
             continue
         free = shutil.disk_usage(there).free
-        state = State.WELL if free >= SPACE else State.NOTE
-        told = f"{folder}: {size(free, 'B')} free" + ("" if state is State.WELL else "; a study may need more")
-        found.append(Found(what, state, told) if holds else Found(what, State.BROKEN, _no_locks(there)))
+        if not holds:
+            found.append(Found(what, State.BROKEN, f"{there}: locks do not work; use a local disk, or one worker"))
+        elif free < SPACE:
+            found.append(Found(what, State.NOTE, f"{folder}: {size(free, 'B')} free; a study may need more"))
+        else:
+            found.append(Found(what, State.WELL, f"{folder}: {size(free, 'B')} free"))
     return found
 
 
-def _nearest(folder: Path) -> Path:
-    """`folder`, or what there is of the way to it."""
-    whole = folder.absolute()
-    return next(each for each in (whole, *whole.parents) if os.path.exists(each))  # noqa: PTH110 - see `sources`
-
-
 def _holds_locks(file: Path) -> bool:
-    """Whether a lock that is held is refused to another: workers on one store rest on it."""
+    """Return whether a held lock is refused to another: workers on one store need that."""
     with FileLock(file):
         try:
             with FileLock(file, timeout=0, is_singleton=False):
@@ -181,43 +175,28 @@ def _holds_locks(file: Path) -> bool:
             return True
 
 
-def _no_locks(folder: Path) -> str:
-    return (
-        f"{folder}: a lock does not keep others out; two workers could compute the same step: use a local "
-        "disk, or one worker"
-    )
-
-
 def examine_model(model: str, study: str, settings: Sequence[str]) -> None:
-    """Print what the self-tests of a model came to, what was noted of it, and the prompts of a study as it reads them.
+    """Print a model's self-tests, the notes on it, and the prompts of a study as it reads them.
 
     The model is loaded as the study would load it, in both dtypes if directions are found in another one.
 
     Raises:
         GradinocError: it cannot be used; the message says why and what to do.
     """
-    described = with_model(load_study(study, list(settings)), model)
-    noted = check(described)
+    asked = load_study(study, list(settings))  # of which threads are left to the machine
+    described = asked.model_copy(update={"model": asked.model.model_copy(update={"id": model, "threads": 0})})
+    notes = check(described)
     context = StudyContext(described, split(described.data))
     loaded = context.language_model
-    _say(context, loaded, noted)
+    sys.stdout.write(f"{printable(loaded.name)}, fingerprint {context.fingerprint[:16]}\n\n")
+    distinct = dict.fromkeys([*notes, *loaded.notes])
+    print_table(("", "noted"), [[str(place), note] for place, note in enumerate(distinct, start=1)])
+    _print_self_tests(loaded, "As gradients are measured")
     if context.extraction_is_apart:
         _print_self_tests(context.extraction_model(), "As directions are found")
     sys.stdout.write(f"\n{PROMPTS}\n\n")
     print_table(("prompt or tokens", "as the model reads it"), context.rendered(loaded.tokenizer).rows())
     sys.stdout.write("\nThe model is fit for a study.\n")
-
-
-def with_model(study: Study, model: str) -> Study:
-    """The study with another model, and as many threads as the machine has."""
-    return study.model_copy(update={"model": study.model.model_copy(update={"id": model, "threads": 0})})
-
-
-def _say(context: StudyContext, loaded: LanguageModel, noted: Sequence[str]) -> None:
-    sys.stdout.write(f"{printable(loaded.name)}, fingerprint {context.fingerprint[:16]}\n\n")
-    notes = dict.fromkeys([*noted, *loaded.notes])
-    print_table(("", "noted"), [[str(place), note] for place, note in enumerate(notes, start=1)])
-    _print_self_tests(loaded, "As gradients are measured")
 
 
 def _print_self_tests(loaded: LanguageModel, when: str) -> None:

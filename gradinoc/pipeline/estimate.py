@@ -1,4 +1,4 @@
-"""What a study will cost, before anything is spent: tokens, floating-point operations, memory, and about how long."""
+"""Estimate a study's cost before it runs: tokens, floating-point operations, memory and time."""
 
 from __future__ import annotations
 
@@ -41,15 +41,14 @@ from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Counting, Work
 from gradinoc.study.description import Study, TrainingSettings
 
 STARTING = 10.0  # seconds: libraries, the model in both dtypes, a trial of the kernels
-# Of the estimate: what repeated measurements and the two studies whose true times are known leave room for.
-LEAST, MOST = 0.6, 1.8
+LEAST, MOST = 0.6, 1.8  # of the estimate: the range of repeated measurements, and of two studies whose times are known
 LIBRARIES = 600 * 2**20  # bytes of a process before it has loaded a model
-BUDGET = 0.2  # seconds for each thing that is measured, or three repetitions where these take longer
+BUDGET = 0.2  # seconds of each measurement, which has at least three repetitions
 COPIES_BYTES, COPIES = 200_000_000, 6  # of a block's weights, used in turn: a model does not stay in a cache
 ELEMENTS = 2**20  # of the pass over memory that is timed
-# What a block does besides its matrix products, as passes over what its linear maps put out, and as calls of an
-# operation; and what is done around each pass through the model, as calls. Measured with SmolLM2-135M (bfloat16 and
-# float32) and the obedient model, one and two threads of a Xeon with AMX: 0.6 to 1.8 of what these make of them.
+# Besides matrix products: passes over the outputs of a block's linear maps, calls of operations in a block, and calls
+# around each pass through the model. Measured with SmolLM2-135M (bfloat16 and float32) and the obedient model, one and
+# two threads of a Xeon with AMX: true times are 0.6 to 1.8 of what these give.
 PASSES = {READ: 7, LEARN: 18, TRAIN: 28}
 CALLS = {READ: 500, LEARN: 1500, TRAIN: 1500}
 AROUND = {READ: 6_000, LEARN: 20_000, TRAIN: 20_000}
@@ -57,7 +56,7 @@ AROUND = {READ: 6_000, LEARN: 20_000, TRAIN: 20_000}
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a study will cost.
+    """A study's cost.
 
     Attributes:
         stages: one row a kind of step, in order: stage, steps, tokens (forwards), flops, seconds.
@@ -148,8 +147,8 @@ def estimate(study: Study) -> Estimate:
     """Return what `study` will cost on this machine. Nothing is downloaded, and no weights are loaded.
 
     Raises:
-        DataError: the questions are not on this machine, or will not do.
-        ModelError: configuration and tokenizer are not on this machine, or will not do.
+        DataError: the questions are not on this machine, or cannot be used.
+        ModelError: configuration and tokenizer are not on this machine, or cannot be used.
         DeviceError: no such device or dtype.
     """
     if source_path(study.data.source) is None:
@@ -168,16 +167,17 @@ def estimate(study: Study) -> Estimate:
     tokenizer = tokenizer_of(folder, study.model.chat_template, study.model.date)
     context, threads = StudyContext(study, split(study.data)), study.model.threads or torch.get_num_threads()
     counting, rows, works = Counting(context, tokenizer), [], dict[StepKey, list[Work]]()
-    with Stopwatch(shapes, device, threads) as stopwatch:
-        for key, step in plan(context).items():
-            alike = replace(key, seed=None)  # steps of other seeds take as long
-            used = found_in if key in (DIRECTIONS, UNRELATED) else dtype
-            if alike not in works:
-                works[alike] = list(step.works(counting))
-            found = works[alike]
-            flops = sum(shapes.flops(work) for work in found)
-            seconds = sum(stopwatch.seconds(work, used) for work in found)
-            rows.append((step.kind, 1, sum(work.tokens for work in found), flops, seconds))
+    torch.set_num_threads(threads)
+    stopwatch = Stopwatch(shapes, device)
+    for key, step in plan(context).items():
+        alike = replace(key, seed=None)  # steps of other seeds take as long
+        used = found_in if key in (DIRECTIONS, UNRELATED) else dtype
+        if alike not in works:
+            works[alike] = list(step.works(counting))
+        found = works[alike]
+        flops = sum(shapes.flops(work) for work in found)
+        seconds = sum(stopwatch.seconds(work, used) for work in found)
+        rows.append((step.kind, 1, sum(work.tokens for work in found), flops, seconds))
     table = pd.DataFrame(rows, columns=["stage", "steps", "tokens", "flops", "seconds"])
     return Estimate(
         stages=table.groupby("stage", sort=False, as_index=False).sum(),
@@ -192,22 +192,14 @@ def estimate(study: Study) -> Estimate:
 
 
 class Stopwatch:
-    """How long a device takes for work, from the speeds of its parts, each measured once, inside the block."""
+    """How long a device takes for work, from the speeds of its parts, each measured once."""
 
-    def __init__(self, shapes: Shapes, device: torch.device, threads: int) -> None:
-        self._shapes, self._device, self._threads = shapes, device, threads
+    def __init__(self, shapes: Shapes, device: torch.device) -> None:
+        self._shapes, self._device = shapes, device
         self._products: dict[tuple[torch.dtype, int], float] = {}  # operations a second in matrix products
         self._element: dict[torch.dtype, float] = {}  # seconds for each number of a pass over memory
         few = torch.ones(8, 8, device=device)
         self._call = self._timed(lambda: [few * few for _ in range(100)]) / 100
-
-    def __enter__(self) -> Stopwatch:
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        torch.set_num_threads(self._before)
 
     def seconds(self, work: Work, dtype: torch.dtype) -> float:
         """Return how long `work` would take one process, with the machine to itself."""
@@ -239,7 +231,7 @@ class Stopwatch:
 
     @torch.inference_mode()
     def _timed(self, work: Callable[[], object]) -> float:
-        """Return the least seconds of several calls: other work makes the machine seem slower, never faster."""
+        """Return the least seconds of several calls: other processes only make it slower."""
         took: list[float] = []
         began = time.perf_counter()
         while len(took) < 4 or time.perf_counter() - began < BUDGET:

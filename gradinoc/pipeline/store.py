@@ -1,4 +1,4 @@
-"""Load or compute: results kept on disk under a key of everything that determines them."""
+"""Store results on disk, each computed once, under a key of everything that determines it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -28,10 +27,9 @@ from gradinoc.pipeline.provenance import provenance
 
 MANIFEST = "manifest.json"
 LAYOUT = 2  # part of every key: results stored in another layout are not looked at
-STAGE = re.compile(r"[a-z0-9][a-z0-9_-]*")
-# Errors of the system that mean a damaged result; any other (a permission, say) is no reason to compute it again.
+# Errors that mean a damaged result; after others (a permission, say) it is not computed again.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
-# What reading a damaged file raises: it depends on the format, and on where the damage is.
+# Errors of reading a damaged file: they depend on the format, and on where the damage is.
 UNREADABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArrowException, SafetensorError,
 )  # fmt: skip
@@ -54,10 +52,8 @@ class Store:
 
         Raises:
             TypeError: `inputs` holds something JSON does not know.
-            ValueError: it holds NaN or infinity, or `stage` is not lower-case letters, digits, `_` and `-`.
+            ValueError: it holds NaN or infinity.
         """
-        if not STAGE.fullmatch(stage):
-            raise ValueError(f"Stage {stage!r}: expected lower-case letters, digits, '_' and '-'")
         return Entry(self.root, stage, inputs)
 
 
@@ -198,12 +194,8 @@ def load_or_compute(entry: Entry, compute: Callable[[Path], None]) -> Path:
         with entry.lock():
             if not entry.complete():
                 if os.path.lexists(entry.path):
-                    logger.warning(
-                        "Stored result %s/%s is corrupt (%s): computing it again",
-                        entry.stage,
-                        entry.key,
-                        entry.fault(),
-                    )
+                    place, fault = f"{entry.stage}/{entry.key}", entry.fault()
+                    logger.warning("Stored result %s is corrupt (%s): computing it again", place, fault)
                 with entry.write() as scratch:
                     compute(scratch)
     return entry.path
@@ -258,10 +250,7 @@ def load_json(path: Path) -> Any:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn errors of reading the stored file `path` inside the block into a `StoreError` that names it.
-
-    Its checksum was right when its entry was found complete: it has been damaged since.
-    """
+    """Turn errors of reading the stored file `path` inside the block into a `StoreError` that names it."""
     try:
         yield
     except GradinocError:
