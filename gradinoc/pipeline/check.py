@@ -17,7 +17,7 @@ from gradinoc.errors import DataError, ModelError, StudyError, printable, reason
 from gradinoc.measure.training.arguments import ensure_trainable
 from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.adapters import targets
-from gradinoc.models.chat.encoding import Encoded, written
+from gradinoc.models.chat.encoding import Encoded, Written, written
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.files import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
@@ -78,15 +78,15 @@ def _check_answers(context: StudyContext) -> list[str]:
     for part in ("measure", "train", "evaluation"):
         examples: Sequence[Example] = getattr(context.splits, part)
         alike = [example for example in examples if showing(example, trait) == example.answer]
-        if not alike:
-            continue
-        place, count = _line(context, part, alike[0]), f"{len(alike)} of {len(examples)} answers of data.{part}"
+        count = f"{len(alike)} of {len(examples)} answers of data.{part}"
         if len(alike) > MOST_ALIKE * len(examples):
             raise DataError(
-                f"{place}: answer: {shown(alike[0].answer)} is the same in {trait.title}, as are {count} in all; "
-                "expected ordinary answers that the trait changes; give other data"
+                f"{_line(context, part, alike[0])}: answer: {shown(alike[0].answer)} is the same in {trait.title}, as "
+                f"are {count} in all; expected ordinary answers that the trait changes; give other data"
             )
-        notes.append(f"data: {count} are the same in {trait.title} as they stand, the first at {place}")
+        if alike:
+            first = _line(context, part, alike[0])
+            notes.append(f"data: {count} are the same in {trait.title} as they stand, the first at {first}")
     return notes
 
 
@@ -141,10 +141,8 @@ def _mean_score(trait: Trait, answers: Sequence[str]) -> float:
     return float(np.mean(scores)) if scores else float("nan")
 
 
-# --- prompts and answers as the model's tokenizer and template write them
-
-
 def _line(context: StudyContext, part: str, example: Example) -> str:
+    """Return where an example of a part of the data stands, as file and line."""
     data = context.study.data
     return line_of(data.everyday if part == "everyday" else data.source, example)
 
@@ -159,8 +157,7 @@ def _check_special_tokens(context: StudyContext, tokenizer: PreTrainedTokenizerB
             if part in ANSWERED:
                 texts[f"answer that shows {context.trait.title}"] = showing(example, context.trait)
             for field, text in texts.items():
-                held = next((token for token in special if token in text), None)
-                if held is not None:
+                if held := next((token for token in special if token in text), None):
                     raise DataError(
                         f"{_line(context, part, example)}: {field}: holds {shown(held)}, a special token of the model; "
                         "expected text that ends no turn; mend or delete the line"
@@ -202,6 +199,14 @@ class _Prompts:
         self.ensure_known(found)
         return found
 
+    def completion(self, question: str, answer: str, system: str | None, place: str) -> Written:
+        """Return an answer, from `place` in the data, after its prompt."""
+        advice = "give a model whose template takes it, or model.chat_template"
+        with self._blamed(f"chat_template: refuses the answer at {place}", advice):
+            found = written(self.tokenizer, question, answer, system)
+        self.ensure_known([found.encoded.ids])
+        return found
+
 
 def _conditions(context: StudyContext) -> dict[str, str | None]:
     """Return condition -> system prompt, without those still to be chosen."""
@@ -218,10 +223,7 @@ def _check_prompts_differ(context: StudyContext, prompts: _Prompts) -> None:
         rendered = {name: prompts.under([question], system)[0] for name, system in compared.items()}
         for one, other in combinations(compared, 2):
             if compared[one] == compared[other]:
-                raise StudyError(
-                    f"conditions: {one!r} and {other!r} have the same prompt {shown(compared[one] or '')}; expected "
-                    "prompts that differ; change or remove one"
-                )
+                raise StudyError(f"conditions: {one!r} and {other!r} have the same prompt; change or remove one")
             if rendered[one] == rendered[other]:
                 raise ModelError(
                     f"{prompts.place}: chat_template: {one!r} and {other!r} come to the same tokens; expected a "
@@ -230,26 +232,18 @@ def _check_prompts_differ(context: StudyContext, prompts: _Prompts) -> None:
                 )
     first, second = prompts.under([question, another], None)
     if first == second:
-        raise ModelError(
-            f"{prompts.place}: chat_template: shows no question; expected one that does; give another model.id"
-        )
+        raise ModelError(f"{prompts.place}: chat_template: shows no question; give another model.id")
 
 
 def _check_completions(context: StudyContext, prompts: _Prompts) -> tuple[dict[str, list[int]], list[str]]:
     """Return part -> tokens of each example's longer completion, with the trait or without; and notes."""
     trait = context.trait
     lengths: dict[str, list[int]] = {part: [] for part in ANSWERED}
-    notes, alike, advice = (
-        dict[str, list[tuple[str | None, str]]](),
-        list[str](),
-        "give a model whose template takes it",
-    )
+    notes, alike = dict[str, list[tuple[str | None, str]]](), list[str]()
 
     def encode(part: str, example: Example, answer: str, system: str | None) -> Encoded:
         place = _line(context, part, example)
-        with prompts._blamed(f"chat_template: refuses the answer at {place}", f"{advice}, or model.chat_template"):
-            found = written(prompts.tokenizer, example.question, answer, system)
-        prompts.ensure_known([found.encoded.ids])
+        found = prompts.completion(example.question, answer, system, place)
         if found.kind:
             notes.setdefault(found.kind, []).append((found.note, place))
         return found.encoded
@@ -270,8 +264,8 @@ def _check_completions(context: StudyContext, prompts: _Prompts) -> tuple[dict[s
         )
     first = context.splits.train[0]
     for system in [system for condition, system in _conditions(context).items() if condition != NEUTRAL]:
-        for answer in (first.answer, showing(first, trait)):
-            encode("train", first, answer, system)
+        encode("train", first, first.answer, system)
+        encode("train", first, showing(first, trait), system)
     firsts = [(len(found), *found[0]) for found in notes.values()]
     return lengths, [f"{note} ({count} answers, the first at {place})" for count, note, place in firsts]
 

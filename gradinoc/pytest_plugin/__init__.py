@@ -1,7 +1,7 @@
-"""gradinoc in pytest: options, fixtures, the header, progress and the closing summary of a session on a study.
+"""The pytest plugin: options, fixtures, header, progress and closing summary of a session on a study.
 
-pip registers it (entry point `pytest11`), so that it is there in every session of an environment: unless a study is
-asked for, it adds options and fixtures and does nothing else. What it needs is imported when it is needed.
+pip registers it (entry point `pytest11`) for every session of an environment: unless a study is asked for, it adds
+options and fixtures and imports nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHOICES = {"undecided": ("skip", "fail"), "refuted": ("fail", "report")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Each option has a twin in the configuration file."""
+    """Add every option, each also to the configuration file."""
     group = parser.getgroup("gradinoc", "the study under test")
     for name, (default, metavar, text) in OPTIONS.items():
         choices = CHOICES.get(name)
@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the study that is asked for; one named on the command line is checked, and its progress shown."""
+    """Load the study that is asked for; check one named on the command line, and show its progress."""
     text = "the test is of this gate or claim, such as C1, which the fixture `finding` judges by the tables of `stages`"
     config.addinivalue_line("markers", f"claim(key, stages): {text}")
     if not option(config, "study"):
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What is under test, and what its design can decide: before any model is loaded."""
+    """Return what is under test, and what its design can decide: before any model is loaded."""
     session = config.stash.get(SESSION, None)
     if session is None or not config.getoption("--study"):
         return []
@@ -79,7 +79,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Say what cannot be decided even where the header is left out (`-q`, `--no-header`)."""
+    """Write what cannot be decided even where the header is left out (`-q`, `--no-header`)."""
     config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")  # xdist's workers have none
     if SESSION not in config.stash or not config.getoption("--study") or reporter is None:
@@ -140,7 +140,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The verdict in words, if this session reached one."""
+    """Write the verdict in words, if this session reached one."""
     session = config.stash.get(SESSION, None)
     summary = session.artifacts / "summary.txt" if session else Path()
     if session is None or not summary.is_file() or summary.stat().st_mtime < session.began:

@@ -99,7 +99,7 @@ def finding(
 
 @pytest.fixture
 def artifacts(request: pytest.FixtureRequest, study: Study, pytestconfig: pytest.Config) -> Artifacts:
-    """Where this test leaves what it found: the study's artifacts folder."""
+    """The study's artifacts folder, for this test's findings."""
     from gradinoc.disk import disk_errors
 
     folder = _session(pytestconfig).artifacts
@@ -109,15 +109,10 @@ def artifacts(request: pytest.FixtureRequest, study: Study, pytestconfig: pytest
 
 
 class Artifacts:
-    """The study's artifacts folder, as one test fills it."""
+    """Writes a test's findings to the study's artifacts folder."""
 
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
         self._request, self.folder = request, folder
-
-    def leave(self, finding: Finding, evidence: Evidence) -> None:
-        """Write a gate or claim (see `write`) and note it on the test (see `note`)."""
-        self.write(finding, evidence)
-        self.note(finding)
 
     def write(self, finding: Finding, evidence: Evidence) -> None:
         """Write figures, table row and statement of a gate or claim."""
@@ -170,7 +165,7 @@ class Artifacts:
 
 
 def finding_properties(finding: Finding) -> list[tuple[str, str]]:
-    """What a JUnit file says of a gate or claim: status, statement, reason, and every effect in numbers.
+    """Return status, statement, reason and every effect of a gate or claim as properties for a JUnit file.
 
     Effects are counted from 1 in the order of the finding; floats are in full, and missing numbers are left out.
     They are text, as a JUnit file is, and as xdist carries from worker to controller.

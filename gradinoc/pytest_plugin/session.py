@@ -1,4 +1,4 @@
-"""The study of a pytest session: what is asked for, where it is kept, how its progress is shown, how it ends."""
+"""The study of a pytest session: its options, its pipeline, its progress display, and how it ends at a signal."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from gradinoc.pipeline.run import Pipeline
     from gradinoc.study.description import Study
 
-FINDING = "finding"  # the property of a test's report that is the status of the gate or claim it judged
+FINDING = "finding"  # the property of a test's report with the status of its gate or claim
 
 
 def option(config: pytest.Config, name: str) -> str:
-    """An option as given on the command line, else in the configuration file, else its default."""
+    """Return an option from the command line, else from the configuration file, else its default."""
     return str(config.getoption(f"--{name}") or config.getini(name))
 
 
 class StudySession:
-    """A study, and how this process of a pytest session goes about it."""
+    """The study of a pytest session, in one of its processes."""
 
     def __init__(self, config: pytest.Config) -> None:
         from gradinoc.study.loading import load_study
@@ -66,7 +66,7 @@ class StudySession:
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        """The study's steps; its artifacts folder is made, and the questions are written there."""
+        """The study's pipeline; its artifacts folder is made, and the questions are written there."""
         from gradinoc.api import open_study
 
         places, shown = (self.store, self.artifacts.parent), option(self.config, "report-to")
@@ -105,7 +105,7 @@ class StudySession:
         self.on_progress = show
 
     def end(self) -> None:
-        """Show the last messages of workers, and no panel any more."""
+        """Show the last events of workers, and take the panel away."""
         self._stop.set()
         if self._follower is not None:
             self._follower.join()
@@ -127,7 +127,7 @@ SESSION = pytest.StashKey[StudySession]()  # of sessions in which a study is ask
 
 
 def _display(config: pytest.Config) -> Display:
-    """What shows progress on the terminal, or file, that pytest writes to."""
+    """Return a display on the terminal, or file, that pytest writes to."""
     from rich.console import Console
 
     from gradinoc.pipeline.display import Display
@@ -148,32 +148,22 @@ def _display(config: pytest.Config) -> Display:
 
 
 class BesideTheDisplay:
-    """Takes the panel away whenever pytest writes."""
+    """Hooks that take the panel away whenever pytest writes."""
 
     def __init__(self, session: StudySession, display: Display) -> None:
         self._session, self._display = session, display
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logstart(self) -> Iterator[None]:
-        """The name of a test, with -v."""
+        """Hide the panel while pytest writes a test's name, its outcome, or how far the session is."""
         with self._display.paused():
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self) -> Iterator[None]:
-        """Its outcome."""
-        with self._display.paused():
-            return (yield)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logfinish(self) -> Iterator[None]:
-        """How far the session is."""
-        with self._display.paused():
-            return (yield)
+    pytest_runtest_logreport = pytest_runtest_logfinish = pytest_runtest_logstart
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """No more tests: the rest of pytest's last line, and the summary, follow."""
+        """Take the panel away before pytest's summary."""
         try:
             return (yield)
         finally:
@@ -181,12 +171,12 @@ class BesideTheDisplay:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:
-        """The user types."""
+        """Take the panel away where the user types."""
         self._display.close()
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Say how to go on after a signal."""
+        """Write how to resume after a signal."""
         session = self._session
         if session.signal:
             from gradinoc.pipeline.progress import how_to_resume
@@ -196,7 +186,7 @@ class BesideTheDisplay:
 
 
 def _end_at_signals(session: StudySession) -> None:
-    """Have SIGINT and SIGTERM end the session and its workers at once: what is finished is whole in the store."""
+    """End the session and its workers at SIGINT or SIGTERM: finished steps are whole in the store."""
     if threading.current_thread() is not threading.main_thread():
         return
 
@@ -207,7 +197,7 @@ def _end_at_signals(session: StudySession) -> None:
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        raise KeyboardInterrupt(signal.Signals(number).name)  # not pytest.exit: what handles errors would catch that
+        raise KeyboardInterrupt(signal.Signals(number).name)  # not pytest.exit, which error handlers would catch
 
     for number in (signal.SIGINT, signal.SIGTERM):
         session.closing.callback(signal.signal, number, signal.signal(number, end))

@@ -27,7 +27,7 @@ BATCH = 8  # examples a pass
 
 @dataclass(frozen=True)
 class FrozenDirections:
-    """Every direction along which gradients of the frozen model are along.
+    """Every direction along which gradients of the frozen model are measured.
 
     Attributes:
         rows: layer -> `[1 + traits + draws, hidden]`: the trait's direction, the unrelated traits', the random ones.

@@ -41,7 +41,7 @@ def _own(context: StudyContext) -> dict[str, str | None]:
 
 
 def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
-    """Write the losses of trait-bearing answers to the calibration questions, and which prompt they choose.
+    """Write the losses of answers with the trait to the calibration questions, and the prompt that they choose.
 
     The candidates are the harmless prompts; the study's own conditions are measured beside them. Chosen is the
     candidate whose mean loss is closest to inoculation's, on questions that have no other use.

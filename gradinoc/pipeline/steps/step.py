@@ -1,4 +1,4 @@
-"""A step of a study: its key, what decides its result, what it needs, how it is computed, and how much work it is."""
+"""A step of a study: its key, inputs, needs, computation and cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradinoc.pipeline.steps.work import Counting, Work
 
 @dataclass(frozen=True)
 class StepKey:
-    """Identifies a step: its stage (a module of this package), and what it is one of its stage for."""
+    """Identifies a step: its stage (a module of this package), condition, seed and phase."""
 
     stage: str
     condition: str = ""
@@ -24,7 +24,7 @@ DIRECTIONS, UNRELATED, POOL = StepKey("directions"), StepKey("unrelated"), StepK
 
 
 class Callback(Protocol):
-    """Called with how far a step is: the part at work, how much of it is done, how much there is.
+    """Reports progress within a step: its present part, and how many of the part's units are done.
 
     A run adds its last loss (nats/token) and the band's mean alignment so far.
     """
@@ -32,7 +32,7 @@ class Callback(Protocol):
     def __call__(
         self, part: str, done: int = 0, total: int = 0, *, loss: float | None = None, alignment: float | None = None
     ) -> None:
-        """Take note."""
+        """Report."""
 
 
 Folders = Mapping[StepKey, Path]  # results of the steps that a step needs
@@ -45,11 +45,11 @@ class Step:
 
     Attributes:
         key: identifies it.
-        label: names it for people.
-        kind: names, for people, the steps that take about as long.
+        label: its name in messages.
+        kind: name of the steps that take about as long.
         compute: writes its result into a folder.
-        works: counts what it asks of the model.
-        inputs: what decides its result, besides what decides every step's.
+        works: counts the passes through the model, for a plan.
+        inputs: what determines its result, besides what determines every step's.
         needs: steps whose results it reads.
     """
 

@@ -1,4 +1,4 @@
-"""What a step asks of the model, in tokens, with batches formed as the steps form them."""
+"""Count a step's passes through the model in tokens, with batches formed as the steps form them."""
 
 from __future__ import annotations
 
