@@ -64,7 +64,7 @@ def check(study: Study) -> list[str]:
     _check_special_tokens(context, tokenizer)
     prompts = _Prompts(tokenizer, str(folder), vocabulary)
     _check_prompts_differ(context, prompts)
-    notes += template_notes(tokenizer, template, day, _conditions(context).values())
+    notes += template_notes(tokenizer, template, day, context.systems.values())
     lengths, completion_notes = _check_completions(context, prompts)
     notes += completion_notes + _check_response_length(context, tokenizer)
     if limit is not None:
@@ -208,15 +208,9 @@ class _Prompts:
         return found
 
 
-def _conditions(context: StudyContext) -> dict[str, str | None]:
-    """Return condition -> system prompt, without those still to be chosen."""
-    texts = context.study.conditions
-    return {condition: context.system(condition) for condition, text in texts.items() if text != MATCHED}
-
-
 def _check_prompts_differ(context: StudyContext, prompts: _Prompts) -> None:
     """Raise unless prompts that are compared differ, as text and as tokens, and questions too."""
-    conditions, trait = _conditions(context), context.trait
+    conditions, trait = context.systems, context.trait
     question, another = (example.question for example in context.splits.direction[:2])
     sides = {"promote": trait.promote_system, "suppress": trait.suppress_system}
     for compared in (sides, conditions):
@@ -263,7 +257,7 @@ def _check_completions(context: StudyContext, prompts: _Prompts) -> tuple[dict[s
             "that keep what the trait changes; give another model.id or model.chat_template"
         )
     first = context.splits.train[0]
-    for system in [system for condition, system in _conditions(context).items() if condition != NEUTRAL]:
+    for system in [system for condition, system in context.systems.items() if condition != NEUTRAL]:
         encode("train", first, first.answer, system)
         encode("train", first, showing(first, trait), system)
     firsts = [(len(found), *found[0]) for found in notes.values()]
@@ -274,7 +268,7 @@ def _check_context_length(
     context: StudyContext, prompts: _Prompts, completions: Mapping[str, list[int]], limit: int
 ) -> None:
     """Raise unless the longest prompts, with answer or generation, are within the model's context of `limit` tokens."""
-    study, splits, trait, conditions = context.study, context.splits, context.trait, _conditions(context)
+    study, splits, trait, conditions = context.study, context.splits, context.trait, context.systems
     pool = {prompt: prompt for prompt in HARMLESS} if MATCHED in study.conditions.values() else {}
     neutral, candidates = {NEUTRAL: conditions[NEUTRAL]}, {**conditions, **pool}
     trained = {name: system for name, system in conditions.items() if name not in study.untrained}

@@ -1,4 +1,4 @@
-"""What the steps of a study share: its questions under its prompts, and its model, loaded when first needed."""
+"""The context of a study's steps: its questions under its prompts, and its model, loaded when first needed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from gradinoc.study.traits.trait import Trait
 
 @dataclass(frozen=True)
 class StudyContext:
-    """A study with its questions and its model; `tracking` shows its runs while they train, None: nothing does."""
+    """A study with its questions and its model; `tracking` shows its runs while they train, if given."""
 
     study: Study
     splits: Splits
@@ -45,17 +45,17 @@ class StudyContext:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the weights on which the study's keys rest, found when it is first asked for."""
+        """SHA-256 of the model's files, part of every key."""
         return fingerprint(self.study.model.id, self.study.model.revision)
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The model's device."""
         return choose_device(self.study.model.device)
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What the model is held and computed in, known before any weights are there."""
+        """The model's dtype, known before any weights are loaded."""
         model = self.study.model
         return precision(model.dtype, self.device, lambda: described(model.id, model.revision)[0])
 
@@ -66,21 +66,18 @@ class StudyContext:
 
     @property
     def extraction_is_apart(self) -> bool:
-        """Whether directions are found in another dtype than all else is computed in."""
+        """Whether directions are found in another dtype than the model's."""
         wanted = self.study.model.extraction_dtype
         return wanted != "auto" and choose_dtype(wanted, self.device) != self.dtype
 
     @property
     def extraction_inputs(self) -> dict[str, str]:
-        """What decides directions besides what decides all else: their dtype, where it is a dtype of their own."""
+        """The inputs of steps that find directions: their dtype, where it is a dtype of their own."""
         wanted = self.study.model.extraction_dtype
         return {"extraction_dtype": wanted if wanted == "auto" else str(choose_dtype(wanted, self.device))}
 
     def extraction_model(self) -> LanguageModel:
-        """The base model in the dtype in which directions are found: a copy that its user lets go, or the model itself.
-
-        Where it is a copy, the model itself is not loaded for it, but stays if it is there already.
-        """
+        """Return the base model in the dtype in which directions are found: the model itself, or a copy to be freed."""
         return self._load(self.study.model.extraction_dtype) if self.extraction_is_apart else self.language_model
 
     def _load(self, dtype: str) -> LanguageModel:
@@ -100,7 +97,7 @@ class StudyContext:
             if not is_out_of_memory(error):
                 raise
         else:
-            # Taken anew, after loading: a folder may be written to, and a branch move, while a study is under way.
+            # Taken again: a folder may be written to, and a branch move, while a study runs.
             if not planned == loaded.fingerprint == fingerprint(settings.id, settings.revision):
                 raise ModelError(
                     f"{settings.id}: its files changed while the study was under way; expected those of "
@@ -114,7 +111,7 @@ class StudyContext:
         raise OutOfMemoryError(f"Out of memory while loading {settings.id!r} in {dtype}; try {', '.join(ways)}")
 
     def rendered(self, tokenizer: PreTrainedTokenizerBase | None = None, matched: str | None = None) -> Rendered:
-        """The first training question under every condition's prompt, and its answer under inoculation's.
+        """Return the first training question under every condition's prompt, and its answer under inoculation's.
 
         Without a `tokenizer` the model's is read; no weights are loaded. `matched` is the prompt of a "matched"
         condition, None if it is still to be chosen.
@@ -123,10 +120,11 @@ class StudyContext:
         if tokenizer is None:
             folder, _ = described(settings.id, settings.revision)
             tokenizer = tokenizer_of(folder, settings.chat_template, settings.date)
-        texts = self.study.conditions
-        known = {name: self.system(name, matched) for name, text in texts.items() if matched or text != MATCHED}
+        known = (
+            self.systems if matched is None else {name: self.system(name, matched) for name in self.study.conditions}
+        )
         found = render(tokenizer, known, first.question, showing(first, self.trait), INOCULATION)
-        return replace(found, prompts={name: found.prompts.get(name) for name in texts})
+        return replace(found, prompts={name: found.prompts.get(name) for name in self.study.conditions})
 
     @property
     def trait(self) -> Trait:
@@ -138,21 +136,26 @@ class StudyContext:
         """Id of the padding token."""
         return int(self.language_model.tokenizer.pad_token_id)
 
+    @property
+    def systems(self) -> dict[str, str | None]:
+        """Condition -> system prompt, without conditions whose prompt is still to be chosen."""
+        return {name: self.system(name) for name, text in self.study.conditions.items() if text != MATCHED}
+
     def system(self, condition: str, matched: str | None = None) -> str | None:
-        """The system prompt of a condition, None for no system message; `matched` is that of a "matched" one."""
+        """Return the system prompt of a condition, None for no system message; `matched` is that of a "matched" one."""
         text = self.study.conditions[condition]
         if text == MATCHED:
             return matched
         return system_prompt(text, self.trait.inoculation_system) or None
 
     def encoded(self, examples: Sequence[Example], system: str | None) -> list[Encoded]:
-        """Questions under a system prompt, with the answers that show the trait."""
+        """Return questions under a system prompt, with the answers that show the trait."""
         tokenizer = self.language_model.tokenizer
         return [encode(tokenizer, e.question, showing(e, self.trait), system) for e in examples]
 
 
 def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:
-    """Write what was noted and tried in loading the model, and `further` notes, for the report."""
+    """Write the notes and self-tests of loading the model, and `further` notes, for the report."""
     save_json([*language_model.notes, *further], folder / NOTES)
     save_json(language_model.tried, folder / SELF_TESTS)
 

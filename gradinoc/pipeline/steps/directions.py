@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,24 +86,17 @@ def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
     nothing = torch.full_like(directions[seeing[0]], torch.nan)
     trait = torch.stack([directions.get(layer, nothing) for layer in layers])
     save_tensors({"trait": trait}, folder / "directions.safetensors")
-    sides = {
-        side: torch.stack([rows[layer] for layer in layers])  # (layers, questions, hidden)
-        for side, rows in (("promote", promote), ("suppress", suppress))
-    }
-    save_tensors(sides, folder / "contrasts.safetensors")
+    sides = {"promote": promote, "suppress": suppress}
+    stacked = {side: torch.stack([rows[layer] for layer in layers]) for side, rows in sides.items()}
+    save_tensors(stacked, folder / "contrasts.safetensors")  # (layers, questions, hidden)
     save_table(table, folder / "layers.parquet")
     save_table(gate, folder / "projections.parquet")
-    save_loading(language_model, folder, _blind(sorted(set(layers) - set(seeing))))
-
-
-def _blind(layers: Sequence[int]) -> list[str]:
-    """Note (none, if there are none) on layers that have no direction."""
-    if not layers:
-        return []
-    return [
-        f"layers {list(layers)} see nothing of the system prompt at the last prompt token (windows or convolutions do "
-        "not reach so far back): they have no direction, and are left out"
-    ]
+    blind = sorted(set(layers) - set(seeing))
+    note = (
+        f"layers {blind} see nothing of the system prompt at the last prompt token (windows or convolutions do not "
+        "reach so far back): they have no direction, and are left out"
+    )
+    save_loading(language_model, folder, [note] if blind else [])
 
 
 def trait_directions(folder: Path) -> dict[int, Tensor]:

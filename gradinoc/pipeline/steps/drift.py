@@ -84,17 +84,13 @@ def works(phase: str, copies: int, counting: Counting) -> Iterator[Work]:
 def _compute_step(
     context: StudyContext, phase: str, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
 ) -> None:
-    if phase == BEFORE:
-        subjects = [Subject(BASE, BASE_SEED, BEFORE, None)]
-    else:
-        subjects = [_subject(context, phase, run, folders[run]) for run in runs]
+    subjects = [Subject(BASE, BASE_SEED, BEFORE, None)] if phase == BEFORE else []
+    for run in runs:
+        assert run.seed is not None
+        path = folders[run]
+        adapter = path / "adapter" if phase == AFTER else adapter_after(path, early_step(context.study))
+        subjects.append(Subject(run.condition, run.seed, phase, adapter))
     compute(context, subjects, folders[DIRECTIONS], folder, callback)
-
-
-def _subject(context: StudyContext, phase: str, run: StepKey, folder: Path) -> Subject:
-    adapter = folder / "adapter" if phase == AFTER else adapter_after(folder, early_step(context.study))
-    assert run.seed is not None
-    return Subject(run.condition, run.seed, phase, adapter)
 
 
 def compute(
@@ -104,20 +100,11 @@ def compute(
 
     Early in training everyday requests are left out. Subjects of a fused model are measured in one pass over all.
     """
-    found = _measure(context, subjects, directions, callback)
-    for name, tables in zip(("drift", "responses"), zip(*found, strict=True), strict=True):
-        save_table(pd.concat(tables, ignore_index=True), folder / f"{name}.parquet")
-
-
-def _measure(
-    context: StudyContext, subjects: Sequence[Subject], directions: Path, callback: Callback
-) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Return drift and responses of each of the subjects."""
     in_band = set(band(directions))
     axes = {layer: direction for layer, direction in trait_directions(directions).items() if layer in in_band}
     base, phase = context.language_model.model, subjects[0].phase
     together = adapters_in_one_pass(base, subjects)
-    found = []
+    drift, responses = [], []
     parts = iter(range(3 * len(together)))
     for group in together:
         adapters = [subject.adapter for subject in group if subject.adapter]
@@ -133,7 +120,9 @@ def _measure(
                 ["in_distribution"] if phase == EARLY else list(DOMAINS),
                 copies=len(group),
             )
-        for subject, (measures, responses) in zip(group, tables, strict=True):
+        for subject, (measures, written) in zip(group, tables, strict=True):
             named = {"condition": subject.condition, "seed": subject.seed, "phase": phase}
-            found.append((measures.assign(**named), responses.assign(**named)))
-    return found
+            drift.append(measures.assign(**named))
+            responses.append(written.assign(**named))
+    save_table(pd.concat(drift, ignore_index=True), folder / "drift.parquet")
+    save_table(pd.concat(responses, ignore_index=True), folder / "responses.parquet")

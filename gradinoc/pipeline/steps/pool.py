@@ -31,13 +31,8 @@ def steps(context: StudyContext) -> Iterator[Step]:
 
 def works(counting: Counting) -> Iterator[Work]:
     """Count the calibration answers under every candidate and every prompt of the study."""
-    for system in (*_own(counting.context).values(), *HARMLESS):
+    for system in (*counting.context.systems.values(), *HARMLESS):
         yield counting.scored(counting.answers(counting.context.splits.calibration, system), BATCH)
-
-
-def _own(context: StudyContext) -> dict[str, str | None]:
-    """Return condition -> system prompt, without those still to be chosen."""
-    return {name: context.system(name) for name, text in context.study.conditions.items() if text != MATCHED}
 
 
 def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
@@ -47,7 +42,7 @@ def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
     candidate whose mean loss is closest to inoculation's, on questions that have no other use.
     """
     language_model, questions = context.language_model, context.splits.calibration
-    own = _own(context)
+    own = context.systems
     prompts = [*own.items(), *((CANDIDATE, prompt) for prompt in HARMLESS)]
     losses = []
     for done, (_, system) in enumerate(prompts):

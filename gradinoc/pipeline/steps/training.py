@@ -85,7 +85,7 @@ def compute(
     An adapter is kept from after `early_step` steps and, of neutral runs, from after each of `spaced_steps`.
     """
     tracking = context.tracking.of_run(condition, seed) if context.tracking else None
-    in_band, study = list(band(folders[DIRECTIONS])), context.study
+    in_band, study = band(folders[DIRECTIONS]), context.study
     axes = training_directions(folders[DIRECTIONS], study.nulls.training, study.nulls.seed)
     rows = [sorted(axes).index(layer) for layer in in_band]
     kept = {early_step(study)}
@@ -95,13 +95,7 @@ def compute(
     log = train_run(
         context.language_model.model,
         context.encoded(context.splits.train, prompt_of(context, condition, folders)),
-        Recipe(
-            study.training,
-            axes,
-            context.pad,
-            tracking,
-            tuple(in_band),
-        ),
+        Recipe(study.training, axes, context.pad, tracking, in_band),
         seed,
         folder / "adapter",
         lambda step, steps, loss, alignment: callback(
