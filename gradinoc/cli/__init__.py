@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command in `arguments` (those of the process if None), and return its exit code.
 
     0: done, whatever the verdict. 1: `doctor` found something broken, or the reader of a pipe is gone. 2: it cannot be
-    done as asked; one line on stderr says why. 130, 143: SIGINT (Ctrl-C), SIGTERM; a line says how to go on.
+    done as asked; one line on stderr says why. 130, 143: SIGINT (Ctrl-C), SIGTERM; a line says how to resume.
     """
     words = sys.argv[1:] if arguments is None else arguments
     typed = ["python", "-m", "gradinoc"] if Path(sys.argv[0]).name == "__main__.py" else ["gradinoc"]

@@ -1,4 +1,4 @@
-"""The commands: what each takes and what its help says. What they do is imported when one is called, not before."""
+"""The commands with their arguments and help; a command's code is imported when it is called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXITS = """\b
 Exit codes:
   0    done, whatever the verdict
-  1    doctor found something broken (or nobody reads the output)
+  1    doctor found something broken (or the reader of a pipe is gone)
   2    cannot be done as asked: one line on stderr says what to mend
   130  Ctrl-C; 143: SIGTERM. Nothing finished is lost, the same command goes on
 """
@@ -54,7 +54,7 @@ DEFAULT_STORE, DEFAULT_ARTIFACTS = Path("store"), Path("artifacts")
 
 
 def _command(short: str, examples: str) -> Callable[[Any], Any]:
-    """A command of `app`: what the list of commands says of it, and the examples that its help ends with."""
+    """Return a decorator that adds a command to `app`, with a line for the list and examples for its help."""
     listed = "".join(f"  gradinoc {line.strip()}\n" for line in examples.strip().splitlines())
     return app.command(short_help=short, epilog=f"\b\nExamples:\n{listed}")
 

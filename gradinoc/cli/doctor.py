@@ -192,7 +192,7 @@ def examine_model(model: str, study: str, settings: Sequence[str]) -> None:
     distinct = dict.fromkeys([*notes, *loaded.notes])
     print_table(("", "noted"), [[str(place), note] for place, note in enumerate(distinct, start=1)])
     _print_self_tests(loaded, "As gradients are measured")
-    if context.extraction_is_apart:
+    if context.extraction_differs:
         _print_self_tests(context.extraction_model(), "As directions are found")
     sys.stdout.write(f"\n{PROMPTS}\n\n")
     print_table(("prompt or tokens", "as the model reads it"), context.rendered(loaded.tokenizer).rows())

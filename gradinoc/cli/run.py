@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -23,6 +22,7 @@ from gradinoc.pipeline.progress import PROGRESS, follow
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
 from gradinoc.study.design import opening
+from gradinoc.study.faults import explain
 from gradinoc.study.loading import load_study
 
 Places = tuple[Path, Path]  # store, artifacts
@@ -90,15 +90,11 @@ def described_in(folder: Path) -> Study:
     """
     note = folder / DESCRIPTION
     try:
-        study = Study.model_validate(json.loads(note.read_bytes()))
+        study = Study.model_validate_json(note.read_bytes())
     except OSError as error:
         raise StudyError(f"{note}: cannot be read ({reason(error)}); mend the file or run again") from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise StudyError(f"{note}: {place}: {fault['msg']}; expected a study of this version; run it again") from error
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"{note}: not JSON ({reason(error)}); run the study again") from error
+        raise StudyError(f"{note}: {explain(error, Study)}; expected a study of this version; run it again") from error
     if folder.resolve().name != study.name:
         raise StudyError(
             f"{note}: describes study {study.name}; expected it in a folder of that name; rename the folder"

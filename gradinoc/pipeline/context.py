@@ -65,7 +65,7 @@ class StudyContext:
         return self._load(self.study.model.dtype)
 
     @property
-    def extraction_is_apart(self) -> bool:
+    def extraction_differs(self) -> bool:
         """Whether directions are found in another dtype than the model's."""
         wanted = self.study.model.extraction_dtype
         return wanted != "auto" and choose_dtype(wanted, self.device) != self.dtype
@@ -78,7 +78,7 @@ class StudyContext:
 
     def extraction_model(self) -> LanguageModel:
         """Return the base model in the dtype in which directions are found: the model itself, or a copy to be freed."""
-        return self._load(self.study.model.extraction_dtype) if self.extraction_is_apart else self.language_model
+        return self._load(self.study.model.extraction_dtype) if self.extraction_differs else self.language_model
 
     def _load(self, dtype: str) -> LanguageModel:
         settings = self.study.model

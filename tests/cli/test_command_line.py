@@ -249,8 +249,8 @@ def test_a_report_is_that_of_the_study_its_folder_describes(reported, tmp_path, 
     store = f"--store={place / 'store'}"
     cases = {
         "other": (original, "describes study small; expected it in a folder of that name"),
-        "small": (original.replace('"alpha"', '"beta"'), "rules.beta: Extra inputs are not permitted"),
-        "a/small": ('{"name": ', "not JSON"),
+        "small": (original.replace('"alpha"', '"beta"'), "unknown key 'rules.beta'"),
+        "a/small": ('{"name": ', "Invalid JSON"),
     }
     for name, (text, said) in cases.items():
         folder = tmp_path / name
