@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import shlex
+import threading
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -135,3 +137,24 @@ def test_artifacts_of_another_study_of_that_name_are_moved_aside(finished, tmp_p
         assert [path.name for path in folder.iterdir()] == ["study.json"]
         assert (tmp_path / f"small.{number}" / "study.json").is_file()
     assert (tmp_path / "small.1" / "report.html").read_text() == "of this study"
+
+
+def test_workers_that_start_at_once_move_artifacts_aside_once(finished, tmp_path, monkeypatch):
+    """Each looks at the folder and moves it under one lock, or the second would move the first one's away."""
+    folder, other = tmp_path / "small", finished.study.model_copy(update={"seeds": (7,)})
+    prepare_folder(finished.study, folder)
+    rename, moved = Path.rename, []
+
+    def rename_slowly(path, target):
+        moved.append(path)
+        time.sleep(0.2)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_slowly)
+    workers = [threading.Thread(target=prepare_folder, args=(other, folder)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert moved == [folder]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"small", "small.1"}
