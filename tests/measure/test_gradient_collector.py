@@ -179,7 +179,7 @@ def test_missing_backward_pass_is_an_error(llama):
 
 
 def test_hooks_are_gone_whatever_happens(either_model):
-    """After the block, after an exception in it, in the model, and in the backward pass itself."""
+    """After the block, and after an exception in it or in the backward pass itself."""
 
     def in_place():
         return sum(len(block._forward_hooks) for block in decoder_blocks(either_model))
@@ -192,9 +192,6 @@ def test_hooks_are_gone_whatever_happens(either_model):
     assert in_place() == 0
     with pytest.raises(KeyError, match="elsewhere"), GradientCollector(either_model, EVERY):
         raise KeyError("elsewhere")
-    assert in_place() == 0
-    with pytest.raises(IndexError), GradientCollector(either_model, EVERY):
-        either_model(torch.tensor([[10_000]]))
     assert in_place() == 0
     with pytest.raises(ArithmeticError, match="refused"), GradientCollector(either_model, EVERY, refuse):
         text_losses(either_model, input_ids=IDS).sum().backward()

@@ -146,26 +146,6 @@ def test_training_gradients_are_read_from_an_adapter_in_training(llama, examples
     torch.testing.assert_close(learning.grad_norm, frozen.grad_norm, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("draws", [0, 500])
-def test_one_pass_serves_every_direction(llama, examples, monkeypatch, draws):
-    """Forward and backward passes are counted: one of each a batch, with one direction or 501, at three layers."""
-    counts = {"forward": 0, "backward": 0, "grad": 0}
-
-    def counted(name, function):
-        def call(*arguments, **named):
-            counts[name] += 1
-            return function(*arguments, **named)
-
-        return call
-
-    monkeypatch.setattr(torch.autograd, "backward", counted("backward", torch.autograd.backward))
-    monkeypatch.setattr(torch.autograd, "grad", counted("grad", torch.autograd.grad))
-    llama.register_forward_pre_hook(lambda *_: counts.update(forward=counts["forward"] + 1))
-    rows = torch.randn(1 + draws, HIDDEN, generator=torch.Generator().manual_seed(0))
-    measure_alignments(llama, examples, dict.fromkeys(EVERY, rows), PAD, batch_size=2)
-    assert counts == {"forward": 3, "backward": 3, "grad": 0}
-
-
 def test_unannounced_backward_pass_is_an_error(llama, examples, directions):
     """Without the batch, nobody knows where its prompts end; and nothing is read twice."""
     batch = collate(examples, PAD)

@@ -434,29 +434,21 @@ def test_all_four_are_counted_study_by_study_and_multiplied():
 # --- what is left for readers
 
 
-def test_a_plan_leaves_table_and_figure_and_prints_both_tables(small_grid, tmp_path, capsys):
-    """From the shipped variances, one effect; the study's own size is marked; nothing is stored."""
-    arguments = ["plan", "tiny", "--no-cost", f"--artifacts={tmp_path / 'artifacts'}", f"--store={tmp_path / 'store'}"]
-    assert main([*arguments, "--set=data.measure=24", "--simulations=2", "--jobs=1"]) == 0
-    said, folder = capsys.readouterr().out, tmp_path / "artifacts" / "tiny-measure24"
-    assert "as observed" not in said
-    assert [line.split()[:2] for line in said.splitlines() if " * " in line] == [["24", "3"]]
+def test_a_plan_leaves_table_and_figure_and_adds_what_a_past_study_observed(small_grid, tmp_path, capsys):
+    """A study that was not run is a usage error; what its report left will do; nothing is stored."""
+    arguments = ["plan", "tiny", "--no-cost", "--past", "deaf", f"--artifacts={tmp_path}", "--set=data.measure=24"]
+    arguments += [f"--store={tmp_path / 'store'}", "--simulations=2", "--jobs=1"]
+    assert main(arguments) == 2
+    assert "gradinoc run deaf" in capsys.readouterr().err
+    (tmp_path / "deaf").mkdir()
+    (tmp_path / "deaf" / VARIANCES).write_text(TINY.read_text(encoding="utf-8").replace('"tiny"', '"deaf"'))
+    assert main(arguments) == 0
+    said, folder = capsys.readouterr().out, tmp_path / "tiny-measure24"
+    assert "as observed" in said
+    assert {tuple(line.split()[:2]) for line in said.splitlines() if " * " in line} == {("24", "3")}  # its own size
     table = pd.read_csv(folder / "design.csv")
     assert list(table.columns) == list(planning.COLUMNS)
     assert set(table["simulations"]) == {2}
     assert len(pd.read_csv(folder / "design_smallest_p.csv")) == 8
     assert (folder / "figures" / "design_power.png").stat().st_size > 10_000
     assert not (tmp_path / "store").exists()
-
-
-def test_a_plan_from_a_past_study_needs_its_evidence(small_grid, tmp_path, capsys):
-    """Not there: a usage error that says what to run. What its report left will do, and adds the effect it observed."""
-    places = [f"--artifacts={tmp_path}", f"--store={tmp_path / 'store'}"]
-    arguments = ["plan", "tiny", "--no-cost", "--past", "deaf", *places, "--set=data.measure=24"]
-    arguments += ["--simulations=1", "--jobs=1"]
-    assert main(arguments) == 2
-    assert "run it first: gradinoc run deaf" in capsys.readouterr().err
-    (tmp_path / "deaf").mkdir()
-    (tmp_path / "deaf" / VARIANCES).write_text(TINY.read_text(encoding="utf-8").replace('"tiny"', '"deaf"'))
-    assert main(arguments) == 0
-    assert "as observed" in capsys.readouterr().out
