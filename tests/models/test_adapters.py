@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import warnings
 from copy import deepcopy
@@ -153,6 +154,25 @@ def test_what_is_adapted_is_called(family):
         model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
     _logits(model, _ids())
     assert called == set(targets(model).adapted)
+
+
+def test_routers_are_those_whose_choice_the_library_records(family):
+    """An independent list: the classes that transformers takes router logits from, where these are routers alone."""
+    model = mixture(family)
+    recorded = (getattr(module, "_can_record_outputs", None) or {} for module in model.modules())
+    kinds = set()
+    for outputs in recorded:
+        given = outputs.get("router_logits", [])
+        kinds |= {getattr(each, "target_class", each) for each in (given if isinstance(given, list) else [given])}
+    routers = [
+        f"{name}."
+        for name, module in model.named_modules()
+        if any(inspect.isclass(each) and type(module) is each and "Attention" not in each.__name__ for each in kinds)
+    ]
+    found = targets(model)
+    assert not [name for name in found.adapted if any(f"{name}.".startswith(router) for router in routers)]
+    for router in routers:
+        assert any(reason == "router" and f"{name}.".startswith(router) for name, reason in found.left.items()), router
 
 
 def test_stacked_adapters_equal_one_by_one(family):
