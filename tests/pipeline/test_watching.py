@@ -163,6 +163,18 @@ def test_progress_is_read_as_it_was_posted(tmp_path, clock):
     assert found == [(begun, "gw0"), (replace(begun, done=14), "gw0"), ("a warning", "gw0")]
 
 
+def test_new_session_is_followed_from_its_beginning(tmp_path):
+    """Its first event replaces those of the session before, also for who follows the file already."""
+    earlier, stop = replace(RUNNING, stages={}), threading.Event()
+    ProgressFile(tmp_path, "an earlier worker").post(earlier)
+    found = follow(tmp_path / "progress.jsonl", stop)
+    assert next(found) == (earlier, "an earlier worker")
+    later = Progress("all steps", "", 14, 14)
+    ProgressFile(tmp_path, "gw0", replaces=True).post(later)
+    stop.set()
+    assert list(found) == list(follow(tmp_path / "progress.jsonl", stop)) == [(later, "gw0")]
+
+
 def test_progress_that_cannot_be_written_stops_nothing(tmp_path):
     """What is shown matters less than what is computed."""
     (tmp_path / "progress.jsonl").mkdir()
