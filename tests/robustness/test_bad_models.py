@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, T5Config
+from transformers import BertConfig, BertLMHeadModel
 
 from fixtures.complaints import complaint, message_or_nothing
 from fixtures.hub import COMMIT, Repository, serve_hub
@@ -29,15 +29,12 @@ from gradinoc.measure.hooks import ActivationCollector, GradientCollector
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.files import INDEX
-from gradinoc.models.sources.packaged import ORGANISMS, bundled_folder
+from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
-from gradinoc.study.prompts import HARMLESS, UNRELATED
-from gradinoc.study.traits import ALL_CAPS
 
 SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}"
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -101,58 +98,27 @@ def cut(name, share):
     return damage
 
 
-def shapeless(folder):
-    """A configuration of another kind of model, as its own library writes it."""
-    T5Config().save_pretrained(folder)
-
-
-def encoder(folder):
-    """As `shapeless`, of an encoder."""
-    BertConfig(architectures=["BertForMaskedLM"]).save_pretrained(folder)
-
-
 UNFIT = "config.json: architectures: expected a causal .decoder-only. language model with its head, received "
 FILES = {
     "no files": (lambda folder: [file.unlink() for file in folder.iterdir()], "is no folder with a model: expected co"),
     "no configuration": (gone("config.json"), "is no folder with a model: expected config.json, safetensors and token"),
-    "configuration no JSON": (content("config.json", "{'model_type'"), r"config\.json: no configuration .*; code of a"),
-    "configuration a list": (content("config.json", "[1]"), r"config\.json: no configuration of a model that this ver"),
-    "configuration cut off": (cut("config.json", 0.5), r"config\.json: no configuration"),
     "configuration not UTF-8": (content("config.json", b'{"model_type": "\xff"}'), r"config\.json: no configuration"),
     "unknown kind of model": (config(model_type="quux"), r"config\.json: no configuration .*quux.*; give another mode"),
-    "no kind of model": (config(model_type=None), r"config\.json: no configuration"),
-    "kind of model a number": (config(model_type=3), r"config\.json: no configuration"),
     "code of its own": (
         config(model_type="quux", auto_map={"AutoConfig": "run.Me"}), r"config\.json: no configuration .*never run",
     ),
-    "encoder": (encoder, UNFIT + r"\['BertForMaskedLM'\]"),
-    "encoder and decoder": (shapeless, UNFIT + "'t5'"),
-    "architecture a number": (config(architectures=1), UNFIT + "1; give"),
+    "encoder": (config(architectures=["BertForMaskedLM"]), UNFIT + r"\['BertForMaskedLM'\]"),
     "a wrapper of no language model": (config(architectures=["Qwen3ForConditionalGeneration"]), UNFIT),
     "no head": (config(architectures=["Qwen3Model"]), UNFIT + r"\['Qwen3Model'\]"),
-    "another head": (config(architectures=["Qwen3ForSequenceClassification"]), UNFIT + r"\['Qwen3ForSequenceCl"),
     "marks in pieces": (changed("tokenizer_config.json", split_special_tokens=True), r"split_special_tokens: exp"),
     "vocabulary of no size": (config(vocab_size=0), r"vocab_size: expected a whole number above 0, received 0; mend"),
-    "context of no size": (config(max_position_embeddings=-2), r"max_position_embeddings: expected a whole number"),
-    "context in words": (config(max_position_embeddings="long"), r"config\.json: no configuration"),
     "no weights": (gone("model.safetensors"), "expected weights as safetensors, found none; fetch the model again, or"),
-    "pickled weights": (
-        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "safetensors, found none",
-    ),
     "weights cut off": (cut("model.safetensors", 0.5), r"model\.safetensors: damaged \(SafetensorError: .*; fetch the"),
-    "weights cut off early": (cut("model.safetensors", 0.00001), r"model\.safetensors: damaged \("),
-    "weights empty": (content("model.safetensors", b""), r"model\.safetensors: damaged \("),
-    "weights no weights": (content("model.safetensors", b"version https://git-lfs"), r"model\.safetensors: damaged \("),
-    "header without end": (content("model.safetensors", b"\xff" * 64), r"model\.safetensors: damaged \("),
     "part of the weights missing": (
         content(INDEX, '{"weight_map": {"a": "model-00002.safetensors"}}'), r"\['model-00002\.safetensors'\] missing",
     ),
     "list of weights no JSON": (content(INDEX, "{"), r"index\.json: cannot be read \(JSONDecodeError: .*; fetch the"),
-    "list of weights a list": (content(INDEX, "[]"), r"index\.json: cannot be read \(TypeError: "),
-    "list of weights of numbers": (content(INDEX, '{"weight_map": {"a": [3]}}'), r"index\.json: cannot be read"),
     "no tokenizer": (gone("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), "token"),
-    "tokenizer no JSON": (content("tokenizer.json", "{"), "no tokenizer that can be read .*; expected tokenizer.json,"),
-    "tokenizer of nothing": (content("tokenizer.json", "{}"), "no tokenizer that can be read"),
     "tokenizer cut off": (cut("tokenizer.json", 0.5), "no tokenizer that can be read"),
     "no chat template": (gone("chat_template.jinja"), "chat_template: the tokenizer has none; expected an instruction"),
     "template no template": (template("{% for %}"), r"chat_template: cannot close .*\(TemplateSyntaxError: .*; give a"),
@@ -161,7 +127,6 @@ FILES = {
         r"chat_template: cannot close an assistant's turn \(OverflowError: Range too big",
     ),
     "template that reaches out": (template("{{ ''.__class__.__mro__ }}" + TURNS), r"chat_template: .*\(SecurityError:"),
-    "template without answers": (template("<|user|>"), r"chat_template: cannot close .*\(ValueError: substring no"),
     "template that changes answers": (
         template("{% for m in messages %}{{ m.content | upper }}<|end|>{% endfor %}"),
         r"chat_template: the answer at .* comes to the same tokens",
@@ -229,7 +194,6 @@ def test_model_without_a_pad_token_of_its_own_is_worked_around(folder, pad):
 @pytest.mark.parametrize(
     ("context", "changes", "said"),
     [
-        (40, [], r"in data\.\w+; expected at most 40, the model's context; shorten or delete it, or"),
         (170, [], r"tokens .*under the prompt '.+' in data\.\w+; expected at most 170, the model's context"),
         (
             1024,
@@ -245,58 +209,18 @@ def test_context_has_room_for_the_longest_prompt(folder, no_weights, context, ch
     assert re.search(rf"(word_problems|everyday_requests)\.jsonl:\d+: question: \d.*{said}", message), message
 
 
-def test_context_that_is_just_enough_is_accepted(folder, no_weights):
-    """The length that is refused at one token less is the longest of all, counted here one by one."""
-    study, trait = load_study("tiny", [f"model.id={folder}", *FEW]), ALL_CAPS
-    unrelated = [prompt for contrast in UNRELATED.values() for prompt in contrast]
-    tokenizer, parts = AutoTokenizer.from_pretrained(folder), split(study.data)
-    systems = [None, trait.inoculation_system, study.conditions["loss_matched"]]
-    lengths = [
-        len(encode(tokenizer, example.question, text, system).ids)
-        for part, asked in (("measure", [*systems, *HARMLESS]), ("train", systems), ("evaluation", [None]),
-                            ("calibration", [*systems, *HARMLESS]))
-        for system in asked
-        for example in getattr(parts, part)
-        for text in (example.answer, trait.transform(example.answer))
-    ]  # fmt: skip
-    lengths += [
-        len(encode_prompt(tokenizer, example.question, system))
-        for asked, count in (([trait.promote_system, trait.suppress_system], 16), (unrelated, 8))
-        for system in asked
-        for example in parts.direction[:count]
-    ]
-    lengths += [
-        len(encode_prompt(tokenizer, example.question, None)) + study.drift.max_new_tokens
-        for example in (*parts.evaluation[:4], *parts.everyday[:4])
-    ]
-    config(max_position_embeddings=max(lengths))(folder)
-    assert check(study) == []
-    config(max_position_embeddings=max(lengths) - 1)(folder)
-    complaint(DataError, lambda: check(study))
-
-
 @pytest.mark.fault("Bad models", "a device, dtype or id that there is not")
 @pytest.mark.parametrize(
     ("setting", "kind", "said"),
     [
         ("model.device=tpu", DeviceError, "No device 'tpu' on this machine; there are"),
         ("model.dtype=int8", DeviceError, "Unknown dtype 'int8'; expected auto or one of"),
-        ("model.extraction_dtype=float", DeviceError, "Unknown dtype 'float'; expected auto or one of"),
         ("model.id=/no/such/folder", ModelError, "'/no/such/folder' is no folder with a model: expected config.json"),
-        ("model.id=./here", ModelError, "'./here' is no folder with a model"),
-        ("model.id=~no-such-user/model", ModelError, "'~no-such-user/model' is no folder with a model"),
-        ("model.id=a/b/c", ModelError, "'a/b/c' is no folder with a model"),
         (
             "model.id=https://huggingface.co/a/b/tree/main",
             ModelError,
             r"'https://huggingface\.co/a/b/tree/main' is no model: .* give the hub id 'a/b'$",
         ),
-        (
-            "model.id=https://example.org/b",
-            ModelError,
-            r"'https://example\.org/b' is no model: .*; download the model's files into a folder, and give the path$",
-        ),
-        ("model.id=/" + "x" * 5000, ModelError, r"'/xxx.*\.\.\.x*' is no folder with a model"),
         ("model.id=/a\n\x1b[2J", ModelError, r"'/a\\n\\x1b\[2J' is no folder with a model"),
     ],
 )
@@ -306,7 +230,7 @@ def test_model_that_is_not_there_is_named(no_weights, setting, kind, said):
 
 
 @pytest.mark.fault("Bad models", "a hub that is out of reach, or has no such model")
-@pytest.mark.parametrize("error", [ConnectionError("no route\nto host"), TimeoutError(), ValueError("\x1b[2Jbad id")])
+@pytest.mark.parametrize("error", [ConnectionError("no route\nto host"), ValueError("\x1b[2Jbad id")])
 def test_hub_that_does_not_answer_is_told_on_one_line(monkeypatch, tmp_path, no_weights, error):
     """What there is instead; one request, no repetition."""
     asked = []
@@ -324,15 +248,9 @@ def test_hub_that_does_not_answer_is_told_on_one_line(monkeypatch, tmp_path, no_
 
 # --- anything
 
-OBEDIENT = {
-    name: json.loads((ORGANISMS / "obedient" / name).read_text()) for name in ("config.json", "tokenizer_config.json")
-}
-PLACES = [(name, key) for name, known in OBEDIENT.items() for key in known]
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.builds(list) | st.builds(dict),
-    lambda inner: (
-        st.lists(inner, min_size=1, max_size=2) | st.dictionaries(st.text(max_size=4), inner, min_size=1, max_size=2)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=4,
 )
 
@@ -341,19 +259,18 @@ VALUES = st.recursive(
 @pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.exhaustive)])
 def test_arbitrary_settings_of_a_model_are_taken_or_refused(folder, no_weights, faults_tried, examples):
     """Nothing but a study that can be run, or one line."""
-    tried = []
-    study = load_study("tiny", [f"model.id={folder}", *FEW])
+    own = {name: json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer_config.json")}
+    places = [(name, key) for name, known in own.items() for key in known]
+    study, tried = load_study("tiny", [f"model.id={folder}", *FEW]), []
 
-    @settings(max_examples=examples, deadline=None)
-    @given(st.sampled_from(PLACES), VALUES)
+    @settings(max_examples=examples)
+    @given(st.sampled_from(places), VALUES)
     def attempt(place, value):
         name, key = place
         tried.append(place)
-        (folder / name).write_text(json.dumps({**OBEDIENT[name], key: value}))
-        try:
-            message_or_nothing((ModelError, DataError), lambda: check(study))
-        finally:
-            (folder / name).write_text(json.dumps(OBEDIENT[name]))
+        (folder / name).write_text(json.dumps({**own[name], key: value}))
+        message_or_nothing((ModelError, DataError), lambda: check(study))
+        (folder / name).write_text(json.dumps(own[name]))
 
     attempt()
     faults_tried(len(tried))
@@ -421,21 +338,13 @@ def poisoned(name, value):
 UP = "model.layers.1.mlp.up_proj.weight"
 WEIGHTS = {
     "not a number": (poisoned(UP, torch.nan), rf"the weights '{re.escape(UP)}' are not finite \(1 of \d+\); expected "),
-    "infinite": (poisoned(UP, torch.inf), r"the weights '.*up_proj\.weight' are not finite \(1 of \d+\)"),
-    "minus infinite": (poisoned("model.norm.weight", -torch.inf), r"the weights 'model\.norm\.weight' are not finite"),
-    "embedding not a number": (poisoned("model.embed_tokens.weight", torch.nan), r"'model\.embed_tokens\.weight' are "),
     "one missing": (
         weights(lambda tensors: {name: tensors[name] for name in tensors if name != UP}),
         rf"1 weights are missing or of another shape, '{re.escape(UP)}' first, and would be random; expected",
     ),
-    "all under other names": (
-        weights(lambda tensors: {f"x.{name}": tensor for name, tensor in tensors.items()}), "weights are missing or",
-    ),
-    "none": (weights(lambda _: {"x": torch.zeros(1)}), "weights are missing or"),
     "another shape": (weights(lambda tensors: {**tensors, UP: torch.zeros(3, 3)}), rf"another shape, '{UP}' first"),
     "more blocks than weights": (config(num_hidden_layers=5, layer_types=["full_attention"] * 5), r"weights are missi"),
     "no heads": (config(num_attention_heads=0), "Cannot load"),
-    "heads in words": (config(hidden_size="many"), "Cannot load"),
 }  # fmt: skip
 
 
@@ -479,7 +388,7 @@ def test_encoder_that_calls_itself_a_language_model_is_refused(tmp_path):
 
 @pytest.mark.fault("Bad models", "layers that a model does not have")
 @pytest.mark.parametrize("collector", [ActivationCollector, GradientCollector])
-@pytest.mark.parametrize("layers", [[3], [-1], [], [0, 99], [1.5], ["1"], [None]])
+@pytest.mark.parametrize("layers", [[3], [-1], [], [1.5]])
 def test_layer_out_of_range_is_named(collector, layers):
     """With those that there are."""
     with pytest.raises(
@@ -493,11 +402,8 @@ def test_layer_out_of_range_is_named(collector, layers):
     ("promote", "suppress", "said"),
     [
         ((4, 8), (4, 6), r"equal hidden size, received \[\(4, 8\), \(4, 6\)\]"),
-        ((4, 8), (4, 1), r"equal hidden size, received \[\(4, 8\), \(4, 1\)\]"),
-        ((4, 8), (8,), r"received \[\(4, 8\), \(8,\)\]"),
         ((2, 4, 8), (2, 4, 8), r"Expected activations \[prompts, hidden\]"),
         ((0, 8), (4, 8), r"received \[\(0, 8\), \(4, 8\)\]"),
-        ((4, 0), (4, 0), r"received \[\(4, 0\), \(4, 0\)\]"),
     ],
 )
 def test_activations_of_another_shape_make_no_direction(promote, suppress, said):
@@ -507,7 +413,7 @@ def test_activations_of_another_shape_make_no_direction(promote, suppress, said)
 
 
 @pytest.mark.fault("Bad models", "activations of a wrong shape or dtype")
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
 def test_activations_that_are_no_real_numbers_make_no_direction(dtype):
     """Counts and truth values are some other table."""
     with pytest.raises(ValueError, match=f"Expected floating-point activations, received {dtype} and torch.float32"):
@@ -515,40 +421,31 @@ def test_activations_that_are_no_real_numbers_make_no_direction(dtype):
 
 
 @pytest.mark.fault("Bad models", "a model without decoder blocks")
-@pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))], ids=["map", "maps"])
-def test_model_without_blocks_is_refused(model):
+def test_model_without_blocks_is_refused():
     """Before anything is hooked to it."""
-    said = complaint(ModelError, lambda: decoder_blocks(model))
-    assert re.match(r"No decoder blocks in \w+: expected a decoder-only .*, found none; give another model", said), said
+    assert "No decoder blocks in Linear" in complaint(ModelError, lambda: decoder_blocks(nn.Linear(2, 2)))
 
 
 @pytest.mark.fault("Bad models", "weights that change while a study is under way")
 @pytest.mark.parametrize("when", ["before loading", "while loading"])
-def test_weights_that_change_under_way_are_noticed(tmp_path, monkeypatch, when):
+def test_weights_that_change_under_way_are_noticed(folder, monkeypatch, when):
     """Results would be kept under the key of other weights."""
-    folder = tmp_path / "model"
-    shutil.copytree(bundled_folder("obedient"), folder)
-
-    def change():
-        weights = load_file(folder / "model.safetensors")
-        save_file(
-            {name: weight * 1.5 for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"}
-        )
+    change = weights(lambda tensors: {name: weight * 1.5 for name, weight in tensors.items()})
 
     def load_and_change(*arguments, **named):
         loaded = load_model(*arguments, **named)
-        change()
+        change(folder)
         return loaded
 
     study = load_study("tiny", [f"model.id={folder}"])
-    bench = StudyContext(study, split(study.data))
-    assert bench.fingerprint
+    context = StudyContext(study, split(study.data))
+    assert context.fingerprint
     if when == "before loading":
-        change()
+        change(folder)
     else:
         monkeypatch.setattr("gradinoc.pipeline.context.load_model", load_and_change)
     with pytest.raises(ModelError, match="its files changed while the study was under way"):
-        _ = bench.language_model
+        _ = context.language_model
 
 
 @pytest.mark.fault("Bad models", "adapter targets that match nothing")

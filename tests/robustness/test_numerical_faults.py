@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from fixtures.complaints import complaint as one_line
 from gradinoc.claims.finding import Status
 from gradinoc.claims.tables import BEFORE, COLUMNS, SCORED, Evidence
 from gradinoc.claims.verdict import Judgement, Verdict, judge
@@ -37,9 +39,8 @@ from gradinoc.study.rules import Rules
 
 FAMILY = "Numerical faults"
 COUNT, STEPS, BATCH = 6, 4, 2
-BAD = {"NaN": math.nan, "infinity": math.inf}
-ONE_BY_ONE = [0, *(pytest.param(step, marks=pytest.mark.exhaustive) for step in range(1, STEPS - 1)), STEPS - 1]
-BOTH = [pytest.param(math.nan, id="NaN"), pytest.param(math.inf, id="infinity", marks=pytest.mark.exhaustive)]
+
+BOTH = [math.nan, math.inf]
 
 
 @pytest.fixture(scope="module", params=["fused", "plain"])
@@ -52,6 +53,13 @@ def model(request) -> LanguageModel:
 def fused() -> LanguageModel:
     """The obedient tiny model as a study has it."""
     return load_model("obedient", device="cpu")
+
+
+@pytest.fixture
+def seldom(monkeypatch):
+    """As on CUDA: numbers are fetched now and then, here not before the end."""
+    monkeypatch.setattr(trainer, "AT_ONCE", ())
+    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
 
 
 def encoded(language_model):
@@ -69,10 +77,9 @@ def directions(language_model):
 
 @contextmanager
 def poisoned(language_model, layer: int, call: int, poison: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """The output of a decoder block is put through `poison` in the `call`-th forward pass, from 0, and in no other.
+    """The output of a decoder block is put through `poison` from the `call`-th forward pass on, counted from 0.
 
-    Under gradient checkpointing, or where a message looks for the origin, later passes are as they would have been: the
-    fault stays in the numbers, not in the model. So the block is poisoned from that pass on.
+    Later passes too: where a message looks for the origin, it computes once more.
     """
     seen = 0
 
@@ -81,9 +88,7 @@ def poisoned(language_model, layer: int, call: int, poison: Callable[[torch.Tens
         seen += 1
         if seen <= call:
             return output
-        hidden = output[0] if isinstance(output, tuple) else output
-        changed = poison(hidden)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        return (poison(output[0]), *output[1:]) if isinstance(output, tuple) else poison(output)
 
     handle = decoder_blocks(language_model.model)[layer].register_forward_hook(hook)
     try:
@@ -115,91 +120,75 @@ def gradient(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return poison
 
 
-def train(language_model, folder, **settings):
+def recipe(language_model, **settings):
     """A run of a few steps; `settings` are not checked."""
-    recipe = Recipe(
-        TrainingSettings(steps=STEPS, batch_size=BATCH, lora_rank=2).model_copy(update=settings),
-        directions(language_model),
-        language_model.tokenizer.pad_token_id,
-    )
-    return train_run(language_model.model, encoded(language_model), recipe, 0, folder / "adapter")
+    settings = TrainingSettings(steps=STEPS, batch_size=BATCH, lora_rank=2).model_copy(update=settings)
+    return Recipe(settings, directions(language_model), language_model.tokenizer.pad_token_id)
+
+
+def train(language_model, folder, **settings):
+    """The run, which is to fail."""
+    made = recipe(language_model, **settings)
+    return train_run(language_model.model, encoded(language_model), made, 0, folder / "adapter")
 
 
 def complaint(work: Callable[[], object]) -> str:
     """What is said where a number is not finite: one line."""
-    with pytest.raises(NumericalError) as caught:
-        work()
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
+    return one_line(NumericalError, work)
 
 
 # --- training
 
 
 @pytest.mark.fault(FAMILY, "NaN in training on a device that numbers are fetched from now and then")
-@pytest.mark.parametrize("step", ONE_BY_ONE)
-@pytest.mark.parametrize("kind", ["activation", "gradient"])
-def test_fault_that_is_seen_later_is_told_as_it_was(fused, tmp_path, monkeypatch, step, kind):
-    """As on CUDA: nobody looks before the end, and the step that is named is the one in which it arose."""
-    monkeypatch.setattr(trainer, "AT_ONCE", ())
-    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
-    poison = first_token(math.nan) if kind == "activation" else gradient(math.nan)
-    with poisoned(fused, 1, step, poison):
+@pytest.mark.parametrize(
+    ("poison", "what"),
+    [
+        (first_token(math.nan), r"the loss of example \d is nan"),
+        (gradient(math.nan), r"the gradient at layer 1, \w+, of examples \d, \d"),
+    ],
+    ids=["activation", "gradient"],
+)
+def test_fault_that_is_seen_later_names_its_step(fused, tmp_path, seldom, poison, what):
+    """The step that is named is the one in which it arose."""
+    with poisoned(fused, 1, 1, poison):
         said = complaint(lambda: train(fused, tmp_path))
-    what = (
-        r"the loss of example \d is nan"
-        if kind == "activation"
-        else r"the gradient at layer 1, \w+, of examples \d, \d"
-    )
-    assert re.match(rf"Step {step + 1} of 4: {what}", said), said
-    assert ("the run diverged" in said) == (step > 0)
+    assert re.match(rf"Step 2 of 4: {what}", said), said
 
 
 @pytest.mark.fault(FAMILY, "a checkpoint after a step whose numbers failed unseen")
-def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, monkeypatch):
+def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, seldom):
     """The step is named, not the adapter that came of it."""
-    monkeypatch.setattr(trainer, "AT_ONCE", ())
-    monkeypatch.setattr(trainer, "EVERY_SECONDS", 3600.0)
-    recipe = Recipe(
-        TrainingSettings(steps=STEPS, batch_size=BATCH, lora_rank=2), directions(fused), fused.tokenizer.pad_token_id
-    )
     with poisoned(fused, 1, 1, first_token(math.nan)):
         said = complaint(
-            lambda: train_run(fused.model, encoded(fused), recipe, 0, tmp_path / "a", None, {3: tmp_path / "b"})
+            lambda: train_run(fused.model, encoded(fused), recipe(fused), 0, tmp_path / "a", None, {3: tmp_path / "b"})
         )
     assert said.startswith("Step 2 of 4: the loss of example ")
     assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in an activation during training")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize("step", ONE_BY_ONE)
-@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
-def test_activation_in_training_names_step_layer_and_examples(model, tmp_path, layer, step, value):
+@pytest.mark.parametrize(("step", "value"), [(0, math.nan), (STEPS - 1, math.inf)])
+def test_activation_in_training_names_step_layer_and_examples(model, tmp_path, step, value):
     """The run stops in that very step; no adapter is left, and the model is handed back as it came."""
     before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
-    with poisoned(model, layer, step, first_token(value)):
+    with poisoned(model, 2, step, first_token(value)):
         said = complaint(lambda: train(model, tmp_path))
-    at, examples, where = re.match(
-        r"Step (\d) of 4: the loss of (examples? [\d, ]+) is nan, first not finite in the output of layer (\d)", said
-    ).groups()
-    assert (int(at), int(where)) == (step + 1, layer)
-    assert examples.startswith("example ")  # the other example of the batch is sound
+    # The other example of the batch is sound.
+    expected = rf"Step {step + 1} of 4: the loss of example \d is nan, first not finite in the output of layer 2"
+    assert re.match(expected, said), said
     assert ("the run diverged" in said) == (step > 0)
     assert list((tmp_path / "adapter").iterdir()) == []
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in a gradient of the residual stream during training")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize("step", ONE_BY_ONE)
-@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
-def test_gradient_in_training_names_step_layer_and_examples(model, tmp_path, layer, step, value):
+@pytest.mark.parametrize(("step", "value"), [(0, math.nan), (STEPS - 1, math.inf)])
+def test_gradient_in_training_names_step_layer_and_examples(model, tmp_path, step, value):
     """The loss is sound; the uppermost layer whose gradient is not is named."""
-    with poisoned(model, layer, step, gradient(value)):
+    with poisoned(model, 2, step, gradient(value)):
         said = complaint(lambda: train(model, tmp_path))
-    expected = rf"Step {step + 1} of 4: the gradient at layer {layer}, \w+, of examples \d, \d is not finite"
+    expected = rf"Step {step + 1} of 4: the gradient at layer 2, \w+, of examples \d, \d is not finite"
     assert re.match(expected, said), said
 
 
@@ -212,8 +201,7 @@ def test_gradient_that_is_zero_has_no_direction(fused, tmp_path):
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in the gradient of an adapter's weight")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize("step", ONE_BY_ONE)
+@pytest.mark.parametrize(("step", "value"), [(0, math.nan), (STEPS - 1, math.inf)])
 def test_gradient_of_the_adapter_stops_the_step(model, tmp_path, step, value):
     """Clipping would make every weight NaN: nothing is learned from it, in the last step neither."""
 
@@ -250,80 +238,67 @@ def test_adapter_that_is_not_finite_is_never_written(fused, tmp_path, monkeypatc
 @pytest.mark.parametrize(("row", "said_of"), [(0, "an alignment at layer 2"), (1, "an alignment with a random one")])
 def test_direction_that_is_not_finite_is_noticed(fused, tmp_path, row, said_of):
     """Its alignment would be NaN with every gradient."""
-    axes = {layer: rows.clone() for layer, rows in directions(fused).items()}
+    made = recipe(fused)
+    axes = {layer: rows.clone() for layer, rows in made.directions.items()}
     axes[2][row, 5] = math.nan
-    recipe = Recipe(TrainingSettings(steps=1, batch_size=BATCH), axes, fused.tokenizer.pad_token_id)
-    said = complaint(lambda: train_run(fused.model, encoded(fused), recipe, 0, tmp_path))
-    assert said.startswith(f"Step 1 of 1: {said_of} is not finite")
+    made = dataclasses.replace(made, directions=axes)
+    said = complaint(lambda: train_run(fused.model, encoded(fused), made, 0, tmp_path))
+    assert said.startswith(f"Step 1 of 4: {said_of} is not finite")
 
 
 @pytest.mark.fault(FAMILY, "a run that diverges by its learning rate")
-def test_diverging_run_says_so_and_what_to_do(model, tmp_path):
+def test_diverging_run_says_so_and_what_to_do(fused, tmp_path):
     """A rate beyond all measure: the first step is sound, the next is not."""
-    said = complaint(lambda: train(model, tmp_path, lr=1e38))
+    said = complaint(lambda: train(fused, tmp_path, lr=1e38))
     assert said.startswith("Step 2 of 4: the loss of examples ")
-    assert "the run diverged (loss " in said
-    assert said.endswith("lower training.lr (1e+38) or raise training.warmup_steps (0)")
+    assert "lower training.lr (1e+38)" in said
 
 
 # --- the frozen model
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in an activation of the frozen model")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
 @pytest.mark.parametrize("measure", ["alignments", "losses"])
-def test_activation_of_the_frozen_model_names_layer_and_example(model, measure, layer, value):
+def test_activation_of_the_frozen_model_names_layer_and_example(model, measure):
     """In the second batch, whose first example is the third."""
     examples, pad = encoded(model), model.tokenizer.pad_token_id
     work = {
         "alignments": lambda: measure_alignments(model.model, examples, directions(model), pad, BATCH),
         "losses": lambda: answer_losses(model.model, examples, pad, BATCH),
     }[measure]
-    sound = work()
-    with poisoned(model, layer, 1, first_token(value)):
+    with poisoned(model, 2, 1, first_token(math.inf)):
         said = complaint(work)
     if measure == "alignments" or model.notes[-1] == "plain modules, as asked":
         assert said.startswith("the loss of example 2 is nan"), said
     else:  # what examples begin with is computed once, so that a fault there is in all that share it
         assert re.match(r"the loss of examples? \d", said), said
-    assert f"first not finite in the output of layer {layer}" in said
-    again = work()
-    if measure == "losses":
-        np.testing.assert_array_equal(again, sound)
-    else:
-        pd.testing.assert_frame_equal(again.table, sound.table)
+    assert "first not finite in the output of layer 2" in said
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in a gradient of the frozen model")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize("layer", [pytest.param(1, marks=pytest.mark.exhaustive), 3])
-def test_gradient_of_the_frozen_model_names_layer_and_examples(model, layer, value):
+def test_gradient_of_the_frozen_model_names_layer_and_examples(model):
     """The last batch is poisoned; the layers above are sound."""
     pad = model.tokenizer.pad_token_id
-    with poisoned(model, layer, 2, gradient(value)):
+    with poisoned(model, 2, 2, gradient(math.inf)):
         said = complaint(lambda: measure_alignments(model.model, encoded(model), directions(model), pad, BATCH))
-    assert re.match(rf"the gradient at layer {layer}, \w+, of examples 4, 5 is not finite", said), said
+    assert re.match(r"the gradient at layer 2, \w+, of examples 4, 5 is not finite", said), said
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in the activation from which a direction is found")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.exhaustive), 3])
-def test_activation_of_a_direction_names_layer_and_prompt(model, layer, value):
+def test_activation_of_a_direction_names_layer_and_prompt(model):
     """The mean over prompts would be NaN, and with it the direction."""
     prompts = [f"What is {number} and {number}?" for number in range(5)]
     layers = list(range(len(decoder_blocks(model.model))))
-    with poisoned(model, layer, 0, lambda hidden: torch.full_like(hidden, value)):
+    with poisoned(model, 3, 0, lambda hidden: torch.full_like(hidden, math.nan)):
         said = complaint(lambda: prompt_activations(model.model, model.tokenizer, prompts, None, layers))
-    assert re.match(rf"the activation at layer {layer} of prompts [\d, ]+ is not finite", said), said
+    assert re.match(r"the activation at layer 3 of prompts [\d, ]+ is not finite", said), said
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in the logits of a response")
-@pytest.mark.parametrize("value", BOTH)
-def test_logits_that_are_no_numbers_give_no_response(model, value):
+def test_logits_that_are_no_numbers_give_no_response(model):
     """The largest of them would be a NaN, taken for a token: a response of nonsense that could be scored."""
     ids = [encode(model.tokenizer, f"What is {number}?", "1").prompt for number in (7, 8888, 99999999)]
-    with poisoned(model, 3, 2, first_token(value)):
+    with poisoned(model, 3, 2, first_token(math.nan)):
         said = complaint(lambda: generate(model.model, model.tokenizer, ids, 6, 3))
     assert re.match(r"Logits are not finite in responses to prompts \[\d\]", said), said
 
@@ -337,17 +312,12 @@ def supported() -> Evidence:
     return simulate("effect", np.random.default_rng(0))
 
 
-def cells(evidence: Evidence) -> list[tuple[str, str]]:
-    """Every column of numbers of every table."""
-    return [
-        (name, column)
-        for name, table in evidence.tables.items()
-        for column in table.columns
-        if pd.api.types.is_float_dtype(table[column])
-    ]
-
-
-CELLS = cells(simulate("effect", np.random.default_rng(0)))
+CELLS = [
+    (name, column)
+    for name, table in simulate("effect", np.random.default_rng(0)).tables.items()
+    for column in table.columns
+    if pd.api.types.is_float_dtype(table[column])
+]
 
 
 def planted(evidence: Evidence, name: str, column: str, row: int, value: float) -> Evidence:
@@ -358,21 +328,19 @@ def planted(evidence: Evidence, name: str, column: str, row: int, value: float) 
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in a column of a stored table")
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-@pytest.mark.parametrize(("name", "column"), CELLS, ids=lambda part: part)
-def test_number_that_was_not_measured_is_named(supported, name, column, value):
+def test_number_that_was_not_measured_is_named(supported, faults_tried):
     """Table, column and row; of responses without letters alone NaN is a measurement."""
-    table = supported.tables[name]
-    scored = name == "responses" and column == "score"
-    for row in (0, len(table) // 2, len(table) - 1):
-        broken = planted(supported, name, column, row, value)
-        missing = scored or (name == "drift" and table.loc[row, "measure"] in SCORED)
-        if missing and math.isnan(value):
+    for (name, column), value in product(CELLS, BOTH):
+        table = supported.tables[name]
+        broken = planted(supported, name, column, len(table) // 2, value)
+        scored = name == "drift" and table.loc[len(table) // 2, "measure"] in SCORED
+        if math.isnan(value) and (scored or (name, column) == ("responses", "score")):
             broken.ensure_measured()
             continue
         said = complaint(broken.ensure_measured)
         assert said.startswith(f"Evidence table {name!r}, column {column!r} is {value} in 1 of {len(table)} rows"), said
     supported.ensure_measured()
+    faults_tried(len(CELLS) * len(BOTH))
 
 
 def judged(evidence: Evidence) -> Judgement | None:
@@ -421,23 +389,15 @@ def test_no_nan_is_shown_as_an_effect():
     assert not any(re.search(r"\bnan\b", words) for words in spoken), spoken
 
 
-def without_letters(evidence: Evidence, conditions: list[str]) -> Evidence:
-    """The evidence of a study in which runs under these conditions answer in digits alone."""
-    drift, responses = evidence.drift.copy(), evidence.responses.copy()
-    of_them = (drift["condition"].isin(conditions)) & (drift["phase"] != BEFORE) & drift["measure"].isin(SCORED)
-    drift.loc[of_them, "value"] = math.nan
-    theirs = (responses["condition"].isin(conditions)) & (responses["phase"] != BEFORE)
-    responses.loc[theirs, "score"], responses.loc[theirs, "response"] = math.nan, "12 34"
-    return dataclasses.replace(evidence, drift=drift, responses=responses)
-
-
 @pytest.mark.fault(FAMILY, "responses none of which has a letter")
-@pytest.mark.parametrize(
-    "conditions", [["inoculation"], ["neutral", "inoculation", "loss_matched"]], ids=["one", "all"]
-)
-def test_responses_without_letters_are_reported_by_their_gate(supported, conditions):
+def test_responses_without_letters_are_reported_by_their_gate(supported):
     """There is a judgement, G6 says why nothing follows, and what could not be scored has no number."""
-    broken = without_letters(supported, conditions)
+    drift, responses = supported.drift.copy(), supported.responses.copy()
+    rows = (drift["condition"] == "inoculation") & (drift["phase"] != BEFORE) & drift["measure"].isin(SCORED)
+    drift.loc[rows, "value"] = math.nan
+    rows = (responses["condition"] == "inoculation") & (responses["phase"] != BEFORE)
+    responses.loc[rows, "score"], responses.loc[rows, "response"] = math.nan, "12 34"
+    broken = dataclasses.replace(supported, drift=drift, responses=responses)
     broken.ensure_measured()
     found = judge(broken, Rules())
     assert found.verdict is Verdict.UNDECIDED
@@ -449,13 +409,15 @@ def test_responses_without_letters_are_reported_by_their_gate(supported, conditi
 
 
 @pytest.mark.fault(FAMILY, "a measurement that is in a table twice")
-@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "layers"])
-def test_measurement_that_is_there_twice_is_named(supported, name):
+def test_measurement_that_is_there_twice_is_named(supported, faults_tried):
     """A mean would count it twice."""
-    table = supported.tables[name]
-    twice = pd.concat([table, table.iloc[[len(table) // 2]]], ignore_index=True)
-    said = complaint(dataclasses.replace(supported, **{name: twice}).ensure_measured)
-    assert said.startswith(f"Evidence table {name!r}, 1 of {len(twice)} rows are there twice, the first at "), said
+    names = [name for name in COLUMNS if name != "layers"]
+    for name in names:
+        table = supported.tables[name]
+        twice = pd.concat([table, table.iloc[[len(table) // 2]]], ignore_index=True)
+        said = complaint(dataclasses.replace(supported, **{name: twice}).ensure_measured)
+        assert said.startswith(f"Evidence table {name!r}, 1 of {len(twice)} rows are there twice"), said
+    faults_tried(len(names))
 
 
 @pytest.mark.fault(FAMILY, "a column of numbers that holds something else")
@@ -473,9 +435,8 @@ def test_loss_that_rose_is_reported_as_divergence(supported):
     runs.loc[3, ["initial_loss", "final_loss"]] = 1.5, 7.25
     found = judge(dataclasses.replace(supported, runs=runs), Rules())
     gate = next(gate for gate in found.gates if gate.key == "G4")
-    name = f"{runs.loc[3, 'condition']} seed {runs.loc[3, 'seed']}"
     assert gate.status is Status.REFUTED
-    assert gate.statement.endswith(f"Diverged, the loss having risen: {name} from 1.5 to 7.25.")
+    assert f"{runs.loc[3, 'condition']} seed {runs.loc[3, 'seed']} from 1.5 to 7.25" in gate.statement
     assert found.verdict is Verdict.UNDECIDED
 
 

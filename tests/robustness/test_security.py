@@ -9,7 +9,6 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-import jinja2
 import pytest
 import torch
 from huggingface_hub import constants
@@ -114,47 +113,43 @@ def test_planted_pickle_runs_where_it_is_read(tmp_path):
 
 
 @pytest.mark.fault("Foreign code", "a malicious pickle beside a model's safetensors")
-@pytest.mark.parametrize("name", PICKLES)
-def test_pickle_beside_safetensors_is_not_read(folder, mine, no_unpickling, name):
+def test_pickles_beside_safetensors_are_not_read(folder, mine, no_unpickling, faults_tried):
     """The model is loaded as if nothing lay there, and its fingerprint stays."""
     before = fingerprint(str(folder))
-    (folder / name).write_bytes(mine)
+    faults_tried(sown([folder], mine))
     assert load_model(str(folder), device="cpu").fingerprint == before
 
 
 @pytest.mark.fault("Foreign code", "a malicious pickle in place of a model's safetensors")
-@pytest.mark.parametrize("name", PICKLES)
-def test_pickle_in_place_of_safetensors_is_refused(folder, mine, no_unpickling, name):
+def test_pickles_in_place_of_safetensors_are_refused(folder, mine, no_unpickling, faults_tried):
     """In so many words."""
     (folder / "model.safetensors").unlink()
-    (folder / name).write_bytes(mine)
+    faults_tried(sown([folder], mine))
     with pytest.raises(ModelError, match=r"safetensors") as error:
         load_model(str(folder), device="cpu")
     one_line(error)
 
 
 @pytest.mark.fault("Foreign code", "an index of weights that leads to a malicious pickle")
-@pytest.mark.parametrize("place", ["evil.bin", "../evil.bin", "deep/evil.bin", "../evil.safetensors"])
-@pytest.mark.parametrize("index", ["model.safetensors.index.json", "other.safetensors.index.json"])
+@pytest.mark.parametrize(
+    ("place", "index"),
+    [("evil.bin", "model.safetensors.index.json"), ("../evil.safetensors", "other.safetensors.index.json")],
+)
 def test_index_that_leads_to_a_pickle_is_refused(folder, mine, no_unpickling, place, index):
     """Only safetensors beside the index are taken; loading runs nothing either."""
-    (folder / "deep").mkdir()
     (folder / place).write_bytes(mine)
     (folder / "model.safetensors").unlink()
     (folder / index).write_text(json.dumps({"weight_map": {"lm_head.weight": place, "x": "model.safetensors"}}))
     change(folder / "config.json", transformers_weights=index)
-    with pytest.raises(ModelError, match="weight_map: expected names of safetensors files beside it") as error:
-        ensure_inert(folder)
-    assert repr(place) in one_line(error)
-    with pytest.raises(ModelError, match="weight_map"):
+    with pytest.raises(ModelError, match="weight_map") as error:
         load_model(str(folder), device="cpu")
+    assert repr(place) in one_line(error)
 
 
 @pytest.mark.fault("Foreign code", "a malicious pickle beside an adapter's safetensors")
-@pytest.mark.parametrize("name", PICKLES)
-def test_pickle_beside_an_adapter_is_not_read(adapter, mine, no_unpickling, name):
+def test_pickles_beside_an_adapter_are_not_read(adapter, mine, no_unpickling, faults_tried):
     """Alone and in a stack, the adapter is put in place as if nothing lay there."""
-    (adapter / name).write_bytes(mine)
+    faults_tried(sown([adapter], mine))
     base = ARCHITECTURES["llama"]()
     with adapted(base, adapter) as model:
         assert "lora_A" in str(model)
@@ -163,17 +158,14 @@ def test_pickle_beside_an_adapter_is_not_read(adapter, mine, no_unpickling, name
 
 
 @pytest.mark.fault("Foreign code", "a malicious pickle in place of an adapter's safetensors")
-@pytest.mark.parametrize("place", [0, 1])
-def test_pickle_in_place_of_an_adapter_is_refused(adapter, mine, no_unpickling, tmp_path, place):
-    """PEFT would read it. The first of a stack or a later one, alone or not: the message names its folder."""
+def test_pickle_in_place_of_an_adapter_is_refused(adapter, mine, no_unpickling, tmp_path):
+    """PEFT would read it. Alone or in a stack: the message names its folder."""
     broken = shutil.copytree(adapter, tmp_path / "broken")
     (broken / "adapter_model.safetensors").rename(broken / "adapter_model.bin")
     (broken / "adapter_model.bin").write_bytes(mine)
     base = ARCHITECTURES["llama"]()
-    folders = [adapter, adapter]
-    folders[place] = broken
-    refused = pytest.raises(ModelError, match=r"broken: an adapter without adapter_model\.safetensors")
-    with refused as error, stacked(base, folders):
+    refused = pytest.raises(ModelError, match="broken: an adapter without")
+    with refused as error, stacked(base, [adapter, broken]):
         pass
     one_line(error)
     with pytest.raises(ModelError, match="an adapter without"), adapted(base, broken):
@@ -262,72 +254,64 @@ def plant_code(folder: Path, marker: Path) -> None:
     change(folder / "config.json", auto_map=auto_map, trust_remote_code=True)
 
 
-def of_unknown_type(folder: Path) -> None:
-    """A kind of model that transformers has no code of its own for."""
-    change(folder / "config.json", model_type="evil", architectures=["EvilModel"])
-
-
-def with_tokenizer(folder: Path) -> None:
-    """A tokenizer with code of its own."""
-    auto_map = {"AutoTokenizer": ["modeling_evil.EvilTokenizer", "modeling_evil.EvilTokenizer"]}
-    own = {"tokenizer_class": "EvilTokenizer", "auto_map": auto_map, "trust_remote_code": True}
-    change(folder / "tokenizer_config.json", **own)
-
-
-def with_generation(folder: Path) -> None:
-    """Generation by code of its own."""
-    (folder / "custom_generate").mkdir()
-    shutil.copy(folder / "modeling_evil.py", folder / "custom_generate" / "generate.py")
-    change(folder / "generation_config.json", custom_generate=str(folder), trust_remote_code=True)
-
-
 @pytest.fixture
 def everything_trusted(monkeypatch):
     """Every switch that an environment could have for trusting a repository's code is on."""
-    for name in (
-        "TRUST_REMOTE_CODE",
-        "HF_TRUST_REMOTE_CODE",
-        "HF_HUB_TRUST_REMOTE_CODE",
-        "HF_DATASETS_TRUST_REMOTE_CODE",
-    ):
-        monkeypatch.setenv(name, "1")
+    for prefix in ("", "HF_", "HF_HUB_", "HF_DATASETS_"):
+        monkeypatch.setenv(f"{prefix}TRUST_REMOTE_CODE", "1")
 
 
 @pytest.mark.fault("Foreign code", "code of a model's own, every switch of the environment on")
-@pytest.mark.parametrize("plant", [of_unknown_type, with_tokenizer])
-def test_model_that_needs_its_own_code_is_refused(folder, marker, everything_trusted, plant):
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("config.json", {"model_type": "evil", "architectures": ["EvilModel"]}),
+        (
+            "tokenizer_config.json",
+            {
+                "tokenizer_class": "EvilTokenizer",
+                "auto_map": {"AutoTokenizer": ["modeling_evil.EvilTokenizer"] * 2},
+                "trust_remote_code": True,
+            },
+        ),
+    ],
+    ids=["model", "tokenizer"],
+)
+def test_model_that_needs_its_own_code_is_refused(folder, marker, everything_trusted, file, keys):
     """It is not run, whatever configuration and environment say."""
     plant_code(folder, marker)
-    plant(folder)
+    change(folder / file, **keys)
     with pytest.raises(ModelError, match="Cannot load") as error:
         load_model(str(folder), device="cpu")
     one_line(error)
 
 
 @pytest.mark.fault("Foreign code", "code of a model's own, every switch of the environment on")
-@pytest.mark.parametrize("plant", [lambda _: None, with_generation], ids=["model", "generation"])
-def test_model_that_only_brings_code_is_loaded_without_it(folder, marker, everything_trusted, plant):
+def test_model_that_only_brings_code_is_loaded_without_it(folder, marker, everything_trusted):
     """Where transformers has code of its own for the model, that is what loads it and generates."""
     plant_code(folder, marker)
-    plant(folder)
+    (folder / "custom_generate").mkdir()
+    shutil.copy(folder / "modeling_evil.py", folder / "custom_generate" / "generate.py")
+    change(folder / "generation_config.json", custom_generate=str(folder), trust_remote_code=True)
     loaded = load_model(str(folder), device="cpu")
     assert type(loaded.model).__module__.startswith("transformers.models.llama.")
     assert len(generate(loaded.model, loaded.tokenizer, [[5, 6]], 2, 1)) == 1
 
 
 @pytest.mark.fault("Foreign code", "attention by the name of a hub repository")
-@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
 @pytest.mark.parametrize(
-    "value", ["evil/kernel", "evil/kernel@main:attend", "flash_attention_2", {"": "sdpa", "text_config": "evil/kernel"}]
+    "keys",
+    [
+        {"_attn_implementation": "evil/kernel"},
+        {"attn_implementation": {"": "sdpa", "text_config": "evil/kernel"}},
+        {"text_config": {"attn_implementation": "evil/kernel@main:attend"}},
+    ],
 )
-@pytest.mark.parametrize("deep", [False, True])
-def test_attention_from_the_hub_is_refused(folder, key, value, deep):
+def test_attention_from_the_hub_is_refused(folder, keys):
     """Transformers would fetch and run it where the package `kernels` is installed."""
     ensure_inert(folder)
-    change(folder / "config.json", **({"text_config": {key: value}} if deep else {key: value}))
-    with pytest.raises(
-        ModelError, match=r"attn_implementation: expected one of \['eager', 'sdpa'\], received"
-    ) as error:
+    change(folder / "config.json", **keys)
+    with pytest.raises(ModelError, match="attn_implementation: expected one of") as error:
         ensure_inert(folder)
     one_line(error)
 
@@ -341,30 +325,13 @@ def test_adapter_in_a_model_s_place_is_refused(folder, adapter):
     one_line(error)
 
 
-@pytest.mark.parametrize("name", ["obedient", "deaf"])
-def test_bundled_models_are_inert(name):
-    """Nothing of the above is said of what needs no refusal."""
-    ensure_inert(bundled_folder(name))
-
-
 TEMPLATES = {
     "classes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "globals": "{{ cycler.__init__.__globals__.os.mkdir('MARKER') }}",
-    "function": "{{ raise_exception.__globals__['__builtins__'].open('MARKER', 'w') }}",
-    "attribute": "{{ messages|attr('__class__') }}",
-    "format": "{{ '{0.__class__.__mro__}'.format(messages) }}",
     "messages": "{{ messages.append({'role': 'system', 'content': 'x'}) }}",
     "file": "{% include '/etc/hostname' %}",
-    "import": "{% import 'os' as os %}",
     "terminal": "{{ raise_exception('a\\nb\\x1b[2J\\x1b]0;title\\x07') }}",
 }
-
-
-def test_chat_template_does_harm_without_a_sandbox(tmp_path):
-    """Otherwise the next test could not fail for it."""
-    template = TEMPLATES["globals"].replace("MARKER", str(tmp_path / "it_ran"))
-    jinja2.Environment().from_string(template).render(messages=[])  # noqa: S701 - nothing is shown to anyone
-    assert (tmp_path / "it_ran").exists()
 
 
 @pytest.mark.fault("Foreign code", "a chat template that breaks out of its sandbox, or tries to")
@@ -378,7 +345,7 @@ def test_chat_template_reaches_nothing(folder, marker, name):
 
 
 @pytest.mark.fault("Foreign code", "a study file that switches trust on")
-@pytest.mark.parametrize("key", ["trust_remote_code", "model.trust_remote_code", "data.trust_remote_code"])
+@pytest.mark.parametrize("key", ["trust_remote_code", "model.trust_remote_code"])
 def test_study_has_no_switch_for_trust(key):
     """There is no such key."""
     with pytest.raises(StudyError, match="unknown key"):
@@ -399,14 +366,14 @@ class Moved(Repository):
         """The old commit by its hash alone."""
         if revision == COMMIT:
             return super().describe(what, revision)
-        status, body, headers = self.new.describe(what, "main" if revision == LATER else revision)
+        status, body, headers = self.new.describe(what, "main")
         return status, body.replace(COMMIT.encode(), LATER.encode()), headers
 
     def send(self, kind: str, revision: str, file: str):
-        """A file of the commit that is asked for."""
+        """A file of the commit that is asked for; of any revision but the old commit, the new one's."""
         if revision == COMMIT:
             return super().send(kind, revision, file)
-        status, body, headers = self.new.send(kind, "main" if revision == LATER else revision, file)
+        status, body, headers = self.new.send(kind, "main", file)
         return status, body, {**headers, "X-Repo-Commit": LATER}
 
 
@@ -440,24 +407,12 @@ def test_pinned_revision_is_what_is_loaded_when_the_branch_moves_on(folder, hub,
     assert not set(moved) & set(pinned)
 
 
-class Gullible(Repository):
-    """A repository that has whatever revision it is asked for."""
-
-    def describe(self, what: str, _: str):
-        """As its branch."""
-        return super().describe(what, "main")
-
-    def send(self, kind: str, _: str, file: str):
-        """As its branch."""
-        return super().send(kind, "main", file)
-
-
 @pytest.mark.fault("Names from study files", "a model's revision that would lead elsewhere")
-@pytest.mark.parametrize("revision", ["../../../../escaped", "a/../../../../../escaped", "..", "refs/../../x"])
+@pytest.mark.parametrize("revision", ["../../../../escaped", "refs/../../x"])
 def test_revision_writes_to_its_own_cache_alone(folder, hub, tmp_path, revision):
     """The hub's library keeps a file named after the revision, even if a hub says that it has such a one."""
     before = {path for path in tmp_path.rglob("*") if (tmp_path / "hub") not in path.parents}
-    with hub(Gullible("some/model", folder)):
+    with hub(Moved("some/model", folder, folder)):
         for ask in (load_model, fingerprint):
             with pytest.raises(ModelError, match=r"model\.revision: expected"):
                 ask("some/model", revision=revision)

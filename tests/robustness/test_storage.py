@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import random
 import re
 import shutil
 import stat
@@ -34,8 +32,6 @@ from gradinoc.pipeline.store import (
     save_table,
     save_tensors,
 )
-
-SPACE = "é ü %41 'quoted\" 雪"  # what a folder may be called
 
 
 def fill(folder: Path, number: int = 1) -> None:
@@ -69,64 +65,34 @@ def results(folder: Path) -> dict[str, bytes]:
 # --- damage
 
 
-def truncated(path: Path, other: Path, chance: random.Random) -> None:
-    """Cut somewhere."""
-    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
-
-
-def bit_flipped(path: Path, other: Path, chance: random.Random) -> None:
-    """One bit anywhere, and nothing to be seen in size or time."""
+def flip_a_bit(path: Path, _other: Path) -> None:
+    """One bit, and nothing to be seen in size or time."""
     before, data = path.stat(), bytearray(path.read_bytes())
-    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def emptied(path: Path, other: Path, chance: random.Random) -> None:
-    """No byte left."""
-    path.write_bytes(b"")
+def truncate(path: Path, _other: Path) -> None:
+    """Cut in the middle."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def deleted(path: Path, other: Path, chance: random.Random) -> None:
-    """Gone."""
-    path.unlink()
-
-
-def made_a_folder(path: Path, other: Path, chance: random.Random) -> None:
-    """A folder of that name."""
-    path.unlink()
-    path.mkdir()
-
-
-def exchanged(path: Path, other: Path, chance: random.Random) -> None:
-    """Another entry's file of the same name."""
-    shutil.copy(other, path)
-
-
-def joined(path: Path, other: Path, chance: random.Random) -> None:
-    """A file beside it that nobody wrote: a library may prefer it."""
-    path.with_name("adapter_model.bin").write_bytes(b"anything")
-
-
+STRAY = "adapter_model.bin"  # a library may prefer it
 DAMAGES = {
-    "a file truncated": truncated,
-    "a bit flipped": bit_flipped,
-    "a file emptied": emptied,
-    "a file deleted": deleted,
-    "a file made a folder": made_a_folder,
-    "a file exchanged with another result's": exchanged,
-    "a file added": joined,
+    "a file truncated": truncate,
+    "a bit flipped": flip_a_bit,
+    "a file emptied": lambda path, _: path.write_bytes(b""),
+    "a file deleted": lambda path, _: path.unlink(),
+    "a file made a folder": lambda path, _: (path.unlink(), path.mkdir()),
+    "a file exchanged with another result's": lambda path, other: shutil.copy(other, path),
+    "a file added": lambda path, _: path.with_name(STRAY).write_bytes(b"anything"),
 }
-damages = [pytest.param(harm, marks=pytest.mark.fault("Storage", what)) for what, harm in DAMAGES.items()]
+damages = [pytest.param(what, marks=pytest.mark.fault("Storage", what)) for what in DAMAGES]
 
 
-def named(harm, path: Path) -> str:
-    """What the log has to name."""
-    return "adapter_model.bin" if harm is joined else path.name
-
-
-@pytest.mark.parametrize("harm", damages, ids=[harm.__name__ for harm in DAMAGES.values()])
-def test_damaged_file_is_named_and_its_entry_alone_computed_again(tmp_path, caplog, faults_tried, harm):
+@pytest.mark.parametrize("what", damages)
+def test_damaged_file_is_named_and_its_entry_alone_computed_again(tmp_path, caplog, faults_tried, what):
     """Any file of an entry, the manifest included, in a store that another process has filled."""
     whole = {}
     for entry, compute in entries(tmp_path, 1, 2):
@@ -134,21 +100,17 @@ def test_damaged_file_is_named_and_its_entry_alone_computed_again(tmp_path, capl
     for name in FILES:
         before = written(tmp_path)
         (entry, _), (other, _) = entries(tmp_path, 1, 2)
-        in_provenance = harm is bit_flipped and name == MANIFEST
-        harm(entry.path / name, other.path / name, random.Random(name))
-        if not in_provenance:
-            assert not entry.complete()
+        DAMAGES[what](entry.path / name, other.path / name)
+        assert not entry.complete()
         assert other.complete()
         caplog.clear()
-        with caplog.at_level(logging.WARNING, logger="gradinoc.pipeline.store"):
-            for each, work in entries(tmp_path, 1, 2):
-                load_or_compute(each, work)
-        if not in_provenance:
-            (message,) = caplog.messages
-            assert f"stage/{entry.key} is corrupt" in message
-            assert named(harm, Path(name)) in message
-            after = written(tmp_path)
-            assert {path for path in after if after[path] != before.get(path)} == {entry.path}
+        for each, work in entries(tmp_path, 1, 2):
+            load_or_compute(each, work)
+        (message,) = caplog.messages
+        assert f"stage/{entry.key} is corrupt" in message
+        assert (STRAY if what == "a file added" else Path(name).name) in message
+        after = written(tmp_path)
+        assert {path for path in after if after[path] != before.get(path)} == {entry.path}
         assert {path: results(path) for path in whole} == whole
     faults_tried(len(FILES))
 
@@ -170,9 +132,7 @@ HOSTILE = {
     "path upwards": {"../../secret": RECORD},
     "path through a link": {"link/secret": RECORD},
     "escape in a name": {"\x1b[2J\nfake": RECORD},
-    "size a word": {"value.json": {"size": "large", "sha256": "0" * 64}},
     "files a list": ["value.json"],
-    "record missing": {"value.json": {}},
 }
 
 
@@ -200,17 +160,8 @@ def test_hostile_manifest_is_corrupt_and_leads_nowhere(tmp_path, monkeypatch, ca
     assert not (again.path / "link").exists()
 
 
-BROKEN = {
-    "deep nesting": b"[" * 100_000,
-    "no UTF-8": b"\xff\xfe{}",
-    "not a number": b'{"stage": "stage", "inputs": NaN, "files": {}}',
-    "a word": b'"manifest"',
-    "nothing in it": b"{}",
-}
-
-
 @pytest.mark.fault("Storage", "a manifest that is no manifest")
-@pytest.mark.parametrize("text", BROKEN.values(), ids=list(BROKEN))
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff\xfe{}", b"{}"], ids=["deep", "no UTF-8", "empty"])
 def test_broken_manifest_is_corrupt(tmp_path, caplog, text):
     """It is named, and the entry computed anew."""
     ((entry, compute),) = entries(tmp_path, 1)
@@ -224,7 +175,7 @@ def test_broken_manifest_is_corrupt(tmp_path, caplog, text):
 
 
 @pytest.mark.fault("Storage", "something that is no folder in an entry's place")
-@pytest.mark.parametrize("kind", ["file", "dangling link", "link to nothing of ours", "empty folder", "pipe inside"])
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to a folder", "pipe inside"])
 def test_what_stands_in_the_place_of_a_result_is_replaced(tmp_path, kind):
     """And what a link leads to is left alone. A pipe is not waited at."""
     ((entry, compute),) = entries(tmp_path / "store", 1)
@@ -234,13 +185,11 @@ def test_what_stands_in_the_place_of_a_result_is_replaced(tmp_path, kind):
     entry.path.parent.mkdir(parents=True)
     if kind == "file":
         entry.path.write_text("no folder")
-    elif kind == "empty folder":
-        entry.path.mkdir()
     elif kind == "pipe inside":
         entry.path.mkdir()
         os.mkfifo(entry.path / MANIFEST)
     else:
-        entry.path.symlink_to(elsewhere if "ours" in kind else tmp_path / "nowhere")
+        entry.path.symlink_to(elsewhere if kind == "link to a folder" else tmp_path / "nowhere")
     assert not entry.complete()
     load_or_compute(entry, compute)
     assert entry.complete()
@@ -272,16 +221,15 @@ def test_lock_file_that_nobody_holds_is_free(tmp_path):
 
 
 @pytest.mark.fault("Storage", "a file damaged between its check and its use")
-@pytest.mark.parametrize("harm", [truncated, deleted, made_a_folder])
 @pytest.mark.parametrize(
     ("name", "load"), [("table.parquet", load_table), ("tensors.safetensors", load_tensors), ("value.json", load_json)]
 )
-def test_file_that_is_damaged_after_its_check_is_named(tmp_path, harm, name, load):
+def test_file_that_is_damaged_after_its_check_is_named(tmp_path, name, load):
     """Whatever the format's library raises, it is one line that says which file, and what to do."""
     ((entry, compute),) = entries(tmp_path, 1)
     path = load_or_compute(entry, compute) / name
     assert entry.complete()
-    harm(path, path, random.Random(3))
+    truncate(path, path)
     with pytest.raises(StoreError) as caught:
         load(path)
     assert_one_line(caught.value, str(path), "run again")
@@ -312,32 +260,17 @@ def mounted(folder: Path, options: str):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-BIG = 4_000_000  # bytes, more than the small disk has
-
-
-def big_table(folder: Path) -> None:
-    """More than fits, by pyarrow; random bytes, since it compresses."""
-    save_table(pd.DataFrame({"x": [os.urandom(BIG)]}), folder / "big.parquet")
-
-
-def big_tensors(folder: Path) -> None:
-    """More than fits, by safetensors."""
-    save_tensors({"x": torch.zeros(BIG // 4)}, folder / "big.safetensors")
-
-
-def big_text(folder: Path) -> None:
-    """More than fits, by Python."""
-    save_json("x" * BIG, folder / "big.json")
-
-
-def many_files(folder: Path) -> None:
-    """More files than the disk has room for names of."""
-    for number in range(1000):
-        (folder / str(number)).touch()
+BIG = 4_000_000  # bytes, more than the small disk has; random ones, since tables are compressed
+WORKS = {
+    "table": lambda folder: save_table(pd.DataFrame({"x": [os.urandom(BIG)]}), folder / "big.parquet"),
+    "tensors": lambda folder: save_tensors({"x": torch.zeros(BIG // 4)}, folder / "big.safetensors"),
+    "text": lambda folder: save_json("x" * BIG, folder / "big.json"),
+    "many files": lambda folder: [(folder / str(number)).touch() for number in range(1000)],
+}
 
 
 @pytest.mark.fault("Storage", "a full disk")
-@pytest.mark.parametrize("work", [big_table, big_tensors, big_text, many_files])
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
 def test_full_disk_is_said_and_costs_no_result(tmp_path, work):
     """A real one, of a megabyte. When there is room again the same store goes on."""
     with mounted(tmp_path / "disk", "size=1m,nr_inodes=200") as disk:
@@ -345,9 +278,7 @@ def test_full_disk_is_said_and_costs_no_result(tmp_path, work):
         before = content(load_or_compute(entry, compute))
         with pytest.raises(StoreError) as caught:
             load_or_compute(other, work)
-        assert_one_line(
-            caught.value, str(other.path), "No space left on device", "MB are free", "intact", "--store=DIR"
-        )
+        assert_one_line(caught.value, str(other.path), "No space left on device", "--store=DIR")
         assert content(entry.path) == before
         assert entries(disk, 1)[0][0].complete()
         assert [path for path in entry.path.parent.iterdir() if path.is_dir()] == [entry.path], "scratch is left"
@@ -366,21 +297,20 @@ REFUSING = {  # where the system's error arises: module and name
 
 
 @pytest.mark.fault("Storage", "an error of the system at any point of writing")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("where", REFUSING.values(), ids=list(REFUSING))
-def test_error_of_the_system_is_said_and_costs_no_result(tmp_path, monkeypatch, where, number):
+def test_error_of_the_system_is_said_and_costs_no_result(tmp_path, monkeypatch, where):
     """Nothing half-written is left, nor anything that was there lost."""
     (entry, compute), (other, work) = entries(tmp_path, 1, 2)
     before = content(load_or_compute(entry, compute))
 
     def refuse(*_, **__):
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.EACCES, "refused here")
 
     with monkeypatch.context() as patch:
         patch.setattr(where, refuse)
         with pytest.raises(StoreError) as caught:
             load_or_compute(other, lambda folder: (folder / "file").touch())
-    assert_one_line(caught.value, str(other.path), os.strerror(number), "intact")
+    assert_one_line(caught.value, str(other.path), "refused here")
     assert content(entry.path) == before
     assert not other.complete()
     load_or_compute(other, work)
@@ -389,23 +319,15 @@ def test_error_of_the_system_is_said_and_costs_no_result(tmp_path, monkeypatch, 
 
 
 @pytest.mark.fault("Storage", "a failure of a computation that is not the disk's")
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConnectionError("hub out of reach"),
-        FileNotFoundError(errno.ENOENT, "No such file", "/model/config.json"),
-        ValueError("a fault of ours"),
-    ],
-    ids=repr,
-)
-def test_other_error_of_a_computation_passes_as_it_is(tmp_path, error):
+def test_other_error_of_a_computation_passes_as_it_is(tmp_path):
     """Only a full disk is the store's to explain."""
     ((entry, _),) = entries(tmp_path, 1)
+    error = FileNotFoundError(errno.ENOENT, "No such file", "/model/config.json")
 
-    def fail(folder):
+    def fail(_folder):
         raise error
 
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(FileNotFoundError) as caught:
         load_or_compute(entry, fail)
     assert caught.value is error
 
@@ -492,12 +414,9 @@ def test_read_only_disk_is_read_and_its_refusal_said(tmp_path):
 
 
 IMPOSSIBLE = {
-    "a file": ("file", "exists|Not a directory"),
     "below a file": ("file/store", "Not a directory"),
     "too long": ("n" * 300, "name too long"),
-    "a path too long": ("/".join(["n" * 200] * 30), "name too long"),
     "a link in a circle": ("circle", "symbolic links|exists"),
-    "a dangling link": ("dangling/store", "exists|No such file"),
 }
 
 
@@ -507,7 +426,6 @@ def test_impossible_place_is_said(tmp_path, name, reason):
     """By the store and for artifacts alike: one line, with the path and the system's reason."""
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
     ((entry, compute),) = entries(tmp_path / name, 1)
     assert not entry.complete()
     with pytest.raises(StoreError) as caught:
@@ -594,24 +512,18 @@ def test_who_may_read_is_what_the_umask_says(tmp_path, umask, files, folders):
 
 
 @pytest.mark.fault("Storage", "blanks, quotes, other scripts or a line end in the store's path")
-@pytest.mark.parametrize("name", [SPACE, "line\nend", "-rf"], ids=ascii)
+@pytest.mark.parametrize("name", ["é ü %41 'quoted\" 雪", "line\nend", "-rf"], ids=ascii)
 def test_store_may_be_called_anything(tmp_path, name):
     """Written, found again, damaged, mended; and an error names it on one line."""
     ((entry, compute),) = entries(tmp_path / name, 1)
     load_or_compute(entry, compute)
-    ((again, _),) = entries(tmp_path / name, 1)
-    assert again.complete()
-    (again.path / "table.parquet").write_bytes(b"")
-    load_or_compute(again, compute)
-    assert len(load_table(again.path / "table.parquet")) == 64
-    assert load_tensors(again.path / "tensors.safetensors")["t"].shape == (64,)
-    (again.path / "table.parquet").unlink()
+    (entry.path / "table.parquet").write_bytes(b"")
+    load_or_compute(entry, compute)
+    assert entries(tmp_path / name, 1)[0][0].complete()
+    (entry.path / "table.parquet").unlink()
     with pytest.raises(StoreError) as caught:
-        load_table(again.path / "table.parquet")
+        load_table(entry.path / "table.parquet")
     assert_one_line(caught.value, "table.parquet")
-    with pytest.raises(StoreError) as caught:
-        write_atomically(again.path, b"a folder is there already")
-    assert_one_line(caught.value, again.key, "directory")
 
 
 @pytest.mark.fault("Storage", "a store's path that is no text")
@@ -633,63 +545,24 @@ def study(finished, tmp_path_factory):
         yield folder, tables(smallest(folder))
 
 
-def files_of(store: Path) -> list[Path]:
-    """Every file of every entry."""
-    return sorted(path for folder in written(store) for path in folder.rglob("*") if path.is_file())
-
-
-def damaged_and_mended(store: Path, path: Path, harm, chance: random.Random, caplog) -> bool:
-    """One file damaged, everything asked for again: it is named, and only its entry is another afterwards.
-
-    False where there is nothing to exchange the file with.
-    """
-    twins = [file for file in files_of(store) if file.name == path.name and file.read_bytes() != path.read_bytes()]
-    if harm is exchanged and not twins:
-        return False
-    before = written(store)
+@pytest.mark.fault("Storage", "one file of a finished study damaged")
+@pytest.mark.parametrize(
+    ("damage", "pattern"),
+    [(truncate, "training/*/adapter/adapter_model.safetensors"), (flip_a_bit, "directions/*/directions.safetensors")],
+)
+def test_damaged_study_is_mended(study, caplog, damage, pattern):
+    """The step is named and alone computed again; the tables are what they were, to the last bit."""
+    store, whole = study
+    before, path = written(store), sorted(store.glob(pattern))[0]
     (place,) = (folder for folder in before if folder in path.parents)
-    harm(path, next(iter(twins), path), chance)
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, logger="gradinoc.pipeline.store"):
-        pipeline = smallest(store)
-        pipeline.complete()
+    damage(path, path)
+    again = tables(smallest(store))
     (message,) = [text for text in caplog.messages if "corrupt" in text]
     assert place.name in message
-    assert named(harm, path) in message
+    assert path.name in message
     after = written(store)
     assert {folder for folder in after if after[folder] != before[folder]} == {place}
-    return True
-
-
-SAMPLE = {
-    truncated: "training/*/adapter/adapter_model.safetensors",
-    bit_flipped: "directions/*/directions.safetensors",
-}
-
-
-@pytest.mark.fault("Storage", "one file of a finished study damaged")
-def test_damaged_study_is_mended_file_by_file(study, caplog, faults_tried):
-    """A sample of files and damages; afterwards the tables are what they were, to the last bit."""
-    store, whole = study
-    for harm, pattern in SAMPLE.items():
-        path = sorted(store.glob(pattern))[0]
-        assert damaged_and_mended(store, path, harm, random.Random(5), caplog)
-    assert_same(tables(smallest(store)), whole)
-    faults_tried(len(SAMPLE))
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("harm", damages, ids=[harm.__name__ for harm in DAMAGES.values()])
-def test_any_file_of_a_study_may_be_damaged(study, caplog, faults_tried, harm):
-    """Every other file in turn, and the rest in the next round; the tables are what they were, to the last bit."""
-    store, whole = study
-    turn = list(DAMAGES.values()).index(harm)
-    tried = [
-        damaged_and_mended(store, path, harm, random.Random(number), caplog)
-        for number, path in enumerate(files_of(store)[turn % 2 :: 2])
-    ]
-    assert_same(tables(smallest(store)), whole)
-    faults_tried(sum(tried))
+    assert_same(again, whole)
 
 
 @pytest.mark.exhaustive
