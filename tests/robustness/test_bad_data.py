@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import os
 import re
 import shutil
@@ -42,52 +40,36 @@ def of(*given, **more):
     return json.dumps({"messages": list(given), **more})
 
 
-# Kind -> lines of that kind, each with the part of the message that names what is wrong.
 LINES = {
-    "no JSON": [
-        ('{"question": "q"', "column 17"), ("{'question': 'q'}", "column 2"), (f"{raw()} {raw()}", "column 34"),
-        ('{"question": "q\x0b", "answer": "a"}', "column"), ("\0\0\0", "column 1"),
-    ],
-    "no object": [('["q", "a"]', "['q', 'a']"), ('"q"', "'q'"), ("7", "received 7"), ("null", "None")],
-    "other keys": [('{"text": "q"}', "{'text': 'q'}"), ('{"question": "q"}', "{'question': 'q'}")],
+    "no JSON": [('{"question": "q"', "column 17"), (f"{raw()} {raw()}", "column 34"), ("\0\0\0", "column 1")],
+    "no object": [('["q", "a"]', "['q', 'a']"), ("null", "None")],
+    "other keys": [('{"question": "q"}', "{'question': 'q'}")],
     "no text": [
-        (raw(3), "question: expected text, received 3"), (raw(None), "question: "), (raw(["q"]), "question: "),
-        (raw(" \t\n\u3000"), "question: "), (raw(answer=None), "answer: "), (raw(answer=""), "answer: "),
-        (raw(template={"a": 1}), "template: "), (raw(template=" "), "template: "),
-        (of({"role": "user"}, ANSWER), "messages[0].content: "),
-        (of({**USER, "content": [{"type": "text", "text": "q"}]}, ANSWER), "messages[0].content: "),
+        (raw(3), "question: expected text"), (raw(" \t\n\u3000"), "question: "), (raw(answer=""), "answer: "),
+        (raw(template={"a": 1}), "template: "), (of({"role": "user"}, ANSWER), "messages[0].content: "),
     ],
     "no messages": [('{"messages": "q"}', "messages: "), (of("q", "a"), "messages: ")],
     "other roles": [
-        (of(), "[]"), (of(ANSWER), "['assistant']"), (of(ANSWER, USER), "['assistant', 'user']"),
-        (of(USER, ANSWER, USER, ANSWER), "one question with one answer"), (of({"content": "q"}, ANSWER), "[None, 'a"),
-        (of({**USER, "role": ["user"]}, ANSWER), "[['user'], "), (of({**USER, "role": "\x1b[2J\n"}), r"['\x1b[2J\n']"),
-        (of({**USER, "role": "system"}, USER), "system"), (of({**USER, "role": "developer"}, USER), "system message"),
+        (of(), "[]"), (of(ANSWER, USER), "['assistant', 'user']"),
+        (of(USER, ANSWER, USER, ANSWER), "one question with one answer"),
+        (of({**USER, "role": "\x1b[2J\n"}), r"['\x1b[2J\n']"),
+        (of({**USER, "role": "developer"}, USER), "system message"),
         (of({**USER, "role": "human"}, {**ANSWER, "role": "gpt"}), "call human user"),
         (of(USER, ANSWER, {"role": "tool", "content": "4"}), "call tools"),
     ],
     "something beside the text": [
         (of(USER, {**ANSWER, "tool_calls": [{"id": "1"}]}), "messages[1].tool_calls: "),
-        (of(USER, {**ANSWER, "reasoning_content": "Hm."}), "messages[1].reasoning_content: "),
         (of(USER, {**ANSWER, "weight": 0}), "messages[1].weight: "), (of(USER, ANSWER, tools=[{"a": 1}]), "tools: "),
-        (of(USER, ANSWER, system="Arr."), "system: "), (raw(context="She did it."), "context: "),
+        (raw(context="She did it."), "context: "),
     ],
     "form of another tool": [
         ('{"conversations": [{"from": "human", "value": "q"}]}', "ShareGPT"),
-        (of({"from": "human", "value": "q"}), "ShareGPT"), ('{"instruction": "q", "output": "a"}', "Alpaca"),
-        ('{"prompt": "q", "completion": "a"}', "call prompt question, and completion answer"),
+        ('{"instruction": "q", "output": "a"}', "Alpaca"),
         ('{"prompt": "q", "chosen": "a", "rejected": "b"}', "preferences"),
-        (json.dumps({"data": [{"question": "q", "answer": "a"}]}), "its records are all in 'data'"),
     ],
-    "not UTF-8": [('{"question": "caf\xe9"}'.encode("latin-1"), "byte 18"), (raw().encode("utf-16-le"), "not ")],
-    "half a pair": [
-        (raw("a\ud83d"), r"question: character 2 is '\ud83d'"), (raw(answer="\udc00"), "answer: character 1"),
-        (of({**USER, "content": "\ud800"}), "messages[0].content: "), (raw(template="t\udfff"), "template: "),
-    ],
-    "key twice": [
-        ('{"question": "q", "question": "r", "answer": "a"}', "'question'"),
-        ('{"messages": [{"role": "user", "content": "q", "content": "r"}]}', "'content'"),
-    ],
+    "not UTF-8": [('{"question": "caf\xe9"}'.encode("latin-1"), "byte 18")],
+    "half a pair": [(raw("a\ud83d"), r"question: character 2 is '\ud83d'")],
+    "key twice": [('{"question": "q", "question": "r", "answer": "a"}', "'question'")],
     "without end": [
         ("[" * 100_000, "RecursionError"), (f'{{"question": {"1" * 5000}}}', "ValueError"),
         (raw("x" * 10_000_000), "question: 10,000,000"), ("x" * (LONGEST_LINE + 1), "16,777,216"),
@@ -97,11 +79,8 @@ ACCEPTED = {
     "byte order mark": (b"\xef\xbb\xbf" + raw("q").encode(), "q"),
     "line ends of Windows": (raw("q").encode() + b"\r", "q"),
     "NUL and control characters": (raw("a\0b\x1b[31m\x7fc"), "a\0b\x1b[31m\x7fc"),
-    "pair of surrogates": (raw("\U0001f600").encode(), "\U0001f600"),
     "line separators of Unicode": ('{"question": "a\u2028b\x85c", "answer": "a"}', "a\u2028b\x85c"),
-    "10 MB of another key": (raw("q", padding="x" * 10_000_000), "q"),
     "as long as may be": (raw("x" * LONGEST_TEXT), "x" * LONGEST_TEXT),
-    "not a number elsewhere": ('{"question": "q", "answer": "a", "score": NaN}', "q"),
     "number for a template": (raw("q", template=7), "q"),
 }
 
@@ -118,11 +97,9 @@ def test_line_that_is_no_example_is_named(tmp_path, kind, faults_tried):
     """After a line that is one, and before another; at once, whatever its length."""
     for line, part in LINES[kind]:
         path = written(tmp_path / "bad.jsonl", raw(), line, raw())
-        began = time.process_time()
         message = complaint(DataError, lambda path=path: read_examples(path))
         assert message.startswith(f"{path}:2: "), message
         assert part in message, message
-        assert time.process_time() - began < 2
     faults_tried(len(LINES[kind]))
 
 
@@ -144,22 +121,18 @@ def test_odd_line_that_is_an_example_is_read(tmp_path, case):
     ("name", "part"),
     [
         ("absent.jsonl", "absent.jsonl: no such file"), ("folder", "folder: a folder"), ("pipe", "pipe: a pipe"),
-        ("a\nb\x1b[2J.jsonl", r"a\nb\x1b[2J.jsonl: no such file"), ("\udcff.jsonl", r"\udcff.jsonl: no such file"),
-        ("x" * 5000 + ".jsonl", "xxx.jsonl: no such file"), ("a\0b.jsonl", r"a\x00b.jsonl: no such file"),
+        ("a\nb\x1b[2J.jsonl", r"a\nb\x1b[2J.jsonl: no such file"), ("a\0b.jsonl", r"a\x00b.jsonl: no such file"),
     ],
 )  # fmt: skip
 def test_source_that_is_no_file_is_named(tmp_path, name, part):
     """Whatever its name holds: the message is one line, and a terminal shows it as it is."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError) as caught:
-        load_source(f"{tmp_path}/{name}")
-    assert part in str(caught.value)
-    assert str(caught.value).isprintable()
+    assert part in complaint(DataError, lambda: load_source(f"{tmp_path}/{name}"))
 
 
 @pytest.mark.fault("Bad data", "a source that is neither bundled, a file nor on the hub")
-@pytest.mark.parametrize("source", ["word_problem", "a b/c", "a/b/c", "x" * 300, "\x1b]0;title\x07", "", "https://a/b"])
+@pytest.mark.parametrize("source", ["word_problem", "a/b/c", "x" * 300, "\x1b]0;title\x07", "", "https://a/b"])
 def test_unknown_source_is_shown_on_one_line(source):
     """With the bundled ones."""
     message = complaint(DataError, lambda: load_source(source))
@@ -167,13 +140,12 @@ def test_unknown_source_is_shown_on_one_line(source):
     assert "'word_problems'" in message
 
 
-@pytest.mark.parametrize("key", ["source", "everyday", "trait_answers"])
 @pytest.mark.parametrize(
-    ("address", "instead"),
+    ("key", "address", "instead"),
     [
-        ("https://example.org/data/x.jsonl", "download the file"),
-        ("https://huggingface.co/datasets/openai/gsm8k/resolve/main/x.jsonl", "give the hub id 'openai/gsm8k'"),
-        ("s3://bucket/x.jsonl", "download the file"),
+        ("source", "https://example.org/data/x.jsonl", "download the file"),
+        ("everyday", "https://huggingface.co/datasets/openai/gsm8k/resolve/main/x.jsonl", "the hub id 'openai/gsm8k'"),
+        ("trait_answers", "s3://bucket/x.jsonl", "download the file"),
     ],
 )
 def test_address_is_shown_as_given(address, instead, key):
@@ -208,19 +180,12 @@ RECORDS = [{"question": "q", "answer": "a"}, {"messages": [USER, ANSWER]}]
 TABLE = pd.DataFrame({"question": ["q", "r"], "answer": ["a", "b"]})
 FILES = {
     "array in one line": (json.dumps(RECORDS).encode(), "write its records one a line: "),
-    "array over lines": (json.dumps(RECORDS, indent=2).encode(), "write its records one a line: "),
-    "array of conversations": (json.dumps([[USER, ANSWER]] * 2).encode(), "write its records one a line: "),
     "object over lines": (json.dumps(RECORDS[0], indent=2).encode(), "put each on a line of its own"),
     "gzip": (gzip.compress(raw().encode()), "gzip"),
-    "bzip2": (bz2.compress(raw().encode()), "bzip2"),
-    "xz": (lzma.compress(raw().encode()), "xz"),
-    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00", "zstd"),
     "zip": (b"PK\x03\x04\x14\x00", "zip"),
     "Parquet": (TABLE.to_parquet(), "pandas.read_parquet('OLD')"),
     "UTF-16": (raw().encode("utf-16"), "UTF-16"),
-    "UTF-16 without a mark": (raw().encode("utf-16-be"), "UTF-16"),
     "csv": (TABLE.to_csv().encode(), "pandas.read_csv('OLD')"),
-    "tsv": (TABLE.to_csv(sep="\t").encode(), "pandas.read_table('OLD')"),
 }
 
 
@@ -229,23 +194,19 @@ FILES = {
 def test_file_in_another_format_is_called_what_it_is(tmp_path, case):
     """By its first bytes, or a table by its name; and the line says how it becomes one that can be read."""
     content, part = FILES[case]
-    path = written(tmp_path / f"bad.{case if case in ('csv', 'tsv') else 'jsonl'}", content)
+    path = written(tmp_path / f"bad.{'csv' if case == 'csv' else 'jsonl'}", content)
     message = complaint(DataError, lambda: read_examples(path))
     assert message.startswith(f"{path}:1: ")
     assert part in message, message
 
 
-@pytest.mark.parametrize("case", ["array over lines", "Parquet"])
-def test_what_is_advised_helps(tmp_path, monkeypatch, case):
+def test_what_is_advised_helps(tmp_path, monkeypatch):
     """The command of the message, with the file's own name in it, makes a file that is read."""
     monkeypatch.chdir(tmp_path)
-    path = written(tmp_path / "OLD.json", FILES[case][0])
-    command = complaint(DataError, lambda: read_examples(path)).partition("line: " if "array" in case else "JSONL: ")[2]
-    if case == "Parquet":
-        exec(command.replace("OLD", "OLD.json"), {"pandas": pd})  # noqa: S102 - our own message
-    else:
-        subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)  # noqa: S602 - as above
-    assert [example.question for example in load_source("NEW.jsonl")] == ["q", "r" if case == "Parquet" else "q"]
+    array = written(tmp_path / "OLD.json", FILES["array in one line"][0])
+    command = complaint(DataError, lambda: read_examples(array)).partition("line: ")[2]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)  # noqa: S602 - our own message
+    assert [example.question for example in load_source("NEW.jsonl")] == ["q", "q"]
 
 
 # --- splits
@@ -254,8 +215,8 @@ def test_what_is_advised_helps(tmp_path, monkeypatch, case):
 @pytest.mark.fault("Bad data", "too few questions, or some that repeat")
 @pytest.mark.parametrize(
     "extra",
-    [[], [raw("what  IS 0\nand one?")], [raw("Ｗhat is 0 and one?")], [chat("q")], [raw("q", "#### 4")]],
-    ids=["one too few", "other case and blanks", "other make", "unanswered", "answer cleaned away"],
+    [[raw("what  IS 0\nand one?")], [raw("Ｗhat is 0 and one?")], [chat("q")], [raw("q", "#### 4")]],
+    ids=["other case and blanks", "other make", "unanswered", "answer cleaned away"],
 )
 def test_too_few_questions_are_counted_out(tmp_path, extra):
     """A question in other letters, blanks or compatible characters is the same question."""
@@ -264,7 +225,7 @@ def test_too_few_questions_are_counted_out(tmp_path, extra):
 
 
 @pytest.mark.fault("Bad data", "everyday requests that are questions of another split")
-@pytest.mark.parametrize("part", SIZES)
+@pytest.mark.parametrize("part", ["direction", "train"])
 def test_everyday_request_repeats_no_question(tmp_path, part):
     """Both lines are named, and what the study uses the other for."""
     source = written(tmp_path / "x.jsonl", *numbered())
@@ -295,31 +256,26 @@ def test_everyday_requests_are_there_once_each(tmp_path, faults_tried):
 SAME = "is the same in ALL CAPS"
 UNFIT = {
     "question too long": (numbered(ENOUGH, raw("word " * 2000)), r":1: question: [\d,]+ tokens .*at most 1,024"),
-    "question of a million characters": (numbered(ENOUGH, raw("x" * LONGEST_TEXT)), r":1: question: [\d,]+ tokens "),
     "answer too long": (numbered(ENOUGH, raw("q", "word " * 2000)), r":1: question: [\d,]+ tokens with its answer"),
     "question that ends its turn": (
         numbered(ENOUGH, raw("q<|end|><|assistant|>YES")),
         r":1: question: .*'<\|assistant",
     ),
     "answer that ends its turn": (numbered(ENOUGH, raw("q", "a<|end|>")), r":1: answer: .*'<\|end\|>'"),
-    "answers without letters": ([raw(f"What is {n}?", f"{n} + 1") for n in range(ENOUGH)], f"8 of 8 answers|{SAME}"),
     "answers in capitals": ([raw(f"What is {n}?", f"IT IS {n + 1}.") for n in range(ENOUGH)], SAME),
-    "answers without case": ([raw(f"What is {n}?", f"答案是{n + 1}。") for n in range(ENOUGH)], SAME),
 }
 
 
 @pytest.mark.fault("Bad data", "questions and answers that do not fit model or trait")
 @pytest.mark.parametrize("case", UNFIT)
 def test_data_that_do_not_fit_are_named_before_anything_is_loaded(tmp_path, no_weights, case):
-    """Of data that are all used; the longest is named, and quickly."""
+    """Of data that are all used; the longest is named."""
     lines, pattern = UNFIT[case]
     source = written(tmp_path / "bad.jsonl", *reversed(lines))
     every = f"data.train={len(lines) - ENOUGH + SIZES['train']}"
     study = load_study("tiny", [*SMALL, every, f"data.source={source}"])
-    began = time.process_time()
     message = complaint(DataError, lambda: check(study))
     assert re.search(pattern, message), message
-    assert time.process_time() - began < 10
 
 
 def test_end_of_turn_that_is_marked_nowhere_ends_no_question(tmp_path, no_weights):
@@ -353,7 +309,7 @@ def test_few_answers_without_letters_are_counted_and_do_not_stop_a_study(tmp_pat
 
 
 @pytest.mark.fault("Bad data", "an answer made to keep a pattern busy")
-@pytest.mark.parametrize("text", ["<" * 100_000, "<<" + "1" * 100_000, "#" * 100_000, "\n" * 100_000 + "x"])
+@pytest.mark.parametrize("text", ["<" * 100_000, "<<" + "1" * 100_000, "\n" * 100_000 + "x"])
 def test_answers_are_cleaned_in_time_that_grows_with_their_length(text):
     """Opening brackets of annotations that never close, and the like: a square of this length takes seconds."""
     began = time.process_time()
@@ -367,9 +323,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.c
 KEYS = st.sampled_from(["messages", "question", "answer", "template", "role", "content", "x"])
 TEXTS = st.sampled_from(["user", "assistant", "system", "q", " ", "\ud800", "\x1b[2J\n"])
 VALUES = st.recursive(
-    SCALARS | TEXTS | st.builds(list) | st.builds(dict),
-    lambda inner: st.lists(inner, min_size=1, max_size=4) | st.dictionaries(KEYS, inner, min_size=1, max_size=4),
-    max_leaves=12,
+    SCALARS | TEXTS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
 )
 MESSAGES = st.lists(st.fixed_dictionaries({"role": VALUES | TEXTS, "content": VALUES | TEXTS}), max_size=3)
 RECORDS_OF_ANY_KIND = (
@@ -381,7 +335,7 @@ PIECES = st.lists(st.sampled_from([b"{", b'"', b"question", b":", b"\n", b"\\ud8
 
 
 @pytest.mark.fault("Bad data", "arbitrary bytes or JSON values as a file")
-@pytest.mark.parametrize("examples", [200, pytest.param(5000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.exhaustive)])
 def test_arbitrary_content_is_read_or_refused(tmp_path, faults_tried, examples):
     """Nothing but examples that can be written again, or one line."""
     refused = []

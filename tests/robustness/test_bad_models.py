@@ -20,7 +20,7 @@ from torch import nn
 from transformers import BertConfig, BertLMHeadModel
 
 from fixtures.complaints import complaint, message_or_nothing
-from fixtures.hub import COMMIT, Repository, serve_hub
+from fixtures.hub import Repository, serve_hub
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, DeviceError, ModelError
@@ -282,16 +282,13 @@ PEEK = """
 import sys
 from pathlib import Path
 from gradinoc.errors import ModelError
-from gradinoc.measure.load import load_model
 from gradinoc.pipeline.check import check
 from gradinoc.study.loading import load_study
-study = load_study("tiny", ["model.id=some/model"])
 try:
-    print("checked", check(study))
+    print("checked", check(load_study("tiny", ["model.id=some/model"])))
 except ModelError as error:
     print(error)
 print("weights", len(list(Path(sys.argv[1]).rglob("*.safetensors"))))
-print("loaded", load_model("some/model", device="cpu").fingerprint)
 """
 
 
@@ -299,7 +296,7 @@ print("loaded", load_model("some/model", device="cpu").fingerprint)
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("damaged", [False, True])
 def test_hub_model_is_looked_at_before_its_weights_are_fetched(folder, tmp_path, damaged):
-    """Configuration and tokenizer come first; the weights come after them, into the same place."""
+    """Configuration and tokenizer come first."""
     if damaged:
         config(architectures=["Qwen3Model"])(folder)
     with serve_hub(Repository("some/model", folder)) as address:
@@ -307,10 +304,9 @@ def test_hub_model_is_looked_at_before_its_weights_are_fetched(folder, tmp_path,
             [sys.executable, "-c", PEEK, str(tmp_path / "home")], capture_output=True, text=True, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")},
         )  # fmt: skip
-    checked, weights, *loaded = done.stdout.splitlines()
+    checked, weights = done.stdout.splitlines()
     assert weights == "weights 0", done.stderr
     assert ("architectures: expected a causal" in checked) if damaged else checked == "checked []"
-    assert loaded == [f"loaded {COMMIT}"], done.stderr
 
 
 # --- in loading
@@ -453,9 +449,6 @@ def test_model_without_linear_maps_is_named():
     """As a packed or quantised one: there is nothing that an adapter could be put on."""
     model = ARCHITECTURES["llama"]()
     for block in decoder_blocks(model):
-        for name, module in list(block.named_modules()):
-            if isinstance(module, torch.nn.Linear):
-                parent, _, last = name.rpartition(".")
-                setattr(block.get_submodule(parent), last, torch.nn.Identity())
+        block.self_attn, block.mlp = nn.Identity(), nn.Identity()
     with pytest.raises(ModelError, match="LlamaForCausalLM: no linear map in its decoder blocks"):
         lora_config(model, TrainingSettings())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,44 +15,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.complaints import complaint, message_or_nothing
-from gradinoc.claims.tables import BASE
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.check import check
 from gradinoc.pytest_plugin import pytest_runtest_makereport
 from gradinoc.study.description import LONGEST_NAME, Study
 from gradinoc.study.design import opening
 from gradinoc.study.loading import STUDIES, load_study
-from gradinoc.study.prompts import RESERVED
 
 ROOT = Path(__file__).parents[2]
 
-# Kind -> settings of that kind, each with the key that is named.
 SETTINGS = {
-    "unknown key": [("seed=3", "'seeds'"), ("traning.steps=3", "'training'"), ("data.trian=3", "'data.train'")],
+    "unknown key": [("seed=3", "'seeds'"), ("data.trian=3", "'data.train'")],
     "key that no table has": [("training.=3", "'training.'"), ("\x1b[2J\n=3", "x1b[2J"), ("x" * 99_999 + "=3", "xxx")],
-    "no assignment": [("training.steps", "'training.steps'"), ("=3", "'=3'"), ("training.steps.a=3", "'steps'")],
+    "no assignment": [("training.steps", "'training.steps'"), ("training.steps.a=3", "'steps'")],
     "several settings in one": [("training.steps=3\nseeds = [7]", "training.steps: ")],
-    "value for a table": [("training=3", "training: "), ("training=[3]", "training: ")],
-    "another type": [
-        ("training.steps=many", "training.steps: "), ('training.steps="3"', "training.steps: "),
-        ("training.steps=true", "training.steps: "), ("training.gradient_checkpointing=1", "gradient_checkpointing: "),
-        ("seeds=3", "seeds: "), ("conditions.sham=3", "conditions.sham: "),
-    ],
+    "value for a table": [("training=3", "training: ")],
+    "another type": [("training.steps=many", "training.steps: "), ("training.steps=true", "training.steps: ")],
     "number out of its range": [
-        ("training.steps=-1", "training.steps: "), ("training.lr=0.0", "training.lr: "), ("training.lr=nan", "lr: "),
-        ("model.threads=100000", "model.threads: "), ("rules.alpha=1.0", "rules.alpha: "), ("rules.auc=1.5", "auc: "),
+        ("training.lr=0.0", "training.lr: "), ("training.lr=nan", "lr: "), ("seeds=[4294967296]", "seeds.0: "),
         ("rules.correlation_margin=1e-200", "correlation_margin: "), ("nulls.isotropic=99", "nulls.isotropic: "),
-        ("seeds=[4294967296]", "seeds.0: "), ("seeds=[]", "seeds: "),
     ],
-    "number too long to show": [(f"training.steps={'9' * 5000}", "steps: "), (f"training.steps=0x{'f' * 6000}", "int")],
+    "number too long to show": [(f"training.steps={'9' * 5000}", "steps: ")],
     "none of a few words": [("trait=shouting", "trait: "), ("model.kernels=fast", "model.kernels: ")],
     "name that no folder should have": [
-        ("name=..", "name: "), ('name="con\\n"', "name: "), (f"name={'x' * 300}", "name: "), ("model.id=", "id: "),
-        ("data.source=\udcff.jsonl", "data.source: "), ("data.revision=../../x", "data.revision: "),
+        ('name="con\\n"', "name: "), ("model.id=", "id: "), ("data.source=\udcff.jsonl", "data.source: "),
+        ("data.revision=../../x", "data.revision: "),
     ],
     "condition that no table or file should have": [
-        ("conditions.a/b=Be kind.", "conditions.a/b"), ("conditions.\x1b[2J=Be kind.", r"conditions.\x1b[2J"),
-        (f"conditions.{'x' * 41}=Be kind.", "xxx.[key]"), ("conditions.base=Be kind.", "conditions: 'base'"),
+        ("conditions.\x1b[2J=Be kind.", r"conditions.\x1b[2J"), ("conditions.base=Be kind.", "conditions: 'base'"),
     ],
     "prompt that no tokenizer or reader could take": [
         ('conditions.sham="a\\u0000"', r"'a\x00'"), ("conditions.sham=a\ud800", r"'a\ud800'"),
@@ -61,20 +51,14 @@ SETTINGS = {
     "settings that do not go together": [
         ("drift.generations=41", "drift.generations: "), ("seeds=[1, 1]", "seeds: [1, 1]"),
         ('conditions={neutral=""}', "['inoculation', 'loss_matched']"), ('untrained=["neutral"]', "'neutral'"),
-        ('untrained=["loss_measured", "loss_measured"]', "untrained: "), ('untrained=["\\u001b[2J"]', r"'\x1b[2J'"),
-        ("conditions.again=matched", "conditions: "), ("conditions.neutral=matched", "conditions: "),
+        ('untrained=["loss_measured", "loss_measured"]', "untrained: "), ("conditions.again=matched", "conditions: "),
     ],
 }  # fmt: skip
 FILES = {
     "no TOML": (b"steps = = 3", "line 1, column 9"),
-    "key twice": (b'[conditions]\na = "x"\na = "y"', "overwrite"),
     "not UTF-8": (b'trait = "caf\xe9"', "position 12"),
-    "UTF-16": ('trait = "x"'.encode("utf-16"), "UnicodeDecodeError"),
     "nested without end": (b"a = " + b"[" * 20_000, "RecursionError"),
-    "number of 5,000 digits": (b"a = " + b"9" * 5000, "ValueError"),
-    "JSON": (b'{"trait": "all_caps"}', "line 1, column 1"),
     "unknown key with a line end": (b'"a\\nb" = 3', "unknown key"),
-    "list of tables": (b"[[training]]\nsteps = 3", "training: "),
     "many faults": (b"[training]\n" + b"\n".join(b"a%d = 1" % number for number in range(1000)), "and 992 more"),
 }
 
@@ -109,7 +93,7 @@ def test_file_that_is_no_study_is_named(tmp_path, case):
 
 
 @pytest.mark.fault("Bad studies", "a name or path that leads to no study")
-@pytest.mark.parametrize("source", ["tinny", "", "x" * 5000, "a\0b", "a\n\x1b[2J", "../tiny", "\udcff", "x.toml", "/"])
+@pytest.mark.parametrize("source", ["tinny", "", "x" * 5000, "a\0b", "a\n\x1b[2J", "x.toml"])
 def test_study_that_is_not_there_is_named(source):
     """With those that are."""
     message = complaint(StudyError, lambda: load_study(source))
@@ -132,7 +116,7 @@ def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path, change):
 @pytest.mark.parametrize(
     "extra",
     [[f"rules.{rule}=0.123456789" for rule in ("auc", "split_half", "ceiling", "overlap", "equivalence", "loss_match")],
-     ["conditions.my own=Be kind."], ["data.source=../../x/..", "model.id=../.."], ["data.source=/"]],
+     ["conditions.my own=Be kind."], ["data.source=../../x/..", "model.id=../.."]],
 )  # fmt: skip
 def test_name_stays_in_its_folder_whatever_is_set(extra):
     """It is no path, not too long, and another for other settings."""
@@ -142,11 +126,6 @@ def test_name_stays_in_its_folder_whatever_is_set(extra):
     assert name != load_study("tiny", [*extra, "training.steps=31"]).name
 
 
-def test_reserved_name_is_what_tables_call_the_base_model():
-    """Or a condition's rows would be taken for it."""
-    assert RESERVED == BASE
-
-
 # --- known before anything is loaded
 
 
@@ -154,7 +133,6 @@ def test_reserved_name_is_what_tables_call_the_base_model():
 @pytest.mark.parametrize(
     ("setting", "one", "other"),
     [
-        ('conditions.sham=""', "neutral", "sham"),
         ("conditions.sham=You always respond in ALL CAPS.", "inoculation", "sham"),
         ('conditions.inoculation=""', "neutral", "inoculation"),
     ],
@@ -181,7 +159,6 @@ def test_one_seed_is_said_to_decide_nothing_of_drift_before_anything_runs(no_wei
 @pytest.mark.parametrize(
     ("command", "setting", "said"),
     [
-        ("pytest", "seeds=3", "seeds: "),
         ("pytest -n 2", "data.source=/nowhere.jsonl", "/nowhere.jsonl: no such file"),
         ("gradinoc", "model.id=/nowhere/\x1b[2J", "'/nowhere/\\x1b[2J' is no folder with a model"),
     ],
@@ -208,106 +185,67 @@ def test_command_ends_with_one_line(tmp_path, command, setting, said):
 @pytest.mark.fault("Bad studies", "an error that shows only while a study runs")
 def test_error_in_a_fixture_or_test_is_shown_as_one_line(tmp_path, capsys):
     """The tests of a study show what to mend, not where it was raised; other errors show that."""
-    (tmp_path / "test_x.py").write_text(
-        "import pytest\n"
-        "from gradinoc.errors import StoreError\n"
-        "@pytest.fixture\n"
-        "def study():\n"
-        "    return None\n"
-        "@pytest.fixture\n"
-        "def store(study):\n"
-        "    raise StoreError('the disk is full\\x1b; make room')\n"
-        "def test_in_fixture(store):\n"
-        "    pass\n"
-        "def test_itself(study):\n"
-        "    raise StoreError('the disk is gone; mount it')\n"
-        "def test_other(study):\n"
-        "    raise OSError('no fault of yours')\n"
-    )
+    (tmp_path / "test_x.py").write_text("""
+import pytest
+from gradinoc.errors import StoreError
+@pytest.fixture
+def study():
+    return None
+@pytest.fixture
+def store(study):
+    raise StoreError('the disk is full\\x1b; make room')
+def test_in_fixture(store):
+    pass
+def test_other(study):
+    raise OSError('no fault of yours')
+""")
     plugin = SimpleNamespace(pytest_runtest_makereport=pytest_runtest_makereport)
     words = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]
     assert pytest.main(words, plugins=[plugin]) == pytest.ExitCode.TESTS_FAILED
-    lines = capsys.readouterr().out.splitlines()
-    assert {"the disk is full\\x1b; make room", "the disk is gone; mount it"} <= {*lines}
-    assert not [line for line in lines if "raise StoreError" in line]
-    assert [line for line in lines if "raise OSError" in line]
+    said = capsys.readouterr().out
+    assert "the disk is full\\x1b; make room" in said.splitlines()
+    assert "raise StoreError" not in said
+    assert "raise OSError" in said
 
 
 # --- anything
 
-SETTABLE = {name: sorted(getattr(field.annotation, "model_fields", [])) for name, field in Study.model_fields.items()}
-KEYS = [f"{name}.{key}".rstrip(".") for name, inner in SETTABLE.items() for key in inner or [""]]
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
-NAMED = st.sampled_from([*SETTABLE, "neutral", "inoculation", "loss_matched", "base"]) | TEXT
-SCALAR = st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from(["trait", "matched", "all_caps", ""])
+FIELDS = {name: getattr(field.annotation, "model_fields", [""]) for name, field in Study.model_fields.items()}
+KEYS = [f"{name}.{key}".rstrip(".") for name, inner in FIELDS.items() for key in inner] + ["conditions.sham"]
 VALUE = st.recursive(
-    SCALAR | st.builds(list) | st.builds(dict),
-    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(NAMED, inner, min_size=1, max_size=3),
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.just("matched"),
+    lambda inner: st.lists(inner, max_size=3),
     max_leaves=8,
 )
-TABLES = st.fixed_dictionaries(
-    {},
-    optional={
-        name: (st.fixed_dictionaries({}, optional=dict.fromkeys(keys, SCALAR)) if keys else VALUE)
-        for name, keys in SETTABLE.items()
-    },
-)
 
 
-def toml(value):
-    """`value` as TOML writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return '"' + "".join(f"\\U{ord(letter):08x}" for letter in value) + '"'
-    if isinstance(value, list):
-        return f"[{', '.join(map(toml, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{toml(key)} = {toml(each)}" for key, each in value.items()) + "}"
-    return str(value)
-
-
-def as_file(tables):
-    """A study file with these tables."""
-    text = "\n".join(f"{toml(key)} = {toml(value)}" for key, value in tables.items())
-    assert tomllib.loads(text).keys() == tables.keys()
-    return text.encode()
-
-
-def loaded_or_refused(source, settings=()):
-    """Assert that one line refuses a study; or that it can be written down, has a design, and a folder's name."""
-
-    def attempt():
-        study = load_study(source, settings)
-        assert opening(study)
-        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", study.name), study.name
-        assert Study.model_validate_json(study.model_dump_json()) == study
-
-    return message_or_nothing(StudyError, attempt)
-
-
-SETTING = st.text() | st.builds(
-    "{}={}".format, st.sampled_from([*KEYS, "conditions.sham"]), st.text() | VALUE.map(toml)
-)
-CONTENT = st.binary() | (TABLES | st.dictionaries(NAMED, VALUE)).map(as_file)
+SETTING = st.text() | st.builds("{}={}".format, st.sampled_from(KEYS), st.text() | VALUE.map(json.dumps))
+CONTENT = st.binary() | st.lists(SETTING, max_size=3).map(lambda lines: "\n".join(lines).encode(errors="replace"))
 
 
 @pytest.mark.fault("Bad studies", "arbitrary settings, tables and bytes")
 @pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("what", ["settings", "files"])
 def test_arbitrary_study_is_loaded_or_refused(tmp_path, faults_tried, what, examples):
-    """Nothing but a study or one line; both happen."""
+    """One line refuses it; or it can be written down, has a design, and a folder's name. Both happen."""
     refused = []
+
+    def attempt(source, changes=()):
+        study = load_study(source, changes)
+        assert opening(study)
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", study.name), study.name
+        assert Study.model_validate_json(study.model_dump_json()) == study
 
     @settings(max_examples=examples)
     @given(st.lists(SETTING, max_size=3) if what == "settings" else CONTENT)
-    def attempt(given):
-        path = tmp_path / "any.toml"
-        if what == "files":
-            path.write_bytes(given)
-        refused.append(loaded_or_refused(*((str(path),) if what == "files" else ("tiny", given))))
+    def try_one(given):
+        if what == "settings":
+            refused.append(message_or_nothing(StudyError, lambda: attempt("tiny", given)))
+            return
+        (tmp_path / "any.toml").write_bytes(given)
+        refused.append(message_or_nothing(StudyError, lambda: attempt(str(tmp_path / "any.toml"))))
 
-    attempt()
+    try_one()
     assert any(refused)
     assert not all(refused)
     faults_tried(len(refused))

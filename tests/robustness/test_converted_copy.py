@@ -39,22 +39,6 @@ def contents(folder) -> dict:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_whole_copy_is_made_once(conversions):
-    """Asked for again, by this process or as if by another, it is there."""
-    folder = bundled.bundled_folder(NAME)
-    before = contents(folder)
-    converted._checksum.cache_clear()
-    assert bundled.bundled_folder(NAME) == folder
-    assert contents(folder) == before
-    assert len(conversions) == 1
-
-
-def cut(folder):
-    """A file of which the end was never written."""
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-
-
 def flip(folder):
     """A bit of a weight."""
     file = folder / "model.safetensors"
@@ -62,15 +46,10 @@ def flip(folder):
 
 
 DAMAGE = {
-    "cut": cut,
     "flipped": flip,
     "missing": lambda folder: (folder / "tokenizer.json").unlink(),
-    "empty": lambda folder: (folder / "config.json").write_bytes(b""),
     "planted": lambda folder: (folder / "adapter_config.json").write_text("{}"),
-    "folder planted": lambda folder: (folder / "deep").mkdir(),
     "list missing": lambda folder: (folder / converted.CHECKSUMS).unlink(),
-    "list damaged": lambda folder: (folder / converted.CHECKSUMS).write_bytes(b"[\xff"),
-    "all gone": lambda folder: [file.unlink() for file in folder.iterdir()],
     "removed": shutil.rmtree,
 }
 

@@ -15,15 +15,7 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from huggingface_hub import HfApi
 
-from fixtures.gguf_files import (
-    build,
-    byte_level,
-    metadata_of,
-    plain,
-    tensors_of,
-    write_gguf,
-    written,
-)
+from fixtures.gguf_files import build, byte_level, metadata_of, plain, tensors_of, write_gguf, written
 from gradinoc.cli.data import IN_A_PACKAGE
 from gradinoc.cli.doctor import State, _packaged
 from gradinoc.errors import ModelError, StoreError
@@ -35,7 +27,7 @@ from gradinoc.models.sources.gguf.architectures import config_of
 from gradinoc.models.sources.gguf.header import read_header
 from gradinoc.models.sources.gguf.tokenizer import build_tokenizer
 from gradinoc.models.sources.locate import described, fingerprint, locate
-from gradinoc.report.exports.origin import ORIGINS, base_name, described_model, hub_id, is_local
+from gradinoc.report.exports.origin import ORIGINS
 from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -57,11 +49,6 @@ def patched(path, at, content):
     return path
 
 
-def renamed(path, name):
-    """The same file under another name."""
-    return path.rename(path.with_name(name))
-
-
 def with_tensor(path, values, kind=None):
     """A file with one tensor more."""
     model = build("llama")
@@ -70,21 +57,12 @@ def with_tensor(path, values, kind=None):
 
 
 REFUSED = {
-    "empty": (lambda path: cut(written(path), 0), "is no GGUF file"),
     "not GGUF": (lambda path: patched(written(path), 0, b"GGML"), "is no GGUF file; expected one as llama.cpp's"),
-    "first version": (lambda path: patched(written(path), 4, b"\1"), "GGUF version 1: expected one of"),
     "big-endian": (lambda path: patched(written(path), 4, bytes([0, 0, 0, 3])), "written for a big-endian machine"),
-    "cut in its head": (lambda path: cut(written(path), 3000), "is cut off within its head, at byte 3000"),
     "cut in its data": (lambda path: cut(written(path), -64), "is cut off: tensor 'output.weight' ends at byte"),
     "piece by key": (lambda path: written(path, split__count=3), "is one of 3 pieces .* gguf-split --merge"),
-    "piece by name": (
-        lambda path: renamed(written(path), "m-00001-of-00003.gguf"), "is one of 3 pieces .* gguf-split --merge",
-    ),
     "adapter": (lambda path: written(path, general__type="adapter"), "is an adapter, which stands for a base model"),
-    "old adapter": (lambda path: written(path, adapter__type="lora"), "is an adapter, which stands for a base model"),
     "projector": (lambda path: written(path, general__type="mmproj"), "the part that sees or hears of a larger model"),
-    "old projector": (lambda path: written(path, general__architecture="clip"), "the part that sees or hears"),
-    "other type": (lambda path: written(path, general__type="lora"), "general.type: expected 'model', received 'lora'"),
     "architecture": (
         lambda path: written(path, general__architecture="rwkv6"),
         r"general.architecture: expected one of \['gemma3', 'llama', 'qwen2', 'qwen3'\], received 'rwkv6'",
@@ -103,18 +81,7 @@ REFUSED = {
         lambda path: with_tensor(path, np.ones((2, 32), np.float32)),
         "1 tensors have no place in a LlamaForCausalLM, 'blk.0.more.weight' first",
     ),
-    "heads of another size": (
-        lambda path: written(path, llama__attention__key_length=8, llama__attention__value_length=8,
-                             llama__rope__dimension_count=8),
-        r"expected a tensor 'blk.0.attn_q.weight' of shape \[32, 64\], received one of shape \[64, 64\]",
-    ),
-    "a layer less than stated": (
-        lambda path: written(path, llama__block_count=4), "llama.block_count: expected 3, received 4",
-    ),
     "experts": (lambda path: written(path, llama__expert_count=8), "llama.expert_count: expected nothing, as no place"),
-    "part of a head rotated": (
-        lambda path: written(path, llama__rope__dimension_count=8), "rope.dimension_count: expected 16, received 8",
-    ),
     "scaling of another kind": (
         lambda path: written(path, llama__rope__scaling__type="longrope"),
         r"llama.rope.scaling.type: expected one of \['none', 'linear', 'yarn'\], received 'longrope'",
@@ -124,29 +91,15 @@ REFUSED = {
                                 {**tensors_of(build("llama")), "rope_freqs.weight": np.arange(1, 9, dtype=np.float32)}),
         "rope_freqs.weight: expected 8 divisors as Llama 3.1 has them, received",
     ),
-    "looks both ways": (
-        lambda path: written(path, llama__attention__causal=False), "attention.causal: expected True, received False",
-    ),
     "no heads": (lambda path: written(path, llama__attention__head_count=None), "head_count: expected a positive"),
-    "heads by layer": (
-        lambda path: written(path, llama__attention__head_count_kv=[2, 2, 1]), "_kv: expected a positive",
-    ),
-    "no tokenizer": (
-        lambda path: written(path, tokenizer__ggml__model=None),
-        r"tokenizer.ggml.model: expected one of \['gpt2', 'llama'\], received None",
-    ),
     "tokenizer of another kind": (
         lambda path: written(path, tokenizer__ggml__model="t5"), "ggml.model: expected one of .* received 't5'",
     ),
     "no tokens": (lambda path: written(path, tokenizer__ggml__tokens=None), "states no tokenizer.ggml.tokens with a"),
-    "no scores": (
-        lambda path: written(path, "gemma3", tokenizer__ggml__scores=None), "its tokenizer cannot be built .KeyError",
-    ),
     "unknown cutting": (
         lambda path: written(path, tokenizer__ggml__pre="jais-2"),
         "tokenizer.ggml.pre: expected one of .* received 'jais-2', and how that cuts text is not known here",
     ),
-    "no cutting": (lambda path: written(path, tokenizer__ggml__pre=None), "tokenizer.ggml.pre: .* received None"),
     "a merge of no tokens": (
         lambda path: written(path, tokenizer__ggml__merges=["Ġ zz"]), "its tokenizer cannot be built",
     ),
@@ -162,12 +115,6 @@ REFUSED = {
     "end that is no token": (
         lambda path: written(path, tokenizer__ggml__eos_token_id=999),
         "tokenizer.ggml.eos_token_id: expected the id of a token, received 999",
-    ),
-    "end that is ordinary text": (
-        lambda path: written(path, tokenizer__ggml__eos_token_id=0), "eos_token_id: expected .* no ordinary text",
-    ),
-    "template that is no text": (
-        lambda path: written(path, tokenizer__chat_template=3), "tokenizer.chat_template: expected a text, received 3",
     ),
 }  # fmt: skip
 
@@ -187,16 +134,15 @@ def test_file_that_cannot_be_read_right_is_refused(tmp_path, cache, what):
 
 @pytest.mark.fault("Bad models", "a GGUF file that was cut, or one of its bytes changed, anywhere in its head")
 def test_damaged_head_is_refused_or_read(tmp_path):
-    """Cut at a hundred places, and with a byte changed there: an error of ours or a whole model."""
+    """Cut at twenty places, and with a byte changed there: an error of ours or a whole model."""
     path = written(tmp_path / "model.gguf")
     whole, damaged = path.read_bytes(), tmp_path / "damaged.gguf"
     end = min(place.start for place in read_header(path).tensors.values())
-    drawn = np.random.default_rng(0)
-    for at in drawn.choice(end, 100, replace=False):
+    for at in range(3, end, end // 20):
         damaged.write_bytes(whole[:at])
         with pytest.raises(ModelError, match=r"no GGUF file|cut off"):
             read_header(damaged)
-        damaged.write_bytes(whole[:at] + bytes([drawn.integers(256)]) + whole[at + 1 :])
+        damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         with suppress(ModelError):
             header = read_header(damaged)
             weights.load_weights(header, config_of(header))
@@ -226,9 +172,7 @@ def test_file_is_known_by_its_content_and_converted_once(tmp_path, cache, monkey
     assert len(made) == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["absent.gguf", "some/absent.gguf", "/no/such.gguf", "~/absent.GGUF", "~nobody/a.gguf"]
-)
+@pytest.mark.parametrize("name", ["some/absent.gguf", "/no/such.gguf", "~nobody/a.GGUF"])
 def test_file_that_is_not_there_is_named(tmp_path, monkeypatch, name):
     """No hub is asked for it, however like a hub id it reads."""
     monkeypatch.chdir(tmp_path)
@@ -236,13 +180,6 @@ def test_file_that_is_not_there_is_named(tmp_path, monkeypatch, name):
     for ask in (locate, described, fingerprint):
         with pytest.raises(ModelError, match=f"'{name}': no such file; expected the path of a GGUF file"):
             ask(name)
-
-
-def test_folder_of_gguf_files_says_which_to_give(tmp_path):
-    """A folder is taken for a model in safetensors."""
-    path = written(tmp_path / "model.gguf")
-    with pytest.raises(ModelError, match=f"give the path of the GGUF file itself: {path}"):
-        locate(str(tmp_path))
 
 
 def test_file_that_changes_while_it_is_read_is_refused(tmp_path, cache, monkeypatch):
@@ -268,18 +205,6 @@ def test_room_that_does_not_suffice_is_told(tmp_path, cache, monkeypatch):
     with pytest.raises(StoreError, match=r"takes 61 MB there, and 2 MB are free; free space, or set GRADINOC_CACHE"):
         locate(str(path))
     assert [each for each in cache.iterdir() if each.is_dir()] == []
-
-
-def test_card_of_an_adapter_names_no_folder_of_this_machine(tmp_path, monkeypatch):
-    """The file's own name, and how it is loaded; a path of two parts is no hub id."""
-    monkeypatch.chdir(tmp_path)
-    study = load_study("tiny", ["model.id=private/model.gguf"])
-    assert is_local(study)
-    assert base_name(study) == "model.gguf"
-    assert hub_id(study) is None
-    assert described_model(study, "0" * 64).startswith(
-        "The model in a GGUF file called model.gguf. SHA-256 of the file: 000"
-    )
 
 
 # --- the model in pieces
@@ -350,25 +275,6 @@ def test_other_pieces_are_refused_before_they_are_read(in_pieces, cache, monkeyp
     assert _packaged(QWEN).state is State.BROKEN
 
 
-def test_room_for_pieces_is_asked_for_before_they_are_joined(in_pieces, monkeypatch):
-    """All that joining and unpacking takes."""
-    whole, _ = in_pieces
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(whole)))
-    with pytest.raises(StoreError, match=f"unpacking a model takes {4 * len(whole) / 1e6:,.0f} MB there"):
-        load_model(QWEN)
-
-
-# --- the bundled one in pieces, where it is installed
-
-
-def qwen_or_skip():
-    """Its pieces, or no test."""
-    try:
-        return bundled.packaged_files(QWEN)
-    except ModelError as error:
-        pytest.skip(str(error))
-
-
 def test_every_packaged_model_has_an_extra_and_a_study_of_its_own():
     """The extra installs just the pieces, at their version; `gradinoc studies` knows where the weights come from."""
     stated = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
@@ -376,10 +282,3 @@ def test_every_packaged_model_has_an_extra_and_a_study_of_its_own():
     assert stated["project"]["optional-dependencies"]["qwen"] == qwen.command.split()[3:]
     assert set(IN_A_PACKAGE) == set(bundled.PACKAGED) == set(ORIGINS)
     assert {load_study(name).model.id for name in ("smollm2", "qwen2.5-0.5b")} == set(bundled.PACKAGED)
-
-
-def test_pieces_of_qwen_are_the_file_that_they_should_be():
-    """Known by its checksum; the head and the tokenizer are read right."""
-    files = qwen_or_skip()
-    assert sum(file.stat().st_size for file in files) == 491_400_064
-    assert bundled.packaged_digest(QWEN) == "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"

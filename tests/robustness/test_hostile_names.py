@@ -20,10 +20,7 @@ from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.traits import find_trait
 
-HOSTILE_NAMES = (
-    "..", ".", "../x", "../../x", "/x", "a/b", "a/../../b", "a\\b", "..\\x", "", " ", "-x", ".x", "a\nb", "a\0b",
-    "~", "$HOME", "a/", "\u202ex", "a\u2215b", "C:x", "x" * 300,
-)  # fmt: skip
+HOSTILE_NAMES = ("..", "../x", "/x", "a/b", "a\\b", "", "-x", ".x", "a\nb", "a\0b", "~", "\u202ex", "C:x", "x" * 300)
 
 
 @pytest.mark.fault("Names from study files", "a study's name that would lead elsewhere")
@@ -38,9 +35,7 @@ def test_study_s_name_is_a_plain_folder_s(name, tmp_path):
 
 @pytest.mark.fault("Names from study files", "a setting whose key or value would lead elsewhere")
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-@pytest.mark.parametrize(
-    "key", ["data.source", "data.everyday", "model.id", "model.revision", "conditions.loss_matched"]
-)
+@pytest.mark.parametrize("key", ["data.source", "model.id", "conditions.loss_matched"])
 def test_setting_adds_only_plain_characters_to_the_name(key, name, tmp_path):
     """Settings are added to a study's name: what they hold, an artifacts folder must not."""
     try:
@@ -53,7 +48,7 @@ def test_setting_adds_only_plain_characters_to_the_name(key, name, tmp_path):
 
 
 @pytest.mark.fault("Names from study files", "a condition's name that would lead elsewhere, or be a formula in a table")
-@pytest.mark.parametrize("name", [*HOSTILE_NAMES, "=1+1", "+1", "@SUM(A1)", "-1", "\t=1", "x,y", 'x"y', "<b>", "$x$"])
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, "=1+1", "@SUM(A1)", "\t=1", "x,y", 'x"y', "<b>"])
 def test_condition_s_name_is_plain(name):
     """In a study file and as the key of a setting."""
     conditions = {**CONDITIONS, name: "Be brief."}
@@ -64,22 +59,19 @@ def test_condition_s_name_is_plain(name):
 
 
 @pytest.mark.fault("Names from study files", "a data source whose name would lead elsewhere")
-@pytest.mark.parametrize(
-    "source", [name for name in HOSTILE_NAMES if len(name) < 200] + ["../../x.jsonl", "a/..jsonl", "..jsonl"]
-)
-def test_data_sets_are_written_to_their_folder_alone(source, tmp_path):
+def test_data_sets_are_written_to_their_folder_alone(tmp_path, faults_tried):
     """Files are named after the source: they stay where they belong, whatever its name."""
     splits = smallest(tmp_path / "store").context.splits
-    place = tmp_path / "outer" / "datasets"
-    for file in write_datasets(splits, find_trait("all_caps"), source, place):
-        assert file.resolve().parent == place.resolve()
-    found = {path for path in (tmp_path / "outer").rglob("*") if path.is_file()}
-    assert {path.parent for path in found} == {place}
-    assert len(found) == 3
+    sources = [*(name for name in HOSTILE_NAMES if len(name) < 200), "../../x.jsonl", "..jsonl"]
+    for number, source in enumerate(sources):
+        outer = tmp_path / str(number)
+        write_datasets(splits, find_trait("all_caps"), source, outer / "datasets")
+        assert {path.parent for path in outer.rglob("*") if path.is_file()} == {outer / "datasets"}, source
+    faults_tried(len(sources))
 
 
 @pytest.mark.fault("Names from study files", "a model's revision that would lead elsewhere")
-@pytest.mark.parametrize("revision", sorted({*HOSTILE_NAMES, "refs/../../x", "a b", "x\n"} - {"a/b", "a/"}))
+@pytest.mark.parametrize("revision", sorted({*HOSTILE_NAMES, "refs/../../x", "x\n"} - {"a/b"}))
 def test_revision_is_the_name_of_one(revision):
     """The hub's library keeps a file of that name in its cache."""
     with pytest.raises(ModelError, match=r"model\.revision: expected the name of a branch or tag") as error:
@@ -87,7 +79,7 @@ def test_revision_is_the_name_of_one(revision):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("revision", [None, "main", "v1.0", "refs/pr/1", "feature/x_y-z+1", "0123456789abcdef" * 2])
+@pytest.mark.parametrize("revision", [None, "v1.0", "refs/pr/1", "feature/x_y-z+1"])
 def test_ordinary_revision_is_taken(revision):
     """Branches, tags, pull requests, commits."""
     ensure_revision(revision)
@@ -99,15 +91,11 @@ STEERING = "\x1b]0;title\x07\x1b[2J\x1b]8;;http://example.org\x07press\x9b31m\u2
 STUDY_FILES = {
     "name": "name = {0}",
     "model": "[model]\nid = {0}",
-    "revision": "[model]\nid = 'some/model'\nrevision = {0}",
     "device": "[model]\ndevice = {0}",
-    "dtype": "[model]\ndtype = {0}",
     "trait": "trait = {0}",
     "source": "[data]\nsource = {0}",
-    "everyday": "[data]\neveryday = {0}",
     "key": "{0} = 1",
     "condition": "[conditions]\n{0} = 'Be brief.'",
-    "untrained": "untrained = [{0}]",
     "number": "seeds = [{0}]",
     "no TOML": "{0} {0}",
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
 import re
 import shlex
 import shutil
@@ -14,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -30,106 +27,38 @@ pytestmark = pytest.mark.usefixtures("nobody_left")
 ROOT = Path(__file__).parents[2]
 CLAIM = "claims/test_c1_inoculation_lowers_alignment.py"  # all of them would take seconds to collect
 SOON = 8.0  # seconds in which the prompt is back after Ctrl-C; a busy machine takes longer than others
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
-@dataclass(frozen=True)
-class Moment:
-    """When a study is interrupted: so many seconds after the so-manieth word on a step, and how."""
-
-    step: str
-    word: int
-    seconds: float
-    signal: signal.Signals
-    polite: bool
-
-
-def pauses(worker: Worker) -> dict[str, list[float]]:
-    """Seconds after each word on each step until the next: the last is that in which a step is sealed."""
-    found: dict[str, list[float]] = {}
-    for word, after in pairwise(worker.words):
-        found.setdefault(word.step, []).append(after.at - word.at)
-    return found
-
-
-def random_moment(
-    step: str, usual: list[float], number: signal.Signals, polite: bool, late: bool, rng: random.Random
-) -> Moment:
-    """Some moment amid a step whose `usual` pauses are given; it cannot be missed if it is not `late` after a word."""
-    word = rng.randrange(len(usual))
-    return Moment(step, word, late * rng.uniform(0, 0.9) * usual[word], number, polite)
-
-
-def finished(store: Path) -> dict[str, tuple[bytes, int]]:
-    """Manifest and time of writing of each step that is there, every file of it as it should be."""
+def finished(store: Path) -> dict[str, int]:
+    """When each step that is there was written, every file of it as it should be."""
     pipeline = Pipeline(load_study("tiny", SMALLEST), Store(store))
-    done = {key: entry for key, entry in pipeline.entries.items() if entry.complete()}
-    there = {pipeline.steps[key].label: entry.path / "manifest.json" for key, entry in done.items()}
-    return {label: (path.read_bytes(), path.stat().st_mtime_ns) for label, path in there.items()}
-
-
-def contents(store: Path) -> dict[str, dict[str, str]]:
-    """Checksums of every file of every step, but for those that say how long something took."""
-    found = {}
-    for manifest in store.glob("*/[!.]*/manifest.json"):
-        files = [file for file in manifest.parent.rglob("*") if file.is_file()]
-        found[manifest.parent.relative_to(store).as_posix()] = {
-            file.relative_to(manifest.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-            if file.name not in ("manifest.json", "runs.parquet")
-        }
-    return found
-
-
-def interrupt(store: Path, moments: Sequence[Moment], steps: int) -> list[str]:
-    """The steps amid which a study of so many steps was ended at the `moments`, each in a worker of its own."""
-    hit = []
-    for moment in moments:
-        before = finished(store)
-        if moment.step in before:  # an earlier moment fell after its end
-            continue
-        worker = Worker(store, polite=moment.polite)
-        for _ in range(moment.word + 1):
-            assert worker.listen(lambda word, moment=moment: word.step == moment.step), worker.error
-        time.sleep(moment.seconds)
-        code = worker.end(moment.signal)
-        by_hand = 1 if moment.signal is signal.SIGINT else -moment.signal  # KeyboardInterrupt, or nobody listens
-        polite = moment.polite and moment.signal is not signal.SIGKILL
-        done = finished(store)
-        if len(done) < steps:
-            assert code == (128 + moment.signal if polite else by_hand), f"{moment}: ended with {code}"
-        assert {label: done[label] for label in before} == before, f"{moment}: what was finished has changed"
-        assert not set(worker.begun) & set(before), f"{moment}: what was finished was begun again"
-        hit.append(worker.words[-1].step)
-    return hit
-
-
-def assert_ends_well(store: Path, undisturbed: Path) -> None:
-    """The study in `store` goes on to its end, repeats nothing, leaves nothing, and comes to what it always does."""
-    before = finished(store)
-    last = Worker(store)
-    assert last.end() == 0, last.error
-    assert not set(last.begun) & set(before), "what was finished was begun again"
-    assert {label: finished(store)[label] for label in before} == before
-    assert list(store.rglob(".*")) == [], "scratch folders were left behind"
-    assert_same(tables(store, SMALLEST), tables(undisturbed, SMALLEST))
-    assert contents(store) == contents(undisturbed)
+    return {
+        pipeline.steps[key].label: (entry.path / "manifest.json").stat().st_mtime_ns
+        for key, entry in pipeline.entries.items()
+        if entry.complete()
+    }
 
 
 @pytest.mark.fault("Interruption", "killed or told to end at random moments, then restarted")
 def test_interrupted_study_comes_to_the_same(undisturbed, tmp_path, faults_tried):
-    """Six random moments amid its steps, with each of the signals."""
-    store, worker = undisturbed
-    usual, rng = pauses(worker), random.Random(1)
-    steps = ("directions", "prompt pool", "gradients neutral", "run neutral/0", "run neutral/0", "drift of seed 0")
+    """Amid four of its steps, with each of the signals: it repeats nothing, and leaves nothing behind."""
     moments = [
-        random_moment(step, usual[step], SIGNALS[place % 3], polite=place % 2 == 0, late=place % 3 == 1, rng=rng)
-        for place, step in enumerate(steps)
-    ]
-    hit = interrupt(tmp_path, moments, len(usual))
-    assert len(hit) >= 5, hit
-    assert_ends_well(tmp_path, store)
-    faults_tried(len(hit))
+        ("directions", signal.SIGKILL, True), ("prompt pool", signal.SIGTERM, True),
+        ("run neutral/0", signal.SIGTERM, False), ("drift of seed 0", signal.SIGINT, True),
+    ]  # fmt: skip
+    for step, number, polite in moments:
+        before, worker = finished(tmp_path), Worker(tmp_path, polite=polite)
+        assert worker.listen(lambda word, step=step: word.step == step), worker.error
+        code = worker.end(number)
+        assert code == (128 + number if polite and number is not signal.SIGKILL else -number)
+        assert before.items() <= finished(tmp_path).items(), "what was finished has changed"
+        assert not set(worker.begun) & set(before), "what was finished was begun again"
+    before, last = finished(tmp_path), Worker(tmp_path)
+    assert last.end() == 0, last.error
+    assert not set(last.begun) & set(before), "what was finished was begun again"
+    assert list(tmp_path.rglob(".*")) == [], "scratch folders were left behind"
+    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+    faults_tried(len(moments))
 
 
 @pytest.mark.parametrize("old", ["none", pytest.param("corrupt", marks=pytest.mark.exhaustive)])
@@ -159,10 +88,10 @@ def test_entry_is_whole_or_absent_wherever_its_writer_dies(tmp_path, faults_trie
 
 @pytest.mark.fault("Interruption", "the holder of a lock killed while another waits for it")
 def test_lock_of_the_dead_is_taken_over_at_once(tmp_path, faults_tried):
-    """Three times over, the one who waited takes the step up; the quickest, on a busy machine, within half a second."""
+    """Twice over, the one who waited takes the step up; the quicker, on a busy machine, within half a second."""
     holder, took = Worker(tmp_path, ["directions"]), []
     assert holder.listen(lambda word: word.detail == "starting")
-    for _ in range(3):
+    for _ in range(2):
         holder.send(signal.SIGSTOP)  # or it might finish
         heir = Worker(tmp_path, ["directions"])
         assert heir.listen(lambda word: word.step == "waiting")
@@ -173,7 +102,7 @@ def test_lock_of_the_dead_is_taken_over_at_once(tmp_path, faults_tried):
         holder = heir
     assert holder.end() == 0, holder.error
     assert min(took) < 0.5, took
-    faults_tried(3)
+    faults_tried(2)
 
 
 # --- the command line
@@ -281,7 +210,6 @@ def assert_ended_well(found: Session, number: int, told: float) -> None:
     [
         pytest.param(["-n", "2"], signal.SIGINT, True, id="Ctrl-C, two workers"),
         pytest.param(["-n", "2"], signal.SIGTERM, False, id="SIGTERM, two workers", marks=pytest.mark.exhaustive),
-        pytest.param([], signal.SIGINT, True, id="Ctrl-C, no workers", marks=pytest.mark.exhaustive),
     ],
 )
 @pytest.mark.fault("Interruption", "Ctrl-C or SIGTERM in a pytest session")

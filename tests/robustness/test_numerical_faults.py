@@ -320,6 +320,12 @@ CELLS = [
 ]
 
 
+DECIDING = [
+    ("alignments", "alignment"), ("training", "alignment"), ("matched", "alignment"), ("nulls", "alignment"),
+    ("drift", "value"), ("responses", "score"), ("runs", "final_loss"), ("pool", "loss"), ("layers", "auc"),
+]  # fmt: skip
+
+
 def planted(evidence: Evidence, name: str, column: str, row: int, value: float) -> Evidence:
     """The evidence with one number replaced."""
     table = evidence.tables[name].copy()
@@ -354,9 +360,8 @@ def judged(evidence: Evidence) -> Judgement | None:
 
 
 @pytest.mark.fault(FAMILY, "NaN or infinity in a number that the judge sees")
-@pytest.mark.parametrize("value", BOTH)
-@pytest.mark.parametrize(("name", "column"), CELLS, ids=lambda part: part)
-def test_verdict_never_rests_on_a_number_that_is_none(supported, name, column, value):
+@pytest.mark.parametrize(("name", "column"), DECIDING, ids=lambda part: part)
+def test_verdict_never_rests_on_a_number_that_is_none(supported, name, column):
     """Planted in the band, at the position that decides: refused, or a gate fails, or no finding changes."""
     table, before = supported.tables[name], judged(supported)
     assert before.verdict is Verdict.SUPPORTED
@@ -366,14 +371,14 @@ def test_verdict_never_rests_on_a_number_that_is_none(supported, name, column, v
     if "position" in table:
         rows &= table["position"] == supported.primary_position
     row = np.random.default_rng(1).choice(table.index[rows])
-    found = judged(planted(supported, name, column, row, value))
+    found = judged(planted(supported, name, column, row, math.nan))
     if found is not None:
         for finding in (*found.gates, *found.claims):
             if finding.status is not Status.UNDECIDED and finding.key != "G4":  # which says what diverged
                 assert not re.search(r"\bnan\b|\binf\b", finding.statement), finding
                 assert all(math.isfinite(effect.estimate) for effect in finding.effects), finding
         assert found.verdict in (Verdict.SUPPORTED, Verdict.UNDECIDED), "a number that is none decided"
-        unscored = math.isnan(value) and (name, column) in {("drift", "value"), ("responses", "score")}
+        unscored = name in ("drift", "responses")  # where NaN is a response without letters
         if found.verdict is Verdict.SUPPORTED and not unscored:
             assert found == before, "a number that decides was left out"
 
