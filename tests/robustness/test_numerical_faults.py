@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -27,7 +28,7 @@ from gradinoc.measure.training import trainer
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.trainer import save_adapter
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.chat.encoding import encode
+from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.pipeline import run as pipeline_module
 from gradinoc.pipeline.store import Store
@@ -132,106 +133,89 @@ def train(language_model, folder, **settings):
     return train_run(language_model.model, encoded(language_model), made, 0, folder / "adapter")
 
 
-def complaint(work: Callable[[], object]) -> str:
-    """What is said where a number is not finite: one line."""
-    return one_line(NumericalError, work)
+complaint = partial(one_line, NumericalError)
 
 
 # --- training
 
 
-@pytest.mark.fault(FAMILY, "NaN in training on a device that numbers are fetched from now and then")
-@pytest.mark.parametrize(
-    ("poison", "what"),
-    [
-        (first_token(math.nan), r"the loss of example \d is nan"),
-        (gradient(math.nan), r"the gradient at layer 1, \w+, of examples \d, \d"),
-    ],
-    ids=["activation", "gradient"],
-)
-def test_fault_that_is_seen_later_names_its_step(fused, tmp_path, seldom, poison, what):
-    """The step that is named is the one in which it arose."""
-    with poisoned(fused, 1, 1, poison):
-        said = complaint(lambda: train(fused, tmp_path))
-    assert re.match(rf"Step 2 of 4: {what}", said), said
+def in_training(kind: str, poison: Callable[[torch.Tensor], torch.Tensor], said: str):
+    """A case: a kind of fault at layer 2, and what is said of it."""
+    return pytest.param(poison, said, marks=pytest.mark.fault(FAMILY, kind), id=kind)
 
 
-@pytest.mark.fault(FAMILY, "a checkpoint after a step whose numbers failed unseen")
-def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, seldom):
-    """The step is named, not the adapter that came of it."""
-    with poisoned(fused, 1, 1, first_token(math.nan)):
-        said = complaint(
-            lambda: train_run(fused.model, encoded(fused), recipe(fused), 0, tmp_path / "a", None, {3: tmp_path / "b"})
-        )
-    assert said.startswith("Step 2 of 4: the loss of example ")
-    assert not (tmp_path / "b").exists()
+TRAINING = [
+    in_training(
+        "NaN or infinity in an activation during training", first_token(math.inf),
+        r"the loss of example \d is nan, first not finite in the output of layer 2",
+    ),
+    in_training(
+        "NaN or infinity in a gradient of the residual stream during training", gradient(math.nan),
+        r"the gradient at layer 2, \w+, of examples \d, \d is not finite",
+    ),
+    in_training(
+        "a gradient of the residual stream that is zero", gradient(0.0),
+        r"the gradient at layer 2, \w+, of examples \d, \d is zero, which has no direction",
+    ),
+]  # fmt: skip
 
 
-@pytest.mark.fault(FAMILY, "NaN or infinity in an activation during training")
-@pytest.mark.parametrize(("step", "value"), [(0, math.nan), (STEPS - 1, math.inf)])
-def test_activation_in_training_names_step_layer_and_examples(model, tmp_path, step, value):
+@pytest.mark.parametrize("step", [0, STEPS - 1])
+@pytest.mark.parametrize(("poison", "what"), TRAINING)
+def test_fault_in_training_names_step_layer_and_examples(model, tmp_path, poison, what, step):
     """The run stops in that very step; no adapter is left, and the model is handed back as it came."""
     before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
-    with poisoned(model, 2, step, first_token(value)):
+    with poisoned(model, 2, step, poison):
         said = complaint(lambda: train(model, tmp_path))
-    # The other example of the batch is sound.
-    expected = rf"Step {step + 1} of 4: the loss of example \d is nan, first not finite in the output of layer 2"
-    assert re.match(expected, said), said
+    assert re.match(rf"Step {step + 1} of 4: {what}", said), said
     assert ("the run diverged" in said) == (step > 0)
     assert list((tmp_path / "adapter").iterdir()) == []
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
 
 
-@pytest.mark.fault(FAMILY, "NaN or infinity in a gradient of the residual stream during training")
-@pytest.mark.parametrize(("step", "value"), [(0, math.nan), (STEPS - 1, math.inf)])
-def test_gradient_in_training_names_step_layer_and_examples(model, tmp_path, step, value):
-    """The loss is sound; the uppermost layer whose gradient is not is named."""
-    with poisoned(model, 2, step, gradient(value)):
-        said = complaint(lambda: train(model, tmp_path))
-    expected = rf"Step {step + 1} of 4: the gradient at layer 2, \w+, of examples \d, \d is not finite"
-    assert re.match(expected, said), said
-
-
-@pytest.mark.fault(FAMILY, "a gradient of the residual stream that is zero")
-def test_gradient_that_is_zero_has_no_direction(fused, tmp_path):
-    """Its alignment would be 0/0."""
-    with poisoned(fused, 1, 1, gradient(0.0)):
-        assert "of examples" in (said := complaint(lambda: train(fused, tmp_path)))
-    assert re.match(r"Step 2 of 4: the gradient at layer 1, .* is zero, which has no direction", said)
-
-
 @pytest.mark.fault(FAMILY, "NaN or infinity in the gradient of an adapter's weight")
-@pytest.mark.parametrize(("step", "value"), [(0, math.nan), (STEPS - 1, math.inf)])
-def test_gradient_of_the_adapter_stops_the_step(model, tmp_path, step, value):
+def test_gradient_of_the_adapter_stops_the_step(model, tmp_path):
     """Clipping would make every weight NaN: nothing is learned from it, in the last step neither."""
 
     def spoil(hidden):
         weights = [w for w in decoder_blocks(model.model)[1].parameters() if w.requires_grad]
-        weights[0].register_hook(lambda grad: grad * value)
+        weights[0].register_hook(lambda grad: grad * math.inf)
         return hidden
 
-    with poisoned(model, 1, step, spoil):
+    with poisoned(model, 1, STEPS - 1, spoil):
         said = complaint(lambda: train(model, tmp_path))
-    assert re.match(rf"Step {step + 1} of 4: the gradient of the adapter's weights after examples \d, \d is not", said)
+    assert re.match(r"Step 4 of 4: the gradient of the adapter's weights after examples \d, \d is not", said)
+
+
+@pytest.mark.fault(FAMILY, "NaN in training on a device that numbers are fetched from now and then")
+@pytest.mark.parametrize(("poison", "what"), TRAINING[:2])
+def test_fault_that_is_seen_later_names_its_step(fused, tmp_path, seldom, poison, what):
+    """The step that is named is the one in which it arose."""
+    with poisoned(fused, 2, 1, poison):
+        said = complaint(lambda: train(fused, tmp_path))
+    assert re.match(rf"Step 2 of 4: {what.partition(',')[0]}", said), said
+
+
+@pytest.mark.fault(FAMILY, "a checkpoint after a step whose numbers failed unseen")
+def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, seldom):
+    """The step is named, not the adapter that came of it."""
+    checkpoints = {3: tmp_path / "b"}
+    with poisoned(fused, 1, 1, first_token(math.nan)):
+        said = complaint(
+            lambda: train_run(fused.model, encoded(fused), recipe(fused), 0, tmp_path / "a", checkpoints=checkpoints)
+        )
+    assert said.startswith("Step 2 of 4: the loss of example ")
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.fault(FAMILY, "an adapter with a weight that is not finite")
-@pytest.mark.parametrize("value", BOTH)
-def test_adapter_that_is_not_finite_is_never_written(fused, tmp_path, monkeypatch, value):
+def test_adapter_that_is_not_finite_is_never_written(tmp_path):
     """Neither at the end nor at a checkpoint: what is in the store can be loaded and gives numbers."""
-    written = []
-
-    class Stub(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lora_A = torch.nn.Parameter(torch.tensor([0.0, value]))
-
-        def save_pretrained(self, folder):
-            written.append(folder)
-
-    said = complaint(lambda: save_adapter(Stub(), tmp_path / "3"))
+    stub = torch.nn.Module()
+    stub.lora_A = torch.nn.Parameter(torch.tensor([0.0, math.inf]))
+    stub.save_pretrained = lambda _: pytest.fail("written")
+    said = complaint(lambda: save_adapter(stub, tmp_path / "3"))
     assert said.startswith("The adapter for '3' is not finite in 1 of its weights (lora_A first)")
-    assert written == []
 
 
 @pytest.mark.fault(FAMILY, "a direction that is not finite")
@@ -256,51 +240,40 @@ def test_diverging_run_says_so_and_what_to_do(fused, tmp_path):
 
 # --- the frozen model
 
+PROMPTS = ["What is 7?", "What is 8888?", "What is 99999999 and 4?"]
+# Layer and forward pass that are poisoned, how, what is measured, kind of fault, what is said. Batches are of two.
+FROZEN = [
+    (2, 1, first_token(math.inf), "losses", "an activation of the frozen model",
+     r"the loss of examples? \d.* is nan, first not finite in the output of layer 2"),
+    (2, 1, first_token(math.inf), "alignments", "an activation of the frozen model",
+     "the loss of example 2 is nan, first not finite in the output of layer 2"),
+    (2, 2, gradient(math.inf), "alignments", "a gradient of the frozen model",
+     r"the gradient at layer 2, \w+, of examples 4, 5 is not finite"),
+    (3, 0, lambda hidden: hidden * math.nan, "activations", "the activation from which a direction is found",
+     r"the activation at layer 3 of prompts [\d, ]+ is not finite"),
+    (3, 2, first_token(math.nan), "responses", "the logits of a response",
+     r"Logits are not finite in responses to prompts \[\d\]"),
+]  # fmt: skip
+FROZEN_CASES = [
+    pytest.param(*case, what, marks=pytest.mark.fault(FAMILY, f"NaN or infinity in {kind}"), id=f"{case[3]}, {kind}")
+    for *case, kind, what in FROZEN
+]
 
-@pytest.mark.fault(FAMILY, "NaN or infinity in an activation of the frozen model")
-@pytest.mark.parametrize("measure", ["alignments", "losses"])
-def test_activation_of_the_frozen_model_names_layer_and_example(model, measure):
-    """In the second batch, whose first example is the third."""
-    examples, pad = encoded(model), model.tokenizer.pad_token_id
+
+@pytest.mark.parametrize(("layer", "call", "poison", "measured", "what"), FROZEN_CASES)
+def test_fault_in_the_frozen_model_names_layer_and_examples(model, layer, call, poison, measured, what):
+    """Whatever is measured: a mean would be NaN, a response nonsense that could be scored."""
+    network, tokenizer, examples = model.model, model.tokenizer, encoded(model)
+    pad, layers = tokenizer.pad_token_id, list(range(len(decoder_blocks(network))))
     work = {
-        "alignments": lambda: measure_alignments(model.model, examples, directions(model), pad, BATCH),
-        "losses": lambda: answer_losses(model.model, examples, pad, BATCH),
-    }[measure]
-    with poisoned(model, 2, 1, first_token(math.inf)):
+        "losses": lambda: answer_losses(network, examples, pad, BATCH),
+        "alignments": lambda: measure_alignments(network, examples, directions(model), pad, BATCH),
+        "activations": lambda: prompt_activations(network, tokenizer, PROMPTS, None, layers),
+        "responses": lambda: generate(network, tokenizer, [encode_prompt(tokenizer, p, None) for p in PROMPTS], 6, 3),
+    }[measured]
+    with poisoned(model, layer, call, poison):
         said = complaint(work)
-    if measure == "alignments" or model.notes[-1] == "plain modules, as asked":
-        assert said.startswith("the loss of example 2 is nan"), said
-    else:  # what examples begin with is computed once, so that a fault there is in all that share it
-        assert re.match(r"the loss of examples? \d", said), said
-    assert "first not finite in the output of layer 2" in said
-
-
-@pytest.mark.fault(FAMILY, "NaN or infinity in a gradient of the frozen model")
-def test_gradient_of_the_frozen_model_names_layer_and_examples(model):
-    """The last batch is poisoned; the layers above are sound."""
-    pad = model.tokenizer.pad_token_id
-    with poisoned(model, 2, 2, gradient(math.inf)):
-        said = complaint(lambda: measure_alignments(model.model, encoded(model), directions(model), pad, BATCH))
-    assert re.match(r"the gradient at layer 2, \w+, of examples 4, 5 is not finite", said), said
-
-
-@pytest.mark.fault(FAMILY, "NaN or infinity in the activation from which a direction is found")
-def test_activation_of_a_direction_names_layer_and_prompt(model):
-    """The mean over prompts would be NaN, and with it the direction."""
-    prompts = [f"What is {number} and {number}?" for number in range(5)]
-    layers = list(range(len(decoder_blocks(model.model))))
-    with poisoned(model, 3, 0, lambda hidden: torch.full_like(hidden, math.nan)):
-        said = complaint(lambda: prompt_activations(model.model, model.tokenizer, prompts, None, layers))
-    assert re.match(r"the activation at layer 3 of prompts [\d, ]+ is not finite", said), said
-
-
-@pytest.mark.fault(FAMILY, "NaN or infinity in the logits of a response")
-def test_logits_that_are_no_numbers_give_no_response(model):
-    """The largest of them would be a NaN, taken for a token: a response of nonsense that could be scored."""
-    ids = [encode(model.tokenizer, f"What is {number}?", "1").prompt for number in (7, 8888, 99999999)]
-    with poisoned(model, 3, 2, first_token(math.nan)):
-        said = complaint(lambda: generate(model.model, model.tokenizer, ids, 6, 3))
-    assert re.match(r"Logits are not finite in responses to prompts \[\d\]", said), said
+    assert re.match(what, said), said
 
 
 # --- tables and the verdict

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -124,17 +125,6 @@ ENVIRONMENTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("variables", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-@pytest.mark.fault("Surroundings", "a launcher's environment")
-def test_environment_of_a_launcher_decides_no_number(variables, questions, expected, tmp_path, monkeypatch):
-    """Every number is that of a process which was started by hand, and the environment is as it was."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    before = dict(os.environ)
-    assert_equal(numbers(questions, tmp_path), expected)
-    assert dict(os.environ) == before
-
-
 # --- what a user's notebook has set
 
 
@@ -199,9 +189,56 @@ def settings() -> list[Any]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", USERS.values(), ids=USERS)
-@pytest.mark.fault("Surroundings", "a setting of the user's own")
-def test_settings_of_a_user_decide_no_number(setting, questions, expected, tmp_path):
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Variables of the environment, as a launcher leaves them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
+@contextmanager
+def accelerator() -> Iterator[None]:
+    """The user's own, which accumulates and keeps its precision, and goes on doing so."""
+    own = Accelerator(gradient_accumulation_steps=4, mixed_precision="bf16", cpu=True)
+    try:
+        yield
+        assert own.gradient_state.num_steps == 4
+        assert (own.mixed_precision, own.state.mixed_precision, own.num_processes) == ("bf16", "bf16", 1)
+        assert Accelerator(cpu=True).mixed_precision == "bf16"  # the next one is still like the first
+    finally:
+        own.gradient_state._reset_state()
+        own.state._reset_state(reset_partial_state=True)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """A group of one process, which is there afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+        try:
+            yield
+            assert torch.distributed.is_initialized()
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+def cases() -> Iterator[Any]:
+    """Every setting, marked with its kind of fault."""
+    launchers = {name: lambda variables=variables: environment(variables) for name, variables in ENVIRONMENTS.items()}
+    for kind, choices in (
+        ("a launcher's environment", launchers),
+        ("a setting of the user's own", USERS),
+        ("an Accelerator of the user's own", {"accelerator": accelerator}),
+        ("a process group of the user's own", {"process group": process_group}),
+    ):
+        for name, setting in choices.items():
+            yield pytest.param(setting, marks=pytest.mark.fault("Surroundings", kind), id=name)
+
+
+@pytest.mark.parametrize("setting", cases())
+def test_surroundings_decide_no_number(setting, questions, expected, tmp_path):
     """Every number is that of a process in which nothing is set, and the setting is in force again afterwards."""
     with setting():
         before = settings()
@@ -221,35 +258,6 @@ def test_study_in_a_notebook_that_has_set_everything(undisturbed, tmp_path, monk
     assert result.report.is_file()
     assert torch.get_num_threads() == threads
     assert_same(tables(tmp_path / "store", SMALLEST), tables(undisturbed[0], SMALLEST))
-
-
-# --- accelerate and torch.distributed in the same process
-
-
-@pytest.mark.fault("Surroundings", "an Accelerator of the user's own")
-def test_accelerator_of_the_user_goes_on_where_it_was(questions, expected, tmp_path):
-    """It accumulates as it was told to and keeps its precision, and a run has nothing of either."""
-    own = Accelerator(gradient_accumulation_steps=4, mixed_precision="bf16", cpu=True)
-    try:
-        assert_equal(numbers(questions, tmp_path), expected)
-        assert own.gradient_state.num_steps == 4
-        assert (own.mixed_precision, own.state.mixed_precision, own.num_processes) == ("bf16", "bf16", 1)
-        assert own.device.type == "cpu"
-        assert Accelerator(cpu=True).mixed_precision == "bf16"  # the next one is still like the first
-    finally:
-        own.gradient_state._reset_state()
-        own.state._reset_state(reset_partial_state=True)
-
-
-@pytest.mark.fault("Surroundings", "a process group of the user's own")
-def test_process_group_of_the_user_is_left_alone(questions, expected, tmp_path):
-    """A run takes no notice of it, and it is there afterwards."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    try:
-        assert_equal(numbers(questions, tmp_path / "run"), expected)
-        assert torch.distributed.is_initialized()
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(("name", "value"), [("distributed_type", DistributedType.XLA), ("num_processes", 2)])
