@@ -64,5 +64,5 @@ def test_only_a_whole_session_replaces_the_table(tmp_path, exitstatus, keyword, 
     faults.pytest_terminal_summary(reporter, exitstatus, config)
     assert (tmp_path / "faults.csv").exists() == (expected is not None)
     if expected:
-        (row,) = csv.DictReader((tmp_path / "faults.csv").open())
+        (row,) = csv.DictReader((tmp_path / "faults.csv").read_text().splitlines())
         assert [row["tried"], row["survived"]] == expected
