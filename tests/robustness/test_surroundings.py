@@ -237,7 +237,7 @@ def cases() -> Iterator[Any]:
             yield pytest.param(setting, marks=pytest.mark.fault("Surroundings", kind), id=name)
 
 
-@pytest.mark.parametrize("setting", cases())
+@pytest.mark.parametrize("setting", list(cases()))
 def test_surroundings_decide_no_number(setting, questions, expected, tmp_path):
     """Every number is that of a process in which nothing is set, and the setting is in force again afterwards."""
     with setting():
