@@ -57,9 +57,9 @@ def with_tensor(path, values, kind=None):
 
 
 REFUSED = {
-    "not GGUF": (lambda path: patched(written(path), 0, b"GGML"), "is no GGUF file; expected one as llama.cpp's"),
-    "big-endian": (lambda path: patched(written(path), 4, bytes([0, 0, 0, 3])), "written for a big-endian machine"),
-    "cut in its data": (lambda path: cut(written(path), -64), "is cut off: tensor 'output.weight' ends at byte"),
+    "not GGUF": (lambda path: patched(written(path), 0, b"GGML"), "is no whole GGUF file"),
+    "big-endian": (lambda path: patched(written(path), 4, bytes([0, 0, 0, 3])), "is no whole GGUF file"),
+    "cut in its data": (lambda path: cut(written(path), -64), "is no whole GGUF file .*cut off at byte"),
     "piece by key": (lambda path: written(path, split__count=3), "is one of 3 pieces .* gguf-split --merge"),
     "adapter": (lambda path: written(path, general__type="adapter"), "is an adapter, which stands for a base model"),
     "projector": (lambda path: written(path, general__type="mmproj"), "the part that sees or hears of a larger model"),
@@ -71,11 +71,13 @@ REFUSED = {
         lambda path: write_gguf(path, {**metadata_of(build("llama")), **byte_level()}, {}), "holds no weights",
     ),
     "integers": (
-        lambda path: with_tensor(path, np.ones((2, 32), np.int8)), "is held as I8, which cannot be unpacked",
+        lambda path: write_gguf(path, {**metadata_of(build("llama")), **byte_level()},
+                                {**tensors_of(build("llama")), "output_norm.weight": np.ones(64, np.int8)}),
+        "cannot be unpacked .*I8",
     ),
     "a tensor less": (
         lambda path: written(path, drop=["blk.1.ffn_up.weight"]),
-        r"expected a tensor 'blk.1.ffn_up.weight' of shape \[96, 64\], received none",
+        r"expected a tensor 'blk.1.ffn_up.weight' of shape .96, 64., received None",
     ),
     "a tensor more": (
         lambda path: with_tensor(path, np.ones((2, 32), np.float32)),
@@ -137,10 +139,10 @@ def test_damaged_head_is_refused_or_read(tmp_path):
     """Cut at twenty places, and with a byte changed there: an error of ours or a whole model."""
     path = written(tmp_path / "model.gguf")
     whole, damaged = path.read_bytes(), tmp_path / "damaged.gguf"
-    end = min(place.start for place in read_header(path).tensors.values())
+    end = min(int(place.data_offset) for place in read_header(path).tensors.values())
     for at in range(3, end, end // 20):
         damaged.write_bytes(whole[:at])
-        with pytest.raises(ModelError, match=r"no GGUF file|cut off"):
+        with pytest.raises(ModelError, match="is no whole GGUF file"):
             read_header(damaged)
         damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         with suppress(ModelError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedConfig
 
 from gradinoc.errors import ModelError, reason, shown
-from gradinoc.models.sources.gguf.header import Header, tensor_blocks
+from gradinoc.models.sources.gguf.header import Header
 
 FREQUENCIES = "rope_freqs.weight"  # by what each rotary frequency is divided
 # Llama 3.1 and later divide by a factor of the model's own between these bounds; the file has the result alone.
@@ -97,9 +97,9 @@ def config_of(header: Header) -> PreTrainedConfig:
 def _shared(stated: Stated) -> dict[str, Any]:
     """What models of every architecture state."""
     tensors = stated.header.tensors
-    if "token_embd.weight" not in tensors or len(tensors["token_embd.weight"].shape) != 2:
+    if "token_embd.weight" not in tensors:
         raise stated.header.refuse("holds no token_embd.weight; expected the weights of a language model")
-    rows, width = tensors["token_embd.weight"].shape
+    rows, width = stated.header.shape("token_embd.weight")
     blocks = 1 + max((int(found[1]) for found in map(BLOCK.match, tensors) if found), default=0)
     stated.expect("vocab_size", rows)
     stated.expect("embedding_length", width)
@@ -206,8 +206,7 @@ def _rotary(stated: Stated, size: int, base: float = 10_000.0) -> dict[str, Any]
 
 def _divided(header: Header, size: int, rotary: dict[str, Any]) -> dict[str, Any]:
     """The scaling that divides the rotary frequencies by what the file holds for each."""
-    place = header.tensors[FREQUENCIES]
-    divisors = dequantize(tensor_blocks(header, FREQUENCIES), place.kind).ravel()
+    divisors = dequantize(header.blocks(FREQUENCIES), header.tensors[FREQUENCIES].tensor_type).ravel()
     factor = float(divisors.max())
     frequencies = rotary["rope_theta"] ** -(np.arange(0, size, 2) / size)
     plain = rotary["rope_type"] == "default" and divisors.shape == frequencies.shape

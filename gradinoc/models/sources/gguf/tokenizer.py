@@ -147,7 +147,7 @@ def _vocabulary(header: Header) -> Vocabulary:
     whole = isinstance(tokens, list) and isinstance(kinds, list) and len(tokens) == len(kinds)
     if not whole or not all(isinstance(token, str) for token in tokens):
         raise header.refuse("states no tokenizer.ggml.tokens with a tokenizer.ggml.token_type each; convert it again")
-    rows = header.tensors["token_embd.weight"].shape[0]
+    rows = header.shape("token_embd.weight")[0]
     if len(tokens) > rows:
         raise header.refuse(f"has {len(tokens)} tokens and {rows} embeddings; expected no more tokens than embeddings")
     if header.metadata["tokenizer.ggml.model"] == "llama":  # runs of spaces are tokens of the user's own there

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 import torch
 from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, dequantize, get_tensor_name_map
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from gradinoc.errors import reason, shown
+from gradinoc.errors import shown
+from gradinoc.models.files import skeleton
 from gradinoc.models.sources.gguf.architectures import FREQUENCIES
-from gradinoc.models.sources.gguf.header import Header, tensor_blocks
+from gradinoc.models.sources.gguf.header import Header
 
 PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
@@ -22,7 +21,6 @@ PLAIN = {
 # Numbers of a model that is small enough for its unpacked blocks to be kept in float32; see `gradinoc.measure.load`.
 SMALL = 10_000_000
 AT_A_TIME = 1 << 22  # numbers that are unpacked at a time: 17 MB of float32 and what unpacking needs beside them
-UNUSED = {FREQUENCIES}  # what is part of the configuration instead
 
 
 def load_weights(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
@@ -33,13 +31,13 @@ def load_weights(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
     Raises:
         ModelError: a weight is missing, has another shape, or has no place in the model.
     """
+    model = skeleton(config)
     try:
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # sizes that do not go together
-        raise header.refuse(f"states a {config.model_type} model that cannot be ({reason(error)})") from error
-    names = _names(header, model)
-    weights = {name: _unpacked(header, theirs, config) for name, theirs in names.items()}
+        weights = {name: _unpacked(header, theirs, config) for name, theirs in _names(header, model).items()}
+    except NotImplementedError as error:
+        raise header.refuse(
+            f"cannot be unpacked ({error}); give a file of another type, such as Q8_0 or F16"
+        ) from error
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
     return model
@@ -47,7 +45,7 @@ def load_weights(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
 
 def unpacked_bytes(header: Header) -> int:
     """Bytes that the unpacked weights take."""
-    return sum(prod(place.shape) * _dtype(header, name).itemsize for name, place in header.tensors.items())
+    return sum(int(place.n_elements) * _dtype(header, name).itemsize for name, place in header.tensors.items())
 
 
 def _names(header: Header, model: PreTrainedModel) -> dict[str, str]:
@@ -60,15 +58,14 @@ def _names(header: Header, model: PreTrainedModel) -> dict[str, str]:
         if name in tied:
             continue
         theirs = known.get_name(name, try_suffixes=(".weight", ".bias"))
-        place = header.tensors.get(str(theirs))
-        if theirs is None or place is None or place.shape != tuple(weight.shape):
-            received = "none" if place is None else f"one of shape {list(place.shape)}"
+        shape = header.shape(theirs) if theirs in header.tensors else None
+        if theirs is None or shape != tuple(weight.shape):
             raise header.refuse(
-                f"expected a tensor {shown(theirs or name)} of shape {list(weight.shape)}, received {received}; fetch "
+                f"expected a tensor {shown(theirs or name)} of shape {tuple(weight.shape)}, received {shape}; fetch "
                 "the file again, or give another model"
             )
         found[name] = theirs
-    if left := sorted(set(header.tensors) - set(found.values()) - UNUSED):
+    if left := sorted(set(header.tensors) - set(found.values()) - {FREQUENCIES}):
         raise header.refuse(
             f"{len(left)} tensors have no place in a {type(model).__name__}, {shown(left[0])} first; give the model as "
             "a folder of safetensors, or another model"
@@ -77,23 +74,22 @@ def _names(header: Header, model: PreTrainedModel) -> dict[str, str]:
 
 
 def _dtype(header: Header, name: str) -> torch.dtype:
-    kinds = {place.kind for place in header.tensors.values()}
-    if kinds <= set(PLAIN):
-        return PLAIN[header.tensors[name].kind]
-    small = sum(prod(place.shape) for place in header.tensors.values()) < SMALL
-    return torch.float32 if small else torch.bfloat16
+    places = header.tensors.values()
+    if all(place.tensor_type in PLAIN for place in places):
+        return PLAIN[header.tensors[name].tensor_type]
+    return torch.float32 if sum(int(place.n_elements) for place in places) < SMALL else torch.bfloat16
 
 
 def _unpacked(header: Header, name: str, config: PreTrainedConfig) -> nn.Parameter:
-    place = header.tensors[name]
-    rows = torch.empty((prod(place.shape[:-1]), place.shape[-1]), dtype=_dtype(header, name))
-    blocks, step = tensor_blocks(header, name), max(1, AT_A_TIME // place.shape[-1])
+    blocks, shape, kind = header.blocks(name), header.shape(name), header.tensors[name].tensor_type
+    rows = torch.empty((len(blocks), shape[-1]), dtype=_dtype(header, name))
+    step = max(1, AT_A_TIME // shape[-1])
     for start in range(0, len(blocks), step):
-        values = np.array(dequantize(blocks[start : start + step], place.kind), np.float32)
+        values = np.array(dequantize(blocks[start : start + step], kind), np.float32)
         if header.architecture == "gemma3" and name.endswith("norm.weight"):
             values -= 1.0  # the file has what the states are multiplied by; transformers adds the 1
         rows[start : start + step] = torch.from_numpy(values)
-    weight = rows.reshape(place.shape)
+    weight = rows.reshape(shape)
     if header.architecture == "llama":
         if ".attn_q." in name:
             weight = _by_halves(weight, config.num_attention_heads)
