@@ -142,7 +142,6 @@ def _mean_score(trait: Trait, answers: Sequence[str]) -> float:
 
 
 def _line(context: StudyContext, part: str, example: Example) -> str:
-    """Return where an example of a part of the data stands, as file and line."""
     data = context.study.data
     return line_of(data.everyday if part == "everyday" else data.source, example)
 
