@@ -28,7 +28,7 @@ app = typer.Typer(
 
 
 def _ready(incomplete: str) -> list[str]:
-    """The ready studies whose names begin so, for the shell to complete."""
+    """Return the ready studies whose names begin so, for the shell to complete."""
     folder = Path(__file__).parents[1] / "study" / "ready"
     return sorted(file.stem for file in folder.glob("*.toml") if file.stem.startswith(incomplete))
 

@@ -169,7 +169,7 @@ def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> 
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
-    """A row each: the first study above the second, with a line from low to high."""
+    """Draw a row each: the first study above the second, with a line from low to high."""
     if rows.empty:
         not_measured(axes, title)
         return

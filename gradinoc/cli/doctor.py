@@ -84,8 +84,8 @@ def _device() -> list[Found]:
 
 def _self_tests() -> list[Found]:
     """Run the self-tests of loading on a bundled model, in both dtypes that are used."""
-    device, found = choose_device("auto"), []
-    for dtype in dict.fromkeys(("float32", str(choose_dtype("auto", device)).removeprefix("torch."))):
+    usual, found = str(choose_dtype("auto", choose_device("auto"))).removeprefix("torch."), []
+    for dtype in dict.fromkeys(("float32", usual)):
         try:
             loaded = load_model(TINY[0], dtype=dtype)
         except Exception as error:

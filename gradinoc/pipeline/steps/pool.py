@@ -65,7 +65,7 @@ def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
 
 
 def chosen_prompt(folder: Path) -> str:
-    """The prompt that the step in `folder` chose."""
+    """Return the prompt that the step in `folder` chose."""
     table = load_table(folder / "pool.parquet")
     return str(table.loc[table["chosen"], "prompt"].iloc[0])
 
