@@ -152,11 +152,8 @@ def _causality(model: PreTrainedModel, tokens: Sequence[int]) -> SelfTest:
 
     Half-precision causal attention without padding is known to leak on Apple's MPS in some versions of torch.
     """
-    most, used, short = (
-        LEAK_TOLERANCE[model.dtype],
-        model.config._attn_implementation,
-        _out_of_reach(model, len(tokens)),
-    )
+    most, used = LEAK_TOLERANCE[model.dtype], model.config._attn_implementation
+    short = _out_of_reach(model, len(tokens))
     leak = causal_leak(model, tokens)
     if leak <= most:
         return SelfTest(CAUSALITY, leak, most, short)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,8 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, str]:
     folder = _here(name)
     if folder is not None:
         return folder, fingerprint(name)
-    ensure_revision(revision)
-    try:
-        _hub_commit(name, revision)
-        snapshot = snapshot_download(name, revision=revision, **SELECTION)
-    except Exception as error:  # which HTTP library's errors arrive depends on the version of huggingface_hub
-        snapshot = _cached(name, revision, error)
-    return Path(snapshot), Path(snapshot).name
+    snapshot = _snapshot(name, revision, SELECTION)
+    return snapshot, snapshot.name
 
 
 def described(name: str, revision: str | None = None) -> tuple[Path, bool]:
@@ -57,12 +53,7 @@ def described(name: str, revision: str | None = None) -> tuple[Path, bool]:
     folder = _here(name)
     if folder is not None:
         return folder, True
-    ensure_revision(revision)
-    try:
-        _hub_commit(name, revision)
-        return Path(snapshot_download(name, revision=revision, **DESCRIPTION)), False
-    except Exception as error:  # see `locate`
-        return Path(_cached(name, revision, error)), False
+    return _snapshot(name, revision, DESCRIPTION), False
 
 
 def fingerprint(name: str, revision: str | None = None) -> str:
@@ -86,8 +77,8 @@ def fingerprint(name: str, revision: str | None = None) -> str:
         return revision
     try:
         return _hub_commit(name, revision)
-    except Exception as error:  # see `locate`
-        return Path(_cached(name, revision, error)).name
+    except Exception as error:  # see `_snapshot`
+        return _cached(name, revision, error).name
 
 
 def gguf_file(name: str) -> Path | None:
@@ -125,10 +116,20 @@ def _hub_commit(name: str, revision: str | None) -> str:
     return str(HfApi().repo_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha)
 
 
-def _cached(name: str, revision: str | None, reason: Exception) -> str:
+def _snapshot(name: str, revision: str | None, selection: Mapping[str, Any]) -> Path:
+    """The folder with the selected files of a hub model; the cached one when the hub is out of reach."""
+    ensure_revision(revision)
+    try:
+        _hub_commit(name, revision)
+        return Path(snapshot_download(name, revision=revision, **selection))
+    except Exception as error:  # which HTTP library's errors arrive depends on the version of huggingface_hub
+        return _cached(name, revision, error)
+
+
+def _cached(name: str, revision: str | None, reason: Exception) -> Path:
     """The folder of the cached commit that `revision` last stood for; `reason` is why the hub is no help."""
     try:
-        return str(snapshot_download(name, revision=revision, local_files_only=True, **SELECTION))
+        return Path(snapshot_download(name, revision=revision, local_files_only=True, **SELECTION))
     except (LocalEntryNotFoundError, ValueError):
         raise _hub_error(name, revision, reason) from reason
 
