@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -197,13 +196,10 @@ def layer_statistics(projections: pd.DataFrame) -> pd.DataFrame:
     """Cohen's d and AUC by layer (columns layer, cohens_d, auc) of promote against suppress projections."""
     rows = []
     for layer, group in projections.groupby("layer"):
-        promote, suppress = (_side(group, side) for side in ("promote", "suppress"))
+        sides = {side: part.to_numpy(np.float64) for side, part in group.groupby("side")["projection"]}
+        promote, suppress = sides["promote"], sides["suppress"]
         rows.append({"layer": layer, "cohens_d": cohens_d(promote, suppress), "auc": auc(promote, suppress)})
     return pd.DataFrame(rows)
-
-
-def _side(group: pd.DataFrame, side: str) -> NDArray[np.float64]:
-    return np.asarray(group.loc[group["side"] == side, "projection"], dtype=np.float64)
 
 
 def declare_band(separations: pd.DataFrame) -> list[int]:
