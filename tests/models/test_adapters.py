@@ -65,7 +65,7 @@ def mixture(kind: str, device: str = "cpu", **changes) -> PreTrainedModel:
 
 
 # One of each kind; all of them with --exhaustive, and `make architectures` tries every type that there is.
-SHARPEST = {"mixtral", "gpt_oss", "jamba", "mamba", "longcat_flash", "gemma3"}
+SHARPEST = {"mixtral", "qwen2_moe", "gpt_oss", "jamba", "mamba", "longcat_flash", "gemma3"}
 
 
 @pytest.fixture(
