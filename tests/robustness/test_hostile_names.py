@@ -34,9 +34,9 @@ def test_study_s_name_is_a_plain_folder_s(name, tmp_path):
 
 
 @pytest.mark.fault("Names from study files", "a setting whose key or value would lead elsewhere")
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
 @pytest.mark.parametrize("key", ["data.source", "model.id", "conditions.loss_matched"])
-def test_setting_adds_only_plain_characters_to_the_name(key, name, tmp_path):
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_setting_adds_only_plain_characters_to_the_name(key, name):
     """Settings are added to a study's name: what they hold, an artifacts folder must not."""
     try:
         study = load_study("tiny", [f"{key}={json.dumps(name)}"])
@@ -44,7 +44,6 @@ def test_setting_adds_only_plain_characters_to_the_name(key, name, tmp_path):
         return
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study.name)
     assert len(study.name) < 255
-    assert (tmp_path / study.name).resolve().parent == tmp_path.resolve()
 
 
 @pytest.mark.fault("Names from study files", "a condition's name that would lead elsewhere, or be a formula in a table")

@@ -252,8 +252,7 @@ def held_by_autograd(model, tokens: int, pad: int) -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kernels", ["fused", "plain"])
+@pytest.mark.parametrize(("kernels", "dtype"), [("fused", "float32"), ("plain", "bfloat16")])
 def test_estimate_of_a_token_is_what_autograd_holds(kernels, dtype):
     """Within a quarter, on a real architecture; more tokens minus fewer, so that what does not grow drops out."""
     language_model = load_model("obedient", device="cpu", dtype=dtype, kernels=kernels)
