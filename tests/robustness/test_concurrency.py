@@ -38,20 +38,20 @@ def begun(workers: Sequence[Worker]) -> Counter[str]:
 
 @pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.exhaustive)])
 @pytest.mark.fault("Concurrency", "2, 4 and 8 processes on one store")
-def test_workers_share_the_steps(undisturbed, tmp_path, count):
+def test_workers_share_the_steps(finished, tmp_path, count):
     """Each step is begun once in all, everybody ends, and the tables are those of one worker."""
     workers = [Worker(tmp_path) for _ in range(count)]
     assert [worker.end() for worker in workers] == [0] * count, [worker.error for worker in workers]
     assert begun(workers) == dict.fromkeys(begun(workers), 1)
     assert len(begun(workers)) == STEPS
     assert sum(bool(worker.begun) for worker in workers) > 1, "one did all the work"
-    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path, SMALLEST), tables(finished.store, SMALLEST))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("step", ["directions", "run neutral/0"])
 @pytest.mark.fault("Concurrency", "a process killed at its work beside others")
-def test_others_finish_what_a_dead_worker_was_at(undisturbed, tmp_path, step):
+def test_others_finish_what_a_dead_worker_was_at(finished, tmp_path, step):
     """Only the step that it was at is begun again."""
     workers = [Worker(tmp_path) for _ in range(3)]
     dead = first_to(workers, lambda word: word.step == step)
@@ -62,11 +62,11 @@ def test_others_finish_what_a_dead_worker_was_at(undisturbed, tmp_path, step):
     assert set(again) <= {dead.begun[-1]}, f"begun more than once: {again}"
     assert len(begun(workers)) == STEPS
     assert list(tmp_path.rglob(".*")) == [], "scratch folders were left behind"
-    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path, SMALLEST), tables(finished.store, SMALLEST))
 
 
 @pytest.mark.fault("Concurrency", "a run whose numbers fail, in every process")
-def test_all_that_can_be_computed_is_computed_when_a_run_fails(undisturbed, tmp_path):
+def test_all_that_can_be_computed_is_computed_when_a_run_fails(finished, tmp_path):
     """Each worker tries the run once, all else gets done by one of them, and the error names the run.
 
     The next session has nothing else to do; that training broke off has left no trace in the model.
@@ -83,18 +83,18 @@ def test_all_that_can_be_computed_is_computed_when_a_run_fails(undisturbed, tmp_
     last = Worker(tmp_path)
     assert last.end() == 0, last.error
     assert set(last.begun) == BESIDE
-    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path, SMALLEST), tables(finished.store, SMALLEST))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.fault("Concurrency", "a step that fails in one process of three")
-def test_failure_of_one_worker_is_made_good_by_others(undisturbed, tmp_path):
+def test_failure_of_one_worker_is_made_good_by_others(finished, tmp_path):
     """Those who fail at nothing finish the study."""
     workers = [Worker(tmp_path, breaks_at="run inoculation/0"), Worker(tmp_path), Worker(tmp_path)]
     codes = [worker.end() for worker in workers]
     assert codes[1:] == [0, 0], [worker.error for worker in workers]
     assert codes[0] in (0, 1)  # it may have seen the others succeed
-    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path, SMALLEST), tables(finished.store, SMALLEST))
 
 
 # --- what is set aside, and what is not

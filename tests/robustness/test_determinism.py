@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from fixtures.finished import SETTINGS
 from fixtures.small_models import ARCHITECTURES, LAYERS, PAD
 from fixtures.small_study import SMALLEST, assert_same
 from fixtures.smallest import smallest, tables
@@ -138,13 +139,13 @@ Pipeline(load_study("tiny", sys.argv[3:]), Store(Path(sys.argv[2])), disturb).ev
 
 @pytest.mark.exhaustive
 @pytest.mark.fault("Determinism", "another process, order of hashing and state of the global generators")
-def test_processes_come_to_the_same_tables(undisturbed, tmp_path):
+def test_processes_come_to_the_same_tables(finished, tmp_path):
     """A study from nothing in a process that hashes otherwise: bit for bit the same tables and weights."""
-    command = [sys.executable, "-W", "ignore", "-c", ALONE, "23", str(tmp_path), *SMALLEST]
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, "23", str(tmp_path), *SETTINGS]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "4711"}
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    one, other = undisturbed[0], tmp_path
+    one, other = finished.store, tmp_path
     assert_same(tables(smallest(one)), tables(smallest(other)))
     weights = [
         {str(file.relative_to(store)): file.read_bytes() for file in store.rglob("*.safetensors")}

@@ -29,7 +29,7 @@ CLAIM = "claims/test_c1_inoculation_lowers_alignment.py"  # all of them would ta
 SOON = 8.0  # seconds in which the prompt is back after Ctrl-C; a busy machine takes longer than others
 
 
-def finished(store: Path) -> dict[str, int]:
+def done_in(store: Path) -> dict[str, int]:
     """When each step that is there was written, every file of it as it should be."""
     pipeline = Pipeline(load_study("tiny", SMALLEST), Store(store))
     return {
@@ -40,24 +40,24 @@ def finished(store: Path) -> dict[str, int]:
 
 
 @pytest.mark.fault("Interruption", "killed or told to end at random moments, then restarted")
-def test_interrupted_study_comes_to_the_same(undisturbed, tmp_path, faults_tried):
+def test_interrupted_study_comes_to_the_same(finished, tmp_path, faults_tried):
     """Amid four of its steps, with each of the signals: it repeats nothing, and leaves nothing behind."""
     moments = [
         ("directions", signal.SIGKILL, True), ("prompt pool", signal.SIGTERM, True),
         ("run neutral/0", signal.SIGTERM, False), ("drift of seed 0", signal.SIGINT, True),
     ]  # fmt: skip
     for step, number, polite in moments:
-        before, worker = finished(tmp_path), Worker(tmp_path, polite=polite)
+        before, worker = done_in(tmp_path), Worker(tmp_path, polite=polite)
         assert worker.listen(lambda word, step=step: word.step == step), worker.error
         code = worker.end(number)
         assert code == (128 + number if polite and number is not signal.SIGKILL else -number)
-        assert before.items() <= finished(tmp_path).items(), "what was finished has changed"
+        assert before.items() <= done_in(tmp_path).items(), "what was finished has changed"
         assert not set(worker.begun) & set(before), "what was finished was begun again"
-    before, last = finished(tmp_path), Worker(tmp_path)
+    before, last = done_in(tmp_path), Worker(tmp_path)
     assert last.end() == 0, last.error
     assert not set(last.begun) & set(before), "what was finished was begun again"
     assert list(tmp_path.rglob(".*")) == [], "scratch folders were left behind"
-    assert_same(tables(tmp_path, SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path, SMALLEST), tables(finished.store, SMALLEST))
     faults_tried(len(moments))
 
 

@@ -61,9 +61,9 @@ def test_artifacts_that_cannot_be_are_one_line(tmp_path):
 @pytest.mark.exhaustive
 @pytest.mark.fault("Storage", "a damaged file in a pytest session, with and without workers")
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["no xdist", "one worker"])
-def test_session_says_what_was_damaged(undisturbed, tmp_path, workers):
+def test_session_says_what_was_damaged(finished, tmp_path, workers):
     """By name, once; the step is computed anew, and the session goes on to the claims."""
-    shutil.copytree(undisturbed[0], tmp_path / "store")
+    shutil.copytree(finished.store, tmp_path / "store")
     damaged = next((tmp_path / "store").glob("gradients/*/alignments.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     _, said = session(tmp_path, *workers, test="test_c1_inoculation_lowers_alignment.py")

@@ -248,7 +248,7 @@ def test_surroundings_decide_no_number(setting, questions, expected, tmp_path):
 
 
 @pytest.mark.fault("Surroundings", "a whole study in a notebook that has set everything")
-def test_study_in_a_notebook_that_has_set_everything(undisturbed, tmp_path, monkeypatch):
+def test_study_in_a_notebook_that_has_set_everything(finished, tmp_path, monkeypatch):
     """From the first look at the data to the report: the tables are those of a process in which nothing is set."""
     for name, value in {**ENVIRONMENTS["torchrun, the second of two"], **ENVIRONMENTS["mixed precision"]}.items():
         monkeypatch.setenv(name, value)
@@ -257,7 +257,7 @@ def test_study_in_a_notebook_that_has_set_everything(undisturbed, tmp_path, monk
         result = gradinoc.run_study("tiny", settings=SMALLEST, store=tmp_path / "store", artifacts=tmp_path / "made")
     assert result.report.is_file()
     assert torch.get_num_threads() == threads
-    assert_same(tables(tmp_path / "store", SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path / "store", SMALLEST), tables(finished.store, SMALLEST))
 
 
 @pytest.mark.parametrize(("name", "value"), [("distributed_type", DistributedType.XLA), ("num_processes", 2)])
@@ -330,7 +330,7 @@ def test_exception_amid_a_run_leaves_process_and_model_as_they_were(where, quest
 
 @pytest.mark.exhaustive
 @pytest.mark.fault("Surroundings", "torchrun with two processes")
-def test_processes_of_torchrun_are_workers_of_one_study(undisturbed, tmp_path):
+def test_processes_of_torchrun_are_workers_of_one_study(finished, tmp_path):
     """They share the steps, train by themselves, and the tables are those of one process that was started by hand."""
     launched = subprocess.run(
         [
@@ -342,7 +342,7 @@ def test_processes_of_torchrun_are_workers_of_one_study(undisturbed, tmp_path):
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr[-2000:]
     assert launched.stdout.count("Every step of study small is in") == 2
-    assert_same(tables(tmp_path / "store", SMALLEST), tables(undisturbed[0], SMALLEST))
+    assert_same(tables(tmp_path / "store", SMALLEST), tables(finished.store, SMALLEST))
 
 
 # --- what cannot be undone is an input
