@@ -37,6 +37,11 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / folder
 
 
+def cache_folder() -> Path:
+    """Where converted models and measured speeds are kept: `GRADINOC_CACHE`, or `~/.cache/gradinoc`."""
+    return Path(os.environ.get("GRADINOC_CACHE") or Path.home() / ".cache" / "gradinoc")
+
+
 @contextmanager
 def disk_errors(path: Path, option: str = "store") -> Iterator[None]:
     """Turn errors of the system inside the block, where only our own files are touched, into a `StoreError`.

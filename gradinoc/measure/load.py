@@ -81,8 +81,9 @@ def load_model(
 ) -> LanguageModel:
     """The model called `name`: a bundled name, a folder, a GGUF file, or a hub id (pinned by `revision`).
 
-    `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where device or processor have it, and
-    float32 elsewhere or for fewer than 20 million weights. `kernels` "plain" leaves the model's own modules alone; see
+    `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where the device has it, on a processor
+    where it is the faster one, and float32 elsewhere or for fewer than 20 million weights; see
+    `gradinoc.models.device.precision`. `kernels` "plain" leaves the model's own modules alone; see
     `gradinoc.measure.fast.fused`. `chat_template` takes the place of the model's own: "plain", the path of a `.jinja`
     file, or a template's text; templates write every date as `day`. Code in a repository is never run.
 

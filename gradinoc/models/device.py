@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
+from torch import nn
 
-from gradinoc.errors import DeviceError
+from gradinoc.disk import cache_folder, write_atomically
+from gradinoc.errors import DeviceError, StoreError
 from gradinoc.models.files import config_of, skeleton
 from gradinoc.models.isolation import own_generators, undisturbed
 
 TINY = 20_000_000  # weights: 40 MB of bfloat16
+PAYS = 1.2  # times as fast as float32 that bfloat16 has to be on a processor: it is less exact
+TOKENS, LARGEST, REPEATS = 256, 1536, 4  # of the products that are timed: rows, most columns, how often
+BFLOAT16_ERROR = 2.0**-7  # largest error of a product in bfloat16, relative to its largest number: a last rounding
 # Variables that libraries beneath torch read for themselves, once: how exactly products are computed depends on them,
 # and nothing in the process can undo it.
 OVERRIDES = {
@@ -51,7 +61,8 @@ def precision(dtype: str, device: torch.device, folder: Callable[[], Path]) -> t
     """What the model in `folder()` is held and computed in, asked for as `dtype`: as `choose_dtype`, but for "auto".
 
     Of fewer than `TINY` weights it is float32 everywhere: exactness matters more than speed for a model that is small
-    anyway. `folder` is asked for only then, and its weights need not be in it.
+    anyway. On a processor it is what multiplies faster there; see `bfloat16_pays`. `folder` is asked for only then, and
+    its weights need not be in it.
 
     Raises:
         DeviceError: no such dtype.
@@ -61,15 +72,73 @@ def precision(dtype: str, device: torch.device, folder: Callable[[], Path]) -> t
     if dtype != "auto" or chosen == torch.float32:
         return chosen
     place = folder()
-    return torch.float32 if _weights(place, (place / "config.json").stat().st_mtime_ns) < TINY else chosen
+    weights, shape = _sizes(place, (place / "config.json").stat().st_mtime_ns)
+    if weights < TINY or (device.type == "cpu" and not bfloat16_pays(*shape)):
+        return torch.float32
+    return chosen
 
 
 @lru_cache
 @undisturbed()
 @own_generators()
-def _weights(folder: Path, _look: int) -> int:
-    """How many weights the model in `folder` has, by its configuration; `_look` is when that was written."""
-    return sum(weight.numel() for weight in skeleton(config_of(folder)).parameters())
+def _sizes(folder: Path, _look: int) -> tuple[int, tuple[int, int]]:
+    """Weights of the model in `folder` and the sizes of its costliest product, by its configuration of time `_look`."""
+    model = skeleton(config_of(folder))
+    shapes = [tuple(module.weight.shape) for module in model.modules() if isinstance(module, nn.Linear)]
+    cost = {shape: shapes.count(shape) * shape[0] * shape[1] for shape in sorted(set(shapes))}
+    out, into = max(cost, key=cost.__getitem__, default=(LARGEST, LARGEST))
+    return sum(weight.numel() for weight in model.parameters()), (into, out)
+
+
+@lru_cache
+def bfloat16_pays(into: int, out: int) -> bool:
+    """Whether products of `[tokens, into]` and `[into, out]` are `PAYS` times as fast here in bfloat16, and right.
+
+    Processors with instructions for bfloat16 differ: with AMX it is 6 to 10 times as fast as float32, elsewhere it can
+    be the slower one. Measured once in less than 0.3 s and kept in the cache, so that all processes of a machine choose
+    alike, and a study that goes on does so as it began.
+    """
+    record = cache_folder() / "bfloat16.json"
+    name = f"{platform.node()}, torch {torch.__version__}, {into} x {out}"
+    with suppress(OSError, StoreError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{record}.lock"):
+            known = _measured_before(record)
+            if name not in known:
+                known[name] = _measure(into, out)
+                write_atomically(record, json.dumps(known, indent=1).encode())
+            return known[name]
+    return _measure(into, out)  # the cache cannot be written to
+
+
+def _measured_before(record: Path) -> dict[str, bool]:
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    sound = isinstance(known, dict) and all(isinstance(pays, bool) for pays in known.values())
+    return known if sound else {}
+
+
+def _measure(into: int, out: int) -> bool:
+    speeds, error = product_speeds(into, out)
+    return error <= BFLOAT16_ERROR and speeds[torch.bfloat16] >= PAYS * speeds[torch.float32]
+
+
+def product_speeds(into: int, out: int) -> tuple[dict[torch.dtype, float], float]:
+    """Products of these sizes a second in float32 and in bfloat16, by turns, the best of some; and bfloat16's error."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (TOKENS, min(into, LARGEST)), (min(into, LARGEST), min(out, LARGEST))
+    exact = [torch.randn(shape, generator=generator).bfloat16().float() for shape in shapes]
+    operands = {dtype: [each.to(dtype) for each in exact] for dtype in (torch.float32, torch.bfloat16)}
+    seconds, product = dict.fromkeys(operands, float("inf")), {}
+    for _ in range(1 + REPEATS):  # the first makes everything ready
+        for dtype, (left, right) in operands.items():
+            began = time.perf_counter()
+            product[dtype] = left @ right
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - began)
+    apart = (product[torch.bfloat16].float() - product[torch.float32]).abs().max() / product[torch.float32].abs().max()
+    return {dtype: 1 / each for dtype, each in seconds.items()}, float(apart)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -231,6 +231,7 @@ def test_processor_with_bfloat16_instructions_uses_them(monkeypatch, capabilitie
 def test_tiny_model_stays_exact(width, expected, tmp_path, monkeypatch):
     """Its configuration decides, whether its weights are there or not; and no other dtype but "auto" is touched."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(devices, "bfloat16_pays", lambda *_: True)
     LlamaConfig(
         hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
         architectures=["LlamaForCausalLM"],

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from gradinoc.disk import checksum, settle, sync, write_atomically
+from gradinoc.disk import cache_folder, checksum, settle, sync, write_atomically
 from gradinoc.errors import ModelError, StoreError, printable, reason
 from gradinoc.models.sources.gguf import convert, read_header, unpacked_bytes
 
@@ -28,11 +28,6 @@ AT_A_TIME = 1 << 20  # bytes
 TOKENIZER = 60_000_000  # bytes that a tokenizer and its settings take at most, nearly
 
 logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: `GRADINOC_CACHE`, or `~/.cache/gradinoc`."""
-    return Path(os.environ.get("GRADINOC_CACHE") or Path.home() / ".cache" / "gradinoc")
 
 
 def converted(files: Sequence[Path], name: str, digest: str, padding: str | None = None) -> Path:

@@ -1,0 +1,93 @@
+"""In which precision a processor computes: the one in which it multiplies faster, measured once for all processes."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from gradinoc.models import device as devices
+from gradinoc.models.device import BFLOAT16_ERROR, bfloat16_pays, precision, product_speeds
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path):
+    """A processor with instructions for bfloat16, of which nothing was measured yet."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "cache"))
+    bfloat16_pays.cache_clear()
+    yield
+    bfloat16_pays.cache_clear()
+
+
+def measured(monkeypatch, ratio, error=0.0):
+    """The sizes of the products that were measured, to be in bfloat16 `ratio` times as fast as in float32."""
+    sizes = []
+
+    def speeds(*size):
+        sizes.append(size)
+        return {torch.float32: 1.0, torch.bfloat16: ratio}, error
+
+    monkeypatch.setattr(devices, "product_speeds", speeds)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("ratio", "error", "expected"),
+    [
+        (6.0, 0.0, torch.bfloat16),
+        (1.1, 0.0, torch.float32),
+        (0.7, 0.0, torch.float32),
+        (6.0, 2 * BFLOAT16_ERROR, torch.float32),
+    ],
+    ids=["fast", "hardly faster", "slower", "wrong"],
+)
+def test_faster_precision_that_is_right_is_chosen(monkeypatch, tmp_path, ratio, error, expected):
+    """By the sizes of the costliest product, here of the first linear map of an MLP; no other dtype is touched."""
+    sizes = measured(monkeypatch, ratio, error)
+    LlamaConfig(
+        hidden_size=512, intermediate_size=3072, num_hidden_layers=4, num_attention_heads=4, vocab_size=64,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(tmp_path)  # fmt: skip
+    assert precision("auto", CPU, lambda: tmp_path) == expected
+    assert precision("bfloat16", CPU, lambda: tmp_path) == torch.bfloat16
+    assert sizes == [(512, 3072)]
+
+
+@pytest.mark.parametrize("damaged", [None, "{", '{"x": 1}'], ids=["whole", "broken", "of another form"])
+def test_choice_is_kept_for_other_processes(monkeypatch, tmp_path, damaged):
+    """What was measured first holds from then on, whatever a busy processor would show later; a broken record goes."""
+    sizes = measured(monkeypatch, 6.0)
+    assert bfloat16_pays(576, 1536)
+    record = tmp_path / "cache" / "bfloat16.json"
+    assert list(json.loads(record.read_text(encoding="utf-8")).values()) == [True]
+    if damaged:
+        record.write_text(damaged, encoding="utf-8")
+    bfloat16_pays.cache_clear()  # as another process
+    later = measured(monkeypatch, 0.5)
+    assert bfloat16_pays(576, 1536) is (damaged is None)
+    assert (len(sizes), len(later)) == (1, int(damaged is not None))
+
+
+def test_cache_that_cannot_be_written_to_costs_no_study(monkeypatch, tmp_path):
+    """The choice is measured then by each process."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRADINOC_CACHE", str(tmp_path / "file"))
+    measured(monkeypatch, 6.0)
+    assert bfloat16_pays(576, 1536)
+
+
+@pytest.mark.parametrize("sizes", [(576, 1536), (3584, 18944)], ids=["SmolLM2", "Qwen2.5-7B"])
+def test_real_products_are_timed_quickly_and_compared(sizes):
+    """In less than 0.3 s of this processor's time on one thread; torch's bfloat16 is right to its last place."""
+    torch.set_num_threads(1)
+    began = time.process_time()
+    speeds, error = product_speeds(*sizes)
+    assert time.process_time() - began < 0.6  # twice the goal: other processes share the cache
+    assert min(speeds.values()) > 0
+    assert 0 < error <= BFLOAT16_ERROR
