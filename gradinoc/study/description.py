@@ -175,6 +175,17 @@ def _trait(value: Any) -> str | TraitDescription:
     return value
 
 
+class SecondarySettings(Section):
+    """Stages on which no decision rests: what is off is not computed, and its effects and figures are left out.
+
+    `matched_checkpoints` measures neutral runs where their loss has come down to inoculation's first; `early_drift`
+    measures every run at its midpoint too.
+    """
+
+    matched_checkpoints: Switch = True
+    early_drift: Switch = True
+
+
 class Study(Section):
     """One experiment: model, trait, data, conditions, seeds, budgets, rules.
 
@@ -195,6 +206,7 @@ class Study(Section):
     nulls: NullSettings = NullSettings()
     training: TrainingSettings = TrainingSettings()
     drift: DriftSettings = DriftSettings()
+    secondary: SecondarySettings = SecondarySettings()
     rules: Rules = Rules()
 
     @model_validator(mode="after")

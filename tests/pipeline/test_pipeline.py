@@ -41,6 +41,25 @@ def test_deaf_model_is_not_supported(pytestconfig):
     assert judge(evidence_of("deaf", pytestconfig), Rules()).verdict is not Verdict.SUPPORTED
 
 
+def test_secondary_stages_decide_nothing(pytestconfig):
+    """Without them every step that is left is the stored one, and all findings and the verdict stay as they were."""
+    store = Store(Path(option(pytestconfig, "store")))
+    off = load_study("tiny", ["secondary.matched_checkpoints=false", "secondary.early_drift=false"])
+    whole, less = Pipeline(load_study("tiny"), store), Pipeline(off, store)
+    left_out = set(whole.steps) - set(less.steps)
+    assert {(key.stage, key.phase) for key in left_out} == {("matched", ""), ("drift", "early")}
+    assert {key: entry.key for key, entry in less.entries.items()} == {
+        key: entry.key for key, entry in whole.entries.items() if key not in left_out
+    }
+    expected, found = (judge(pipeline.evidence(), Rules()) for pipeline in (whole, less))
+    assert found.verdict is expected.verdict
+    assert [gate.status for gate in found.gates] == [gate.status for gate in expected.gates]
+    for one, other in zip(expected.claims, found.claims, strict=True):
+        assert (other.status, other.reason) == (one.status, one.reason)
+        lost = {effect.key for effect in one.effects} - {effect.key for effect in other.effects}
+        assert bool(lost) == (one.key in ("C3", "C4")), lost
+
+
 def test_interrupted_study_resumes_and_repeats_nothing(finished, tmp_path):
     """Interrupted amid its runs, what was finished stays, and what is left comes to the same tables."""
     store = shutil.copytree(finished.store, tmp_path / "store")

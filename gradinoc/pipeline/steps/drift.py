@@ -42,9 +42,10 @@ def base_steps(context: StudyContext) -> Iterator[Step]:
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield two steps a seed, each of which measures the adapters of all its runs."""
+    """Yield a step a seed and phase, each of which measures the adapters of all its runs."""
+    phases = (AFTER, EARLY) if context.study.secondary.early_drift else (AFTER,)
     for seed in context.study.seeds:
-        yield from (_step(context, phase, seed) for phase in (AFTER, EARLY))
+        yield from (_step(context, phase, seed) for phase in phases)
 
 
 def _step(context: StudyContext, phase: str, seed: int | None) -> Step:

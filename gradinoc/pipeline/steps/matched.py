@@ -24,9 +24,9 @@ LOOKS = 3  # checkpoints whose loss is taken, about: it depends on the losses
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield one step a neutral run."""
+    """Yield one step a neutral run, where the study asks for them."""
     for condition, seed in context.study.runs:
-        if condition == NEUTRAL:
+        if condition == NEUTRAL and context.study.secondary.matched_checkpoints:
             needs = (DIRECTIONS, run_key(NEUTRAL, seed), gradients_key(NEUTRAL), gradients_key(INOCULATION))
             yield Step(
                 StepKey("matched", seed=seed), f"matched checkpoint {seed}", "matched checkpoints",
