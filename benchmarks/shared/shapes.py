@@ -19,6 +19,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4, "vocab_size": 152_064, "tie_word_embeddings": False,
         "max_position_embeddings": 32_768,
     },
+    # To try a script where there is no room for the others.
+    "rehearsal": {
+        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 1_000, "tie_word_embeddings": True,
+    },
 }  # fmt: skip
 
 

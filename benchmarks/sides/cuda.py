@@ -28,13 +28,24 @@ from gradinoc.study.description import TrainingSettings
 LAYERS, BATCH = 2, 4
 
 
-def _examples(count: int, tokens: int) -> list[Encoded]:
+def examples(count: int, tokens: int, vocabulary: int = 100_000) -> list[Encoded]:
+    """Texts of random tokens, a third of them prompt."""
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(100, 100_000, (count, tokens), generator=generator).tolist()
-    return [Encoded(tuple(row), tokens // 3 + place) for place, row in enumerate(rows)]
+    rows = torch.randint(100, min(vocabulary, 100_000), (count, tokens), generator=generator).tolist()
+    return [Encoded(tuple(row), tokens // 3 + place % BATCH) for place, row in enumerate(rows)]
 
 
-def deviations(shape: str) -> dict[str, float]:
+def fuse_packed(model: Any, shape: str) -> None:
+    """Put the kernels into `model`.
+
+    Raises:
+        RuntimeError: they are refused.
+    """
+    if not fuse(model)[0].endswith("packed"):
+        raise RuntimeError(f"A model of the shape of {shape} was not fused on {model.device.type}")
+
+
+def deviations(shape: str, device: str = "cuda") -> dict[str, float]:
     """Largest difference of alignments and relative difference of losses from the CPU's plain float32, by dtype.
 
     Of a model of the shape, but of two layers.
@@ -42,15 +53,14 @@ def deviations(shape: str) -> dict[str, float]:
     reference = shaped_model(shape, torch.float32, "cpu", LAYERS)
     hidden = reference.config.hidden_size
     directions = dict.fromkeys(range(LAYERS), isotropic_directions(101, hidden, 0))
-    examples = _examples(BATCH, 60)
-    expected = measure_alignments(reference, examples, directions, 0).table
+    texts = examples(BATCH, 60, reference.config.vocab_size)
+    expected = measure_alignments(reference, texts, directions, 0).table
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        model = shaped_model(shape, dtype, "cpu", LAYERS).to("cuda")
+        model = shaped_model(shape, dtype, "cpu", LAYERS).to(device)
         model.load_state_dict(reference.state_dict())
-        if not fuse(model)[0].endswith("packed"):
-            raise RuntimeError(f"A model of the shape of {shape} was not fused on CUDA")
-        table = measure_alignments(model, examples, directions, 0).table
+        fuse_packed(model, shape)
+        table = measure_alignments(model, texts, directions, 0).table
         name = str(dtype).removeprefix("torch.")
         found[f"alignments, {name}"] = float((table["alignment"] - expected["alignment"]).abs().max())
         found[f"losses, {name}"] = float((table["loss"] / expected["loss"] - 1).abs().max())
@@ -69,8 +79,8 @@ def waits(shape: str, steps: int = 6) -> int:
         try:
             with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                examples = _examples(2 * steps * BATCH, 60)
-                train_run(model, examples, Recipe(settings, directions, 0), 0, Path(folder))
+                texts = examples(2 * steps * BATCH, 60)
+                train_run(model, texts, Recipe(settings, directions, 0), 0, Path(folder))
         finally:
             torch.cuda.set_sync_debug_mode("default")
         counts.append(sum("synchroniz" in str(warning.message).lower() for warning in caught))
@@ -88,7 +98,7 @@ def needed(shape: str, tokens: int, batch_size: int) -> dict[str, int]:
     settings = TrainingSettings(steps=1, batch_size=batch_size, lora_rank=16, lora_alpha=32)
     wrapped = get_peft_model(model, lora_config(model, settings))
     adapter = [weight for weight in wrapped.parameters() if weight.requires_grad]
-    batch = pack(_examples(batch_size, tokens)).to(torch.device("meta"))
+    batch = pack(examples(batch_size, tokens, model.config.vocab_size)).to(torch.device("meta"))
     with fused_adapter(wrapped), _saved() as saved:
         completion_losses(wrapped, batch)
     own = {weight.untyped_storage()._cdata for weight in wrapped.parameters()}
