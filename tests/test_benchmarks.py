@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import environments, summary
 from benchmarks.__main__ import main, run_jobs
@@ -16,6 +22,8 @@ from benchmarks.outcome import Comparison
 from benchmarks.workers import Sample, take_turns
 
 pytestmark = pytest.mark.exhaustive
+
+ROOT = Path(__file__).parents[1]
 
 SECONDS = {"ours": [1.0, 2.0, 9.0], "theirs": [2.0, 3.0, 6.0]}
 
@@ -55,6 +63,18 @@ def test_command_runs_a_job(tmp_path, capsys):
     assert main(["cuda", "--out", str(tmp_path)]) == 0
     assert "cuda" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} >= {"table.txt", "summary.csv", "benchmarks.png"}
+
+
+def test_gpu_check_is_rehearsed_on_a_processor():
+    """Every part but the one that times: lines of JSON, float32 as the plain modules have it, a size in bytes."""
+    command = ["sh", "benchmarks/gpu.sh", "environment", "exact", "memory"]
+    environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = {line["name"]: line["value"] for line in map(json.loads, done.stdout.splitlines())}
+    assert lines["torch"] == torch.__version__
+    assert lines["rehearsal, alignments, float32"] < 1e-5 < lines["rehearsal, alignments, bfloat16"] < 0.05
+    assert lines["rehearsal, computed"] > 1e6
 
 
 def test_sides_take_turns_and_warm_up_once():
