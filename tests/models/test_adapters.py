@@ -24,7 +24,7 @@ from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import lora_config
 from gradinoc.measure.training.trainer import save_adapter
-from gradinoc.models.adapters import is_linear, kind, map_shapes, targets
+from gradinoc.models.adapters import ROUTER, is_linear, kind, map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.memory import OF_ADAPTER
 from gradinoc.models.sources.packaged import bundled_folder
@@ -220,6 +220,18 @@ def test_model_with_nothing_to_adapt_is_refused_with_the_reasons():
         block.mixer.in_proj = nn.Identity()
     with pytest.raises(ModelError, match="no linear map in its decoder blocks"):
         targets(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "chooses"),
+    [
+        *((name, True) for name in ("router", "moe_router", "gating", "gate", "shared_expert_gate", "experts_gate")),
+        *((name, False) for name in ("gate_proj", "gate_up_proj", "delegate", "investigating")),
+    ],
+)
+def test_router_is_known_by_its_name(name, chooses):
+    """What weighs experts, and no map of an MLP whose name holds the same letters."""
+    assert bool(ROUTER.search(name)) is chooses
 
 
 def test_maps_of_a_block_are_those_that_a_token_goes_through():
