@@ -19,5 +19,5 @@ def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
     pipeline = Pipeline(study, Store(Path(option(pytestconfig, "store"))))
     now, shipped = estimate(pipeline.evidence(), study.rules, study.name), load_variances(TINY)
     assert (TINY.parent, shipped.study) == (STUDIES, "tiny")
-    for name in ("alignment", "fall", "loss_fall", "drift", "own", "template", "isotropic", "unrelated"):
+    for name in ("alignment", "fall", "loss_fall", "drift", "own", "template", "nulls", "unrelated"):
         assert getattr(shipped, name) == pytest.approx(getattr(now, name), rel=0.05, abs=0.005), name
