@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from gradinoc.measure.fast import attention, kernels
-from gradinoc.measure.fast.attention import packed_attention, shared_attention
+from gradinoc.measure.fast.attention import packed_attention, shared_attention, windowed_attention
 from gradinoc.measure.fast.kernels import lora_linear, rms_norm, rotate, swiglu, token_losses
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
@@ -130,15 +130,17 @@ def trees(draw):
     return lengths, parents
 
 
-@given(trees(), st.sampled_from([1, 3]))
-def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups):
-    """Every token sees those before it in its own piece and all of the pieces above."""
+@given(trees(), st.sampled_from([1, 3]), st.sampled_from([1, 3, 100]))
+def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups, window):
+    """Every token sees those before it in its own piece and all of the pieces above, or the nearest of them."""
     lengths, parents = tree
     owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     above = [{piece} for piece in range(len(lengths))]
     for piece, parent in enumerate(parents):
         above[piece] |= above[parent] if parent >= 0 else set()
-    places = range(len(owner))
+    places, before = range(len(owner)), [0, *torch.tensor(lengths).cumsum(0).tolist()]
+    starts = [sum(lengths[each] for each in above[piece] - {piece}) for piece in range(len(lengths))]
+    depth = torch.tensor([starts[piece] + place - before[piece] for place, piece in enumerate(owner.tolist())])
     seen = torch.tensor(
         [[key <= query and int(owner[key]) in above[owner[query]] for key in places] for query in places]
     )
@@ -153,6 +155,11 @@ def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups):
     ends = torch.tensor(lengths).cumsum(0).tolist()
     pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
     found = attention._along_branches(q, k, v, pieces, 0.4)  # as on a GPU
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    near = seen & (depth[:, None] - depth < window)
+    exact = functional.scaled_dot_product_attention(*(each.double() for each in (q, k, v)), attn_mask=near, scale=0.4,
+                                                    enable_gqa=True)  # fmt: skip
+    found = windowed_attention(q, k, v, lengths, below, 0.4, window)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -117,8 +118,7 @@ def shared_attention(
         below: how many of the tokens after each piece go on from it.
         scale: what scores are multiplied by.
     """
-    ends = list(accumulate(lengths))
-    pieces = [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
+    pieces = _pieces(lengths, below)
     if q.device.type != "cpu":
         return _along_branches(q, k, v, pieces, scale)
     k, v = _for_each_query(q, k, v)
@@ -133,16 +133,47 @@ def shared_attention(
     return out.to(q.dtype)
 
 
-def _along_branches(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slice, int]], scale: float) -> Tensor:
-    """Piece by piece, with the keys of all that it goes on from put before its own."""
-    parts, above = [], list[tuple[slice, int]]()  # the pieces from the root to this one, and where what is below ends
+def windowed_attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], below: Sequence[int], scale: float, window: int
+) -> Tensor:
+    """As `packed_attention` (`below` empty) or `shared_attention`, where a token sees the last `window` ones alone.
+
+    Itself among them. Where no branch is longer than that, nothing is different.
+    """
+    pieces = _pieces(lengths, below or [0] * len(lengths))
+    if max(sum(each.stop - each.start for each in branch) for branch in _branches(pieces)) > window:
+        return _along_branches(q, k, v, pieces, scale, window)
+    return shared_attention(q, k, v, lengths, below, scale) if any(below) else packed_attention(q, k, v, lengths, scale)
+
+
+def _pieces(lengths: Sequence[int], below: Sequence[int]) -> list[tuple[slice, int]]:
+    """Where each piece lies, and how many tokens after it go on from it."""
+    ends = accumulate(lengths)
+    return [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
+
+
+def _branches(pieces: Sequence[tuple[slice, int]]) -> Iterator[list[slice]]:
+    """For each piece all pieces from the root to it."""
+    above: list[tuple[slice, int]] = []  # and where what is below them ends
     for piece, more in pieces:
         above = [(each, end) for each, end in above if end > piece.start]
         above.append((piece, piece.stop + more))
-        keys, values = (torch.cat([side[:, :, each] for each, _ in above], dim=2) for side in (k, v))
+        yield [each for each, _ in above]
+
+
+def _along_branches(
+    q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slice, int]], scale: float, window: int = sys.maxsize
+) -> Tensor:
+    """Piece by piece, with the keys of all that it goes on from put before its own."""
+    parts = []
+    for branch in _branches(pieces):
+        piece = branch[-1]
+        keys, values = (torch.cat([side[:, :, each] for each in branch], dim=2) for side in (k, v))
         new, all_ = piece.stop - piece.start, keys.shape[2]
-        root = new == all_  # which flash attention knows how to mask
+        root = new == all_ <= window  # which flash attention knows how to mask
         seen = None if root else torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
+        if seen is not None and all_ > window:
+            seen = seen.triu(all_ - new - window + 1)
         options: dict[str, Any] = {"scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
         parts.append(
             nn.functional.scaled_dot_product_attention(

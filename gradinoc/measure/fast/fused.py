@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -53,22 +53,24 @@ def fuse(model: PreTrainedModel, rows: Sequence[Sequence[int]] = (), trial: bool
     unfit = _unfit(model)
     if unfit:
         return [f"plain modules: {unfit}"]
-    replaced: list[Any] = []
     texts = [torch.tensor(row, device=model.device) for row in rows] or random_rows(model)
-    try:
-        expected = own_results(model, texts) if trial else []
-        replaced += [module for module in model.modules() if _replace(module)]
-        head: Any = model.get_output_embeddings()
-        if type(head) is nn.Linear:
-            replaced.append(head)
-            replaced[-1].forward = MethodType(_logits, head)
-        model.config._attn_implementation = PACKED
-        reason = disagreement(model, texts, expected) if trial else None
-    except Exception as error:  # a model that cannot be tried is one to leave alone, whatever it says
-        reason = f"fused ones do not fit ({error})"
-    if reason is None:
-        return [f"{len(replaced)} modules fused; sequences packed"]
-    _restore(model, replaced, own)
+    reason: str | None = None
+    for parts in (EVERY_PART, (_norm_of, _gate_of)):  # a model may turn a part of each head alone, as ours does not
+        replaced: list[Any] = []
+        try:
+            expected = own_results(model, texts) if trial else []
+            replaced += [module for module in model.modules() if _replace(module, parts)]
+            head: Any = model.get_output_embeddings()
+            if type(head) is nn.Linear:
+                replaced.append(head)
+                replaced[-1].forward = MethodType(_logits, head)
+            model.config._attn_implementation = PACKED
+            reason = disagreement(model, texts, expected) if trial else None
+        except Exception as error:  # a model that cannot be tried is one to leave alone, whatever it says
+            reason = f"fused ones do not fit ({error})"
+        if reason is None:
+            return [f"{len(replaced)} modules fused; sequences packed"]
+        _restore(model, replaced, own)
     return [f"plain modules: {reason}"]
 
 
@@ -96,29 +98,50 @@ def _unfit(model: PreTrainedModel) -> str | None:
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     if trained:  # kernels have no gradients for weights
         return f"{len(trained)} of its weights are not frozen ({trained[0]})"
-    # The window may be in the mask alone, of which packed attention knows nothing.
-    kinds = getattr(settings, "layer_types", None)
-    if (sizes := windows(settings)) and (kinds is None or set(kinds) != {"full_attention"}):
-        return (
-            f"{', '.join(f'{name} of {size} tokens' for name, size in sizes.items())}, which packed attention has not"
-        )
-    return None
+    sizes, kinds = windows(settings), getattr(settings, "layer_types", None)
+    if not sizes or (kinds is not None and set(kinds) == {"full_attention"}):
+        return None
+    # A window may be in the mask alone, of which packed attention knows nothing, or may be another kind of limit.
+    if set(sizes) == {"sliding_window"} and all("sliding_window" in names for names in _attention_calls(model)):
+        return None
+    return f"{', '.join(f'{name} of {size} tokens' for name, size in sizes.items())}, which packed attention has not"
 
 
-def _replace(module: nn.Module) -> bool:
-    """Whether a module of the model was given a forward of ours."""
+def _attention_calls(model: nn.Module) -> list[set[str]]:
+    """The words in the code of every kind of attention of the model, among them the arguments that it hands over."""
+    kinds = {type(module) for module in model.modules()}
+    codes = [code for kind in kinds if (code := getattr(kind.forward, "__code__", None))]
+    calls = [code for code in codes if "ALL_ATTENTION_FUNCTIONS" in code.co_names]
+    return [{word for names in code.co_consts if isinstance(names, tuple) for word in names} for code in calls]
+
+
+def _replace(module: nn.Module, parts: Sequence[Callable[[Any], Any]]) -> bool:
+    """Whether a module of the model was given a forward of ours, by one of the `parts`."""
     own: Any = module
-    forward: Any = None
-    if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
-        forward = _norm
-    elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and _is_silu(own.act_fn):
-        forward = _gated
-    elif "apply_rotary_pos_emb" in getattr(getattr(type(module).forward, "__code__", None), "co_names", ()):
-        forward = _with_rotation(type(module).forward)
+    forward = next(filter(None, (part(own) for part in parts)), None)
     if forward is None:
         return False
     own.forward = MethodType(forward, module)
     return True
+
+
+def _norm_of(module: Any) -> Any:
+    is_norm = type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    return _norm if is_norm else None
+
+
+def _gate_of(module: Any) -> Any:
+    gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj"))
+    return _gated if gated and _is_silu(module.act_fn) else None
+
+
+def _rotation_of(module: Any) -> Any:
+    forward = type(module).forward
+    turns = "apply_rotary_pos_emb" in getattr(getattr(forward, "__code__", None), "co_names", ())
+    return _with_rotation(forward) if turns else None
+
+
+EVERY_PART = (_norm_of, _gate_of, _rotation_of)
 
 
 def _is_silu(function: Any) -> bool:

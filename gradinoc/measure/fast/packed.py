@@ -11,12 +11,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from gradinoc.measure.fast.attention import packed_attention, shared_attention
+from gradinoc.measure.fast.attention import packed_attention, shared_attention, windowed_attention
 from gradinoc.models.blocks import unwrapped
 
 PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of a fused model
-# What some models do to logits after the product.
-LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+# What some models do to logits after the product: a setting, and whether they multiply by it or divide.
+LOGIT_SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 
 
 def attend(
@@ -31,11 +31,13 @@ def attend(
     if lengths is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
-    unknown = [name for name in ("sliding_window", "softcap", "s_aux", "dropout") if options.get(name)]
+    unknown = [name for name in ("softcap", "s_aux", "dropout") if options.get(name)]
     if unknown:
         raise NotImplementedError(f"packed sequences with {unknown}")
     scale = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    if window := options.get("sliding_window"):
+        return windowed_attention(query, key, value, lengths, below, scale, int(window)).transpose(1, 2), None
     if any(below):
         return shared_attention(query, key, value, lengths, below, scale).transpose(1, 2), None
     return packed_attention(query, key, value, lengths, scale).transpose(1, 2), None
@@ -70,16 +72,19 @@ def final_states(model: nn.Module, lengths: Sequence[int], below: Sequence[int] 
     return torch.as_tensor(out.last_hidden_state[0])
 
 
-def unembedding(model: nn.Module) -> Tensor:
-    """The frozen matrix `[vocabulary, hidden]` that turns final states into logits.
+def unembedding(model: nn.Module) -> tuple[Tensor, float]:
+    """The frozen matrix `[vocabulary, hidden]` that turns final states into logits, and what these are multiplied by.
 
     Raises:
-        NotImplementedError: logits are more than a product with it.
+        NotImplementedError: logits are more than that.
     """
     base: Any = unwrapped(model)
     head: Any = base.get_output_embeddings()
     config: Any = base.config.get_text_config()
-    scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in LOGIT_SETTINGS)
-    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None or scaled:
+    capped = getattr(config, "final_logit_softcapping", None)
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None or capped:
         raise NotImplementedError(f"Logits of {type(base).__name__} are not a product with one matrix")
-    return torch.as_tensor(head.weight)
+    scale = 1.0
+    for name, power in LOGIT_SCALES.items():
+        scale *= float(getattr(config, name, None) or 1.0) ** power
+    return torch.as_tensor(head.weight), scale

@@ -49,7 +49,9 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     if batch.packed:
         inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         hidden = final_states(model, batch.lengths, batch.below, **inputs)
-        losses = token_losses(hidden[batch.predicting], unembedding(model), batch.targets)
+        weight, scale = unembedding(model)
+        predicting = hidden[batch.predicting] if scale == 1 else hidden[batch.predicting] * scale
+        losses = token_losses(predicting, weight, batch.targets)
     else:
         start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
         kept = torch.arange(start, width - 1, device=batch.input_ids.device)

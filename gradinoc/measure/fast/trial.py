@@ -63,7 +63,8 @@ def _packed_results(model: PreTrainedModel, rows: Sequence[Tensor]) -> list[Tens
     """
     embedding: Any = model.get_input_embeddings()
     embedded = embedding(torch.cat(list(rows))[None]).detach().requires_grad_()
-    hidden, weight = final_states(model, [len(row) for row in rows], inputs_embeds=embedded), unembedding(model)
+    weight, scale = unembedding(model)
+    hidden = final_states(model, [len(row) for row in rows], inputs_embeds=embedded) * scale
     losses, gradients, begin = [], [], 0
     for row in rows:
         end = begin + len(row)
