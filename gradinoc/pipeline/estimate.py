@@ -263,7 +263,10 @@ def _memory(
 ) -> dict[str, int]:
     """Return what is held -> bytes: weights, their copy in the dtype of the directions, a training step, responses."""
     held, copy = (dtype.itemsize for dtype in dtypes)
-    training, longest = shapes.training, max((work.longest for work in works if work.backward == TRAIN), default=0)
+    training = shapes.training
+    longest, learned = (
+        max((work.longest for work in works if work.backward == kind), default=0) for kind in (TRAIN, LEARN)
+    )
     token = training.checkpointed_token if study.training.gradient_checkpointing else training.token
     cache = max(work.cached for work in works) * shapes.cache * shapes.layers * held
     found = {
@@ -271,10 +274,12 @@ def _memory(
         "weights while directions are found": shapes.weights * copy if copy != held else 0,
         "adapter in training, with gradients and Adam": training.adapter,
         "activations of the longest training step": longest * token,
+        "activations of the largest pass for gradients of the frozen model": learned * training.token,
         "keys and values of the largest batch of responses": cache,
     }
     learning = training.weights + training.adapter + longest * token
-    largest = max(learning, training.weights + cache, found["weights while directions are found"])
+    frozen = training.weights + max(learned * training.token, cache)
+    largest = max(learning, frozen, found["weights while directions are found"])
     return {
         **{what: size for what, size in found.items() if size},
         "largest at a time, libraries included": largest + LIBRARIES,
