@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -349,6 +350,12 @@ def test_comparison_of_what_is_no_report_is_refused(two, capsys, file, content):
     assert main(["compare", *map(str, two)]) == 2
     assert f"{file}: " in capsys.readouterr().err
     assert not list(two[1].glob("compared-with-*"))
+
+
+def test_version_is_that_of_the_package(capsys):
+    """As pip has it."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gradinoc {version('gradinoc')}\n"
 
 
 # --- doctor

@@ -452,3 +452,21 @@ def test_a_plan_leaves_table_and_figure_and_adds_what_a_past_study_observed(smal
     assert len(pd.read_csv(folder / "design_smallest_p.csv")) == 8
     assert (folder / "figures" / "design_power.png").stat().st_size > 10_000
     assert not (tmp_path / "store").exists()
+
+
+def test_heavy_tails_keep_the_spread():
+    """Student's t takes the place of the normal distribution at the same standard deviation."""
+    scenario = replace(SCENARIOS["effect"], noise=Noise(degrees=5.0))
+    table = simulate(scenario, np.random.default_rng(0), **{**SIZES, "directions": 4000}).nulls
+    drawn = table.loc[table["null"] == ISOTROPIC, "alignment"]
+    assert drawn.std() == pytest.approx(scenario.noise.nulls[ISOTROPIC], rel=0.05)
+    assert drawn.kurt() > 1
+
+
+def test_unspecific_trait_shows_the_contrast_of_another():
+    """The first unrelated trait has the trait's own fall of alignment, within its own noise."""
+    scenario = replace(SCENARIOS["effect"], unspecific=1.0)
+    table = simulate(scenario, np.random.default_rng(0), **{**SIZES, "examples": 400}).unrelated
+    means = table.pivot_table(index="trait", columns="condition", values="alignment", sort=False)
+    fall = scenario.gap[1] + scenario.slope * scenario.loss[1]
+    assert (means["neutral"] - means["inoculation"]).iloc[0] == pytest.approx(band_depth(1) * fall, rel=0.1)

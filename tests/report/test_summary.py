@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from gradinoc.claims.finding import Status
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
-from gradinoc.report import closing_summary
+from gradinoc.report import closing_summary, tinted
 from gradinoc.report.summary import WIDTH
 from gradinoc.study.rules import Rules
 
@@ -54,3 +56,14 @@ def test_summary_says_why_a_gate_fails_and_where_all_is(judgement, tmp_path):
     spelt = str(folder).replace("\x1b", r"\x1b")
     assert lines[-2:] == [f"Report: {spelt}/report.html", f"Every number: {spelt}/claims.csv"]
     assert max(map(len, lines[:-2])) <= WIDTH
+
+
+@pytest.mark.parametrize("columns", [50, 70])
+def test_narrow_terminal_shows_all_of_it(judgement, columns):
+    """A finding's numbers stand below its name, and sentences are wrapped anew: nothing is cut, nothing too long."""
+    console = Console(force_terminal=True, no_color=True, width=columns, file=io.StringIO())
+    console.print(tinted("\n".join(closing_summary(judgement))))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    words = " ".join(closing_summary(judgement)).split()
+    assert sorted(" ".join(lines).split()) == sorted(words)
