@@ -15,15 +15,22 @@ from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS
 from gradinoc.claims.c2 import C2, unrelated_tail
 from gradinoc.claims.c2 import UNRELATED as UNRELATED_TRAITS
 from gradinoc.measure.alignment import measure_alignments
-from gradinoc.measure.directions import covariance_directions, mean_difference, sign_flipped_directions
+from gradinoc.measure.directions import (
+    NULLS_DRAWN,
+    covariance_directions,
+    isotropic_directions,
+    mean_difference,
+    sign_flipped_directions,
+)
 from gradinoc.pipeline.steps.gradients import _by_trait, _random, frozen_directions
 from gradinoc.pipeline.store import save_tensors
 from gradinoc.power.simulate import simulate
-from gradinoc.study.description import NullSettings
+from gradinoc.study.description import NULLS, NullSettings
 from gradinoc.study.rules import Rules
 
 PAD, QUESTIONS = 0, 40
-SETTINGS = NullSettings(isotropic=101, covariance=102, sign_flipped=103)
+COUNTS = {null: 101 + place for place, null in enumerate(NULLS)}
+SETTINGS = NullSettings(**COUNTS)
 
 
 def sides(seed=0, questions=QUESTIONS, hidden=HIDDEN, layers=LAYERS, apart=1.0):
@@ -86,20 +93,21 @@ def test_rows_of_the_probe_are_what_they_are_called(tmp_path):
     save_tensors(stacked, tmp_path / "contrasts.safetensors")
     save_tensors(others, tmp_path / "unrelated.safetensors")
     along = frozen_directions(tmp_path, tmp_path, SETTINGS)
-    assert (along.traits, along.draws) == (
-        ("one", "two"), {"isotropic": 101, "covariance": 102, "sign_flipped": 103},
-    )  # fmt: skip
+    assert (along.traits, along.draws) == (("one", "two"), COUNTS)
+    drawn = {null: NULLS_DRAWN[null](promote, suppress, count, SETTINGS.seed) for null, count in COUNTS.items()}
+    assert torch.equal(drawn["isotropic"][0], isotropic_directions(COUNTS["isotropic"], HIDDEN, SETTINGS.seed))
     for layer, rows in along.rows.items():
-        assert len(rows) == 1 + 2 + 101 + 102 + 103
+        own = sign_flipped_directions(promote, suppress, COUNTS["sign_flipped"], SETTINGS.seed)[layer]
+        assert torch.equal(drawn["sign_flipped"][layer], own)
         assert torch.equal(rows[0], trait[layer])
         assert torch.equal(rows[2], others["two"][layer])
-        assert torch.equal(rows[-103:], sign_flipped_directions(promote, suppress, 103, SETTINGS.seed)[layer])
-    means = torch.arange(309, dtype=torch.float64).expand(LAYERS, -1)  # each row's own number
-    table = _random(means, along)
+        assert torch.equal(rows[3:], torch.cat([each[layer] for each in drawn.values()]))
+    means = torch.arange(3 + sum(COUNTS.values()), dtype=torch.float64).expand(LAYERS, -1)  # each row's own number
+    table, start = _random(means, along), 3
     first = table[table["layer"] == 1].groupby("null")["alignment"].agg(["min", "max", "count"])
-    assert first.loc["isotropic"].tolist() == [3, 103, 101]
-    assert first.loc["covariance"].tolist() == [104, 205, 102]
-    assert first.loc["sign_flipped"].tolist() == [206, 308, 103]
+    for null, count in COUNTS.items():
+        assert first.loc[null].tolist() == [start, start + count - 1, count]
+        start += count
 
 
 @pytest.fixture

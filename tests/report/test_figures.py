@@ -265,15 +265,15 @@ def single(axes: Axes, marker: str) -> np.ndarray:
 def test_each_null_has_its_place_and_its_p(templates: int) -> None:
     """T(v), the p of random directions and of unrelated traits, and each such trait's T(u) are the claim's own."""
     study = world(templates=templates)
-    panels = draw(4, study).axes
+    panels, rows = draw(4, study).axes, range(len(NULLS) + 1)
     for axes, other in zip(panels, ("neutral", "loss_matched"), strict=True):
         observed = float((per_example(study)[other] - per_example(study)["inoculation"]).mean())
-        assert single(axes, "D") == pytest.approx(np.array([(observed, row) for row in range(4)]))
+        assert single(axes, "D") == pytest.approx(np.array([(observed, row) for row in rows]))
         p = [null_p(observed, null_contrasts(study, kind, other)) for kind in NULLS] + [unrelated_tail(study, other).p]
         beside = {text.get_position()[1]: text.get_text() for text in axes.texts if text.get_position()[0] > 1}
-        assert [beside[row] for row in range(4)] == [shown_p(each) for each in p]
+        assert [beside[row] for row in rows] == [shown_p(each) for each in p]
         traits = unrelated_contrasts(study, other).mean()
-        order = [label.get_text().replace(" ", "_") for label in panels[0].get_yticklabels()[4:]]
+        order = [label.get_text().replace(" ", "_") for label in panels[0].get_yticklabels()[len(rows) :]]
         assert sorted(order) == sorted(traits.index)
         assert single(axes, "o")[:, 0] == pytest.approx(traits[order].to_numpy())
 
@@ -453,7 +453,7 @@ def test_missing_tables_are_named(evidence: Evidence) -> None:
     """Nulls, pool and phases that a study does not have are said to be missing where they would stand."""
     study = without(evidence)
     for axes in draw(4, study).axes:
-        assert sum(text.get_text() == "not\nmeasured" for text in axes.texts) == 3
+        assert sum(text.get_text() == "not\nmeasured" for text in axes.texts) == len(NULLS)
     assert caption(10, study) == NOT_MEASURED
     assert CHECKPOINT not in caption(12, study)
     ticks = [label.get_text() for label in draw(14, study).axes[1].get_xticklabels()]
