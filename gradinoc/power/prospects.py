@@ -80,7 +80,10 @@ def scenario_of(variances: Variances, effect: str, study: Study) -> Scenario:
         layer=0.0,
         template=unit * variances.template,
         nulls={
-            null: a_half * variances.nulls[null] * (1 if kind.of_trait else band_depth(LAYERS))
+            # Of a kind that the past study did not draw, as widely as the widest that it drew.
+            null: a_half
+            * variances.nulls.get(null, max(variances.nulls.values()))
+            * (1 if kind.of_trait else band_depth(LAYERS))
             for null, kind in NULLS.items()
         },
         flipped=0.0,
