@@ -200,7 +200,8 @@ class Display:
         self._is_open = False
         self._return_to = 0  # column of the line above the panel
         self._ended = 0  # column of the other writer's line that `log` ended last
-        self._logged: tuple[object, float] = (None, 0.0)  # worker and step of the last line, and when it was written
+        self._logged: dict[str, str] = {}  # worker -> the last of its steps that has a line
+        self._logged_at = 0.0  # when the last such line was written
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -254,10 +255,10 @@ class Display:
             self._console.print(Text(line), soft_wrap=True)
 
     def _log_step(self, progress: Progress, worker: str) -> None:
-        about, now = (worker, progress.step), time.monotonic()
-        is_new = about != self._logged[0] and progress.step != WAITING and not progress.failed
-        if self._is_open and (is_new or now - self._logged[1] >= LINE_SECONDS):
-            self._logged = about, now
+        now = time.monotonic()
+        is_new = progress.step not in (self._logged.get(worker), WAITING) and not progress.failed
+        if self._is_open and (is_new or now - self._logged_at >= LINE_SECONDS):
+            self._logged[worker], self._logged_at = progress.step, now
             self.log(self.board.line())
 
     def _show(self) -> None:

@@ -132,6 +132,17 @@ def test_line_for_each_step_and_one_a_minute_within(clock):
         assert [line[:7] for line in lines(Progress("all steps", "in the store", 14, 14, study="tiny"))] == ["[14/14]"]
 
 
+def test_workers_that_take_turns_have_a_line_a_step_each(clock):
+    """What one of them does is no news after the other's."""
+    written = io.StringIO()
+    display = Display(Console(file=written, force_terminal=False, width=80))
+    with display.open():
+        for done in range(5):
+            for worker, step in (("gw0", "run neutral/0"), ("gw1", "run inoculation/0")):
+                display.update(replace(RUNNING, step=step, done=done), worker)
+    assert len(written.getvalue().splitlines()) == 2
+
+
 def test_warnings_are_shown_inside_the_block_alone():
     """As they come, escaped; the logger is as it was afterwards."""
     written, logger = io.StringIO(), logging.getLogger("gradinoc")
