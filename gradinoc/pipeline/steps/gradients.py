@@ -22,7 +22,7 @@ from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_table
 from gradinoc.study.description import NullSettings
 
-BATCH = 8  # examples a pass
+BATCH = 4  # examples a pass: with more, memory grows and no pass is faster
 
 
 @dataclass(frozen=True)

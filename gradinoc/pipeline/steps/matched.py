@@ -19,7 +19,7 @@ from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_table, save_table
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
-BATCH = 8  # examples a pass
+BATCH = 4  # examples a pass: with more, memory grows and no pass is faster
 LOOKS = 3  # checkpoints whose loss is taken, about: it depends on the losses
 
 
