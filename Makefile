@@ -7,7 +7,7 @@
 # make architectures  every causal language model of transformers, tiny, against brute force; writes docs/models.md
 # make bench       side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make design      what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
-# make report      rewrite the last study's report from the store
+# make report      rewrite a study's report from the store: STUDY=smollm2
 # make docs        the API reference, from the docstrings, in docs/site/
 # make audit       known vulnerabilities of the pinned packages
 # make clean       remove the environment, artifacts and stored results
