@@ -102,7 +102,8 @@ def _unfit(model: PreTrainedModel) -> str | None:
     if not sizes or (kinds is not None and set(kinds) == {"full_attention"}):
         return None
     # A window may be in the mask alone, of which packed attention knows nothing, or may be another kind of limit.
-    if set(sizes) == {"sliding_window"} and all("sliding_window" in names for names in _attention_calls(model)):
+    calls = _attention_calls(model)
+    if set(sizes) == {"sliding_window"} and calls and all("sliding_window" in words for words in calls):
         return None
     return f"{', '.join(f'{name} of {size} tokens' for name, size in sizes.items())}, which packed attention has not"
 

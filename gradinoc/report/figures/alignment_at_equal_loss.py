@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.c3 import adjusted_contrasts, loss_audit, matched_checkpoints
+from gradinoc.claims.c3 import adjusted_contrasts, loss_audit, loss_gaps, matched_checkpoints
 from gradinoc.claims.measures import inoculation_contrast, per_example
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.loss_overlap import gap_in_words, pairs_with_loss
@@ -74,9 +74,8 @@ def matched_contrasts(evidence: Evidence, rules: Rules) -> dict[str, tuple[Effec
     checkpoints = if_measured(matched_checkpoints, evidence, rules)
     if checkpoints:
         losses = per_example(evidence, "loss").mean()
-        distance = abs(losses[NEUTRAL] - losses[INOCULATION])
-        share = abs(checkpoints["checkpoint.loss"].estimate) / distance if distance > 0 else math.inf
-        found[CHECKPOINT] = checkpoints["checkpoint"], share
+        losses[CHECKPOINT] = losses[INOCULATION] + checkpoints["checkpoint.loss"].estimate
+        found[CHECKPOINT] = checkpoints["checkpoint"], float(loss_gaps(losses)[CHECKPOINT])
     return found
 
 
