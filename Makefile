@@ -40,6 +40,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(WITHOUT_TORCH) $(ARGS)
 
+nightly faults: export HYPOTHESIS_PROFILE = fresh
 nightly: faults
 	$(BIN)/python -m pytest -n $(WORKERS) --exhaustive --ignore tests/robustness $(ARGS)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 from hypothesis import settings
 
-# How long an example takes says nothing on a busy machine.
-settings.register_profile("gradinoc", deadline=None)
-settings.load_profile("gradinoc")
+# How long an example takes says nothing on a busy machine. By day the same examples each time, so that the tests say
+# something of the change under test alone; by night (`HYPOTHESIS_PROFILE=fresh`) new ones.
+settings.register_profile("fresh", deadline=None, print_blob=True)
+settings.register_profile("gradinoc", settings.get_profile("fresh"), derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gradinoc"))
 
 SHAPES = ((4, 3), (9, 5), (2, 1), (6, 7), (11, 4))  # prompt and completion tokens of the examples
 
