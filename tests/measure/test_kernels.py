@@ -230,6 +230,26 @@ def test_bfloat16_is_rounding_away(name):
     assert mine < 1.5 * theirs + 1e-3, f"{name}: {mine:.2g} away from the exact numbers, torch's own {theirs:.2g}"
 
 
+def test_what_all_keys_share_costs_no_digits_in_bfloat16():
+    """Biases of keys cancel in the softmax, as in Qwen2, where they are in the hundreds; so does their rounding."""
+    q, k, v, upstream = (normal(1, 2, 40, 16, seed=s).bfloat16() for s in range(4))
+    k = k + 100 * normal(1, 2, 1, 16, seed=5).bfloat16()
+
+    def gradient(function, dtype):
+        given = q.to(dtype).requires_grad_()
+        out = function(given, k.to(dtype), v.to(dtype))
+        return torch.autograd.grad(out, given, upstream.to(dtype))[0].double()
+
+    def native(q, k, v):
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.01)
+
+    exact = gradient(native, torch.float64)
+    mine = gradient(lambda q, k, v: packed_attention(q, k, v, [40], 0.01), torch.bfloat16)
+    theirs = gradient(native, torch.bfloat16)
+    mine, theirs = (float((found - exact).norm() / exact.norm()) for found in (mine, theirs))
+    assert mine < theirs, f"{mine:.2g} of the norm away, torch's own {theirs:.2g}"
+
+
 def test_gradient_of_a_sure_token_keeps_its_digits_in_bfloat16():
     """Of p - 1 nothing is left in eight bits where p > 0.999; against float64, relative to each gradient's own norm."""
     # Multiples of 1/2 and 1/4 of up to eight bits: inputs and logits are exact in bfloat16.

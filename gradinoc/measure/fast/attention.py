@@ -32,6 +32,7 @@ class _CpuAttention(torch.autograd.Function):
         q, k, v, out, log_sums = ctx.saved_tensors
         heads, gradient = (k.shape[1], ctx.groups), upstream[0]
         shared = (gradient * out).sum(-1, keepdim=True, dtype=torch.float32)[0]
+        k, log_sums = _centred(q, k, log_sums, ctx.scale)
         # Two columns more take what is subtracted into the product itself: scores - log_sum, and dscores - shared.
         asked, change = _with_columns(q[0] * ctx.scale, log_sums, heads), _with_columns(gradient[0], shared, heads)
         keys, values = (torch.cat([each[0], torch.ones_like(each[0, :, :, :2])], dim=-1) for each in (k, v))
@@ -54,6 +55,19 @@ class _CpuAttention(torch.autograd.Function):
                 to_v[:, before] += torch.bmm(weights.transpose(1, 2), back)
             begin += length
         return to_q, to_k[None, ..., :size].to(k.dtype), to_v[None, ..., :size].to(v.dtype), None, None
+
+
+def _centred(q: Tensor, k: Tensor, log_sums: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Keys less their mean, and the logarithms of sums that go with them.
+
+    Changes of a query's scores sum to zero, so that what all keys have in common (Qwen2's biases are in the hundreds)
+    changes nothing; but in half precision their rounding does not cancel. Centred, gradients at Qwen2.5-Coder-0.5B's
+    embedding are 0.05 from float32's; otherwise 0.11; with torch's own attention 0.07.
+    """
+    mean = k.mean(2, keepdim=True, dtype=torch.float32).to(k.dtype)
+    queries = q[0].unflatten(0, (k.shape[1], -1)).float()  # (kv, groups, tokens, head)
+    common = (queries @ mean[0].float().mT.unsqueeze(1)).flatten(0, 1)
+    return k - mean, log_sums - scale * common
 
 
 def _for_each_query(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
