@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm  # on Apple's GPU `Tensor.norm` takes a way that warns
 
 from gradinoc.measure.batches import Batch
-from gradinoc.measure.fast import batched, completion_losses, scored_batch, sharing_order
+from gradinoc.measure.fast import completion_losses, frozen_batch, scored_batch, sharing_order
 from gradinoc.measure.finite import fault_in_gradients, fault_in_losses, stop
 from gradinoc.measure.hooks import GradientCollector
 from gradinoc.models.chat.encoding import Encoded
@@ -198,14 +198,14 @@ def measure_alignments(
         NumericalError: a loss or gradient is not finite, or a gradient is zero; the message names layer and examples.
         OutOfMemoryError: memory does not suffice for a single example.
     """
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row].ids))
+    order = sharing_order(model, [example.ids for example in examples])
     frames: list[pd.DataFrame] = []
     total = torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
     by_example = torch.full((len(directions), len(examples), kept), torch.nan, dtype=torch.float64)
     measured: list[int] = []
 
     def measure(rows: Sequence[int]) -> None:
-        batch = batched(model, [examples[row] for row in rows], pad)
+        batch = frozen_batch(model, [examples[row] for row in rows], pad)
         gradients.expect(batch, scale=1.0)
         losses = completion_losses(model, batch)
         losses.sum().backward()

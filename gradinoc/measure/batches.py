@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gradinoc.models.chat.encoding import Encoded
+
+if TYPE_CHECKING:
+    from gradinoc.measure.fast.attention import Layout
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens in one row: `input_ids` and `position_ids`, `[1, tokens]`, and which of them see which."""
+
+    input_ids: Tensor
+    position_ids: Tensor
+    layout: Layout
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Row):
+        return Row(_moved(value.input_ids, device), _moved(value.position_ids, device), value.layout)
+    pinned = device.type == "cuda" and value.device.type == "cpu"  # only then is a copy asynchronous
+    return value.pin_memory().to(device, non_blocking=True) if pinned else value.to(device)
 
 
 @dataclass(frozen=True)
@@ -21,18 +40,19 @@ class Batch:
     Attributes:
         attention_mask: 1 on tokens and 0 on padding; all 1 where nothing is padded.
         position_ids: each token's place in its example.
-        lengths: tokens of each example, or of each piece of a packed batch that shares beginnings; known on the host,
-            so that no step waits for the device.
-        below: tokens after each piece that see it, where beginnings are shared; see `Shared`.
+        lengths: tokens of each example; known on the host, so that no step waits for the device.
         shortest_prompt: tokens of the shortest prompt.
         last_prompt: index of each example's last prompt token, `[batch]`; its first completion token is the next one,
-            unless beginnings are shared.
+            unless examples share even that.
         completion: index of every completion token, `[completions]`.
         predicting: index of the token before it, from whose state it is predicted, `[completions]`.
         owner: number of the example it belongs to, `[completions]`.
         targets: its id, `[completions]`.
         counts: completion tokens of each example, `[batch]`.
-        packed: whether the examples lie in one row, one after the other.
+        layout: which tokens see which, where the examples lie in one row; None where they are padded.
+        before: the row of tokens that come before those here, where no gradient is wanted of them.
+        forward_only: whether examples may share tokens from the last of their prompts on, whose gradients would belong
+            to several at once.
     """
 
     input_ids: Tensor
@@ -46,18 +66,21 @@ class Batch:
     owner: Tensor
     targets: Tensor
     counts: Tensor
-    packed: bool = False
-    below: tuple[int, ...] = ()
+    layout: Layout | None = None
+    before: Row | None = None
+    forward_only: bool = False
+
+    @property
+    def packed(self) -> bool:
+        """Whether the examples lie in one row."""
+        return self.layout is not None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; on the way to CUDA the host does not wait."""
         if device == self.input_ids.device:
             return self
-        pinned = device.type == "cuda" and self.input_ids.device.type == "cpu"  # only then is a copy asynchronous
         moved: dict[str, Any] = {
-            name: value.pin_memory().to(device, non_blocking=True) if pinned else value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: _moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor | Row)
         }
         return replace(self, **moved)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import packing
-from gradinoc.measure.fast.packing import pack, pack_shared, share
+from gradinoc.measure.fast.packing import pack, pack_ends, pack_shared, share
 from gradinoc.models.chat.encoding import Encoded
 
 EXAMPLES = st.lists(
@@ -31,21 +32,8 @@ def test_batch_holds_its_examples_and_nothing_else(parts, pad):
         assert batch.attention_mask[row].tolist() == [1] * (width - padding) + [0] * padding
         assert batch.position_ids[row, : width - padding].tolist() == list(range(width - padding))
         assert batch.last_prompt[row] == row * width + len(prompt) - 1
-    _check_completions(batch, parts)
-
-
-@given(EXAMPLES)
-def test_packed_batch_holds_its_examples_one_after_the_other(parts):
-    """The same examples without padding: one row, positions that begin anew with each."""
-    batch = pack([Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts])
-    assert batch.packed
-    assert batch.input_ids.tolist() == [[token for part in parts for side in part for token in side]]
-    assert batch.position_ids.tolist() == [[place for part in parts for place in range(len(part[0]) + len(part[1]))]]
-    assert batch.lengths == tuple(len(prompt) + len(completion) for prompt, completion in parts)
-    before = [sum(batch.lengths[:row]) for row in range(len(parts))]
-    assert batch.last_prompt.tolist() == [
-        start + len(prompt) - 1 for start, (prompt, _) in zip(before, parts, strict=True)
-    ]
+    assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)
+    assert batch.predicting.tolist() == (batch.completion - 1).tolist()
     _check_completions(batch, parts)
 
 
@@ -93,21 +81,53 @@ def _tokens_held(sequences, least, depth=0):
     return total
 
 
+@pytest.mark.parametrize("packed", [pack, pack_ends, lambda examples: pack_shared(examples, copies=2)])
 @given(EXAMPLES)
-def test_shared_batch_predicts_as_the_packed_one(parts):
-    """Every completion token is predicted from the token before it in its own example, wherever that lies."""
+def test_packed_batch_predicts_every_completion(packed, parts):
+    """From the token before it in its own example, wherever that lies."""
     examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
+    batch = _sharing_two(packed, examples)
+    parts = parts * (len(batch) // len(parts))
+    _check_completions(batch, parts)
+    before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]
+    assert batch.input_ids.flatten()[batch.predicting].tolist() == before
+    positions = [place for prompt, rest in parts for place in range(len(prompt) - 1, len(prompt) + len(rest) - 1)]
+    assert batch.position_ids.flatten()[batch.predicting].tolist() == positions
+    assert batch.input_ids.flatten()[batch.last_prompt].tolist() == [prompt[-1] for prompt, _ in parts]
+
+
+@pytest.mark.parametrize("packed", [pack, pack_ends])
+@given(EXAMPLES)
+def test_gradients_are_read_at_an_examples_own_tokens(packed, parts):
+    """From the last prompt token on no token is another example's too, and what follows it is its completion."""
+    batch = _sharing_two(packed, [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts])
+    own = [*batch.last_prompt.tolist(), *batch.completion.tolist()]
+    assert len(set(own)) == len(own)
+    assert batch.predicting.tolist() == (batch.completion - 1).tolist()
+    assert not batch.forward_only
+
+
+@given(EXAMPLES)
+def test_ends_see_what_is_before_them(parts):
+    """Two rows: what is before each last prompt token, and what sees that, from there on."""
+    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
+    batch = _sharing_two(pack_ends, examples)
+    if batch.before is None:
+        assert min(len(prompt) for prompt, _ in parts) == 1
+        return
+    keys = [*batch.before.input_ids.flatten().tolist(), *batch.input_ids.flatten().tolist()]
+    seen = [[token for each in way for token in keys[each]] for _, way in batch.layout.branches()]
+    assert sorted(seen) == sorted(list(example.ids) for example in examples)
+    assert batch.layout.past == batch.before.input_ids.numel()
+
+
+def _sharing_two(packed, examples):
+    """A batch in which beginnings of two tokens are held once already."""
     whole, packing.SHARED_FROM = packing.SHARED_FROM, 2
     try:
-        batch = pack_shared(examples, copies=2)
+        return packed(examples)
     finally:
         packing.SHARED_FROM = whole
-    assert len(batch) == 2 * len(examples)
-    _check_completions(batch, [*parts, *parts])
-    before = [token for prompt, completion in parts for token in [prompt[-1], *completion[:-1]]]
-    assert batch.input_ids.flatten()[batch.predicting].tolist() == before * 2
-    positions = [place for prompt, rest in parts for place in range(len(prompt) - 1, len(prompt) + len(rest) - 1)]
-    assert batch.position_ids.flatten()[batch.predicting].tolist() == positions * 2
 
 
 def _check_completions(batch, parts):
@@ -116,6 +136,3 @@ def _check_completions(batch, parts):
     assert batch.input_ids.flatten()[batch.completion].tolist() == batch.targets.tolist()
     assert batch.owner.tolist() == [row for row, (_, completion) in enumerate(parts) for _ in completion]
     assert batch.counts.tolist() == [len(completion) for _, completion in parts]
-    if not batch.below:
-        assert batch.predicting.tolist() == (batch.completion - 1).tolist()
-    assert batch.shortest_prompt == min(len(prompt) for prompt, _ in parts)

@@ -24,7 +24,7 @@ from gradinoc.measure.fast import (
     packing,
     stacked_adapters,
 )
-from gradinoc.measure.fast.attention import packed_attention
+from gradinoc.measure.fast.attention import Layout, packed_attention
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed import attend, is_fused
 from gradinoc.measure.fast.packing import pack, pack_shared
@@ -55,6 +55,19 @@ def directions():
     return dict.fromkeys(EVERY, torch.nn.functional.normalize(rows, dim=-1))
 
 
+@pytest.fixture
+def alike(examples, monkeypatch):
+    """The examples behind beginnings that some of them have in common, two of them the whole prompt."""
+    monkeypatch.setattr(packing, "SHARED_FROM", 3)
+    beginnings = ((5, 6, 7, 8), (5, 6, 7, 9), (), (5, 6, 7, 8), (5, 6, 7, 9, 10))
+    rows = [
+        Encoded(begin + each.ids, len(begin) + each.prompt_length)
+        for begin, each in zip(beginnings, examples, strict=True)
+    ]
+    last = rows[-1]
+    return [*rows, Encoded((*last.ids[: last.prompt_length], 11, 12), last.prompt_length)]
+
+
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_model_says_whether_it_is_fused(name):
     """Those whose parts fit are; the others give the reason, and are left as they were."""
@@ -68,20 +81,20 @@ def test_model_says_whether_it_is_fused(name):
         assert model.config._attn_implementation == "sdpa"
 
 
-def attend_to_all(q, k, v, lengths, scale):
+def attend_to_all(q, k, v, layout, scale, _window):
     """Attention that is not causal within a sequence, as some versions of torch have it on some devices."""
-    parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
+    parts = [(q[:, :, at.queries], k[:, :, at.keys], v[:, :, at.keys]) for at in layout.own]
     return torch.cat([scaled_dot_product_attention(*part, scale=scale, enable_gqa=True) for part in parts], dim=2)
 
 
-def attend_to_neighbours(q, k, v, lengths, scale):
+def attend_to_neighbours(q, k, v, _layout, scale, _window):
     """Attention over the whole pack, as a model without ours would have it."""
-    return packed_attention(q, k, v, [sum(lengths)], scale)
+    return packed_attention(q, k, v, Layout.of([q.shape[2]]), scale)
 
 
-def attend_without_beginnings(q, k, v, lengths, _below, scale):
+def attend_without_beginnings(q, k, v, layout, scale, _window):
     """Attention of branches that miss the beginning they share."""
-    return packed_attention(q, k, v, lengths, scale)
+    return packed_attention(q, k, v, Layout(layout.own), scale)
 
 
 WRONG = {
@@ -89,7 +102,7 @@ WRONG = {
     "NaN": (fused, "rms_norm", lambda *given: given[0] * torch.nan),
     "later tokens": (packed, "packed_attention", attend_to_all),
     "neighbours": (packed, "packed_attention", attend_to_neighbours),
-    "shared beginnings": (packed, "shared_attention", attend_without_beginnings),
+    "shared beginnings": (packed, "packed_attention", attend_without_beginnings),
 }
 
 
@@ -145,13 +158,13 @@ def test_padded_batches_work_as_before(pair, examples):
     torch.testing.assert_close(received[kept], expected[kept], rtol=1e-4, atol=1e-5)
 
 
-def test_packed_gradients_are_those_of_each_example_alone(pair, examples, directions):
+def test_packed_gradients_are_those_of_each_example_alone(pair, alike, directions):
     """At every layer and all three positions, against autograd on one unpadded example at a time."""
     plain, ours = pair
-    found = measure_alignments(ours, examples, directions, PAD, batch_size=3).table.set_index(
+    found = measure_alignments(ours, alike, directions, PAD, batch_size=4).table.set_index(
         ["example", "layer", "position"]
     )
-    for row, example in enumerate(examples):
+    for row, example in enumerate(alike):
         for layer in EVERY:
             gradient = autograd_gradient(plain, layer, lambda one=example: answer_loss(plain, one))[0]
             ends = gradient[example.prompt_length - 1], gradient[example.prompt_length]
@@ -198,7 +211,7 @@ def test_shared_beginnings_have_no_gradients(pair):
         batch = pack_shared([Encoded((*range(5, 25), last), 20) for last in endings])
         with GradientLogger(pair[1], {LAYERS - 1: torch.eye(HIDDEN)[:1]}) as logger:
             logger.expect(batch, 1.0)
-            with pytest.raises(NotImplementedError, match="pack each by itself"):
+            with pytest.raises(NotImplementedError, match="pack them for gradients"):
                 completion_losses(pair[1], batch)
 
 
@@ -209,13 +222,13 @@ def test_generation_is_unchanged(pair):
     assert generate(ours, letter_tokenizer(), prompts, 8, 2) == generate(plain, letter_tokenizer(), prompts, 8, 2)
 
 
-def test_adapter_gradients_are_those_of_peft(pair, examples, directions):
+def test_adapter_gradients_are_those_of_peft(pair, alike, directions):
     """The same losses, adapter gradients and alignments with the adapter's own forward and with ours."""
     results = []
     for model in pair:
         wrapped = with_lora(model)
         with fused_adapter(wrapped), GradientLogger(wrapped, directions) as logger:
-            batch = batched(wrapped, examples, PAD)
+            batch = batched(wrapped, alike, PAD)
             logger.expect(batch, scale=1.0)
             losses = completion_losses(wrapped, batch)
             losses.sum().backward()
@@ -291,9 +304,9 @@ def test_stacked_adapters_are_each_alone(three_adapters, examples):
 def test_options_that_packed_attention_does_not_know_are_refused(option):
     """They need other formulas: better plain than wrong."""
     states = torch.zeros(1, 2, 6, 4)
-    attend(torch.nn.Identity(), states, states, states, None, lengths=(3, 3), **{option: None})
+    attend(torch.nn.Identity(), states, states, states, None, layout=Layout.of([3, 3]), **{option: None})
     with pytest.raises(NotImplementedError, match=option):
-        attend(torch.nn.Identity(), states, states, states, None, lengths=(2, 4), **{option: 1})
+        attend(torch.nn.Identity(), states, states, states, None, layout=Layout.of([2, 4]), **{option: 1})
 
 
 def test_adapters_that_are_more_than_two_factors_are_refused(pair):

@@ -4,12 +4,20 @@ Everything else in the package computes through the names below, and never asks 
 """
 
 from gradinoc.measure.fast.adapters import adapters_in_one_pass, fused_adapter, stacked_adapters
-from gradinoc.measure.fast.passes import batched, completion_losses, prompt_pass, scored_batch, sharing_order
+from gradinoc.measure.fast.passes import (
+    batched,
+    completion_losses,
+    frozen_batch,
+    prompt_pass,
+    scored_batch,
+    sharing_order,
+)
 
 __all__ = [
     "adapters_in_one_pass",
     "batched",
     "completion_losses",
+    "frozen_batch",
     "fused_adapter",
     "prompt_pass",
     "scored_batch",

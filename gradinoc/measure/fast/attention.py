@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,57 @@ from gradinoc.measure.fast.kernels import once
 QUERIES = 128  # rows of attention scores at a time: what they take stays in a core's cache
 
 
+class Sight(NamedTuple):
+    """Rows of queries, and the rows of keys that they see."""
+
+    queries: slice
+    keys: slice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who sees whom among sequences in one row: the pieces of a tree, each before those that go on from it.
+
+    Attributes:
+        own: each piece and itself, of which a token sees what is before it.
+        above: pieces, and the rows that go on from them and see all of them.
+        past: so many keys come first, that were computed before; no gradient is wanted of them.
+    """
+
+    own: tuple[Sight, ...]
+    above: tuple[Sight, ...] = ()
+    past: int = 0
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], below: Sequence[int] = ()) -> Layout:
+        """Pieces of `lengths` tokens, from each of which the next `below` tokens go on; none do if that is empty."""
+        ends = list(accumulate(lengths))
+        pieces = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        above = [
+            Sight(slice(piece.stop, piece.stop + more), piece)
+            for piece, more in zip(pieces, below or [0] * len(pieces), strict=True)
+            if more
+        ]
+        return cls(tuple(Sight(piece, piece) for piece in pieces), tuple(above))
+
+    def branches(self) -> Iterator[tuple[slice, list[slice]]]:
+        """Each piece's queries, and all keys on the way to them, their own last."""
+        for queries, keys in self.own:
+            way = [each.keys for each in self.above if each.queries.start <= queries.start < each.queries.stop]
+            yield queries, [*way, keys]
+
+
 class _CpuAttention(torch.autograd.Function):
-    """Flash attention forward; backward as matrix products by blocks of queries, on a CPU faster than torch's own."""
+    """Flash attention forward; backward as matrix products by blocks of queries, on a CPU faster than torch's own.
+
+    What a query sees in each piece is found apart, and weighed together by the sums of its exponentials, as flash
+    attention does with blocks of keys.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Any:
-        ctx.groups, ctx.lengths, ctx.scale = q.shape[1] // k.shape[1], lengths, scale
-        out, log_sums = _each_alone(q, *_for_each_query(q, k, v), lengths, scale)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Any:
+        ctx.groups, ctx.layout, ctx.scale = q.shape[1] // k.shape[1], layout, scale
+        out, log_sums = _attended(q, *_for_each_query(q, k, v), layout, scale)
         ctx.save_for_backward(q, k, v, out, log_sums)
         return out
 
@@ -36,25 +80,30 @@ class _CpuAttention(torch.autograd.Function):
         # Two columns more take what is subtracted into the product itself: scores - log_sum, and dscores - shared.
         asked, change = _with_columns(q[0] * ctx.scale, log_sums, heads), _with_columns(gradient[0], shared, heads)
         keys, values = (torch.cat([each[0], torch.ones_like(each[0, :, :, :2])], dim=-1) for each in (k, v))
-        to_q = torch.empty_like(q)
-        to_k, to_v = (torch.zeros_like(each, dtype=torch.float32) for each in (keys, values))  # summed over blocks
-        begin, size = 0, q.shape[-1]
-        for length in ctx.lengths:
+        to_q = torch.zeros_like(q, dtype=torch.float32)  # all three are summed over blocks
+        to_k, to_v = (torch.zeros_like(each, dtype=torch.float32) for each in (keys, values))
+        for (rows, seen), causal in [
+            *((each, True) for each in ctx.layout.own),
+            *((e, False) for e in ctx.layout.above),
+        ]:
+            length = rows.stop - rows.start
             block = -(-length // -(-length // QUERIES))  # all of one size, nearly
-            for start in range(begin, begin + length, block):
-                at = slice(start, min(start + block, begin + length))
-                before = slice(begin, at.stop)
+            for start in range(rows.start, rows.stop, block):
+                at = slice(start, min(start + block, rows.stop))
+                before = slice(seen.start, seen.start + at.stop - rows.start) if causal else seen
                 # Key head by key head: (kv, groups * block, head + 2)
                 queries, back = (each[:, :, at].flatten(1, 2) for each in (asked, change))
                 weights = torch.bmm(queries, keys[:, before].transpose(1, 2)).exp_()
-                weights.view(*heads, at.stop - start, -1)[..., start - begin :].tril_()
+                if causal:
+                    weights.view(*heads, at.stop - start, -1)[..., start - rows.start :].tril_()
                 moved = torch.bmm(back, values[:, before].transpose(1, 2)).mul_(weights)
-                found = torch.bmm(moved, keys[:, before, :size]).mul_(ctx.scale)
-                to_q[0, :, at] = found.view(-1, at.stop - start, size)
-                to_k[:, before] += torch.bmm(moved.transpose(1, 2), queries)
-                to_v[:, before] += torch.bmm(weights.transpose(1, 2), back)
-            begin += length
-        return to_q, to_k[None, ..., :size].to(k.dtype), to_v[None, ..., :size].to(v.dtype), None, None
+                found = torch.bmm(moved, keys[:, before, : q.shape[-1]]).mul_(ctx.scale)
+                to_q[0, :, at] += found.view(-1, at.stop - start, q.shape[-1])
+                if before.start >= ctx.layout.past:
+                    to_k[:, before] += torch.bmm(moved.transpose(1, 2), queries)
+                    to_v[:, before] += torch.bmm(weights.transpose(1, 2), back)
+        to_k, to_v = (each[None, ..., : q.shape[-1]].to(k.dtype) for each in (to_k, to_v))
+        return to_q.to(q.dtype), to_k, to_v, None, None
 
 
 def _centred(q: Tensor, k: Tensor, log_sums: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -82,14 +131,21 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple
     return out, sums[0].unsqueeze(-1)
 
 
-def _each_alone(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> tuple[Tensor, Tensor]:
-    """As `_flash`, causal, of sequences that lie one after the other."""
-    out, sums, start = torch.empty_like(q), [], 0
-    for length in lengths:
-        part = slice(start, start := start + length)
-        out[:, :, part], log_sum = _flash(q[:, :, part], k[:, :, part], v[:, :, part], True, scale)
+def _attended(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
+    """As `_flash`, of pieces laid out so; as many keys and values as queries."""
+    out, sums = torch.empty_like(q), []
+    for rows, keys in layout.own:
+        out[:, :, rows], log_sum = _flash(q[:, :, rows], k[:, :, keys], v[:, :, keys], True, scale)
         sums.append(log_sum)
-    return out, torch.cat(sums, dim=1)
+    log_sums = torch.cat(sums, dim=1)
+    if not layout.above:
+        return out, log_sums
+    out = out.float()  # until the end: each weighing would round it
+    for rows, keys in layout.above:
+        found, log_sum = _flash(q[:, :, rows], k[:, :, keys], v[:, :, keys], False, scale)
+        out[:, :, rows].lerp_(found.float(), torch.sigmoid(log_sum - log_sums[:, rows]))
+        log_sums[:, rows] = torch.logaddexp(log_sums[:, rows], log_sum)
+    return out.to(q.dtype), log_sums
 
 
 def _with_columns(rows: Tensor, subtracted: Tensor, heads: tuple[int, int]) -> Tensor:
@@ -99,99 +155,37 @@ def _with_columns(rows: Tensor, subtracted: Tensor, heads: tuple[int, int]) -> T
     return torch.cat([rows, -coarse, -rest], dim=-1).view(*heads, rows.shape[1], -1)
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-    """Causal attention of sequences that lie one after the other, `[1, heads, tokens, head]`.
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int = sys.maxsize
+) -> Tensor:
+    """Attention of sequences in one row, `[1, heads, tokens, head]`: causal along each branch of a tree.
 
     Args:
         q: queries `[1, heads, tokens, head]`.
-        k: keys `[1, key_heads, tokens, head]`, whose number divides that of the queries'; `v` alike.
-        lengths: tokens of each sequence.
+        k: keys `[1, key_heads, past + tokens, head]`, whose number of heads divides that of the queries'; `v` alike.
+        layout: who sees whom.
         scale: what scores are multiplied by.
+        window: how many of the last tokens, itself among them, a token sees.
     """
-    if q.device.type == "cpu":
-        result: Tensor = _CpuAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-untyped-call]
+    if q.device.type == "cpu" and window >= _longest(layout):
+        result: Tensor = _CpuAttention.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
         return result
-    attend = partial(
-        nn.functional.scaled_dot_product_attention, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    return torch.cat([_along(q, k, v, *each, scale, window) for each in layout.branches()], dim=2)
+
+
+def _longest(layout: Layout) -> int:
+    """Tokens of the longest branch."""
+    return max(sum(int(each.stop - each.start) for each in way) for _, way in layout.branches())
+
+
+def _along(q: Tensor, k: Tensor, v: Tensor, queries: slice, way: Sequence[slice], scale: float, window: int) -> Tensor:
+    """Of one piece, with the keys of all that it goes on from put before its own."""
+    keys, values = (torch.cat([side[:, :, each] for each in way], dim=2) for side in (k, v))
+    new, all_ = queries.stop - queries.start, keys.shape[2]
+    root = new == all_ <= window  # which flash attention knows how to mask
+    seen = None if root else torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
+    if seen is not None and all_ > window:
+        seen = seen.triu(all_ - new - window + 1)
+    return nn.functional.scaled_dot_product_attention(
+        q[:, :, queries], keys, values, attn_mask=seen, is_causal=root, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
-    parts = [each.split(list(lengths), dim=2) for each in (q, k, v)]
-    return torch.cat([attend(*one) for one in zip(*parts, strict=True)], dim=2)
-
-
-def shared_attention(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], below: Sequence[int], scale: float
-) -> Tensor:
-    """As `packed_attention`, of pieces that see what they go on from: causal attention along each branch of a tree.
-
-    For forward passes alone. What a query sees in each piece is found apart, and weighed together by the sums of its
-    exponentials, as flash attention does with blocks of keys.
-
-    Args:
-        q: queries `[1, heads, tokens, head]`; `k` and `v` as for `packed_attention`.
-        lengths: tokens of each piece.
-        below: how many of the tokens after each piece go on from it.
-        scale: what scores are multiplied by.
-    """
-    pieces = _pieces(lengths, below)
-    if q.device.type != "cpu":
-        return _along_branches(q, k, v, pieces, scale)
-    k, v = _for_each_query(q, k, v)
-    out, sums = _each_alone(q, k, v, lengths, scale)
-    out = out.float()  # until the end: each weighing would round it
-    for piece, more in pieces:
-        if more:
-            rows = slice(piece.stop, piece.stop + more)
-            found, log_sum = _flash(q[:, :, rows], k[:, :, piece], v[:, :, piece], False, scale)
-            out[:, :, rows].lerp_(found.float(), torch.sigmoid(log_sum - sums[:, rows]))
-            sums[:, rows] = torch.logaddexp(sums[:, rows], log_sum)
-    return out.to(q.dtype)
-
-
-def windowed_attention(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], below: Sequence[int], scale: float, window: int
-) -> Tensor:
-    """As `packed_attention` (`below` empty) or `shared_attention`, where a token sees the last `window` ones alone.
-
-    Itself among them. Where no branch is longer than that, nothing is different.
-    """
-    pieces = _pieces(lengths, below or [0] * len(lengths))
-    if max(sum(each.stop - each.start for each in branch) for branch in _branches(pieces)) > window:
-        return _along_branches(q, k, v, pieces, scale, window)
-    return shared_attention(q, k, v, lengths, below, scale) if any(below) else packed_attention(q, k, v, lengths, scale)
-
-
-def _pieces(lengths: Sequence[int], below: Sequence[int]) -> list[tuple[slice, int]]:
-    """Where each piece lies, and how many tokens after it go on from it."""
-    ends = accumulate(lengths)
-    return [(slice(end - length, end), more) for end, length, more in zip(ends, lengths, below, strict=True)]
-
-
-def _branches(pieces: Sequence[tuple[slice, int]]) -> Iterator[list[slice]]:
-    """For each piece all pieces from the root to it."""
-    above: list[tuple[slice, int]] = []  # and where what is below them ends
-    for piece, more in pieces:
-        above = [(each, end) for each, end in above if end > piece.start]
-        above.append((piece, piece.stop + more))
-        yield [each for each, _ in above]
-
-
-def _along_branches(
-    q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[tuple[slice, int]], scale: float, window: int = sys.maxsize
-) -> Tensor:
-    """Piece by piece, with the keys of all that it goes on from put before its own."""
-    parts = []
-    for branch in _branches(pieces):
-        piece = branch[-1]
-        keys, values = (torch.cat([side[:, :, each] for each in branch], dim=2) for side in (k, v))
-        new, all_ = piece.stop - piece.start, keys.shape[2]
-        root = new == all_ <= window  # which flash attention knows how to mask
-        seen = None if root else torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
-        if seen is not None and all_ > window:
-            seen = seen.triu(all_ - new - window + 1)
-        options: dict[str, Any] = {"scale": scale, "enable_gqa": q.shape[1] != k.shape[1]}
-        parts.append(
-            nn.functional.scaled_dot_product_attention(
-                q[:, :, piece], keys, values, attn_mask=seen, is_causal=root, **options
-            )
-        )
-    return torch.cat(parts, dim=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from gradinoc.measure.fast.attention import packed_attention, shared_attention, windowed_attention
+from gradinoc.measure.fast.attention import Layout, packed_attention
 from gradinoc.models.blocks import unwrapped
 
 PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of a fused model
@@ -22,25 +22,38 @@ LOGIT_SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 def attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention of packed sequences where `lengths` are given, transformers' SDPA otherwise.
+    """Attention of packed sequences where a `layout` is given, transformers' SDPA otherwise.
 
     Raises:
         NotImplementedError: packed sequences with options that only other implementations know.
     """
-    lengths, below = options.pop("lengths", None), options.pop("below", ())
-    if lengths is None:
+    layout, past = options.pop("layout", None), options.pop("past", None)
+    if layout is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
     unknown = [name for name in ("softcap", "s_aux", "dropout") if options.get(name)]
     if unknown:
         raise NotImplementedError(f"packed sequences with {unknown}")
-    scale = options.get("scaling")
+    scale, window = options.get("scaling"), int(options.get("sliding_window") or sys.maxsize)
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    if window := options.get("sliding_window"):
-        return windowed_attention(query, key, value, lengths, below, scale, int(window)).transpose(1, 2), None
-    if any(below):
-        return shared_attention(query, key, value, lengths, below, scale).transpose(1, 2), None
-    return packed_attention(query, key, value, lengths, scale).transpose(1, 2), None
+    if past is not None:
+        key, value = past.extended(module, key, value)
+    return packed_attention(query, key, value, layout, scale, window).transpose(1, 2), None
+
+
+class Past:
+    """Keys and values of a row of tokens, kept by the first pass that is given this, and seen by later ones."""
+
+    def __init__(self) -> None:
+        self._kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def extended(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of an attention module `[1, heads, tokens, head]`, behind the kept ones once there are any."""
+        if module not in self._kept:
+            self._kept[module] = (key, value)
+            return key, value
+        kept_key, kept_value = self._kept[module]
+        return torch.cat([kept_key, key], dim=2), torch.cat([kept_value, value], dim=2)
 
 
 AttentionInterface.register(PACKED, attend)
@@ -52,23 +65,24 @@ def is_fused(model: nn.Module) -> bool:
     return bool(getattr(getattr(unwrapped(model), "config", None), "_attn_implementation", None) == PACKED)
 
 
-def final_states(model: nn.Module, lengths: Sequence[int], below: Sequence[int] = (), **inputs: Any) -> Tensor:
+def final_states(model: nn.Module, layout: Layout, past: Past | None = None, **inputs: Any) -> Tensor:
     """Final hidden states `[tokens, hidden]` of packed sequences, after the last norm; no logits.
 
     Args:
         model: fused, PEFT-wrapped or not.
-        lengths: tokens of each sequence, or of each piece where sequences share their beginnings.
-        below: how many of the tokens after each piece go on from it, then; see `gradinoc.models.chat.encoding.Shared`.
+        layout: which tokens see which.
+        past: of the tokens that come before; they are kept in it if there are none yet.
         inputs: `input_ids` `[1, tokens]` or `inputs_embeds` `[1, tokens, hidden]`, and `position_ids` `[1, tokens]`
             unless each sequence begins at 0.
     """
     base: Any = unwrapped(model)
     first = next(iter(inputs.values()))
     if "position_ids" not in inputs:
+        lengths = [each.queries.stop - each.queries.start for each in layout.own]
         inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None].to(first.device)
-    # A mask of four dimensions is handed through as it is; attention looks at the lengths alone.
+    # A mask of four dimensions is handed through as it is; attention looks at the layout alone.
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=first.device)
-    out = base.get_decoder()(attention_mask=mask, use_cache=False, lengths=tuple(lengths), below=tuple(below), **inputs)
+    out = base.get_decoder()(attention_mask=mask, use_cache=False, layout=layout, past=past, **inputs)
     return torch.as_tensor(out.last_hidden_state[0])
 
 

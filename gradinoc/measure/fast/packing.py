@@ -1,14 +1,15 @@
-"""Examples in one row without padding; for forward passes alone, with what several begin with held once."""
+"""Examples in one row without padding, with what several begin with held once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import torch
 
-from gradinoc.measure.batches import Batch, batch_at
+from gradinoc.measure.batches import Batch, Row, batch_at
+from gradinoc.measure.fast.attention import Layout, Sight
 from gradinoc.models.chat.encoding import Encoded, in_common
 
 SHARED_FROM = 16  # tokens in common from which on they are held once: each piece costs calls of its own
@@ -46,20 +47,35 @@ class Shared:
             ),
         )
 
+    @property
+    def layout(self) -> Layout:
+        """Which tokens see which."""
+        return Layout.of(self.lengths, self.below)
 
-def share(sequences: Sequence[tuple[int, ...]]) -> Shared:
-    """Sequences of token ids in one row, with beginnings of at least `SHARED_FROM` tokens that are alike held once."""
+    @property
+    def row(self) -> Row:
+        """As tensors."""
+        return Row(torch.tensor(self.ids)[None], torch.tensor(self.position_ids)[None], self.layout)
+
+
+def share(sequences: Sequence[tuple[int, ...]], limits: Sequence[int] | None = None) -> Shared:
+    """Sequences of token ids in one row, with beginnings of at least `SHARED_FROM` tokens that are alike held once.
+
+    Of each sequence no more than `limits` says are shared, if given.
+    """
     ids: list[int] = []
     positions: list[int] = []
     lengths: list[int] = []
     below: list[int] = []
     places: list[tuple[int, ...]] = [()] * len(sequences)
+    beginnings = [row[:most] for row, most in zip(sequences, limits or map(len, sequences), strict=True)]
 
     def lay(rows: Sequence[int], path: tuple[int, ...]) -> None:
-        """Sequences in ascending order, of which all begin with the tokens at `path` and go on after them."""
-        for group in _alike(sequences, rows, len(path) + SHARED_FROM):
-            common, start, piece = in_common(sequences[group[0]], sequences[group[-1]]), len(ids), len(lengths)
-            ids.extend(sequences[group[0]][len(path) : common])
+        """Sequences whose beginnings ascend, of which all begin with the tokens at `path` and go on after them."""
+        for group in _alike(beginnings, rows, len(path) + SHARED_FROM):
+            first, start, piece = sequences[group[0]], len(ids), len(lengths)
+            common = len(first) if len(group) == 1 else in_common(beginnings[group[0]], beginnings[group[-1]])
+            ids.extend(first[len(path) : common])
             positions.extend(range(len(path), common))
             whole, end = path + tuple(range(start, len(ids))), len(ids)
             lengths.append(end - start)
@@ -70,7 +86,7 @@ def share(sequences: Sequence[tuple[int, ...]]) -> Shared:
             lay(going_on, whole)
             below[piece] = len(ids) - end
 
-    lay(sorted(range(len(sequences)), key=sequences.__getitem__), ())
+    lay(sorted(range(len(sequences)), key=beginnings.__getitem__), ())
     return Shared(tuple(ids), tuple(positions), tuple(lengths), tuple(below), tuple(places))
 
 
@@ -86,21 +102,51 @@ def _alike(sequences: Sequence[tuple[int, ...]], rows: Sequence[int], tokens: in
 
 
 def pack(examples: Sequence[Encoded]) -> Batch:
-    """A batch without padding: all examples in one row, one after the other."""
-    ids = torch.tensor([token for example in examples for token in example.ids])[None]
-    positions = torch.cat([torch.arange(len(example.ids)) for example in examples])[None]
-    ends = list(accumulate((len(example.ids) for example in examples), initial=0))
-    places = [range(start, end) for start, end in pairwise(ends)]
-    return replace(batch_at(examples, places, ids, positions, torch.ones_like(ids)), packed=True)
+    """The examples in one row, with what several prompts begin with held once: for forward and backward passes.
+
+    From its last prompt token on each is its own: gradients are read there.
+    """
+    ids, limits = [example.ids for example in examples], [example.prompt_length - 1 for example in examples]
+    return _packed(examples, share(ids, limits))
 
 
 def pack_shared(examples: Sequence[Encoded], copies: int = 1) -> Batch:
-    """A packed batch in which examples that begin alike share their beginning: for forward passes alone.
+    """The examples in one row, with whatever several begin with held once: for forward passes alone.
 
     The examples are there several times if there are `copies`, copy by copy.
     """
     shared = share([example.ids for example in examples]).repeated(copies)
-    ids = torch.tensor(shared.ids)[None]
-    positions = torch.tensor(shared.position_ids)[None]
-    batch = batch_at([*examples] * copies, shared.places, ids, positions, torch.ones_like(ids))
-    return replace(batch, packed=True, lengths=shared.lengths, below=shared.below)
+    return replace(_packed([*examples] * copies, shared), forward_only=True)
+
+
+def pack_ends(examples: Sequence[Encoded]) -> Batch:
+    """The examples from their last prompt token on, in one row; what is before that, in another.
+
+    For gradients with respect to the hidden states of a frozen model from there on: no backward pass goes further back.
+    """
+    limits = [example.prompt_length - 1 for example in examples]
+    if not all(limits):  # a prompt of one token has nothing before it
+        return pack(examples)
+    beginnings = [example.ids[:limit] for example, limit in zip(examples, limits, strict=True)]
+    ends = [Encoded(example.ids[limit:], 1) for example, limit in zip(examples, limits, strict=True)]
+    before = share(beginnings)
+    order = sorted(range(len(examples)), key=beginnings.__getitem__)  # in which they are laid there
+    at, start, past = [slice(0)] * len(examples), 0, len(before.ids)
+    for row in order:
+        at[row] = slice(start, start := start + len(ends[row].ids))
+    own = [Sight(at[row], slice(at[row].start + past, at[row].stop + past)) for row in order]
+    above = []
+    for _, piece in before.layout.own:
+        below = [at[row] for row in order if piece.start in before.places[row]]
+        above.append(Sight(slice(below[0].start, below[-1].stop), piece))
+    ids = torch.tensor([token for row in order for token in ends[row].ids])[None]
+    positions = torch.cat([torch.arange(limits[row], len(examples[row].ids)) for row in order])[None]
+    places = [range(each.start, each.stop) for each in at]
+    batch = batch_at(ends, places, ids, positions, torch.ones_like(ids))
+    return replace(batch, layout=Layout(tuple(own), tuple(above), past), before=before.row)
+
+
+def _packed(examples: Sequence[Encoded], shared: Shared) -> Batch:
+    row = shared.row
+    batch = batch_at(examples, shared.places, row.input_ids, row.position_ids, torch.ones_like(row.input_ids))
+    return replace(batch, layout=row.layout)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.batches import Batch, collate, logits_at, model_inputs, right_padded
+from gradinoc.measure.batches import Batch, Row, collate, logits_at, model_inputs, right_padded
 from gradinoc.measure.fast.kernels import token_losses
-from gradinoc.measure.fast.packed import final_states, is_fused, unembedding
-from gradinoc.measure.fast.packing import pack, pack_shared, share
+from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
+from gradinoc.measure.fast.packing import pack, pack_ends, pack_shared, share
 from gradinoc.models.chat.encoding import Encoded
 
 
@@ -30,6 +30,12 @@ def batched(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
     return batch.to(next(model.parameters()).device)
 
 
+def frozen_batch(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
+    """As `batched`, for gradients with respect to hidden states alone, from each last prompt token on."""
+    batch = pack_ends(examples) if is_fused(model) else collate(examples, pad)
+    return batch.to(next(model.parameters()).device)
+
+
 def scored_batch(model: nn.Module, examples: Sequence[Encoded], pad: int, copies: int = 1) -> Batch:
     """The examples, `copies` times over, as one batch on the model's device, for forward passes alone."""
     batch = pack_shared(examples, copies) if is_fused(model) else collate([*examples] * copies, pad)
@@ -42,13 +48,14 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     Logits are computed only where there is a token to predict. A packed batch needs a fused model.
 
     Raises:
-        NotImplementedError: gradients of a batch that shares beginnings, which belong to several examples at once.
+        NotImplementedError: gradients of a batch that is for forward passes alone.
     """
-    if batch.below and torch.is_grad_enabled():
-        raise NotImplementedError("gradients of examples that share their beginnings: pack each by itself")
-    if batch.packed:
+    if batch.forward_only and torch.is_grad_enabled():
+        raise NotImplementedError("gradients of examples that share more than their prompts: pack them for gradients")
+    if batch.layout is not None:
+        past = None if batch.before is None else _kept(model, batch.before)
         inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
-        hidden = final_states(model, batch.lengths, batch.below, **inputs)
+        hidden = final_states(model, batch.layout, past, **inputs)
         weight, scale = unembedding(model)
         predicting = hidden[batch.predicting] if scale == 1 else hidden[batch.predicting] * scale
         losses = token_losses(predicting, weight, batch.targets)
@@ -60,6 +67,14 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
         losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
     return sums / batch.counts
+
+
+@torch.no_grad()
+def _kept(model: nn.Module, row: Row) -> Past:
+    """Keys and values of a row of tokens, which others come after."""
+    past = Past()
+    final_states(model, row.layout, past, input_ids=row.input_ids, position_ids=row.position_ids)
+    return past
 
 
 def prompt_pass(
@@ -84,11 +99,11 @@ def _packed_pass(
     device = input_ids.device
     rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
     shared = share([tuple(id_ for id_, kept in zip(*row, strict=True) if kept) for row in rows]).repeated(copies)
-    ids, positions = (torch.tensor([each], device=device) for each in (shared.ids, shared.position_ids))
-    inputs = {"input_ids": ids, "position_ids": positions}
+    row = shared.row
+    inputs: dict[str, Any] = {"input_ids": row.input_ids.to(device), "position_ids": row.position_ids.to(device)}
     wanted = (index - attention_mask.argmax(-1)).tolist() * copies
     flat = torch.tensor([place[token] for place, token in zip(shared.places, wanted, strict=True)], device=device)
-    return lambda: final_states(model, shared.lengths, shared.below, **inputs), (0, flat)
+    return lambda: final_states(model, row.layout, **inputs), (0, flat)
 
 
 def _padded_pass(

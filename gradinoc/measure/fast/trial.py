@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
+from gradinoc.measure.fast.attention import Layout
 from gradinoc.measure.fast.kernels import token_losses
 from gradinoc.measure.fast.packed import final_states, unembedding
 
@@ -64,7 +65,7 @@ def _packed_results(model: PreTrainedModel, rows: Sequence[Tensor]) -> list[Tens
     embedding: Any = model.get_input_embeddings()
     embedded = embedding(torch.cat(list(rows))[None]).detach().requires_grad_()
     weight, scale = unembedding(model)
-    hidden = final_states(model, [len(row) for row in rows], inputs_embeds=embedded) * scale
+    hidden = final_states(model, Layout.of([len(row) for row in rows]), inputs_embeds=embedded) * scale
     losses, gradients, begin = [], [], 0
     for row in rows:
         end = begin + len(row)
@@ -90,11 +91,15 @@ def _prefix_sharing_error(model: PreTrainedModel, rows: Sequence[Tensor]) -> flo
     stem, rest = rows
     branches = rest.split([len(rest) // 2, len(rest) - len(rest) // 2])
     alone = torch.cat([each for branch in branches for each in (stem, branch)])
-    expected = final_states(model, [len(stem) + len(branch) for branch in branches], input_ids=alone[None])
+    layout = Layout.of([len(stem) + len(branch) for branch in branches])
+    expected = final_states(model, layout, input_ids=alone[None])
     places = [torch.arange(len(stem)), *(len(stem) + torch.arange(len(branch)) for branch in branches)]
-    inputs = {"input_ids": torch.cat([stem, rest])[None], "position_ids": torch.cat(places)[None].to(model.device)}
+    inputs: dict[str, Any] = {
+        "input_ids": torch.cat([stem, rest])[None],
+        "position_ids": torch.cat(places)[None].to(model.device),
+    }
     lengths, below = [len(stem), *map(len, branches)], [len(rest), 0, 0]
-    found = final_states(model, lengths, below, **inputs).split(lengths)
+    found = final_states(model, Layout.of(lengths, below), **inputs).split(lengths)
     received = torch.cat([found[0], found[1], found[0], found[2]])
     return _difference([expected.float()], [received.float()])
 
