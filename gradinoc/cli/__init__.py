@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import shlex
 import signal
 import sys
@@ -33,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     done as asked; one line on stderr says why. 130, 143: SIGINT (Ctrl-C), SIGTERM; a line says how to resume.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # the process ends with this command: what it holds is not searched for garbage then
+        atexit.register(gc.freeze)
     typed = ["python", "-m", "gradinoc"] if Path(sys.argv[0]).name == "__main__.py" else ["gradinoc"]
     session = Session([*typed, *words])
     with session.stoppable():

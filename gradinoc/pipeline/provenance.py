@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +181,16 @@ def code_version(*modules: str, without: tuple[str, ...] = (), root: Path = PROJ
     while waiting:
         name = waiting.pop()
         if name not in sources and name not in without:
-            tree = ast.parse(_file(name, root).read_text(encoding="utf-8"))
-            waiting += [found for found in _imports(tree, name.split(".")[0]) if _file(found, root).is_file()]
-            sources[name] = _normalised(tree)
+            sources[name], imported = _read(_file(name, root).read_text(encoding="utf-8"), name.split(".")[0])
+            waiting += [found for found in imported if _file(found, root).is_file()]
     return hashlib.sha256("".join(f"# {name}\n{sources[name]}\n" for name in sorted(sources)).encode()).hexdigest()
+
+
+@cache
+def _read(source: str, package: str) -> tuple[str, frozenset[str]]:
+    """Return a module's code without remarks, and what of `package` it imports; the steps of a study share most."""
+    tree = ast.parse(source)
+    return _normalised(tree), frozenset(_imports(tree, package))
 
 
 def _file(module: str, root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -247,6 +248,15 @@ def test_code_version_ignores_remarks_layout_and_other_modules(toy, name, old, n
 def test_code_version_follows_the_code_and_what_it_imports(toy, name, old, new):
     """A changed computation is another one, wherever in the package it sits."""
     assert toy(name, old, new) != toy(name, old, old)
+
+
+def test_code_version_parses_a_module_once_for_all_steps(toy, tmp_path, monkeypatch):
+    """What two steps share is parsed for the first alone: of a complete study's `run` this was a fifth."""
+    toy("drift", "+ 1", "+ 7")
+    parse, parsed = ast.parse, []
+    monkeypatch.setattr(ast, "parse", lambda text: parsed.append(text) or parse(text))
+    code_version("toy.drift", "toy.report", root=tmp_path)
+    assert parsed == ["WIDTH = 3\n"]
 
 
 def test_code_version_covers_this_package():
