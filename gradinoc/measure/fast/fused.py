@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradinoc.measure.fast.kernels import rms_norm, rotate, swiglu
 from gradinoc.measure.fast.packed import PACKED, is_fused
-from gradinoc.measure.fast.trial import disagreement, own_results, random_rows
+from gradinoc.measure.fast.trial import UntrustedError, own_results, random_rows, try_kernels
 from gradinoc.models.blocks import layer_configs
 
 # Names of settings that say how far a token sees, how many others it sees, or how long a piece is.
@@ -43,8 +43,8 @@ def fuse(model: PreTrainedModel, rows: Sequence[Sequence[int]] = (), trial: bool
 
     Args:
         model: of transformers, its weights frozen.
-        rows: two texts as token ids to try it on; random tokens if none are given, of which gradients in half precision
-            are little more than rounding for some models.
+        rows: two texts as token ids to try it on, of `trial.LENGTHS` tokens; random tokens if none are given, of which
+            gradients in half precision are little more than rounding for some models.
         trial: whether to try it.
     """
     if is_fused(model):
@@ -54,24 +54,30 @@ def fuse(model: PreTrainedModel, rows: Sequence[Sequence[int]] = (), trial: bool
     if unfit:
         return [f"plain modules: {unfit}"]
     texts = [torch.tensor(row, device=model.device) for row in rows] or random_rows(model)
-    reason: str | None = None
+    words = ""
     for parts in (EVERY_PART, (_norm_of, _gate_of)):  # a model may turn a part of each head alone, as ours does not
         replaced: list[Any] = []
         try:
-            expected = own_results(model, texts) if trial else []
-            replaced += [module for module in model.modules() if _replace(module, parts)]
-            head: Any = model.get_output_embeddings()
-            if type(head) is nn.Linear:
-                replaced.append(head)
-                replaced[-1].forward = MethodType(_logits, head)
-            model.config._attn_implementation = PACKED
-            reason = disagreement(model, texts, expected) if trial else None
+            expected = own_results(model, texts) if trial else None
+            _put_in_place(model, parts, replaced)
+            found = "" if expected is None else try_kernels(model, texts, expected)
+            return [f"{len(replaced)} modules fused{found and f', {found}'}; sequences packed"]
+        except UntrustedError as error:
+            words = str(error)
         except Exception as error:  # a model that cannot be tried is one to leave alone, whatever it says
-            reason = f"fused ones do not fit ({error})"
-        if reason is None:
-            return [f"{len(replaced)} modules fused; sequences packed"]
+            words = f"fused ones do not fit ({error})"
         _restore(model, replaced, own)
-    return [f"plain modules: {reason}"]
+    return [f"plain modules: {words}"]
+
+
+def _put_in_place(model: PreTrainedModel, parts: Sequence[Callable[[Any], Any]], replaced: list[Any]) -> None:
+    """Give modules a forward of ours; `replaced` receives them."""
+    replaced += [module for module in model.modules() if _replace(module, parts)]
+    head: Any = model.get_output_embeddings()
+    if type(head) is nn.Linear:
+        replaced.append(head)
+        head.forward = MethodType(_logits, head)
+    model.config._attn_implementation = PACKED
 
 
 def unfuse(model: PreTrainedModel) -> bool:

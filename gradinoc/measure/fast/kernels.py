@@ -160,7 +160,7 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 
 
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Any:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None) -> Any:
         wanted = ctx.needs_input_grad[0]
         losses = torch.empty(len(hidden), device=hidden.device)
         gradient = torch.empty_like(hidden) if wanted else None
@@ -181,6 +181,7 @@ class _TokenLosses(torch.autograd.Function):
                 torch.mm(weight, hidden[part].T, out=scores.T)
             else:
                 torch.mm(hidden[part], weight.T, out=scores)
+            slope = None if cap is None else _capped(scores, cap)
             largest = scores.amax(-1, keepdim=True).float()
             chosen = scores.gather(-1, target).float()
             powers.copy_(scores).sub_(largest).exp_()
@@ -188,7 +189,9 @@ class _TokenLosses(torch.autograd.Function):
             losses[part] = (total.log() + largest - chosen).squeeze(-1)
             if gradient is not None:
                 powers.scatter_add_(-1, target, -total)  # before anything is rounded: of a sure token little is left
-                scores.copy_(powers)  # normalised after the product, which is narrower
+                scores.copy_(
+                    powers if slope is None else powers.mul_(slope)
+                )  # normalised after the product, which is narrower
                 gradient[part] = (scores @ weight).float().div_(total).to(hidden.dtype)
         if gradient is not None:
             ctx.save_for_backward(gradient)
@@ -198,10 +201,18 @@ class _TokenLosses(torch.autograd.Function):
     @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
-        return (gradient * upstream[0].unsqueeze(-1)).to(gradient.dtype), None, None
+        return (gradient * upstream[0].unsqueeze(-1)).to(gradient.dtype), None, None, None
 
 
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def _capped(scores: Tensor, cap: float) -> Tensor:
+    """Change `scores` to `cap tanh(scores / cap)`, in place; the slope of that, in the same dtype."""
+    curved = scores.div_(cap).tanh_()
+    slope = 1 - curved.square()
+    scores.mul_(cap)
+    return slope
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
     """Cross-entropy `[tokens]` float32, nats, of the logits `hidden weight'` with `targets`; `weight` is frozen.
 
     Logits exist for `CHUNK` tokens at a time, and their gradient is taken on the spot, so that neither is ever held
@@ -211,6 +222,7 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         hidden: final hidden states `[tokens, hidden]`.
         weight: unembedding `[vocabulary, hidden]`, same dtype.
         targets: token ids `[tokens]`.
+        cap: the largest size of a logit, approached as `cap tanh(logit / cap)` (Gemma 2); None for no such thing.
     """
-    result: Tensor = _TokenLosses.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+    result: Tensor = _TokenLosses.apply(hidden, weight, targets, cap)  # type: ignore[no-untyped-call]
     return result

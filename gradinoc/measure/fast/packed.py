@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from gradinoc.measure.fast.attention import Layout, packed_attention
+from gradinoc.measure.fast.kernels import token_losses
 from gradinoc.models.blocks import unwrapped
 
 PACKED = "packed_sdpa"  # name of the attention implementation, and the mark of a fused model
@@ -86,19 +88,43 @@ def final_states(model: nn.Module, layout: Layout, past: Past | None = None, **i
     return torch.as_tensor(out.last_hidden_state[0])
 
 
-def unembedding(model: nn.Module) -> tuple[Tensor, float]:
-    """The frozen matrix `[vocabulary, hidden]` that turns final states into logits, and what these are multiplied by.
+@dataclass(frozen=True)
+class Unembedding:
+    """What turns final states into logits: a frozen matrix, and what is done to its products.
+
+    Attributes:
+        weight: `[vocabulary, hidden]`.
+        scale: what products are multiplied by.
+        cap: the largest size of a logit, approached as by tanh; None where there is none.
+    """
+
+    weight: Tensor
+    scale: float = 1.0
+    cap: float | None = None
+
+    def logits(self, products: Tensor) -> Tensor:
+        """Logits of products `[..., vocabulary]`."""
+        scaled = products if self.scale == 1 else products * self.scale
+        return scaled if self.cap is None else (scaled / self.cap).tanh() * self.cap
+
+    def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy `[tokens]` float32, nats, of final states `[tokens, hidden]` with `targets`."""
+        return token_losses(hidden if self.scale == 1 else hidden * self.scale, self.weight, targets, self.cap)
+
+
+def unembedding(model: nn.Module) -> Unembedding:
+    """How final states become logits.
 
     Raises:
-        NotImplementedError: logits are more than that.
+        NotImplementedError: otherwise than by one matrix, a scale and a cap.
     """
     base: Any = unwrapped(model)
     head: Any = base.get_output_embeddings()
     config: Any = base.config.get_text_config()
-    capped = getattr(config, "final_logit_softcapping", None)
-    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None or capped:
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         raise NotImplementedError(f"Logits of {type(base).__name__} are not a product with one matrix")
     scale = 1.0
     for name, power in LOGIT_SCALES.items():
         scale *= float(getattr(config, name, None) or 1.0) ** power
-    return torch.as_tensor(head.weight), scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    return Unembedding(torch.as_tensor(head.weight), scale, float(cap) if cap else None)

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.batches import Batch, Row, collate, logits_at, model_inputs, right_padded
-from gradinoc.measure.fast.kernels import token_losses
-from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
-from gradinoc.measure.fast.packing import pack, pack_ends, pack_shared, share
+        hidden = final_states(model, batch.layout, past, **inputs)
+        losses = unembedding(model).losses(hidden[batch.predicting], batch.targets)
 from gradinoc.models.chat.encoding import Encoded
 
 
@@ -56,9 +54,7 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
         past = None if batch.before is None else _kept(model, batch.before)
         inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         hidden = final_states(model, batch.layout, past, **inputs)
-        weight, scale = unembedding(model)
-        predicting = hidden[batch.predicting] if scale == 1 else hidden[batch.predicting] * scale
-        losses = token_losses(predicting, weight, batch.targets)
+        losses = unembedding(model).losses(hidden[batch.predicting], batch.targets)
     else:
         start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
         kept = torch.arange(start, width - 1, device=batch.input_ids.device)

@@ -15,12 +15,11 @@ from gradinoc.measure.alignment import gradient_at_positions
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.fast.fused import fuse, unfuse, windows
 from gradinoc.measure.hooks import GradientCollector
-from gradinoc.measure.selftests.exact import Exact, block_states, by_brute_force, texts
+from gradinoc.measure.selftests.exact import Exact, block_states, by_brute_force, kernel_texts, texts
 from gradinoc.models.chat.encoding import Encoded, completion_note
 from gradinoc.models.generate import Batching, Way, generated_logits, set_way
 from gradinoc.models.memory import is_out_of_memory
 
-KERNELS = (10, 6)  # tokens of the two on which kernels are tried besides
 # What rounding may change, as a share of a hidden state's norm: of the most changed token in float32, in the mean over
 # tokens in half precision, where a router that decides otherwise changes a token wholly.
 LEAK_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
@@ -108,8 +107,7 @@ def _examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels
     causality = _causality(model, long)
     exact = [by_brute_force(model, example) for example in examples]
     tests = [causality, _padding(model, [each.states for each in exact], long, short), _generation(model, long, short)]
-    rows = [row[:length] for row, length in zip((long, short), KERNELS, strict=True)]
-    note = fuse(model, rows)[0] if kernels == "fused" else "plain modules, as asked"
+    note = fuse(model, kernel_texts(tokenizer, model))[0] if kernels == "fused" else "plain modules, as asked"
     tests.append(_gradients(model, examples, exact, note))
     return tests if tokenizer.chat_template is None else [_completion(tokenizer), *tests]
 

@@ -12,6 +12,7 @@ from gradinoc.errors import ModelError
 from gradinoc.measure.alignment import gradient_at_positions
 from gradinoc.measure.batches import collate, model_inputs
 from gradinoc.measure.fast.fused import windows
+from gradinoc.measure.fast.trial import LENGTHS
 from gradinoc.measure.hooks import BlockHooks
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
@@ -57,12 +58,24 @@ def texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[l
     reach = _reach(model)
     least = RECURRENT if any(isinstance(module, nn.Conv1d) for module in model.modules()) else SHORTEST
     wanted = max([least, *(size + BEYOND for size in windows(model.config).values() if size + BEYOND <= reach)])
+    return _two_of(tokenizer, model, wanted, wanted // 2 + 1)
+
+
+def kernel_texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[list[int], list[int]]:
+    """Two texts as token ids on which kernels are tried; see `gradinoc.measure.fast.trial`."""
+    return _two_of(tokenizer, model, *LENGTHS[model.dtype])
+
+
+def _two_of(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, long: int, short: int
+) -> tuple[list[int], list[int]]:
+    """`TEXT`, over and over, up to `long` tokens; and its first token with `short` less one of those further on."""
     ids = [int(token) for token in tokenizer(TEXT)["input_ids"]]
     vocabulary = int(model.config.get_text_config().vocab_size)
     if len(ids) < SHORTEST or max(ids) >= vocabulary:  # a tokenizer of another model's: `preflight` refuses it
         ids = torch.randint(vocabulary, (SHORTEST,), generator=torch.Generator().manual_seed(0)).tolist()
-    ids += ids[1:] * (wanted // (len(ids) - 1))
-    return ids[:wanted], [*ids[:1], *ids[wanted // 3 : wanted // 3 + wanted // 2]]
+    ids += ids[1:] * (long // (len(ids) - 1))
+    return ids[:long], [*ids[:1], *ids[long // 3 : long // 3 + short - 1]]
 
 
 def _reach(model: PreTrainedModel) -> int:
