@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 
 import numpy as np
@@ -26,6 +27,7 @@ from gradinoc.measure.fast import (
 )
 from gradinoc.measure.fast.attention import Layout, packed_attention
 from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.kernels import rotate
 from gradinoc.measure.fast.packed import attend, is_fused
 from gradinoc.measure.fast.packing import pack, pack_shared
 from gradinoc.models.chat.encoding import Encoded
@@ -118,16 +120,68 @@ def test_kernel_that_is_wrong_is_found_out(monkeypatch, fault):
     assert {module: module.forward.__func__ for module in model.modules()} == before
 
 
-@pytest.mark.parametrize("reason", ["eager attention", "trained weights", "capped logits"])
+def scaled(kernel):
+    """The kernel, 2 % too large."""
+    return lambda *given: 1.02 * kernel(*given)
+
+
+def coarse(kernel):
+    """The kernel, right in float32, with three bits more of rounding in half precision."""
+    return lambda *given: kernel(*given) if given[0].dtype == torch.float32 else kernel(*given).to(torch.float8_e5m2)
+
+
+OFF = {
+    "norm": (fused, "rms_norm", scaled(fused.rms_norm)),
+    "gate": (fused, "swiglu", scaled(fused.swiglu)),
+    "rotation": (fused, "rotate", lambda q, k, *angles: rotate(1.02 * q, k, *angles)),
+    "attention": (packed, "packed_attention", lambda *given: packed_attention(*given[:4], 1.02 * given[4], *given[5:])),
+    "losses": (packed, "token_losses", scaled(packed.token_losses)),
+}
+
+
+@pytest.mark.parametrize("fault", OFF)
+def test_kernel_that_is_off_by_2_percent_is_found_out_in_bfloat16(monkeypatch, fault):
+    """Which is less than rounding comes to: the formula is tried in float32, with the weights the model has."""
+    assert fuse(frozen("llama").bfloat16())[0].startswith(f"{4 * LAYERS + 2} modules fused")
+    monkeypatch.setattr(*OFF[fault])
+    (note,) = fuse(frozen("llama").bfloat16())
+    without = r"plain modules: fused ones are [\d.]+ away, computed in float32"
+    if fault == "rotation":  # the other kernels are tried without it
+        without = rf"{3 * LAYERS + 2} modules fused.*packed"
+    assert re.fullmatch(without, note)
+
+
+def test_kernel_that_rounds_more_than_the_model_is_refused(monkeypatch):
+    """Of two roundings the one that is farther from float32 is refused, and both distances are said."""
+    right = fused.rms_norm
+    monkeypatch.setattr(fused, "rms_norm", lambda x, *rest: coarse(right)(x, *rest).to(x.dtype))
+    (note,) = fuse(frozen("llama").bfloat16())
+    assert re.fullmatch(
+        r"plain modules: with fused ones (losses|gradients) [\d.]+ from float32's, the model's own modules [\d.]+", note
+    )
+
+
+def test_model_that_rounds_more_than_kernels_is_fused(monkeypatch):
+    """However far the two are apart: it is the model's own modules that are far from float32."""
+    model = frozen("llama").bfloat16()
+    own = type(model.model.layers[1].mlp).forward
+    monkeypatch.setattr(
+        type(model.model.layers[1].mlp),
+        "forward",
+        lambda mlp, x: own(mlp, x) if x.dtype == torch.float32 else own(mlp, x).to(torch.float8_e5m2).to(x.dtype),
+    )
+    (note,) = fuse(model)
+    assert note.endswith("sequences packed"), note
+
+
+@pytest.mark.parametrize("reason", ["eager attention", "trained weights"])
 def test_model_that_kernels_do_not_fit_is_left_alone(reason):
-    """Eager attention was chosen for a reason; kernels have no gradients for weights; a cap would be left out."""
+    """Eager attention was chosen for a reason; kernels have no gradients for weights."""
     model = frozen("llama")
     if reason == "eager attention":
         model.set_attn_implementation("eager")
-    elif reason == "trained weights":
-        model.get_submodule("model.layers.1.mlp.up_proj").requires_grad_(True)
     else:
-        model.config.final_logit_softcapping = 30.0
+        model.get_submodule("model.layers.1.mlp.up_proj").requires_grad_(True)
     assert fuse(model)[0].startswith("plain modules: ")
     assert not is_fused(model)
 

@@ -17,7 +17,7 @@ from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, SPREA
 from gradinoc.errors import ModelError
 from gradinoc.measure import selftests
 from gradinoc.measure.alignment import answer_losses
-from gradinoc.measure.fast import fused
+from gradinoc.measure.fast import fused, packed
 from gradinoc.measure.fast.fused import fuse, windows
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine
@@ -244,6 +244,24 @@ def test_wrong_gradients_of_kernels_are_found_out(llama, monkeypatch):
     assert found.passed
     assert found.note.startswith("plain modules: with fused ones gradients are ")
     assert not is_fused(llama)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_gradients_far_from_rounded_ones_are_compared_with_float32(llama, monkeypatch, wrong):
+    """In half precision the model's own are off too: kernels are out only if they are farther from float32 than those.
+
+    With a tolerance that no rounding meets; the fault is in the kernels' losses, which brute force does not use.
+    """
+    monkeypatch.setitem(selftests.GRADIENT_TOLERANCE, torch.bfloat16, 1e-6)
+    monkeypatch.setattr(selftests, "fuse", lambda model, _rows: fuse(model, trial=False))
+    if wrong:
+        own = packed.token_losses
+        monkeypatch.setattr(packed, "token_losses", lambda *given: 1.1 * own(*given))
+    model = llama.bfloat16()
+    found = by_name(examine(model, letter_tokenizer()))[GRADIENT]
+    assert found.passed
+    assert 1e-6 < found.found <= found.most < 0.05
+    assert is_fused(model) != wrong
 
 
 def test_wrong_gradients_of_plain_modules_are_refused(llama, monkeypatch):

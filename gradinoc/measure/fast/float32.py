@@ -55,7 +55,7 @@ class _Copies:
         if isinstance(kept, Tensor):
             return kept
         weight, *view = kept
-        return weight.float().as_strided(*view)
+        return torch.as_strided(weight.float(), *view)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def _put_in_place(model: PreTrainedModel, parts: Sequence[Callable[[Any], Any]],
     head: Any = model.get_output_embeddings()
     if type(head) is nn.Linear:
         replaced.append(head)
-        head.forward = MethodType(_logits, head)
+        replaced[-1].forward = MethodType(_logits, head)
     model.config._attn_implementation = PACKED
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-        hidden = final_states(model, batch.layout, past, **inputs)
-        losses = unembedding(model).losses(hidden[batch.predicting], batch.targets)
+from gradinoc.measure.batches import Batch, Row, collate, logits_at, model_inputs, right_padded
+from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
+from gradinoc.measure.fast.packing import pack, pack_ends, pack_shared, share
 from gradinoc.models.chat.encoding import Encoded
 
 
