@@ -72,6 +72,7 @@ def by_name(found):
 def test_sound_models_pass_every_test(name, kernels):
     """Whatever their architecture, with kernels and without; nothing is done to them but that."""
     model = ARCHITECTURES[name]().requires_grad_(False)
+    attention = model.config._attn_implementation
     found = examine(model, letter_tokenizer(), kernels)
     assert [each.name for each in found] == [COMPLETION, CAUSALITY, PADDING, GENERATION, GRADIENT]
     assert all(each.passed for each in found), list(map(str, found))
@@ -79,7 +80,7 @@ def test_sound_models_pass_every_test(name, kernels):
     assert found[4].note.endswith("sequences packed") == is_fused(model)
     assert found[4].note.startswith("plain modules") != is_fused(model)
     assert way(model) == Way(Batching.PADDED, cached=True)
-    assert model.config._attn_implementation in ("sdpa", fused.PACKED)
+    assert model.config._attn_implementation in (attention, fused.PACKED)
 
 
 def test_model_that_changes_its_own_settings_is_refused(llama):

@@ -156,7 +156,13 @@ def _with_columns(rows: Tensor, subtracted: Tensor, heads: tuple[int, int]) -> T
 
 
 def packed_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int = sys.maxsize
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int = sys.maxsize,
+    cap: float | None = None,
 ) -> Tensor:
     """Attention of sequences in one row, `[1, heads, tokens, head]`: causal along each branch of a tree.
 
@@ -166,11 +172,13 @@ def packed_attention(
         layout: who sees whom.
         scale: what scores are multiplied by.
         window: how many of the last tokens, itself among them, a token sees.
+        cap: the largest size of a score; see `capped_attention`.
     """
-    if q.device.type == "cpu" and window >= _longest(layout):
+    plain = cap is None and window >= _longest(layout) and q.shape[-1] == v.shape[-1]
+    if q.device.type == "cpu" and plain:
         result: Tensor = _CpuAttention.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
         return result
-    return torch.cat([_along(q, k, v, *each, scale, window) for each in layout.branches()], dim=2)
+    return torch.cat([_along(q, k, v, *each, scale, window, cap) for each in layout.branches()], dim=2)
 
 
 def _longest(layout: Layout) -> int:
@@ -178,14 +186,37 @@ def _longest(layout: Layout) -> int:
     return max(sum(int(each.stop - each.start) for each in way) for _, way in layout.branches())
 
 
-def _along(q: Tensor, k: Tensor, v: Tensor, queries: slice, way: Sequence[slice], scale: float, window: int) -> Tensor:
+def _along(
+    q: Tensor, k: Tensor, v: Tensor, queries: slice, way: Sequence[slice], scale: float, window: int, cap: float | None
+) -> Tensor:
     """Of one piece, with the keys of all that it goes on from put before its own."""
     keys, values = (torch.cat([side[:, :, each] for each in way], dim=2) for side in (k, v))
     new, all_ = queries.stop - queries.start, keys.shape[2]
-    root = new == all_ <= window  # which flash attention knows how to mask
+    root = new == all_ <= window and cap is None  # which flash attention knows how to mask
     seen = None if root else torch.ones(new, all_, dtype=torch.bool, device=q.device).tril(all_ - new)
     if seen is not None and all_ > window:
         seen = seen.triu(all_ - new - window + 1)
+    if cap is not None:
+        return capped_attention(q[:, :, queries], keys, values, seen, scale, cap)
     return nn.functional.scaled_dot_product_attention(
         q[:, :, queries], keys, values, attn_mask=seen, is_causal=root, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
+
+
+def capped_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float, cap: float) -> Tensor:
+    """Attention `[batch, heads, queries, head]` by scores `cap tanh(score / cap)` (Gemma 2), written out.
+
+    Torch's own attention knows no such thing.
+
+    Args:
+        q: queries `[batch, heads, queries, head]`.
+        k: keys `[batch, key_heads, keys, head]`, whose number of heads divides that of the queries'; `v` alike.
+        seen: whether a query sees a key, `[..., queries, keys]`; None where each sees all.
+        scale: what scores are multiplied by, before.
+        cap: what they stay below.
+    """
+    k, v = _for_each_query(q, k, v)
+    scores = cap * torch.tanh(q @ k.mT * (scale / cap))
+    if seen is not None:
+        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)  # finite for padding, which sees nothing
+    return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v

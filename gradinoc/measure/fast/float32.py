@@ -68,7 +68,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     """
     copies, before = _Copies(), []
     for module in model.modules():
-        if any(_is_half(each) for each in (*module._parameters.values(), *module._buffers.values())):
+        if any(_is_half(weight) for place in _places(module) for weight in place.values()):
             own: Any = module
             before.append((own, vars(module).get("forward")))
             own.forward = MethodType(_forward(own, copies), own)
@@ -82,6 +82,13 @@ def in_float32(model: nn.Module) -> Iterator[None]:
                 own.forward = forward
 
 
+def _places(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """Where the weights are that a module's forward uses; of a short convolution it takes them without calling it."""
+    for each in (module, *(child for child in module.children() if isinstance(child, nn.Conv1d))):
+        yield each._parameters
+        yield each._buffers
+
+
 def _is_half(weight: Tensor | None) -> bool:
     return weight is not None and weight.numel() > 0 and weight.dtype in (torch.bfloat16, torch.float16)
 
@@ -91,7 +98,7 @@ def _forward(module: Any, copies: _Copies) -> Callable[..., Any]:
     inner = module.forward
 
     def whole(own: Any, *given: Any, **named: Any) -> Any:
-        held = [(place, name, weight) for place in (own._parameters, own._buffers) for name, weight in place.items()]
+        held = [(place, name, weight) for place in _places(own) for name, weight in place.items()]
         replaced = [each for each in held if _is_half(each[2])]
         for place, name, weight in replaced:
             place[name] = copies.copy(weight)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -13,9 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradinoc.measure.fast.kernels import rms_norm, rotate, swiglu
-from gradinoc.measure.fast.packed import PACKED, is_fused
-from gradinoc.measure.fast.trial import UntrustedError, own_results, random_rows, try_kernels
-from gradinoc.models.blocks import layer_configs
+from gradinoc.measure.fast.packed import PACKED, handing, is_fused
+from gradinoc.measure.fast.recurrent import recurrence_of
+from gradinoc.measure.fast.trial import RoundingError, UntrustedError, own_results, random_rows, try_kernels
+from gradinoc.models.blocks import decoder_blocks, layer_configs
 
 # Names of settings that say how far a token sees, how many others it sees, or how long a piece is.
 WINDOW = re.compile(r"^(?!.*(layers|pattern)).*(window|chunk|block_size|index_topk|floor_scale)")
@@ -43,8 +47,9 @@ def fuse(model: PreTrainedModel, rows: Sequence[Sequence[int]] = (), trial: bool
 
     Args:
         model: of transformers, its weights frozen.
-        rows: two texts as token ids to try it on, of `trial.LENGTHS` tokens; random tokens if none are given, of which
-            gradients in half precision are little more than rounding for some models.
+        rows: texts as token ids to try it on, of `trial.LENGTHS` tokens: the first two, and all where rounding speaks
+            against kernels on those. Random tokens if none are given, of which gradients in half precision are little
+            more than rounding for some models.
         trial: whether to try it.
     """
     if is_fused(model):
@@ -54,25 +59,29 @@ def fuse(model: PreTrainedModel, rows: Sequence[Sequence[int]] = (), trial: bool
     if unfit:
         return [f"plain modules: {unfit}"]
     texts = [torch.tensor(row, device=model.device) for row in rows] or random_rows(model)
-    words = ""
-    for parts in (EVERY_PART, (_norm_of, _gate_of)):  # a model may turn a part of each head alone, as ours does not
+    words, rounded = "", False
+    # A model may turn a part of each head as ours does not; and on a few dozen tokens rounding is a matter of chance.
+    for parts, tried in product((EVERY_PART, (_norm_of, _gate_of)), dict.fromkeys((2, len(texts)))):
+        if tried > 2 and not rounded:
+            continue
         replaced: list[Any] = []
         try:
-            expected = own_results(model, texts) if trial else None
+            expected = own_results(model, texts[:tried]) if trial else None
             _put_in_place(model, parts, replaced)
-            found = "" if expected is None else try_kernels(model, texts, expected)
+            found = "" if expected is None else try_kernels(model, texts[:tried], expected)
             return [f"{len(replaced)} modules fused{found and f', {found}'}; sequences packed"]
         except UntrustedError as error:
-            words = str(error)
+            words, rounded = str(error), isinstance(error, RoundingError)
         except Exception as error:  # a model that cannot be tried is one to leave alone, whatever it says
-            words = f"fused ones do not fit ({error})"
+            words, rounded = f"fused ones do not fit ({error})", False
         _restore(model, replaced, own)
     return [f"plain modules: {words}"]
 
 
 def _put_in_place(model: PreTrainedModel, parts: Sequence[Callable[[Any], Any]], replaced: list[Any]) -> None:
     """Give modules a forward of ours; `replaced` receives them."""
-    replaced += [module for module in model.modules() if _replace(module, parts)]
+    replaced += [module for module in model.modules() if _replace(module, (*parts, recurrence_of))]
+    replaced += [block for block in decoder_blocks(model) if _replace(block, (_keeping_of,))]
     head: Any = model.get_output_embeddings()
     if type(head) is nn.Linear:
         replaced.append(head)
@@ -84,7 +93,8 @@ def unfuse(model: PreTrainedModel) -> bool:
     """Give a model that PEFT does not wrap its own modules back; whether it was fused."""
     fused = is_fused(model)
     if fused:
-        _restore(model, [module for module in model.modules() if "forward" in vars(module)], "sdpa")
+        own = "sdpa" if model._supports_sdpa else "eager"
+        _restore(model, [module for module in model.modules() if "forward" in vars(module)], own)
     return fused
 
 
@@ -97,7 +107,10 @@ def _restore(model: PreTrainedModel, replaced: Sequence[Any], attention: str) ->
 def _unfit(model: PreTrainedModel) -> str | None:
     """Why the kernels are not for `model`, if that needs no trial."""
     own, settings = model.config._attn_implementation, model.config.get_text_config()
-    if own != "sdpa":
+    calls = _attention_calls(model)
+    # Scores with a cap are computed eagerly for want of another way; for other models eager attention is a choice.
+    capped = bool(calls) and all("softcap" in words for words in calls) and not model._supports_sdpa
+    if own != ("eager" if capped else "sdpa"):
         return f"attention is {own}"
     if any(getattr(settings, name, 0) for name in ("attention_dropout", "attn_pdrop")):
         return "attention drops out in training"
@@ -108,7 +121,6 @@ def _unfit(model: PreTrainedModel) -> str | None:
     if not sizes or (kinds is not None and set(kinds) == {"full_attention"}):
         return None
     # A window may be in the mask alone, of which packed attention knows nothing, or may be another kind of limit.
-    calls = _attention_calls(model)
     if set(sizes) == {"sliding_window"} and calls and all("sliding_window" in words for words in calls):
         return None
     return f"{', '.join(f'{name} of {size} tokens' for name, size in sizes.items())}, which packed attention has not"
@@ -146,6 +158,23 @@ def _rotation_of(module: Any) -> Any:
     forward = type(module).forward
     turns = "apply_rotary_pos_emb" in getattr(getattr(forward, "__code__", None), "co_names", ())
     return _with_rotation(forward) if turns else None
+
+
+def _keeping_of(block: Any) -> Any:
+    """For a block whose attention is not given what the block is given beside its arguments (Nemotron, StableLM)."""
+    forward = type(block).forward
+    code = getattr(inspect.unwrap(forward), "__code__", None)
+    if code is None or not code.co_flags & inspect.CO_VARKEYWORDS:
+        return None
+    further = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
+    if any(each.argval == further for each in dis.get_instructions(code)):
+        return None
+
+    def keeping(own: Any, *given: Any, **named: Any) -> Any:
+        with handing(named.get("layout"), named.get("past")):
+            return forward(own, *given, **named)
+
+    return keeping
 
 
 EVERY_PART = (_norm_of, _gate_of, _rotation_of)

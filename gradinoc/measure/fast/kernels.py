@@ -123,11 +123,12 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    turned = x * cos
-    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    width, half = cos.shape[-1], cos.shape[-1] // 2
+    turned = x[..., :width] * cos
+    turned[..., :half].addcmul_(x[..., half:width], sin[..., :half], value=-1)
     turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return turned.to(x.dtype)
+    turned = turned.to(x.dtype)
+    return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
 
 
 class _Rotate(torch.autograd.Function):
@@ -152,7 +153,8 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
     """Queries and keys `[batch, heads, seq, head]`, turned by their positions (Su et al. 2021, RoPE; halves layout).
 
-    Where `cos` and `sin` are float32 (OLMo 2), so is what is computed; what comes back has the dtype of what came.
+    Where `cos` and `sin` are narrower than a head, so is what is turned, at its front (GPT-NeoX, Nemotron, Qwen3.5).
+    Where they are float32 (OLMo 2), so is what is computed; what comes back has the dtype of what came.
     """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return _rotated(q, cos, sin), _rotated(k, cos, sin)

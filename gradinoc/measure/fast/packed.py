@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from gradinoc.measure.fast.attention import Layout, packed_attention
+from gradinoc.measure.fast.attention import Layout, capped_attention, packed_attention
 from gradinoc.measure.fast.kernels import token_losses
 from gradinoc.models.blocks import unwrapped
 
@@ -31,16 +34,30 @@ def attend(
     """
     layout, past = options.pop("layout", None), options.pop("past", None)
     if layout is None:
-        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return found
-    unknown = [name for name in ("softcap", "s_aux", "dropout") if options.get(name)]
+        layout, past = handed.get()
+    if layout is None:
+        return _attend_padded(module, query, key, value, attention_mask, **options)
+    unknown = [name for name in ("s_aux", "dropout") if options.get(name)]
     if unknown:
         raise NotImplementedError(f"packed sequences with {unknown}")
     scale, window = options.get("scaling"), int(options.get("sliding_window") or sys.maxsize)
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     if past is not None:
         key, value = past.extended(module, key, value)
-    return packed_attention(query, key, value, layout, scale, window).transpose(1, 2), None
+    return packed_attention(query, key, value, layout, scale, window, options.get("softcap")).transpose(1, 2), None
+
+
+def _attend_padded(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention of padded sequences: transformers' SDPA, and what it would leave out."""
+    if not (cap := options.get("softcap")):
+        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, seen, **options)
+        return found
+    if seen is None and query.shape[2] > 1:  # transformers leaves a mask away that is causal and no more
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+        seen = seen.tril(key.shape[2] - query.shape[2])
+    return capped_attention(query, key, value, seen, float(options["scaling"]), cap).transpose(1, 2), None
 
 
 class Past:
@@ -56,6 +73,20 @@ class Past:
             return key, value
         kept_key, kept_value = self._kept[module]
         return torch.cat([kept_key, key], dim=2), torch.cat([kept_value, value], dim=2)
+
+
+# Which tokens see which, for modules that are not given what their block is given beside its arguments.
+handed: ContextVar[tuple[Layout | None, Past | None]] = ContextVar("handed", default=(None, None))
+
+
+@contextmanager
+def handing(layout: Layout | None, past: Past | None) -> Iterator[None]:
+    """Inside the block `attend` takes these, unless it is given others."""
+    token = handed.set((layout, past))
+    try:
+        yield
+    finally:
+        handed.reset(token)
 
 
 AttentionInterface.register(PACKED, attend)

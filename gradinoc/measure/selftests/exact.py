@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -58,24 +59,25 @@ def texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[l
     reach = _reach(model)
     least = RECURRENT if any(isinstance(module, nn.Conv1d) for module in model.modules()) else SHORTEST
     wanted = max([least, *(size + BEYOND for size in windows(model.config).values() if size + BEYOND <= reach)])
-    return _two_of(tokenizer, model, wanted, wanted // 2 + 1)
+    ids = _text(tokenizer, model, wanted)
+    return ids[:wanted], [*ids[:1], *ids[wanted // 3 : wanted // 3 + wanted // 2]]
 
 
-def kernel_texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[list[int], list[int]]:
-    """Two texts as token ids on which kernels are tried; see `gradinoc.measure.fast.trial`."""
-    return _two_of(tokenizer, model, *LENGTHS[model.dtype])
+def kernel_texts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[list[int]]:
+    """Texts as token ids on which kernels are tried, of the lengths in `gradinoc.measure.fast.trial`."""
+    lengths = LENGTHS[model.dtype]
+    ends = list(accumulate(lengths))
+    ids = _text(tokenizer, model, ends[-1])
+    return [[*ids[:1], *ids[end - length + 1 : end]] for end, length in zip(ends, lengths, strict=True)]
 
 
-def _two_of(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, long: int, short: int
-) -> tuple[list[int], list[int]]:
-    """`TEXT`, over and over, up to `long` tokens; and its first token with `short` less one of those further on."""
+def _text(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, tokens: int) -> list[int]:
+    """At least so many token ids: `TEXT`, over and over."""
     ids = [int(token) for token in tokenizer(TEXT)["input_ids"]]
     vocabulary = int(model.config.get_text_config().vocab_size)
     if len(ids) < SHORTEST or max(ids) >= vocabulary:  # a tokenizer of another model's: `preflight` refuses it
         ids = torch.randint(vocabulary, (SHORTEST,), generator=torch.Generator().manual_seed(0)).tolist()
-    ids += ids[1:] * (long // (len(ids) - 1))
-    return ids[:long], [*ids[:1], *ids[long // 3 : long // 3 + short - 1]]
+    return ids + ids[1:] * (tokens // (len(ids) - 1))
 
 
 def _reach(model: PreTrainedModel) -> int:
