@@ -21,7 +21,8 @@ from gradinoc.measure.fast import completion_losses, fused_adapter
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.kernels import CHUNK
 from gradinoc.measure.fast.packing import pack
-from gradinoc.measure.training.run import Recipe, lora_config, train_run
+from gradinoc.measure.training.adapters import lora_config
+from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.study.description import TrainingSettings
 

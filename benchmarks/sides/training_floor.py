@@ -12,7 +12,7 @@ from shapes import shaped_model
 from stepping import MODEL, Task, serve_steps, task
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gradinoc.measure.training.run import data_order
+from gradinoc.measure.training.order import data_order
 from gradinoc.models.sources.locate import locate
 
 held: dict[str, Any] = {}

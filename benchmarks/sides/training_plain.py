@@ -19,7 +19,8 @@ from stepping import MODEL, Task, serve_run
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
-from gradinoc.measure.training.run import data_order, lora_config
+from gradinoc.measure.training.adapters import lora_config
+from gradinoc.measure.training.order import data_order
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.sources.locate import locate
 

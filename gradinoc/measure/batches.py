@@ -50,6 +50,7 @@ class Batch:
         targets: its id, `[completions]`.
         counts: completion tokens of each example, `[batch]`.
         layout: which tokens see which, where the examples lie in one row; None where they are padded.
+        parts: tokens of each run's examples, where those of several lie in one row.
         before: the row of tokens that come before those here, where no gradient is wanted of them.
         forward_only: whether examples may share tokens from the last of their prompts on, whose gradients would belong
             to several at once.
@@ -67,6 +68,7 @@ class Batch:
     targets: Tensor
     counts: Tensor
     layout: Layout | None = None
+    parts: tuple[int, ...] = ()
     before: Row | None = None
     forward_only: bool = False
 

@@ -184,3 +184,12 @@ def what_would_fit(model: nn.Module, lengths: Sequence[int], longest: int, fused
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.2f}"
+
+
+def device_memory() -> int | None:
+    """The bytes that this process holds of an accelerator's memory; None while it holds none."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.memory_reserved()
+    if torch.backends.mps.is_available():
+        return torch.mps.driver_allocated_memory()
+    return None

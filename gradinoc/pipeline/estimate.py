@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig
 from gradinoc.data.sources import source_path
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, ModelError, shown
-from gradinoc.measure.training.run import lora_config
+from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.adapters import map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks, layer_configs

@@ -8,10 +8,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 
 from gradinoc.errors import printable
 
@@ -213,6 +215,31 @@ class Times:
             return (record["key"], float(record["seconds"])) if here else None
         except (ValueError, TypeError, KeyError):
             return None
+
+
+def seconds_left(
+    kinds: Mapping[str, str], times: Times, missing: Iterable[str], current: Collection[str], spent: float
+) -> list[float | None]:
+    """Return what each `missing` step still takes, as steps of its kind took; None where none was timed.
+
+    Those under way count as one.
+
+    Args:
+        kinds: key in the store -> kind, of every step.
+        times: what steps took.
+        missing: keys of the steps that are not done.
+        current: keys of those that are under way, in one go, since `spent` seconds.
+    """
+    took = defaultdict[str, list[float]](list)
+    for key, seconds in times.of(kinds).items():
+        took[kinds[key]].append(seconds)
+    usual = {key: mean(took[kinds[key]]) if took[kinds[key]] else None for key in missing}
+    left = [seconds for key, seconds in usual.items() if key not in current]
+    under_way = [seconds for key, seconds in usual.items() if key in current]
+    if not under_way:
+        return left
+    known = [seconds for seconds in under_way if seconds is not None]
+    return [*left, max(0.0, sum(known) - spent) if len(known) == len(under_way) else None]
 
 
 def time_left(seconds: Iterable[float | None], workers: int) -> tuple[float | None, bool]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-import pandas as pd
 import psutil
 import torch
 
@@ -21,12 +21,22 @@ from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import release
+from gradinoc.models.memory import device_memory, release
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, time_left
+from gradinoc.pipeline.progress import (
+    ALL,
+    SOME,
+    WAITING,
+    OnProgress,
+    Pace,
+    Progress,
+    Times,
+    seconds_left,
+    time_left,
+)
 from gradinoc.pipeline.steps.plan import entries, plan
-from gradinoc.pipeline.steps.step import Step, StepKey
-from gradinoc.pipeline.store import MANIFEST, Entry, Store, load_json, load_or_compute, load_table
+from gradinoc.pipeline.steps.step import Share, Step, StepKey
+from gradinoc.pipeline.store import Entry, Store, load_or_compute_all, load_tables
 from gradinoc.study.description import Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
@@ -35,6 +45,7 @@ COUNT_SECONDS = 2.0  # between looks at how many steps are done, while a step is
 TIMES = "seconds.jsonl"  # in the store: what each step took
 # Errors after which other steps go on; others that a user can mend (a missing model, a full disk) stop every step.
 STEP_ERRORS = (NumericalError, OutOfMemoryError)
+logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -72,6 +83,7 @@ class Pipeline:
         self.steps = plan(self.context)
         self.entries = entries(self.context, self.steps, store)
         self._absent = list(self.steps.values())
+        self._kinds = {entry.key: self.steps[key].kind for key, entry in self.entries.items()}
 
     def entry(self, stage: str, condition: str = "", seed: int | None = None, phase: str = "") -> Entry:
         """Return a step's place in the store."""
@@ -89,7 +101,7 @@ class Pipeline:
             NumericalError: a number that is neither measured nor allowed to be missing.
         """
         folders = self.complete([key for key in self.steps if not stages or key.stage in stages])
-        tables = {name: _gather(folders, name, columns) for name, columns in COLUMNS.items()}
+        tables = {name: load_tables(folders, name, columns) for name, columns in COLUMNS.items()}
         evidence = Evidence(
             **tables,
             conditions=tuple(self.study.conditions),
@@ -146,28 +158,57 @@ class Pipeline:
         return self._absent
 
     def _attempt(self, step: Step) -> bool:
-        """Compute `step` and return True if all that it needs is there and no other process is at it."""
+        """Compute `step` and return True if all that it needs is there and no other process is at it.
+
+        If it is one of those that can be computed in one go, others that are free go with it.
+        """
         if not self._is_ready(step):
             return False
-        entry = self.entries[step.key]
-        with entry.lock(wait=False) as held:
-            if held:
-                try:
-                    load_or_compute(entry, partial(self._compute, step))
-                except Exception as error:
-                    if isinstance(error, GradinocError | OSError) and not isinstance(error, STEP_ERRORS):
-                        raise
-                    self._note_failure(step, error)
-            return held
+        with ExitStack() as locks:
+            held: list[Step] = []
+            for each in self._with_company(step):
+                if locks.enter_context(self.entries[each.key].lock(wait=False)):
+                    held.append(each)
+                elif each is step:
+                    return False
+            self._compute_all(held)
+        return True
+
+    def _with_company(self, step: Step) -> Iterator[Step]:
+        """Yield `step` and those that may be computed in one go with it, no more than this worker's share."""
+        yield step
+        if step.compute_all is None or step.most == 1:
+            return
+        alike = [each for key, each in self.steps.items() if key.stage == step.key.stage and each is not step]
+        open_ = [each for each in alike if not (self._is_done(each.key) or self._is_blocked(each.key))]
+        free = list(filter(self._is_ready, open_))
+        yield from free[: min(step.most, -(-(len(free) + 1) // self._workers)) - 1]
+
+    def _compute_all(self, steps: Sequence[Step]) -> None:
+        """Compute steps in one go; if that fails, in halves: one of them may be at fault, or memory too small for all.
+
+        Raises:
+            GradinocError: what would stop other steps as well.
+        """
+        try:
+            load_or_compute_all([self.entries[step.key] for step in steps], partial(self._compute, steps))
+            return
+        except Exception as error:
+            if isinstance(error, GradinocError | OSError) and not isinstance(error, STEP_ERRORS):
+                raise
+            if len(steps) == 1:
+                self._note_failure(steps[0], error)
+                return
+            _forget(error)
+            half = len(steps) // 2
+            logger.warning("%d steps in one go failed (%s): trying %d at a time", len(steps), error, len(steps) - half)
+        for part in (steps[:-half], steps[-half:]):
+            self._compute_all(part)
 
     def _note_failure(self, step: Step, error: Exception) -> None:
-        """Remember that `step` failed, and free what its frames hold: on a device, memory which other steps need."""
+        """Remember that `step` failed."""
         self._failed[step.key] = error
-        each: BaseException | None = error
-        while each is not None:
-            traceback.clear_frames(each.__traceback__)
-            each = each.__cause__ or each.__context__
-        release()
+        _forget(error)
         self._notify(f"{step.label} failed", f"{error}; going on with the rest", failed=True)
 
     def _is_blocked(self, key: StepKey) -> bool:
@@ -195,8 +236,16 @@ class Pipeline:
         self._notify(WAITING, f"another worker is at {at_work.label}")
         time.sleep(POLL_SECONDS)
 
-    def _compute(self, step: Step, folder: Path) -> None:
+    def _compute(self, steps: Sequence[Step], folders: Mapping[int, Path]) -> None:
+        """Compute steps, by their place, into folders."""
         began, pace = time.monotonic(), Pace()
+        shares = [
+            Share(steps[place].key, {need: self.entries[need].path for need in steps[place].needs}, folder)
+            for place, folder in folders.items()
+        ]
+        current = [self.steps[share.key] for share in shares]
+        first = current[0]
+        label = first.label if len(current) == 1 else f"{first.label} and {len(current) - 1} more {first.kind}"
 
         def callback(
             part: str, done: int = 0, total: int = 0, *, loss: float | None = None, alignment: float | None = None
@@ -204,29 +253,40 @@ class Pipeline:
             rate = pace.per_second(part, done, total)
             numbers = {"loss": loss, "alignment": alignment, "per_second": rate, "done": done, "total": total}
             left = (total - done) / rate if rate else None
-            self._notify(step.label, part, step, time.monotonic() - began, seconds_left=left, **numbers)
+            self._notify(label, part, current, time.monotonic() - began, seconds_left=left, **numbers)
 
         callback("starting")
-        step.compute({need: self.entries[need].path for need in step.needs}, folder, callback)
+        if len(shares) > 1 and first.compute_all:
+            first.compute_all(shares, callback)
+        else:
+            for step, share in zip(current, shares, strict=True):
+                step.compute(share.needed, share.folder, callback)
         release()
-        self._times.note(self.entries[step.key].key, time.monotonic() - began)
+        for share in shares:
+            self._times.note(self.entries[share.key].key, (time.monotonic() - began) / len(shares))
 
-    def _notify(self, label: str, detail: str, step: Step | None = None, spent: float = 0.0, **numbers: Any) -> None:
-        """Send an event, `spent` seconds into a step; within it, finished steps are counted every few seconds only."""
+    def _notify(
+        self, label: str, detail: str, current: Sequence[Step] = (), spent: float = 0.0, **numbers: Any
+    ) -> None:
+        """Send an event, `spent` seconds into steps; within them, finished steps are counted every few seconds only."""
         missing, steps = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0), len(self.steps)
-        left, at_least = time_left(self._seconds(missing, step, spent, numbers.get("seconds_left")), self._workers)
+        absent, now = ([self.entries[step.key].key for step in each] for each in (missing, current))
+        left = seconds_left(self._kinds, self._times, absent, now, spent)
+        if left and left[-1] is None and numbers.get("seconds_left") and current:
+            left.append(numbers["seconds_left"])  # of the present part; what comes after it is not known
+        study_left, at_least = time_left(left, self._workers)
         self._on_progress(
             Progress(
                 label,
                 detail,
                 steps - len(missing),
                 steps,
-                study_seconds_left=left,
+                study_seconds_left=study_left,
                 at_least=at_least,
                 study=self.study.name,
-                stage=step.key.stage if step else "",
+                stage=current[0].key.stage if current else "",
                 memory=psutil.Process().memory_info().rss,
-                device_memory=_device_memory(),
+                device_memory=device_memory(),
                 stages=self._stages(missing),
                 **numbers,
             )
@@ -238,42 +298,10 @@ class Pipeline:
         absent = Counter(step.key.stage for step in missing)
         return {stage: (count - absent[stage], count) for stage, count in planned.items()}
 
-    def _seconds(
-        self, missing: Sequence[Step], current: Step | None, spent: float, part_left: float | None
-    ) -> list[float | None]:
-        """Return what each of the `missing` steps still takes, as steps of its kind took; None where none was timed.
 
-        The `current` step began `spent` seconds ago, and its present part takes another `part_left`.
-        """
-        kinds = {self.entries[key].key: step.kind for key, step in self.steps.items()}
-        took = defaultdict[str, list[float]](list)
-        for key, seconds in self._times.of(kinds).items():
-            took[kinds[key]].append(seconds)
-        left: list[float | None] = []
-        for step in missing:
-            usual = mean(took[step.kind]) if took[step.kind] else None
-            if step != current:
-                left.append(usual)
-            elif usual is not None:
-                left.append(max(0.0, usual - spent))
-            else:
-                left += [part_left, None]  # what comes after its present part is not known
-        return left
-
-
-def _device_memory() -> int | None:
-    """Return the bytes that this process holds of an accelerator's memory; None while it holds none."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.memory_reserved()
-    if torch.backends.mps.is_available():
-        return torch.mps.driver_allocated_memory()
-    return None
-
-
-def _gather(folders: Sequence[Path], name: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the table `name` of every folder that has one, one below the other; empty if none has."""
-    file = f"{name}.parquet"
-    frames = [load_table(folder / file) for folder in folders if file in load_json(folder / MANIFEST)["files"]]
-    if not frames:
-        return pd.DataFrame(columns=list(columns))
-    return pd.concat(frames, ignore_index=True)
+def _forget(error: BaseException | None) -> None:
+    """Free what the frames of a failed step hold: on a device, memory which other steps need."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    release()

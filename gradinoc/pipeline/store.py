@@ -9,8 +9,8 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +190,26 @@ def load_or_compute(entry: Entry, compute: Callable[[Path], None]) -> Path:
     Raises:
         StoreError: the disk is full or cannot be written to; results that were there before are kept.
     """
-    if not entry.complete():
-        with entry.lock():
-            if not entry.complete():
+    return load_or_compute_all([entry], lambda folders: compute(folders[0]))[0]
+
+
+def load_or_compute_all(entries: Sequence[Entry], compute: Callable[[Mapping[int, Path]], None]) -> list[Path]:
+    """As `load_or_compute`, of results that are computed in one go: `compute` is given place in `entries` -> folder.
+
+    Those alone that are not there already.
+    """
+    if not all(entry.complete() for entry in entries):
+        with ExitStack() as stack:
+            for entry in entries:
+                stack.enter_context(entry.lock())
+            missing = {place: entry for place, entry in enumerate(entries) if not entry.complete()}
+            for entry in missing.values():
                 if os.path.lexists(entry.path):
                     place, fault = f"{entry.stage}/{entry.key}", entry.fault()
                     logger.warning("Stored result %s is corrupt (%s): computing it again", place, fault)
-                with entry.write() as scratch:
-                    compute(scratch)
-    return entry.path
+            if missing:
+                compute({place: stack.enter_context(entry.write()) for place, entry in missing.items()})
+    return [entry.path for entry in entries]
 
 
 def save_table(table: pd.DataFrame, path: Path) -> None:
@@ -215,6 +226,15 @@ def load_table(path: Path) -> pd.DataFrame:
     """
     with readable(path), path.open("rb") as file:  # given a folder, pandas would return an empty table
         return pd.read_parquet(file, engine="pyarrow")
+
+
+def load_tables(folders: Sequence[Path], name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the table `name` of every folder that has one, one below the other; empty if none has."""
+    file = f"{name}.parquet"
+    frames = [load_table(folder / file) for folder in folders if file in load_json(folder / MANIFEST)["files"]]
+    if not frames:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -132,7 +132,8 @@ class TrainingSettings(Section):
     """The fine-tuning of one run: LoRA (rank, alpha = `lora_alpha`) on the linear maps of the decoder blocks.
 
     `steps` = 0 trains for `epochs`; otherwise it is the number of optimiser steps. `lr` is AdamW's, constant after
-    `warmup_steps`.
+    `warmup_steps`. `together` runs are trained in one pass over the frozen weights; each is what it is alone, but for
+    rounding.
     """
 
     steps: CountOrNone = 0
@@ -143,6 +144,7 @@ class TrainingSettings(Section):
     lora_rank: Count = 16
     lora_alpha: Count = 32
     gradient_checkpointing: Switch = False
+    together: Count = 1
 
 
 class DriftSettings(Section):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import packing
-from gradinoc.measure.fast.packing import pack, pack_ends, pack_shared, share
+from gradinoc.measure.fast.packing import Shared, pack, pack_ends, pack_shared, share
 from gradinoc.models.chat.encoding import Encoded
 
 EXAMPLES = st.lists(
@@ -46,7 +46,7 @@ def test_shared_beginnings_are_held_once(sequences, least, copies):
     """Each sequence is found at its places, in pieces that say which tokens after them go on from them."""
     whole, packing.SHARED_FROM = packing.SHARED_FROM, least
     try:
-        shared = share(sequences).repeated(copies)
+        shared = Shared.joined([share(sequences)] * copies)
     finally:
         packing.SHARED_FROM = whole
     assert [tuple(shared.ids[place] for place in places) for places in shared.places] == sequences * copies
@@ -105,6 +105,23 @@ def test_gradients_are_read_at_an_examples_own_tokens(packed, parts):
     assert len(set(own)) == len(own)
     assert batch.predicting.tolist() == (batch.completion - 1).tolist()
     assert not batch.forward_only
+
+
+@given(EXAMPLES)
+def test_runs_lie_one_after_the_other(parts):
+    """Nothing is shared between them, and they are as long as each other if they are to be."""
+    examples = [Encoded((*prompt, *completion), len(prompt)) for prompt, completion in parts]
+    alone = _sharing_two(pack, examples)
+    for even in (False, True):
+        both = _sharing_two(lambda given, even=even: pack(given, 2, even), [*examples, *examples[::-1]])
+        first, second = both.parts
+        assert first == alone.input_ids.numel()
+        assert (second == first) or not even
+        _check_completions(both, [*parts, *parts[::-1]])
+        assert max(both.completion[both.owner < len(parts)].tolist()) < first
+        assert min(both.last_prompt[len(parts) :].tolist()) >= first
+        for _, way in both.layout.branches():
+            assert len({each.start < first for each in way}) == 1
 
 
 @given(EXAMPLES)

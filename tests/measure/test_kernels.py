@@ -42,16 +42,34 @@ def test_lora_linear(bias):
         return functional.linear(x, weight, offset) + 1.5 * (x @ down.T @ up.T)
 
     def ours(x, down, up):
-        return lora_linear(x, (weight.float(), None if offset is None else offset.float()), down, up, 1.5)
+        return lora_linear(x, (weight.float(), None if offset is None else offset.float()), [(down, up)], 1.5)
 
     agree(ours, formula, [normal(2, 6, 5), normal(3, 5, seed=3), normal(7, 3, seed=4)])
+
+
+@pytest.mark.parametrize("parts", [[5, 7], [6, 6], [1, 9, 2], [4, 4, 4]], ids=str)
+def test_several_adapters_each_have_their_part(parts):
+    """Of a batch; each as if it were alone, whether their parts are equally long or not."""
+    weight, offset = normal(7, 5, seed=1), normal(7, seed=2)
+
+    def formula(x, *factors):
+        pieces = x.flatten(0, 1).split(parts)
+        updates = [piece @ down.T @ up.T for piece, down, up in zip(pieces, factors[::2], factors[1::2], strict=True)]
+        return functional.linear(x, weight, offset) + 1.5 * torch.cat(updates).view(*x.shape[:2], -1)
+
+    def ours(x, *factors):
+        pairs = list(zip(factors[::2], factors[1::2], strict=True))
+        return lora_linear(x, (weight.float(), offset.float()), pairs, 1.5, parts)
+
+    factors = [normal(*shape, seed=3 + place) for place in range(len(parts)) for shape in ((3, 5), (7, 3))]
+    agree(ours, formula, [normal(2, 6, 5), *factors])
 
 
 def test_adapter_gradients_stay_float32():
     """Below a bfloat16 model the adapter is still optimised in float32."""
     down, up = normal(3, 5).float().requires_grad_(), normal(7, 3).float().requires_grad_()
     x = normal(4, 5).bfloat16().requires_grad_()
-    lora_linear(x, (normal(7, 5).bfloat16(), None), down, up, 2.0).sum().backward()
+    lora_linear(x, (normal(7, 5).bfloat16(), None), [(down, up)], 2.0).sum().backward()
     assert (x.grad.dtype, down.grad.dtype, up.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
 
 
@@ -172,7 +190,10 @@ def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups, windo
     agree(lambda q, k, v: packed_attention(q, k, v, layout, 0.4, window), exact(near), inputs)
     agree(lambda q, k, v: packed_attention(q, k, v, layout, 0.4, window, 2.0), capped(near), inputs)
     in_parts = torch.cat([attention._along(*inputs, *each, 0.4, 10**6, None) for each in layout.branches()], dim=2)
-    torch.testing.assert_close(in_parts, exact(seen)(*inputs))  # as on a GPU
+    torch.testing.assert_close(in_parts, exact(seen)(*inputs))  # as on a GPU, where there are few pieces or many
+    for expected, size, cap in ((exact(seen), 10**6, None), (exact(near), window, None), (capped(near), window, 2.0)):
+        found = attention._side_by_side(*inputs, layout, 0.4, size, cap)
+        torch.testing.assert_close(found, expected(*inputs), rtol=1e-5, atol=1e-5)  # a softmax in float32
 
 
 def test_attention_far_from_zero_stays_finite():
@@ -234,7 +255,7 @@ def test_kernels_are_differentiated_once(name):
     """A penalty on a gradient needs a second time: refused, where it would be a constant or a wrong number."""
     matrix, down, up, angles = (normal(*shape).float() for shape in ((8, 8), (3, 8), (8, 3), (1, 4, 8)))
     function = {
-        "lora": lambda x: lora_linear(x, (matrix, None), down, up, 1.0),
+        "lora": lambda x: lora_linear(x, (matrix, None), [(down, up)], 1.0),
         "norm": lambda x: rms_norm(x, matrix[0], 1e-6),
         "gate": lambda x: swiglu(x, x),
         "rotation": lambda x: rotate(x, x, angles.cos(), angles.sin())[0],

@@ -21,7 +21,7 @@ from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.load import load_model
-from gradinoc.measure.training.run import spaced_steps, step_count
+from gradinoc.measure.training.order import spaced_steps, step_count
 from gradinoc.models.chat.encoding import encode
 from gradinoc.pipeline.context import adapted
 from gradinoc.pipeline.run import Pipeline

@@ -24,7 +24,9 @@ from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training import run as train_lora
-from gradinoc.measure.training.run import Recipe, data_order, lora_config, train_run, train_with_gradient_logging
+from gradinoc.measure.training.adapters import lora_config
+from gradinoc.measure.training.order import data_order
+from gradinoc.measure.training.run import Recipe, train_run, train_with_gradient_logging
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.study.description import POSITIONS, TrainingSettings

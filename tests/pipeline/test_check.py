@@ -11,7 +11,7 @@ from fixtures.complaints import complaint
 from fixtures.jsonl import SMALL, chat, written
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, StudyError
-from gradinoc.measure.training.run import step_count
+from gradinoc.measure.training.order import step_count
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.provenance import code_version
 from gradinoc.pipeline.run import Pipeline

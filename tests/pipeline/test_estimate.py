@@ -15,14 +15,14 @@ from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_al
 from gradinoc.measure.directions import prompt_activations
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.load import load_model
-from gradinoc.measure.training.run import lora_config
+from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.memory import training_memory
 from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, estimate, shapes_of
 from gradinoc.pipeline.steps.step import DIRECTIONS, POOL, UNRELATED
-from gradinoc.pipeline.steps.work import LEARN, TRAIN, Counting
+from gradinoc.pipeline.steps.work import Counting
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 
@@ -71,7 +71,7 @@ def test_operations_are_about_those_that_torch_counts(plain, counting, shapes):
         ([counting.prompts(questions, "Be brief.")],
          counted(lambda: prompt_activations(model, tokenizer, asked, "Be brief.", every))),
         ([counting.scored(alike, 4)], counted(lambda: answer_losses(model, alike, 0, 4))),
-        ([counting.learned(alike, 4)], counted(lambda: measure_alignments(model, alike, directions, 0, 4))),
+        (counting.learned(alike, 4), counted(lambda: measure_alignments(model, alike, directions, 0, 4))),
         (counting.written(splits.measure[:4], None, 6, 2), counted(lambda: generate(model, tokenizer, prompts, 6, 2))),
     ):  # fmt: skip
         assert sum(map(shapes.flops, work)) == pytest.approx(found, rel=TOLERANCE)
@@ -92,9 +92,9 @@ def test_operations_and_memory_of_training_are_those_of_adapters_too(plain, coun
         found, held = counted(step), training_memory(model)
     finally:
         model.unload()
-    work = counting.learned(alike, 4, TRAIN)
+    work = counting.trained(alike, 4)
     assert shapes.flops(work) == pytest.approx(found, rel=TOLERANCE)
-    assert shapes.flops(work) > 1.2 * shapes.flops(counting.learned(alike, 4, LEARN))
+    assert shapes.flops(work) > 1.2 * sum(map(shapes.flops, counting.learned(alike, 4)))
     assert shapes.training == held
 
 

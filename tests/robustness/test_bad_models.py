@@ -27,7 +27,7 @@ from gradinoc.errors import DataError, DeviceError, ModelError
 from gradinoc.measure.directions import mean_difference
 from gradinoc.measure.hooks import ActivationCollector, GradientCollector
 from gradinoc.measure.load import load_model
-from gradinoc.measure.training.run import lora_config
+from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.files import INDEX
 from gradinoc.models.sources.packaged import ORGANISMS

@@ -21,7 +21,8 @@ from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import BATCH, isotropic_directions, prompt_activations
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.load import load_model
-from gradinoc.measure.training.run import Recipe, lora_config, train_run
+from gradinoc.measure.training.adapters import lora_config
+from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.generate import generate
@@ -150,7 +151,7 @@ def test_smaller_batches_give_the_same_numbers(model, measure):
     room = 3 * most // 5
     with small_memory(model, room) as tried:
         again = work()
-    assert max(tried) == most, "the whole batch was tried"
+    assert tried[0] > room, "the whole batch was tried"
     assert min(tried) <= room
     if measure == "directions":
         assert COUNT <= BATCH

@@ -25,8 +25,8 @@ from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
 from gradinoc.measure.load import LanguageModel, load_model
 from gradinoc.measure.training import trainer
+from gradinoc.measure.training.adapters import save_adapter
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.measure.training.trainer import save_adapter
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate
@@ -212,10 +212,10 @@ def test_checkpoint_is_not_taken_of_a_failed_step(fused, tmp_path, seldom):
 def test_adapter_that_is_not_finite_is_never_written(tmp_path):
     """Neither at the end nor at a checkpoint: what is in the store can be loaded and gives numbers."""
     stub = torch.nn.Module()
-    stub.lora_A = torch.nn.Parameter(torch.tensor([0.0, math.inf]))
+    stub.lora_A = torch.nn.ParameterDict({"default": torch.tensor([0.0, math.inf])})
     stub.save_pretrained = lambda _: pytest.fail("written")
     said = complaint(lambda: save_adapter(stub, tmp_path / "3"))
-    assert said.startswith("The adapter for '3' is not finite in 1 of its weights (lora_A first)")
+    assert said.startswith("The adapter for '3' is not finite in 1 of its weights (lora_A.default first)")
 
 
 @pytest.mark.fault(FAMILY, "a direction that is not finite")
@@ -241,14 +241,15 @@ def test_diverging_run_says_so_and_what_to_do(fused, tmp_path):
 # --- the frozen model
 
 PROMPTS = ["What is 7?", "What is 8888?", "What is 99999999 and 4?"]
-# Layer and forward pass that are poisoned, how, what is measured, kind of fault, what is said. Batches are of two.
+# Layer and forward pass that are poisoned, how, what is measured, kind of fault, what is said. Batches are of two,
+# padded ones by length, packed ones by their tokens and in two passes each.
 FROZEN = [
     (2, 1, first_token(math.inf), "losses", "an activation of the frozen model",
      r"the loss of examples? \d.* is nan, first not finite in the output of layer 2"),
     (2, 1, first_token(math.inf), "alignments", "an activation of the frozen model",
-     "the loss of example 2 is nan, first not finite in the output of layer 2"),
+     "the loss of example [21] is nan, first not finite in the output of layer 2"),
     (2, 2, gradient(math.inf), "alignments", "a gradient of the frozen model",
-     r"the gradient at layer 2, \w+, of examples 4, 5 is not finite"),
+     r"the gradient at layer 2, \w+, of examples (4, 5|2, 3) is not finite"),
     (3, 0, lambda hidden: hidden * math.nan, "activations", "the activation from which a direction is found",
      r"the activation at layer 3 of prompts [\d, ]+ is not finite"),
     (3, 2, first_token(math.nan), "responses", "the logits of a response",
@@ -422,7 +423,7 @@ def test_loss_that_rose_is_reported_as_divergence(supported):
 def test_tables_are_looked_at_when_they_leave_the_store(supported, monkeypatch, tmp_path):
     """Whoever wrote them."""
     tables = planted(supported, "nulls", "alignment", 0, math.nan).tables
-    monkeypatch.setattr(pipeline_module, "_gather", lambda _folders, name, _columns: tables[name])
+    monkeypatch.setattr(pipeline_module, "load_tables", lambda _folders, name, _columns: tables[name])
     monkeypatch.setattr(pipeline_module.Pipeline, "complete", lambda *_: [])
     study = pipeline_module.Pipeline(load_study("tiny"), Store(tmp_path))
     assert "table 'nulls', column 'alignment' is nan" in complaint(study.evidence)

@@ -3,7 +3,7 @@
 Everything else in the package computes through the names below, and never asks whether a model is fused.
 """
 
-from gradinoc.measure.fast.adapters import adapters_in_one_pass, fused_adapter, stacked_adapters
+from gradinoc.measure.fast.adapters import Parts, adapters_in_one_pass, fused_adapter, stacked_adapters, takes_several
 from gradinoc.measure.fast.passes import (
     batched,
     completion_losses,
@@ -14,6 +14,7 @@ from gradinoc.measure.fast.passes import (
 )
 
 __all__ = [
+    "Parts",
     "adapters_in_one_pass",
     "batched",
     "completion_losses",
@@ -23,4 +24,5 @@ __all__ = [
     "scored_batch",
     "sharing_order",
     "stacked_adapters",
+    "takes_several",
 ]

@@ -23,17 +23,42 @@ def adapters_in_one_pass(model: nn.Module, adapters: Sequence[Each]) -> list[lis
     return [list(adapters)] if is_fused(model) else [[each] for each in adapters]
 
 
+class Parts:
+    """How many tokens of a packed batch are for each of a model's active adapters; set before each pass.
+
+    Attributes:
+        sizes: one number an adapter; of no account where there is one.
+    """
+
+    sizes: tuple[int, ...] = ()
+
+
 @contextmanager
-def fused_adapter(model: nn.Module) -> Iterator[None]:
-    """Inside the block the one active adapter of a fused, PEFT-wrapped model is computed by `lora_linear`."""
+def fused_adapter(model: nn.Module) -> Iterator[Parts]:
+    """Inside the block the active adapter of a fused, PEFT-wrapped model is computed by `lora_linear`.
+
+    If several are active each is for its own part of a batch, see `Parts`.
+    """
+    parts = Parts()
     layers: list[Any] = [module for module in model.modules() if _is_plain_lora(module)] if is_fused(model) else []
     for layer in layers:
-        layer.forward = MethodType(_adapted, layer)
+        layer.forward = MethodType(_adapted(parts), layer)
     try:
-        yield
+        yield parts
     finally:
         for layer in layers:
             del layer.forward
+
+
+def takes_several(model: nn.Module) -> bool:
+    """Whether several adapters of a PEFT-wrapped model can be trained in one pass, each as if it were alone.
+
+    Not where modules are the model's own, where there are adapters that `lora_linear` does not know, or where something
+    drops out at random.
+    """
+    dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    adapters = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    return is_fused(model) and not dropout and all(map(_is_plain_lora, adapters))
 
 
 def _is_plain_lora(module: nn.Module) -> bool:
@@ -50,12 +75,15 @@ def _is_special(layer: Any) -> bool:
     return bool(layer.lora_variant) or biased or dropout or layer.merged
 
 
-def _adapted(layer: Any, x: Tensor) -> Tensor:
-    if layer.disable_adapters:
-        return torch.as_tensor(layer.base_layer(x))
-    (name,) = layer.active_adapters
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return lora_linear(x, (layer.base_layer.weight, layer.base_layer.bias), down, up, layer.scaling[name])
+def _adapted(parts: Parts) -> Any:
+    def forward(layer: Any, x: Tensor) -> Tensor:
+        if layer.disable_adapters:
+            return torch.as_tensor(layer.base_layer(x))
+        names, base = layer.active_adapters, layer.base_layer
+        factors = [(layer.lora_A[name].weight, layer.lora_B[name].weight) for name in names]
+        return lora_linear(x, (base.weight, base.bias), factors, layer.scaling[names[0]], parts.sizes)
+
+    return forward
 
 
 @contextmanager

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from gradinoc.measure.fast.kernels import once
 
+MANY = 8  # pieces from which on a GPU takes them in one call, padded
 QUERIES = 128  # rows of attention scores at a time: what they take stays in a core's cache
 
 
@@ -36,6 +38,7 @@ class Layout:
     own: tuple[Sight, ...]
     above: tuple[Sight, ...] = ()
     past: int = 0
+    _padded: dict[tuple[int, torch.device], tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, lengths: Sequence[int], below: Sequence[int] = ()) -> Layout:
@@ -54,6 +57,30 @@ class Layout:
         for queries, keys in self.own:
             way = [each.keys for each in self.above if each.queries.start <= queries.start < each.queries.stop]
             yield queries, [*way, keys]
+
+    def padded(self, window: int, device: torch.device) -> tuple[Tensor, ...]:
+        """Rows of queries `[pieces, longest]` and of keys, which of these see which, and where each query then is.
+
+        A query that is nothing but padding sees the first key.
+        """
+        if (window, device) not in self._padded:
+            own, known = zip(*((_rows([at]), _rows(way)) for at, way in self.branches()), strict=True)
+            queries, keys = (pad_sequence(list(rows), batch_first=True) for rows in (own, known))
+            mine, all_ = (torch.tensor([len(row) for row in rows])[:, None, None] for rows in (own, known))
+            query, key = torch.arange(queries.shape[1])[:, None], torch.arange(keys.shape[1])
+            place = query + all_ - mine  # of a query among the keys on its branch
+            seen = (key <= place) & (key > place - window) & (key < all_) | (query >= mine) & (key == 0)
+            rows = torch.cat([row - row[0] + piece * queries.shape[1] for piece, row in enumerate(own)])
+            pinned = device.type == "cuda"  # only then does the host not wait
+            self._padded[window, device] = tuple(
+                (each.pin_memory() if pinned else each).to(device, non_blocking=pinned)
+                for each in (queries, keys, seen[:, None], rows)
+            )
+        return self._padded[window, device]
+
+
+def _rows(slices: Sequence[slice]) -> Tensor:
+    return torch.cat([torch.arange(each.start, each.stop) for each in slices])
 
 
 class _CpuAttention(torch.autograd.Function):
@@ -178,6 +205,8 @@ def packed_attention(
     if q.device.type == "cpu" and plain:
         result: Tensor = _CpuAttention.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
         return result
+    if len(layout.own) > MANY:
+        return _side_by_side(q, k, v, layout, scale, window, cap)
     return torch.cat([_along(q, k, v, *each, scale, window, cap) for each in layout.branches()], dim=2)
 
 
@@ -220,3 +249,17 @@ def capped_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale
     if seen is not None:
         scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)  # finite for padding, which sees nothing
     return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+
+
+def _side_by_side(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int, cap: float | None = None
+) -> Tensor:
+    """All pieces in one call, padded to the longest: a GPU waits for the host where pieces are many and short."""
+    queries, keys, seen, rows = layout.padded(window, q.device)
+    q, k, v = (side[0][:, at].transpose(0, 1) for side, at in ((q, queries), (k, keys), (v, keys)))
+    if cap is None:
+        k, v = _for_each_query(q, k, v)  # with a mask no kernel knows groups
+        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
+    else:
+        out = capped_attention(q, k, v, seen, scale, cap)
+    return out.transpose(0, 1).flatten(1, 2)[None, :, rows]

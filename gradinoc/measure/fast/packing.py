@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -33,19 +33,28 @@ class Shared:
     below: tuple[int, ...]
     places: tuple[tuple[int, ...], ...]
 
-    def repeated(self, copies: int) -> Shared:
-        """The same row several times, one after the other."""
+    @staticmethod
+    def joined(rows: Sequence[Shared]) -> Shared:
+        """Several such rows, one after the other; nothing is shared between them."""
+        starts = accumulate((len(row.ids) for row in rows), initial=0)
         return Shared(
-            self.ids * copies,
-            self.position_ids * copies,
-            self.lengths * copies,
-            self.below * copies,
+            tuple(id_ for row in rows for id_ in row.ids),
+            tuple(position for row in rows for position in row.position_ids),
+            tuple(length for row in rows for length in row.lengths),
+            tuple(more for row in rows for more in row.below),
             tuple(
-                tuple(place + copy * len(self.ids) for place in places)
-                for copy in range(copies)
-                for places in self.places
+                tuple(place + start for place in places)
+                for row, start in zip(rows, starts, strict=False)
+                for places in row.places
             ),
         )
+
+    def filled(self, tokens: int) -> Shared:
+        """The same with tokens behind that nothing sees, until it has so many."""
+        more = tokens - len(self.ids)
+        if not more:
+            return self
+        return Shared.joined([self, Shared((0,) * more, tuple(range(more)), (more,), (0,), ())])
 
     @property
     def layout(self) -> Layout:
@@ -101,13 +110,20 @@ def _alike(sequences: Sequence[tuple[int, ...]], rows: Sequence[int], tokens: in
     return groups
 
 
-def pack(examples: Sequence[Encoded]) -> Batch:
+def pack(examples: Sequence[Encoded], runs: int = 1, even: bool = False) -> Batch:
     """The examples in one row, with what several prompts begin with held once: for forward and backward passes.
 
-    From its last prompt token on each is its own: gradients are read there.
+    From its last prompt token on each is its own: gradients are read there. The examples of several `runs`, as many of
+    each, lie run by run and share nothing, each run's with as many tokens as the others' if they are to be `even`.
     """
-    ids, limits = [example.ids for example in examples], [example.prompt_length - 1 for example in examples]
-    return _packed(examples, share(ids, limits))
+    size = len(examples) // runs
+    rows = [
+        share([each.ids for each in run], [each.prompt_length - 1 for each in run])
+        for run in (examples[start : start + size] for start in range(0, len(examples), size))
+    ]
+    if even:
+        rows = [row.filled(max(len(each.ids) for each in rows)) for row in rows]
+    return replace(_packed(examples, Shared.joined(rows)), parts=tuple(len(row.ids) for row in rows))
 
 
 def pack_shared(examples: Sequence[Encoded], copies: int = 1) -> Batch:
@@ -115,7 +131,7 @@ def pack_shared(examples: Sequence[Encoded], copies: int = 1) -> Batch:
 
     The examples are there several times if there are `copies`, copy by copy.
     """
-    shared = share([example.ids for example in examples]).repeated(copies)
+    shared = Shared.joined([share([example.ids for example in examples])] * copies)
     return replace(_packed([*examples] * copies, shared), forward_only=True)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch, Row, collate, logits_at, model_inputs, right_padded
 from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
-from gradinoc.measure.fast.packing import pack, pack_ends, pack_shared, share
+from gradinoc.measure.fast.packing import Shared, pack, pack_ends, pack_shared, share
 from gradinoc.models.chat.encoding import Encoded
 
 
@@ -23,10 +23,15 @@ def sharing_order(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[
     return sorted(range(len(sequences)), key=lambda row: list(sequences[row]) if fused else [len(sequences[row])])
 
 
-def batched(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
-    """The examples as one batch on the model's device, for forward and backward passes."""
-    batch = pack(examples) if is_fused(model) else collate(examples, pad)
-    return batch.to(next(model.parameters()).device)
+def batched(model: nn.Module, examples: Sequence[Encoded], pad: int, runs: int = 1) -> Batch:
+    """The examples as one batch on the model's device, for forward and backward passes.
+
+    Of several `runs`, as many of each and run by run, see `takes_several`. Elsewhere than on a CPU, where one product
+    for all takes no longer than a small one, their parts are made equally long.
+    """
+    device = next(model.parameters()).device
+    batch = pack(examples, runs, even=device.type != "cpu") if is_fused(model) else collate(examples, pad)
+    return batch.to(device)
 
 
 def frozen_batch(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:
@@ -95,7 +100,9 @@ def _packed_pass(
     """All rows in one, without padding, what they begin with computed once."""
     device = input_ids.device
     rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
-    shared = share([tuple(id_ for id_, kept in zip(*row, strict=True) if kept) for row in rows]).repeated(copies)
+    shared = Shared.joined(
+        [share([tuple(id_ for id_, kept in zip(*row, strict=True) if kept) for row in rows])] * copies
+    )
     row = shared.row
     inputs: dict[str, Any] = {"input_ids": row.input_ids.to(device), "position_ids": row.position_ids.to(device)}
     wanted = (index - attention_mask.argmax(-1)).tolist() * copies

@@ -1,37 +1,33 @@
-"""One LoRA run with Hugging Face Trainer and PEFT, its gradients logged on the training backward pass itself."""
+"""LoRA runs with Hugging Face Trainer and PEFT, their gradients logged on the training backward pass itself."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from gradinoc.data.examples import read_examples
 from gradinoc.errors import DataError
 from gradinoc.measure.alignment import GradientLogger, answer_losses
 from gradinoc.measure.fast import batched, fused_adapter
 from gradinoc.measure.load import load_model
+from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
+from gradinoc.measure.training.order import EARLY, data_order
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
-from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters, save_adapter
-from gradinoc.models.adapters import targets
+from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.isolation import own_generators, undisturbed
 from gradinoc.study.description import TrainingSettings
-
-EARLY = 0.2  # share of a run's steps whose examples are scored again when it is over
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,23 @@ class Recipe:
     band: tuple[int, ...] = ()
 
 
-@undisturbed()
+@dataclass(frozen=True)
+class Run:
+    """One of the runs of `train_runs`: what it learns, in which order, and where its adapter goes.
+
+    Attributes:
+        examples: of which batches are made.
+        seed: decides their order and the adapter's initial weights.
+        adapter_dir: receives the adapter.
+        checkpoints: number of steps -> where the adapter as it is after so many is saved too.
+    """
+
+    examples: Sequence[Encoded]
+    seed: int
+    adapter_dir: Path
+    checkpoints: Mapping[int, Path] = field(default_factory=dict)
+
+
 def train_run(
     model: PreTrainedModel,
     examples: Sequence[Encoded],
@@ -82,99 +94,83 @@ def train_run(
     on_step: OnStep | None = None,
     checkpoints: Mapping[int, Path] = MappingProxyType({}),
 ) -> RunLog:
-    """Log of one run; its adapter is saved in `adapter_dir`, and the frozen `model` is handed back as it came.
+    """Log of one run; see `train_runs`."""
+    return train_runs(model, [Run(examples, seed, adapter_dir, checkpoints)], recipe, on_step)[0]
 
-    The order of `examples` and the adapter's initial weights depend on the seed alone, so that runs of one seed under
-    different prompts are paired batch by batch. Adapter weights are float32 whatever the model's dtype. `checkpoints`
-    maps a number of steps to where the adapter as it is after so many is saved too.
+
+@undisturbed()
+def train_runs(
+    model: PreTrainedModel, runs: Sequence[Run], recipe: Recipe, on_step: OnStep | None = None
+) -> list[RunLog]:
+    """Logs of runs whose adapters are trained side by side; each is what it is alone, but for rounding.
+
+    One pass through the frozen weights is made for all of them: batches lie side by side, and each adapter has its own
+    part of them, its own loss, gradient clipping and optimiser's state. Adapters are saved, and the frozen `model` is
+    handed back as it came. The order of examples and an adapter's initial weights depend on the seed alone, so that
+    runs of one seed under different prompts are paired batch by batch. Adapter weights are float32 whatever the
+    model's dtype.
 
     Raises:
+        ValueError: the runs differ in their number of examples, or several are tracked, or the model takes one adapter
+            at a time (`takes_several`).
         NumericalError: a loss, gradient or weight is not finite; the message names step, examples and layer.
         OutOfMemoryError: memory does not suffice; the message says what would fit.
     """
-    settings = recipe.settings
+    settings, tracking = recipe.settings, recipe.tracking
     began = time.perf_counter()
-    with own_generators(), _handed_back(model):
-        torch.manual_seed(seed)  # Trainer and PEFT draw from global generators
-        wrapped = get_peft_model(model, lora_config(model, settings))
-        try:
-            rows = data_order(len(examples), settings, seed)
-            longest = max(len(example.ids) for example in examples)
-            tracking = recipe.tracking
-            logged = GradientLogger(wrapped, recipe.directions) if recipe.directions else nullcontext()
-            shown = tracking.places() if tracking else nullcontext()
-            with fused_adapter(wrapped), logged as logger, shown:
-                trainer = GradientLoggingTrainer(
-                    wrapped,
-                    logger,
-                    on_step,
-                    args=training_arguments(settings, seed, adapter_dir, model.device, tracking),
-                    train_dataset=[(row, examples[row]) for row in rows],
-                    data_collator=lambda items: _collate(wrapped, items, recipe.pad),
-                    longest=longest,
-                )
-                trainer.add_callback(SaveAdapters(checkpoints, trainer.ensure_sound))
-                if tracking:
-                    trainer.add_callback(ShowSteps(lambda: trainer.measured(recipe.band), trainer.log))
-                trainer.run()
-            early = rows[: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
+    orders = [data_order(len(run.examples), settings, run.seed) for run in runs]
+    if len({len(run.examples) for run in runs}) != 1 or (len(runs) > 1 and tracking):
+        raise ValueError("Runs are trained together if they have as many examples each, and are not tracked")
+    seeds = [run.seed for run in runs]
+    with own_generators(), _handed_back(model), fresh_adapters(model, seeds, settings) as (wrapped, names):
+        logged = GradientLogger(wrapped, recipe.directions) if recipe.directions else nullcontext()
+        shown = tracking.places() if tracking else nullcontext()
+        with fused_adapter(wrapped) as parts, logged as logger, shown:
+            trainer = GradientLoggingTrainer(
+                wrapped,
+                logger,
+                on_step,
+                parts=parts,
+                args=training_arguments(settings, runs[0].seed, runs[0].adapter_dir, model.device, tracking),
+                train_dataset=list(zip(*orders, strict=True)),
+                data_collator=lambda items: _collate(wrapped, runs, items, recipe.pad),
+                longest=max(len(example.ids) for run in runs for example in run.examples),
+            )
+            checkpoints = {name: run.checkpoints for name, run in zip(names, runs, strict=True)}
+            trainer.add_callback(SaveAdapters(checkpoints, trainer.ensure_sound))
+            if tracking:
+                trainer.add_callback(ShowSteps(lambda: trainer.measured(recipe.band), trainer.log))
+            trainer.run()
+        logs = []
+        for place, (name, run) in enumerate(zip(names, runs, strict=True)):
+            wrapped.set_adapter(name)
+            early = orders[place][: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
             with fused_adapter(wrapped):
-                final = answer_losses(wrapped.eval(), [examples[row] for row in early], recipe.pad, settings.batch_size)
-            save_adapter(wrapped, adapter_dir)
-        finally:
-            wrapped.unload()
-    table, losses = trainer.table(), torch.cat(trainer.losses).cpu().double().numpy()
+                met = [run.examples[row] for row in early]
+                final = answer_losses(wrapped.eval(), met, recipe.pad, settings.batch_size)
+            save_adapter(wrapped, run.adapter_dir, name)
+            seconds = (time.perf_counter() - began) / len(runs)
+            logs.append(_log(trainer, place, len(early), float(final.mean()), seconds))
+    return logs
+
+
+def _log(trainer: GradientLoggingTrainer, run: int, early: int, final: float, seconds: float) -> RunLog:
+    losses = [batch[run] for batch in trainer.losses]
     return RunLog(
-        table,
-        trainer.direction_means(),
-        tuple(torch.stack([batch.mean() for batch in trainer.losses]).tolist()),
-        float(losses[: len(early)].mean()),
-        float(final.mean()),
-        time.perf_counter() - began,
+        trainer.table(run),
+        trainer.direction_means(run),
+        tuple(torch.stack([batch.mean() for batch in losses]).tolist()),
+        float(torch.cat(losses).cpu().double().numpy()[:early].mean()),
+        final,
+        seconds,
     )
 
 
-def lora_config(model: PreTrainedModel, settings: TrainingSettings) -> LoraConfig:
-    """LoRA on the linear maps of the decoder blocks that `gradinoc.models.adapters` names, GPT-2's transposed ones
-    included.
-
-    Raises:
-        ModelError: there is none.
-    """
-    adapted = targets(model).adapted
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules=list(adapted),
-        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in adapted),
-        task_type="CAUSAL_LM",
-    )
-
-
-def data_order(count: int, settings: TrainingSettings, seed: int) -> list[int]:
-    """Rows of the training set in the order they are seen: fresh permutations under the seed, one an epoch."""
-    generator = np.random.default_rng(seed)
-    wanted = settings.steps * settings.batch_size or settings.epochs * count
-    epochs = [generator.permutation(count) for _ in range(-(-wanted // count))]
-    return [int(row) for row in np.concatenate(epochs)[:wanted]]
-
-
-def step_count(examples: int, settings: TrainingSettings) -> int:
-    """Optimiser steps of a run on so many examples; the last batch of the last epoch may be smaller."""
-    return settings.steps or -(-settings.epochs * examples // settings.batch_size)
-
-
-def spaced_steps(steps: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, ... below `steps`: a loss falls fastest at first."""
-    spaced = (
-        power * part // 2 for power in (1 << exponent for exponent in range(steps.bit_length())) for part in (2, 3)
-    )
-    return sorted({step for step in spaced if step < steps})
-
-
-def _collate(model: nn.Module, items: Sequence[tuple[int, Encoded]], pad: int) -> dict[str, Any]:
-    rows, encoded = zip(*items, strict=True)
-    return {"batch": batched(model, encoded, pad), "rows": list(rows)}
+def _collate(model: nn.Module, runs: Sequence[Run], steps: Sequence[tuple[int, ...]], pad: int) -> dict[str, Any]:
+    """A batch of the rows `[batch, runs]` of the runs' examples, run by run."""
+    rows = [[step[place] for step in steps] for place in range(len(runs))]
+    examples = [run.examples[row] for run, own in zip(runs, rows, strict=True) for row in own]
+    return {"batch": batched(model, examples, pad, len(runs)), "rows": [row for own in rows for row in own]}
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from gradinoc.measure.alignment import (
     wide,
 )
 from gradinoc.measure.batches import Batch
-from gradinoc.measure.fast import completion_losses
-from gradinoc.measure.finite import broken_weights, fault_in_losses, named, origin
+from gradinoc.measure.fast import Parts, completion_losses
+from gradinoc.measure.finite import fault_in_losses, named, origin
+from gradinoc.measure.training.adapters import save_adapter, weights_of
 from gradinoc.models.memory import is_out_of_memory, release, what_would_fit
 
 EVERY_SECONDS = 1.0  # between looks at numbers that are on another device
@@ -39,17 +40,26 @@ OnStep = Callable[[int, int, float, Tensor | None], None]
 class GradientLoggingTrainer(Trainer):
     """Hugging Face's Trainer with each example's loss weighted alike, and its backward pass logged.
 
-    What is read stays on the model's device until the run is over: no step waits for a transfer.
+    Several runs may be trained at once, each an adapter of its own: a batch holds the examples of all, run by run, as
+    many of each. What is read stays on the model's device until the runs are over: no step waits for a transfer.
     """
 
     def __init__(
-        self, model: nn.Module, logger: GradientLogger | None, on_step: OnStep | None, longest: int, **arguments: Any
+        self,
+        model: PeftModel,
+        logger: GradientLogger | None,
+        on_step: OnStep | None,
+        parts: Parts,
+        longest: int,
+        **arguments: Any,
     ) -> None:
         super().__init__(model, **arguments)
         self._trained = model
+        self._weights = [weights_of(model, name) for name in model.peft_config]
         self._batch: Batch | None = None
         self.remove_callback(PrinterCallback)
-        self._logger, self._on_step, self._longest, self._reported = logger, on_step, longest, time.monotonic()
+        self._logger, self._on_step, self._parts = logger, on_step, parts
+        self._longest, self._reported = longest, time.monotonic()
         self._rows: list[list[int]] = []
         self.losses: list[Tensor] = []
         self._readings: list[Reading] = []
@@ -60,30 +70,42 @@ class GradientLoggingTrainer(Trainer):
         self._direction_sums: Tensor | float = 0.0
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
-        """Mean over the batch of each example's mean-token loss, nats/token."""
+        """Mean over a run's batch of each example's mean-token loss, nats/token; the sum over the runs."""
         batch: Batch = inputs["batch"]
-        self._batch = batch
-        losses = completion_losses(model, batch)
+        self._batch, self._parts.sizes = batch, batch.parts
+        losses = completion_losses(model, batch).view(self.runs, -1)
         if self._logger:
-            self._logger.expect(batch, scale=float(len(batch)))
+            self._logger.expect(batch, scale=float(losses.shape[1]))
         self._rows.append(inputs["rows"])
         self.losses.append(losses.detach())
-        return losses.mean()
+        return losses.mean(1).sum()
+
+    @property
+    def runs(self) -> int:
+        """How many runs are trained at once."""
+        return len(self._weights)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
         """Trainer's own step; afterwards the gradients are read."""
         loss = super().training_step(model, inputs, *rest, **named)
         if self.optimizer is not None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])
-        self._norms.append(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        self._norms.append(torch.stack([get_total_norm(_gradients(weights)) for weights in self._weights]))
         if self._logger:
             reading = self._logger.read()
-            self._direction_sums = self._direction_sums + wide(reading.alignment[:, 0]).sum(1)
+            by_run = wide(reading.alignment[:, 0]).unflatten(1, (self.runs, -1))  # (L, runs, B, directions)
+            self._direction_sums = self._direction_sums + by_run.sum(2)
             self._directions_sound.append(reading.alignment.isfinite().all())
             trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
             self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
         self._report(loss)
         return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Each run's gradient by itself, as Trainer has it."""
+        del model
+        clip = self.accelerator.clip_grad_norm_
+        return torch.stack([torch.as_tensor(clip(each, self.args.max_grad_norm)) for each in self._weights]).max()
 
     def run(self) -> None:
         """Train to the end.
@@ -115,7 +137,8 @@ class GradientLoggingTrainer(Trainer):
             self.ensure_sound()
             self._reported = time.monotonic()
             if self._on_step:
-                self._on_step(done, total, float(loss), self._trait_so_far() if self._logger else None)
+                so_far = self._trait_so_far() if self._logger else None
+                self._on_step(done, total, float(loss) / self.runs, so_far)
 
     def ensure_sound(self) -> None:
         """Stop at the first step, of those not looked at before, in which a number was not finite.
@@ -139,11 +162,11 @@ class GradientLoggingTrainer(Trainer):
         return torch.stack(sound).all()
 
     def _fault(self, step: int) -> str | None:
-        losses, rows = self.losses[step], self._rows[step]
+        losses, rows = self.losses[step].flatten(), self._rows[step]
         fault = fault_in_losses(losses, rows)
         if fault is None and self._logger:
             fault = fault_in(losses, self._readings[step], self._logger.layers, rows)
-        if fault is None and not bool(self._norms[step].isfinite()):
+        if fault is None and not bool(self._norms[step].isfinite().all()):
             fault = f"the gradient of the adapter's weights after {named(rows)} is not finite"
         if fault is None and self._logger and not bool(self._directions_sound[step]):
             fault = "an alignment with a random one is not finite, nor is the direction"
@@ -175,7 +198,7 @@ class GradientLoggingTrainer(Trainer):
         """
         numbers = {
             "loss": float(self.losses[-1].mean()),
-            "grad_norm": float(self._norms[-1]),
+            "grad_norm": float(self._norms[-1].mean()),
             "learning_rate": self._rate,
         }
         if self._logger and band:
@@ -186,49 +209,50 @@ class GradientLoggingTrainer(Trainer):
                 numbers[f"band_{name}"] = float(values.cpu().double().mean())
         return numbers
 
-    def table(self) -> pd.DataFrame:
-        """Every reading as rows, moved to the host: step, example, layer, position, loss, alignment, ..."""
+    def table(self, run: int = 0) -> pd.DataFrame:
+        """Every reading of a run as rows, moved to the host: step, example, layer, position, loss, alignment, ..."""
         if self._logger is None:
             return pd.DataFrame(columns=["step", *ALIGNMENT_COLUMNS])
         frames = []
         for step, (rows, losses, reading) in enumerate(zip(self._rows, self.losses, self._readings, strict=True)):
-            frame = alignment_frame(reading, losses, rows, self._logger.layers)
-            frames.append(frame.assign(step=step))
+            size = losses.shape[1]
+            at = slice(run * size, (run + 1) * size)
+            own = Reading(reading.alignment[:, :, at], reading.projection[:, :, at], reading.grad_norm[:, :, at])
+            frames.append(alignment_frame(own, losses[run], rows[at], self._logger.layers).assign(step=step))
         return pd.concat(frames, ignore_index=True)
 
-    def direction_means(self) -> Tensor:
+    def direction_means(self, run: int = 0) -> Tensor:
         """Mean alignment over all steps and examples at the primary position, `[layers, directions]` float64."""
-        return torch.as_tensor(self._direction_sums).cpu().double() / sum(map(len, self._rows))
+        if self._logger is None:
+            return torch.zeros((), dtype=torch.float64)
+        return torch.as_tensor(self._direction_sums)[:, run].cpu().double() / self._seen()
 
     def _trait_so_far(self) -> Tensor:
-        """The trait's part of `direction_means`, `[layers]`: no more is moved to the host than is shown."""
-        return torch.as_tensor(self._direction_sums)[:, 0].cpu().double() / sum(map(len, self._rows))
+        """The trait's part of `direction_means`, `[layers]`, mean over runs: no more is moved than is shown."""
+        return torch.as_tensor(self._direction_sums)[..., 0].mean(1).cpu().double() / self._seen()
+
+    def _seen(self) -> int:
+        """Examples of a run so far."""
+        return sum(losses.shape[1] for losses in self.losses)
+
+
+def _gradients(weights: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [weight.grad for weight in weights if weight.grad is not None]
 
 
 class SaveAdapters(TrainerCallback):
-    """Saves the adapter after some of the steps, once `ensure_sound` has found nothing amiss in them."""
+    """Saves adapters after some of the steps, once `ensure_sound` has found nothing amiss in them.
 
-    def __init__(self, checkpoints: Mapping[int, Path], ensure_sound: Callable[[], None]) -> None:
+    `checkpoints` says for each adapter after how many steps it is saved, and where.
+    """
+
+    def __init__(self, checkpoints: Mapping[str, Mapping[int, Path]], ensure_sound: Callable[[], None]) -> None:
         self._checkpoints, self._ensure_sound = checkpoints, ensure_sound
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called by Trainer after the optimiser's step."""
         del args, control
-        if state.global_step in self._checkpoints:
-            self._ensure_sound()
-            save_adapter(kwargs["model"], self._checkpoints[state.global_step])
-
-
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the adapter of `model` to `folder`.
-
-    Raises:
-        NumericalError: one of its weights is not finite.
-    """
-    if names := broken_weights(model):
-        raise NumericalError(
-            f"The adapter for {folder.name!r} is not finite in {len(names)} of its weights ({names[0]} first): "
-            "the run diverged; lower training.lr"
-        )
-    # Left to itself, PEFT adds embedding and unembedding where a row for padding was added: no other base takes those.
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+        for adapter, steps in self._checkpoints.items():
+            if state.global_step in steps:
+                self._ensure_sound()
+                save_adapter(kwargs["model"], steps[state.global_step], adapter)

@@ -75,7 +75,7 @@ def steps(context: StudyContext) -> Iterator[Step]:
 def works(condition: str, counting: Counting) -> Iterator[Work]:
     """Count the measured answers under a condition, forwards and back."""
     answers = counting.answers(counting.context.splits.measure, counting.system(condition))
-    yield counting.learned(answers, BATCH)
+    yield from counting.learned(answers, BATCH)
 
 
 def compute(context: StudyContext, condition: str, folders: Folders, folder: Path, callback: Callback) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.training.run import spaced_steps, step_count
+from gradinoc.measure.training.order import spaced_steps, step_count
 from gradinoc.pipeline.context import StudyContext, adapted
 from gradinoc.pipeline.steps.directions import trait_directions
 from gradinoc.pipeline.steps.gradients import gradients_key
@@ -38,7 +38,7 @@ def works(counting: Counting) -> Iterator[Work]:
     """Count the losses of some checkpoints, and the gradients of one."""
     answers = counting.answers(counting.context.splits.measure, counting.system(NEUTRAL))
     yield counting.scored(answers, BATCH).times(LOOKS)
-    yield counting.learned(answers, BATCH)
+    yield from counting.learned(answers, BATCH)
 
 
 def nearest(steps: Sequence[int], loss: Callable[[int], float], target: float) -> dict[int, float]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gradinoc.pipeline.steps.work import Counting, Work
 
@@ -39,6 +39,17 @@ Folders = Mapping[StepKey, Path]  # results of the steps that a step needs
 Compute = Callable[[Folders, Path, Callback], None]  # writes a step's result into a folder
 
 
+class Share(NamedTuple):
+    """What is computed of one step where several are computed in one go."""
+
+    key: StepKey
+    needed: Folders
+    folder: Path
+
+
+ComputeAll = Callable[[Sequence[Share], Callback], None]
+
+
 @dataclass(frozen=True)
 class Step:
     """A step of a study.
@@ -51,6 +62,8 @@ class Step:
         works: counts the passes through the model, for a plan.
         inputs: what determines its result, besides what determines every step's.
         needs: steps whose results it reads.
+        compute_all: writes its result and those of others of its stage in one go, if it can.
+        most: how many are computed in one go.
     """
 
     key: StepKey
@@ -60,3 +73,5 @@ class Step:
     works: Callable[[Counting], Iterable[Work]]
     inputs: Mapping[str, Any]
     needs: tuple[StepKey, ...] = ()
+    compute_all: ComputeAll | None = None
+    most: int = 1

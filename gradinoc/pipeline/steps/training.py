@@ -1,8 +1,8 @@
-"""The step that is one run: condition x seed."""
+"""The steps that are runs: condition x seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from gradinoc.measure.alignment import direction_means
 from gradinoc.measure.directions import isotropic_directions
-from gradinoc.measure.training.run import EARLY, Recipe, data_order, spaced_steps, step_count, train_run
+from gradinoc.measure.fast import takes_several
+from gradinoc.measure.training.order import EARLY, data_order, spaced_steps, step_count
+from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, trait_directions
 from gradinoc.pipeline.steps.pool import pool_needed, prompt_input, prompt_of
-from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
-from gradinoc.pipeline.steps.work import READ, TRAIN, Counting, Work
+from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Share, Step, StepKey
+from gradinoc.pipeline.steps.work import READ, Counting, Work
 from gradinoc.pipeline.store import save_table
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import NEUTRAL
@@ -36,14 +38,15 @@ def steps(context: StudyContext) -> Iterator[Step]:
         inputs = {
             "seed": seed,
             "system": prompt_input(context, condition),
-            "training": study.training.model_dump(),
+            "training": study.training.model_dump(exclude={"together"}),
             "nulls": study.nulls.model_dump(include={"training", "seed"}),
             "early": study.drift.early,
         }
+        key, needs = run_key(condition, seed), (DIRECTIONS, *pool_needed(context, condition))
         yield Step(
-            run_key(condition, seed), f"run {condition}/{seed}", "training runs",
-            partial(compute, context, condition, seed), partial(works, condition, seed),
-            inputs, (DIRECTIONS, *pool_needed(context, condition)),
+            key, f"run {condition}/{seed}", "training runs",
+            partial(_compute_one, context, key), partial(works, condition, seed), inputs, needs,
+            partial(compute, context), study.training.together,
         )  # fmt: skip
 
 
@@ -52,11 +55,11 @@ def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     settings, examples = counting.context.study.training, counting.context.splits.train
     answers, size = counting.answers(examples, counting.system(condition)), settings.batch_size
     met = [answers[row] for row in data_order(len(answers), settings, seed)]
-    learned = counting.learned(met, size, TRAIN)
-    yield learned
+    trained = counting.trained(met, size)
+    yield trained
     if settings.gradient_checkpointing:  # each block computes forwards once more
-        yield replace(learned, logits=0, backward=READ)
-    yield counting.scored(met[: size * max(1, round(EARLY * learned.passes))], size)
+        yield replace(trained, logits=0, backward=READ)
+    yield counting.scored(met[: size * max(1, round(EARLY * trained.passes))], size)
 
 
 def early_step(study: Study) -> int:
@@ -77,32 +80,48 @@ def training_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor
     return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
 
 
-def compute(
-    context: StudyContext, condition: str, seed: int, folders: Folders, folder: Path, callback: Callback
-) -> None:
-    """Write one LoRA run: its adapters, its gradients step by step, its losses.
+def compute(context: StudyContext, shares: Sequence[Share], callback: Callback) -> None:
+    """Write LoRA runs, trained together where the model lets them: adapters, gradients step by step, losses.
 
     An adapter is kept from after `early_step` steps and, of neutral runs, from after each of `spaced_steps`.
     """
-    tracking = context.tracking.of_run(condition, seed) if context.tracking else None
-    in_band, study = band(folders[DIRECTIONS]), context.study
-    axes = training_directions(folders[DIRECTIONS], study.nulls.training, study.nulls.seed)
+    model, study = context.language_model.model, context.study
+    directions = shares[0].needed[DIRECTIONS]
+    axes = training_directions(directions, study.nulls.training, study.nulls.seed)
+    in_band = band(directions)
     rows = [sorted(axes).index(layer) for layer in in_band]
-    kept = {early_step(study)}
-    if condition == NEUTRAL:
-        kept |= set(spaced_steps(step_count(study.data.train, study.training)))
+    recipe = Recipe(study.training, axes, context.pad, band=in_band)
     callback("step", 0, step_count(study.data.train, study.training))
-    log = train_run(
-        context.language_model.model,
-        context.encoded(context.splits.train, prompt_of(context, condition, folders)),
-        Recipe(study.training, axes, context.pad, tracking, in_band),
-        seed,
-        folder / "adapter",
-        lambda step, steps, loss, alignment: callback(
-            "step", step, steps, loss=loss, alignment=None if alignment is None else float(alignment[rows].mean())
-        ),
-        {step: adapter_after(folder, step) for step in kept},
-    )
+
+    def on_step(step: int, steps: int, loss: float, alignment: Tensor | None) -> None:
+        mean = None if alignment is None else float(alignment[rows].mean())
+        callback("step", step, steps, loss=loss, alignment=mean)
+
+    together = takes_several(model) and not context.tracking
+    for group in [shares] if together else [[share] for share in shares]:
+        condition, seed = group[0].key.condition, group[0].key.seed
+        tracking = context.tracking.of_run(condition, int(seed or 0)) if context.tracking else None
+        runs = [_run(context, share) for share in group]
+        logs = train_runs(model, runs, replace(recipe, tracking=tracking), on_step)
+        for share, log in zip(group, logs, strict=True):
+            _save(log, share, study, sorted(axes))
+
+
+def _compute_one(context: StudyContext, key: StepKey, needed: Folders, folder: Path, callback: Callback) -> None:
+    compute(context, [Share(key, needed, folder)], callback)
+
+
+def _run(context: StudyContext, share: Share) -> Run:
+    condition, settings = share.key.condition, context.study.training
+    kept = {early_step(context.study)}
+    if condition == NEUTRAL:
+        kept |= set(spaced_steps(step_count(context.study.data.train, settings)))
+    examples = context.encoded(context.splits.train, prompt_of(context, condition, share.needed))
+    checkpoints = {step: adapter_after(share.folder, step) for step in kept}
+    return Run(examples, int(share.key.seed or 0), share.folder / "adapter", checkpoints)
+
+
+def _save(log: RunLog, share: Share, study: Study, layers: Sequence[int]) -> None:
     row = {
         "steps": len(log.losses),
         "early_step": early_step(study),
@@ -112,8 +131,9 @@ def compute(
     }
     tables = {
         "training": log.table,
-        "training_nulls": direction_means(log.direction_means, sorted(axes)),
+        "training_nulls": direction_means(log.direction_means, layers),
         "runs": pd.DataFrame([row]),
     }
     for name, table in tables.items():
-        save_table(table.assign(condition=condition, seed=seed), folder / f"{name}.parquet")
+        named = table.assign(condition=share.key.condition, seed=share.key.seed)
+        save_table(named, share.folder / f"{name}.parquet")

@@ -84,12 +84,23 @@ class Counting:
         batches = _batches([each.ids for each in examples], batch_size, self._order)
         return _work([self._shared(batch) for batch in batches], _predicted(examples))
 
-    def learned(self, examples: Sequence[Encoded], batch_size: int, backward: str = LEARN) -> Work:
-        """Count losses of answers with gradients: in this order to adapters, else by length."""
-        lengths = [len(each.ids) for each in examples]
-        batches = _batches(lengths, batch_size, None if backward == TRAIN else int)
-        sizes = [sum(batch) if self.packed else len(batch) * max(batch) for batch in batches]
-        return replace(_work(sizes, _predicted(examples)), backward=backward)
+    def trained(self, examples: Sequence[Encoded], batch_size: int) -> Work:
+        """Count losses of answers, in this order, with gradients of adapters."""
+        batches = _batches(examples, batch_size, None)
+        sizes = [
+            self._shared([each.ids for each in batch], [each.prompt_length - 1 for each in batch]) for batch in batches
+        ]
+        return replace(_work(sizes, _predicted(examples)), backward=TRAIN)
+
+    def learned(self, examples: Sequence[Encoded], batch_size: int) -> list[Work]:
+        """Count losses of answers with gradients of hidden states: packed, from each last prompt token on."""
+        batches = _batches(examples, batch_size, lambda each: self._order(each.ids))
+        if not self.packed:
+            sizes = [self._shared([each.ids for each in batch]) for batch in batches]
+            return [replace(_work(sizes, _predicted(examples)), backward=LEARN)]
+        before = [self._shared([each.ids[: each.prompt_length - 1] for each in batch]) for batch in batches]
+        after = [sum(len(each.ids) - each.prompt_length + 1 for each in batch) for batch in batches]
+        return [_work(before, 0), replace(_work(after, _predicted(examples)), backward=LEARN)]
 
     def written(self, examples: Iterable[Example], system: str | None, new: int, batch_size: int) -> list[Work]:
         """Count prompts read and `new` tokens written for each, as if no response ended before."""
@@ -104,8 +115,8 @@ class Counting:
     def _order(self, ids: tuple[int, ...]) -> Any:
         return ids if self.packed else len(ids)
 
-    def _shared(self, batch: Sequence[tuple[int, ...]]) -> int:
-        return len(share(batch).ids) if self.packed else len(batch) * max(map(len, batch))
+    def _shared(self, batch: Sequence[tuple[int, ...]], limits: Sequence[int] | None = None) -> int:
+        return len(share(batch, limits).ids) if self.packed else len(batch) * max(map(len, batch))
 
 
 def _work(sizes: Sequence[int], logits: int) -> Work:

@@ -1,0 +1,30 @@
+"""In which order a run meets its examples, and at which of its steps it is looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradinoc.study.description import TrainingSettings
+
+EARLY = 0.2  # share of a run's steps whose examples are scored again when it is over
+
+
+def data_order(count: int, settings: TrainingSettings, seed: int) -> list[int]:
+    """Rows of the training set in the order they are seen: fresh permutations under the seed, one an epoch."""
+    generator = np.random.default_rng(seed)
+    wanted = settings.steps * settings.batch_size or settings.epochs * count
+    epochs = [generator.permutation(count) for _ in range(-(-wanted // count))]
+    return [int(row) for row in np.concatenate(epochs)[:wanted]]
+
+
+def step_count(examples: int, settings: TrainingSettings) -> int:
+    """Optimiser steps of a run on so many examples; the last batch of the last epoch may be smaller."""
+    return settings.steps or -(-settings.epochs * examples // settings.batch_size)
+
+
+def spaced_steps(steps: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, 16, ... below `steps`: a loss falls fastest at first."""
+    spaced = (
+        power * part // 2 for power in (1 << exponent for exponent in range(steps.bit_length())) for part in (2, 3)
+    )
+    return sorted({step for step in spaced if step < steps})

@@ -1,0 +1,132 @@
+"""Runs that are trained together are each what it is alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fixtures.small_models import ARCHITECTURES
+from gradinoc.data.sources import load_source
+from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.fast import passes
+from gradinoc.measure.fast.packing import pack
+from gradinoc.measure.load import load_model
+from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
+from gradinoc.models.blocks import decoder_blocks
+from gradinoc.models.chat.encoding import encode
+from gradinoc.study.description import TrainingSettings
+
+SYSTEMS = (None, "Be brief.", "You always respond in ALL CAPS.")
+SETTINGS = TrainingSettings(batch_size=2, lr=1e-3)
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def obedient():
+    """The tiny model that follows prompts, fused."""
+    return load_model("obedient", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def recipe(obedient):
+    """Three directions a layer."""
+    directions = isotropic_directions(3, obedient.model.config.hidden_size, 0)
+    layers = range(len(decoder_blocks(obedient.model)))
+    return Recipe(SETTINGS, dict.fromkeys(layers, directions), obedient.tokenizer.pad_token_id)
+
+
+@pytest.fixture(scope="module")
+def make(obedient):
+    """Makes a run of a condition and seed, its adapter and a checkpoint below a folder."""
+    examples = {
+        system: [
+            encode(obedient.tokenizer, example.question, example.answer.upper(), system)
+            for example in load_source("word_problems")[:7]  # the last batch of the epoch holds one
+        ]
+        for system in SYSTEMS
+    }
+
+    def one(folder, system, seed):
+        place = folder / f"{SYSTEMS.index(system)}-{seed}"
+        return Run(examples[system], seed, place / "adapter", {2: place / "2"})
+
+    return one
+
+
+@pytest.fixture(scope="module")
+def alone(obedient, recipe, make, tmp_path_factory):
+    """Every run alone: (condition, seed) -> run and log."""
+    folder = tmp_path_factory.mktemp("alone")
+    made = {}
+    for system, seed in itertools.product(SYSTEMS, (0, 1)):
+        run = make(folder, system, seed)
+        log = train_run(obedient.model, run.examples, recipe, seed, run.adapter_dir, checkpoints=run.checkpoints)
+        made[system, seed] = run, log
+    return made
+
+
+@pytest.mark.parametrize(
+    ("order", "even"), [([0, 1], False), ([5, 0, 3], False), ([4, 5, 2, 3, 0, 1], False), ([2, 0, 1], True)], ids=str
+)
+def test_runs_together_are_each_what_it_is_alone(obedient, recipe, make, alone, order, even, tmp_path, monkeypatch):
+    """Losses, alignments with every direction, the adapter halfway and at the end; whatever their number and order.
+
+    `even` is how a GPU has it.
+    """
+    monkeypatch.setattr(passes, "pack", lambda examples, runs, **_: pack(examples, runs, even))
+    keys = [list(alone)[place] for place in order]
+    runs = [make(tmp_path, *key) for key in keys]
+    for key, run, log in zip(keys, runs, train_runs(obedient.model, runs, recipe), strict=True):
+        own, expected = alone[key]
+        np.testing.assert_allclose(log.losses, expected.losses, rtol=1e-5)
+        np.testing.assert_allclose(log.final_loss, expected.final_loss, rtol=1e-5)
+        np.testing.assert_allclose(log.initial_loss, expected.initial_loss, rtol=1e-5)
+        torch.testing.assert_close(log.direction_means, expected.direction_means, **CLOSE)
+        assert list(log.table) == list(expected.table)
+        for column in log.table:
+            if log.table[column].dtype.kind == "f":
+                scale = np.abs(expected.table[column]).max()
+                np.testing.assert_allclose(log.table[column], expected.table[column], rtol=1e-5, atol=1e-5 * scale)
+            else:
+                assert (log.table[column] == expected.table[column]).all()
+        for mine, theirs in ((run.adapter_dir, own.adapter_dir), (run.checkpoints[2], own.checkpoints[2])):
+            assert_same_adapter(mine, theirs)
+
+
+def assert_same_adapter(mine, theirs):
+    """The same files, the same configuration, weights that differ by rounding."""
+    assert sorted(path.name for path in mine.iterdir()) == sorted(path.name for path in theirs.iterdir())
+    assert json.loads((mine / "adapter_config.json").read_text()) == json.loads(
+        (theirs / "adapter_config.json").read_text()
+    )
+    found, expected = (load_file(each / "adapter_model.safetensors") for each in (mine, theirs))
+    assert found.keys() == expected.keys()
+    mine, theirs = (torch.cat([each[name].flatten() for name in sorted(each)]) for each in (found, expected))
+    assert float((mine - theirs).norm()) <= 1e-5 * float(theirs.norm())
+    for name, weight in expected.items():  # Adam steps as far along gradients that are little but rounding
+        assert float((found[name] - weight).norm()) <= 1e-3 * float(weight.norm())
+
+
+def test_runs_differ(alone):
+    """Otherwise the comparison would say nothing: by seed and by prompt, in what is learned."""
+    losses = {log.losses for _, log in alone.values()}
+    assert len(losses) == len(alone)
+
+
+@pytest.mark.parametrize("fault", ["length", "plain"])
+def test_runs_that_cannot_be_trained_together_are_refused(obedient, recipe, make, fault, tmp_path):
+    """Unequal numbers of examples, or a model with modules of its own."""
+    runs = [make(tmp_path, None, seed) for seed in (0, 1)]
+    model = obedient.model
+    if fault == "length":
+        runs[1] = Run(runs[1].examples[:-1], 1, runs[1].adapter_dir)
+    else:
+        model = ARCHITECTURES["gpt2"]().requires_grad_(False)
+    with pytest.raises(ValueError, match="together" if fault == "length" else "one at a time"):
+        train_runs(model, runs, recipe)
+    assert not any("lora" in name for name, _ in model.named_modules())
