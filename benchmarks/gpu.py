@@ -7,9 +7,12 @@ import json
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import accelerate
@@ -24,9 +27,10 @@ from stepping import Task
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.training.run import Recipe, Run, train_runs
 from gradinoc.study.description import TrainingSettings
 
-BATCH, WARM, STEPS = 4, 3, 12
+BATCH, WARM, STEPS, RUNS = 4, 3, 12, 9
 TOKENS = {"cuda": 512, "cpu": 48}
 SHAPES = {"cuda": ("qwen3-0.6b", "qwen2.5-7b"), "cpu": ("rehearsal", "rehearsal")}
 Line = tuple[str, Any]
@@ -76,6 +80,28 @@ def large(device: str) -> Iterator[Line]:
     yield from _compared(SHAPES[device][1], device, ("plain", "ours", "unlogged"))
 
 
+def together(device: str) -> Iterator[Line]:
+    """Seconds a step of nine runs of the smaller model in one pass, and of one of them alone, by turns; its losses."""
+    shape = SHAPES[device][0]
+    model, steps = _fused(shape, device), WARM + STEPS // 2
+    texts = cuda.examples(BATCH * steps, TOKENS[device] // 4, model.config.vocab_size)
+    settings = TrainingSettings(steps=steps, batch_size=BATCH, lr=2e-4, lora_rank=16, lora_alpha=32)
+    along = isotropic_directions(101, model.config.hidden_size, 0)
+    recipe = Recipe(settings, {layer: along.clone() for layer in range(model.config.num_hidden_layers)}, 0)
+    seconds: dict[int, list[float]] = {1: [], RUNS: []}
+    losses = {}
+    for count in (RUNS, 1, 1, RUNS):
+        with tempfile.TemporaryDirectory() as folder, _timed_steps(model) as ends:
+            runs = [Run(texts, seed, Path(folder) / str(seed)) for seed in range(count)]
+            losses[count] = torch.tensor(train_runs(model, runs, recipe)[0].losses)
+        seconds[count] += [end - begin for begin, end in pairwise(ends)][WARM:]
+    for count, each in seconds.items():
+        yield f"{shape}, {count} at once, seconds a step", statistics.median(each)
+    each_alone = RUNS * statistics.median(seconds[1])
+    yield f"{shape}, {RUNS} one after another / together", each_alone / statistics.median(seconds[RUNS])
+    yield f"{shape}, losses apart, relative, bfloat16", float((losses[RUNS] / losses[1] - 1).abs().max())
+
+
 def _compared(shape: str, device: str, ways: tuple[str, ...]) -> Iterator[Line]:
     """Each way twice, there and back, so that none has the warmer device; medians over the steps of both."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -106,6 +132,15 @@ def _run(way: str, model: Any, steps: int) -> list[float]:
     examples = cuda.examples(BATCH * steps, TOKENS[model.device.type], model.config.vocab_size)
     along = isotropic_directions(101, model.config.hidden_size, 0).to(model.device)
     task = Task(model, examples, settings, {layer: along.clone() for layer in range(model.config.num_hidden_layers)}, 0)
+    sys.argv[1] = way  # what the sides of the training job are asked for
+    with _timed_steps(model) as ends:
+        (training_ours if way in ("ours", "unlogged") else training_plain).run(task)
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+@contextmanager
+def _timed_steps(model: Any) -> Iterator[list[float]]:
+    """When each of the optimiser's steps inside the block ended."""
     ends: list[float] = []
 
     def note(*_: Any) -> None:
@@ -114,16 +149,14 @@ def _run(way: str, model: Any, steps: int) -> list[float]:
         ends.append(time.perf_counter())
 
     handle = register_optimizer_step_post_hook(note)
-    sys.argv[1] = way  # what the sides of the training job are asked for
     try:
-        (training_ours if way in ("ours", "unlogged") else training_plain).run(task)
+        yield ends
     finally:
         handle.remove()
-    return [end - begin for begin, end in pairwise(ends)]
 
 
 PARTS: dict[str, Callable[[str], Iterator[Line]]] = {
-    each.__name__: each for each in (environment, exact, waits, memory, small, large)
+    each.__name__: each for each in (environment, exact, waits, memory, small, large, together)
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What only a GPU can show, in parts of at most 90 s, eight minutes in all; each result is a line of JSON as it comes.
 #
-#   sh benchmarks/gpu.sh [PART ...]        parts: environment exact waits memory small large
+#   sh benchmarks/gpu.sh [PART ...]        parts: environment exact waits memory small large together
 #
 # Nothing is installed beside a Python with torch, transformers, peft, accelerate, pandas and scipy (PYTHON=python3). What
 # this project needs besides (pydantic, gguf, greenlet) can be brought as wheels in a folder: WHEELS=folder. Nothing is
@@ -16,7 +16,7 @@ if [ -n "${WHEELS:-}" ]; then
 fi
 cd "$scratch" || exit 1
 failed=0
-for part in ${*:-environment exact waits memory small large}; do
+for part in ${*:-environment exact waits memory small large together}; do
     PYTHONPATH="$scratch:$scratch/benchmarks/shared:$scratch/benchmarks/sides" \
         timeout 90 "${PYTHON:-python3}" -m benchmarks.gpu "$part" "${DEVICE:-cuda}" 2>"$scratch/errors"
     code=$?

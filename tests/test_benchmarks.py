@@ -67,7 +67,7 @@ def test_command_runs_a_job(tmp_path, capsys):
 
 def test_gpu_check_is_rehearsed_on_a_processor():
     """Every part but the one that times: lines of JSON, float32 as the plain modules have it, a size in bytes."""
-    command = ["sh", "benchmarks/gpu.sh", "environment", "exact", "memory"]
+    command = ["sh", "benchmarks/gpu.sh", "environment", "exact", "memory", "together"]
     environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
