@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.batches import Batch, Row, collate, logits_at, model_inputs, right_padded
+from gradinoc.measure.batches import Batch, Row, collate, model_inputs, right_padded
 from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
 from gradinoc.measure.fast.packing import Shared, pack, pack_ends, pack_shared, share
+from gradinoc.measure.fast.plain import plain_losses
 from gradinoc.models.chat.encoding import Encoded
 
 
@@ -62,11 +63,7 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
         hidden = final_states(model, batch.layout, past, **inputs)
         losses = unembedding(model).losses(hidden[batch.predicting], batch.targets)
     else:
-        start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
-        kept = torch.arange(start, width - 1, device=batch.input_ids.device)
-        logits = logits_at(model, model_inputs(batch.input_ids, batch.attention_mask), kept)  # (B, kept, vocab)
-        chosen = logits[batch.owner, batch.predicting % width - start].float()
-        losses = nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
+        losses = plain_losses(model, batch)
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
     return sums / batch.counts
 

@@ -15,6 +15,8 @@ from gradinoc.measure.alignment import gradient_at_positions
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.fast.float32 import in_float32
 from gradinoc.measure.fast.fused import fuse, unfuse, windows
+from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.plain import try_split
 from gradinoc.measure.fast.trial import MARGIN
 from gradinoc.measure.hooks import GradientCollector
 from gradinoc.measure.selftests.exact import Exact, block_states, by_brute_force, kernel_texts, texts
@@ -111,6 +113,8 @@ def _examine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kernels
     exact = [by_brute_force(model, example) for example in examples]
     tests = [causality, _padding(model, [each.states for each in exact], long, short), _generation(model, long, short)]
     note = fuse(model, kernel_texts(tokenizer, model))[0] if kernels == "fused" else "plain modules, as asked"
+    if not is_fused(model):
+        try_split(model, short)
     tests.append(_gradients(model, examples, exact, note))
     return tests if tokenizer.chat_template is None else [_completion(tokenizer), *tests]
 
@@ -232,6 +236,7 @@ def _gradients(model: PreTrainedModel, examples: Sequence[Encoded], exact: Seque
     own = (torch.stack([each.loss for each in exact]), torch.stack([each.gradients for each in exact], dim=2))
     apart, most = _from_exact(model, examples, own)
     if not apart <= most and unfuse(model):
+        try_split(model, examples[1].ids)
         note = f"plain modules: with fused ones gradients are {apart:.2g} from autograd's"
         apart, most = _from_exact(model, examples, own)
     if not apart <= most:
