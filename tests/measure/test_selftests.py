@@ -247,6 +247,20 @@ def test_wrong_gradients_of_kernels_are_found_out(llama, monkeypatch):
     assert not is_fused(llama)
 
 
+def test_kernels_that_fail_beyond_their_trial_are_taken_out(llama, monkeypatch):
+    """As where a model's code takes another shape than attention gives it beyond a window."""
+
+    def failing(*_):
+        raise RuntimeError("view size is not compatible")
+
+    monkeypatch.setattr(packed, "packed_attention", failing)
+    monkeypatch.setattr(selftests, "fuse", lambda model, _rows: fuse(model, trial=False))
+    found = by_name(examine(llama, letter_tokenizer()))[GRADIENT]
+    assert found.passed
+    assert found.note == "plain modules: fused ones do not fit (RuntimeError: view size is not compatible)"
+    assert not is_fused(llama)
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_gradients_far_from_rounded_ones_are_compared_with_float32(llama, monkeypatch, wrong):
     """In half precision the model's own are off too: kernels are out only if they are farther from float32 than those.

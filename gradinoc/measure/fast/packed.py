@@ -44,7 +44,8 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     if past is not None:
         key, value = past.extended(module, key, value)
-    return packed_attention(query, key, value, layout, scale, window, options.get("softcap")).transpose(1, 2), None
+    found = packed_attention(query, key, value, layout, scale, window, options.get("softcap"))
+    return found.transpose(1, 2).contiguous(), None  # as transformers' own: some models take a view of it
 
 
 def _attend_padded(
@@ -57,7 +58,7 @@ def _attend_padded(
     if seen is None and query.shape[2] > 1:  # transformers leaves a mask away that is causal and no more
         seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
         seen = seen.tril(key.shape[2] - query.shape[2])
-    return capped_attention(query, key, value, seen, float(options["scaling"]), cap).transpose(1, 2), None
+    return capped_attention(query, key, value, seen, float(options["scaling"]), cap).transpose(1, 2).contiguous(), None
 
 
 class Past:
