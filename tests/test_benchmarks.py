@@ -65,16 +65,29 @@ def test_command_runs_a_job(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} >= {"table.txt", "summary.csv", "benchmarks.png"}
 
 
-def test_gpu_check_is_rehearsed_on_a_processor():
-    """Every part but the one that times: lines of JSON, float32 as the plain modules have it, a size in bytes."""
-    command = ["sh", "benchmarks/gpu.sh", "environment", "exact", "memory", "together"]
+def rehearsed(*parts):
+    """What the GPU check says on a processor: name -> value."""
     environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu"}
+    command = ["sh", "benchmarks/gpu.sh", *parts]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    lines = {line["name"]: line["value"] for line in map(json.loads, done.stdout.splitlines())}
+    return {line["name"]: line["value"] for line in map(json.loads, done.stdout.splitlines())}
+
+
+def test_gpu_check_is_rehearsed_on_a_processor():
+    """Parts that do not time: lines of JSON, float32 as the plain modules have it, a size in bytes."""
+    lines = rehearsed("environment", "exact", "memory")
     assert lines["torch"] == torch.__version__
     assert lines["rehearsal, alignments, float32"] < 1e-5 < lines["rehearsal, alignments, bfloat16"] < 0.05
     assert lines["rehearsal, computed"] > 1e6
+
+
+@pytest.mark.exhaustive
+def test_parts_of_the_gpu_check_that_time_are_rehearsed_too():
+    """Every ratio is there, and runs together lose what one of them alone does."""
+    lines = rehearsed("waits", "small", "large", "together")
+    assert {"rehearsal, logged / unlogged", "rehearsal, 9 one after another / together"} <= lines.keys()
+    assert lines["rehearsal, losses apart, relative, bfloat16"] < 0.01
 
 
 def test_sides_take_turns_and_warm_up_once():
