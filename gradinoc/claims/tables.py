@@ -92,6 +92,7 @@ class Evidence:
     pool: pd.DataFrame = field(default_factory=lambda: _nothing("pool"))
     matched: pd.DataFrame = field(default_factory=lambda: _nothing("matched"))
     matched_steps: pd.DataFrame = field(default_factory=lambda: _nothing("matched_steps"))
+    caveats: tuple[str, ...] = ()  # on how the tables were computed; told beside the verdict
     untrained: tuple[str, ...] = ()
     trait: Trait = ALL_CAPS
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # by `measures`

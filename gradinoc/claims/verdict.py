@@ -60,8 +60,8 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
     verdict, why = conclusion(rules, gates, claims)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
-    warnings = (*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules))
-    return Judgement(gates, claims, verdict, sentence, warnings)
+    warnings = [*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules), *evidence.caveats]
+    return Judgement(gates, claims, verdict, sentence, tuple(warnings))
 
 
 def design_behind(evidence: Evidence, rules: Rules) -> Design:

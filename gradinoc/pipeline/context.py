@@ -59,6 +59,14 @@ class StudyContext:
         model = self.study.model
         return precision(model.dtype, self.device, lambda: described(model.id, model.revision)[0])
 
+    @property
+    def caveats(self) -> list[str]:
+        """What is to be said beside results on this machine."""
+        published, used = self.study.model.published_dtype, str(self.dtype).removeprefix("torch.")
+        if published in (None, used):
+            return []
+        return [f"these numbers were computed in {used}, the published ones of this study in {published}: both round"]
+
     @cached_property
     def language_model(self) -> LanguageModel:
         """The frozen base model, loaded once."""

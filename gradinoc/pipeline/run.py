@@ -108,6 +108,7 @@ class Pipeline:
             seeds=self.study.seeds,
             untrained=tuple(self.study.untrained),
             trait=self.context.trait,
+            caveats=tuple(self.context.caveats),
         )
         evidence.ensure_measured()
         return evidence

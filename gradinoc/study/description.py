@@ -47,7 +47,7 @@ class ModelSettings(Section):
     the machine. `kernels` "plain" computes with the model's own modules on padded batches (see
     `gradinoc.measure.fast.fused`). `chat_template` takes the place of the model's own, which a base model has none of:
     "plain", or a template's text (in a study file, the path of a `.jinja` file). `date` is what templates are told
-    that ask which day it is.
+    that ask which day it is. `published_dtype` is that of the numbers that were published of a ready study.
     """
 
     id: Name = "obedient"
@@ -59,6 +59,7 @@ class ModelSettings(Section):
     kernels: Literal["fused", "plain"] = "fused"
     chat_template: Annotated[Text, AfterValidator(_template)] | None = None
     date: Annotated[datetime.date, Field(strict=True), BeforeValidator(_day)] = DAY
+    published_dtype: Name | None = None
 
 
 class DataSettings(Section):

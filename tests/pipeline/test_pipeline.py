@@ -60,6 +60,22 @@ def test_secondary_stages_decide_nothing(pytestconfig):
         assert bool(lost) == (one.key in ("C3", "C4")), lost
 
 
+@pytest.mark.parametrize(("dtype", "warned"), [("other", True), ("same", False), (None, False)])
+def test_other_dtype_than_the_published_one_is_told_beside_the_verdict(finished, dtype, warned):
+    """As a warning, which terminal, report and verdict.json show; the published numbers themselves have none."""
+    used = str(finished.pipeline.context.dtype).removeprefix("torch.")
+    other = "bfloat16" if used == "float32" else "float32"
+    published = {"other": other, "same": used, None: None}[dtype]
+    settings = [] if published is None else [f"model.published_dtype={published}"]
+    again = smallest(finished.store, *settings)
+    assert {key: entry.key for key, entry in again.entries.items()} == {
+        key: entry.key for key, entry in smallest(finished.store).entries.items()
+    }
+    warnings = [each for each in judge(again.evidence(), Rules()).warnings if "published" in each]
+    assert len(warnings) == warned
+    assert all(used in each and other in each for each in warnings)
+
+
 def test_interrupted_study_resumes_and_repeats_nothing(finished, tmp_path):
     """Interrupted amid its runs, what was finished stays, and what is left comes to the same tables."""
     store = shutil.copytree(finished.store, tmp_path / "store")
