@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)} (default: all)")
     parser.add_argument("--repetitions", type=int, default=0, help="of every side (default: 5 or more, by job)")
     parser.add_argument("--data", default="", help="a GSM8K JSONL file (default: the bundled word problems)")
+    parser.add_argument("--study", default="smollm2", help="of the job `study` (default: smollm2)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of that study")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="where tables and figure go")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.jobs) - set(JOBS))
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no job {', '.join(unknown)}; there are {', '.join(JOBS)}")
     data = str(Path(options.data).resolve()) if options.data else ""
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        setting = Setting(Path(scratch), options.repetitions, data, _log)
+        setting = Setting(Path(scratch), options.repetitions, data, _log, options.study, tuple(options.set))
         outcomes = run_jobs({name: find(name) for name in options.jobs or JOBS}, setting, options.out)
     table = summary.summarised(outcomes)
     sys.stdout.write(summary.text(table, summary.remarks(outcomes)))

@@ -27,12 +27,17 @@ STYLE = "Follow the style guide; answer directly and concisely."
 
 @dataclass(frozen=True)
 class Setting:
-    """A run of benchmarks: scratch folder, repetitions (0: as many as the job asks for), data, where log lines go."""
+    """A run of benchmarks: scratch folder, repetitions (0: as many as the job asks for), data, where log lines go.
+
+    The job `study` computes the study called `study` with the settings `changes`.
+    """
 
     scratch: Path
     repetitions: int = 0
     data: str = ""
     log: Callable[[str], None] = lambda _: None
+    study: str = "smollm2"
+    changes: tuple[str, ...] = ()
 
     def times(self, own: int) -> int:
         """How many repetitions a job makes that asks for `own`."""

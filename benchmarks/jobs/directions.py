@@ -10,9 +10,10 @@ from benchmarks.inputs import Setting
 from benchmarks.outcome import Comparison, Outcome, Value, load
 from benchmarks.workers import HERE, Side, Worker, take_turns, workers
 
-GOALS = {"saklas": 1 / 1.2, "steering_vectors": 1 / 3, "repeng": 1 / 3}
+GOALS = {"saklas": 1 / 1.8, "steering_vectors": 1 / 2, "repeng": 1 / 2.2}
 CHECKED, REPETITIONS = 16, 5
 QUESTIONS = {"bfloat16": 250, "float32": 50}  # by dtype, which is the setting; the study finds directions in float32
+JUDGED = "float32"  # the goals are for this dtype
 EXACT, FAIR = 1e-4, 1e-3  # 1 - cosine with brute force in float32: of ours, of a peer's
 NORMED = ("repeng",)  # its last hidden state is Hugging Face's, taken after the final norm
 SCRIPT = HERE / "sides" / "directions.py"
@@ -49,7 +50,8 @@ def run(setting: Setting, outcome: Outcome) -> None:
                 outcome.samples += take_turns(
                     running, repetitions, dtype, warm_up=not repetitions, on_sample=setting.log_sample
                 )
-            outcome.comparisons += [Comparison("ours", side.name, GOALS[side.name], dtype) for side in sides[1:]]
+            goals = GOALS if dtype == JUDGED else {}
+            outcome.comparisons += [Comparison("ours", side.name, goals.get(side.name), dtype) for side in sides[1:]]
             outcome.comparisons.append(
                 Comparison("ours", "floor", None, dtype, note="the blocks' products alone, beginnings computed once")
             )

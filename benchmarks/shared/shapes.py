@@ -14,6 +14,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": True,
         "max_position_embeddings": 40_960,
     },
+    "qwen2.5-coder-0.5b": {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "vocab_size": 151_936, "tie_word_embeddings": True,
+        "max_position_embeddings": 32_768,
+    },
     "qwen2.5-7b": {
         "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28,
         "num_key_value_heads": 4, "vocab_size": 152_064, "tie_word_embeddings": False,
@@ -25,6 +30,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2, "vocab_size": 1_000, "tie_word_embeddings": True,
     },
 }  # fmt: skip
+
+
+def device() -> str:
+    """Where models are put: "cuda" if there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def shaped_model(shape: str, dtype: torch.dtype, device: str, layers: int = 0) -> Any:

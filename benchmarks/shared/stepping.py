@@ -105,7 +105,7 @@ def prepare(
     directions: int = 101,
     shape: str = "",
 ) -> None:
-    """Load the model (once) and set up a run of `steps`; with a `shape`, a model of that shape on the CUDA device.
+    """Load the model (once) and set up a run of `steps`; with a `shape`, a model of that shape instead of SmolLM2.
 
     The examples are those in the file `work`, or made up, of `tokens` tokens, half of them completion. `layers` are
     logged (0: all), spread evenly, along `directions` directions each.

@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from reading import torch_dtype
-from shapes import shaped_model
+from shapes import device, shaped_model
 from stepping import MODEL, Task, serve_run
 
 from gradinoc.measure.fast.fused import fuse
@@ -18,12 +17,12 @@ from gradinoc.measure.training.run import Recipe, train_run
 
 
 def load(shape: str, dtype: str) -> Any:
-    """The frozen model as a study loads it; with a shape, random weights of it on the CUDA device."""
+    """The frozen model as a study loads it; with a shape, random weights of it."""
     if not shape:
         return load_model(MODEL, device="cpu", dtype=dtype).model
-    model = shaped_model(shape, torch_dtype(dtype), "cuda")
+    model = shaped_model(shape, torch_dtype(dtype), device())
     if not fuse(model)[0].endswith("packed"):
-        raise RuntimeError(f"A model of the shape of {shape} was not fused on {torch.cuda.get_device_name()}")
+        raise RuntimeError(f"A model of the shape of {shape} was not fused on {device()}")
     return model
 
 

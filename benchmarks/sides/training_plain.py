@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from reading import torch_dtype
-from shapes import shaped_model
+from shapes import device, shaped_model
 from stepping import MODEL, Task, serve_run
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
@@ -26,9 +26,9 @@ from gradinoc.models.sources.locate import locate
 
 
 def load(shape: str, dtype: str) -> Any:
-    """The model as Hugging Face has it, frozen; with a shape, random weights of it on the CUDA device."""
+    """The model as Hugging Face has it, frozen; with a shape, random weights of it."""
     if shape:
-        return shaped_model(shape, torch_dtype(dtype), "cuda")
+        return shaped_model(shape, torch_dtype(dtype), device())
     folder = locate(MODEL)[0]
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(dtype)).eval().requires_grad_(False)
 
