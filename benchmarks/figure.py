@@ -24,6 +24,7 @@ TITLES = {
     "training": "Training step",
     "growth": "Training step, logged over unlogged",
     "evaluation": "Evaluating nine adapters and the base",
+    "study": "Whole study",
     "cuda": "GPU training step",
 }
 # A job's side, or a side of any job -> what it is
@@ -35,12 +36,14 @@ NAMES = {
     "training ours": "ours, 101 directions", "cuda ours": "ours, 101 directions",
     "ours_unlogged": "ours, nothing logged", "ours_1000": "ours, 1,001 directions",
     "plain": "plain Trainer + PEFT", "plain_autocast": "plain Trainer + PEFT\nwith bf16 autocast",
+    "plain_float32": "plain Trainer + PEFT\nin float32", "former": "version d97e2e9", "study ours": "this version",
     "each_direction": "one backward pass a direction\n(computed from one)",
     "evaluation ours": "ours, all adapters in one pass", "ours_one_by_one": "ours, one by one",
     "plain_one_by_one": "the model's own modules,\none by one",
 }  # fmt: skip
 SETTINGS = {
-    "qwen3-0.6b": "Qwen3-0.6B", "qwen2.5-7b": "Qwen2.5-7B", "qwen2.5-7b, no autocast": "Qwen2.5-7B, no autocast",
+    "qwen3-0.6b": "Qwen3-0.6B", "qwen2.5-coder-0.5b": "Qwen2.5-Coder-0.5B",
+    "qwen2.5-7b": "Qwen2.5-7B", "qwen2.5-7b, no autocast": "Qwen2.5-7B, no autocast",
 }  # fmt: skip
 
 

@@ -16,10 +16,13 @@ import torch
 from benchmarks import environments, summary
 from benchmarks.__main__ import main, run_jobs
 from benchmarks.environments import PEERS
+from benchmarks.former import pinned
 from benchmarks.inputs import Setting
 from benchmarks.jobs import JOBS, find
+from benchmarks.jobs.study import furthest
 from benchmarks.outcome import Comparison
-from benchmarks.workers import Sample, take_turns
+from benchmarks.usage import measure
+from benchmarks.workers import CheckError, Sample, SideError, take_turns
 
 pytestmark = pytest.mark.exhaustive
 
@@ -120,3 +123,36 @@ def test_peer_is_pinned_in_full(path):
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
     assert environments.torch_pin() in lines
     assert not re.search(r"^\s*(from|import) gradinoc", path.with_suffix(".py").read_text(encoding="utf-8"), re.M)
+
+
+def test_tables_are_compared_by_row_whatever_their_order():
+    """The largest difference of a number; one that is missing in one table only is infinitely far."""
+    table = pd.DataFrame({"layer": [0, 1, 2], "position": ["a", "b", "c"], "loss": [1.0, 2.0, float("nan")]})
+    assert furthest(table[::-1], table) == 0
+    assert furthest(table.assign(loss=[1.0, 2.25, float("nan")]), table) == pytest.approx(0.25)
+    assert furthest(table.assign(loss=[1.0, 2.0, 3.0]), table) == float("inf")
+    with pytest.raises(CheckError, match="other rows"):
+        furthest(table.assign(layer=[0, 1, 3]), table)
+    with pytest.raises(CheckError, match="columns"):
+        furthest(table.drop(columns="loss"), table)
+
+
+def test_use_of_a_command_counts_the_processes_that_it_starts(tmp_path):
+    """A child that computes for a second and holds 200 MB, which its parent does not wait for, is in the sums."""
+    busy = "while time.process_time() < 1.2: pass"
+    child = f"import time; held = b'x' * 200_000_000\n{busy}\nprint(flush=True); time.sleep(3)"
+    start = f"subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)"
+    parent = f"import subprocess, sys, time; {start}.stdout.readline(); time.sleep(2)"
+    used = measure([sys.executable, "-c", parent], tmp_path, os.environ, tmp_path / "log")
+    assert 1.2 <= used.cpu < 3
+    assert 2e8 < used.memory < 3e8
+    assert used.wall > 2
+    with pytest.raises(SideError, match="ended with 3:\nbroken"):
+        measure([sys.executable, "-c", "print('broken'); exit(3)"], tmp_path, os.environ, tmp_path / "log")
+
+
+def test_former_version_gets_its_pins_without_hashes():
+    """Hashes of torch are those of the package index, and a CPU-only build is another file."""
+    assert pinned("# a note: a==1\ntorch==2.13.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\nrich==14.0\n") == [
+        "torch==2.13.0", "rich==14.0",
+    ]  # fmt: skip
