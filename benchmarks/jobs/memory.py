@@ -10,7 +10,10 @@ SHAPE, DTYPE, TOKENS, BATCH = "qwen2.5-coder-0.5b", "bfloat16", 512, 4
 ALLOWED = 1.5e9  # bytes beyond the weights
 PEAK = "peak memory less weights"
 EXACT, ROUNDED = 1e-3, 0.05  # alignments and losses of two layers against plain float32: in float32, in bfloat16
-WORK = {"training step": "train", "drift": "drift"}
+CHECKPOINTED = {"checkpointing": True}
+WORK: dict[str, tuple[str, dict[str, bool]]] = {
+    "training step": ("train", {}), "training step, checkpointed": ("train", CHECKPOINTED), "drift": ("drift", {}),
+}  # fmt: skip
 
 
 def run(setting: Setting, outcome: Outcome) -> None:
@@ -18,10 +21,10 @@ def run(setting: Setting, outcome: Outcome) -> None:
     with Worker(Side("check", HERE / "sides" / "cuda.py"), setting.scratch) as worker:
         for name, away in worker.ask("deviations", shape=SHAPE, device="cpu").items():
             outcome.check("ours", f"{name}, two layers of {SHAPE}", away, EXACT if "32" in name else ROUNDED)
-    for name, work in WORK.items():
+    for name, (work, options) in WORK.items():
         with Worker(Side(work, HERE / "sides" / "memory.py"), setting.scratch) as worker:
             parts = worker.ask("prepare", shape=SHAPE, dtype=DTYPE)
-            peak = worker.ask(work, tokens=TOKENS, batch_size=BATCH)
+            peak = worker.ask(work, tokens=TOKENS, batch_size=BATCH, **options)
         weights, before = parts["weights"], parts["before"]
         outcome.figures += [
             Value("ours", PEAK, peak - weights, name),

@@ -41,7 +41,7 @@ def prepare(shape: str, dtype: str) -> dict[str, int]:
     return {"weights": sum(weights.values()), "before": peak_memory()}
 
 
-def train(tokens: int, batch_size: int) -> int:
+def train(tokens: int, batch_size: int, checkpointing: bool = False) -> int:
     """The largest resident set, bytes, of logged training steps on `batch_size` texts, half of each completion."""
     model = held["model"]
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +49,9 @@ def train(tokens: int, batch_size: int) -> int:
     directions = dict.fromkeys(
         range(model.config.num_hidden_layers), isotropic_directions(DIRECTIONS, model.config.hidden_size, 0)
     )
-    settings = TrainingSettings(steps=STEPS, batch_size=batch_size, lr=2e-4, lora_rank=16, lora_alpha=32)
+    settings = TrainingSettings(
+        steps=STEPS, batch_size=batch_size, lr=2e-4, lora_rank=16, lora_alpha=32, gradient_checkpointing=checkpointing
+    )
     texts = [Encoded(tuple(row), tokens // 2) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         train_run(model, texts, Recipe(settings, directions, 0), 0, Path(folder))

@@ -25,6 +25,7 @@ TINY = 20_000_000  # weights: 40 MB of bfloat16
 PAYS = 1.2  # times as fast as float32 that bfloat16 has to be on a processor: it is less exact
 TOKENS, LARGEST, REPEATS = 256, 1536, 4  # of the products that are timed: rows, most columns, how often
 BFLOAT16_ERROR = 2.0**-7  # largest error of a product in bfloat16, relative to its largest number: a last rounding
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # variables that forbid oneDNN instructions: speeds differ
 # Variables that libraries beneath torch read for themselves, once: how exactly products are computed depends on them,
 # and nothing in the process can undo it.
 OVERRIDES = {
@@ -99,7 +100,8 @@ def bfloat16_pays(into: int, out: int) -> bool:
     alike, and a study that goes on does so as it began.
     """
     record = cache_folder() / "bfloat16.json"
-    name = f"{platform.node()}, torch {torch.__version__}, {into} x {out}"
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
+    name = ", ".join([platform.node(), f"torch {torch.__version__}", f"{into} x {out}", *limits])
     with suppress(OSError, StoreError):
         record.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{record}.lock"):

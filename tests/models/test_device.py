@@ -74,6 +74,16 @@ def test_choice_is_kept_for_other_processes(monkeypatch, tmp_path, damaged):
     assert (len(sizes), len(later)) == (1, int(damaged is not None))
 
 
+def test_choice_under_other_instructions_is_another(monkeypatch):
+    """OneDNN can be forbidden what the processor has: what was measured without that limit does not hold."""
+    measured(monkeypatch, 6.0)
+    assert bfloat16_pays(576, 1536)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+    bfloat16_pays.cache_clear()
+    measured(monkeypatch, 0.3)
+    assert not bfloat16_pays(576, 1536)
+
+
 def test_cache_that_cannot_be_written_to_costs_no_study(monkeypatch, tmp_path):
     """The choice is measured then by each process."""
     (tmp_path / "file").touch()
