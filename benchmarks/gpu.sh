@@ -16,9 +16,13 @@ if [ -n "${WHEELS:-}" ]; then
 fi
 cd "$scratch" || exit 1
 failed=0
+end=$(($(date +%s) + 480))
 for part in ${*:-environment exact waits memory small large together}; do
+    left=$((end - $(date +%s)))
+    [ $left -lt 90 ] || left=90
+    [ $left -gt 0 ] || left=1
     PYTHONPATH="$scratch:$scratch/benchmarks/shared:$scratch/benchmarks/sides" \
-        timeout 90 "${PYTHON:-python3}" -m benchmarks.gpu "$part" "${DEVICE:-cuda}" 2>"$scratch/errors"
+        timeout $left "${PYTHON:-python3}" -m benchmarks.gpu "$part" "${DEVICE:-cuda}" 2>"$scratch/errors"
     code=$?
     if [ $code != 0 ]; then
         failed=1
