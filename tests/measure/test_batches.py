@@ -120,7 +120,7 @@ def test_runs_lie_one_after_the_other(parts):
         _check_completions(both, [*parts, *parts[::-1]])
         assert max(both.completion[both.owner < len(parts)].tolist()) < first
         assert min(both.last_prompt[len(parts) :].tolist()) >= first
-        for _, way in both.layout.branches():
+        for _, way in both.layout.branches:
             assert len({each.start < first for each in way}) == 1
 
 
@@ -133,7 +133,7 @@ def test_ends_see_what_is_before_them(parts):
         assert min(len(prompt) for prompt, _ in parts) == 1
         return
     keys = [*batch.before.input_ids.flatten().tolist(), *batch.input_ids.flatten().tolist()]
-    seen = [[token for each in way for token in keys[each]] for _, way in batch.layout.branches()]
+    seen = [[token for each in way for token in keys[each]] for _, way in batch.layout.branches]
     assert sorted(seen) == sorted(list(example.ids) for example in examples)
     assert batch.layout.past == batch.before.input_ids.numel()
 

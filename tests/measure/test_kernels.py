@@ -189,7 +189,7 @@ def test_attention_along_a_tree_is_that_of_each_branch_alone(tree, groups, windo
     agree(lambda q, k, v: packed_attention(q, k, v, layout, 0.4), exact(seen), inputs)
     agree(lambda q, k, v: packed_attention(q, k, v, layout, 0.4, window), exact(near), inputs)
     agree(lambda q, k, v: packed_attention(q, k, v, layout, 0.4, window, 2.0), capped(near), inputs)
-    in_parts = torch.cat([attention._along(*inputs, *each, 0.4, 10**6, None) for each in layout.branches()], dim=2)
+    in_parts = torch.cat([attention._along(*inputs, *each, 0.4, 10**6, None) for each in layout.branches], dim=2)
     torch.testing.assert_close(in_parts, exact(seen)(*inputs))  # as on a GPU, where there are few pieces or many
     for expected, size, cap in ((exact(seen), 10**6, None), (exact(near), window, None), (capped(near), window, 2.0)):
         found = attention._side_by_side(*inputs, layout, 0.4, size, cap)

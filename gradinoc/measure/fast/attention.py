@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -52,11 +53,19 @@ class Layout:
         ]
         return cls(tuple(Sight(piece, piece) for piece in pieces), tuple(above))
 
-    def branches(self) -> Iterator[tuple[slice, list[slice]]]:
+    @cached_property
+    def branches(self) -> list[tuple[slice, list[slice]]]:
         """Each piece's queries, and all keys on the way to them, their own last."""
-        for queries, keys in self.own:
-            way = [each.keys for each in self.above if each.queries.start <= queries.start < each.queries.stop]
-            yield queries, [*way, keys]
+        ways = [
+            [each.keys for each in self.above if each.queries.start <= queries.start < each.queries.stop]
+            for queries, _ in self.own
+        ]
+        return [(queries, [*way, keys]) for (queries, keys), way in zip(self.own, ways, strict=True)]
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest branch."""
+        return max(sum(int(each.stop - each.start) for each in way) for _, way in self.branches)
 
     def padded(self, window: int, device: torch.device) -> tuple[Tensor, ...]:
         """Rows of queries `[pieces, longest]` and of keys, which of these see which, and where each query then is.
@@ -64,7 +73,7 @@ class Layout:
         A query that is nothing but padding sees the first key.
         """
         if (window, device) not in self._padded:
-            own, known = zip(*((_rows([at]), _rows(way)) for at, way in self.branches()), strict=True)
+            own, known = zip(*((_rows([at]), _rows(way)) for at, way in self.branches), strict=True)
             queries, keys = (pad_sequence(list(rows), batch_first=True) for rows in (own, known))
             mine, all_ = (torch.tensor([len(row) for row in rows])[:, None, None] for rows in (own, known))
             query, key = torch.arange(queries.shape[1])[:, None], torch.arange(keys.shape[1])
@@ -201,18 +210,13 @@ def packed_attention(
         window: how many of the last tokens, itself among them, a token sees.
         cap: the largest size of a score; see `capped_attention`.
     """
-    plain = cap is None and window >= _longest(layout) and q.shape[-1] == v.shape[-1]
+    plain = cap is None and window >= layout.longest and q.shape[-1] == v.shape[-1]
     if q.device.type == "cpu" and plain:
         result: Tensor = _CpuAttention.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
         return result
     if len(layout.own) > MANY:
         return _side_by_side(q, k, v, layout, scale, window, cap)
-    return torch.cat([_along(q, k, v, *each, scale, window, cap) for each in layout.branches()], dim=2)
-
-
-def _longest(layout: Layout) -> int:
-    """Tokens of the longest branch."""
-    return max(sum(int(each.stop - each.start) for each in way) for _, way in layout.branches())
+    return torch.cat([_along(q, k, v, *each, scale, window, cap) for each in layout.branches], dim=2)
 
 
 def _along(

@@ -32,7 +32,7 @@ def _each_alone(forward: Any) -> Any:
         states = hidden_states
         if past is not None:
             states = past.extended(module, states[:, None], states[:, None])[0][:, 0]
-        branches = [(queries, torch.cat([states[0, each] for each in way])) for queries, way in layout.branches()]
+        branches = [(queries, torch.cat([states[0, each] for each in way])) for queries, way in layout.branches]
         padded = nn.utils.rnn.pad_sequence([branch for _, branch in branches], batch_first=True)
         mixed = torch.as_tensor(forward(module, padded, **{**named, "attention_mask": None}))
         parts = [
