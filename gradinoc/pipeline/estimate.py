@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -35,6 +35,7 @@ from gradinoc.models.memory import OF_ADAPTER, TrainingMemory, training_memory
 from gradinoc.models.sources.locate import DESCRIPTION, described, is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
 from gradinoc.pipeline.context import StudyContext
+from gradinoc.pipeline.footprint import footprint
 from gradinoc.pipeline.steps.plan import plan
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
 from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Counting, Work
@@ -42,7 +43,6 @@ from gradinoc.study.description import Study, TrainingSettings
 
 STARTING = 10.0  # seconds: libraries, the model in both dtypes, a trial of the kernels
 LEAST, MOST = 0.6, 1.8  # of the estimate: the range of repeated measurements, and of two studies whose times are known
-LIBRARIES = 600 * 2**20  # bytes of a process before it has loaded a model
 BUDGET = 0.2  # seconds of each measurement, which has at least three repetitions
 COPIES_BYTES, COPIES = 200_000_000, 6  # of a block's weights, used in turn: a model does not stay in a cache
 ELEMENTS = 2**20  # of the pass over memory that is timed
@@ -97,6 +97,7 @@ class Shapes:
         weights: all weights, the embedding's once where it is shared.
         adapted: where the adapters are, and where not, in a sentence.
         training: bytes of a training step, in the dtype that the model is held in.
+        width: numbers in a hidden state.
     """
 
     block: tuple[tuple[int, int], ...]
@@ -106,6 +107,7 @@ class Shapes:
     weights: int
     adapted: str
     training: TrainingMemory
+    width: int
 
     def flops(self, work: Work) -> float:
         """Return the floating-point operations of `work`, attention left out: a few percent at a study's lengths.
@@ -139,7 +141,7 @@ def shapes_of(config: PreTrainedConfig, dtype: torch.dtype, settings: TrainingSe
         pairs = int(getattr(usual, "num_key_value_heads", None) or heads)
         training = training_memory(get_peft_model(model, lora_config(model, settings)), fused)
     output = int(text.hidden_size) * int(text.vocab_size)
-    return Shapes(maps, len(blocks), 2 * pairs * head, output, weights, str(found), training)
+    return Shapes(maps, len(blocks), 2 * pairs * head, output, weights, str(found), training, int(text.hidden_size))
 
 
 @undisturbed()
@@ -181,7 +183,7 @@ def estimate(study: Study) -> Estimate:
     table = pd.DataFrame(rows, columns=["stage", "steps", "tokens", "flops", "seconds"])
     return Estimate(
         stages=table.groupby("stage", sort=False, as_index=False).sum(),
-        memory=_memory(shapes, list(chain(*works.values())), study, (dtype, found_in)),
+        memory=footprint(shapes, list(chain(*works.values())), study, (dtype, found_in)),
         device=device.type,
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,
@@ -256,31 +258,3 @@ def _described(study: Study) -> Path:
             f"model.id {shown(name)} is not in the cache of the hub, and nothing is fetched for a plan; with a hub "
             f"within reach: hf download {name} --include '*.json' '*.jinja' '*.txt' '*.model'"
         ) from error
-
-
-def _memory(
-    shapes: Shapes, works: Sequence[Work], study: Study, dtypes: tuple[torch.dtype, torch.dtype]
-) -> dict[str, int]:
-    """Return what is held -> bytes: weights, their copy in the dtype of the directions, a training step, responses."""
-    held, copy = (dtype.itemsize for dtype in dtypes)
-    training = shapes.training
-    longest, learned = (
-        max((work.longest for work in works if work.backward == kind), default=0) for kind in (TRAIN, LEARN)
-    )
-    token = training.checkpointed_token if study.training.gradient_checkpointing else training.token
-    cache = max(work.cached for work in works) * shapes.cache * shapes.layers * held
-    found = {
-        "weights": training.weights,
-        "weights while directions are found": shapes.weights * copy if copy != held else 0,
-        "adapter in training, with gradients and Adam": training.adapter,
-        "activations of the longest training step": longest * token,
-        "activations of the largest pass for gradients of the frozen model": learned * training.token,
-        "keys and values of the largest batch of responses": cache,
-    }
-    learning = training.weights + training.adapter + longest * token
-    frozen = training.weights + max(learned * training.token, cache)
-    largest = max(learning, frozen, found["weights while directions are found"])
-    return {
-        **{what: size for what, size in found.items() if size},
-        "largest at a time, libraries included": largest + LIBRARIES,
-    }

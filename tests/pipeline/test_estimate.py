@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from peft import get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.usage import measure
 from fixtures.smallest import smallest
 from gradinoc.errors import DataError, ModelError
 from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
@@ -21,11 +25,14 @@ from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.memory import training_memory
 from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, estimate, shapes_of
+from gradinoc.pipeline.footprint import LIBRARIES, TOTAL
 from gradinoc.pipeline.steps.step import DIRECTIONS, POOL, UNRELATED
 from gradinoc.pipeline.steps.work import Counting
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.traits import ALL_CAPS
 
+ROOT = Path(__file__).parents[2]
 # Of operations: attention, which is left out, is a sixth of them in a model of width 96, and the first block's backward
 # pass, which is not, a quarter of that of four blocks.
 TOLERANCE = 0.25
@@ -149,7 +156,39 @@ def test_more_work_costs_more():
         assert two.loc[same, "flops"] == one.loc[same, "flops"]
     assert (one["seconds"] > 0).all()
     assert large.seconds == pytest.approx([share * (two["seconds"].sum() + STARTING) for share in (LEAST, MOST)])
-    assert large.memory["largest at a time, libraries included"] > large.memory["weights"]
+    assert large.memory[TOTAL] > LIBRARIES + large.memory["weights"]
+
+
+def test_memory_counts_runs_trained_together_and_directions_of_every_kind():
+    """Adapters and activations once a run; a row of float32 for each direction at each layer."""
+    alone, together = (estimate(load_study("tiny", [f"training.together={n}"])).memory for n in (1, 9))
+    for part in ("adapter in training, with gradients and Adam", "activations of the longest training step"):
+        assert together[part] == pytest.approx(9 * alone[part], abs=9)
+    assert together[TOTAL] > alone[TOTAL]
+    study = load_study("tiny")
+    rows = 1 + len(ALL_CAPS.unrelated) + sum(study.nulls.draws.values())
+    assert alone["directions that gradients of the frozen model are measured along"] == 4 * rows * 4 * 96
+
+
+SHORT = (
+    "seeds=[0]", "training.steps=2", "data.measure=8", "data.direction=24", "data.calibration=8", "drift.everyday=4",
+)  # fmt: skip
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("tiny", ()), ("smollm2", SHORT), ("smollm2", (*SHORT, "model.dtype=float32"))],
+    ids=["tiny", "SmolLM2", "SmolLM2 in float32"],
+)
+def test_memory_is_that_of_a_process_that_computes_the_study(tmp_path, name, settings):
+    """Within a quarter of its largest, libraries included; batches and lengths are those of the whole study."""
+    changes = [word for setting in settings for word in ("--set", setting)]
+    places = ["--store", str(tmp_path / "store"), "--artifacts", str(tmp_path / "artifacts")]
+    command = [sys.executable, "-m", "gradinoc", "run", name, *changes, *places]
+    used = measure(command, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path / "log")
+    foreseen = estimate(load_study(name, list(settings))).memory[TOTAL]
+    assert 0.75 < foreseen / used.memory < 1.25, f"{foreseen / 1e9:.2f} GB foreseen, {used.memory / 1e9:.2f} measured"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Estimate the memory of one process that computes a study, by what it holds at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradinoc.measure.fast.kernels import CHUNK
+from gradinoc.models.memory import OF_ADAPTER
+from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Work
+from gradinoc.study.description import Study
+from gradinoc.study.traits.registry import find_trait
+
+if TYPE_CHECKING:
+    from gradinoc.pipeline.estimate import Shapes
+
+LIBRARIES = 640 * 10**6  # bytes of a process before it has loaded a model: Python, torch, transformers, pandas
+TOTAL = "largest at a time, libraries included"
+# Over what is kept for a backward pass: the gradients on their way back, and what allocation loses. Measured: 1.3 to
+# 1.4 with SmolLM2-135M and with the shapes of Qwen2.5-Coder-0.5B, bfloat16.
+BACKWARD = 1.4
+FLOAT32 = 4  # bytes
+PASSES = (READ, LEARN, TRAIN)
+
+
+def footprint(
+    shapes: Shapes, works: Sequence[Work], study: Study, dtypes: tuple[torch.dtype, torch.dtype]
+) -> dict[str, int]:
+    """Return what is held -> bytes, the largest at a time last.
+
+    A process is in one step at a time, and a step frees what it held: finding directions (a copy of the weights in the
+    dtype of the directions), gradients of the frozen model (with every direction that they are measured along), a
+    training step, or responses (keys and values, and the adapters of the runs that are evaluated together).
+
+    Args:
+        shapes: of the model.
+        works: of every kind of step.
+        study: what would be computed.
+        dtypes: of the model, and of the copy in which directions are found.
+    """
+    held, copy = (dtype.itemsize for dtype in dtypes)
+    training, settings = shapes.training, study.training
+    longest = {kind: max((work.longest for work in works if work.backward == kind), default=0) for kind in PASSES}
+    block = training.token // shapes.layers  # without gradients one block's activations are there at a time
+    runs = min(settings.together, len(study.runs))
+    token = training.checkpointed_token if settings.gradient_checkpointing else training.token
+    along = 1 + len(find_trait(study.trait).unrelated) + sum(study.nulls.draws.values())
+    adapters = len(study.conditions) * training.adapter // OF_ADAPTER * FLOAT32
+    found = {
+        "weights": training.weights,
+        "weights while directions are found": shapes.weights * copy if copy != held else 0,
+        "adapter in training, with gradients and Adam": runs * training.adapter,
+        "activations of the longest training step": int(BACKWARD * runs * longest[TRAIN] * token),
+        "activations of the largest pass for gradients of the frozen model": int(
+            BACKWARD * longest[LEARN] * training.token
+        ),
+        "directions that gradients of the frozen model are measured along": (
+            along * shapes.layers * shapes.width * FLOAT32
+        ),
+        "activations of the largest pass without gradients": longest[READ] * block,
+        "keys and values of the largest batch of responses": (
+            max(work.cached for work in works) * shapes.cache * shapes.layers * held
+        ),
+        "adapters evaluated together": adapters,
+        "logits of a chunk": CHUNK * (shapes.head // shapes.width) * (held + FLOAT32),
+    }
+    of_copy, adapter, of_training, of_frozen, rows, reading, cache, stacked, logits = list(found.values())[1:]
+    largest = max(
+        (of_copy or training.weights) + reading,
+        training.weights + adapter + of_training + logits,
+        training.weights + rows + max(of_frozen + logits, rows),  # kinds of directions are drawn, then joined
+        training.weights + stacked + cache + reading + logits,
+    )
+    return {**{what: size for what, size in found.items() if size}, TOTAL: largest + LIBRARIES}
