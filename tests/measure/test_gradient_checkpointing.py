@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
 from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
+from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.packing import pack
 from gradinoc.measure.hooks import GradientCollector
 from gradinoc.models.blocks import decoder_blocks, unwrapped
 
@@ -120,3 +122,19 @@ def test_hooks_may_run_inside_the_checkpoint(reentrant):
         gradients = collector.get_gradients()
     assert seen == [2, 1, 0]
     assert_close(gradients, dict(enumerate(expected)))
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["llama", "gemma2", "nemotron", "qwen3_5"])
+def test_checkpointing_changes_no_gradient_of_packed_sequences(name, examples, reentrant):
+    """The second run of a block knows as the first did which tokens see which, whatever its attention is handed."""
+    model = ARCHITECTURES[name]().requires_grad_(False)
+    assert fuse(model)[0].endswith("sequences packed")
+    learner, packed = in_training(with_lora(model)), pack(examples)
+    gradients, weights, runs = training_step(learner, packed)
+    assert set(runs.values()) == {1}
+    checkpoint(learner, reentrant)
+    again, same, runs = training_step(learner, packed)
+    assert set(runs.values()) == {2}
+    assert_close(again, gradients)
+    assert_close(same, weights)

@@ -163,7 +163,8 @@ def _rotation_of(module: Any) -> Any:
 def _keeping_of(block: Any) -> Any:
     """For a block whose attention is not given what the block is given beside its arguments (Nemotron, StableLM)."""
     forward = type(block).forward
-    code = getattr(inspect.unwrap(forward), "__code__", None)
+    inner = inspect.unwrap(forward)
+    code = getattr(inner, "__code__", None)
     if code is None or not code.co_flags & inspect.CO_VARKEYWORDS:
         return None
     further = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
@@ -171,8 +172,16 @@ def _keeping_of(block: Any) -> Any:
         return None
 
     def keeping(own: Any, *given: Any, **named: Any) -> Any:
-        with handing(named.get("layout"), named.get("past")):
+        if named.get("layout") is None:
             return forward(own, *given, **named)
+
+        def inside(*arguments: Any) -> Any:
+            with handing(named["layout"], named.get("past")):
+                return inner(own, *arguments, **named)
+
+        # What is around `inner` checkpoints it alone: its second run would know of no layout.
+        checkpointed = own.training and getattr(own, "gradient_checkpointing", False)
+        return own._gradient_checkpointing_func(inside, *given) if checkpointed else inside(*given)
 
     return keeping
 
