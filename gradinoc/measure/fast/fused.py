@@ -127,8 +127,9 @@ def _unfit(model: PreTrainedModel) -> str | None:
 
 
 def _attention_calls(model: nn.Module) -> list[set[str]]:
-    """The words in the code of every kind of attention of the model, among them the arguments that it hands over."""
-    kinds = {type(module) for module in model.modules()}
+    """The words in the code of every kind of attention of the decoder, among them the arguments that it hands over."""
+    decoder: Any = model.get_decoder() if isinstance(model, PreTrainedModel) else model
+    kinds = {type(module) for module in decoder.modules()}
     codes = [code for kind in kinds if (code := getattr(kind.forward, "__code__", None))]
     calls = [code for code in codes if "ALL_ATTENTION_FUNCTIONS" in code.co_names]
     return [{word for names in code.co_consts if isinstance(names, tuple) for word in names} for code in calls]
