@@ -6,9 +6,10 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class Pipeline:
             possible = [step for step in missing if not self._is_blocked(step.key)]
             if not possible:
                 raise self._failure(missing)
-            if not any(self._attempt(step) for step in possible):
+            if not any(self._attempt(step, possible) for step in possible):
                 self._wait_for(possible)
         if worked:
             self._notify(SOME if self._missing() else ALL, "in the store")
@@ -158,32 +159,35 @@ class Pipeline:
             self._counted = time.monotonic()
         return self._absent
 
-    def _attempt(self, step: Step) -> bool:
+    def _attempt(self, step: Step, possible: Sequence[Step]) -> bool:
         """Compute `step` and return True if all that it needs is there and no other process is at it.
 
-        If it is one of those that can be computed in one go, others that are free go with it.
+        If it is one of those that can be computed in one go, others of the `possible` ones that are free go with it.
         """
         if not self._is_ready(step):
             return False
         with ExitStack() as locks:
-            held: list[Step] = []
-            for each in self._with_company(step):
-                if locks.enter_context(self.entries[each.key].lock(wait=False)):
-                    held.append(each)
-                elif each is step:
-                    return False
-            self._compute_all(held)
+
+            def hold(each: Step) -> bool:
+                return locks.enter_context(self.entries[each.key].lock(wait=False))
+
+            if not hold(step):
+                return False
+            self._compute_all([step, *self._company(step, possible, hold)])
         return True
 
-    def _with_company(self, step: Step) -> Iterator[Step]:
-        """Yield `step` and those that may be computed in one go with it, no more than this worker's share."""
-        yield step
-        if step.compute_all is None or step.most == 1:
-            return
-        alike = [each for key, each in self.steps.items() if key.stage == step.key.stage and each is not step]
-        open_ = [each for each in alike if not (self._is_done(each.key) or self._is_blocked(each.key))]
-        free = list(filter(self._is_ready, open_))
-        yield from free[: min(step.most, -(-(len(free) + 1) // self._workers)) - 1]
+    def _company(self, step: Step, possible: Sequence[Step], hold: Callable[[Step], bool]) -> list[Step]:
+        """Return those that are computed in one go with `step`, all held: with it no more than this worker's share."""
+        alike = [each for each in possible if each.key.stage == step.key.stage and each is not step]
+        if step.compute_all is None or not alike:
+            return []
+        try:
+            most = step.most()
+        except Exception:  # it fails by itself as well, and that is told
+            return []
+        ready = list(filter(self._is_ready, alike)) if most > 1 else []
+        share = min(most, -(-(len(ready) + 1) // self._workers))
+        return list(islice(filter(hold, ready), share - 1))
 
     def _compute_all(self, steps: Sequence[Step]) -> None:
         """Compute steps in one go; if that fails, in halves: one of them may be at fault, or memory too small for all.

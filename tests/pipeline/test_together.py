@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack, contextmanager
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from fixtures.smallest import smallest
 from gradinoc.errors import NumericalError, OutOfMemoryError
+from gradinoc.measure.training.tracking import Tracking
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps import training
 from gradinoc.pipeline.store import Store
@@ -70,6 +73,58 @@ def test_worker_leaves_the_others_their_share(without_runs, groups):
     count = len(run_keys(workers))
     assert groups.seen[0] == -(-count // 2)
     assert sum(groups.seen) == count
+
+
+def test_second_worker_takes_its_share_of_what_the_first_left(without_runs, groups):
+    """Runs that another holds are passed over; otherwise it would train the rest one at a time."""
+    pipeline = smallest(without_runs, "training.together=99")
+    workers, runs = Pipeline(pipeline.study, Store(without_runs), workers=2), run_keys(pipeline)
+
+    def release_first(_runs):
+        locks.close()  # as the first worker would in the end
+
+    groups.fail = release_first
+    with ExitStack() as locks:
+        locks.enter_context(held_elsewhere(pipeline.entries[runs[0]]))
+        workers.complete(runs)
+    assert groups.seen == [2, 1]
+
+
+@contextmanager
+def held_elsewhere(entry):
+    """Inside the block the entry is locked, as by another process."""
+    with FileLock(entry.path.parent / f"{entry.key}.lock", is_singleton=False):
+        yield
+
+
+def test_no_run_is_trained_that_was_not_asked_for(without_runs, groups):
+    """Those that are trained together are some of those that are wanted."""
+    pipeline = smallest(without_runs, "training.together=99")
+    wanted = run_keys(pipeline)[:2]
+    pipeline.complete(wanted)
+    assert groups.seen == [2]
+    assert [key for key in run_keys(pipeline) if pipeline.entries[key].complete()] == wanted
+
+
+@pytest.mark.parametrize("reason", ["plain", "shown"])
+def test_runs_that_follow_one_another_are_stored_one_by_one(without_runs, groups, reason, tmp_path, monkeypatch):
+    """Where the model takes one adapter at a time, or each run is shown by itself: what is over is not lost."""
+    study = smallest(without_runs, "training.together=99").study
+    tracking = Tracking("tensorboard", tmp_path / "shown", "smallest") if reason == "shown" else None
+    if reason == "plain":
+        monkeypatch.setattr(training, "takes_several", lambda _model: False)
+    pipeline = Pipeline(study, Store(without_runs), tracking=tracking)
+    runs = run_keys(pipeline)
+
+    def stop(_runs):
+        if len(groups.seen) == 3:
+            raise KeyboardInterrupt
+
+    groups.fail = stop
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.complete(runs)
+    assert groups.seen == [1, 1, 1]
+    assert [pipeline.entries[key].complete() for key in runs[:3]] == [True, True, False]
 
 
 def test_lack_of_memory_halves_the_number_of_runs(without_runs, groups):

@@ -63,7 +63,7 @@ class Step:
         inputs: what determines its result, besides what determines every step's.
         needs: steps whose results it reads.
         compute_all: writes its result and those of others of its stage in one go, if it can.
-        most: how many are computed in one go.
+        most: says how many may be computed in one go; asked when the step is about to be computed.
     """
 
     key: StepKey
@@ -74,4 +74,4 @@ class Step:
     inputs: Mapping[str, Any]
     needs: tuple[StepKey, ...] = ()
     compute_all: ComputeAll | None = None
-    most: int = 1
+    most: Callable[[], int] = lambda: 1

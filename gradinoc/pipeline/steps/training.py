@@ -46,7 +46,7 @@ def steps(context: StudyContext) -> Iterator[Step]:
         yield Step(
             key, f"run {condition}/{seed}", "training runs",
             partial(_compute_one, context, key), partial(works, condition, seed), inputs, needs,
-            partial(compute, context), study.training.together,
+            partial(compute, context), partial(_most, context),
         )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def training_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor
 
 
 def compute(context: StudyContext, shares: Sequence[Share], callback: Callback) -> None:
-    """Write LoRA runs, trained together where the model lets them: adapters, gradients step by step, losses.
+    """Write LoRA runs, trained together if there are several: adapters, gradients step by step, losses.
 
     An adapter is kept from after `early_step` steps and, of neutral runs, from after each of `spaced_steps`.
     """
@@ -97,14 +97,21 @@ def compute(context: StudyContext, shares: Sequence[Share], callback: Callback) 
         mean = None if alignment is None else float(alignment[rows].mean())
         callback("step", step, steps, loss=loss, alignment=mean)
 
-    together = takes_several(model) and not context.tracking
-    for group in [shares] if together else [[share] for share in shares]:
-        condition, seed = group[0].key.condition, group[0].key.seed
-        tracking = context.tracking.of_run(condition, int(seed or 0)) if context.tracking else None
-        runs = [_run(context, share) for share in group]
-        logs = train_runs(model, runs, replace(recipe, tracking=tracking), on_step)
-        for share, log in zip(group, logs, strict=True):
-            _save(log, share, study, sorted(axes))
+    condition, seed = shares[0].key.condition, shares[0].key.seed
+    tracking = context.tracking.of_run(condition, int(seed or 0)) if context.tracking else None
+    runs = [_run(context, share) for share in shares]
+    logs = train_runs(model, runs, replace(recipe, tracking=tracking), on_step)
+    for share, log in zip(shares, logs, strict=True):
+        _save(log, share, study, sorted(axes))
+
+
+def _most(context: StudyContext) -> int:
+    """Return how many runs are trained together: one where the model takes no more, or a run is shown by itself.
+
+    Runs that follow one another anyway are steps of their own, each stored as soon as it is over.
+    """
+    most = context.study.training.together
+    return most if most > 1 and not context.tracking and takes_several(context.language_model.model) else 1
 
 
 def _compute_one(context: StudyContext, key: StepKey, needed: Folders, folder: Path, callback: Callback) -> None:
