@@ -65,6 +65,14 @@ def test_several_adapters_each_have_their_part(parts):
     agree(ours, formula, [normal(2, 6, 5), *factors])
 
 
+@pytest.mark.parametrize("parts", [[4, 5], [5, 5]], ids=str)
+def test_rows_that_are_not_those_of_the_parts_are_refused(parts):
+    """Even if they could be divided by the number of adapters: experts are sent some of a batch's rows alone."""
+    factors = [(normal(3, 5).float(), normal(7, 3).float())] * 2
+    with pytest.raises(ValueError, match=f"expected {sum(parts)} in all, received 8"):
+        lora_linear(normal(8, 5).float(), (normal(7, 5).float(), None), factors, 1.0, parts)
+
+
 def test_adapter_gradients_stay_float32():
     """Below a bfloat16 model the adapter is still optimised in float32."""
     down, up = normal(3, 5).float().requires_grad_(), normal(7, 3).float().requires_grad_()

@@ -14,6 +14,7 @@ from fixtures.small_models import ARCHITECTURES
 from gradinoc.data.sources import load_source
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.fast import passes
+from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packing import pack
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
@@ -118,15 +119,16 @@ def test_runs_differ(alone):
     assert len(losses) == len(alone)
 
 
-@pytest.mark.parametrize("fault", ["length", "plain"])
+@pytest.mark.parametrize("fault", ["length", "plain", "recurrent"])
 def test_runs_that_cannot_be_trained_together_are_refused(obedient, recipe, make, fault, tmp_path):
-    """Unequal numbers of examples, or a model with modules of its own."""
+    """Unequal numbers of examples, a model with modules of its own, or one that goes through branches one by one."""
     runs = [make(tmp_path, None, seed) for seed in (0, 1)]
     model = obedient.model
     if fault == "length":
         runs[1] = Run(runs[1].examples[:-1], 1, runs[1].adapter_dir)
     else:
-        model = ARCHITECTURES["gpt2"]().requires_grad_(False)
+        model = ARCHITECTURES["gpt2" if fault == "plain" else "qwen3_5"]().requires_grad_(False)
+        assert fuse(model)[0].startswith("plain") == (fault == "plain")
     with pytest.raises(ValueError, match="together" if fault == "length" else "one at a time"):
         train_runs(model, runs, recipe)
     assert not any("lora" in name for name, _ in model.named_modules())

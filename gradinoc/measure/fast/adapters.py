@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gradinoc.measure.fast.kernels import lora_linear
 from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.recurrent import recurrence_of
 
 Each = TypeVar("Each")
 
@@ -53,12 +54,14 @@ def fused_adapter(model: nn.Module) -> Iterator[Parts]:
 def takes_several(model: nn.Module) -> bool:
     """Whether several adapters of a PEFT-wrapped model can be trained in one pass, each as if it were alone.
 
-    Not where modules are the model's own, where there are adapters that `lora_linear` does not know, or where something
-    drops out at random.
+    Not where modules are the model's own, where there are adapters that `lora_linear` does not know, where something
+    drops out at random, or where a block puts a row's branches side by side (`recurrence_of`): its adapters see other
+    rows than a batch has.
     """
     dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
     adapters = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    return is_fused(model) and not dropout and all(map(_is_plain_lora, adapters))
+    recurrent = any(recurrence_of(module) for module in model.modules())
+    return is_fused(model) and not (dropout or recurrent) and all(map(_is_plain_lora, adapters))
 
 
 def _is_plain_lora(module: nn.Module) -> bool:

@@ -114,9 +114,14 @@ def lora_linear(
         adapters: A, `[rank, in]` float32, and B, `[out, rank]` float32, of each.
         scale: of all of them.
         parts: rows of `x` that each adapter is for, one after the other; all of them if there is one.
+
+    Raises:
+        ValueError: `x` has other rows than the parts, as in a block that sends only some of them here.
     """
-    factors = [each for pair in adapters for each in pair]
-    rows = [x.numel() // x.shape[-1]] if len(adapters) == 1 else list(parts)
+    factors, found = [each for pair in adapters for each in pair], x.numel() // x.shape[-1]
+    rows = [found] if len(adapters) == 1 else list(parts)
+    if sum(rows) != found:
+        raise ValueError(f"Adapters for parts of {rows} rows: expected {sum(rows)} in all, received {found}")
     if len(adapters) > 1 and len(set(rows)) == 1:
         result: Tensor = _EvenLoraLinear.apply(x, base, scale, len(rows), *factors)  # type: ignore[no-untyped-call]
     else:
