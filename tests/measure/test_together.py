@@ -119,6 +119,14 @@ def test_runs_differ(alone):
     assert len(losses) == len(alone)
 
 
+def test_parts_made_even_stay_within_the_longest_example(make, tmp_path):
+    """Rotations that depend on how long the text is (longrope) would be others if what fills a part counted on."""
+    runs = [make(tmp_path, system, 0).examples[:2] for system in (SYSTEMS[0], SYSTEMS[2])]
+    batch = pack([example for run in runs for example in run], 2, even=True)
+    assert len(set(batch.parts)) == 1
+    assert int(batch.position_ids.max()) == max(batch.lengths) - 1
+
+
 @pytest.mark.parametrize("fault", ["length", "plain", "recurrent"])
 def test_runs_that_cannot_be_trained_together_are_refused(obedient, recipe, make, fault, tmp_path):
     """Unequal numbers of examples, a model with modules of its own, or one that goes through branches one by one."""

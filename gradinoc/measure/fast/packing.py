@@ -54,7 +54,7 @@ class Shared:
         more = tokens - len(self.ids)
         if not more:
             return self
-        return Shared.joined([self, Shared((0,) * more, tuple(range(more)), (more,), (0,), ())])
+        return Shared.joined([self, Shared((0,) * more, (0,) * more, (more,), (0,), ())])
 
     @property
     def layout(self) -> Layout:
