@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fixtures.small_models import ARCHITECTURES, VOCABULARY
-from gradinoc.measure.fast import float32
-from gradinoc.measure.fast.float32 import in_float32
+from gradinoc.measure.fast.trial import float32
+from gradinoc.measure.fast.trial.float32 import in_float32
 
 IDS = torch.arange(3, 15)[None] % VOCABULARY
 
