@@ -84,7 +84,6 @@ class Pipeline:
         self.steps = plan(self.context)
         self.entries = entries(self.context, self.steps, store)
         self._absent = list(self.steps.values())
-        self._kinds = {entry.key: self.steps[key].kind for key, entry in self.entries.items()}
 
     def entry(self, stage: str, condition: str = "", seed: int | None = None, phase: str = "") -> Entry:
         """Return a step's place in the store."""
@@ -276,7 +275,8 @@ class Pipeline:
         """Send an event, `spent` seconds into steps; within them, finished steps are counted every few seconds only."""
         missing, steps = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0), len(self.steps)
         absent, now = ([self.entries[step.key].key for step in each] for each in (missing, current))
-        left = seconds_left(self._kinds, self._times, absent, now, spent)
+        kinds = {self.entries[key].key: step.kind for key, step in self.steps.items()}
+        left = seconds_left(kinds, self._times, absent, now, spent)
         if left and left[-1] is None and numbers.get("seconds_left") and current:
             left.append(numbers["seconds_left"])  # of the present part; what comes after it is not known
         study_left, at_least = time_left(left, self._workers)
