@@ -73,6 +73,30 @@ def test_rows_that_are_not_those_of_the_parts_are_refused(parts):
         lora_linear(normal(8, 5).float(), (normal(7, 5).float(), None), factors, 1.0, parts)
 
 
+@pytest.mark.parametrize("parts", [[12], [5, 7], [6, 6]], ids=str)
+def test_what_a_gate_gives_is_not_kept_for_the_next_map(parts):
+    """It is made anew from gate and up, which are kept already: the same numbers, a quarter less held."""
+    weight = normal(7, 5, seed=1)
+
+    def formula(gate, up, *factors):
+        x = functional.silu(gate) * up
+        pieces = zip(x.flatten(0, 1).split(parts), factors[::2], factors[1::2], strict=True)
+        updates = torch.cat([piece @ down.T @ wide.T for piece, down, wide in pieces])
+        return functional.linear(x, weight) + 1.5 * updates.view(*x.shape[:2], -1)
+
+    def ours(gate, up, *factors):
+        pairs, inner, kept = list(zip(factors[::2], factors[1::2], strict=True)), swiglu(gate, up), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+            result = lora_linear(inner, (weight.float(), None), pairs, 1.5, parts)
+        held = {each.untyped_storage().data_ptr() for each in kept}
+        assert gate.untyped_storage().data_ptr() in held
+        assert inner.untyped_storage().data_ptr() not in held
+        return result
+
+    factors = [normal(*shape, seed=3 + place) for place in range(len(parts)) for shape in ((3, 5), (7, 3))]
+    agree(ours, formula, [normal(2, 6, 5), normal(2, 6, 5, seed=9), *factors])
+
+
 def test_adapter_gradients_stay_float32():
     """Below a bfloat16 model the adapter is still optimised in float32."""
     down, up = normal(3, 5).float().requires_grad_(), normal(7, 3).float().requires_grad_()

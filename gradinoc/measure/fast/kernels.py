@@ -39,21 +39,23 @@ class _LoraLinear(torch.autograd.Function):
     ) -> Any:
         weight, bias = base
         rows = x.reshape(-1, x.shape[-1])
+        ctx.made_of = bool(source := made_of(x))
         small = [down.to(x.dtype) for down in factors[::2]]
         wide = [(up * scale).to(x.dtype) for up in factors[1::2]]
         result = nn.functional.linear(rows, weight, bias)
         inner = [part @ down.T for part, down in zip(rows.split(parts), small, strict=True)]  # (tokens, rank) each
         for part, low, up in zip(result.split(parts), inner, wide, strict=True):
             part.addmm_(low, up.T)
-        ctx.save_for_backward(rows, weight, *inner, *small, *wide)
+        ctx.save_for_backward(*(source or (rows, rows)), weight, *inner, *small, *wide)
         ctx.scale, ctx.parts = scale, parts
         return result.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        rows, weight, *rest = ctx.saved_tensors
+        gate, up, weight, *rest = ctx.saved_tensors
         count, gradient = len(ctx.parts), upstream[0].reshape(-1, upstream[0].shape[-1])
+        rows = _gated(gate, up).reshape(len(gradient), -1) if ctx.made_of else gate
         inner, small, wide = rest[:count], rest[count : 2 * count], rest[2 * count :]
         to_input = gradient @ weight if ctx.needs_input_grad[0] else None
         to_factors: list[Tensor] = []
@@ -74,19 +76,21 @@ class _EvenLoraLinear(torch.autograd.Function):
     ) -> Any:
         weight, bias = base
         rows = x.reshape(count, -1, x.shape[-1])
+        ctx.made_of, ctx.count = bool(source := made_of(x)), count
         small = torch.stack(factors[::2]).to(x.dtype)  # (adapters, rank, in)
         wide = (torch.stack(factors[1::2]) * scale).to(x.dtype)  # (adapters, out, rank)
         result = nn.functional.linear(rows.flatten(0, 1), weight, bias).view(count, rows.shape[1], -1)
         inner = rows @ small.mT
-        ctx.save_for_backward(rows, weight, inner, small, wide)
+        ctx.save_for_backward(*(source or (rows, rows)), weight, inner, small, wide)
         ctx.scale = scale
         return result.baddbmm_(inner, wide.mT).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        rows, weight, inner, small, wide = ctx.saved_tensors
-        gradient = upstream[0].reshape(*rows.shape[:2], -1)
+        gate, up, weight, inner, small, wide = ctx.saved_tensors
+        gradient = upstream[0].reshape(ctx.count, -1, upstream[0].shape[-1])
+        rows = _gated(gate, up).reshape(*gradient.shape[:2], -1) if ctx.made_of else gate
         through = gradient @ wide
         to_input = None
         if ctx.needs_input_grad[0]:
@@ -162,7 +166,7 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Any:
         ctx.save_for_backward(gate, up)
-        return nn.functional.silu(gate).mul_(up)
+        return _gated(gate, up)
 
     @staticmethod
     @once
@@ -172,10 +176,24 @@ class _SwiGlu(torch.autograd.Function):
         return to_gate, nn.functional.silu(gate).mul_(upstream[0])  # anew: kept, it would be a tenth of a step's memory
 
 
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return nn.functional.silu(gate).mul_(up)
+
+
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """`silu(gate) * up` (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
+    """`silu(gate) * up` (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+    A linear map that it goes into (`lora_linear`) keeps these two, which are kept anyway, and makes it anew.
+    """
     result: Tensor = _SwiGlu.apply(gate, up)  # type: ignore[no-untyped-call]
+    vars(result)["made_of"] = (gate.detach(), up.detach())
     return result
+
+
+def made_of(x: Tensor) -> tuple[Tensor, ...]:
+    """Gate and up where `x` is what `swiglu` made of them; nothing where it is another tensor."""
+    found: tuple[Tensor, ...] = getattr(x, "made_of", ())
+    return found
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
