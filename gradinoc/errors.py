@@ -6,6 +6,7 @@ Every error a user can mend derives from `GradinocError`, which escapes its mess
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 
 LONGEST = 80  # characters of a value
 
@@ -78,3 +79,14 @@ class NumericalError(GradinocError, ArithmeticError):
 
 class OutOfMemoryError(GradinocError, MemoryError):
     """A step needs more memory than the device has; the message says what would fit."""
+
+
+def in_step(error: Exception, label: str, others: Sequence[str]) -> Exception:
+    """Return `error` as that of the step called `label`, with the `others` that failed as well; to be raised."""
+    also = f" (failed as well: {', '.join(others)})" if others else ""
+    if not isinstance(error, GradinocError):
+        error.__notes__ = [f"in the step {label!r}{also}"]
+        return error
+    named = type(error)(f"{label}: {error}{also}")
+    named.__cause__ = error
+    return named

@@ -19,22 +19,12 @@ import torch
 from gradinoc.claims.tables import COLUMNS, Evidence
 from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
-from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError
+from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_step
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import device_memory, release
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.progress import (
-    ALL,
-    SOME,
-    WAITING,
-    OnProgress,
-    Pace,
-    Progress,
-    Times,
-    seconds_left,
-    time_left,
-)
+from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, seconds_left, time_left
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
 from gradinoc.pipeline.store import Entry, Store, load_or_compute_all, load_tables
@@ -225,14 +215,7 @@ class Pipeline:
         """Return the first error among the `missing` steps, naming its step and the others that failed."""
         absent = {step.key for step in missing}
         first, *others = [key for key in self._failed if key in absent]
-        label, error = self.steps[first].label, self._failed[first]
-        also = f" (failed as well: {', '.join(self.steps[key].label for key in others)})" if others else ""
-        if isinstance(error, GradinocError):
-            named = type(error)(f"{label}: {error}{also}")
-            named.__cause__ = error
-            return named
-        error.__notes__ = [f"in the step {label!r}{also}"]
-        return error
+        return in_step(self._failed[first], self.steps[first].label, [self.steps[key].label for key in others])
 
     def _wait_for(self, possible: Sequence[Step]) -> None:
         """Wait a little for other workers, which compute all that is ready."""

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from gradinoc.measure.fast import attention, kernels
+from gradinoc.measure.fast.adapters import lora_linear
 from gradinoc.measure.fast.attention import Layout, packed_attention
-from gradinoc.measure.fast.kernels import lora_linear, rms_norm, rotate, swiglu, token_losses
+from gradinoc.measure.fast.kernels import rms_norm, rotate, swiglu, token_losses
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 

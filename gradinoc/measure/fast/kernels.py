@@ -6,7 +6,7 @@ reductions in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -30,107 +30,6 @@ def once(backward: Callable[..., Any]) -> Callable[..., Any]:
         return backward(ctx, *upstream)
 
     return checked
-
-
-class _LoraLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, base: tuple[Tensor, Tensor | None], scale: float, parts: Sequence[int], *factors: Tensor
-    ) -> Any:
-        weight, bias = base
-        rows = x.reshape(-1, x.shape[-1])
-        ctx.made_of = bool(source := made_of(x))
-        small = [down.to(x.dtype) for down in factors[::2]]
-        wide = [(up * scale).to(x.dtype) for up in factors[1::2]]
-        result = nn.functional.linear(rows, weight, bias)
-        inner = [part @ down.T for part, down in zip(rows.split(parts), small, strict=True)]  # (tokens, rank) each
-        for part, low, up in zip(result.split(parts), inner, wide, strict=True):
-            part.addmm_(low, up.T)
-        ctx.save_for_backward(*(source or (rows, rows)), weight, *inner, *small, *wide)
-        ctx.scale, ctx.parts = scale, parts
-        return result.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @once
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        gate, up, weight, *rest = ctx.saved_tensors
-        count, gradient = len(ctx.parts), upstream[0].reshape(-1, upstream[0].shape[-1])
-        rows = _gated(gate, up).reshape(len(gradient), -1) if ctx.made_of else gate
-        inner, small, wide = rest[:count], rest[count : 2 * count], rest[2 * count :]
-        to_input = gradient @ weight if ctx.needs_input_grad[0] else None
-        to_factors: list[Tensor] = []
-        for place, (back, part) in enumerate(zip(gradient.split(ctx.parts), rows.split(ctx.parts), strict=True)):
-            through = back @ wide[place]  # (tokens, rank)
-            if to_input is not None:
-                to_input.split(ctx.parts)[place].addmm_(through, small[place])
-            to_factors += [(through.T @ part).float(), (back.T @ inner[place]).float().mul_(ctx.scale)]
-        return None if to_input is None else to_input.view(*upstream[0].shape[:-1], -1), None, None, None, *to_factors
-
-
-class _EvenLoraLinear(torch.autograd.Function):
-    """The same of parts with as many rows each, in one product for all where the other makes one for each."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, base: tuple[Tensor, Tensor | None], scale: float, count: int, *factors: Tensor
-    ) -> Any:
-        weight, bias = base
-        rows = x.reshape(count, -1, x.shape[-1])
-        ctx.made_of, ctx.count = bool(source := made_of(x)), count
-        small = torch.stack(factors[::2]).to(x.dtype)  # (adapters, rank, in)
-        wide = (torch.stack(factors[1::2]) * scale).to(x.dtype)  # (adapters, out, rank)
-        result = nn.functional.linear(rows.flatten(0, 1), weight, bias).view(count, rows.shape[1], -1)
-        inner = rows @ small.mT
-        ctx.save_for_backward(*(source or (rows, rows)), weight, inner, small, wide)
-        ctx.scale = scale
-        return result.baddbmm_(inner, wide.mT).view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @once
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        gate, up, weight, inner, small, wide = ctx.saved_tensors
-        gradient = upstream[0].reshape(ctx.count, -1, upstream[0].shape[-1])
-        rows = _gated(gate, up).reshape(*gradient.shape[:2], -1) if ctx.made_of else gate
-        through = gradient @ wide
-        to_input = None
-        if ctx.needs_input_grad[0]:
-            to_input = (gradient.flatten(0, 1) @ weight).view_as(rows).baddbmm_(through, small)
-            to_input = to_input.view(*upstream[0].shape[:-1], -1)
-        downs = (through.mT @ rows).float()
-        ups = (gradient.mT @ inner).float().mul_(ctx.scale)
-        return to_input, None, None, None, *(each for pair in zip(downs, ups, strict=True) for each in pair)
-
-
-Factors = tuple[Tensor, Tensor]  # A, `[rank, in]`, and B, `[out, rank]`
-
-
-def lora_linear(
-    x: Tensor, base: tuple[Tensor, Tensor | None], adapters: Sequence[Factors], scale: float, parts: Sequence[int] = ()
-) -> Tensor:
-    """`x W' + bias + scale (x A') B'`, `[..., out]`, of a frozen base and low-rank adapters (Hu et al. 2021).
-
-    The adapters' weights are cast to the dtype of `x`, which is small work; the activations never are. Their gradients
-    are float32.
-
-    Args:
-        x: `[..., in]`.
-        base: the frozen weight `[out, in]` and bias `[out]` or None, in the dtype of `x`.
-        adapters: A, `[rank, in]` float32, and B, `[out, rank]` float32, of each.
-        scale: of all of them.
-        parts: rows of `x` that each adapter is for, one after the other; all of them if there is one.
-
-    Raises:
-        ValueError: `x` has other rows than the parts, as in a block that sends only some of them here.
-    """
-    factors, found = [each for pair in adapters for each in pair], x.numel() // x.shape[-1]
-    rows = [found] if len(adapters) == 1 else list(parts)
-    if sum(rows) != found:
-        raise ValueError(f"Adapters for parts of {rows} rows: expected {sum(rows)} in all, received {found}")
-    if len(adapters) > 1 and len(set(rows)) == 1:
-        result: Tensor = _EvenLoraLinear.apply(x, base, scale, len(rows), *factors)  # type: ignore[no-untyped-call]
-    else:
-        result = _LoraLinear.apply(x, base, scale, rows, *factors)  # type: ignore[no-untyped-call]
-    return result
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -166,7 +65,7 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Any:
         ctx.save_for_backward(gate, up)
-        return _gated(gate, up)
+        return gated(gate, up)
 
     @staticmethod
     @once
@@ -176,7 +75,8 @@ class _SwiGlu(torch.autograd.Function):
         return to_gate, nn.functional.silu(gate).mul_(upstream[0])  # anew: kept, it would be a tenth of a step's memory
 
 
-def _gated(gate: Tensor, up: Tensor) -> Tensor:
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """As `swiglu`, for where no gradient is wanted."""
     return nn.functional.silu(gate).mul_(up)
 
 
