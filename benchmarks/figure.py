@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from benchmarks.outcome import seconds
 from gradinoc.report.figures.style import FAINT, INK, Look, look, new_figure, not_measured, styled
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 
@@ -97,7 +98,7 @@ def _sides(axes: Axes, mine: pd.DataFrame, goals: dict[str, float]) -> None:
     base = float(np.median(mine.loc[mine["side"] == "ours", "value"])) if (mine["side"] == "ours").any() else np.nan
     for (job, side), group in mine.groupby(["job", "side"], sort=False):
         _dot(axes, len(names), group["value"].to_numpy(dtype=float) / base, _look(side))
-        _number(axes, len(names), f"{np.median(group['value']):#.3g}".rstrip(".") + " s")
+        _number(axes, len(names), f"{seconds(float(np.median(group['value'])))} s")
         if side in goals:
             axes.vlines(goals[side], len(names) - 0.36, len(names) + 0.36, color=INK, linewidth=1.8, zorder=3)
         names.append(named(job, side))

@@ -70,3 +70,8 @@ def largest_difference(found: Any, expected: Any) -> float:
 def load(path: Path) -> Any:
     """The array in the file `path`, which a side wrote; none of them may hold Python objects."""
     return np.load(path, allow_pickle=False)
+
+
+def seconds(number: float) -> str:
+    """A number of seconds with three digits, or all before the point."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:#.3g}".rstrip(".")

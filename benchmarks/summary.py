@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.jobs import JOBS
-from benchmarks.outcome import Outcome
+from benchmarks.outcome import Outcome, seconds
 from gradinoc.disk import write_atomically
 
 COLUMNS = ("job", "setting", "ours", "against", "unit", "ours_median", "theirs_median", "ratio", "low", "high", "n",
@@ -151,7 +151,7 @@ def _cells(row: dict[str, object]) -> list[str]:
 
 def _amount(value: object, unit: object) -> str:
     number = float(str(value))
-    return f"{number / 2**20:.0f} MiB" if unit == "bytes" else f"{number:.3g}"
+    return f"{number / 2**20:.0f} MiB" if unit == "bytes" else seconds(number)
 
 
 def _short(ratio: float) -> str:

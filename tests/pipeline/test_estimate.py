@@ -110,8 +110,9 @@ def test_shapes_are_those_of_the_loaded_model(plain, shapes):
     assert shapes.weights == sum(parameter.numel() for parameter in plain.model.parameters())
     assert shapes.layers == len(decoder_blocks(plain.model))
     assert shapes.training.weights == 4 * shapes.weights
-    half = shapes_of(plain.model.config, torch.bfloat16, SETTINGS, fused=True)
-    assert (half.training.weights, half.training.token) == (2 * shapes.weights, shapes.training.token // 2)
+    fused, half = (shapes_of(plain.model.config, dtype, SETTINGS, True) for dtype in (torch.float32, torch.bfloat16))
+    assert (half.training.weights, half.training.token) == (2 * shapes.weights, fused.training.token // 2)
+    assert fused.training.token < shapes.training.token, "what goes into the widest map is made anew"
 
 
 def test_tokens_are_those_that_go_through_the_first_block(tmp_path):
