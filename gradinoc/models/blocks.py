@@ -52,3 +52,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The transformers model inside a PEFT wrapper (its adapters stay in place), or `model` itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner is not None else model
+
+
+def is_swiglu(module: nn.Module) -> bool:
+    """Whether `module` is a gated block whose gate is a SiLU, made of `gate_proj`, `up_proj` and `down_proj`."""
+    own: Any = module
+    if not all(hasattr(own, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+        return False
+    return isinstance(own.act_fn, nn.SiLU) or type(own.act_fn).__name__ == "SiLUActivation"

@@ -15,10 +15,11 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
+from transformers import PreTrainedConfig
 
 from gradinoc.errors import OutOfMemoryError
 from gradinoc.models.adapters import map_shapes
-from gradinoc.models.blocks import decoder_blocks, unwrapped
+from gradinoc.models.blocks import decoder_blocks, is_swiglu, unwrapped
 
 GIB = 2**30
 # Phrases of CUDA, cuDNN and Metal that the libraries do not look for.
@@ -120,9 +121,10 @@ class TrainingMemory:
 def training_memory(model: nn.Module, fused: bool = False) -> TrainingMemory:
     """An estimate for `model`, with its adapter in place, from the shapes of its linear maps.
 
-    A block holds what its linear maps put out, the input of the widest unless modules are `fused`, and a few hidden
-    states; in half precision PEFT's own modules hold float32 copies besides. With gradient checkpointing it is one
-    hidden state a block, and one block whole. Logits, which are there a few at a time, are left out.
+    A block holds what its linear maps put out, the input of the widest, and a few hidden states; in half precision
+    PEFT's own modules, unless they are `fused`, hold float32 copies besides. What a fused gate gives is made anew. With
+    gradient checkpointing it is one hidden state a block, and one block whole. Logits, which are there a few at a time,
+    are left out.
     """
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -131,13 +133,15 @@ def training_memory(model: nn.Module, fused: bool = False) -> TrainingMemory:
     text = config.get_text_config()
     state = size * int(text.hidden_size)
     copies = 1 if size == 4 or fused else 2
-    held = [copies * (size * _elements(map_shapes(block, text), fused) + OF_STATE * state) for block in blocks]
+    held = [copies * (size * _elements(block, text, fused) + OF_STATE * state) for block in blocks]
     return TrainingMemory(frozen, OF_ADAPTER * trained, sum(held), state * len(blocks) + max(held))
 
 
-def _elements(shapes: Sequence[tuple[int, int]], fused: bool) -> int:
-    """Numbers of a token that linear maps (in, out) put out, and the widest takes in, which kernels make anew."""
-    return sum(out for _, out in shapes) + (0 if fused else max((into for into, _ in shapes), default=0))
+def _elements(block: nn.Module, config: PreTrainedConfig, fused: bool) -> int:
+    """Numbers of a token that the linear maps of a block put out, and the widest takes in, unless it is made anew."""
+    shapes = map_shapes(block, config)
+    anew = fused and any(map(is_swiglu, block.modules()))
+    return sum(out for _, out in shapes) + (0 if anew else max((into for into, _ in shapes), default=0))
 
 
 def capacity(device: torch.device) -> int:

@@ -65,7 +65,10 @@ class StudyContext:
         published, used = self.study.model.published_dtype, str(self.dtype).removeprefix("torch.")
         if published in (None, used):
             return []
-        return [f"these numbers were computed in {used}, the published ones of this study in {published}: both round"]
+        return [
+            f"these numbers were computed in {used}, the published ones of this study in {published}: they differ by "
+            "rounding"
+        ]
 
     @cached_property
     def language_model(self) -> LanguageModel:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft import get_peft_model
 
+from fixtures.small_models import ARCHITECTURES, with_lora
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.errors import OutOfMemoryError
@@ -20,6 +21,7 @@ from gradinoc.measure import alignment as gradients
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import BATCH, isotropic_directions, prompt_activations
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
+from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.run import Recipe, train_run
@@ -266,6 +268,19 @@ def test_estimate_of_a_token_is_what_autograd_holds(kernels, dtype):
     assert estimate.checkpointed_token < estimate.token / 2
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     assert estimate.weights == frozen
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_only_what_a_gate_gives_is_taken_to_be_made_anew(name):
+    """Of a fused model without one the input of the widest map is held, and counted."""
+    model = ARCHITECTURES[name]().requires_grad_(False)
+    assert fuse(model)[0].endswith("packed")
+    wrapped = with_lora(model)
+    with fused_adapter(wrapped.train()):
+        measured = (held_by_autograd(wrapped, 44, 0) - held_by_autograd(wrapped, 14, 0)) / 30
+    estimate, plain = (training_memory(wrapped, fused=fused).token for fused in (True, False))
+    assert (estimate < plain) == (name == "llama")
+    assert 0.7 < estimate / measured < 1.3
 
 
 TOKENS = TrainingMemory(weights=2 * GIB, adapter=GIB, token=GIB // 100, checkpointed_token=GIB // 1000)

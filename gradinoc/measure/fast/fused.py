@@ -19,7 +19,7 @@ from gradinoc.measure.fast.kernels import rms_norm, rotate, swiglu
 from gradinoc.measure.fast.packed import PACKED, handing, is_fused
 from gradinoc.measure.fast.recurrent import recurrence_of
 from gradinoc.measure.fast.trial import RoundingError, UntrustedError, own_results, random_rows, try_kernels
-from gradinoc.models.blocks import decoder_blocks, layer_configs
+from gradinoc.models.blocks import decoder_blocks, is_swiglu, layer_configs
 
 # Names of settings that say how far a token sees, how many others it sees, or how long a piece is.
 WINDOW = re.compile(r"^(?!.*(layers|pattern)).*(window|chunk|block_size|index_topk|floor_scale)")
@@ -151,8 +151,7 @@ def _norm_of(module: Any) -> Any:
 
 
 def _gate_of(module: Any) -> Any:
-    gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj"))
-    return _gated if gated and _is_silu(module.act_fn) else None
+    return _gated if is_swiglu(module) else None
 
 
 def _rotation_of(module: Any) -> Any:
@@ -188,10 +187,6 @@ def _keeping_of(block: Any) -> Any:
 
 
 EVERY_PART = (_norm_of, _gate_of, _rotation_of)
-
-
-def _is_silu(function: Any) -> bool:
-    return isinstance(function, nn.SiLU) or type(function).__name__ == "SiLUActivation"
 
 
 def _logits(module: Any, hidden: Tensor) -> Tensor:

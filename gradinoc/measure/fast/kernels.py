@@ -165,9 +165,8 @@ class _TokenLosses(torch.autograd.Function):
             losses[part] = (total.log() + largest - chosen).squeeze(-1)
             if gradient is not None:
                 powers.scatter_add_(-1, target, -total)  # before anything is rounded: of a sure token little is left
-                scores.copy_(
-                    powers if slope is None else powers.mul_(slope)
-                )  # normalised after the product, which is narrower
+                # Normalised after the product, which is narrower.
+                scores.copy_(powers if slope is None else powers.mul_(slope))
                 gradient[part] = (scores @ weight).float().div_(total).to(hidden.dtype)
         if gradient is not None:
             ctx.save_for_backward(gradient)

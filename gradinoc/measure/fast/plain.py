@@ -11,10 +11,10 @@ from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
 from gradinoc.measure.batches import Batch, logits_at, model_inputs
+from gradinoc.measure.fast.kernels import CHUNK
 from gradinoc.measure.fast.packed import unembedding
 from gradinoc.models.blocks import unwrapped
 
-CHUNK = 128  # tokens whose logits are held: 128 x 151,936 in bfloat16 and float32 are 117 MB
 _ATTRIBUTE = "_gradinoc_splits"
 
 

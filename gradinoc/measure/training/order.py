@@ -9,6 +9,11 @@ from gradinoc.study.description import TrainingSettings
 EARLY = 0.2  # share of a run's steps whose examples are scored again when it is over
 
 
+def early_examples(steps: int, batch_size: int) -> int:
+    """Examples of the first fifth of a run's steps, of one step at least."""
+    return max(1, round(EARLY * steps)) * batch_size
+
+
 def data_order(count: int, settings: TrainingSettings, seed: int) -> list[int]:
     """Rows of the training set in the order they are seen: fresh permutations under the seed, one an epoch."""
     generator = np.random.default_rng(seed)

@@ -22,7 +22,7 @@ from gradinoc.measure.fast import batched, fused_adapter
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
-from gradinoc.measure.training.order import EARLY, data_order
+from gradinoc.measure.training.order import data_order, early_examples
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
 from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters
 from gradinoc.models.chat.encoding import Encoded, encode
@@ -144,7 +144,7 @@ def train_runs(
         logs = []
         for place, (name, run) in enumerate(zip(names, runs, strict=True)):
             wrapped.set_adapter(name)
-            early = orders[place][: max(1, round(EARLY * len(trainer.losses))) * settings.batch_size]
+            early = orders[place][: early_examples(len(trainer.losses), settings.batch_size)]
             with fused_adapter(wrapped):
                 met = [run.examples[row] for row in early]
                 final = answer_losses(wrapped.eval(), met, recipe.pad, settings.batch_size)

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradinoc.measure.alignment import direction_means
 from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.fast import takes_several
-from gradinoc.measure.training.order import EARLY, data_order, spaced_steps, step_count
+from gradinoc.measure.training.order import data_order, early_examples, spaced_steps, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, trait_directions
@@ -59,7 +59,7 @@ def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     yield trained
     if settings.gradient_checkpointing:  # each block computes forwards once more
         yield replace(trained, logits=0, backward=READ)
-    yield counting.scored(met[: size * max(1, round(EARLY * trained.passes))], size)
+    yield counting.scored(met[: early_examples(trained.passes, size)], size)
 
 
 def early_step(study: Study) -> int:
