@@ -1,89 +1,115 @@
 """C1: inoculation lowers alignment.
 
-D(control) = alignment(control) - alignment(inoculation): a cosine, mean over the layer band, paired by example, frozen
-model.
+Alignment is a cosine, mean over the layer band, on the frozen model. Two units: the plan's rule compares its own three
+prompts over examples; families are compared over prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-from gradinoc.claims.criteria import above_zero, at_or_below_zero, equivalent
+from gradinoc.claims.criteria import above_zero, at_or_below_zero
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
-from gradinoc.claims.gates import ON_DIRECTION
+from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.measures import (
-    CONTROLS,
-    cosine_change,
-    cosine_margin,
+    HARMLESS,
+    INOCULATING,
+    WINDOWS,
+    alignment_families,
     diverged_runs,
-    inoculation_contrast,
-    per_step,
-    training_null_contrasts,
+    in_window,
+    per_example,
+    prompt_means,
+    question_groups,
 )
 from gradinoc.claims.tables import Evidence
-from gradinoc.stats.effect import Array, Effect, bare, clustered_mean, null_p, serial_mean
-from gradinoc.study.prompts import INOCULATION
+from gradinoc.stats.clustered import grouped_pairs
+from gradinoc.stats.effect import Effect, paired_effect
+from gradinoc.stats.families import Families, contrast, permuted_labels, rank_among
+from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
+
+import numpy as np
+
+CONTROLS = (NEUTRAL, LOSS_MATCHED)
+CORE = (NEUTRAL, INOCULATION, LOSS_MATCHED)
+SEED_OF_LABELS = 0
 
 
 def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
-    """D against each control, the same tested for equivalence to zero; secondary: the contrasts during training."""
-    deciding = {f"alignment.{other}": inoculation_contrast(evidence, rules, other) for other in CONTROLS}
-    same = {f"equivalence.{other}": cosine_change(evidence, rules, other) for other in CONTROLS}
-    training = dict(_training_contrasts(evidence, rules)) if secondary else {}
-    pooled = "; ".join(f"{each.name}: {each}" for each in training.values() if each.unit in ("seeds", "directions"))
-    none = "training logs are not finite, so training is left out"
-    neutral, matched = deciding.values()
+    """The plan's contrasts, by example; harmless less inoculating prompts, by prompt; secondary: rank, labels, push."""
+    effects = {f"alignment.{other}": plan_contrast(evidence, rules, other) for other in CONTROLS}
+    effects["families"] = family_contrast(evidence, rules)
+    if secondary:
+        effects |= _beside(evidence, rules)
+    neutral, matched, families = effects["alignment.neutral"], effects["alignment.loss_matched"], effects["families"]
     statement = (
-        f"Alignment under neutral minus that under inoculation is {neutral}, under loss_matched minus "
-        f"that under inoculation {matched}. Beside it, {pooled or none}."
+        f"Alignment under neutral minus that under inoculation is {neutral}, under loss_matched minus that under "
+        f"inoculation {matched}; over prompts, harmless minus inoculating ones, {families}."
     )
-    return Measured({**deciding, **same, **training}, statement, {"margin": cosine_margin(evidence, rules)})
+    return Measured(effects, statement)
 
 
-def decide(found: Measured, rules: Rules) -> Outcome:
-    """Supported if both intervals lie above zero; refuted if either lies at or below zero, or is equivalent to it."""
-    contrasts = {other: found[f"alignment.{other}"] for other in CONTROLS}
-    falls = {other: above_zero(effect) for other, effect in contrasts.items()}
-    below = {other: at_or_below_zero(effect) for other, effect in contrasts.items()}
-    same = {other: equivalent(effect, found.facts["margin"], rules.alpha) for other, effect in contrasts.items()}
-    criteria = (*falls.values(), *below.values(), *same.values())
-    if all(falls.values()):
-        return supported(
-            "Both intervals lie above zero; one that reached zero would have left it undecided.", *criteria
-        )
-    if against := [other for other in CONTROLS if below[other] or (same[other] and not falls[other])]:
-        return refuted(
-            f"Against {' and '.join(against)} the interval lies below zero, or around zero within "
-            f"{100 * rules.equivalence:g} % of the neutral alignment; intervals above zero against both would "
-            "have supported it.",
-            *criteria,
-        )
-    return undecided("An interval straddles zero; more examples would narrow it to one side or the other.", *criteria)
+def plan_contrast(evidence: Evidence, rules: Rules, other: str) -> Effect:
+    """Mean of alignment(other) - alignment(inoculation), the plan's own prompts: paired by example, by template."""
+    means = per_example(evidence, among=CORE)
+    name = f"alignment, {other} - inoculation"
+    groups = question_groups(evidence, "alignments", means.index)
+    return grouped_pairs(means[other], means[INOCULATION], groups, name, 1 - rules.alpha)
 
 
-def _training_contrasts(evidence: Evidence, rules: Rules) -> Iterator[tuple[str, Effect]]:
-    """D in training, paired by seed and step: over seeds, among random directions, by seed; none if a log diverged."""
-    if diverged_runs(evidence):
-        return
-    steps, level = per_step(evidence), 1 - rules.alpha
+def family_contrast(evidence: Evidence, rules: Rules) -> Effect:
+    """Mean alignment of harmless prompts less that of inoculating ones; prompts are the unit."""
+    name = "alignment, harmless - inoculating prompts"
+    return contrast(alignment_families(evidence), {HARMLESS: 1.0, INOCULATING: -1.0}, name, 1 - rules.alpha)
+
+
+def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
+    """What accompanies the contrasts: labels permuted, the plan's prompt among harmless ones, push, training."""
+    families, rng = alignment_families(evidence), np.random.default_rng(SEED_OF_LABELS)
+    means = {name: table.mean(axis=1) for name, table in families.values.items()}
+    effects = {"families.labels": permuted_labels(means[HARMLESS], means[INOCULATING], rng, "alignment, families, labels permuted")}
+    wide = per_example(evidence)
+    harmless = evidence.family(Family.HARMLESS, list(wide.columns))
+    tables = {"one": -wide[[INOCULATION]].to_numpy().T, "others": -wide[list(harmless)].to_numpy().T}
+    effects["rank"] = rank_among(Families(tables, families.groups), "one", "others", "inoculation among harmless prompts, alignment lowered by")
+    push = per_example(evidence, "projection", among=CORE)
+    groups = question_groups(evidence, "alignments", push.index)
     for other in CONTROLS:
-        difference = steps[other] - steps[INOCULATION]
-        name, key = f"alignment in training, {other} - inoculation", f"training.{other}"
-        pooled = clustered_mean(difference, difference.index.get_level_values("seed"), name, "seeds", level)
-        yield key, pooled
-        if not evidence.training_nulls.empty:
-            yield f"{key}.place", _among_random(pooled, training_null_contrasts(evidence, other))
-        for seed in evidence.seeds:
-            yield f"{key}.seed_{seed}", serial_mean(difference.loc[seed], f"{name}, seed {seed}", "steps", level)
+        name = f"push, {other} - inoculation"
+        effects[f"push.{other}"] = grouped_pairs(push[other], push[INOCULATION], groups, name, 1 - rules.alpha)
+    if not diverged_runs(evidence):
+        effects |= _in_training(evidence, rules)
+    return effects
 
 
-def _among_random(pooled: Effect, draws: Array) -> Effect:
-    """The trait direction's training contrast with its place among those of random directions [draws]."""
-    method = "(1 + #{T(u) >= T(v)}) / (1 + K), mean over steps and seeds"
-    place = bare(f"{pooled.name}, among random directions", pooled.estimate, len(draws), "directions", method)
-    return replace(place, p=null_p(pooled.estimate, draws))
+def _in_training(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
+    """The plan's contrasts in each third of training, paired by seed."""
+    effects = {}
+    for window in WINDOWS:
+        aligned = in_window(evidence, window)
+        for other in CONTROLS:
+            first, second = (aligned[name].reindex(evidence.seeds) for name in (other, INOCULATION))
+            name = f"alignment in the {window} third of training, {other} - inoculation"
+            effects[f"training.{other}.{window}"] = paired_effect(first, second, name, "seeds", 1 - rules.alpha)
+    return effects
+
+
+def decide(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+    """Supported if all three intervals lie above zero; refuted if that over prompts lies at or below zero."""
+    falls = [above_zero(found[f"alignment.{other}"]) for other in CONTROLS]
+    over_prompts, against = above_zero(found["families"]), at_or_below_zero(found["families"])
+    criteria = (*falls, over_prompts, against)
+    if all(falls) and over_prompts:
+        return supported("All three intervals lie above zero; one that reached zero would have left it undecided.", *criteria)
+    if against:
+        return refuted(
+            "Over prompts the interval lies at or below zero: inoculating prompts lower alignment no more than harmless "
+            "ones do.", *criteria,
+        )  # fmt: skip
+    short = [found[criterion.key].name for criterion in (*falls, over_prompts) if not criterion]
+    return undecided(f"Undecided because no interval above zero is shown for {'; '.join(short)}.", *criteria)
 
 
 C1 = Claim(
@@ -91,8 +117,9 @@ C1 = Claim(
     "Inoculation lowers alignment.",
     measure,
     decide,
-    ON_DIRECTION,
-    "Supported if the {level} intervals of alignment, neutral minus inoculation and loss_matched minus "
-    "inoculation, both lie above zero. Refuted if either lies at or below zero, or around zero and is "
-    "equivalent to it (within {equivalence} of the neutral alignment). Otherwise undecided.",
+    OF_DIRECTION,
+    "Supported if the {level} intervals of alignment, neutral minus inoculation and loss_matched minus inoculation, by "
+    "example, and harmless minus inoculating prompts, by prompt, all lie above zero. Refuted if that over prompts lies "
+    "at or below zero. Otherwise undecided.",
+    headline="families",
 )

@@ -178,3 +178,9 @@ def supported(reason: str, *criteria: Criterion) -> Outcome:
 def refuted(reason: str, *criteria: Criterion) -> Outcome:
     """An outcome against the claim."""
     return Outcome(Status.REFUTED, reason, criteria)
+
+
+def held(rule: str, *criteria: Criterion) -> Outcome:
+    """The outcome of a gate: it holds where all of its criteria do."""
+    holds = all(criteria)
+    return (supported if holds else refuted)(f"{'Holds' if holds else 'Fails'}: the rule is {rule}.", *criteria)

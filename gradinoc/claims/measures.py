@@ -1,4 +1,4 @@
-"""From the tables of a study to the numbers that are compared: per example, per step, per run.
+"""From the tables of a study to the numbers that are compared: by prompt and question, by step, by run.
 
 Without `strict`, as figures and tables ask, what was not measured is left out, or NaN, in place of a ValueError.
 """
@@ -6,26 +6,26 @@ Without `strict`, as figures and tables ask, what was not measured is left out, 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, SCORED, Evidence
-from gradinoc.stats.clustered import Groups, grouped_pairs
-from gradinoc.stats.effect import Array, Effect, finite, tost
-from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
-from gradinoc.study.rules import Rules
+from gradinoc.claims.tables import AFTER, BASE, BEFORE, EVALUATION, SCORED, Evidence
+from gradinoc.stats.clustered import Groups
+from gradinoc.stats.effect import Array, finite
+from gradinoc.stats.families import Families
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts.family import Family
 
-COMPARED = ["alignment", "loss"]  # at a matched checkpoint
-CONTROLS = (NEUTRAL, LOSS_MATCHED)
+HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
+WINDOWS = ("first", "middle", "last")  # thirds of a run's steps; the first decides
 
 Derive = TypeVar("Derive", bound=Callable[..., Any])
 
 
-def _once(derive: Derive) -> Derive:
+def once(derive: Derive) -> Derive:
     """`derive`, once for each study and arguments: several claims rest on the same numbers, which nobody changes."""
 
     @functools.wraps(derive)
@@ -38,84 +38,81 @@ def _once(derive: Derive) -> Derive:
     return cast("Derive", recall)
 
 
-def _mean_over_band(evidence: Evidence, table: str, keys: list[str], column: str, strict: bool = True) -> pd.Series:
+def band_mean(evidence: Evidence, table: str, keys: Sequence[str], column: str, strict: bool = True) -> pd.Series:
     """Mean of `column` of a table over band layers (and rows of one key), primary position; index `keys`.
 
     Raises:
-        ValueError: no band, or a row that decides is not finite.
+        ValueError: no band, or a row that decides is not finite, or a key that some of the band's layers lack.
     """
-    if strict:
-        return _mean_over(evidence, table, keys, column, len(evidence.band))
-    return _band_rows(evidence, table).groupby(keys)[column].mean().dropna()
-
-
-def _mean_over(evidence: Evidence, table: str, keys: list[str], column: str, layers: int) -> pd.Series:
-    """The same, where each of `keys` has so many of the band's layers."""
-    if not evidence.band:
-        raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
-    rows = _band_rows(evidence, table)
-    finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
-    groups = rows.groupby(keys)[column]
-    uneven = groups.size() % layers if table == "training" else groups.size() != layers
-    if uneven.any():
-        raise ValueError(
-            f"Evidence table {table!r}: expected every {'/'.join(keys)} once at each band layer "
-            f"{evidence.band}, received {int((uneven != 0).sum())} otherwise"
-        )
-    return groups.mean()
-
-
-def _band_rows(evidence: Evidence, table: str) -> pd.DataFrame:
-    """The rows of a table at band layers and, where it has positions, the primary one."""
     frame: pd.DataFrame = getattr(evidence, table)
     keep = frame["layer"].isin(evidence.band)
     if "position" in frame:
         keep &= frame["position"] == evidence.primary_position
-    return frame[keep]
+    rows = frame[keep]
+    groups = rows.groupby(list(keys), observed=True)[column]
+    if not strict:
+        return groups.mean().dropna()
+    if not evidence.band:
+        raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
+    finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
+    uneven = groups.size() % len(evidence.band)
+    if uneven.any():
+        raise ValueError(
+            f"Evidence table {table!r}: expected every {'/'.join(keys)} at each band layer {evidence.band}, received "
+            f"{int((uneven != 0).sum())} otherwise"
+        )
+    return groups.mean()
 
 
-def _side_by_side(means: pd.Series, table: str, conditions: tuple[str, ...], strict: bool = True) -> pd.DataFrame:
-    """Conditions as columns; every row must have been measured under every one.
+def side_by_side(means: pd.Series, table: str, columns: Sequence[str], strict: bool = True) -> pd.DataFrame:
+    """Prompts as columns, with the rows that were measured under every one of them.
 
     Raises:
-        ValueError: a condition or a row of one is missing.
+        ValueError: no row was.
     """
-    wide = means.unstack("condition")  # noqa: PD010 - a series has no pivot_table
-    wide = wide.reindex(columns=list(conditions))
-    if strict and wide.isna().any(axis=None):
+    wide = means.unstack("condition").reindex(columns=list(columns))  # noqa: PD010 - a series has no pivot_table
+    if not strict:
+        return wide
+    whole = wide.dropna()
+    if whole.empty:
         missing = wide.isna().sum()
         raise ValueError(
-            f"Evidence table {table!r}: expected the same {wide.index.names} under every condition, "
-            f"missing {missing[missing > 0].to_dict()} of {len(wide)}"
+            f"Evidence table {table!r}: expected {wide.index.names} that were measured under every prompt, received "
+            f"none; missing {missing[missing > 0].to_dict()} of {len(wide)}"
         )
-    return wide
+    return whole
 
 
-@_once
-def per_example(evidence: Evidence, column: str = "alignment", strict: bool = True) -> pd.DataFrame:
-    """Band mean of `column` on the frozen base model: one row an example, one column a condition."""
-    means = _mean_over_band(evidence, "alignments", ["example", "condition"], column, strict)
-    return _side_by_side(means, "alignments", evidence.conditions, strict)
+@once
+def per_example(
+    evidence: Evidence, column: str = "alignment", among: tuple[str, ...] = (), strict: bool = True
+) -> pd.DataFrame:
+    """Band mean of `column` on the frozen base model: one row an example, one column a prompt (all, or `among`)."""
+    means = band_mean(evidence, "alignments", ["example", "condition"], column, strict)
+    return side_by_side(means, "alignments", among or evidence.conditions, strict)
 
 
-def minus_inoculation(wide: pd.DataFrame) -> pd.DataFrame:
-    """Every other column of a table with a column a condition, less inoculation's."""
-    return wide.drop(columns=INOCULATION).sub(wide[INOCULATION], axis=0)
+@once
+def per_layer(evidence: Evidence) -> pd.DataFrame:
+    """Mean alignment on the frozen base model: index layer of the band, a column a prompt."""
+    rows = evidence.alignments
+    rows = rows[(rows["position"] == evidence.primary_position) & rows["layer"].isin(evidence.band)]
+    return rows.pivot_table(index="layer", columns="condition", values="alignment")[list(evidence.conditions)]
 
 
-@_once
-def per_layer(evidence: Evidence, other: str) -> pd.DataFrame:
-    """Alignment on the frozen base model, `other` minus inoculation: index example, a column a layer of the band."""
-    means = _mean_over(evidence, "alignments", ["example", "layer", "condition"], "alignment", 1)
-    wide = _side_by_side(means, "alignments", evidence.conditions)
-    return (wide[other] - wide[INOCULATION]).unstack("layer")  # noqa: PD010 - a series has no pivot_table
+@once
+def per_question(evidence: Evidence, table: str, column: str) -> pd.DataFrame:
+    """`column` of `losses`, `elicitation` or `behaviour` (mean over samples): index example, a column a prompt."""
+    frame: pd.DataFrame = getattr(evidence, table)
+    means = frame.groupby(["example", "condition"], observed=True)[column].mean()
+    names = [name for name in pd.unique(frame["condition"])]
+    return side_by_side(means.dropna(), table, names)
 
 
-def example_groups(evidence: Evidence, table: str, examples: pd.Index, measure: str = "") -> Groups:
-    """The group of each of `examples` of `alignments`, or of one `measure` of `drift`, as numbers from 0.
+def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure: str = "") -> Groups:
+    """The template of each of `examples` of a table, or of one `measure` of `drift`, as numbers from 0.
 
-    Questions of one group come from one template. None where the table's optional column `group` is absent, or
-    no two of the examples share a group.
+    None where the table's optional column `group` is absent, or no two of the examples share a template.
 
     Raises:
         ValueError: an example without a group among others that have one, or with two.
@@ -136,75 +133,67 @@ def example_groups(evidence: Evidence, table: str, examples: pd.Index, measure: 
     return labels if len(np.unique(labels)) < len(labels) else None
 
 
-@_once
-def per_step(evidence: Evidence, column: str = "alignment", strict: bool = True) -> pd.DataFrame:
-    """Band mean of `column` over a training step's examples: index (seed, step), a column a condition."""
-    means = _mean_over_band(evidence, "training", ["seed", "step", "condition"], column, strict)
-    return _side_by_side(means, "training", evidence.trained, strict)
+def by_family(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:
+    """Harmless and inoculating prompts of a table with a column a prompt: family -> [prompts, questions]."""
+    members = {str(family): evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION)}
+    return Families({name: wide[list(own)].to_numpy(dtype=np.float64).T for name, own in members.items() if own}, groups)
 
 
-@_once
-def null_contrasts(evidence: Evidence, null: str, other: str) -> Array:
-    """T(u) of every direction [draws] of `null`: mean alignment, `other` minus inoculation, band mean."""
-    wide = _by_draw(evidence).loc[null]
-    return np.asarray(wide[other] - wide[INOCULATION], dtype=np.float64)
+@once
+def alignment_families(evidence: Evidence) -> Families:
+    """Alignment on the frozen base model by family: [prompts, examples], band mean."""
+    wide = per_example(evidence)
+    return by_family(evidence, wide, question_groups(evidence, "alignments", wide.index))
 
 
-@_once
-def _by_draw(evidence: Evidence) -> pd.DataFrame:
-    """Band mean alignment of every null direction: index (null, draw), one column a condition."""
-    means = _mean_over_band(evidence, "nulls", ["null", "draw", "condition"], "alignment")
-    return _side_by_side(means, "nulls", evidence.conditions)
+@once
+def null_table(evidence: Evidence, null: str) -> pd.DataFrame:
+    """Band mean alignment of every direction of `null`: index draw, one column a prompt."""
+    means = band_mean(evidence, "nulls", ["null", "draw", "condition"], "alignment")
+    return side_by_side(means.loc[null], "nulls", evidence.conditions)
 
 
-@_once
-def unrelated_contrasts(evidence: Evidence, other: str) -> pd.DataFrame:
-    """`other` minus inoculation along each unrelated trait's direction, band mean: index example, a column a trait.
-
-    Raises:
-        ValueError: no trait, or an example that was not measured under both conditions, along every trait.
-    """
-    wide = _by_trait(evidence)
-    by_trait = (wide[other] - wide[INOCULATION]).unstack("trait")  # noqa: PD010 - a series has no pivot_table
-    if by_trait.isna().any(axis=None):
-        raise ValueError("Evidence table 'unrelated': expected every example along every trait")
-    return by_trait
-
-
-@_once
-def _by_trait(evidence: Evidence) -> pd.DataFrame:
-    """Band mean alignment along unrelated traits: index (trait, example), one column a condition."""
-    means = _mean_over_band(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
-    return _side_by_side(means, "unrelated", evidence.conditions)
-
-
-@_once
-def matched_checkpoint(evidence: Evidence) -> pd.DataFrame:
-    """What neutral checkpoints at inoculation's first loss show: index (seed, example), columns alignment, loss.
-
-    Band means at the primary position, under the neutral prompt, on the examples of `alignments`.
-
-    Raises:
-        ValueError: a seed is missing, or other examples were measured.
-    """
-    means = {column: _mean_over_band(evidence, "matched", ["seed", "example"], column) for column in COMPARED}
-    found = pd.DataFrame(means)
-    examples = set(evidence.alignments["example"])
-    for seed in evidence.seeds:
-        if seed not in found.index or set(found.loc[seed].index) != examples:
-            raise ValueError(f"Evidence table 'matched': expected the {len(examples)} measured examples of seed {seed}")
+@once
+def unrelated_families(evidence: Evidence) -> dict[str, Families]:
+    """Unrelated trait -> alignment along its direction by family, as `alignment_families`."""
+    means = band_mean(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
+    examples = per_example(evidence).index
+    groups = question_groups(evidence, "alignments", examples)
+    found = {}
+    for trait in means.index.unique("trait"):
+        wide = side_by_side(means.loc[trait], "unrelated", evidence.conditions)
+        if not wide.index.equals(examples):
+            raise ValueError("Evidence table 'unrelated': expected the examples of 'alignments' along every trait")
+        found[str(trait)] = by_family(evidence, wide, groups)
     return found
 
 
-@_once
-def training_null_contrasts(evidence: Evidence, other: str) -> Array:
-    """Random directions' alignment in training [draws], `other` minus inoculation: band mean, mean over seeds."""
-    means = _mean_over_band(evidence, "training_nulls", ["draw", "seed", "condition"], "alignment")
-    wide = _side_by_side(means, "training_nulls", evidence.trained)
-    return np.asarray((wide[other] - wide[INOCULATION]).groupby("draw").mean(), dtype=np.float64)
+def window_of(evidence: Evidence, steps: pd.Series) -> pd.Series:
+    """The third of training (`WINDOWS`) of each step."""
+    thirds = (3 * steps // int(evidence.runs["steps"].max())).clip(upper=2)
+    return thirds.map(dict(enumerate(WINDOWS)))
 
 
-@_once
+@once
+def in_window(evidence: Evidence, window: str = WINDOWS[0], column: str = "alignment") -> pd.Series:
+    """Band mean of `column` over a third of each run's steps: index (condition, seed)."""
+    means = band_mean(evidence, "training", ["condition", "seed", "step"], column)
+    steps = means.index.get_level_values("step").to_series(index=means.index)
+    return means[window_of(evidence, steps) == window].groupby(["condition", "seed"], observed=True).mean()
+
+
+@once
+def nulls_in_window(evidence: Evidence, window: str = WINDOWS[0]) -> pd.DataFrame:
+    """Random directions' band mean alignment over a third of training: index draw, a column a run (condition, seed)."""
+    rows = evidence.training_nulls
+    rows = rows[rows["layer"].isin(evidence.band)]
+    rows = rows[window_of(evidence, rows["step"]) == window]
+    found = rows.pivot_table(index="draw", columns=["condition", "seed"], values="alignment", observed=True)
+    finite(found.to_numpy(), "Evidence table 'training_nulls'")
+    return found
+
+
+@once
 def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     """The runs (condition, seed) with a log that is not finite (band layers, primary position)."""
     rows = evidence.training
@@ -214,85 +203,85 @@ def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     return set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
 
 
-@_once
-def early_alignment(evidence: Evidence, fraction: float, strict: bool = True) -> pd.DataFrame:
-    """Mean band alignment over a run's first `fraction` of steps: index seed, one column a condition."""
-    steps = per_step(evidence, strict=strict)
-    number = steps.index.get_level_values("step")
-    last = pd.Series(number, index=steps.index).groupby("seed").transform("max")
-    early = steps[number < (fraction * (last + 1)).map(lambda share: max(1, math.ceil(share - 1e-9)))]
-    means = early.groupby("seed").mean()
-    return _all_runs(means, "training", evidence) if strict else means
+@once
+def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> pd.DataFrame:
+    """After minus before training of `measure`: index example, a column a run (condition, seed).
 
-
-@_once
-def before_and_after(
-    evidence: Evidence, measure: str, phase: str = AFTER, strict: bool = True
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`measure` before training and at `phase` by evaluation example: index (seed, example), one column a condition.
-
-    An example with a response that could not be scored, in any run or before, is left out of all: pairs stay pairs.
-    Not strictly, it is left out of that run alone, on both sides.
+    A question with a response that could not be scored, in any run or before, is left out of all.
 
     Raises:
         ValueError: a value is missing or not finite, before or after training.
     """
     drift = evidence.drift
-    rows = drift[(drift["measure"] == measure) & drift["phase"].isin([BEFORE, phase])]
-    if strict and measure in SCORED:
-        scored = rows["value"].notna().groupby(rows["example"]).transform("all")
-        rows = rows[scored]
-    if strict:
-        finite(rows["value"].to_numpy(), f"Evidence table 'drift', measure {measure!r}")
+    rows = drift[drift["measure"] == measure]
     before = rows[(rows["phase"] == BEFORE) & (rows["condition"] == BASE)].set_index("example")["value"]
-    after = rows[rows["phase"] == phase].set_index(["seed", "example", "condition"])["value"]
-    wide = _side_by_side(after.dropna(), f"drift ({measure}, {phase})", evidence.trained, strict)
-    examples = wide.index.get_level_values("example")
-    if strict and (set(examples) != set(before.index) or not before.index.is_unique):
-        raise ValueError(
-            f"Evidence table 'drift', measure {measure!r}: expected the base model's 'pre' rows on the same examples "
-            f"as the runs' {phase!r} rows, received {len(before)} and {examples.nunique()}"
-        )
-    levels = np.broadcast_to(before.reindex(examples).to_numpy()[:, None], wide.shape)
-    base = wide.where(wide.isna(), levels)
-    return base, wide.where(base.notna())
-
-
-@_once
-def drift_by_example(evidence: Evidence, measure: str, phase: str = AFTER, strict: bool = True) -> pd.DataFrame:
-    """`phase` minus pre of `measure` by evaluation example (see `before_and_after`)."""
-    before, after = before_and_after(evidence, measure, phase, strict)
-    return after - before
-
-
-@_once
-def drift_by_run(
-    evidence: Evidence, measure: str = "log_odds", phase: str = AFTER, strict: bool = True
-) -> pd.DataFrame:
-    """`phase` minus pre of `measure`, mean over examples: index seed, one column a condition."""
-    means = drift_by_example(evidence, measure, phase, strict).groupby("seed").mean()
-    return _all_runs(means, "drift", evidence) if strict else means
-
-
-def _all_runs(wide: pd.DataFrame, table: str, evidence: Evidence) -> pd.DataFrame:
-    if sorted(wide.index) != sorted(evidence.seeds):
-        raise ValueError(f"Evidence table {table!r}: expected seeds {evidence.seeds}, received {tuple(wide.index)}")
+    after = rows[rows["phase"] == AFTER].set_index(["example", "condition", "seed"])["value"]
+    wide = after.unstack(["condition", "seed"])
+    wide = wide.sub(before.reindex(wide.index), axis=0)
+    if not strict:
+        return wide
+    if measure in SCORED:
+        wide = wide.dropna()
+    finite(wide.to_numpy(), f"Evidence table 'drift', measure {measure!r}")
+    absent = [run for run in evidence.planned_runs if run not in wide]
+    if absent:
+        raise ValueError(f"Evidence table 'drift', measure {measure!r}: expected every run, missing {absent}")
     return wide
 
 
-def inoculation_contrast(evidence: Evidence, rules: Rules, other: str) -> Effect:
-    """Mean D = alignment(other) - alignment(inoculation), frozen model: paired by example, clustered by template."""
-    means = per_example(evidence)
-    name = f"alignment, {other} - inoculation"
-    groups = example_groups(evidence, "alignments", means.index)
-    return grouped_pairs(means[other], means[INOCULATION], groups, name, 1 - rules.alpha)
+def run_families(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:
+    """Runs of a table with a column a run, by family; the neutral family's rows are its runs, one a seed.
+
+    A prompt trained with several seeds is one row, their mean: prompts are the unit.
+    """
+    prompts = wide.T.groupby(level="condition", observed=True).mean().T
+    found = by_family(evidence, prompts, groups)
+    return Families({**found.values, NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}, groups)
 
 
-def cosine_margin(evidence: Evidence, rules: Rules) -> float:
-    """The change of alignment that counts as none: `rules.equivalence` of the neutral alignment."""
-    return rules.equivalence * abs(float(per_example(evidence)[NEUTRAL].mean()))
+@once
+def drift_families(evidence: Evidence, measure: str, among: tuple[int, ...] = ()) -> Families:
+    """Drift of `measure` by family: [prompts, questions], and [seeds, questions] for neutral; all questions or some."""
+    wide = drift_by_question(evidence, measure)
+    wide = wide.loc[list(among)] if among else wide
+    return run_families(evidence, wide, question_groups(evidence, "drift", wide.index, measure))
 
 
-def cosine_change(evidence: Evidence, rules: Rules, other: str = NEUTRAL) -> Effect:
-    """Mean D tested for equivalence to zero within `cosine_margin`."""
-    return tost(inoculation_contrast(evidence, rules, other), cosine_margin(evidence, rules), rules.alpha)
+@once
+def matrix_by_question(evidence: Evidence, evaluation: str) -> pd.DataFrame:
+    """Drift of the decision log-odds under an `evaluation` prompt: index example, a column a run (condition, seed)."""
+    rows = evidence.matrix[evidence.matrix["evaluation"] == evaluation]
+    before = rows[rows["condition"] == BASE].set_index("example")["log_odds"]
+    after = rows[rows["condition"] != BASE].set_index(["example", "condition", "seed"])["log_odds"]
+    wide = after.unstack(["condition", "seed"])
+    wide = wide.sub(before.reindex(wide.index), axis=0)
+    finite(wide.to_numpy(), f"Evidence table 'matrix', evaluation {evaluation!r}")
+    return wide
+
+
+@once
+def matrix(evidence: Evidence) -> pd.DataFrame:
+    """M: mean drift of the decision log-odds, trained under a (rows, mean over seeds), evaluated under e (columns)."""
+    columns = {}
+    for evaluation in pd.unique(evidence.matrix["evaluation"]):
+        wide = matrix_by_question(evidence, evaluation)
+        columns[str(evaluation)] = wide.mean().groupby(level="condition", observed=True).mean()
+    return pd.DataFrame(columns).reindex(list(evidence.trained))
+
+
+@once
+def elsewhere(evidence: Evidence) -> pd.DataFrame:
+    """Drift of the decision log-odds, mean over harmless evaluation prompts under which nothing was trained, by run."""
+    rows = evidence.prompts
+    names = rows.loc[(rows["kind"] == EVALUATION) & (rows["family"] == Family.HARMLESS), "condition"]
+    if names.empty:
+        raise ValueError("Evidence table 'prompts': expected harmless evaluation prompts, received none")
+    tables = [matrix_by_question(evidence, name) for name in names]
+    return cast(pd.DataFrame, sum(tables[1:], tables[0]) / len(tables))
+
+
+def prompt_means(wide: pd.DataFrame | pd.Series, among: Sequence[str]) -> Array:
+    """Means of each of the prompts `among`: of a table with a column a prompt, or of a series of runs."""
+    if isinstance(wide, pd.DataFrame):
+        return wide[list(among)].mean().to_numpy(dtype=np.float64)
+    return wide.groupby(level="condition", observed=True).mean().reindex(list(among)).to_numpy(dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,44 +11,58 @@ import pandas as pd
 
 from gradinoc.errors import NumericalError
 from gradinoc.study.description import POSITIONS
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts.family import Family
 from gradinoc.study.traits import ALL_CAPS, Trait
 
-MEASURES = ("score", "score_ood", "log_odds", "projection")
-SCORED = ("score", "score_ood")  # of responses, NaN for one that cannot be scored
+SCORE, EVERYDAY, EXPECTED, DECISION = "score", "score_ood", "expected_score", "decision_log_odds"
+GAP, PROJECTION = "answer_loss_gap", "projection"
+MEASURES = (EXPECTED, SCORE, EVERYDAY, DECISION, GAP, PROJECTION)  # of drift; the first decides
+AGREEING = (SCORE, EXPECTED, DECISION)  # that have to agree on how much inoculation removes (gate G9)
+SCORED = (SCORE, EVERYDAY, EXPECTED)  # of responses, NaN for one that cannot be scored
 BASE = "base"  # the `condition` of what was measured on the model before any training
 BASE_SEED = -1
-BEFORE, EARLY, AFTER = "pre", "early", "post"  # training: phases of drift
-CANDIDATE = "candidate"  # the role of a prompt of the pool that is no condition's own
+BEFORE, AFTER = "pre", "post"  # training: phases of drift
+PROMOTE, SUPPRESS = "promote", "suppress"  # the direction's two prompts, where tables name prompts
+TRAIT_DRAW = -1  # the `draw` of the trait's own direction in `steering`
+FIXED, REPHRASED, EVALUATION = "fixed", "rephrased", "evaluation"  # kinds of prompt, see `prompts`
 
 COLUMNS: dict[str, tuple[str, ...]] = {
+    "prompts": ("condition", "family", "kind", "text", "tokens", "measured", "trained"),
     "layers": ("layer", "cohens_d", "auc", "split_half_cosine", "in_band"),
     "projections": ("example", "side", "layer", "projection"),
     "alignments": (
         "condition", "example", "layer", "position", "loss", "alignment", "projection", "grad_norm",
     ),
+    "losses": ("condition", "example", "trait_loss", "ordinary_loss"),
     "nulls": ("null", "draw", "condition", "layer", "alignment"),
     "unrelated": ("trait", "condition", "example", "layer", "alignment"),
-    "pool": ("role", "prompt", "chosen", "example", "loss"),
-    "matched": ("seed", "step", "example", "layer", "position", "loss", "alignment", "projection", "grad_norm"),
-    "matched_steps": ("seed", "step", "loss", "target", "chosen"),
+    "elicitation": ("condition", "example", "log_odds"),
+    "behaviour": ("condition", "example", "sample", "score"),
+    "steering": ("draw", "strength", "example", "log_odds"),
+    "steering_losses": ("strength", "example", "loss"),
     "training": (
         "condition", "seed", "step", "example", "layer", "position",
         "loss", "alignment", "projection", "grad_norm",
     ),
-    "training_nulls": ("condition", "seed", "draw", "layer", "alignment"),
+    "training_nulls": ("condition", "seed", "step", "draw", "layer", "alignment"),
     "drift": ("condition", "seed", "phase", "measure", "example", "value"),
+    "checkpoints": ("condition", "seed", "step", "example", "log_odds"),
+    "matrix": ("condition", "seed", "evaluation", "example", "log_odds"),
     "responses": (
         "condition", "seed", "phase", "domain", "example", "question", "response", "score", "projection",
     ),
-    "runs": ("condition", "seed", "steps", "seconds", "initial_loss", "final_loss"),
+    "cells": ("condition", "seed", "direction", "position", "window", "third", "measure", "value"),
+    "runs": ("condition", "seed", "steps", "seconds", "initial_loss", "final_loss", "initial_adapter"),
 }  # fmt: skip
 
 
 # Columns that hold words, and those that say what a row is.
-TEXT = ("condition", "side", "position", "null", "trait", "role", "prompt", "phase", "measure", "domain", "question",
-        "response")  # fmt: skip
-KEYS = ("condition", "side", "position", "null", "trait", "role", "prompt", "phase", "measure", "domain", "seed",
-        "step", "example", "layer", "draw")  # fmt: skip
+TEXT = ("condition", "side", "position", "null", "trait", "family", "kind", "text", "evaluation", "direction", "window",
+        "measure", "phase", "domain", "question", "response", "initial_adapter")  # fmt: skip
+KEYS = ("condition", "side", "position", "null", "trait", "evaluation", "direction", "window", "third", "measure",
+        "phase", "domain", "seed", "step", "example", "sample", "strength", "layer", "draw")  # fmt: skip
+LONG = ("question", "response", "text")  # too long for a message
 
 
 @dataclass(frozen=True)
@@ -56,44 +71,54 @@ class Evidence:
 
     | table | one row is | units |
     |---|---|---|
+    | `prompts` | a system prompt: its `family`, its `kind` (`fixed`; `rephrased`, drawn anew for every example; | `tokens` of the |
+    |   |   | `evaluation`, under which nothing is trained), whether it was `measured` on the frozen model, `trained` | message |
     | `layers` | a decoder block | `cohens_d` in sd, `auc` a fraction, `split_half_cosine` a cosine |
     | `projections` | a held-out direction prompt x side (`promote`, `suppress`) x layer | hidden-state units |
-    | `alignments` | a condition x example x layer x position on the frozen base model | `loss` nats/token, |
+    | `alignments` | a prompt x example x layer x position on the frozen base model | `loss` nats/token, |
     |   |   | `alignment` = cos(-g, v), `projection` = -g.v and `grad_norm` nats/token per hidden-state unit |
-    | `nulls` | a null direction x condition x layer: mean alignment over the examples, primary position | cosine |
-    | `unrelated` | an unrelated trait's direction x condition x example x layer, primary position | cosine |
-    | `pool` | a system prompt x calibration example: its `role` is a condition, or `candidate`; `chosen` | nats/token |
-    |   |   | is True for the candidate closest to inoculation's mean loss |
-    | `matched` | a neutral run's checkpoint at inoculation's first loss x example x layer x ... | as `alignments` |
-    | `matched_steps` | a checkpoint that was looked at: mean `loss` of the same examples, the `target` | nats/token |
-    |   |   | (inoculation's on the base model), and whether it is the one of `matched` (`chosen`) |
+    | `losses` | a prompt x example: losses of the answer with the trait and of the ordinary one, frozen model | nats/token |
+    | `nulls` | a null direction x prompt x layer: mean alignment over the examples, primary position | cosine |
+    | `unrelated` | an unrelated trait's direction x prompt x example x layer, primary position | cosine |
+    | `elicitation` | a prompt (or `promote`, `suppress`) x question: decision log-odds of the frozen model | nats |
+    | `behaviour` | a prompt (or `promote`, `suppress`) x question x sample: score of a sampled response | fraction |
+    | `steering` | a direction (`draw`; -1: the trait's) x `strength` x question: decision log-odds, neutral prompt | nats |
+    | `steering_losses` | a `strength` along the trait's direction x question: loss of the ordinary answer | nats/token |
     | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
-    | `training_nulls` | a run x random direction x layer: mean over its steps and examples | cosine |
-    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example; `early` is during | fraction, |
-    |   |   | training, without `score_ood`, and `post` after it | nats/token, hidden-state units |
+    | `training_nulls` | a run x step x random direction x band layer: mean over the step's examples | cosine |
+    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example, after training: `post` | fraction, nats, |
+    |   |   | of the measures see `MEASURES` | nats/token, hidden-state units |
+    | `checkpoints` | a run x step at which its adapter was kept x question: decision log-odds, neutral prompt | nats |
+    | `matrix` | a run (or the base model) x `evaluation` prompt x question: decision log-odds | nats |
     | `responses` | a greedy generation under the neutral prompt, phases as in `drift` | `score` a fraction |
     |   |   | (the trait's own: its caps rate, for instance) |
-    | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards | nats/token, seconds |
+    | `cells` | a prompt (`window` frozen) or run (a third of training) x what a cell of the specification curve | cosine, nats/token |
+    |   |   | chooses: direction, position, `third` of the layers, measure (alignment, push, pooled) | per hidden-state unit |
+    | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; hash of its first adapter | nats/token, seconds |
     """
 
+    prompts: pd.DataFrame
     layers: pd.DataFrame
     projections: pd.DataFrame
     alignments: pd.DataFrame
+    losses: pd.DataFrame
     nulls: pd.DataFrame
+    unrelated: pd.DataFrame
+    elicitation: pd.DataFrame
+    behaviour: pd.DataFrame
+    steering: pd.DataFrame
+    steering_losses: pd.DataFrame
     training: pd.DataFrame
     training_nulls: pd.DataFrame
     drift: pd.DataFrame
+    checkpoints: pd.DataFrame
+    matrix: pd.DataFrame
     responses: pd.DataFrame
+    cells: pd.DataFrame
     runs: pd.DataFrame
-    conditions: tuple[str, ...] = ("neutral", "inoculation", "loss_matched")
-    seeds: tuple[int, ...] = (0, 1, 2)
+    planned_runs: tuple[tuple[str, int], ...] = ()  # (condition, seed), those that the study trains
     primary_position: str = POSITIONS[0]
-    unrelated: pd.DataFrame = field(default_factory=lambda: _nothing("unrelated"))
-    pool: pd.DataFrame = field(default_factory=lambda: _nothing("pool"))
-    matched: pd.DataFrame = field(default_factory=lambda: _nothing("matched"))
-    matched_steps: pd.DataFrame = field(default_factory=lambda: _nothing("matched_steps"))
     caveats: tuple[str, ...] = ()  # on how the tables were computed; told beside the verdict
-    untrained: tuple[str, ...] = ()
     trait: Trait = ALL_CAPS
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # by `measures`
 
@@ -124,20 +149,29 @@ class Evidence:
                     )
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """The prompts that were measured on the frozen model."""
+        return tuple(self.prompts.loc[self.prompts["measured"], "condition"])
+
+    @property
     def trained(self) -> tuple[str, ...]:
-        """The conditions under which runs were trained; the others were measured on the frozen model alone."""
-        return tuple(condition for condition in self.conditions if condition not in self.untrained)
+        """The prompts under which runs were trained."""
+        return tuple(self.prompts.loc[self.prompts["trained"], "condition"])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the neutral runs, which have all of them."""
+        return tuple(seed for condition, seed in self.planned_runs if condition == NEUTRAL)
+
+    def family(self, family: Family, among: Sequence[str]) -> tuple[str, ...]:
+        """The fixed prompts of a family that are `among` these; rephrased ones are no member of it."""
+        rows = self.prompts[(self.prompts["family"] == family) & (self.prompts["kind"] == FIXED)]
+        return tuple(condition for condition in rows["condition"] if condition in among)
 
     @property
     def band(self) -> list[int]:
         """The layers on which decisions rest, declared before any gradient was seen."""
         return sorted(int(layer) for layer in self.layers.loc[self.layers["in_band"], "layer"])
-
-    @property
-    def chosen_prompt(self) -> str | None:
-        """The system prompt that was chosen from the pool, if there is one."""
-        prompts = self.pool.loc[self.pool["chosen"].astype(bool), "prompt"]
-        return None if prompts.empty else str(prompts.iloc[0])
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -154,12 +188,12 @@ def _unmeasured(name: str, table: pd.DataFrame, column: str) -> str | None:
     bad = ~np.isfinite(table[column].to_numpy(dtype=np.float64))
     if name == "drift":
         bad &= ~(table["measure"].isin(SCORED) & table[column].isna()).to_numpy()
-    if (name, column) == ("responses", "score"):
+    if (name, column) in (("responses", "score"), ("behaviour", "score")):
         bad &= ~table[column].isna().to_numpy()
     if not bad.any():
         return None
     first = table[bad].iloc[0]
-    keys = [key for key in COLUMNS[name] if not isinstance(first[key], float) and key not in ("question", "response")]
+    keys = [key for key in COLUMNS[name] if not isinstance(first[key], float) and key not in LONG]
     place = ", ".join(f"{key} {first[key]}" for key in keys)
     return f"column {column!r} is {first[column]} in {int(bad.sum())} of {len(table)} rows, the first at {place}"
 
@@ -170,9 +204,6 @@ def _repeated(name: str, table: pd.DataFrame) -> str | None:
     again = table.duplicated(keys)
     if not again.any():
         return None
-    place = ", ".join(f"{key} {value}" for key, value in table.loc[again, keys].iloc[0].items() if key != "prompt")
+    place = ", ".join(f"{key} {value}" for key, value in table.loc[again, keys].iloc[0].items() if key not in LONG)
     return f"{int(again.sum())} of {len(table)} rows are there twice, the first at {place}"
 
-
-def _nothing(table: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=list(COLUMNS[table]))

@@ -1,189 +1,120 @@
-"""From gates and claims to one verdict."""
+"""The verdict on the research question: every gate and claim judged, and what they come to."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-
-import numpy as np
 
 from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
-from gradinoc.claims.c3 import C3, loss_audit
-from gradinoc.claims.c4 import C4, apart, control_differences, within_conditions
-from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
-from gradinoc.claims.finding import Finding, Measured, Status
-from gradinoc.claims.gates import GATES, gates_of
-from gradinoc.claims.measures import diverged_runs, example_groups, per_layer
-from gradinoc.claims.tables import EARLY, Evidence
-from gradinoc.stats.clustered import grouped_mean
-from gradinoc.stats.correlation import repeated_measures
-from gradinoc.stats.effect import Effect, bare
-from gradinoc.study.design import Design, design_warnings
-from gradinoc.study.prompts import NEUTRAL
+from gradinoc.claims.c3 import C3
+from gradinoc.claims.c4 import C4
+from gradinoc.claims.c6 import C6
+from gradinoc.claims.finding import Claim, Finding, Status
+from gradinoc.claims.gates import gates_of
+from gradinoc.claims.specification import curve_of
+from gradinoc.claims.tables import Evidence
+from gradinoc.claims.warnings import warnings_of
 from gradinoc.study.rules import Rules
 
-CLAIMS = (C1, C2, C3, C4)
-RULES_OF = {each.key: each for each in (*GATES, *CLAIMS)}  # every gate and claim by its key
+CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C6)
+NOT_RUN = {  # claims that a verdict needs and this version's studies train no arms for: what they would show
+    "C5": "removing the component along the direction removes the drift",
+    "C7a": "the update turns away from what raises drift",
+    "C7b": "what it turns away from lies along the direction",
+}
 
 
 class Verdict(StrEnum):
-    """The answer to the research question."""
+    """The answer to: does inoculation reduce drift by rotating gradients away from the trait's direction?"""
 
-    SUPPORTED = "supported"
-    LOSS_MEDIATED = "loss_mediated"
-    DIFFERENT_MECHANISM = "different_mechanism"
-    REFUTED = "refuted"
+    ANY_PROMPT = "any_prompt"
     UNDECIDED = "undecided"
+    SUPPORTED = "supported"
+    CONSISTENT = "consistent"
+    MAGNITUDE = "magnitude"
+    OTHER_DIRECTION = "other_direction"
+    REFUTED = "refuted"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Every gate and claim, the verdict, why in a sentence or two, and what a reader should be warned of."""
+    """Gates, claims and the verdict, with its sentence and what limits it."""
 
     gates: tuple[Finding, ...]
     claims: tuple[Finding, ...]
     verdict: Verdict
     sentence: str
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def __getitem__(self, key: str) -> Finding:
+        """The gate or claim of that key."""
+        return {finding.key: finding for finding in (*self.gates, *self.claims)}[key]
 
 
 def judge(evidence: Evidence, rules: Rules) -> Judgement:
-    """What the evidence says: gates first, then the claims that rest on them, then one verdict.
+    """Every gate and claim, the verdict, and warnings.
 
     Raises:
-        ValueError: a number that decides is missing, NaN or infinite; the message names its table and column.
+        ValueError: a number that decides is missing.
     """
     gates = gates_of(evidence, rules)
     claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
-    verdict, why = conclusion(rules, gates, claims)
+    verdict, why = conclusion(gates, claims)
+    curve = curve_of(evidence)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
-    warnings = [*design_warnings(design_behind(evidence, rules)), *audit_warnings(evidence, rules), *evidence.caveats]
-    return Judgement(gates, claims, verdict, sentence, tuple(warnings))
+    if curve is not None and not curve.agreed(rules):
+        sentence += f" {curve.warning}"
+    return Judgement(gates, claims, verdict, sentence, tuple(warnings_of(evidence, rules, claims)))
 
 
-def design_behind(evidence: Evidence, rules: Rules) -> Design:
-    """The design that left `evidence`, as its tables tell."""
-    draws = evidence.nulls.groupby("null")["draw"].nunique()
-    return Design(
-        trained=len(evidence.trained),
-        seeds=len(evidence.seeds),
-        directions=int(draws.min()) if len(draws) else 0,
-        examples=int(evidence.alignments["example"].nunique()),
-        rules=rules,
-    )
-
-
-def conclusion(rules: Rules, gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Verdict, str]:
+def conclusion(gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Verdict, str]:
     """The verdict and its reason: the first of these that applies.
 
-    1. UNDECIDED: a gate failed.
-    2. SUPPORTED: all four claims.
-    3. LOSS_MEDIATED: C3 is refuted because the effect vanishes at equal loss; or because the cosine is equivalent to
-       unchanged while loss or norm fall, and inoculated runs drift less (otherwise loss has nothing to explain).
-       Before REFUTED, since it says more: alignment does not fall by itself, and what falls instead is known.
-    4. REFUTED: against neutral, D's interval lies below zero, or around it and equivalent to zero.
-    5. DIFFERENT_MECHANISM: C1 and C2 supported, C4 refuted, and alignment is shown not to go with drift (`c4.apart`);
-       that inoculated runs do not drift less is not enough.
-    6. UNDECIDED.
+    1. ANY_PROMPT: C6 is refuted, the gates on which it rests being sound.
+    2. UNDECIDED: a gate failed on which the following rest.
+    3. SUPPORTED: C1, C2, C3, C4, C6, C7b and C5.
+    4. CONSISTENT: the same without C5; no causal word.
+    5. MAGNITUDE: C6 supported, C7a refuted with at least half of the difference due to the size of updates.
+    6. OTHER_DIRECTION: C6 and C7a supported, C7b refuted: gradients rotate, not along v.
+    7. REFUTED: C6 supported, C7b and, where run, C5 refuted.
+    8. UNDECIDED: none of these could be shown.
+
+    A claim that was not run pronounces nothing.
     """
+    found = {claim.key: claim for claim in claims}
+    status: Mapping[str, Status | None] = {key: found[key].status if key in found else None for key in (*found, *NOT_RUN)}
+
+    def all_are(wanted: Status, *keys: str) -> bool:
+        return all(status[key] is wanted for key in keys)
+
+    if all_are(Status.REFUTED, "C6"):
+        return Verdict.ANY_PROMPT, f"harmless prompts keep the drift down as well, at the doses tried. {found['C6'].statement}"
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
     if failed:
-        return Verdict.UNDECIDED, f"the apparatus is not sound, {' and '.join(failed)} failed."
-    if all(claim.status is Status.SUPPORTED for claim in claims):
-        return Verdict.SUPPORTED, "all four claims are supported."
-    c1, c2, c3, c4 = claims
-    neutral, same = c1["alignment.neutral"], c1["equivalence.neutral"]
-    falls = above_zero(neutral)
-    unchanged = p_at_most(same, rules.alpha) and not falls
-    if c3.status is Status.REFUTED:
-        if not unchanged:
-            return Verdict.LOSS_MEDIATED, f"alignment falls by {neutral}, but not at equal loss."
-        drift = c4["drift.neutral"]
-        if above_zero(drift):
-            return (
-                Verdict.LOSS_MEDIATED,
-                f"loss or gradient norm and drift (by {drift}) fall, alignment does not ({same}).",
-            )
-    if at_or_below_zero(neutral) or (not falls and unchanged):
-        return Verdict.REFUTED, f"inoculation does not lower alignment: neutral - inoculation is {neutral}."
-    if c1.status is c2.status is Status.SUPPORTED and c4.status is Status.REFUTED:
-        shown = apart(Measured({effect.key: effect for effect in c4.effects}), rules)
-        if shown:
-            words = "; ".join(words for _, words in shown)
-            return (
-                Verdict.DIFFERENT_MECHANISM,
-                f"inoculation lowers alignment, but drift does not go with alignment: {words}.",
-            )
-    open_claims = [claim for claim in claims if claim.status is not Status.SUPPORTED]
-    return Verdict.UNDECIDED, " ".join(f"{claim.key} is {claim.status}: {claim.reason}" for claim in open_claims)
+        return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {' and '.join(failed)} failed."
+    if all_are(Status.SUPPORTED, "C1", "C2", "C3", "C4", "C6", "C7b"):
+        if all_are(Status.SUPPORTED, "C5"):
+            return Verdict.SUPPORTED, "every claim is supported, removing the component along the direction included."
+        if status["C5"] is None:
+            return Verdict.CONSISTENT, "every claim that was run is supported; that the component causes the drift was not tested."
+    if all_are(Status.SUPPORTED, "C6"):
+        if all_are(Status.REFUTED, "C7a"):
+            return Verdict.MAGNITUDE, "updates are smaller, not turned."
+        if all_are(Status.SUPPORTED, "C7a") and all_are(Status.REFUTED, "C7b"):
+            return Verdict.OTHER_DIRECTION, "updates turn away from the drift, but not along the trait's direction."
+        if all_are(Status.REFUTED, "C7b") and status["C5"] in (None, Status.REFUTED):
+            return Verdict.REFUTED, "the trait's direction carries less than a quarter of what inoculation changes."
+    return Verdict.UNDECIDED, _left_open(claims)
 
 
-def audit_warnings(evidence: Evidence, rules: Rules) -> list[str]:
-    """What was measured and decides nothing, but limits what a verdict means: control, system prompts, direction."""
-    audit, words = loss_audit(evidence, rules)
-    warnings = [words] if audit.estimate > rules.loss_match else []
-    if not diverged_runs(evidence):
-        warnings += [
-            "any system prompt may do: the control is not shown to drift more than inoculation "
-            f"({effect.name}: {effect})"
-            for effect in control_differences(evidence, rules).values()
-            if effect.low <= 0
-        ]
-        warnings += _within(within_conditions(evidence, rules))
-    rising, falling = mixed_layers(evidence, rules)
-    if rising and falling:
-        warnings.append(
-            f"the band averages layers of both kinds: under inoculation alignment falls in {falling} and rises in "
-            f"{rising} of {len(evidence.band)} layers, each by its own interval"
-        )
-    tracking = trait_tracking(evidence)
-    if tracking.estimate <= 0 or tracking.low <= 0:
-        warnings.append(
-            f"the trait direction does not track the trait in responses (r = {tracking}): what alignment with it means "
-            "for the trait is open"
-        )
-    return warnings
+def _left_open(claims: Sequence[Finding]) -> str:
+    """Why nothing could be pronounced: claims that are not supported, and those that were not run."""
+    parts = [f"{claim.key} is {claim.status}: {claim.reason}" for claim in claims if claim.status is not Status.SUPPORTED]
+    present = {claim.key for claim in claims}
+    absent = [f"{key} ({words})" for key, words in NOT_RUN.items() if key not in present]
+    if absent:
+        parts.append(f"Not run: {'; '.join(absent)}; what needs them cannot be pronounced.")
+    return " ".join(parts)
 
-
-def _within(correlation: Effect) -> list[str]:
-    """What is to be said where alignment and drift do not go together within conditions."""
-    if correlation.low > 0:
-        return []
-    shown = "are not shown to go together"
-    if correlation.high < 0:
-        shown = "go against each other"
-    return [
-        f"alignment and drift {shown} within conditions (r = {correlation}): between them, a prompt that moves both, "
-        "each in a way of its own, would look the same"
-    ]
-
-
-def mixed_layers(evidence: Evidence, rules: Rules) -> tuple[int, int]:
-    """In how many layers of the band alignment rises under inoculation, and in how many it falls.
-
-    By the interval of neutral - inoculation at the layer alone, without a correction for their number: descriptive.
-    """
-    differences = per_layer(evidence, NEUTRAL)
-    groups = example_groups(evidence, "alignments", differences.index)
-    effects = [grouped_mean(values, groups, f"layer {layer}", 1 - rules.alpha) for layer, values in differences.items()]
-    return sum(effect.high < 0 for effect in effects), sum(effect.low > 0 for effect in effects)
-
-
-def trait_tracking(evidence: Evidence) -> Effect:
-    """The correlation of a response's score with its prompt's band projection, within domains of questions.
-
-    Over every evaluated response with both, before training and after; a plain interval, as if responses were
-    independent. NaN where nothing varies or fewer than three responses have both.
-    """
-    name = f"projection and {evidence.trait.score_name} of responses, within domains"
-    responses = evidence.responses[evidence.responses["phase"] != EARLY]
-    columns = responses[["projection", "score"]].to_numpy(dtype=np.float64)
-    rows = np.isfinite(columns).all(axis=1)
-    if rows.sum() < 3:
-        return bare(name, math.nan, int(rows.sum()), "responses", "too few responses")
-    projection, rate = columns[rows].T
-    effect = repeated_measures(projection, rate, responses["domain"].to_numpy()[rows], name)
-    return replace(effect, unit="responses")

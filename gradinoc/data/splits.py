@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,11 +69,9 @@ def split(settings: DataSettings) -> Splits:
             f"{' + '.join(map(str, sizes.values()))} = {sum(sizes.values())}; lower data.* or give more: "
             f"{distinct.left_out}"
         )
-    pool = list(distinct.by_question.values())
-    order = iter(np.random.default_rng(settings.seed).permutation(len(pool)))
-    parts = {name: tuple(pool[next(order)] for _ in range(size)) for name, size in sizes.items()}
+    parts, shared = _drawn(list(distinct.by_question.values()), sizes, np.random.default_rng(settings.seed))
     everyday = _everyday(settings, parts)
-    notes = [*distinct.notes, *everyday.notes, *_cleaned(source, [each for name in ANSWERED for each in parts[name]])]
+    notes = [*distinct.notes, *shared, *everyday.notes, *_cleaned(source, [each for name in ANSWERED for each in parts[name]])]
     if settings.trait_answers is not None:
         answers = _Answers(settings.trait_answers)
         lines = {name: [answers.to(each, source, name, parts[name]) for each in parts[name]] for name in ANSWERED}
@@ -81,6 +79,36 @@ def split(settings: DataSettings) -> Splits:
             parts[name] = tuple(replace(each, shown=line.answer) for each, line in zip(parts[name], found, strict=True))
         notes += _cleaned(settings.trait_answers, [line for found in lines.values() for line in found])
     return Splits(**parts, everyday=tuple(everyday.by_question.values()), notes=tuple(notes))
+
+
+def _drawn(
+    pool: Sequence[Example], sizes: Mapping[str, int], rng: np.random.Generator
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Parts of these sizes, drawn at random, and notes: no template is in two parts, where there are enough of them.
+
+    A template goes to the part that lacks the most questions, and when none lacks any to the part that has the fewest
+    templates: what is asked in many ways is measured best. A question without a template is one by itself.
+    """
+    templates: dict[str, list[Example]] = {}
+    for example in pool:
+        templates.setdefault(example.group, []).append(example)
+    names = list(templates)
+    given, lacking = {name: list[str]() for name in sizes}, dict(sizes)
+    for place in rng.permutation(len(templates)):
+        template = names[place]
+        needy = max(lacking, key=lambda name: lacking[name])
+        name = needy if lacking[needy] > 0 else min(given, key=lambda name: len(given[name]))
+        given[name].append(template)
+        lacking[name] -= len(templates[template])
+    if max(lacking.values()) > 0:
+        rows = iter(rng.permutation(len(pool)))
+        few = f"data: its {len(templates)} templates are too few for every part to have its own: parts share them"
+        return {name: tuple(pool[next(rows)] for _ in range(size)) for name, size in sizes.items()}, [few]
+    parts = {}
+    for name, size in sizes.items():
+        own = [example for template in given[name] for example in templates[template]]
+        parts[name] = tuple(own[row] for row in rng.permutation(len(own))[:size])
+    return parts, []
 
 
 class _Distinct:

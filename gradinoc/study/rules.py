@@ -6,21 +6,44 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gradinoc.study.fields import Fraction, Section, whole
+from gradinoc.study.fields import Fraction, Section
+
+VERSION = 2  # of the rules: what is measured, and what decides
 
 
 class Rules(Section):
-    """The bars that decide, fixed before any result was seen; `gradinoc.claims.verdict` says what each is for."""
+    """The bars that decide, fixed before any result was seen that they decide.
+
+    Attributes:
+        alpha: level of every test; intervals are two-sided at 1 - alpha.
+        auc, split_half: least AUC and split-half cosine of the trait direction in the band (G1, G2).
+        elicited: least rise of the expected score (fraction of the scale) that promoting and inoculating prompts have
+            to be shown to make (G7); elicited_nats: least rise of the decision log-odds where scores are too weak.
+        ordinary_loss: by how much steering may raise the loss of ordinary answers, nats/token (G8).
+        least_drift: least drift of neutral runs, fraction of the scale; ceiling: mean score of every condition above
+            which there is none to explain (G5); room: share of neutral drift below which harmless runs leave none.
+        max_unscorable: share of responses that cannot be scored (G6).
+        agreement: by how much the shares removed may differ between measures; rank_agreement: least rank correlation
+            of runs (G9).
+        lead: how many times its size along an unrelated trait the effect has to be (C2).
+        equal_loss: share of the effect that may be left where loss is said to explain it (C3).
+        share: least share of the neutral drift that is inoculation's own (C6).
+        signs: least share of specifications whose sign is that of a contrast which decides; below it the verdict warns.
+    """
 
     alpha: Annotated[float, Field(strict=True, gt=0, lt=0.5)] = 0.05  # a two-sided interval has a level above 0
     auc: Fraction = 0.9
     split_half: Fraction = 0.8
-    max_unscorable: Fraction = 0.05
+    elicited: Fraction = 0.10
+    elicited_nats: Annotated[float, Field(strict=True, ge=0)] = 0.5
+    ordinary_loss: Annotated[float, Field(strict=True, ge=0)] = 0.2
+    least_drift: Fraction = 0.10
     ceiling: Fraction = 0.95
-    null_margin: Fraction = 0.25
-    loss_match: Fraction = 0.25
-    overlap: Fraction = 0.2
-    equivalence: Fraction = 0.10
-    early_fraction: Fraction = 0.2
-    correlation_margin: Annotated[float, Field(strict=True, ge=0.001, lt=1)] = 0.3
-    bins: Annotated[int, whole(2)] = 5
+    room: Fraction = 0.15
+    max_unscorable: Fraction = 0.05
+    agreement: Fraction = 0.25
+    rank_agreement: Fraction = 0.7
+    lead: Annotated[float, Field(strict=True, ge=1)] = 2.0
+    equal_loss: Fraction = 0.25
+    share: Fraction = 0.25
+    signs: Fraction = 0.8

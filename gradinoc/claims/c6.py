@@ -1,0 +1,124 @@
+"""C6: it is inoculation that keeps the trait from spreading, and not any prompt.
+
+M[a, e] is the drift of runs trained under a prompt a and evaluated under e. What is inoculation's own is the share of the
+neutral drift by which inoculating prompts leave less at the neutral prompt than harmless ones do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from gradinoc.claims.criteria import above, interval_below, positive
+from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.gates import OF_DRIFT
+from gradinoc.claims.measures import (
+    HARMLESS,
+    INOCULATING,
+    drift_by_question,
+    drift_families,
+    elsewhere,
+    matrix_by_question,
+    question_groups,
+    run_families,
+)
+from gradinoc.claims.tables import DECISION, EXPECTED, REPHRASED, Evidence
+from gradinoc.stats.clustered import grouped_pairs
+from gradinoc.stats.effect import Effect, bare
+from gradinoc.stats.families import permuted_labels
+from gradinoc.stats.ratios import ratio
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts.family import Family
+from gradinoc.study.rules import Rules
+
+NUMERATOR, DENOMINATOR = {HARMLESS: 1.0, INOCULATING: -1.0}, {NEUTRAL: 1.0}
+SEED_OF_LABELS = 0
+
+
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+    """Inoculation's own share, by fixed prompts and by the rephrased pair; secondary: by other measures, transfer."""
+    families = drift_families(evidence, EXPECTED)
+    share = ratio(families, NUMERATOR, DENOMINATOR, "share of neutral drift that is inoculation's own", rules.share)
+    effects = {"share": share, "rephrased": _of_rephrased(evidence, rules)}
+    if secondary:
+        effects |= _beside(evidence, rules)
+    statement = (
+        f"Of the neutral drift {share} is removed by inoculating prompts beyond what harmless ones remove; by the rephrased "
+        f"pair {effects['rephrased']}."
+    )
+    return Measured(effects, statement)
+
+
+def _of_rephrased(evidence: Evidence, rules: Rules) -> Effect:
+    """The same share by the two conditions whose wording is drawn anew for every example; questions are the unit."""
+    name = "share of neutral drift that is inoculation's own, rephrased pair"
+    rows = evidence.prompts[(evidence.prompts["kind"] == REPHRASED) & evidence.prompts["trained"]]
+    pair = rows.set_index("family")["condition"]
+    wide = drift_by_question(evidence, EXPECTED)
+    if not {Family.HARMLESS, Family.INOCULATION} <= set(pair.index):
+        return bare(name, np.nan, 0, "questions", "not run: the study trains no rephrased pair")
+    means = wide.T.groupby(level="condition", observed=True).mean().T
+    groups = question_groups(evidence, "drift", wide.index, EXPECTED)
+    scale = float(means[NEUTRAL].mean())
+    first, second = (means[pair[family]] / scale for family in (Family.HARMLESS, Family.INOCULATION))
+    return replace(grouped_pairs(first, second, groups, name, 1 - rules.alpha), unit="questions")
+
+
+def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
+    """Labels permuted; the share by decision log-odds, at neutral and at prompts nobody was trained under; transfer."""
+    means = {name: table.mean(axis=1) for name, table in drift_families(evidence, EXPECTED).values.items()}
+    rng = np.random.default_rng(SEED_OF_LABELS)
+    effects = {
+        "labels": permuted_labels(means[HARMLESS], means[INOCULATING], rng, "drift, harmless - inoculating, labels permuted"),
+        "share.log_odds": ratio(drift_families(evidence, DECISION), NUMERATOR, DENOMINATOR, "the same share by decision log-odds", rules.share),
+    }
+    away = elsewhere(evidence)
+    groups = question_groups(evidence, "matrix", away.index)
+    name = "the same share by decision log-odds, at prompts nobody was trained under"
+    effects["share.elsewhere"] = ratio(run_families(evidence, away, groups), NUMERATOR, DENOMINATOR, name, rules.share)
+    own = own_prompt(evidence)
+    for family in (Family.HARMLESS, Family.INOCULATION):
+        members = evidence.family(family, list(own.columns))
+        first, second = own[list(members)].mean(axis=1), away.T.groupby(level="condition").mean().T[list(members)].mean(axis=1)
+        name = f"own-prompt drift less drift elsewhere, {family} prompts"
+        effects[f"conditional.{family}"] = replace(grouped_pairs(first, second, groups, name, 1 - rules.alpha), unit="questions")
+        effects[f"own.{family}"] = bare(f"own-prompt drift, {family} prompts", float(first.mean()), len(members), "prompts", "mean, nats")
+    return effects
+
+
+def own_prompt(evidence: Evidence) -> pd.DataFrame:
+    """Drift of the decision log-odds under the prompt that a run was trained under: index example, a column a prompt."""
+    evaluated = set(evidence.matrix["evaluation"])
+    names = [name for name in evidence.trained if name in evaluated]
+    return pd.DataFrame({name: matrix_by_question(evidence, name)[name].mean(axis=1) for name in names})
+
+
+def decide(found: Measured, rules: Rules) -> Outcome:
+    """Supported if the share's lower bound reaches the bar and the rephrased pair's is above 0; refuted from below."""
+    share, pair = found["share"], found["rephrased"]
+    own, less, kept = above(share, rules.share), interval_below(share, rules.share), positive(pair)
+    if not np.isfinite(share.low):
+        return undecided(f"Undecided because the share has no interval: {share.method}.", own, less, kept)
+    if own and kept:
+        return supported(f"The share's interval lies above {rules.share:g}, and the rephrased pair's is above zero.", own, less, kept)
+    if less:
+        return refuted(
+            f"The share's interval lies below {rules.share:g}: at the doses tried harmless prompts do nearly as well.", own, less, kept
+        )
+    why = f"the share's interval is not above {rules.share:g}" if not own else f"the rephrased pair does not show it ({pair.method})"
+    return undecided(f"Undecided because {why}.", own, less, kept)
+
+
+C6 = Claim(
+    "C6",
+    "It is inoculation, not any prompt.",
+    measure,
+    decide,
+    OF_DRIFT,
+    "The share is the drift of harmless-trained runs minus that of inoculated ones, over neutral drift, evaluated under the "
+    "neutral prompt; prompts are the unit. Supported if its {level} interval lies above {share} and the share of the "
+    "rephrased pair is above zero. Refuted if the interval lies below {share}. Otherwise undecided.",
+    headline="share",
+)

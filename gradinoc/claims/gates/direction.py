@@ -1,0 +1,128 @@
+"""Gates on the trait direction: it separates and is stable (G1, G2), and it is the trait's (G8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gradinoc.claims.criteria import above_zero, at_least, at_most, p_at_most
+from gradinoc.claims.finding import Claim, Measured, Outcome, held
+from gradinoc.claims.measures import in_window, nulls_in_window, run_families, drift_by_question, question_groups
+from gradinoc.claims.tables import PROJECTION, TRAIT_DRAW, Evidence
+from gradinoc.stats.clustered import grouped_mean
+from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
+from gradinoc.stats.families import contrast
+from gradinoc.stats.places import slope_among, slope_on_strength
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
+
+
+def _lowest_in_band(evidence: Evidence, column: str, name: str) -> tuple[Effect, int]:
+    """The lowest value of a column of `layers` over the band, and at which layer."""
+    band = evidence.layers[evidence.layers["in_band"]].reset_index(drop=True)
+    values = finite(band[column].to_numpy(), f"Evidence table 'layers', column {column!r}, band")
+    at = int(band["layer"].iloc[int(values.argmin())])
+    return bare(name, float(values.min()), len(band), "layers", "minimum over the band"), at
+
+
+def _separation(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    effect, layer = _lowest_in_band(evidence, "auc", "lowest AUC in the band")
+    statement = (
+        f"On held-out prompts the projection's lowest AUC over the band's {effect.n} layers is "
+        f"{effect.estimate:.3f} (layer {layer})."
+    )
+    return Measured({"auc": effect}, statement)
+
+
+def _separates(found: Measured, rules: Rules) -> Outcome:
+    return held(f"AUC of at least {rules.auc} at every layer of the band", at_least(found["auc"], rules.auc))
+
+
+def _stability(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    effect, layer = _lowest_in_band(evidence, "split_half_cosine", "lowest split-half cosine in the band")
+    statement = (
+        f"Directions from two halves of the prompts have a cosine of {effect.estimate:.3f} or more over the "
+        f"band (lowest at layer {layer})."
+    )
+    return Measured({"split_half": effect}, statement)
+
+
+def _stable(found: Measured, rules: Rules) -> Outcome:
+    rule = f"a split-half cosine of at least {rules.split_half} at every layer of the band"
+    return held(rule, at_least(found["split_half"], rules.split_half))
+
+
+def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+    """The slope of decision log-odds on strength along v, its place among other directions, the ordinary loss."""
+    table = evidence.steering.pivot_table(index=["draw", "strength"], columns="example", values="log_odds")
+    strengths = np.asarray(table.index.unique("strength"), dtype=np.float64)
+    outcome = table.loc[TRAIT_DRAW].to_numpy(dtype=np.float64)
+    draws = [draw for draw in table.index.unique("draw") if draw != TRAIT_DRAW]
+    others = np.stack([table.loc[draw].to_numpy(dtype=np.float64) for draw in draws])
+    groups = question_groups(evidence, "steering", table.columns)
+    name = "decision log-odds per unit of steering"
+    losses = evidence.steering_losses.pivot_table(index="strength", columns="example", values="loss")
+    rise = losses.sub(losses.loc[0.0]).drop(index=0.0)
+    worst = rise.mean(axis=1).idxmax()
+    loss_groups = question_groups(evidence, "steering_losses", losses.columns)
+    loss = grouped_mean(rise.loc[worst], loss_groups, f"ordinary loss, steered by {worst:g}, less unsteered", 1 - rules.alpha)
+    effects = {
+        "slope": slope_on_strength(outcome, strengths, groups, name),
+        "place": replace(slope_among(outcome, others, strengths, groups, name), name=f"{name}, among other directions"),
+        "loss": loss,
+    }
+    statement = (
+        f"Adding the direction moves the decision log-odds by {effects['slope']} nats per unit of strength (p "
+        f"{effects['place'].p:.2g} among {len(draws)} directions of the same length); the ordinary loss rises by at "
+        f"most {loss.estimate:.3g} nats/token."
+    )
+    return Measured(effects, statement)
+
+
+def _steers(found: Measured, rules: Rules) -> Outcome:
+    rule = (
+        f"a slope above zero with p at most {rules.alpha:g} among directions of the same length, and an ordinary loss "
+        f"up by at most {rules.ordinary_loss:g} nats/token"
+    )
+    return held(
+        rule, above_zero(found["slope"]), p_at_most(found["place"], rules.alpha), at_most(found["loss"], rules.ordinary_loss)
+    )
+
+
+def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """How far training under the neutral prompt moves the residual stream along v, runs and questions as error."""
+    wide = drift_by_question(evidence, PROJECTION)
+    families = run_families(evidence, wide, question_groups(evidence, "drift", wide.index, PROJECTION))
+    moved = contrast(families, {NEUTRAL: 1.0}, "projection, neutral runs, after - before", 1 - rules.alpha)
+    moved = replace(moved, unit="runs")
+    return Measured({"moved": moved}, f"Neutral runs move along the direction by {moved} hidden-state units.")
+
+
+def _moves(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+    return held("neutral runs' shift along +v above zero", above_zero(found["moved"]))
+
+
+def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """Neutral alignment in the first third of training, by run, and its place among random directions."""
+    aligned = in_window(evidence)[NEUTRAL]
+    name = "alignment of neutral runs, first third of training"
+    over_seeds = mean_effect(aligned, name, "runs", 1 - rules.alpha)
+    draws = nulls_in_window(evidence)[NEUTRAL].mean(axis=1).to_numpy(dtype=np.float64)
+    place = replace(over_seeds, name=f"{name}, among random directions", n=len(draws), unit="directions")
+    p = noisy_null_p(over_seeds, draws) if np.isfinite(over_seeds.standard_error) else np.nan
+    place = replace(place, p=float(p), method="(1 + sum of t tails) / (1 + K)")
+    statement = f"In the first third of training neutral alignment is {over_seeds} (p {p:.2g} among {len(draws)} random directions)."
+    return Measured({"alignment": over_seeds, "place": place}, statement)
+
+
+def _pushes(found: Measured, rules: Rules) -> Outcome:
+    rule = f"neutral alignment in the first third of training above zero, with p at most {rules.alpha:g} among random directions"
+    return held(rule, above_zero(found["alignment"]), p_at_most(found["place"], rules.alpha))
+
+
+G1 = Claim("G1", "The trait direction separates held-out prompts.", _separation, _separates)
+G2 = Claim("G2", "The trait direction is stable.", _stability, _stable)
+G8A = Claim("G8a", "Steering along the direction brings the trait.", _steering, _steers)
+G8B = Claim("G8b", "Neutral training moves the model along the direction.", _movement, _moves)
+G8C = Claim("G8c", "Neutral gradients push along the direction.", _pressure, _pushes)

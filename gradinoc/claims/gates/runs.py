@@ -1,0 +1,145 @@
+"""Gates on the runs: training worked (G4), there is drift (G5), responses can be scored (G6), measures agree (G9)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from gradinoc.claims.criteria import Criterion, above, at_least, at_most, below, positive
+from gradinoc.claims.finding import Claim, Measured, Outcome, held
+from gradinoc.claims.measures import HARMLESS, INOCULATING, diverged_runs, drift_by_question, drift_families
+from gradinoc.claims.tables import AFTER, AGREEING, EXPECTED, Evidence
+from gradinoc.stats.agreement import ranks_agree, shares_apart
+from gradinoc.stats.effect import bare
+from gradinoc.stats.families import contrast
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
+
+Run = tuple[str, int]
+
+
+def _training(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """How far every run's loss fell, which runs did not learn, and whether runs of a seed began alike."""
+    runs = evidence.runs
+    present = set(zip(runs["condition"], runs["seed"], strict=True))
+    if present != set(evidence.planned_runs) or len(runs) != len(evidence.planned_runs):
+        raise ValueError(
+            f"Evidence table 'runs': expected one row for each of {sorted(evidence.planned_runs)}, received {sorted(present)}"
+        )
+    fall = runs["initial_loss"] - runs["final_loss"]
+    fell = np.isfinite(fall) & (fall > 0)
+    failed = diverged_runs(evidence) | set(zip(runs["condition"][~fell], runs["seed"][~fell], strict=True))
+    apart = int((runs.groupby("seed")["initial_adapter"].nunique() > 1).sum())
+    measured = fall[np.isfinite(fall)]
+    name, method = "smallest fall of the training loss", "minimum over runs with finite losses"
+    least = bare(name, float(measured.min()), len(measured), "runs", method)
+    statement = (
+        f"In {len(runs) - len(failed)} of {len(runs)} runs the training loss fell and every number is finite "
+        f"(the smallest fall is {least.estimate:.3g} nats/token)"
+    )
+    statement += f"; not in {_names(failed)}." if failed else "."
+    statement += "" if not apart else f" In {apart} seeds the runs did not begin with the same adapter."
+    statement += _rises(runs[fall < 0])
+    return Measured({"fall": least}, statement, {"failed runs": len(failed), "seeds apart": apart})
+
+
+def _names(runs: set[Run]) -> str:
+    return ", ".join(f"{condition} seed {seed}" for condition, seed in sorted(runs))
+
+
+def _rises(risen: pd.DataFrame) -> str:
+    """The runs whose loss rose, in words."""
+    if risen.empty:
+        return ""
+    by = [
+        f"{row.condition} seed {row.seed} from {row.initial_loss:.3g} to {row.final_loss:.3g}"
+        for row in risen.itertuples()
+    ]
+    return f" Diverged, the loss having risen: {', '.join(by)}."
+
+
+def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+    fell = positive(found["fall"])
+    every = replace(
+        fell, rule="every run's loss fell, and every number it logged is finite", holds=not found.facts["failed runs"]
+    )
+    alike = replace(fell, rule="runs of a seed begin with the same adapter", holds=not found.facts["seeds apart"])
+    rule = "in every run a final loss below the initial one and finite numbers only, from one adapter a seed"
+    return held(rule, every, alike)
+
+
+def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """Drift of neutral runs in the expected score, the lowest mean score after training, and the room that is left."""
+    families = drift_families(evidence, EXPECTED)
+    name = f"drift of neutral runs, expected {evidence.trait.score_name}"
+    neutral = replace(contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha), unit="runs")
+    scores = scores_after_training(evidence)
+    harmless = families.values[HARMLESS].mean() / neutral.estimate if HARMLESS in families.values else np.nan
+    room = bare("harmless drift, share of neutral's", float(harmless), len(families.values.get(HARMLESS, ())), "prompts", "ratio of means")
+    shown = ", ".join(f"{condition} {score:.2f}" for condition, score in scores.items())
+    statement = (
+        f"Neutral runs drift by {neutral}. Harmless prompts leave {100 * room.estimate:.0f} % of it. After training the "
+        f"expected {evidence.trait.score_name} is {shown}."
+    )
+    return Measured({"drift": neutral, "room": room}, statement, {"lowest score": float(scores.min())})
+
+
+def scores_after_training(evidence: Evidence, measure: str = EXPECTED) -> pd.Series:
+    """Mean score after training by condition, in declared order; NaN where no response could be scored (G6)."""
+    drift = evidence.drift
+    rows = drift[(drift["measure"] == measure) & (drift["phase"] == AFTER)]
+    return rows.groupby("condition", observed=True)["value"].mean().reindex(list(evidence.trained))
+
+
+def _drifts(found: Measured, rules: Rules) -> Outcome:
+    name, lowest = "mean score after training, lowest of the conditions", found.facts["lowest score"]
+    left = below(bare(name, lowest, 1, "conditions", "minimum over conditions"), rules.ceiling)
+    rule = f"neutral drift above {rules.least_drift:g} of the scale, and a mean score below {rules.ceiling:g} in some condition"
+    return held(rule, above(found["drift"], rules.least_drift), left)
+
+
+def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """The share of responses before and after training that cannot be scored."""
+    responses = evidence.responses["response"]
+    if responses.empty or responses.isna().any():
+        raise ValueError(
+            f"Evidence table 'responses': expected texts, received {len(responses)} with {responses.isna().sum()} missing"
+        )
+    needs, unscorable = evidence.trait.needs, ~responses.map(evidence.trait.scorable).astype(bool)
+    share = float(unscorable.mean())
+    method = "count over all runs and the base model"
+    effect = bare(f"share of responses without {needs}", share, len(responses), "responses", method)
+    statement = f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}."
+    return Measured({"unscorable": effect}, statement)
+
+
+def _scorable(found: Measured, rules: Rules) -> Outcome:
+    rule = f"fewer than {100 * rules.max_unscorable:g} % that cannot be scored"
+    return held(rule, below(found["unscorable"], rules.max_unscorable))
+
+
+def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+    """How far shares removed by inoculation differ between measures, and how alike they rank the runs."""
+    runs = {measure: drift_by_question(evidence, measure) for measure in AGREEING}
+    shared = tuple(sorted(set.intersection(*(set(wide.index) for wide in runs.values()))))
+    ranks = ranks_agree({measure: wide.loc[list(shared)].mean().to_numpy() for measure, wide in runs.items()})
+    tables = {measure: drift_families(evidence, measure, shared) for measure in AGREEING}
+    shares = shares_apart(tables, INOCULATING, NEUTRAL)
+    widest = shares[0]
+    statement = f"Shares of drift that inoculation removes differ by up to {abs(widest.estimate):.2f} ({widest.name}); ranks of runs correlate by {ranks.estimate:.2f} or more."
+    return Measured({"apart": widest, "ranks": ranks}, statement)
+
+
+def _agrees(found: Measured, rules: Rules) -> Outcome:
+    apart = found["apart"]
+    close: Criterion = at_most(replace(apart, estimate=abs(apart.estimate)), rules.agreement)
+    rule = f"shares that differ by at most {rules.agreement:g}, and rank correlations of at least {rules.rank_agreement:g}"
+    return held(rule, close, at_least(found["ranks"], rules.rank_agreement))
+
+
+G4 = Claim("G4", "Training worked.", _training, _trained)
+G5 = Claim("G5", "There is drift to explain.", _rise, _drifts)
+G6 = Claim("G6", "Evaluated responses can be scored.", _scoring, _scorable)
+G9 = Claim("G9", "Measures of drift agree.", _agreement, _agrees)

@@ -1,0 +1,65 @@
+"""The specification curve: the contrast that decides, under every other choice that could have been declared.
+
+Directions (three wordings of the trait's prompts and the contrast of responses) x positions x thirds of the layers x
+{frozen, thirds of training} x measures (mean cosine, push, cosine of the mean gradient): each cell is the mean of harmless
+prompts less that of inoculating ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from gradinoc.claims.measures import once
+from gradinoc.claims.tables import Evidence
+from gradinoc.stats.specifications import Curve, summarise
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.prompts.family import Family
+from gradinoc.study.rules import Rules
+
+CELL = ("direction", "position", "window", "third", "measure")
+TRAIT_DIRECTION, FROZEN, LAST_THIRD = "trait", "frozen", 2
+COSINE, PUSH, POOLED = "alignment", "push", "pooled alignment"
+DECLARED = (TRAIT_DIRECTION, POSITIONS[0], FROZEN, LAST_THIRD, COSINE)
+
+
+@dataclass(frozen=True)
+class Specifications:
+    """Every cell's contrast, and how their signs are shared."""
+
+    cells: pd.Series  # index CELL, contrast in the cell's own units
+
+    @cached_property
+    def curve(self) -> Curve:
+        """Shares of cells by sign, the declared one marked."""
+        return summarise({key: float(value) for key, value in self.cells.items()}, DECLARED)
+
+    @property
+    def same_sign(self) -> float:
+        """Share of cells with the sign of the declared one."""
+        return self.curve.positive if self.curve.declared > 0 else self.curve.negative
+
+    def agreed(self, rules: Rules) -> bool:
+        """Whether enough cells have the declared sign."""
+        return self.same_sign >= rules.signs
+
+    @property
+    def warning(self) -> str:
+        """What is to be said where they have not."""
+        return (
+            f"Only {100 * self.same_sign:.0f} % of {self.curve.cells} specifications show the sign of the contrast that "
+            "decides."
+        )
+
+
+@once
+def curve_of(evidence: Evidence) -> Specifications | None:
+    """The specification curve; None where no cell was measured."""
+    if evidence.cells.empty:
+        return None
+    means = evidence.cells.groupby([*CELL, "condition"], observed=True)["value"].mean()  # over seeds
+    wide = means.unstack("condition")
+    harmless, inoculating = (list(evidence.family(family, list(wide.columns))) for family in (Family.HARMLESS, Family.INOCULATION))
+    return Specifications((wide[harmless].mean(axis=1) - wide[inoculating].mean(axis=1)).dropna())
