@@ -12,15 +12,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, EVALUATION, SCORED, Evidence
+from gradinoc.claims.tables import AFTER, BASE, BEFORE, SCORED, WINDOWS, Evidence
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
 from gradinoc.study.prompts import NEUTRAL
-from gradinoc.study.prompts.family import Family
+from gradinoc.study.prompts.family import Family, Kind
 
 HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
-WINDOWS = ("first", "middle", "last")  # thirds of a run's steps; the first decides
 
 Derive = TypeVar("Derive", bound=Callable[..., Any])
 
@@ -273,7 +272,7 @@ def matrix(evidence: Evidence) -> pd.DataFrame:
 def elsewhere(evidence: Evidence) -> pd.DataFrame:
     """Drift of the decision log-odds, mean over harmless evaluation prompts under which nothing was trained, by run."""
     rows = evidence.prompts
-    names = rows.loc[(rows["kind"] == EVALUATION) & (rows["family"] == Family.HARMLESS), "condition"]
+    names = rows.loc[rows["kind"] == Kind.UNSEEN, "condition"]
     if names.empty:
         raise ValueError("Evidence table 'prompts': expected harmless evaluation prompts, received none")
     tables = [matrix_by_question(evidence, name) for name in names]

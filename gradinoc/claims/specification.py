@@ -13,15 +13,14 @@ from functools import cached_property
 import pandas as pd
 
 from gradinoc.claims.measures import once
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.tables import COSINE, FROZEN, TRAIT_DIRECTION, Evidence
 from gradinoc.stats.specifications import Curve, summarise
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
 
 CELL = ("direction", "position", "window", "third", "measure")
-TRAIT_DIRECTION, FROZEN, LAST_THIRD = "trait", "frozen", 2
-COSINE, PUSH, POOLED = "alignment", "push", "pooled alignment"
+LAST_THIRD = 2
 DECLARED = (TRAIT_DIRECTION, POSITIONS[0], FROZEN, LAST_THIRD, COSINE)
 
 

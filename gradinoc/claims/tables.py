@@ -25,8 +25,12 @@ BASE_SEED = -1
 BEFORE, AFTER = "pre", "post"  # training: phases of drift
 PROMOTE, SUPPRESS = "promote", "suppress"  # the direction's two prompts, where tables name prompts
 TRAIT_DRAW = -1  # the `draw` of the trait's own direction in `steering`
-FIXED, REPHRASED, EVALUATION = "fixed", "rephrased", "evaluation"  # kinds of prompt, see `prompts`
+TRAIT_DIRECTION, FROZEN = "trait", "frozen"  # of `cells`: the direction and window that decide
+COSINE, PUSH, POOLED = "alignment", "push", "pooled alignment"  # measures of `cells`
+WINDOWS = ("first", "middle", "last")  # thirds of a run's steps; the first decides
+FIXED, REPHRASED = "fixed", "rephrased"  # kinds of prompts under which is measured or trained; others: `Kind`
 
+PROMPTS = "prompts"  # the table that comes from the study and not from its steps
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompts": ("condition", "family", "kind", "text", "tokens", "measured", "trained"),
     "layers": ("layer", "cohens_d", "auc", "split_half_cosine", "in_band"),
@@ -72,7 +76,7 @@ class Evidence:
     | table | one row is | units |
     |---|---|---|
     | `prompts` | a system prompt: its `family`, its `kind` (`fixed`; `rephrased`, drawn anew for every example; | `tokens` of the |
-    |   |   | `evaluation`, under which nothing is trained), whether it was `measured` on the frozen model, `trained` | message |
+    |   |   | or of `family.Kind`, for evaluation alone), whether it was `measured` on the frozen model, `trained` | message |
     | `layers` | a decoder block | `cohens_d` in sd, `auc` a fraction, `split_half_cosine` a cosine |
     | `projections` | a held-out direction prompt x side (`promote`, `suppress`) x layer | hidden-state units |
     | `alignments` | a prompt x example x layer x position on the frozen base model | `loss` nats/token, |

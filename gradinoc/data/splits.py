@@ -17,7 +17,7 @@ from gradinoc.disk import is_address
 from gradinoc.errors import DataError, quoted, shown
 from gradinoc.study.description import DataSettings
 
-ANSWERED = ("measure", "train", "evaluation", "calibration")  # parts whose answers a study uses
+ANSWERED = ("direction", "measure", "train", "evaluation", "calibration")  # parts whose answers a study uses
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def split(settings: DataSettings) -> Splits:
     """
     source = settings.source
     distinct = _Distinct(source, load_source(source, settings.revision), longest=settings.max_answer_chars)
-    sizes = {name: int(getattr(settings, name)) for name in ("direction", *ANSWERED)}
+    sizes = {name: int(getattr(settings, name)) for name in ANSWERED}
     if sum(sizes.values()) > len(distinct.by_question):
         raise DataError(
             f"{source}: {len(distinct.by_question)} distinct answered questions, but {' + '.join(sizes)} ask for "

@@ -259,10 +259,10 @@ def alignment_frame(reading: Reading, losses: Tensor, examples: Sequence[int], l
 
 
 def direction_means(means: Tensor, layers: Sequence[int]) -> pd.DataFrame:
-    """Mean alignments `[layers, 1 + draws]` of the random directions, as rows draw, layer, alignment.
+    """Mean alignments `[layers, draws]` of random directions, as rows draw, layer, alignment.
 
     `layers` are the numbers of those that the rows of `means` are of.
     """
-    random = means[:, 1:].numpy()
+    random = means.numpy()
     place, draw = (axis.ravel() for axis in np.indices(random.shape))
     return pd.DataFrame({"draw": draw, "layer": np.asarray(layers)[place], "alignment": random.ravel()})

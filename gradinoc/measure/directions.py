@@ -1,8 +1,8 @@
-"""The trait's direction in the residual stream, null directions, how well it separates, and the layer band."""
+"""The trait's direction in the residual stream, how well it separates, and the layer band."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.errors import NumericalError
-from gradinoc.measure.fast import sharing_order
+from gradinoc.measure.batches import Batch
+from gradinoc.measure.fast import batched, completion_losses, sharing_order
 from gradinoc.measure.finite import fault_in_states
-from gradinoc.measure.hooks import ActivationCollector, Position
-from gradinoc.models.chat.encoding import encode_prompt
+from gradinoc.measure.hooks import ActivationCollector, BlockHooks, Position
+from gradinoc.models.chat.encoding import Encoded, encode_prompt
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
 from gradinoc.stats.effect import auc, cohens_d
@@ -63,6 +64,54 @@ def prompt_activations(
         in_batches(order, BATCH, read)
     back = torch.tensor(order).argsort()
     return {layer: torch.cat(states[layer], dim=1)[:, back].flatten(0, 1) for layer in layers}
+
+
+class _AnswerMeans(BlockHooks):
+    """Keeps each example's mean state over its completion tokens: layer -> `[batch, hidden]` float32."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[int]) -> None:
+        super().__init__(model, layers)
+        self.batch: Batch | None = None
+        self.means: dict[int, Tensor] = {}
+
+    def _see(self, layer: int, hidden: Tensor) -> None:
+        assert self.batch is not None
+        rows = hidden.flatten(0, 1)[self.batch.completion].float()
+        sums = torch.zeros(len(self.batch), rows.shape[-1], device=rows.device).index_add_(0, self.batch.owner, rows)
+        self.means[layer] = sums / self.batch.counts[:, None]
+
+
+@undisturbed()
+@torch.no_grad()
+def answer_activations(
+    model: nn.Module, examples: Sequence[Encoded], layers: Sequence[int], pad: int, batch_size: int = 8
+) -> dict[int, Tensor]:
+    """Mean residual stream over each answer's tokens: layer -> `[examples, hidden]` float32, CPU.
+
+    The response contrast of persona vectors (Chen et al. 2025, https://arxiv.org/abs/2507.21509) is their difference
+    between answers with the trait and without it. A batch that does not fit into memory is halved.
+
+    Raises:
+        NumericalError: a state is not finite; the message names layer and examples.
+        OutOfMemoryError: memory does not suffice for a single example.
+    """
+    order = sharing_order(model, [example.ids for example in examples])
+    found = {layer: torch.empty(len(examples), 0) for layer in layers}
+
+    def read(rows: Sequence[int]) -> None:
+        collector.batch = batched(model, [examples[row] for row in rows], pad)
+        completion_losses(model, collector.batch)
+        for layer, means in sorted(collector.means.items()):
+            host = means.cpu()
+            if fault := fault_in_states(host, layer, rows):
+                raise NumericalError(f"{fault}; look at them and the model's weights, or try model.dtype=float32")
+            if not found[layer].shape[1]:
+                found[layer] = torch.full((len(examples), host.shape[1]), torch.nan)
+            found[layer][rows] = host
+
+    with _AnswerMeans(model, layers) as collector:
+        in_batches(order, batch_size, read)
+    return found
 
 
 @undisturbed()
@@ -114,63 +163,6 @@ def unmoved(promote: Tensor, suppress: Tensor) -> bool:
     """
     one, other = promote.double().mean(0), suppress.double().mean(0)
     return bool((one - other).norm() <= UNMOVED * torch.maximum(one.norm(), other.norm()))
-
-
-def isotropic_directions(count: int, hidden: int, seed: int) -> Tensor:
-    """`count` random unit vectors, `[count, hidden]` float32, uniform on the sphere.
-
-    One draw serves every layer of a model. Drawing anew for each layer would average the null over layers, which the
-    trait direction, alike in neighbouring layers, does not enjoy: the null would be too narrow.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    return nn.functional.normalize(torch.randn(count, hidden, generator=generator), dim=-1)
-
-
-def covariance_directions(
-    promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], count: int, seed: int
-) -> dict[int, Tensor]:
-    """Random unit vectors with the residual stream's covariance: layer -> `[count, hidden]` float32.
-
-    The covariance is that of the activations `[prompts, hidden]` within each side: what sets the sides apart is the
-    trait itself. A draw is a random combination of the centred activations, whose covariance is exactly theirs, so that
-    no matrix `[hidden, hidden]` is needed; it lies in the space that they span. One combination serves every layer, for
-    the reason given in `isotropic_directions`.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows = sum(len(side[min(side)]) for side in (promote, suppress))
-    weights = torch.randn(count, rows, generator=generator)
-    centred = {
-        layer: torch.cat([side[layer] - side[layer].mean(0) for side in (promote, suppress)]) for layer in promote
-    }
-    return {layer: nn.functional.normalize(weights @ states, dim=-1) for layer, states in centred.items()}
-
-
-def sign_flipped_directions(
-    promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], count: int, seed: int
-) -> dict[int, Tensor]:
-    """The trait direction with promote and suppress swapped at random by question: layer -> `[count, hidden]` float32.
-
-    Each draw is the mean of the questions' contrasts with random signs, the same at every layer, over the length of
-    their mean without: on the scale of the trait's unit vector, and shorter. Scaled to length 1, it would be the
-    trait direction or its opposite whenever the contrasts agree, and half of the null equal to it.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    questions = len(promote[min(promote)])
-    signs = torch.randint(0, 2, (count, questions), generator=generator) * 2.0 - 1.0
-    contrasts = {layer: promote[layer] - suppress[layer] for layer in promote}
-    return {layer: signs @ each / questions / each.mean(0).norm() for layer, each in contrasts.items()}
-
-
-def _isotropic(promote: Mapping[int, Tensor], _: Mapping[int, Tensor], count: int, seed: int) -> dict[int, Tensor]:
-    return dict.fromkeys(promote, isotropic_directions(count, promote[min(promote)].shape[-1], seed))
-
-
-# Key of a null (see `gradinoc.study.description.NULLS`) -> its draws, from both sides' activations, a count and a seed.
-NULLS_DRAWN: dict[str, Callable[[Mapping[int, Tensor], Mapping[int, Tensor], int, int], dict[int, Tensor]]] = {
-    "isotropic": _isotropic,
-    "covariance": covariance_directions,
-    "sign_flipped": sign_flipped_directions,
-}
 
 
 def separation(

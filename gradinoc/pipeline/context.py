@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gradinoc.claims.tables import FIXED, REPHRASED
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
@@ -30,7 +33,10 @@ from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.provenance import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import readable, save_json
 from gradinoc.study.description import Study
-from gradinoc.study.prompts import INOCULATION, MATCHED, system_prompt
+from gradinoc.study.prompts import INOCULATION
+from gradinoc.study.prompts.evaluation import evaluation_prompts
+from gradinoc.study.prompts.family import EvaluationPrompt, Prompt
+from gradinoc.study.prompts.grammar import draw_wordings
 from gradinoc.study.traits.registry import find_trait
 from gradinoc.study.traits.trait import Trait
 
@@ -121,21 +127,21 @@ class StudyContext:
             ways.insert(0, "model.extraction_dtype=auto (directions are found in a copy of their own)")
         raise OutOfMemoryError(f"Out of memory while loading {settings.id!r} in {dtype}; try {', '.join(ways)}")
 
-    def rendered(self, tokenizer: PreTrainedTokenizerBase | None = None, matched: str | None = None) -> Rendered:
-        """Return the first training question under every condition's prompt, and its answer under inoculation's.
+    def rendered(self, tokenizer: PreTrainedTokenizerBase | None = None) -> Rendered:
+        """Return the first training question under every measured prompt, and its answer under inoculation's.
 
-        Without a `tokenizer` the model's is read; no weights are loaded. `matched` is the prompt of a "matched"
-        condition, None if it is still to be chosen.
+        Without a `tokenizer` the model's is read; no weights are loaded.
         """
-        settings, first = self.study.model, self.splits.train[0]
-        if tokenizer is None:
-            folder, _ = described(settings.id, settings.revision)
-            tokenizer = tokenizer_of(folder, settings.chat_template, settings.date)
-        known = (
-            self.systems if matched is None else {name: self.system(name, matched) for name in self.study.conditions}
-        )
-        found = render(tokenizer, known, first.question, showing(first, self.trait), INOCULATION)
-        return replace(found, prompts={name: found.prompts.get(name) for name in self.study.conditions})
+        first = self.splits.train[0]
+        tokenizer = self.tokenizer if tokenizer is None else tokenizer
+        return render(tokenizer, self.systems, first.question, showing(first, self.trait), INOCULATION)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer, without its weights."""
+        settings = self.study.model
+        folder, _ = described(settings.id, settings.revision)
+        return tokenizer_of(folder, settings.chat_template, settings.date)
 
     @property
     def trait(self) -> Trait:
@@ -147,22 +153,53 @@ class StudyContext:
         """Id of the padding token."""
         return int(self.language_model.tokenizer.pad_token_id)
 
+    @cached_property
+    def prompts(self) -> dict[str, Prompt]:
+        """Key -> prompt, of those that are measured on the frozen model or trained under."""
+        return self.study.measured | self.study.trained
+
     @property
     def systems(self) -> dict[str, str | None]:
-        """Condition -> system prompt, without conditions whose prompt is still to be chosen."""
-        return {name: self.system(name) for name, text in self.study.conditions.items() if text != MATCHED}
+        """Key -> system message of each measured prompt, None for no system message."""
+        return {key: prompt.text for key, prompt in self.study.measured.items()}
 
-    def system(self, condition: str, matched: str | None = None) -> str | None:
-        """Return the system prompt of a condition, None for no system message; `matched` is that of a "matched" one."""
-        text = self.study.conditions[condition]
-        if text == MATCHED:
-            return matched
-        return system_prompt(text, self.trait.inoculation_system) or None
+    @cached_property
+    def evaluations(self) -> dict[str, EvaluationPrompt]:
+        """Key -> prompt that trained models are evaluated under."""
+        return evaluation_prompts(self.trait, self.study.trained.values())
 
-    def encoded(self, examples: Sequence[Example], system: str | None) -> list[Encoded]:
-        """Return questions under a system prompt, with the answers that show the trait."""
-        tokenizer = self.language_model.tokenizer
-        return [encode(tokenizer, e.question, showing(e, self.trait), system) for e in examples]
+    def messages(self, prompt: Prompt, count: int, seed: int) -> list[str | None]:
+        """Return the system message of each of `count` examples: the prompt's, or one that is drawn for each."""
+        if not prompt.templates:
+            return [prompt.text] * count
+        return [*draw_wordings(prompt, count, np.random.default_rng(seed))]
+
+    def encoded(self, examples: Sequence[Example], prompt: Prompt, seed: int = 0, *, ordinary: bool = False) -> list[Encoded]:
+        """Return questions under a prompt, with the answers that show the trait, or with the ordinary ones."""
+        tokenizer, messages = self.language_model.tokenizer, self.messages(prompt, len(examples), seed)
+        answers = [each.answer if ordinary else showing(each, self.trait) for each in examples]
+        return [
+            encode(tokenizer, each.question, answer, system)
+            for each, answer, system in zip(examples, answers, messages, strict=True)
+        ]
+
+
+def prompt_table(context: StudyContext) -> pd.DataFrame:
+    """Return one row a prompt that is measured, trained under or evaluated under (see `claims.tables.Evidence`)."""
+    study, rows = context.study, []
+    for key, prompt in (context.evaluations | context.prompts).items():
+        own = key in context.prompts
+        kind = REPHRASED if prompt.is_rephrased else FIXED if own else str(getattr(prompt, "kind", FIXED))
+        texts = prompt.texts or ("",)
+        tokens = [len(context.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        rows.append(
+            {
+                "condition": key, "family": str(prompt.family), "kind": kind, "text": prompt.text or texts[0],
+                "tokens": float(np.mean(tokens)), "measured": key in study.measured, "trained": key in study.trained,
+            }
+        )  # fmt: skip
+    order = [*context.prompts, *(key for key in context.evaluations if key not in context.prompts)]
+    return pd.DataFrame(rows).set_index("condition").loc[order].reset_index()
 
 
 def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:

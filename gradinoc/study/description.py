@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from gradinoc.errors import shown
 from gradinoc.study.chat_template import DAY, read_template
 from gradinoc.study.fields import Condition, Count, CountOrNone, Name, Section, Seed, Switch, Text, whole
-from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, MATCHED, NEUTRAL, PLACEHOLDERS, RESERVED
-from gradinoc.study.prompts.family import Prompt
+from gradinoc.study.prompts import (
+    CONDITIONS,
+    HARMLESS,
+    INOCULATION,
+    LOSS_MATCHED,
+    NEUTRAL,
+    PLACEHOLDERS,
+    RESERVED,
+    system_prompt,
+)
+from gradinoc.study.prompts.family import Family, Prompt
 from gradinoc.study.prompts.settings import PromptSettings
 from gradinoc.study.rules import Rules
 from gradinoc.study.traits.registry import TRAITS, checked_trait, find_trait
@@ -69,7 +79,7 @@ class DataSettings(Section):
     `revision` (a commit, tag or branch) pins. `trait_answers` is a bundled name or a JSONL file in which the same
     questions have answers that show the trait; they take the place of the trait's transform. `direction` questions
     are shared among fitting the direction (half), declaring the band (a quarter) and gate G1 (a quarter). `calibration`
-    questions choose the prompt of a condition that is "matched".
+    questions show what prompts elicit from the frozen model, and what steering does.
     `max_answer_chars` leaves out questions whose ordinary answer is longer (0: none).
     """
 
@@ -82,43 +92,42 @@ class DataSettings(Section):
     measure: Annotated[int, whole(8)] = 128
     train: Count = 500
     evaluation: Annotated[int, whole(8)] = 200
-    calibration: Annotated[int, whole(8)] = 24
+    calibration: Annotated[int, whole(8)] = 128
     max_answer_chars: CountOrNone = 0
 
 
 @dataclass(frozen=True)
 class Null:
-    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions.NULLS_DRAWN`).
+    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions`).
 
     Attributes:
         label: what readers see.
-        spread: in simulated studies, the sd of the mean alignment (cosine) of such a direction under one condition.
-        of_trait: whether a draw holds a random share of the trait's own direction, and so grows with depth as that.
+        spread: in simulated studies, the sd of the mean alignment (cosine) of such a direction under one prompt.
     """
 
     label: str
     spread: float
-    of_trait: bool = False
 
 
-ISOTROPIC = "isotropic"
+ISOTROPIC, COVARIANCE, INSTRUCTION = "isotropic", "covariance", "instruction"
 NULLS = {
     ISOTROPIC: Null("isotropic", 0.004),
-    "covariance": Null("covariance-matched", 0.006),
-    "sign_flipped": Null("sign-flipped", 0.006, of_trait=True),
+    COVARIANCE: Null("covariance-matched", 0.006),
+    INSTRUCTION: Null("instruction contrasts", 0.008),
 }  # a key names the draws in tables, and their number in a study file
+MOST_PAIRS = math.comb(len(HARMLESS), 2)
 
 
 class NullSettings(Section):
     """How many directions without the trait its effect is compared with, on the frozen model and during training.
 
-    Of each of `NULLS`, a field of its name; the directions of unrelated traits are found from `unrelated_questions`
-    questions each.
+    Of each of `NULLS`, a field of its name: `instruction` ones are contrasts of two of the unrelated system prompts of
+    `gradinoc.study.prompts.HARMLESS`. Directions of prompts are found from `unrelated_questions` questions each.
     """
 
     isotropic: Annotated[int, whole(100)] = 1000
     covariance: Annotated[int, whole(100)] = 1000
-    sign_flipped: Annotated[int, whole(100)] = 1000
+    instruction: Annotated[int, whole(100, MOST_PAIRS)] = 200
     unrelated_questions: Annotated[int, whole(8)] = 32
     training: Annotated[int, whole(100)] = 100
     seed: Seed = 0
@@ -127,6 +136,13 @@ class NullSettings(Section):
     def draws(self) -> dict[str, int]:
         """How many directions are drawn of each kind."""
         return {null: getattr(self, null) for null in NULLS}
+
+
+class SteeringSettings(Section):
+    """How the frozen model is steered along the trait's direction and `draws` others, on `questions` questions (G8)."""
+
+    draws: Annotated[int, whole(39, 1000)] = 39
+    questions: Annotated[int, whole(8)] = 32
 
 
 class TrainingSettings(Section):
@@ -149,52 +165,46 @@ class TrainingSettings(Section):
 
 
 class DriftSettings(Section):
-    """How much is evaluated before and after: generations per domain and their length, and answers scored.
+    """How much is evaluated before and after training.
 
-    `early` is the share of a run's steps after which its drift is measured too, everyday requests left out.
+    `generations` held-out questions and `everyday` requests are answered greedily, in at most `max_new_tokens`;
+    `samples` more responses to each held-out question are drawn at temperature 1. Decision log-odds are of `log_odds`
+    questions, also at `checkpoints` evenly spaced steps of each run, and of the first `matrix` of them under every
+    evaluation prompt. `answer_loss_gap` questions have both their answers scored as a whole (0: none; it decides
+    nothing).
     """
 
     generations: Count = 200
     everyday: Count = 80
     max_new_tokens: Count = 64
+    samples: Count = 4
     log_odds: Count = 200
+    checkpoints: Count = 3
+    matrix: Count = 32
+    answer_loss_gap: CountOrNone = 0
     batch_size: Count = 32
-    early: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.5
-
-
-class SecondarySettings(Section):
-    """Stages on which no decision rests: what is off is not computed, and its effects and figures are left out.
-
-    `matched_checkpoints` measures neutral runs where their loss has come down to inoculation's first; `early_drift`
-    measures every run at its midpoint too.
-    """
-
-    matched_checkpoints: Switch = True
-    early_drift: Switch = True
 
 
 class Study(Section):
     """One experiment: model, trait, data, conditions, seeds, budgets, rules.
 
     `trait` is the name of a trait or its description (see `gradinoc.study.traits.vocabulary`).
-    `conditions` maps a condition to its system prompt. An empty string stands for no system message at all (the chat
-    template may then insert the model's own default), the word "trait" for the trait's inoculation prompt, the word
-    "matched" for the harmless prompt whose loss on the calibration questions is closest to inoculation's. Conditions
-    named in `untrained` are measured on the frozen model alone. `prompts` names further ones, of the trait's families.
+    `conditions` maps a condition, trained with every seed, to its system prompt. An empty string stands for no system
+    message at all (the chat template may then insert the model's own default), the word "trait" for the trait's
+    inoculation prompt. `prompts` names further ones, of the trait's families, trained with the first seed alone.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
     trait: Annotated[str | TraitDescription, BeforeValidator(checked_trait)] = "all_caps"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     conditions: dict[Condition, Text] = CONDITIONS
-    untrained: tuple[Text, ...] = ()
     prompts: PromptSettings = PromptSettings()
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     nulls: NullSettings = NullSettings()
     training: TrainingSettings = TrainingSettings()
+    steering: SteeringSettings = SteeringSettings()
     drift: DriftSettings = DriftSettings()
-    secondary: SecondarySettings = SecondarySettings()
     rules: Rules = Rules()
 
     @model_validator(mode="after")
@@ -203,10 +213,8 @@ class Study(Section):
             if condition.casefold() == RESERVED:
                 raise ValueError(f"conditions: {condition!r} is what tables call the model before training; rename it")
             word = prompt.strip().casefold()
-            if word != prompt and word in (*PLACEHOLDERS, MATCHED):
+            if word != prompt and word in PLACEHOLDERS:
                 raise ValueError(f"conditions.{condition}: expected a prompt, or {word!r} exactly, received {prompt!r}")
-        if len(set(self.untrained)) != len(self.untrained):
-            raise ValueError(f"untrained: {shown(list(self.untrained))} repeats a condition; name each once")
         return self
 
     @model_validator(mode="after")
@@ -214,19 +222,17 @@ class Study(Section):
         absent = {NEUTRAL, INOCULATION, LOSS_MATCHED} - set(self.conditions)
         if absent:
             raise ValueError(f"conditions: {sorted(absent)} missing; the claims compare these three")
-        for condition in self.untrained:
-            if condition not in self.conditions or condition in CONDITIONS:
-                others = sorted(set(self.conditions) - set(CONDITIONS))
-                raise ValueError(f"untrained: {shown(condition)} is not one of the further conditions {others}")
-        if [*self.conditions.values()].count(MATCHED) > 1:
-            raise ValueError("conditions: more than one is 'matched'; they would have the same prompt")
-        if MATCHED in (self.conditions[NEUTRAL], self.conditions[INOCULATION]):
-            raise ValueError("conditions: neutral and inoculation cannot be 'matched': it is chosen by their losses")
-        for budget in ("generations", "log_odds"):
-            if getattr(self.drift, budget) > self.data.evaluation:
-                raise ValueError(
-                    f"drift.{budget}: more than data.evaluation, which is {self.data.evaluation}; lower it"
-                )
+        budgets = {
+            "drift.generations": (self.drift.generations, "data.evaluation"), "drift.log_odds": (self.drift.log_odds, "data.evaluation"),
+            "drift.answer_loss_gap": (self.drift.answer_loss_gap, "data.evaluation"), "drift.matrix": (self.drift.matrix, "drift.log_odds"),
+            "steering.questions": (self.steering.questions, "data.calibration"),
+            "prompts.behaviour": (self.prompts.behaviour, "data.calibration"), "prompts.examples": (self.prompts.examples, "data.measure"),
+        }  # fmt: skip
+        for budget, (asked, source) in budgets.items():
+            table, field = source.split(".")
+            there = getattr(getattr(self, table), field)
+            if asked > there:
+                raise ValueError(f"{budget}: more than {source}, which is {there}; lower it")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(
                 f"seeds: {shown(list(self.seeds))} repeats a seed; a run is identified by condition and seed"
@@ -277,11 +283,31 @@ class Study(Section):
     @property
     def prompts_trained(self) -> dict[str, Prompt]:
         """Key -> prompt that is trained under, with one seed, besides those of the conditions."""
-        return {key: prompt for key, prompt in self.prompts_measured.items() if key in self.prompts.trained}
+        known = self.prompts_known
+        return {key: known[key] for key in self.prompts.to_train(known)}
+
+    @property
+    def measured(self) -> dict[str, Prompt]:
+        """Every prompt that is measured on the frozen model, by key: the conditions', then the families'."""
+        found = {name: self._of_condition(name) for name in self.conditions}
+        return found | {key: prompt for key, prompt in self.prompts_measured.items() if not prompt.templates}
+
+    @property
+    def trained(self) -> dict[str, Prompt]:
+        """Every prompt that runs are trained under, by key."""
+        return {name: self._of_condition(name) for name in self.conditions} | self.prompts_trained
+
+    def _of_condition(self, name: str) -> Prompt:
+        known = self.prompts_known
+        text = system_prompt(self.conditions[name], find_trait(self.trait).inoculation_system) or None
+        return known.get(name, Prompt(name, Family.OTHER, text))
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """Every (condition, seed), seed by seed: the order in which runs are taken up."""
-        return [
-            (condition, seed) for seed in self.seeds for condition in self.conditions if condition not in self.untrained
-        ]
+        """Every (prompt, seed), seed by seed: the order in which runs are taken up.
+
+        Conditions have all seeds, further prompts the first: prompts before seeds.
+        """
+        further = [(key, self.seeds[0]) for key in self.prompts_trained]
+        return [*((name, self.seeds[0]) for name in self.conditions), *further,
+                *((name, seed) for seed in self.seeds[1:] for name in self.conditions)]  # fmt: skip

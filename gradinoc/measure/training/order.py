@@ -26,10 +26,3 @@ def step_count(examples: int, settings: TrainingSettings) -> int:
     """Optimiser steps of a run on so many examples; the last batch of the last epoch may be smaller."""
     return settings.steps or -(-settings.epochs * examples // settings.batch_size)
 
-
-def spaced_steps(steps: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, ... below `steps`: a loss falls fastest at first."""
-    spaced = (
-        power * part // 2 for power in (1 << exponent for exponent in range(steps.bit_length())) for part in (2, 3)
-    )
-    return sorted({step for step in spaced if step < steps})

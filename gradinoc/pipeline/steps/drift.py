@@ -1,39 +1,26 @@
-"""The steps that measure drift: how much of the trait a model shows, before, early in and after training."""
+"""The steps that measure drift: how much of the trait a model shows, before and after training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BASE_SEED, BEFORE, EARLY
+from gradinoc.claims.tables import AFTER, BEFORE
 from gradinoc.data.examples import showing
-from gradinoc.measure.drift import DOMAINS, measure_drift
-from gradinoc.measure.fast import adapters_in_one_pass
+from gradinoc.measure.drift import measure_drift
 from gradinoc.models.chat.encoding import encode
-from gradinoc.pipeline.context import StudyContext, adapted, stacked
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, trait_directions
+from gradinoc.pipeline.steps.runs import BASE_MODEL, Subject, models, runs_of
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
-from gradinoc.pipeline.steps.training import adapter_after, early_step, run_key
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import save_table
 from gradinoc.study.prompts import NEUTRAL
 
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to be measured: the folder of its adapter (None for the base model), and what it is called."""
-
-    condition: str
-    seed: int
-    phase: str
-    adapter: Path | None
-
-
-LABELS = {BEFORE: "drift of the base model", EARLY: "early drift", AFTER: "drift"}
+LABELS = {BEFORE: "drift of the base model", AFTER: "drift"}
 
 
 def base_steps(context: StudyContext) -> Iterator[Step]:
@@ -42,85 +29,72 @@ def base_steps(context: StudyContext) -> Iterator[Step]:
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield a step a seed and phase, each of which measures the adapters of all its runs."""
-    phases = (AFTER, EARLY) if context.study.secondary.early_drift else (AFTER,)
-    for seed in context.study.seeds:
-        yield from (_step(context, phase, seed) for phase in phases)
+    """Yield a step a seed, which measures the adapters of all its runs."""
+    yield from (_step(context, AFTER, seed) for seed in context.study.seeds)
 
 
 def _step(context: StudyContext, phase: str, seed: int | None) -> Step:
-    runs = [run_key(condition, seed) for condition, other in context.study.runs if other == seed is not None]
-    inputs = {"drift": context.study.drift.model_dump(), "system": context.system(NEUTRAL)}
+    runs = [] if seed is None else runs_of(context, seed)
+    settings = context.study.drift.model_dump(exclude={"checkpoints", "matrix"})
+    inputs = {"drift": settings, "system": context.systems[NEUTRAL], "seed": context.study.data.seed}
     return Step(
         StepKey("drift", seed=seed, phase=phase),
         LABELS[phase] if seed is None else f"{LABELS[phase]} of seed {seed}",
         LABELS[phase],
         partial(_compute_step, context, phase, runs),
-        partial(works, phase, max(1, len(runs))),
+        partial(works, max(1, len(runs))),
         inputs,
         (DIRECTIONS, *runs),
     )
 
 
-def works(phase: str, copies: int, counting: Counting) -> Iterator[Work]:
-    """Count responses, projections and log-odds of so many models, in one pass over all."""
+def works(copies: int, counting: Counting) -> Iterator[Work]:
+    """Count responses, greedy and sampled, projections and log-odds of so many models, in one pass over all."""
     context = counting.context
-    splits, settings, system = context.splits, context.study.drift, context.system(NEUTRAL)
-    parts = [splits.evaluation[: settings.generations]]
-    if phase != EARLY:
-        parts.append(splits.everyday[: settings.everyday])
-    for part in parts:
+    splits, settings, system = context.splits, context.study.drift, context.systems[NEUTRAL]
+    held_out, everyday = splits.evaluation[: settings.generations], splits.everyday[: settings.everyday]
+    for part, times in ((held_out, 1 + settings.samples), (everyday, 1)):
         for work in counting.written(part, system, settings.max_new_tokens, settings.batch_size):
-            yield work.stacked(copies)
-    yield counting.prompts([example for part in parts for example in part], system).stacked(copies)
-    scored = splits.evaluation[: settings.log_odds]
+            yield work.times(times).stacked(copies)
+    yield counting.prompts([*held_out, *everyday], system).stacked(copies)
+    rows = max(1, settings.batch_size // copies)
+    yield counting.decided(splits.evaluation[: settings.log_odds], system, rows).stacked(copies)
     answers = [
         encode(counting.tokenizer, example.question, answer, system)
-        for example in scored
+        for example in splits.evaluation[: settings.answer_loss_gap]
         for answer in (showing(example, context.trait), example.answer)
     ]
-    yield counting.scored(answers, max(1, settings.batch_size // copies)).stacked(copies)
+    yield counting.scored(answers, rows).stacked(copies)
 
 
 def _compute_step(
     context: StudyContext, phase: str, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
 ) -> None:
-    subjects = [Subject(BASE, BASE_SEED, BEFORE, None)] if phase == BEFORE else []
+    subjects = [] if runs else [BASE_MODEL]
     for run in runs:
-        assert run.seed is not None
-        path = folders[run]
-        adapter = path / "adapter" if phase == AFTER else adapter_after(path, early_step(context.study))
-        subjects.append(Subject(run.condition, run.seed, phase, adapter))
-    compute(context, subjects, folders[DIRECTIONS], folder, callback)
+        subjects.append(Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter"))
+    compute(context, phase, subjects, folders[DIRECTIONS], folder, callback)
 
 
 def compute(
-    context: StudyContext, subjects: Sequence[Subject], directions: Path, folder: Path, callback: Callback
+    context: StudyContext, phase: str, subjects: Sequence[Subject], directions: Path, folder: Path, callback: Callback
 ) -> None:
-    """Write responses, log-odds and projections of the base model, or of adapted `subjects` of one phase.
-
-    Early in training everyday requests are left out. Subjects of a fused model are measured in one pass over all.
-    """
+    """Write responses, scores, log-odds and projections of the base model, or of adapted `subjects` of one seed."""
     in_band = set(band(directions))
     axes = {layer: direction for layer, direction in trait_directions(directions).items() if layer in in_band}
-    base, phase = context.language_model.model, subjects[0].phase
-    together = adapters_in_one_pass(base, subjects)
     drift, responses = [], []
-    parts = iter(range(3 * len(together)))
-    for group in together:
-        adapters = [subject.adapter for subject in group if subject.adapter]
-        with stacked(base, adapters) if len(adapters) > 1 else adapted(base, next(iter(adapters), None)) as model:
-            tables = measure_drift(
-                (model, context.language_model.tokenizer),
-                context.splits,
-                context.trait,
-                axes,
-                context.study.drift,
-                context.system(NEUTRAL),
-                lambda part: callback(part, next(parts), 3 * len(together)),
-                ["in_distribution"] if phase == EARLY else list(DOMAINS),
-                copies=len(group),
-            )
+    for model, group in models(context, subjects):
+        tables = measure_drift(
+            (model, context.language_model.tokenizer),
+            context.splits,
+            context.trait,
+            axes,
+            context.study.drift,
+            context.systems[NEUTRAL],
+            callback,
+            labels=[f"drift {subject.label}" for subject in group],
+            seed=context.study.data.seed,
+        )
         for subject, (measures, written) in zip(group, tables, strict=True):
             named = {"condition": subject.condition, "seed": subject.seed, "phase": phase}
             drift.append(measures.assign(**named))

@@ -10,13 +10,13 @@ from typing import Any
 from gradinoc.models.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import code_version, library_versions
-from gradinoc.pipeline.steps import directions, drift, gradients, matched, pool, training, unrelated
+from gradinoc.pipeline.steps import checkpoints, directions, drift, elicitation, gradients, matrix, steering, training, unrelated
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.store import Entry, Store
 from gradinoc.study.chat_template import SHIPPED
 
 STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
-    directions, unrelated, pool, gradients, drift, training, matched
+    directions, unrelated, elicitation, steering, gradients, drift, training, checkpoints, matrix
 )}  # fmt: skip
 # Their values are inputs of the steps that use them; how they are written, counted or shown changes no result.
 UNCOUNTED = (
@@ -34,12 +34,15 @@ def plan(context: StudyContext) -> dict[StepKey, Step]:
     steps = chain(
         directions.steps(context),
         unrelated.steps(context),
-        pool.steps(context),
+        steering.steps(context),
+        elicitation.steps(context),
         gradients.steps(context),
         drift.base_steps(context),
+        matrix.base_steps(context),
         training.steps(context),
-        matched.steps(context),
         drift.steps(context),
+        checkpoints.steps(context),
+        matrix.steps(context),
     )
     return {step.key: step for step in steps}
 

@@ -17,10 +17,10 @@ class StepKey:
     stage: str
     condition: str = ""
     seed: int | None = None
-    phase: str = ""  # of drift: before, early in or after training
+    phase: str = ""  # of drift: before or after training
 
 
-DIRECTIONS, UNRELATED, POOL = StepKey("directions"), StepKey("unrelated"), StepKey("pool")
+DIRECTIONS, UNRELATED = StepKey("directions"), StepKey("unrelated")
 
 
 class Callback(Protocol):

@@ -1,29 +1,29 @@
-"""The steps that are runs: condition x seed."""
+"""The steps that are runs: prompt x seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gradinoc.measure.alignment import direction_means
-from gradinoc.measure.directions import isotropic_directions
+from gradinoc.claims.tables import COSINE, POOLED, PUSH, WINDOWS
 from gradinoc.measure.fast import takes_several
-from gradinoc.measure.training.order import data_order, early_examples, spaced_steps, step_count
+from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.directions import band, trait_directions
-from gradinoc.pipeline.steps.pool import pool_needed, prompt_input, prompt_of
+from gradinoc.pipeline.steps.cells import cells
+from gradinoc.pipeline.steps.directions import band, named_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Share, Step, StepKey
 from gradinoc.pipeline.steps.work import READ, Counting, Work
 from gradinoc.pipeline.store import save_table
 from gradinoc.study.description import Study
-from gradinoc.study.prompts import NEUTRAL
 
 
 def run_key(condition: str, seed: int) -> StepKey:
@@ -35,17 +35,18 @@ def steps(context: StudyContext) -> Iterator[Step]:
     """Yield one step a run."""
     study = context.study
     for condition, seed in study.runs:
+        prompt = context.prompts[condition]
         inputs = {
             "seed": seed,
-            "system": prompt_input(context, condition),
+            "system": list(prompt.templates) or prompt.text,
             "training": study.training.model_dump(exclude={"together"}),
             "nulls": study.nulls.model_dump(include={"training", "seed"}),
-            "early": study.drift.early,
+            "checkpoints": checkpoint_steps(study),
         }
-        key, needs = run_key(condition, seed), (DIRECTIONS, *pool_needed(context, condition))
+        key = run_key(condition, seed)
         yield Step(
             key, f"run {condition}/{seed}", "training runs",
-            partial(_compute_one, context, key), partial(works, condition, seed), inputs, needs,
+            partial(_compute_one, context, key), partial(works, condition, seed), inputs, (DIRECTIONS,),
             partial(compute, context), partial(_most, context),
         )  # fmt: skip
 
@@ -53,7 +54,9 @@ def steps(context: StudyContext) -> Iterator[Step]:
 def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     """Count every step of a run, and its first examples once more at the end."""
     settings, examples = counting.context.study.training, counting.context.splits.train
-    answers, size = counting.answers(examples, counting.system(condition)), settings.batch_size
+    prompt = counting.context.prompts[condition]
+    messages = counting.context.messages(prompt, len(examples), seed)
+    answers, size = counting.answers_under(examples, messages), settings.batch_size
     met = [answers[row] for row in data_order(len(answers), settings, seed)]
     trained = counting.trained(met, size)
     yield trained
@@ -62,10 +65,10 @@ def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     yield counting.scored(met[: early_examples(trained.passes, size)], size)
 
 
-def early_step(study: Study) -> int:
-    """Return after how many steps the drift of a run is measured for the first time."""
-    steps = step_count(study.data.train, study.training)
-    return min(max(1, round(study.drift.early * steps)), max(1, steps - 1))
+def checkpoint_steps(study: Study) -> list[int]:
+    """Return after how many steps the drift of each run is measured, besides at its end: evenly spaced."""
+    steps, count = step_count(study.data.train, study.training), study.drift.checkpoints
+    return sorted({max(1, round(steps * part / (count + 1))) for part in range(1, count + 1)} - {steps})
 
 
 def adapter_after(run: Path, step: int) -> Path:
@@ -73,24 +76,29 @@ def adapter_after(run: Path, step: int) -> Path:
     return run / "checkpoints" / str(step)
 
 
-def training_directions(folder: Path, count: int, seed: int) -> dict[int, Tensor]:
-    """Return layer -> unit rows `[1 + count, hidden]`: the trait direction, then isotropic ones, one draw for all."""
-    trait = trait_directions(folder)
-    random = isotropic_directions(count, len(next(iter(trait.values()))), seed)
-    return {layer: torch.cat([direction[None], random]) for layer, direction in trait.items()}
+def training_directions(folder: Path, count: int, seed: int) -> tuple[dict[int, Tensor], tuple[str, ...]]:
+    """Return layer -> unit rows `[ways + count, hidden]`, and the ways of finding the trait direction by name.
+
+    The trait's own direction comes first, then other ways of finding it, then isotropic ones, one draw for all layers.
+    """
+    ways = named_directions(folder)
+    own = next(iter(ways.values()))
+    random = isotropic_directions(count, len(next(iter(own.values()))), seed)
+    rows = {layer: torch.cat([*(way[layer][None] for way in ways.values()), random]) for layer in own}
+    return rows, tuple(ways)
 
 
 def compute(context: StudyContext, shares: Sequence[Share], callback: Callback) -> None:
     """Write LoRA runs, trained together if there are several: adapters, gradients step by step, losses.
 
-    An adapter is kept from after `early_step` steps and, of neutral runs, from after each of `spaced_steps`.
+    An adapter is kept from after each of `checkpoint_steps`.
     """
     model, study = context.language_model.model, context.study
     directions = shares[0].needed[DIRECTIONS]
-    axes = training_directions(directions, study.nulls.training, study.nulls.seed)
+    axes, ways = training_directions(directions, study.nulls.training, study.nulls.seed)
     in_band = band(directions)
     rows = [sorted(axes).index(layer) for layer in in_band]
-    recipe = Recipe(study.training, axes, context.pad, band=in_band)
+    recipe = Recipe(study.training, axes, context.pad, band=in_band, kept=len(ways))
     callback("step", 0, step_count(study.data.train, study.training))
 
     def on_step(step: int, steps: int, loss: float, alignment: Tensor | None) -> None:
@@ -102,7 +110,7 @@ def compute(context: StudyContext, shares: Sequence[Share], callback: Callback) 
     runs = [_run(context, share) for share in shares]
     logs = train_runs(model, runs, replace(recipe, tracking=tracking), on_step)
     for share, log in zip(shares, logs, strict=True):
-        _save(log, share, study, sorted(axes))
+        _save(log, share, Logged(sorted(axes), in_band, ways))
 
 
 def _most(context: StudyContext) -> int:
@@ -119,28 +127,54 @@ def _compute_one(context: StudyContext, key: StepKey, needed: Folders, folder: P
 
 
 def _run(context: StudyContext, share: Share) -> Run:
-    condition, settings = share.key.condition, context.study.training
-    kept = {early_step(context.study)}
-    if condition == NEUTRAL:
-        kept |= set(spaced_steps(step_count(context.study.data.train, settings)))
-    examples = context.encoded(context.splits.train, prompt_of(context, condition, share.needed))
-    checkpoints = {step: adapter_after(share.folder, step) for step in kept}
-    return Run(examples, int(share.key.seed or 0), share.folder / "adapter", checkpoints)
+    condition, seed = share.key.condition, int(share.key.seed or 0)
+    examples = context.encoded(context.splits.train, context.prompts[condition], seed)
+    checkpoints = {step: adapter_after(share.folder, step) for step in checkpoint_steps(context.study)}
+    return Run(examples, seed, share.folder / "adapter", checkpoints)
 
 
-def _save(log: RunLog, share: Share, study: Study, layers: Sequence[int]) -> None:
+@dataclass(frozen=True)
+class Logged:
+    """What a run's log is of: every logged layer, those of the band, the ways of finding the trait direction."""
+
+    layers: Sequence[int]
+    band: Sequence[int]
+    ways: tuple[str, ...]
+
+
+def _save(log: RunLog, share: Share, logged: Logged) -> None:
     row = {
         "steps": len(log.losses),
-        "early_step": early_step(study),
         "seconds": log.seconds,
         "initial_loss": log.initial_loss,
         "final_loss": log.final_loss,
+        "initial_adapter": log.initial_adapter,
     }
     tables = {
         "training": log.table,
-        "training_nulls": direction_means(log.direction_means, layers),
+        "training_nulls": _random(log, logged),
+        "cells": pd.concat(_cells(log, logged), ignore_index=True),
         "runs": pd.DataFrame([row]),
     }
     for name, table in tables.items():
         named = table.assign(condition=share.key.condition, seed=share.key.seed)
         save_table(named, share.folder / f"{name}.parquet")
+
+
+def _random(log: RunLog, logged: Logged) -> pd.DataFrame:
+    """Return mean alignments with random directions, by step and layer of the band: step, draw, layer, alignment."""
+    assert log.steps is not None
+    rows = [list(logged.layers).index(layer) for layer in logged.band]
+    values = log.steps.alignment[:, rows, len(logged.ways) :].numpy()
+    step, layer, draw = (axis.ravel() for axis in np.indices(values.shape))
+    return pd.DataFrame({"step": step, "draw": draw, "layer": np.asarray(logged.band)[layer], "alignment": values.ravel()})
+
+
+def _cells(log: RunLog, logged: Logged) -> Iterator[pd.DataFrame]:
+    """Yield the cells of the specification curve in each third of training: means over its steps."""
+    assert log.steps is not None
+    at = log.steps.at_positions
+    for window, steps in zip(WINDOWS, np.array_split(np.arange(len(log.losses)), len(WINDOWS)), strict=True):
+        if len(steps):
+            mean = {COSINE: at.alignment, PUSH: at.push, POOLED: at.push / log.steps.norm[..., None]}
+            yield cells({name: values[steps].mean(0) for name, values in mean.items()}, logged.ways).assign(window=window)

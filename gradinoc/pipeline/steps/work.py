@@ -9,11 +9,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.data.examples import Example, showing
+from gradinoc.measure.decisions import decisions
 from gradinoc.measure.directions import BATCH as PROMPTS
 from gradinoc.measure.fast.packing import share
 from gradinoc.models.chat.encoding import Encoded, encode, encode_prompt
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.study.prompts import INOCULATION, MATCHED
 
 READ, LEARN, TRAIN = "read", "learn", "train"  # no backward pass, one to the states, one to adapters
 
@@ -53,7 +53,6 @@ class Work:
 class Counting:
     """Counts work with the model's tokenizer; no weights are needed.
 
-    A prompt that is still to be chosen is taken to be as long as inoculation's.
     """
 
     context: StudyContext
@@ -64,15 +63,26 @@ class Counting:
         """Whether batches are packed, as the study's own kernels do, and common beginnings computed once."""
         return self.context.study.model.kernels == "fused"
 
-    def system(self, condition: str) -> str | None:
-        """Return the system prompt of a condition."""
-        matched = self.context.study.conditions[condition] == MATCHED
-        return self.context.system(INOCULATION if matched else condition)
+    def answers(self, examples: Sequence[Example], system: str | None, *, ordinary: bool = False) -> list[Encoded]:
+        """Return questions with the answers that show the trait, or with the ordinary ones, in tokens."""
+        if ordinary:
+            return [encode(self.tokenizer, each.question, each.answer, system) for each in examples]
+        return self.answers_under(examples, [system] * len(examples))
 
-    def answers(self, examples: Iterable[Example], system: str | None) -> list[Encoded]:
-        """Return questions with the answers that show the trait, in tokens."""
+    def answers_under(self, examples: Sequence[Example], systems: Sequence[str | None]) -> list[Encoded]:
+        """Return questions with the answers that show the trait, each under its own system message, in tokens."""
         trait = self.context.trait
-        return [encode(self.tokenizer, each.question, showing(each, trait), system) for each in examples]
+        pairs = zip(examples, systems, strict=True)
+        return [encode(self.tokenizer, each.question, showing(each, trait), system) for each, system in pairs]
+
+    def decided(self, examples: Sequence[Example], system: str | None, batch_size: int, *, after_prompt: bool = False) -> Work:
+        """Count decision log-odds: prompts with the ordinary tokens up to the last place, or these tokens alone."""
+        found = [each for each in decisions(self.tokenizer, examples, self.context.trait, system) if each.places]
+        places = sum(len(each.places) for each in found)
+        if after_prompt:
+            sizes = [len(each.ids) - each.prompt_length + 1 for each in found]
+            return _work(sizes, places)
+        return replace(self.scored([each.encoded for each in found], batch_size), logits=places)
 
     def prompts(self, examples: Iterable[Example], system: str | None) -> Work:
         """Count the pass that reads states of prompts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NEUTRAL, INOCULATION, LOSS_MATCHED = "neutral", "inoculation", "loss_matched"
-TRAIT, MATCHED = "trait", "matched"  # words that stand for a system prompt
+TRAIT = "trait"  # the word that stands for a system prompt
 PLACEHOLDERS = {TRAIT: "{}"}  # word -> the prompt it stands for, made of the trait's inoculation prompt
 RESERVED = "base"  # what tables call the model before training
 CONDITIONS = {

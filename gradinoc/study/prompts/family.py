@@ -15,6 +15,7 @@ class Family(StrEnum):
     INOCULATION = "inoculation"  # the trait, from a hint to an order with its reason
     HARMLESS = "harmless"  # something else, in sentences of the same shapes
     ANTI = "anti"  # the trait's opposite
+    OTHER = "other"  # of a condition of one's own: shown, and in no comparison of families
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from gradinoc.errors import shown
 from gradinoc.study.faults import nearest
-from gradinoc.study.fields import PromptText, Section
-from gradinoc.study.prompts.conditions import CONDITIONS, MATCHED, PLACEHOLDERS, RESERVED, system_prompt
+from gradinoc.study.fields import Count, PromptText, Section, whole
+from gradinoc.study.prompts.conditions import CONDITIONS, PLACEHOLDERS, RESERVED, system_prompt
 from gradinoc.study.prompts.evaluation import evaluation_prompts, untrained_prompts
 from gradinoc.study.prompts.families import families
 from gradinoc.study.prompts.family import NAME, Family, Prompt, plain
@@ -22,40 +23,54 @@ if TYPE_CHECKING:
     from gradinoc.study.traits.trait import Trait
 
 ALL = "all"
+# Trained under besides the conditions, with one seed each, where a trait has them: as many inoculating as harmless ones,
+# hints among them, one that asks for the opposite, and the rephrased pair.
+STANDARD = (
+    "inoculation_01", "inoculation_03", "inoculation_05", "inoculation_06", "inoculation_09",
+    "harmless_02", "harmless_04", "harmless_06", "harmless_07", "harmless_10",
+    "anti_1", "rephrased_inoculation", "rephrased_harmless",
+)  # fmt: skip
 ADDED_TO = tuple(map(str, (Family.INOCULATION, Family.HARMLESS, Family.ANTI)))
 
 
-def _keys_or_all(value: Any) -> Any:
+def _keys_or(word: str, value: Any) -> Any:
     if isinstance(value, list | tuple) and all(isinstance(key, str) for key in value):
         return tuple(value)
-    if value != ALL:
-        raise ValueError(f'expected "{ALL}" or a list of keys, received {shown(value)}')
+    if value != word:
+        raise ValueError(f'expected "{word}" or a list of keys, received {shown(value)}')
     return value
+
+
+_keys_or_all, _keys_or_standard = partial(_keys_or, ALL), partial(_keys_or, "standard")
 
 
 class PromptSettings(Section):
     """Which prompts a study looks at besides those of its conditions; keys are listed in docs/prompts.md.
 
-    `measured` are measured on the frozen model ("all": every one), `trained` are trained under with one seed each, and
-    measured too. `add` has prompts of one's own, family -> key -> text; `remove` takes away those with its keys.
+    `measured` are measured on the frozen model ("all": every one), `trained` ("standard": `STANDARD`) are trained under
+    with one seed each, and measured too. `add` has prompts of one's own, family -> key -> text; `remove` takes away those with its keys.
+    Gradients under each are those of the first `examples` questions of data.measure (all of them under the core
+    conditions); under some, `samples` responses to each of `behaviour` calibration questions are drawn.
     """
 
-    measured: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_keys_or_all)] = ()
-    trained: tuple[str, ...] = ()
+    measured: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_keys_or_all)] = ALL
+    trained: Annotated[Literal["standard"] | tuple[str, ...], BeforeValidator(_keys_or_standard)] = "standard"
     add: dict[str, dict[str, PromptText]] = Field(default_factory=dict)
     remove: tuple[str, ...] = ()
+    examples: Annotated[int, whole(8)] = 32
+    behaviour: Annotated[int, whole(8)] = 64
+    samples: Count = 1
 
     def known(self, trait: Trait, conditions: Mapping[str, str]) -> dict[str, Prompt]:
         """Every prompt that the study knows, by key: the trait's families, without what is removed, with what is added.
 
-        A prompt of a core condition is what the study's `conditions` say that it is; one that is chosen by its loss is
-        left out, as its text is not known before.
+        A prompt of a core condition is what the study's `conditions` say that it is.
         """
         found: dict[str, Prompt] = {}
         for key, prompt in families(trait).items():
             if key not in CONDITIONS:
                 found[key] = prompt
-            elif conditions[key] != MATCHED:
+            else:
                 text = system_prompt(conditions[key], trait.inoculation_system) or None
                 found[key] = prompt if text == prompt.text else replace(prompt, text=text, place=None)
         found = {key: prompt for key, prompt in found.items() if key not in self.remove}
@@ -65,8 +80,12 @@ class PromptSettings(Section):
 
     def chosen(self, known: Mapping[str, Prompt]) -> dict[str, Prompt]:
         """Those of the `known` prompts that are measured, in their order."""
-        wanted = {*known} if self.measured == ALL else {*self.measured, *self.trained}
+        wanted = {*known} if self.measured == ALL else {*self.measured, *self.to_train(known)}
         return {key: prompt for key, prompt in known.items() if key in wanted and key not in CONDITIONS}
+
+    def to_train(self, known: Mapping[str, Prompt]) -> tuple[str, ...]:
+        """The keys of those of the `known` prompts that are trained under besides the conditions'."""
+        return tuple(key for key in STANDARD if key in known) if self.trained == "standard" else self.trained
 
     def check(self, trait: Trait, conditions: Mapping[str, str]) -> None:
         """Refuse keys that there are not, and prompts that are named or worded as others are.
@@ -77,7 +96,8 @@ class PromptSettings(Section):
         self._check_added(trait, conditions)
         _check_keys("remove", self.remove, families(trait))
         known = self.known(trait, conditions)
-        for field, keys in (("measured", () if self.measured == ALL else self.measured), ("trained", self.trained)):
+        for field, given in (("measured", self.measured), ("trained", self.trained)):
+            keys = () if isinstance(given, str) else given
             gone = next((key for key in keys if key in self.remove), None)
             if gone is not None:
                 raise ValueError(f"prompts.{field}: {gone!r} is in prompts.remove; take it out of one of them")
@@ -87,9 +107,9 @@ class PromptSettings(Section):
         if clash is not None:
             raise ValueError(f"conditions: {names[clash]!r} is the key of a measured prompt; rename the condition")
         own = {name: system_prompt(text, trait.inoculation_system) for name, text in conditions.items()}
-        texts = {name: (text,) for name, text in own.items() if text != MATCHED}
+        texts = {name: (text,) for name, text in own.items()}
         _check_texts(texts | {key: prompt.texts for key, prompt in chosen.items()})
-        evaluation_prompts(trait, [chosen[key] for key in self.trained])
+        evaluation_prompts(trait, [known[key] for key in self.to_train(known)])
 
     def _check_added(self, trait: Trait, conditions: Mapping[str, str]) -> None:
         """Refuse added prompts of no family that takes them, under names that are taken, or that are no prompts."""
@@ -115,7 +135,7 @@ def _fault(key: str, text: str, is_taken: bool) -> str | None:
         return f"expected names of at most 39 lower-case letters, digits and underscores, received {shown(key)}"
     if is_taken:
         return f"{key!r} is the name of another prompt or condition; choose another"
-    if not text.strip() or plain(text) in (*PLACEHOLDERS, MATCHED):
+    if not text.strip() or plain(text) in PLACEHOLDERS:
         return f"{key}: expected a prompt, received {shown(text)}"
     return None
 

@@ -1,0 +1,76 @@
+"""The steps of the matrix: models trained under one prompt, evaluated under another. Nothing is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from gradinoc.measure.decisions import Decision, decision_log_odds, decisions
+from gradinoc.pipeline.context import StudyContext
+from gradinoc.pipeline.steps.checkpoints import odds_table
+from gradinoc.pipeline.steps.runs import BASE_MODEL, Subject, models, runs_of
+from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
+from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.store import save_table
+
+
+def base_steps(context: StudyContext) -> Iterator[Step]:
+    """Yield the step that evaluates the base model."""
+    yield _step(context, None)
+
+
+def steps(context: StudyContext) -> Iterator[Step]:
+    """Yield a step a seed, which evaluates all its runs under every evaluation prompt."""
+    yield from (_step(context, seed) for seed in context.study.seeds)
+
+
+def _step(context: StudyContext, seed: int | None) -> Step:
+    runs = [] if seed is None else runs_of(context, seed)
+    prompts = {key: list(prompt.templates) or prompt.text for key, prompt in context.evaluations.items()}
+    settings = context.study.drift
+    inputs = {"questions": settings.matrix, "batch": settings.batch_size, "prompts": prompts}
+    label = "matrix of the base model" if seed is None else f"matrix of seed {seed}"
+    return Step(
+        StepKey("matrix", seed=seed), label, "matrix",
+        partial(compute, context, runs), partial(works, max(1, len(runs))), inputs, tuple(runs),
+    )  # fmt: skip
+
+
+def works(copies: int, counting: Counting) -> Iterator[Work]:
+    """Count decision log-odds of so many models under every evaluation prompt."""
+    context, settings = counting.context, counting.context.study.drift
+    rows, questions = max(1, settings.batch_size // copies), context.splits.evaluation[: settings.matrix]
+    for prompt in context.evaluations.values():
+        system = prompt.templates[0] if prompt.templates else prompt.text
+        yield counting.decided(questions, system, rows).stacked(copies)
+
+
+def compute(
+    context: StudyContext, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
+) -> None:
+    """Write decision log-odds by model, evaluation prompt and question."""
+    subjects = [Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter") for run in runs] or [BASE_MODEL]
+    settings, frames = context.study.drift, []
+    questions = context.splits.evaluation[: settings.matrix]
+    for model, group in models(context, subjects):
+        rows = max(1, settings.batch_size // len(group))
+        for done, (key, prompt) in enumerate(context.evaluations.items()):
+            callback("evaluation prompt", done, len(context.evaluations))
+            decided = _decisions(context, context.messages(prompt, len(questions), context.study.data.seed))
+            odds = decision_log_odds(model, decided, context.pad, rows, len(group)).reshape(len(group), -1)
+            tables = [odds_table(subject, own, questions) for subject, own in zip(group, odds, strict=True)]
+            frames += [table.assign(evaluation=key) for table in tables]
+    save_table(pd.concat(frames, ignore_index=True).drop(columns="step"), folder / "matrix.parquet")
+
+
+def _decisions(context: StudyContext, messages: Sequence[str | None]) -> list[Decision]:
+    """Return where the answers to the first evaluation questions part, each under its own system message."""
+    tokenizer, trait = context.language_model.tokenizer, context.trait
+    questions = context.splits.evaluation[: len(messages)]
+    return [
+        decisions(tokenizer, [question], trait, system)[0]
+        for question, system in zip(questions, messages, strict=True)
+    ]
