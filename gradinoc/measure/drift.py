@@ -1,4 +1,4 @@
-"""How much of the trait a model shows under the neutral prompt: responses, log-odds, projection."""
+"""How much of the trait a model shows under the neutral prompt: responses, decision log-odds, projection."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.measure.alignment import answer_losses
+from gradinoc.measure.decisions import decision_log_odds, decisions
 from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.scores import expected_scores, score_of
 from gradinoc.models.chat.encoding import encode, encode_prompt
-from gradinoc.models.generate import generate_copies
+from gradinoc.models.generate import generate_copies, sample_copies
+from gradinoc.models.sampling import Sampling
 from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import Trait
 
-DOMAINS = {"in_distribution": "score", "everyday": "score_ood"}  # domain -> its measure in the drift table
+HELD_OUT, EVERYDAY = "in_distribution", "everyday"  # domains of questions
 
 OnPart = Callable[[str], None]
 
@@ -33,9 +36,9 @@ def measure_drift(
     settings: DriftSettings,
     neutral: str | None,
     on_part: OnPart = lambda _part: None,
-    domains: Sequence[str] = tuple(DOMAINS),
     *,
-    copies: int = 1,
+    labels: Sequence[str] = ("",),
+    seed: int = 0,
 ) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """(measures, responses) of a model under the neutral system prompt, for each of its stacked adapters.
 
@@ -44,42 +47,88 @@ def measure_drift(
         directions: the band's layers -> trait direction `[hidden]`; projections are averaged over them.
         neutral: the neutral condition's system prompt, None for none.
         on_part: called with the name of each part as it begins.
-        domains: in which of `DOMAINS` responses are generated; `in_distribution` is needed for projections.
-        copies: how many adapters are stacked on the model (see `gradinoc.measure.fast.stacked_adapters`).
+        labels: one of each adapter that is stacked on the model (see `gradinoc.measure.fast.stacked_adapters`), or of
+            the model: they tell the noise of their samples apart.
+        seed: of the samples.
 
     Returns:
         measures: columns measure, example, value, group. `score` (held-out questions) and `score_ood` (everyday
-        requests) are the trait's score of a greedy response, NaN where a response cannot be scored; `log_odds` is
-        the mean per-token log-probability of the trait's answer minus that of the ordinary one (nats/token);
-        `projection` is that of the last prompt token (hidden-state units).
-        responses: columns domain, example, question, response, score, projection.
+        requests) are the trait's score of a greedy response, `expected_score` the mean score of `settings.samples`
+        responses at temperature 1, fractions, NaN where none can be scored; `decision_log_odds` (nats) are those of
+        `gradinoc.measure.decisions`, left out where a question decides nothing; `answer_loss_gap` is the mean per-token
+        log-probability of the trait's answer minus that of the ordinary one (nats/token); `projection` is that of the
+        last prompt token (hidden-state units).
+        responses: columns domain, example, question, response, score, projection; the greedy ones.
     """
     model, tokenizer = language_model
-    questions = {
-        "in_distribution": splits.evaluation[: settings.generations],
-        "everyday": splits.everyday[: settings.everyday],
-    }
-    asked = {domain: questions[domain] for domain in domains}
+    copies, asked = len(labels), {
+        HELD_OUT: splits.evaluation[: settings.generations], EVERYDAY: splits.everyday[: settings.everyday]
+    }  # fmt: skip
     on_part("responses")
-    texts = {}
-    for domain, part in asked.items():
-        prompts = [encode_prompt(tokenizer, example.question, neutral) for example in part]
-        texts[domain] = generate_copies(model, tokenizer, prompts, settings.max_new_tokens, settings.batch_size, copies)
+    prompts = {
+        domain: [encode_prompt(tokenizer, example.question, neutral) for example in part]
+        for domain, part in asked.items()
+    }
+    texts = {
+        domain: generate_copies(model, tokenizer, ids, settings.max_new_tokens, settings.batch_size, copies)
+        for domain, ids in prompts.items()
+    }
+    on_part("sampled responses")
+    sampling = Sampling(settings.samples, settings.max_new_tokens, seed)
+    sampled = sample_copies(model, tokenizer, prompts[HELD_OUT], sampling, settings.batch_size, labels)
+    expected = expected_scores(sampled, trait)
     on_part("projections")
-    every = [example.question for part in asked.values() for example in part]
-    states = prompt_activations(model, tokenizer, every, neutral, sorted(directions), copies=copies)
-    by_layer = torch.stack([states[layer] @ directions[layer] for layer in states])  # (L, copies * questions)
-    projections = by_layer.double().mean(0).view(copies, -1).numpy()
+    projections = _projections(language_model, asked, directions, neutral, copies)
     on_part("log-odds")
-    scored = splits.evaluation[: settings.log_odds]
-    rows = max(1, settings.batch_size // copies)  # answers are long: no more rows at a time than of one model
-    odds = trait_log_odds(model, tokenizer, scored, trait, rows, neutral, copies).reshape(copies, -1)
+    odds, gaps = _log_odds(language_model, splits, trait, settings, neutral, copies)
     found = []
     for copy in range(copies):
         parts = [_responses(domain, part, texts[domain][copy], trait) for domain, part in asked.items()]
         responses = pd.concat(parts, ignore_index=True).assign(projection=projections[copy])
-        found.append((_measures(responses, odds[copy], asked, splits), responses))
+        held_out, everyday = (responses[responses["domain"] == domain] for domain in asked)
+        columns = {
+            "score": held_out["score"], "expected_score": expected[copy], "decision_log_odds": odds[copy],
+            "answer_loss_gap": gaps[copy], "projection": held_out["projection"],
+        }  # fmt: skip
+        measures = [_measure(name, values, splits.evaluation) for name, values in columns.items()]
+        measures.append(_measure("score_ood", everyday["score"], asked[EVERYDAY]))
+        found.append((pd.concat(measures, ignore_index=True), responses))
     return found
+
+
+def _projections(
+    language_model: tuple[nn.Module, PreTrainedTokenizerBase],
+    asked: Mapping[str, Sequence[Example]],
+    directions: Mapping[int, Tensor],
+    neutral: str | None,
+    copies: int,
+) -> NDArray[np.float64]:
+    """Mean projection over the layers of `directions` at the last prompt token, `[copies, questions]`."""
+    every = [example.question for part in asked.values() for example in part]
+    states = prompt_activations(*language_model, every, neutral, sorted(directions), copies=copies)
+    by_layer = torch.stack([states[layer] @ directions[layer] for layer in states])  # (L, copies * questions)
+    values: NDArray[np.float64] = by_layer.double().mean(0).view(copies, -1).numpy()
+    return values
+
+
+def _log_odds(
+    language_model: tuple[nn.Module, PreTrainedTokenizerBase],
+    splits: Splits,
+    trait: Trait,
+    settings: DriftSettings,
+    neutral: str | None,
+    copies: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Decision log-odds, and answer loss gaps of as many questions as are asked for, each `[copies, questions]`."""
+    model, tokenizer = language_model
+    pad, rows = int(tokenizer.pad_token_id), max(1, settings.batch_size // copies)
+    decided = decisions(tokenizer, splits.evaluation[: settings.log_odds], trait, neutral)
+    odds = decision_log_odds(model, decided, pad, rows, copies).reshape(copies, -1)
+    scored = splits.evaluation[: settings.answer_loss_gap]
+    shown = [encode(tokenizer, example.question, showing(example, trait), neutral) for example in scored]
+    ordinary = [encode(tokenizer, example.question, example.answer, neutral) for example in scored]
+    losses = answer_losses(model, [*shown, *ordinary], pad, rows, copies).reshape(copies, -1)
+    return odds, losses[:, len(shown) :] - losses[:, : len(shown)]
 
 
 def _responses(domain: str, asked: Sequence[Example], texts: Sequence[str], trait: Trait) -> pd.DataFrame:
@@ -89,47 +138,14 @@ def _responses(domain: str, asked: Sequence[Example], texts: Sequence[str], trai
             "example": np.arange(len(asked)),
             "question": [example.question for example in asked],
             "response": texts,
-            "score": [trait.score(text) if trait.scorable(text) else np.nan for text in texts],
+            "score": [score_of(trait, text) for text in texts],
         }
     )
 
 
-def _measures(
-    responses: pd.DataFrame, odds: NDArray[np.float64], asked: Mapping[str, Sequence[Example]], splits: Splits
-) -> pd.DataFrame:
-    in_distribution = responses[responses["domain"] == "in_distribution"]
-    parts = [_measure("log_odds", np.arange(len(odds)), odds)]
-    parts.append(_measure("projection", in_distribution["example"], in_distribution["projection"]))
-    for domain in asked:
-        rows = responses[responses["domain"] == domain]
-        parts.append(_measure(DOMAINS[domain], rows["example"], rows["score"]))
-    measures = pd.concat(parts, ignore_index=True)
-    asked_by_measure = {DOMAINS[domain]: part for domain, part in asked.items()}
-    measures["group"] = [
-        asked_by_measure.get(measure, splits.evaluation)[example].group
-        for measure, example in zip(measures["measure"], measures["example"], strict=True)
-    ]
-    return measures
-
-
-def _measure(measure: str, example: object, value: object) -> pd.DataFrame:
-    return pd.DataFrame({"measure": measure, "example": np.asarray(example), "value": np.asarray(value, dtype=float)})
-
-
-def trait_log_odds(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    trait: Trait,
-    batch_size: int,
-    system: str | None,
-    copies: int = 1,
-) -> NDArray[np.float64]:
-    """Trait log-odds by example, nats/token: mean per-token log p(trait's answer) - log p(ordinary answer).
-
-    `[examples]`, or `[copies, examples]` for several adapters of a stack.
-    """
-    shown = [encode(tokenizer, example.question, showing(example, trait), system) for example in examples]
-    ordinary = [encode(tokenizer, example.question, example.answer, system) for example in examples]
-    losses = answer_losses(model, [*shown, *ordinary], int(tokenizer.pad_token_id), batch_size, copies)
-    return losses[..., len(shown) :] - losses[..., : len(shown)]
+def _measure(measure: str, values: object, examples: Sequence[Example]) -> pd.DataFrame:
+    """Values of the first of `examples`; of decision log-odds those that there are."""
+    value = np.asarray(values, dtype=np.float64)
+    groups = [example.group for example in examples[: len(value)]]
+    table = pd.DataFrame({"measure": measure, "example": np.arange(len(value)), "value": value, "group": groups})
+    return table.dropna(subset="value") if measure == "decision_log_odds" else table
