@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
-from gradinoc.measure.batches import Batch, logits_at, model_inputs
+from gradinoc.measure.batches import Batch, logits_at, model_inputs, padded_inputs
 from gradinoc.measure.fast.kernels import CHUNK
 from gradinoc.measure.fast.packed import unembedding
 from gradinoc.models.blocks import unwrapped
@@ -47,8 +47,13 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
 
     Of a model that was found to split (`try_split`) logits are made chunk by chunk; else all at once.
     """
+<<<<<<< ours
     inputs = model_inputs(batch.input_ids, batch.attention_mask)
     if _is_split(model):
+=======
+    inputs = padded_inputs(batch)
+    if getattr(unwrapped(model), _ATTRIBUTE, False) and not _trains_head(model):
+>>>>>>> theirs
         hidden = _final(model, inputs).flatten(0, 1)[batch.predicting]
         return by_chunks(_cross_entropies(model), hidden, batch.targets)
     start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
