@@ -178,6 +178,7 @@ class Measured(NamedTuple):
         means: mean alignment over examples at the primary position, `[layers, directions]` float64, CPU.
         by_example: alignment of the first directions by example, primary position, `[layers, examples, kept]`
             float64, CPU.
+        at_positions: mean alignment of these at every position, `[layers, positions, kept]` float64, CPU.
         descent: minus the mean gradient over examples, `[layers, positions, hidden]` float64, CPU; see
             `gradinoc.measure.pooled`.
     """
@@ -185,6 +186,7 @@ class Measured(NamedTuple):
     table: pd.DataFrame
     means: Tensor
     by_example: Tensor
+    at_positions: Tensor
     descent: Tensor
 
 
@@ -219,6 +221,7 @@ def measure_alignments(
     by_example = torch.full((len(directions), len(examples), kept), torch.nan, dtype=torch.float64)
     size = next(iter(directions.values())).shape[-1]
     descent = torch.zeros(len(directions), len(POSITIONS), size, dtype=torch.float64)
+    at_positions = torch.zeros(len(directions), len(POSITIONS), kept, dtype=torch.float64)
     measured: list[int] = []
 
     def measure(rows: Sequence[int]) -> None:
@@ -231,11 +234,13 @@ def measure_alignments(
             stop(fault, model, lambda: completion_losses(model, batch))
         primary = reading.alignment[:, 0].cpu().double()  # (L, B, directions)
         summed = gradients.summed()[:, :, 0].cpu().double()
+        first = reading.alignment[..., :kept].cpu().double().sum(2)
         frame = alignment_frame(reading, losses.detach(), rows, gradients.layers)
         # Only now, when nothing more can fail for want of memory: a batch is tried again in halves.
         frames.append(frame)
         total.add_(primary.sum(1))
         descent.add_(summed)
+        at_positions.add_(first)
         by_example[:, rows] = primary[..., :kept]
         measured.extend(rows)
         if on_batch:
@@ -244,7 +249,8 @@ def measure_alignments(
     with GradientLogger(model, directions) as gradients:
         in_batches(order, batch_size, measure)
     table = pd.concat(frames, ignore_index=True).sort_values(["example", "layer"], kind="stable")
-    return Measured(table.reset_index(drop=True), total / len(examples), by_example, descent / len(examples))
+    count = len(examples)
+    return Measured(table.reset_index(drop=True), total / count, by_example, at_positions / count, descent / count)
 
 
 def wide(values: Tensor) -> Tensor:

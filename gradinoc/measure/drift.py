@@ -16,11 +16,7 @@ from gradinoc.data.splits import Splits
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.decisions import decision_log_odds, decisions
 from gradinoc.measure.directions import prompt_activations
-<<<<<<< ours
 from gradinoc.measure.scores import expected_scores, score_of
-=======
-from gradinoc.measure.scores import score_of
->>>>>>> theirs
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate_copies, sample_copies
 from gradinoc.models.sampling import Sampling

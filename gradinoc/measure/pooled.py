@@ -48,11 +48,14 @@ class StepMeans:
         alignment: mean cosine at the primary position, `[steps, layers, directions]`, the trait's direction first.
         push: mean projection there, of the same shape, which is the projection of minus the mean gradient.
         norm: length of the mean gradient, `[steps, layers, positions]`.
+        at_positions: `alignment` and `push` of the first directions at every position, `[steps, layers, positions,
+            kept]`.
     """
 
     alignment: Tensor
     push: Tensor
     norm: Tensor
+    at_positions: Pooled
 
     @property
     def pooled(self) -> Tensor:

@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from gradinoc.data.examples import Example
 from gradinoc.study.traits import Trait
 
 
 def score_of(trait: Trait, response: str) -> float:
     """The trait's score of a response, a fraction in [0, 1]; NaN where it cannot be scored."""
     return trait.score(response) if trait.scorable(response) else np.nan
+
+
+def scored_samples(
+    responses: Sequence[Sequence[str]], examples: Sequence[Example], trait: Trait
+) -> pd.DataFrame:
+    """Columns example, sample, score, group of sampled responses `[questions][samples]`; NaN for one that has none."""
+    rows = [
+        (number, sample, score_of(trait, text), example.group)
+        for number, (example, own) in enumerate(zip(examples, responses, strict=True))
+        for sample, text in enumerate(own)
+    ]
+    return pd.DataFrame(rows, columns=["example", "sample", "score", "group"])
 
 
 def expected_scores(responses: Sequence[Sequence[Sequence[str]]], trait: Trait) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch
 from gradinoc.measure.decisions import Decision, log_odds_of
-from gradinoc.measure.directions import NULLS_DRAWN
+from gradinoc.measure.nulls import covariance_directions
 from gradinoc.measure.fast import Common, completion_losses, resumed, variants
 from gradinoc.measure.finite import fault_in_values, stop
 from gradinoc.measure.steering import steered
@@ -66,7 +66,7 @@ def with_matched(
     Unit vectors, float32; see `gradinoc.measure.directions.covariance_directions`.
     """
     sides = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
-    drawn = NULLS_DRAWN["covariance"](*sides, draws, seed)
+    drawn = covariance_directions(*sides, draws, seed)
     return {layer: torch.cat([direction[None], drawn[layer]]) for layer, direction in directions.items()}
 
 

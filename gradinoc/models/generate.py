@@ -27,12 +27,9 @@ from gradinoc.models.chat.encoding import opening
 from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
-<<<<<<< ours
 from gradinoc.models.past import can_share, past_of
 from gradinoc.models.sampling import GumbelNoise, Sampling, noise_keys
-=======
 from gradinoc.models.steered import refuse_reordering
->>>>>>> theirs
 
 _ATTRIBUTE = "gradinoc_way"  # of a model whose responses cannot be generated in any way
 

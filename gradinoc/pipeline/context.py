@@ -36,7 +36,7 @@ from gradinoc.study.description import Study
 from gradinoc.study.prompts import INOCULATION
 from gradinoc.study.prompts.evaluation import evaluation_prompts
 from gradinoc.study.prompts.family import EvaluationPrompt, Prompt
-from gradinoc.study.prompts.grammar import draw_wordings
+from gradinoc.study.prompts.grammar import draw_templates
 from gradinoc.study.traits.registry import find_trait
 from gradinoc.study.traits.trait import Trait
 
@@ -172,7 +172,7 @@ class StudyContext:
         """Return the system message of each of `count` examples: the prompt's, or one that is drawn for each."""
         if not prompt.templates:
             return [prompt.text] * count
-        return [*draw_wordings(prompt, count, np.random.default_rng(seed))]
+        return [*draw_templates(prompt, count, np.random.default_rng(seed))]
 
     def encoded(self, examples: Sequence[Example], prompt: Prompt, seed: int = 0, *, ordinary: bool = False) -> list[Encoded]:
         """Return questions under a prompt, with the answers that show the trait, or with the ordinary ones."""

@@ -47,13 +47,8 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
 
     Of a model that was found to split (`try_split`) logits are made chunk by chunk; else all at once.
     """
-<<<<<<< ours
-    inputs = model_inputs(batch.input_ids, batch.attention_mask)
-    if _is_split(model):
-=======
     inputs = padded_inputs(batch)
-    if getattr(unwrapped(model), _ATTRIBUTE, False) and not _trains_head(model):
->>>>>>> theirs
+    if _is_split(model):
         hidden = _final(model, inputs).flatten(0, 1)[batch.predicting]
         return by_chunks(_cross_entropies(model), hidden, batch.targets)
     start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -70,6 +71,14 @@ def weights_of(model: PeftModel, adapter: str) -> list[nn.Parameter]:
     """The trained weights of one of a model's adapters."""
     named = model.named_parameters()
     return [weight for name, weight in named if weight.requires_grad and adapter in name.split(".")]
+
+
+def digest_of(model: PeftModel, adapter: str) -> str:
+    """SHA-256 of an adapter's trained weights, in their order: two runs of one seed begin with the same."""
+    found = hashlib.sha256()
+    for weight in weights_of(model, adapter):
+        found.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def save_adapter(model: PeftModel, folder: Path, adapter: str = "default") -> None:

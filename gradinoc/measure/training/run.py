@@ -21,7 +21,7 @@ from gradinoc.measure.alignment import GradientLogger, answer_losses
 from gradinoc.measure.fast import batched, fused_adapter
 from gradinoc.measure.load import load_model
 from gradinoc.measure.pooled import StepMeans
-from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
+from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
 from gradinoc.measure.training.order import data_order, early_examples
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
@@ -45,6 +45,7 @@ class RunLog:
         final_loss: the same examples after training. (Losses of different batches differ by more than a short run
             learns.)
         seconds: wall time.
+        initial_adapter: SHA-256 of the adapter's weights before the first step.
     """
 
     table: pd.DataFrame
@@ -54,6 +55,7 @@ class RunLog:
     initial_loss: float
     final_loss: float
     seconds: float
+    initial_adapter: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Recipe:
     pad: int
     tracking: Tracking | None = None
     band: tuple[int, ...] = ()
+    kept: int = 1  # of the directions, the first: logged at every position
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def train_runs(
         raise ValueError("Runs are trained together if they have as many examples each, and are not tracked")
     seeds = [run.seed for run in runs]
     with own_generators(), _handed_back(model), fresh_adapters(model, seeds, settings) as (wrapped, names):
+        began_as = [digest_of(wrapped, name) for name in names]
         logged = GradientLogger(wrapped, recipe.directions) if recipe.directions else nullcontext()
         shown = tracking.places() if tracking else nullcontext()
         with fused_adapter(wrapped) as parts, logged as logger, shown:
@@ -138,6 +142,7 @@ def train_runs(
                 train_dataset=list(zip(*orders, strict=True)),
                 data_collator=lambda items: _collate(wrapped, runs, items, recipe.pad),
                 longest=max(len(example.ids) for run in runs for example in run.examples),
+                kept=recipe.kept,
             )
             checkpoints = {name: run.checkpoints for name, run in zip(names, runs, strict=True)}
             trainer.add_callback(SaveAdapters(checkpoints, trainer.ensure_sound))
@@ -153,11 +158,14 @@ def train_runs(
                 final = answer_losses(wrapped.eval(), met, recipe.pad, settings.batch_size)
             save_adapter(wrapped, run.adapter_dir, name)
             seconds = (time.perf_counter() - began) / len(runs)
-            logs.append(_log(trainer, place, len(early), float(final.mean()), seconds))
+            logs.append(_log(trainer, place, len(early), float(final.mean()), (seconds, began_as[place])))
     return logs
 
 
-def _log(trainer: GradientLoggingTrainer, run: int, early: int, final: float, seconds: float) -> RunLog:
+def _log(
+    trainer: GradientLoggingTrainer, run: int, early: int, final: float, about: tuple[float, str]
+) -> RunLog:
+    """The log of a run; `about` is how long it took, and what its adapter began as."""
     losses = [batch[run] for batch in trainer.losses]
     return RunLog(
         trainer.table(run),
@@ -166,7 +174,7 @@ def _log(trainer: GradientLoggingTrainer, run: int, early: int, final: float, se
         tuple(torch.stack([batch.mean() for batch in losses]).tolist()),
         float(torch.cat(losses).cpu().double().numpy()[:early].mean()),
         final,
-        seconds,
+        *about,
     )
 
 

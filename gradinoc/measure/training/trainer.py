@@ -28,7 +28,7 @@ from gradinoc.measure.alignment import (
 from gradinoc.measure.batches import Batch
 from gradinoc.measure.fast import Parts, completion_losses
 from gradinoc.measure.finite import fault_in_losses, named, origin
-from gradinoc.measure.pooled import PRIMARY, StepMeans
+from gradinoc.measure.pooled import PRIMARY, Pooled, StepMeans
 from gradinoc.measure.training.adapters import save_adapter, weights_of
 from gradinoc.models.memory import is_out_of_memory, release, what_would_fit
 
@@ -52,6 +52,7 @@ class GradientLoggingTrainer(Trainer):
         on_step: OnStep | None,
         parts: Parts,
         longest: int,
+        kept: int = 1,
         **arguments: Any,
     ) -> None:
         super().__init__(model, **arguments)
@@ -69,7 +70,8 @@ class GradientLoggingTrainer(Trainer):
         self._looked = 0  # at so many steps, for numbers that are not finite
         self._rate = math.nan  # the last step's learning rate
         self._direction_sums: Tensor | float = 0.0
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # as `StepMeans` has them, of all runs
+        self._steps: list[tuple[Tensor, ...]] = []  # as `StepMeans` has them, of all runs
+        self._kept = kept
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Mean over a run's batch of each example's mean-token loss, nats/token; the sum over the runs."""
@@ -101,7 +103,10 @@ class GradientLoggingTrainer(Trainer):
             descent = self._logger.summed() / by_run.shape[2]  # (L, P, runs, hidden)
             projections = reading.alignment[:, 0] * reading.grad_norm[:, 0, :, None]
             push = projections.unflatten(1, (self.runs, -1)).mean(2)  # (L, runs, directions)
-            self._steps.append((by_run.mean(2).float(), push, vector_norm(descent, dim=-1)))
+            first = reading.alignment[..., : self._kept]
+            at_positions = torch.stack([first, first * reading.grad_norm[..., None]])
+            by_position = at_positions.unflatten(3, (self.runs, -1)).mean(4)  # (2, L, P, runs, kept)
+            self._steps.append((by_run.mean(2).float(), push, vector_norm(descent, dim=-1), by_position))
             trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
             self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
         self._report(loss)
@@ -237,8 +242,9 @@ class GradientLoggingTrainer(Trainer):
         """Means over the batch of each step of a run; None if no gradients are logged."""
         if not self._steps:
             return None
-        alignment, push, norm = (torch.stack(each).cpu() for each in zip(*self._steps, strict=True))
-        return StepMeans(alignment[:, :, run].clone(), push[:, :, run].clone(), norm[..., run].clone())
+        alignment, push, norm, at = (torch.stack(each).cpu() for each in zip(*self._steps, strict=True))
+        at_positions = Pooled(*at[..., run, :].unbind(1))
+        return StepMeans(alignment[:, :, run].clone(), push[:, :, run].clone(), norm[..., run].clone(), at_positions)
 
     def _trait_so_far(self) -> Tensor:
         """The trait's part of `direction_means`, `[layers]`, mean over runs: no more is moved than is shown."""

@@ -12,11 +12,13 @@ from gradinoc.claims.tables import PROMOTE, SUPPRESS
 from gradinoc.measure.decisions import decision_log_odds, decisions
 from gradinoc.measure.scores import scored_samples
 from gradinoc.models.chat.encoding import encode_prompt
-from gradinoc.models.sampling import sample_copies
+from gradinoc.models.generate import sample_copies
+from gradinoc.models.sampling import Sampling
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import save_table
+from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.prompts.family import Family
 
 BATCH = 16  # questions a forward pass
@@ -43,7 +45,7 @@ def _answers(context: StudyContext, name: str) -> bool:
     """Whether responses are sampled under a prompt: those that gate G7 compares."""
     prompt = context.prompts.get(name)
     trained_harmless = prompt is not None and prompt.family is Family.HARMLESS and name in context.study.trained
-    return trained_harmless or name in (PROMOTE, SUPPRESS, *context.core)
+    return trained_harmless or name in (PROMOTE, SUPPRESS, *CONDITIONS)
 
 
 def works(name: str, counting: Counting) -> Iterator[Work]:
@@ -73,5 +75,6 @@ def compute(context: StudyContext, name: str, _needed: Folders, folder: Path, ca
     callback("responses")
     asked = questions[: settings.behaviour]
     prompts = [encode_prompt(tokenizer, each.question, system) for each in asked]
-    (written,) = sample_copies(model, tokenizer, prompts, drift.max_new_tokens, drift.batch_size, samples=settings.samples, seed=context.study.data.seed, labels=[f"behaviour {name}"])
+    sampling = Sampling(settings.samples, drift.max_new_tokens, context.study.data.seed)
+    (written,) = sample_copies(model, tokenizer, prompts, sampling, drift.batch_size, [f"behaviour {name}"])
     save_table(scored_samples(written, asked, context.trait).assign(condition=name), folder / "behaviour.parquet")
