@@ -6,7 +6,7 @@ prompts over examples; families are compared over prompts.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import numpy as np
 
 from gradinoc.claims.criteria import above_zero, at_or_below_zero
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
@@ -19,7 +19,6 @@ from gradinoc.claims.measures import (
     diverged_runs,
     in_window,
     per_example,
-    prompt_means,
     question_groups,
 )
 from gradinoc.claims.tables import Evidence
@@ -29,8 +28,6 @@ from gradinoc.stats.families import Families, contrast, permuted_labels, rank_am
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
-
-import numpy as np
 
 CONTROLS = (NEUTRAL, LOSS_MATCHED)
 CORE = (NEUTRAL, INOCULATION, LOSS_MATCHED)
@@ -69,11 +66,17 @@ def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     """What accompanies the contrasts: labels permuted, the plan's prompt among harmless ones, push, training."""
     families, rng = alignment_families(evidence), np.random.default_rng(SEED_OF_LABELS)
     means = {name: table.mean(axis=1) for name, table in families.values.items()}
-    effects = {"families.labels": permuted_labels(means[HARMLESS], means[INOCULATING], rng, "alignment, families, labels permuted")}
+    effects = {
+        "families.labels": permuted_labels(
+            means[HARMLESS], means[INOCULATING], rng, "alignment, families, labels permuted"
+        )
+    }
     wide = per_example(evidence)
     harmless = evidence.family(Family.HARMLESS, list(wide.columns))
     tables = {"one": -wide[[INOCULATION]].to_numpy().T, "others": -wide[list(harmless)].to_numpy().T}
-    effects["rank"] = rank_among(Families(tables, families.groups), "one", "others", "inoculation among harmless prompts, alignment lowered by")
+    effects["rank"] = rank_among(
+        Families(tables, families.groups), "one", "others", "inoculation among harmless prompts, alignment lowered by"
+    )
     push = per_example(evidence, "projection", among=CORE)
     groups = question_groups(evidence, "alignments", push.index)
     for other in CONTROLS:
@@ -102,7 +105,9 @@ def decide(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
     over_prompts, against = above_zero(found["families"]), at_or_below_zero(found["families"])
     criteria = (*falls, over_prompts, against)
     if all(falls) and over_prompts:
-        return supported("All three intervals lie above zero; one that reached zero would have left it undecided.", *criteria)
+        return supported(
+            "All three intervals lie above zero; one that reached zero would have left it undecided.", *criteria
+        )
     if against:
         return refuted(
             "Over prompts the interval lies at or below zero: inoculating prompts lower alignment no more than harmless "

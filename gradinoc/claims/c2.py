@@ -17,7 +17,7 @@ from gradinoc.claims.finding import Claim, Measured, Outcome, supported, undecid
 from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, null_table, unrelated_families
 from gradinoc.claims.tables import Evidence
-from gradinoc.stats.effect import Array, Effect
+from gradinoc.stats.effect import Array
 from gradinoc.stats.families import contrast
 from gradinoc.stats.places import leads, place_among
 from gradinoc.stats.reach import smallest_rank_p
@@ -41,7 +41,9 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     effects, fewest = {}, 0
     for null in NULLS:
         table, first = null_by_prompt(evidence, null)
-        effects[f"null.{null}"] = replace(place_among(observed, table, first), name=f"T(v) among {NULLS[null].label} directions")
+        effects[f"null.{null}"] = replace(
+            place_among(observed, table, first), name=f"T(v) among {NULLS[null].label} directions"
+        )
         fewest = min(fewest or len(table), len(table))
     others = unrelated_families(evidence)
     lead = leads(alignment_families(evidence), others, DIFFERENCE, rules.lead)
@@ -61,7 +63,9 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
 def null_by_prompt(evidence: Evidence, null: str) -> tuple[Array, Array]:
     """Mean alignment [directions, prompts] along each of `null`, and which prompts [prompts] are harmless."""
     wide = null_table(evidence, null)
-    harmless, inoculating = (evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION))
+    harmless, inoculating = (
+        evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION)
+    )
     table = wide[[*harmless, *inoculating]].to_numpy(dtype=np.float64)
     return table, np.arange(table.shape[1]) < len(harmless)
 
@@ -79,7 +83,9 @@ def decide(found: Measured, rules: Rules) -> Outcome:
         words = f"{found.facts['directions']} directions reach no p below {floor:.3g}"
         return undecided(f"Undecided because the design cannot decide: {words}.", shown, *tails)
     if shown and all(tails):
-        return supported(f"Every p is at most {rules.alpha:g}; one p above would have left it undecided.", shown, *tails)
+        return supported(
+            f"Every p is at most {rules.alpha:g}; one p above would have left it undecided.", shown, *tails
+        )
     weak = [found[tail.key].name for tail in tails if not tail]
     why = f"p is above {rules.alpha:g} for {'; '.join(weak)}" if shown else "T(v) is not above zero"
     return undecided(f"Undecided because {why}.", shown, *tails)

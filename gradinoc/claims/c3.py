@@ -8,8 +8,8 @@ from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported
 from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.measures import alignment_families, by_family, per_example, question_groups
 from gradinoc.claims.tables import Evidence
-from gradinoc.stats.equal_loss import Paired, families_at_equal_loss, within_example
 from gradinoc.stats.effect import at_level
+from gradinoc.stats.equal_loss import Paired, families_at_equal_loss, within_example
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
@@ -30,7 +30,12 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     )  # fmt: skip
     within = at_level(within_example(pairs, "alignment at equal loss within examples, neutral - inoculation"), level)
     contrasts = {f"alignment.{other}": plan_contrast(evidence, rules, other) for other in CONTROLS}
-    effects = {"prompts": at_level(prompts, level), "within": within, "families": family_contrast(evidence, rules), **contrasts}
+    effects = {
+        "prompts": at_level(prompts, level),
+        "within": within,
+        "families": family_contrast(evidence, rules),
+        **contrasts,
+    }
     statement = (
         f"At equal loss alignment differs by {effects['prompts']} over prompts, and by {within} within examples; without "
         f"regard to loss by {effects['families']} over prompts."
@@ -48,7 +53,10 @@ def decide(found: Measured, rules: Rules) -> Outcome:
     falls = [above_zero(found[key]) for key in ("families", *(f"alignment.{other}" for other in CONTROLS))]
     criteria = (*kept, *falls)
     if all(kept):
-        return supported("At equal loss both intervals lie above zero; one that reached zero would have left it undecided.", *criteria)
+        return supported(
+            "At equal loss both intervals lie above zero; one that reached zero would have left it undecided.",
+            *criteria,
+        )
     if all(falls):
         gone = equivalent(found["prompts"], rules.equal_loss * found["families"].low, rules.alpha)
         if gone and not kept[1]:

@@ -11,7 +11,14 @@ import pandas as pd
 from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
-from gradinoc.claims.measures import diverged_runs, drift_by_question, in_window, per_example, per_question, question_groups
+from gradinoc.claims.measures import (
+    diverged_runs,
+    drift_by_question,
+    in_window,
+    per_example,
+    per_question,
+    question_groups,
+)
 from gradinoc.claims.tables import DECISION, EXPECTED, FIXED, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.correlation import stratified_correlation
@@ -40,7 +47,12 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     statement = f"Over {len(prompts)} prompts drift goes with early alignment by {effects['slope']}"
     if secondary:
         effects["slope.raw"] = _slope(alignment, prompts[EXPECTED], {}, "drift per unit of early alignment")
-        effects["slope.log_odds"] = _slope(alignment, prompts[DECISION], covariates, "decision log-odds per unit of early alignment, at equal covariates")
+        effects["slope.log_odds"] = _slope(
+            alignment,
+            prompts[DECISION],
+            covariates,
+            "decision log-odds per unit of early alignment, at equal covariates",
+        )
         effects |= _over_runs(evidence)
         statement += f"; without covariates by {effects['slope.raw']}"
     return Measured(effects, f"{statement}.", facts)
@@ -69,7 +81,9 @@ def elicitation(evidence: Evidence) -> dict[str, Effect]:
     """How far each measured prompt raises the decision log-odds of the frozen model above neutral's, nats."""
     wide = per_question(evidence, "elicitation", "log_odds")
     groups = question_groups(evidence, "elicitation", wide.index)
-    return {name: grouped_mean(wide[name] - wide[NEUTRAL], groups, f"elicitation, {name}") for name in evidence.conditions}
+    return {
+        name: grouped_mean(wide[name] - wide[NEUTRAL], groups, f"elicitation, {name}") for name in evidence.conditions
+    }
 
 
 def covariates_of(evidence: Evidence, prompts: pd.DataFrame) -> dict[str, Covariate]:  # noqa: ARG001
@@ -101,10 +115,17 @@ def decide(found: Measured, rules: Rules) -> Outcome:
     if not np.isfinite(slope.estimate):
         return undecided(f"Undecided because no slope can be told: {slope.method}.", follows, shown)
     if follows and shown:
-        return supported(f"The slope's interval lies above zero, with p at most {rules.alpha:g} over prompts.", follows, shown, against)
+        return supported(
+            f"The slope's interval lies above zero, with p at most {rules.alpha:g} over prompts.",
+            follows,
+            shown,
+            against,
+        )
     if against:
         return refuted("The slope's interval lies at or below zero.", follows, shown, against)
-    return undecided(f"Undecided because the slope is not shown to be above zero (p {slope.p:.2g}).", follows, shown, against)
+    return undecided(
+        f"Undecided because the slope is not shown to be above zero (p {slope.p:.2g}).", follows, shown, against
+    )
 
 
 C4 = Claim(

@@ -71,8 +71,16 @@ def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     means = {name: table.mean(axis=1) for name, table in drift_families(evidence, EXPECTED).values.items()}
     rng = np.random.default_rng(SEED_OF_LABELS)
     effects = {
-        "labels": permuted_labels(means[HARMLESS], means[INOCULATING], rng, "drift, harmless - inoculating, labels permuted"),
-        "share.log_odds": ratio(drift_families(evidence, DECISION), NUMERATOR, DENOMINATOR, "the same share by decision log-odds", rules.share),
+        "labels": permuted_labels(
+            means[HARMLESS], means[INOCULATING], rng, "drift, harmless - inoculating, labels permuted"
+        ),
+        "share.log_odds": ratio(
+            drift_families(evidence, DECISION),
+            NUMERATOR,
+            DENOMINATOR,
+            "the same share by decision log-odds",
+            rules.share,
+        ),
     }
     away = elsewhere(evidence)
     groups = question_groups(evidence, "matrix", away.index)
@@ -81,10 +89,17 @@ def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     own = own_prompt(evidence)
     for family in (Family.HARMLESS, Family.INOCULATION):
         members = evidence.family(family, list(own.columns))
-        first, second = own[list(members)].mean(axis=1), away.T.groupby(level="condition").mean().T[list(members)].mean(axis=1)
+        first, second = (
+            own[list(members)].mean(axis=1),
+            away.T.groupby(level="condition").mean().T[list(members)].mean(axis=1),
+        )
         name = f"own-prompt drift less drift elsewhere, {family} prompts"
-        effects[f"conditional.{family}"] = replace(grouped_pairs(first, second, groups, name, 1 - rules.alpha), unit="questions")
-        effects[f"own.{family}"] = bare(f"own-prompt drift, {family} prompts", float(first.mean()), len(members), "prompts", "mean, nats")
+        effects[f"conditional.{family}"] = replace(
+            grouped_pairs(first, second, groups, name, 1 - rules.alpha), unit="questions"
+        )
+        effects[f"own.{family}"] = bare(
+            f"own-prompt drift, {family} prompts", float(first.mean()), len(members), "prompts", "mean, nats"
+        )
     return effects
 
 
@@ -102,12 +117,21 @@ def decide(found: Measured, rules: Rules) -> Outcome:
     if not np.isfinite(share.low):
         return undecided(f"Undecided because the share has no interval: {share.method}.", own, less, kept)
     if own and kept:
-        return supported(f"The share's interval lies above {rules.share:g}, and the rephrased pair's is above zero.", own, less, kept)
+        return supported(
+            f"The share's interval lies above {rules.share:g}, and the rephrased pair's is above zero.", own, less, kept
+        )
     if less:
         return refuted(
-            f"The share's interval lies below {rules.share:g}: at the doses tried harmless prompts do nearly as well.", own, less, kept
+            f"The share's interval lies below {rules.share:g}: at the doses tried harmless prompts do nearly as well.",
+            own,
+            less,
+            kept,
         )
-    why = f"the share's interval is not above {rules.share:g}" if not own else f"the rephrased pair does not show it ({pair.method})"
+    why = (
+        f"the share's interval is not above {rules.share:g}"
+        if not own
+        else f"the rephrased pair does not show it ({pair.method})"
+    )
     return undecided(f"Undecided because {why}.", own, less, kept)
 
 

@@ -134,8 +134,12 @@ def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure:
 
 def by_family(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:
     """Harmless and inoculating prompts of a table with a column a prompt: family -> [prompts, questions]."""
-    members = {str(family): evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION)}
-    return Families({name: wide[list(own)].to_numpy(dtype=np.float64).T for name, own in members.items() if own}, groups)
+    members = {
+        str(family): evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION)
+    }
+    return Families(
+        {name: wide[list(own)].to_numpy(dtype=np.float64).T for name, own in members.items() if own}, groups
+    )
 
 
 @once

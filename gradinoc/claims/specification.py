@@ -60,5 +60,7 @@ def curve_of(evidence: Evidence) -> Specifications | None:
         return None
     means = evidence.cells.groupby([*CELL, "condition"], observed=True)["value"].mean()  # over seeds
     wide = means.unstack("condition")
-    harmless, inoculating = (list(evidence.family(family, list(wide.columns))) for family in (Family.HARMLESS, Family.INOCULATION))
+    harmless, inoculating = (
+        list(evidence.family(family, list(wide.columns))) for family in (Family.HARMLESS, Family.INOCULATION)
+    )
     return Specifications((wide[harmless].mean(axis=1) - wide[inoculating].mean(axis=1)).dropna())

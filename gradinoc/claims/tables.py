@@ -210,4 +210,3 @@ def _repeated(name: str, table: pd.DataFrame) -> str | None:
         return None
     place = ", ".join(f"{key} {value}" for key, value in table.loc[again, keys].iloc[0].items() if key not in LONG)
     return f"{int(again.sum())} of {len(table)} rows are there twice, the first at {place}"
-

@@ -84,13 +84,18 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Ver
     A claim that was not run pronounces nothing.
     """
     found = {claim.key: claim for claim in claims}
-    status: Mapping[str, Status | None] = {key: found[key].status if key in found else None for key in (*found, *NOT_RUN)}
+    status: Mapping[str, Status | None] = {
+        key: found[key].status if key in found else None for key in (*found, *NOT_RUN)
+    }
 
     def all_are(wanted: Status, *keys: str) -> bool:
         return all(status[key] is wanted for key in keys)
 
     if all_are(Status.REFUTED, "C6"):
-        return Verdict.ANY_PROMPT, f"harmless prompts keep the drift down as well, at the doses tried. {found['C6'].statement}"
+        return (
+            Verdict.ANY_PROMPT,
+            f"harmless prompts keep the drift down as well, at the doses tried. {found['C6'].statement}",
+        )
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
     if failed:
         return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {' and '.join(failed)} failed."
@@ -98,7 +103,10 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Ver
         if all_are(Status.SUPPORTED, "C5"):
             return Verdict.SUPPORTED, "every claim is supported, removing the component along the direction included."
         if status["C5"] is None:
-            return Verdict.CONSISTENT, "every claim that was run is supported; that the component causes the drift was not tested."
+            return (
+                Verdict.CONSISTENT,
+                "every claim that was run is supported; that the component causes the drift was not tested.",
+            )
     if all_are(Status.SUPPORTED, "C6"):
         if all_are(Status.REFUTED, "C7a"):
             return Verdict.MAGNITUDE, "updates are smaller, not turned."
@@ -111,10 +119,11 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Ver
 
 def _left_open(claims: Sequence[Finding]) -> str:
     """Why nothing could be pronounced: claims that are not supported, and those that were not run."""
-    parts = [f"{claim.key} is {claim.status}: {claim.reason}" for claim in claims if claim.status is not Status.SUPPORTED]
+    parts = [
+        f"{claim.key} is {claim.status}: {claim.reason}" for claim in claims if claim.status is not Status.SUPPORTED
+    ]
     present = {claim.key for claim in claims}
     absent = [f"{key} ({words})" for key, words in NOT_RUN.items() if key not in present]
     if absent:
         parts.append(f"Not run: {'; '.join(absent)}; what needs them cannot be pronounced.")
     return " ".join(parts)
-

@@ -20,7 +20,13 @@ from gradinoc.study.rules import Rules
 def warnings_of(evidence: Evidence, rules: Rules, claims: Sequence[Finding]) -> list[str]:
     """Room, specifications, layers of both signs, tracking of the trait, and notes on how tables were computed."""
     del claims
-    return [*_of_room(evidence, rules), *_of_curve(evidence, rules), *_of_layers(evidence), *_of_tracking(evidence), *evidence.caveats]
+    return [
+        *_of_room(evidence, rules),
+        *_of_curve(evidence, rules),
+        *_of_layers(evidence),
+        *_of_tracking(evidence),
+        *evidence.caveats,
+    ]
 
 
 def _of_room(evidence: Evidence, rules: Rules) -> Iterator[str]:
@@ -43,7 +49,9 @@ def _of_curve(evidence: Evidence, rules: Rules) -> Iterator[str]:
 def _of_layers(evidence: Evidence) -> Iterator[str]:
     """Whether the band averages layers in which the families' contrast is of either sign."""
     layers = per_layer(evidence)
-    harmless, inoculating = (list(evidence.family(family, list(layers.columns))) for family in (Family.HARMLESS, Family.INOCULATION))
+    harmless, inoculating = (
+        list(evidence.family(family, list(layers.columns))) for family in (Family.HARMLESS, Family.INOCULATION)
+    )
     contrast = layers[harmless].mean(axis=1) - layers[inoculating].mean(axis=1)
     rising, falling = int((contrast < 0).sum()), int((contrast > 0).sum())
     if rising and falling:

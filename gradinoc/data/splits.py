@@ -71,7 +71,12 @@ def split(settings: DataSettings) -> Splits:
         )
     parts, shared = _drawn(list(distinct.by_question.values()), sizes, np.random.default_rng(settings.seed))
     everyday = _everyday(settings, parts)
-    notes = [*distinct.notes, *shared, *everyday.notes, *_cleaned(source, [each for name in ANSWERED for each in parts[name]])]
+    notes = [
+        *distinct.notes,
+        *shared,
+        *everyday.notes,
+        *_cleaned(source, [each for name in ANSWERED for each in parts[name]]),
+    ]
     if settings.trait_answers is not None:
         answers = _Answers(settings.trait_answers)
         lines = {name: [answers.to(each, source, name, parts[name]) for each in parts[name]] for name in ANSWERED}

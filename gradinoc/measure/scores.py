@@ -17,9 +17,7 @@ def score_of(trait: Trait, response: str) -> float:
     return trait.score(response) if trait.scorable(response) else np.nan
 
 
-def scored_samples(
-    responses: Sequence[Sequence[str]], examples: Sequence[Example], trait: Trait
-) -> pd.DataFrame:
+def scored_samples(responses: Sequence[Sequence[str]], examples: Sequence[Example], trait: Trait) -> pd.DataFrame:
     """Columns example, sample, score, group of sampled responses `[questions][samples]`; NaN for one that has none."""
     rows = [
         (number, sample, score_of(trait, text), example.group)

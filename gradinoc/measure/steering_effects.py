@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch
 from gradinoc.measure.decisions import Decision, log_odds_of
-from gradinoc.measure.nulls import covariance_directions
 from gradinoc.measure.fast import Common, completion_losses, resumed, variants
 from gradinoc.measure.finite import fault_in_values, stop
+from gradinoc.measure.nulls import covariance_directions
 from gradinoc.measure.steering import steered
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed

@@ -174,7 +174,9 @@ class StudyContext:
             return [prompt.text] * count
         return [*draw_templates(prompt, count, np.random.default_rng(seed))]
 
-    def encoded(self, examples: Sequence[Example], prompt: Prompt, seed: int = 0, *, ordinary: bool = False) -> list[Encoded]:
+    def encoded(
+        self, examples: Sequence[Example], prompt: Prompt, seed: int = 0, *, ordinary: bool = False
+    ) -> list[Encoded]:
         """Return questions under a prompt, with the answers that show the trait, or with the ordinary ones."""
         tokenizer, messages = self.language_model.tokenizer, self.messages(prompt, len(examples), seed)
         answers = [each.answer if ordinary else showing(each, self.trait) for each in examples]

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradinoc.claims.criteria import above_zero, at_least, at_most, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, held
-from gradinoc.claims.measures import in_window, nulls_in_window, run_families, drift_by_question, question_groups
+from gradinoc.claims.measures import drift_by_question, in_window, nulls_in_window, question_groups, run_families
 from gradinoc.claims.tables import PROJECTION, TRAIT_DRAW, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
@@ -66,7 +66,9 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     rise = losses.sub(losses.loc[0.0]).drop(index=0.0)
     worst = rise.mean(axis=1).idxmax()
     loss_groups = question_groups(evidence, "steering_losses", losses.columns)
-    loss = grouped_mean(rise.loc[worst], loss_groups, f"ordinary loss, steered by {worst:g}, less unsteered", 1 - rules.alpha)
+    loss = grouped_mean(
+        rise.loc[worst], loss_groups, f"ordinary loss, steered by {worst:g}, less unsteered", 1 - rules.alpha
+    )
     effects = {
         "slope": slope_on_strength(outcome, strengths, groups, name),
         "place": replace(slope_among(outcome, others, strengths, groups, name), name=f"{name}, among other directions"),
@@ -86,7 +88,10 @@ def _steers(found: Measured, rules: Rules) -> Outcome:
         f"up by at most {rules.ordinary_loss:g} nats/token"
     )
     return held(
-        rule, above_zero(found["slope"]), p_at_most(found["place"], rules.alpha), at_most(found["loss"], rules.ordinary_loss)
+        rule,
+        above_zero(found["slope"]),
+        p_at_most(found["place"], rules.alpha),
+        at_most(found["loss"], rules.ordinary_loss),
     )
 
 

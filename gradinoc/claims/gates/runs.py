@@ -77,7 +77,13 @@ def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measur
     neutral = replace(contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha), unit="runs")
     scores = scores_after_training(evidence)
     harmless = families.values[HARMLESS].mean() / neutral.estimate if HARMLESS in families.values else np.nan
-    room = bare("harmless drift, share of neutral's", float(harmless), len(families.values.get(HARMLESS, ())), "prompts", "ratio of means")
+    room = bare(
+        "harmless drift, share of neutral's",
+        float(harmless),
+        len(families.values.get(HARMLESS, ())),
+        "prompts",
+        "ratio of means",
+    )
     shown = ", ".join(f"{condition} {score:.2f}" for condition, score in scores.items())
     statement = (
         f"Neutral runs drift by {neutral}. Harmless prompts leave {100 * room.estimate:.0f} % of it. After training the "
@@ -111,7 +117,9 @@ def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Mea
     share = float(unscorable.mean())
     method = "count over all runs and the base model"
     effect = bare(f"share of responses without {needs}", share, len(responses), "responses", method)
-    statement = f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}."
+    statement = (
+        f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}."
+    )
     return Measured({"unscorable": effect}, statement)
 
 
@@ -135,7 +143,9 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
 def _agrees(found: Measured, rules: Rules) -> Outcome:
     apart = found["apart"]
     close: Criterion = at_most(replace(apart, estimate=abs(apart.estimate)), rules.agreement)
-    rule = f"shares that differ by at most {rules.agreement:g}, and rank correlations of at least {rules.rank_agreement:g}"
+    rule = (
+        f"shares that differ by at most {rules.agreement:g}, and rank correlations of at least {rules.rank_agreement:g}"
+    )
     return held(rule, close, at_least(found["ranks"], rules.rank_agreement))
 
 

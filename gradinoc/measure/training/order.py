@@ -25,4 +25,3 @@ def data_order(count: int, settings: TrainingSettings, seed: int) -> list[int]:
 def step_count(examples: int, settings: TrainingSettings) -> int:
     """Optimiser steps of a run on so many examples; the last batch of the last epoch may be smaller."""
     return settings.steps or -(-settings.epochs * examples // settings.batch_size)
-

@@ -162,9 +162,7 @@ def train_runs(
     return logs
 
 
-def _log(
-    trainer: GradientLoggingTrainer, run: int, early: int, final: float, about: tuple[float, str]
-) -> RunLog:
+def _log(trainer: GradientLoggingTrainer, run: int, early: int, final: float, about: tuple[float, str]) -> RunLog:
     """The log of a run; `about` is how long it took, and what its adapter began as."""
     losses = [batch[run] for batch in trainer.losses]
     return RunLog(

@@ -39,9 +39,7 @@ def works(runs: int, counting: Counting) -> Iterator[Work]:
         yield counting.decided(questions, context.systems[NEUTRAL], rows).stacked(runs)
 
 
-def compute(
-    context: StudyContext, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
-) -> None:
+def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback) -> None:
     """Write decision log-odds of each run's kept adapters by question."""
     settings, tokenizer = context.study.drift, context.language_model.tokenizer
     questions = context.splits.evaluation[: settings.log_odds]
@@ -59,5 +57,7 @@ def compute(
 
 def odds_table(subject: Subject, odds: object, questions: Sequence[object]) -> pd.DataFrame:
     """Return condition, seed, step, example, log_odds, group of one model, without questions that decide nothing."""
-    table = pd.DataFrame({"example": range(len(questions)), "log_odds": odds, "group": [each.group for each in questions]})
+    table = pd.DataFrame(
+        {"example": range(len(questions)), "log_odds": odds, "group": [each.group for each in questions]}
+    )
     return table.dropna(subset="log_odds").assign(condition=subject.condition, seed=subject.seed, step=subject.step)

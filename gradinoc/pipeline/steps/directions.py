@@ -25,7 +25,6 @@ from gradinoc.measure.load import LanguageModel
 from gradinoc.measure.steering_effects import half_distances
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode
-from gradinoc.data.examples import Example, showing
 from gradinoc.pipeline.context import StudyContext, save_loading
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Step
 from gradinoc.pipeline.steps.work import Counting, Work
@@ -39,7 +38,11 @@ BATCH = 8  # answers a forward pass
 
 def steps(context: StudyContext) -> Iterator[Step]:
     """Yield the one step of this stage."""
-    inputs = {"contrasts": [list(sides) for sides in context.trait.contrasts], "neutral": context.systems[NEUTRAL], **context.extraction_inputs}
+    inputs = {
+        "contrasts": [list(sides) for sides in context.trait.contrasts],
+        "neutral": context.systems[NEUTRAL],
+        **context.extraction_inputs,
+    }
     yield Step(
         DIRECTIONS, "directions", "directions",
         lambda _needed, folder, callback: compute(context, folder, callback), works, inputs,
@@ -109,7 +112,10 @@ def compute(context: StudyContext, folder: Path, callback: Callback) -> None:
     stacked = {name: torch.stack([rows.get(layer, nothing) for layer in layers]) for name, rows in found.items()}
     save_tensors(stacked, folder / "directions.safetensors")
     sides = {PROMOTE: promote, SUPPRESS: suppress}
-    save_tensors({side: torch.stack([rows[layer] for layer in layers]) for side, rows in sides.items()}, folder / "contrasts.safetensors")  # (layers, questions, hidden)
+    save_tensors(
+        {side: torch.stack([rows[layer] for layer in layers]) for side, rows in sides.items()},
+        folder / "contrasts.safetensors",
+    )  # (layers, questions, hidden)
     save_json({str(layer): length for layer, length in halves.items()}, folder / "half_distances.json")
     save_table(table, folder / "layers.parquet")
     save_table(gate, folder / "projections.parquet")

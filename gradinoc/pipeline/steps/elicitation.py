@@ -34,7 +34,12 @@ def steps(context: StudyContext) -> Iterator[Step]:
     """Yield one step a prompt."""
     settings = context.study.prompts.model_dump(include={"behaviour", "samples"})
     for name, system in systems(context).items():
-        inputs = {"system": system, "settings": settings, "new": context.study.drift.max_new_tokens, "answered": _answers(context, name)}
+        inputs = {
+            "system": system,
+            "settings": settings,
+            "new": context.study.drift.max_new_tokens,
+            "answered": _answers(context, name),
+        }
         yield Step(
             StepKey("elicitation", name), f"elicitation {name}", "elicitation",
             partial(compute, context, name), partial(works, name), inputs,

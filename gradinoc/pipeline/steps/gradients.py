@@ -60,7 +60,11 @@ def frozen_directions(directions: Path, unrelated: Path, settings: NullSettings)
     isotropic = isotropic_directions(settings.isotropic, hidden, seed)
     covariance = covariance_directions(promote, suppress, settings.covariance, seed)
     instruction = instruction_directions(means, settings.instruction, seed)
-    drawn = {ISOTROPIC: dict.fromkeys(layers, isotropic), COVARIANCE: covariance, INSTRUCTION: dict(enumerate(instruction))}
+    drawn = {
+        ISOTROPIC: dict.fromkeys(layers, isotropic),
+        COVARIANCE: covariance,
+        INSTRUCTION: dict(enumerate(instruction)),
+    }
     rows = {
         layer: torch.cat([
             *(way[layer][None] for way in ways.values()), *(each[layer][None] for each in others.values()),
@@ -119,7 +123,9 @@ def compute(context: StudyContext, name: str, folders: Folders, folder: Path, ca
         "alignments": found.table.assign(group=[groups[example] for example in found.table["example"]]),
         "nulls": _random(found.means, along),
         "unrelated": _by_trait(found, along),
-        "losses": pd.DataFrame({"example": range(len(examples)), "trait_loss": losses, "ordinary_loss": ordinary, "group": groups}),
+        "losses": pd.DataFrame(
+            {"example": range(len(examples)), "trait_loss": losses, "ordinary_loss": ordinary, "group": groups}
+        ),
         "cells": _cells(found, along),
     }
     for table, frame in tables.items():

@@ -48,11 +48,11 @@ def works(copies: int, counting: Counting) -> Iterator[Work]:
         yield counting.decided(questions, system, rows).stacked(copies)
 
 
-def compute(
-    context: StudyContext, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
-) -> None:
+def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback) -> None:
     """Write decision log-odds by model, evaluation prompt and question."""
-    subjects = [Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter") for run in runs] or [BASE_MODEL]
+    subjects = [Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter") for run in runs] or [
+        BASE_MODEL
+    ]
     settings, frames = context.study.drift, []
     questions = context.splits.evaluation[: settings.matrix]
     for model, group in models(context, subjects):
@@ -71,6 +71,5 @@ def _decisions(context: StudyContext, messages: Sequence[str | None]) -> list[De
     tokenizer, trait = context.language_model.tokenizer, context.trait
     questions = context.splits.evaluation[: len(messages)]
     return [
-        decisions(tokenizer, [question], trait, system)[0]
-        for question, system in zip(questions, messages, strict=True)
+        decisions(tokenizer, [question], trait, system)[0] for question, system in zip(questions, messages, strict=True)
     ]

@@ -10,7 +10,17 @@ from typing import Any
 from gradinoc.models.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import code_version, library_versions
-from gradinoc.pipeline.steps import checkpoints, directions, drift, elicitation, gradients, matrix, steering, training, unrelated
+from gradinoc.pipeline.steps import (
+    checkpoints,
+    directions,
+    drift,
+    elicitation,
+    gradients,
+    matrix,
+    steering,
+    training,
+    unrelated,
+)
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.store import Entry, Store
 from gradinoc.study.chat_template import SHIPPED

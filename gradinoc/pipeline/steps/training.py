@@ -167,7 +167,9 @@ def _random(log: RunLog, logged: Logged) -> pd.DataFrame:
     rows = [list(logged.layers).index(layer) for layer in logged.band]
     values = log.steps.alignment[:, rows, len(logged.ways) :].numpy()
     step, layer, draw = (axis.ravel() for axis in np.indices(values.shape))
-    return pd.DataFrame({"step": step, "draw": draw, "layer": np.asarray(logged.band)[layer], "alignment": values.ravel()})
+    return pd.DataFrame(
+        {"step": step, "draw": draw, "layer": np.asarray(logged.band)[layer], "alignment": values.ravel()}
+    )
 
 
 def _cells(log: RunLog, logged: Logged) -> Iterator[pd.DataFrame]:
@@ -177,4 +179,6 @@ def _cells(log: RunLog, logged: Logged) -> Iterator[pd.DataFrame]:
     for window, steps in zip(WINDOWS, np.array_split(np.arange(len(log.losses)), len(WINDOWS)), strict=True):
         if len(steps):
             mean = {COSINE: at.alignment, PUSH: at.push, POOLED: at.push / log.steps.norm[..., None]}
-            yield cells({name: values[steps].mean(0) for name, values in mean.items()}, logged.ways).assign(window=window)
+            yield cells({name: values[steps].mean(0) for name, values in mean.items()}, logged.ways).assign(
+                window=window
+            )

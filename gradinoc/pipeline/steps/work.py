@@ -51,9 +51,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Counting:
-    """Counts work with the model's tokenizer; no weights are needed.
-
-    """
+    """Counts work with the model's tokenizer; no weights are needed."""
 
     context: StudyContext
     tokenizer: PreTrainedTokenizerBase
@@ -75,7 +73,9 @@ class Counting:
         pairs = zip(examples, systems, strict=True)
         return [encode(self.tokenizer, each.question, showing(each, trait), system) for each, system in pairs]
 
-    def decided(self, examples: Sequence[Example], system: str | None, batch_size: int, *, after_prompt: bool = False) -> Work:
+    def decided(
+        self, examples: Sequence[Example], system: str | None, batch_size: int, *, after_prompt: bool = False
+    ) -> Work:
         """Count decision log-odds: prompts with the ordinary tokens up to the last place, or these tokens alone."""
         found = [each for each in decisions(self.tokenizer, examples, self.context.trait, system) if each.places]
         places = sum(len(each.places) for each in found)
