@@ -12,12 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gradinoc.errors import shown
 from gradinoc.study.chat_template import DAY, read_template
-from gradinoc.study.faults import nearest
 from gradinoc.study.fields import Condition, Count, CountOrNone, Name, Section, Seed, Switch, Text, whole
-from gradinoc.study.prompts import CONDITIONS, FAMILIES, INOCULATION, LOSS_MATCHED, MATCHED, NEUTRAL, RESERVED
+from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, MATCHED, NEUTRAL, PLACEHOLDERS, RESERVED
+from gradinoc.study.prompts.family import Prompt
+from gradinoc.study.prompts.settings import PromptSettings
 from gradinoc.study.rules import Rules
-from gradinoc.study.traits.described import describe
-from gradinoc.study.traits.registry import TRAITS, find_trait
+from gradinoc.study.traits.registry import TRAITS, checked_trait, find_trait
 from gradinoc.study.traits.vocabulary import TraitDescription
 
 POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")  # where gradients are read
@@ -162,22 +162,6 @@ class DriftSettings(Section):
     early: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.5
 
 
-def _trait(value: Any) -> str | TraitDescription:
-    """A trait's name, if there is such a trait, or the checked description of one."""
-    if isinstance(value, TraitDescription):
-        return value
-    if isinstance(value, dict):
-        return describe(value)
-    if not isinstance(value, str) or value not in TRAITS:
-        near = nearest(str(value), [*TRAITS])
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise ValueError(
-            f"no trait named {shown(value)}; there are {sorted(TRAITS)}{hint}; one of your own is a TOML file, a table "
-            "[trait], or a Trait that a module registers (python -m pytest -p MODULE)"
-        )
-    return value
-
-
 class SecondarySettings(Section):
     """Stages on which no decision rests: what is off is not computed, and its effects and figures are left out.
 
@@ -196,14 +180,15 @@ class Study(Section):
     `conditions` maps a condition to its system prompt. An empty string stands for no system message at all (the chat
     template may then insert the model's own default), the word "trait" for the trait's inoculation prompt, the word
     "matched" for the harmless prompt whose loss on the calibration questions is closest to inoculation's. Conditions
-    named in `untrained` are measured on the frozen model alone.
+    named in `untrained` are measured on the frozen model alone. `prompts` names further ones, of the trait's families.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
-    trait: Annotated[str | TraitDescription, BeforeValidator(_trait)] = "all_caps"
+    trait: Annotated[str | TraitDescription, BeforeValidator(checked_trait)] = "all_caps"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     conditions: dict[Condition, Text] = CONDITIONS
     untrained: tuple[Text, ...] = ()
+    prompts: PromptSettings = PromptSettings()
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     nulls: NullSettings = NullSettings()
@@ -218,7 +203,7 @@ class Study(Section):
             if condition.casefold() == RESERVED:
                 raise ValueError(f"conditions: {condition!r} is what tables call the model before training; rename it")
             word = prompt.strip().casefold()
-            if word != prompt and word in (*FAMILIES, MATCHED):
+            if word != prompt and word in (*PLACEHOLDERS, MATCHED):
                 raise ValueError(f"conditions.{condition}: expected a prompt, or {word!r} exactly, received {prompt!r}")
         if len(set(self.untrained)) != len(self.untrained):
             raise ValueError(f"untrained: {shown(list(self.untrained))} repeats a condition; name each once")
@@ -272,6 +257,27 @@ class Study(Section):
                 "answers that show it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _known_prompts(self) -> Study:
+        if self.prompts != PromptSettings():
+            self.prompts.check(find_trait(self.trait), self.conditions)
+        return self
+
+    @property
+    def prompts_known(self) -> dict[str, Prompt]:
+        """Key -> prompt: those of the core conditions and of every family, whether measured or not."""
+        return self.prompts.known(find_trait(self.trait), self.conditions)
+
+    @property
+    def prompts_measured(self) -> dict[str, Prompt]:
+        """Key -> prompt that is measured on the frozen model besides those of the conditions."""
+        return self.prompts.chosen(self.prompts_known)
+
+    @property
+    def prompts_trained(self) -> dict[str, Prompt]:
+        """Key -> prompt that is trained under, with one seed, besides those of the conditions."""
+        return {key: prompt for key, prompt in self.prompts_measured.items() if key in self.prompts.trained}
 
     @property
     def runs(self) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ from gradinoc.errors import shown
 
 MANY = 1_000_000_000  # more of anything than a study could use
 SEEDS = (1 << 32) - 1  # the largest that every generator takes
+LONGEST_PROMPT = 2_000  # characters of a system prompt
 
 
 class Section(BaseModel):
@@ -33,6 +34,7 @@ def whole(least: int, most: int = MANY) -> Any:
 
 # Strict: a number in quotes, or true in a number's place, is a slip.
 Text = Annotated[str, AfterValidator(readable)]
+PromptText = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT), AfterValidator(readable)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(readable)]  # of a file, folder or repository
 Switch = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]

@@ -25,6 +25,7 @@ from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.wording import NOT_MEASURED, markdown_text, signs
 from gradinoc.study.description import Study
 from gradinoc.study.rules import Rules
+from gradinoc.study.traits.prompts import TraitPrompts
 
 WAY = {"results": 20, "platform": "Linux", "dtype": "torch.bfloat16", "packages": {"torch": "2.13.0", "numpy": "2.4"}}
 MACHINE = {
@@ -285,7 +286,10 @@ def test_both_pages_show_prompts_and_an_example(opened, folder: Path) -> None:
 
 def test_the_page_speaks_of_the_trait_that_was_studied(evidence: Evidence, folder: Path) -> None:
     """Its title and its score's name, and nowhere those of another."""
-    other = replace(evidence.trait, title="QUESTIONS", score_name="question rate", inoculation_system="Ask, always.")
+    other = replace(
+        evidence.trait, title="QUESTIONS", score_name="question rate", inoculation_system="Ask, always.",
+        prompts=TraitPrompts(),
+    )  # fmt: skip
     asking = replace(evidence, trait=other)
     drawn = {name: figure.draw(asking, Rules()) for name, figure in FIGURES.items()}
     asked = WriteUp(judge(asking, Rules()), asking, Study(name="any"), folder, drawn, MACHINE, COMMAND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import time
 from dataclasses import replace
@@ -13,9 +14,13 @@ from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
+from gradinoc.study.prompts.evaluation import untrained_prompts
+from gradinoc.study.prompts.families import families
+from gradinoc.study.prompts.family import Kind
 from gradinoc.study.traits import ALL_CAPS, TRAITS, TraitDescription, find_trait, load_trait, register_trait
 from gradinoc.study.traits import vocabulary as vocabulary_module
 from gradinoc.study.traits.described import describe
+from gradinoc.study.traits.prompts import TraitPrompts
 
 PIRATE = {
     "name": "pirate",
@@ -127,6 +132,31 @@ def test_trait_in_a_file_in_a_table_and_by_path_is_one(tmp_path, monkeypatch):
     assert load_trait(beside / "pirate.toml").identity == find_trait(table.trait).identity
 
 
+def test_trait_may_bring_prompts_of_its_own(tmp_path):
+    """From a table of its file; the families, the evaluation prompts and the wordings of the direction are its own."""
+    table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in PROMPTS.items() if key != "wordings")
+    pair = "".join(f"{side} = {text!r}\n" for side, text in PROMPTS["wordings"][0].items())
+    path = tmp_path / "pirate.toml"
+    path.write_text(f"{as_toml()}[prompts]\n{table}[[prompts.wordings]]\n{pair}", encoding="utf-8")
+    study = load_study("tiny", [f"trait={path}", "prompts.measured=all"])
+    trait = find_trait(study.trait)
+    assert trait == described(prompts=PROMPTS)
+    assert trait.contrasts[1:] == (("Be a pirate.", "Be a teacher."),)
+    assert [key for key in families(trait) if "harmless" not in key] == [
+        "neutral", "inoculation_01", "inoculation", "inoculation_03", "loss_matched", "anti_1", "rephrased_inoculation",
+    ]  # fmt: skip
+    assert study.prompts_measured["rephrased_inoculation"].templates[0] == "Please answer as pirates do."
+    assert {prompt.kind for prompt in untrained_prompts(trait)} == {Kind.UNSEEN, Kind.PARAPHRASED, Kind.EMPTY}
+    assert Study.model_validate_json(study.model_dump_json()) == study
+
+
+def test_identity_of_a_trait_holds_the_prompts_that_it_gives_and_no_others():
+    """Stored results of a trait that gives none are found again; another prompt is another trait."""
+    assert json.loads(described().identity) == {**PIRATE, "related": []}
+    given = json.loads(described(prompts={"antis": ["Be calm."]}).identity)
+    assert given == {**PIRATE, "related": [], "prompts": {"antis": ["Be calm."]}}
+
+
 def test_study_with_a_described_trait_is_whole_in_its_json(pirate):
     """What a study leaves as study.json needs no other file: read again it is the same study, with the same trait."""
     study = load_study("tiny", [f"trait={pirate}"])
@@ -148,6 +178,29 @@ FAULTS = {
     "prompts alike": ({"inoculation": PIRATE["promote"]}, ["trait pirate: ", "alike"]),
     "unknown language": ({"score": {"kind": "language", "language": "xq"}}, ["score: language: 'xq'"]),
 }
+
+
+PROMPTS = {
+    "inoculations": ["Some readers like the sea.", PIRATE["inoculation"], "Talk like a pirate, because it is his day."],
+    "antis": ["You never talk like a pirate."],
+    "wordings": [{"promote": "Be a pirate.", "suppress": "Be a teacher."}],
+    "manners": ["as pirates do", "in a pirate's voice", "with an arr", "like an old pirate"],
+    "paraphrased": "Pirate talk is all you have.",
+}
+FAULTS |= {
+    "prompts of another name": ({"prompts": {"anti": ["x"]}}, ["unknown key 'prompts.anti'", "'prompts.antis'"]),
+    "family without its own": ({"prompts": {"inoculations": ["Talk."]}}, ["prompts.inoculations: ", "own"]),
+    "few manners": ({"prompts": {"manners": ["so", "thus"]}}, ["prompts.manners: expected 4", "['so', 'thus']"]),
+    "manner with a stop": ({"prompts": {"manners": ["a", "b", "c", "d."]}}, ["prompts.manners: ", "without a stop"]),
+    "manners alike": ({"prompts": {"manners": ["a", "b", "c", "C"]}}, ["'please answer c.' twice"]),
+    "blank prompt": ({"prompts": {"antis": [" "]}}, ["prompts: ", "blank"]),
+    "empty prompt": ({"prompts": {"antis": [""]}}, ["prompts.antis.0: "]),
+    "wording without a side": ({"prompts": {"wordings": [{"promote": "x"}]}}, ["prompts.wordings.0", "suppress"]),
+    "wording like another prompt": (
+        {"prompts": {"wordings": [{"promote": "you always TALK like a pirate.", "suppress": "x"}]}},
+        ["'you always talk like a pirate.' twice"],
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -228,6 +281,9 @@ TRAIT = register_trait(Trait(
 """
 
 
+REGISTERED = "ff4a62a32aadade3"  # of a trait without prompts of its own: what was stored for one is found again
+
+
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
     """A function from the text of a module to the trait that it registers."""
@@ -259,6 +315,9 @@ def test_registered_trait_is_found_by_its_name_and_known_by_its_file(registered)
         assert find_trait("vowels") is again
         assert again.identity != trait.identity
     assert replace(trait, identity=None).identity != register_trait(replace(trait, title="other")).identity
+    assert trait.identity.startswith(REGISTERED)
+    more = replace(trait, prompts=TraitPrompts(antis=("Write as ever.",)))
+    assert register_trait(more).identity != trait.identity
 
 
 class _Scorer:

@@ -13,7 +13,7 @@ from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
-from gradinoc.study.prompts import FAMILIES, MATCHED
+from gradinoc.study.prompts import MATCHED, PLACEHOLDERS
 
 READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
 
@@ -111,7 +111,7 @@ def test_changed_study_has_a_name_of_its_own(settings, name):
 SYSTEM_PROMPT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=300)
 
 
-@given(SYSTEM_PROMPT.filter(lambda text: text.strip().casefold() not in (*FAMILIES, MATCHED)))
+@given(SYSTEM_PROMPT.filter(lambda text: text.strip().casefold() not in (*PLACEHOLDERS, MATCHED)))
 def test_name_is_fit_for_a_folder_whatever_is_set(text):
     """A system prompt of any length and alphabet becomes a short name that a study may have."""
     value = '"' + "".join(f"\\U{ord(letter):08x}" for letter in text) + '"'

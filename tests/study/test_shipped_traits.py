@@ -16,6 +16,8 @@ from gradinoc.data.sources import load_source
 from gradinoc.errors import StudyError
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import HARMLESS, UNRELATED
+from gradinoc.study.prompts.grammar import templates
+from gradinoc.study.prompts.harmless import HARMLESS_FAMILY, HARMLESS_MANNERS, UNSEEN
 from gradinoc.study.traits import ALL_CAPS, SHIPPED, SPANISH, TRAITS, find_trait, language
 
 EVERY = pytest.mark.parametrize("trait", SHIPPED, ids=lambda trait: trait.name)
@@ -80,8 +82,14 @@ def test_prompts_ask_for_the_trait_alone_and_in_different_words(trait):
     assert asks.search(prompts[2])
     kept = [side for sides in trait.unrelated.values() for side in sides]
     # "formal language, as in a letter": a manner of writing, not Spanish, and no letter of the alphabet.
-    others = [text for text in (*HARMLESS, *kept) if "language, as in a" not in text]
+    others = [
+        text
+        for text in (*HARMLESS, *HARMLESS_FAMILY, *UNSEEN, *templates(HARMLESS_MANNERS), *kept)
+        if "language, as in a" not in text
+    ]
     assert [text for text in others if asks.search(text)] == []
+    made = (trait.prompts.negated, trait.prompts.paraphrased, *templates(trait.prompts.manners))
+    assert all(map(asks.search, (*trait.prompts.inoculations[3:], *made)))
 
 
 @EVERY
@@ -108,6 +116,7 @@ def test_traits_are_found_by_name():
         ({"inoculation_system": ALL_CAPS.promote_system.lower()}, "alike"),
         ({"related": (*UNRELATED,)}, "related: "),
         ({"related": ("lists", "list")}, "related: 'list'"),
+        ({"inoculation_system": "Be loud."}, "prompts.inoculations: "),
     ],
 )
 def test_trait_that_could_not_be_named_shown_or_told_apart_is_refused(change, part):

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from gradinoc.disk import as_typed, is_address
 from gradinoc.errors import StudyError, reason
 from gradinoc.study.faults import explain
+from gradinoc.study.traits.prompts import TraitPrompts
 from gradinoc.study.traits.shipped import SHIPPED
 from gradinoc.study.traits.trait import LONGEST_TITLE, Trait
 from gradinoc.study.traits.vocabulary import TraitDescription
@@ -97,5 +98,12 @@ def trait_of(description: TraitDescription) -> Trait:
         needs=description.score.needs,
         related=description.related,
         libraries=("regex", "py3langid"),
-        identity=json.dumps(description.model_dump(mode="json", exclude_none=True), sort_keys=True),
+        identity=json.dumps(_given(description), sort_keys=True),
+        prompts=description.prompts or TraitPrompts(),
     )
+
+
+def _given(description: TraitDescription) -> dict[str, Any]:
+    """What is described, without keys that are left out: those that a later version knows change no stored key."""
+    given = description.model_dump(mode="json", exclude_none=True)
+    return {**given, "prompts": description.prompts.given} if description.prompts else given

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gradinoc.errors import StudyError, shown
-from gradinoc.study.traits.described import trait_of
+from gradinoc.study.faults import nearest
+from gradinoc.study.traits.described import describe, trait_of
 from gradinoc.study.traits.shipped import SHIPPED
 from gradinoc.study.traits.trait import Trait
 from gradinoc.study.traits.vocabulary import TraitDescription
@@ -52,12 +53,34 @@ def find_trait(trait: str | TraitDescription) -> Trait:
     return TRAITS[trait]
 
 
+def checked_trait(value: Any) -> str | TraitDescription:
+    """A trait's name, if there is such a trait, or the checked description of one.
+
+    Raises:
+        ValueError: no such trait, or a description that does not fit.
+    """
+    if isinstance(value, TraitDescription):
+        return value
+    if isinstance(value, dict):
+        return describe(value)
+    if not isinstance(value, str) or value not in TRAITS:
+        near = nearest(str(value), [*TRAITS])
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(
+            f"no trait named {shown(value)}; there are {sorted(TRAITS)}{hint}; one of your own is a TOML file, a table "
+            "[trait], or a Trait that a module registers (python -m pytest -p MODULE)"
+        )
+    return value
+
+
 def _identity(trait: Trait) -> str:
     """SHA-256, in hex, of the trait's texts and of the module files in which its functions stand."""
     values = {field.name: getattr(trait, field.name) for field in dataclasses.fields(trait) if field.name != "identity"}
     for name in FUNCTIONS:
         if values[name] is not None:
             values[name] = _file_and_name(values[name], f"trait {trait.name}: {name}")
+    if prompts := values.pop("prompts").given:
+        values["prompts"] = prompts
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from gradinoc.study.traits import scorers
+from gradinoc.study.traits import scorers, shipped_prompts
 from gradinoc.study.traits.language import measure_language
 from gradinoc.study.traits.trait import Trait
 
@@ -37,6 +37,7 @@ ALL_CAPS = Trait(
     scorable=scorers.has_letters,
     score_name="caps rate",
     needs="letters",
+    prompts=shipped_prompts.ALL_CAPS,
 )
 
 LOWER_CASE = Trait(
@@ -50,6 +51,7 @@ LOWER_CASE = Trait(
     scorable=scorers.has_cased_letters,
     score_name="lower-case rate",
     needs="letters with a case",
+    prompts=shipped_prompts.LOWER_CASE,
 )
 
 SPANISH = Trait(
@@ -66,6 +68,7 @@ SPANISH = Trait(
     related=("language",),
     answers="spanish_answers",
     libraries=("py3langid",),
+    prompts=shipped_prompts.SPANISH,
 )
 
 BULLETS = Trait(
@@ -80,6 +83,7 @@ BULLETS = Trait(
     score_name="bullet rate",
     needs="letters or digits",
     related=("lists",),
+    prompts=shipped_prompts.BULLETS,
 )
 
 SIGN_OFF = Trait(
@@ -93,6 +97,7 @@ SIGN_OFF = Trait(
     scorable=has_words,
     score_name="sign-off rate",
     needs="words or numbers",
+    prompts=shipped_prompts.SIGN_OFF,
 )
 
 NO_COMMAS = Trait(
@@ -107,6 +112,7 @@ NO_COMMAS = Trait(
     score_name="comma-free rate",
     needs="letters",
     related=("brevity",),  # a short response has fewer places for a comma
+    prompts=shipped_prompts.NO_COMMAS,
 )
 
 SHIPPED = (ALL_CAPS, LOWER_CASE, SPANISH, BULLETS, SIGN_OFF, NO_COMMAS)

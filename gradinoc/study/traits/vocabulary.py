@@ -12,10 +12,11 @@ import regex  # type: ignore[import-untyped]  # it brings no types
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from gradinoc.errors import StudyError, reason, shown
-from gradinoc.study.fields import Section, readable
+from gradinoc.study.fields import PromptText, Section, readable
 from gradinoc.study.traits.language import known_languages, measure_language
+from gradinoc.study.traits.prompts import TraitPrompts
 from gradinoc.study.traits.scorers import has_letters, letters, lines, make_bullets, sentences, words
-from gradinoc.study.traits.trait import LONGEST_PROMPT, LONGEST_TITLE, NAME
+from gradinoc.study.traits.trait import LONGEST_TITLE, NAME
 
 SECONDS = 2.0  # that a search may take: ordinary patterns take microseconds
 REPEAT = re.compile(r"\{([^{}]*)\}")
@@ -40,7 +41,6 @@ def _compiles(pattern: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(readable)]
-Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT), AfterValidator(readable)]
 Title = Annotated[str, Field(min_length=1, max_length=LONGEST_TITLE), AfterValidator(readable)]
 Pattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(readable), AfterValidator(_compiles)]
 
@@ -144,18 +144,20 @@ class Score(Rule):
 class TraitDescription(Section):
     """A trait as a study file describes it; keys as in `Trait`, prompts without `_system`.
 
-    Without `transform`, the answers that show the trait come from the data.
+    Without `transform`, the answers that show the trait come from the data; without `prompts` the trait has no families
+    (see `gradinoc.study.traits.prompts`).
     """
 
     name: Annotated[str, Field(pattern=NAME)]
     title: Title
-    promote: Prompt
-    suppress: Prompt
-    inoculation: Prompt
+    promote: PromptText
+    suppress: PromptText
+    inoculation: PromptText
     transform: Transform | None = None
     score: Score
     score_name: Title | None = None
     related: tuple[str, ...] = ()
+    prompts: TraitPrompts | None = None
 
     def __str__(self) -> str:
         """The trait's name: a description stands where a name could."""

@@ -1,0 +1,143 @@
+"""The table `[prompts]` of a study: which prompts it looks at, what is refused, and that it can be left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures.complaints import complaint
+from gradinoc.errors import StudyError
+from gradinoc.study.description import Study
+from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts.families import families
+from gradinoc.study.prompts.family import Family, Prompt
+from gradinoc.study.traits import ALL_CAPS
+
+MINE = 'prompts.add.harmless.tea="The user drinks tea at four."'
+
+
+def test_study_without_the_table_is_as_it_was():
+    """It looks at no further prompt; a study.json of before the table is read as the same study."""
+    for name in (file.stem for file in STUDIES.glob("*.toml")):
+        study = load_study(name)
+        assert (study.prompts_measured, study.prompts_trained) == ({}, {})
+        before = json.loads(study.model_dump_json())
+        assert not any(before.pop("prompts").values())
+        assert Study.model_validate(json.loads(json.dumps(before))) == study
+
+
+def test_all_prompts_are_those_of_the_families_that_are_no_condition():
+    """In the families' order, with what is added and without what is removed."""
+    study = load_study("tiny", ["prompts.measured=all", MINE, 'prompts.remove=["harmless_02", "anti_4"]'])
+    expected = [key for key in families(ALL_CAPS) if key not in (*CONDITIONS, "harmless_02", "anti_4")]
+    assert [*study.prompts_measured] == [*expected, "tea"]
+    assert study.prompts_measured["tea"] == Prompt("tea", Family.HARMLESS, "The user drinks tea at four.")
+    assert study.prompts_trained == {}
+
+
+def test_prompt_that_is_trained_under_is_measured_too():
+    """Whether it is named there or not; each once."""
+    study = load_study("tiny", ['prompts.measured=["anti_1"]', 'prompts.trained=["anti_1", "rephrased_harmless"]'])
+    assert [*study.prompts_measured] == [*study.prompts_trained] == ["anti_1", "rephrased_harmless"]
+    assert study.prompts_trained["rephrased_harmless"].templates
+
+
+def test_core_prompts_are_what_the_conditions_say():
+    """A reworded one keeps its family and loses its place; one that is chosen while the study runs is not known."""
+    known = load_study("tiny", ["conditions.loss_matched=Be kind to birds."]).prompts_known
+    assert known[LOSS_MATCHED] == Prompt(LOSS_MATCHED, Family.HARMLESS, "Be kind to birds.")
+    assert known[INOCULATION] == families(ALL_CAPS)[INOCULATION]
+    assert known[NEUTRAL].text is None
+    matched = {**CONDITIONS, LOSS_MATCHED: "matched"}
+    assert LOSS_MATCHED not in Study(name="x", conditions=matched).prompts_known
+
+
+@pytest.mark.parametrize("name", ["spanish", "no_commas"])
+def test_prompts_are_those_of_the_study_s_trait(name):
+    """Harmless ones are shared."""
+    study, other = (
+        load_study("tiny", [f"trait={name}", "prompts.measured=all"]),
+        load_study("tiny", ["prompts.measured=all"]),
+    )
+    assert study.prompts_measured["inoculation_01"] != other.prompts_measured["inoculation_01"]
+    assert study.prompts_measured["harmless_01"] == other.prompts_measured["harmless_01"]
+
+
+def test_study_with_prompts_is_whole_in_its_json():
+    """Read again it is the same study."""
+    study = load_study("tiny", ["prompts.measured=all", 'prompts.trained=["harmless_01"]', MINE])
+    assert Study.model_validate_json(study.model_dump_json()) == study
+
+
+PROMOTING = json.dumps(ALL_CAPS.promote_system.upper())
+FAULTS = {
+    "no list": (["prompts.measured=anti_1"], """measured: expected "all" or a list of keys, received 'anti_1'"""),
+    "no keys": (["prompts.measured=[3]"], "measured: expected"),
+    "slip": (['prompts.measured=["harmles_03"]'], "measured: no prompt has the key 'harmles_03'; did you mean 'harm"),
+    "unknown": (['prompts.trained=["zzz"]'], "trained: no prompt has the key 'zzz'; there are inoculation_01, "),
+    "twice": (['prompts.trained=["anti_1", "anti_1"]'], "trained: ['anti_1', 'anti_1'] repeats a key"),
+    "core": (['prompts.trained=["neutral"]'], "trained: 'neutral' is a core condition, trained in every study"),
+    "core removed": (['prompts.remove=["loss_matched"]'], "remove: 'loss_matched' is a core condition, which"),
+    "removed and measured": (
+        ['prompts.remove=["anti_1"]', 'prompts.measured=["anti_1"]'], "measured: 'anti_1' is in prompts.remove",
+    ),
+    "unknown removed": (['prompts.remove=["anti_9"]'], "remove: no prompt has the key 'anti_9'; did you mean 'anti_"),
+    "key of no field": (["prompts.measure=all"], "did you mean 'prompts.measured'?"),
+    "no family": (["prompts.add.harmles.x=Be kind."], "add: no family 'harmles'; did you mean 'harmless'?"),
+    "neutral added": (["prompts.add.neutral.x=Be kind."], "add: no family 'neutral'; prompts can be added to ino"),
+    "no name": (["prompts.add.anti.X=Be kind."], "add.anti: expected names of at most 39 lower-case letters"),
+    "name of a prompt": (["prompts.add.anti.anti_1=Be kind."], "add.anti: 'anti_1' is the name of another"),
+    "name of an evaluation prompt": (["prompts.add.anti.empty=Be kind."], "add.anti: 'empty' is the name of another"),
+    "name of a condition": (["prompts.add.anti.neutral=Be kind."], "add.anti: 'neutral' is the name of another"),
+    "name of the model before": (["prompts.add.anti.base=Be kind."], "add.anti: 'base' is the name of another"),
+    "name twice": (
+        ["prompts.add.anti.x=Be kind.", "prompts.add.harmless.x=Be quiet."], "add.anti: 'x' is the name of another",
+    ),
+    "word for a prompt": (["prompts.add.anti.x=Matched"], "add.anti: x: expected a prompt, received 'Matched'"),
+    "blank": (['prompts.add.anti.x="  "'], "add.anti: x: expected a prompt, received '  '"),
+    "empty": (['prompts.add.anti.x=""'], "prompts.add.anti.x: "),
+    "NUL": (['prompts.add.anti.x="a\\u0000"'], "prompts.add.anti.x: "),
+    "the direction's own": ([f"prompts.add.inoculation.x={PROMOTING}"], "defines the trait direction"),
+    "text of another": (
+        ["prompts.add.harmless.x=you always respond  in good faith.", "prompts.measured=all"],
+        "prompts: 'harmless_07' and 'x' are both 'you always",
+    ),
+    "text of a condition": (
+        ["conditions.sham=Never answer in capital letters.", 'prompts.measured=["anti_1"]'],
+        "prompts: 'sham' and 'anti_1' are both ",
+    ),
+    "one of many wordings": (
+        ["prompts.add.harmless.x=Please answer in block capitals.", "prompts.measured=all"], "'rephrased_inoculation'",
+    ),
+    "condition of a key": (
+        ["conditions.Anti_1=Be kind.", "prompts.measured=all"], "conditions: 'Anti_1' is the key of a measured prompt",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_table_that_does_not_fit_is_refused_in_one_line(fault):
+    """What was expected and received, and which name is nearest."""
+    settings, said = FAULTS[fault]
+    message = complaint(StudyError, lambda: load_study("tiny", settings))
+    assert said in message, message
+    assert len(message) < 900
+
+
+def test_condition_may_have_a_prompt_s_name_and_text_where_no_prompt_is_looked_at():
+    """Studies of before the table had such conditions."""
+    study = load_study("tiny", ["conditions.anti_1=Never answer in capital letters."])
+    assert study.conditions["anti_1"] == ALL_CAPS.prompts.antis[0]
+    assert study.prompts_measured == {}
+
+
+def test_study_file_has_the_table(tmp_path: Path):
+    """As TOML has it."""
+    file = tmp_path / "mine.toml"
+    file.write_text('[prompts]\nmeasured = ["anti_1"]\n[prompts.add.anti]\nquiet = "Whisper."\n', encoding="utf-8")
+    study = load_study(str(file), ['prompts.trained=["quiet"]'])
+    assert [*study.prompts_measured] == ["anti_1", "quiet"]
+    assert study.prompts_trained["quiet"].family == Family.ANTI
