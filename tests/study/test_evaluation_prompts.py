@@ -46,6 +46,12 @@ def test_prompt_that_is_trained_under_is_no_fresh_one():
     assert "paraphrased" not in evaluation_prompts(ALL_CAPS, [drawn])
 
 
+def test_trained_prompt_has_no_key_of_an_evaluation_prompt():
+    """One of them would be lost."""
+    named = Prompt("negated", Family.HARMLESS, "Be kind.")
+    assert "'negated'" in complaint(StudyError, lambda: evaluation_prompts(ALL_CAPS, [named]))
+
+
 @EVERY
 def test_negated_and_same_shape_are_made_of_the_inoculation_prompt(trait):
     """All but one or two words are its own; it is not negated twice."""

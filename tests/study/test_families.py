@@ -201,7 +201,7 @@ def test_families_of_a_trait_that_gives_none_are_its_own_prompt_and_what_is_shar
 
 
 def test_wordings_of_the_direction_differ_from_each_other():
-    """No wording shares five words in a row with another: the curve would be of one wording. Sides are about as long."""
+    """No two share five words in a row, or the curve would be of one wording; the sides of each are about as long."""
     for trait in SHIPPED:
         assert len(trait.contrasts) == 3
         assert all(max(map(len, sides)) < 1.25 * min(map(len, sides)) for sides in trait.contrasts)

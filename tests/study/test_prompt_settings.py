@@ -14,6 +14,7 @@ from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.prompts.families import families
 from gradinoc.study.prompts.family import Family, Prompt
+from gradinoc.study.prompts.harmless import UNSEEN
 from gradinoc.study.traits import ALL_CAPS
 
 MINE = 'prompts.add.harmless.tea="The user drinks tea at four."'
@@ -109,8 +110,15 @@ FAULTS = {
         ["conditions.sham=Never answer in capital letters.", 'prompts.measured=["anti_1"]'],
         "prompts: 'sham' and 'anti_1' are both ",
     ),
+    "text that a condition's word stands for": (
+        ["prompts.add.harmless.x=You always respond in ALL CAPS.", "prompts.measured=all"], "'inoculation' and 'x' are",
+    ),
     "one of many wordings": (
         ["prompts.add.harmless.x=Please answer in block capitals.", "prompts.measured=all"], "'rephrased_inoculation'",
+    ),
+    "no evaluation prompt left": (
+        [*(f"prompts.add.harmless.x{n}={UNSEEN[n]}" for n in range(3)), 'prompts.trained=["x0", "x1", "x2"]'],
+        "3 of the 6 harmless prompts that models are evaluated under are trained under",
     ),
     "condition of a key": (
         ["conditions.Anti_1=Be kind.", "prompts.measured=all"], "conditions: 'Anti_1' is the key of a measured prompt",

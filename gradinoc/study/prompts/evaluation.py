@@ -26,10 +26,14 @@ def evaluation_prompts(trait: Trait, trained: Iterable[Prompt]) -> dict[str, Eva
     `trained`, whatever case and blanks, is left out, and so is one that the trait's description does not give.
 
     Raises:
-        StudyError: fewer than `LEAST_UNSEEN` harmless prompts are left that no run was trained under.
+        StudyError: fewer than `LEAST_UNSEEN` harmless prompts are left that no run was trained under, or a trained
+            prompt has the key of one that is for evaluation alone.
     """
     under = {prompt.key: prompt for prompt in trained if prompt.key != NEUTRAL}
     taken = {plain(text) for prompt in under.values() for text in prompt.texts}
+    clash = next((prompt.key for prompt in untrained_prompts(trait) if prompt.key in under), None)
+    if clash is not None:
+        raise StudyError(f"conditions: {clash!r} is the key of a prompt that models are evaluated under; rename it")
     fresh = [prompt for prompt in untrained_prompts(trait) if plain(prompt.text or "") not in taken]
     unseen = sum(prompt.kind == Kind.UNSEEN for prompt in fresh)
     if unseen < LEAST_UNSEEN:

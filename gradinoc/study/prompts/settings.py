@@ -14,7 +14,7 @@ from gradinoc.errors import shown
 from gradinoc.study.faults import nearest
 from gradinoc.study.fields import PromptText, Section
 from gradinoc.study.prompts.conditions import CONDITIONS, MATCHED, PLACEHOLDERS, RESERVED, system_prompt
-from gradinoc.study.prompts.evaluation import untrained_prompts
+from gradinoc.study.prompts.evaluation import evaluation_prompts, untrained_prompts
 from gradinoc.study.prompts.families import families
 from gradinoc.study.prompts.family import NAME, Family, Prompt, plain
 
@@ -89,6 +89,7 @@ class PromptSettings(Section):
         own = {name: system_prompt(text, trait.inoculation_system) for name, text in conditions.items()}
         texts = {name: (text,) for name, text in own.items() if text != MATCHED}
         _check_texts(texts | {key: prompt.texts for key, prompt in chosen.items()})
+        evaluation_prompts(trait, [chosen[key] for key in self.trained])
 
     def _check_added(self, trait: Trait, conditions: Mapping[str, str]) -> None:
         """Refuse added prompts of no family that takes them, under names that are taken, or that are no prompts."""
