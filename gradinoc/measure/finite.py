@@ -31,10 +31,15 @@ def broken(values: Tensor) -> list[int]:
 
 def fault_in_losses(losses: Tensor, examples: Sequence[int]) -> str | None:
     """What is wrong with losses `[batch]` of `examples`; None if nothing is."""
-    places = broken(losses)
+    return fault_in_values(losses, examples, "the loss")
+
+
+def fault_in_values(values: Tensor, examples: Sequence[int], what: str) -> str | None:
+    """What is wrong with `values` `[batch]` of `examples`, each of which is `what`; None if nothing is."""
+    places = broken(values)
     if not places:
         return None
-    return f"the loss of {named([examples[place] for place in places])} is {float(losses[places[0]])}"
+    return f"{what} of {named([examples[place] for place in places])} is {float(values[places[0]])}"
 
 
 def fault_in_gradients(norms: Tensor, alignment: Tensor, layers: Sequence[int], examples: Sequence[int]) -> str | None:

@@ -139,6 +139,10 @@ class Unembedding:
         scaled = products if self.scale == 1 else products * self.scale
         return scaled if self.cap is None else (scaled / self.cap).tanh() * self.cap
 
+    def logits_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of `tokens` `[rows, some]` alone, float32, of final states `[rows, hidden]`."""
+        return self.logits((self.weight[tokens].float() @ hidden.float().unsqueeze(-1)).squeeze(-1))
+
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy `[tokens]` float32, nats, of final states `[tokens, hidden]` with `targets`."""
         return token_losses(hidden if self.scale == 1 else hidden * self.scale, self.weight, targets, self.cap)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch, Row, collate, model_inputs, right_padded
+from gradinoc.measure.fast.attention import Layout
 from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
 from gradinoc.measure.fast.packing import Shared, pack, pack_ends, pack_shared, share
-from gradinoc.measure.fast.plain import plain_losses
+from gradinoc.measure.fast.plain import plain_logits, plain_losses
 from gradinoc.models.chat.encoding import Encoded
 
 
@@ -55,17 +56,34 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         NotImplementedError: gradients of a batch that is for forward passes alone.
     """
-    if batch.forward_only and torch.is_grad_enabled():
-        raise NotImplementedError("gradients of examples that share more than their prompts: pack them for gradients")
     if batch.layout is not None:
-        past = None if batch.before is None else _kept(model, batch.before)
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
-        hidden = final_states(model, batch.layout, past, **inputs)
-        losses = unembedding(model).losses(hidden[batch.predicting], batch.targets)
+        losses = unembedding(model).losses(_packed_states(model, batch, batch.layout)[batch.predicting], batch.targets)
     else:
         losses = plain_losses(model, batch)
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
     return sums / batch.counts
+
+
+def logits_of(model: nn.Module, batch: Batch, index: Tensor, tokens: Tensor) -> Tensor:
+    """Logits `[places, some]` float32 of a few `tokens` `[places, some]`, predicted from the tokens at `index`.
+
+    They are products of single rows of the head, in float32, where logits are nothing but that. `index` `[places]`
+    counts as the batch's own. A packed batch needs a fused model.
+
+    Raises:
+        NotImplementedError: gradients of a batch that is for forward passes alone.
+    """
+    if batch.layout is None:
+        return plain_logits(model, batch, index, tokens)
+    return unembedding(model).logits_of(_packed_states(model, batch, batch.layout)[index], tokens)
+
+
+def _packed_states(model: nn.Module, batch: Batch, layout: Layout) -> Tensor:
+    """Final states `[tokens, hidden]` of a packed batch."""
+    if batch.forward_only and torch.is_grad_enabled():
+        raise NotImplementedError("gradients of examples that share more than their prompts: pack them for gradients")
+    past = None if batch.before is None else _kept(model, batch.before)
+    return final_states(model, layout, past, input_ids=batch.input_ids, position_ids=batch.position_ids)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
     Of a model that was found to split (`try_split`) logits are made chunk by chunk; else all at once.
     """
     inputs = model_inputs(batch.input_ids, batch.attention_mask)
-    if getattr(unwrapped(model), _ATTRIBUTE, False) and not _trains_head(model):
+    if _is_split(model):
         hidden = _final(model, inputs).flatten(0, 1)[batch.predicting]
         return by_chunks(_cross_entropies(model), hidden, batch.targets)
     start, width = batch.shortest_prompt - 1, batch.input_ids.shape[1]
@@ -56,6 +56,21 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
     logits = logits_at(model, inputs, kept)  # (B, kept, vocab)
     chosen = logits[batch.owner, batch.predicting % width - start].float()
     return nn.functional.cross_entropy(chosen, batch.targets, reduction="none")
+
+
+def plain_logits(model: nn.Module, batch: Batch, index: Tensor, tokens: Tensor) -> Tensor:
+    """Logits float32 of `tokens`, both `[places, some]`, predicted at `index` `[places]` of a padded batch."""
+    inputs, width = model_inputs(batch.input_ids, batch.attention_mask), batch.input_ids.shape[1]
+    if _is_split(model):
+        return unembedding(model).logits_of(_final(model, inputs).flatten(0, 1)[index], tokens)
+    columns, column = torch.unique(index % width, return_inverse=True)
+    logits = logits_at(model, inputs, columns)  # (B, columns, vocab)
+    return logits[index // width, column].gather(-1, tokens).float()
+
+
+def _is_split(model: nn.Module) -> bool:
+    """Whether logits are known to be the head's of the decoder's final states, and the head is as it was."""
+    return bool(getattr(unwrapped(model), _ATTRIBUTE, False)) and not _trains_head(model)
 
 
 def _trains_head(model: nn.Module) -> bool:
