@@ -111,7 +111,8 @@ class GradientLogger:
         self._directions = {layer: directions[layer].to(device, torch.float32) for layer in self.layers}
         self._collector = GradientCollector(model, self.layers, self._reduce)
         self._batch: Batch | None = None
-        self._scale = 1.0
+        self._scale, self._runs = 1.0, 1
+        self._sums: dict[int, Tensor] = {}
 
     def __enter__(self) -> Self:
         self._collector.__enter__()
@@ -122,9 +123,12 @@ class GradientLogger:
     ) -> None:
         self._collector.__exit__(kind, error, trace)
 
-    def expect(self, batch: Batch, scale: float) -> None:
-        """Announce the next backward pass: of `batch`, with each example's own loss divided by `scale`."""
-        self._batch, self._scale = batch, scale
+    def expect(self, batch: Batch, scale: float, runs: int = 1) -> None:
+        """Announce the next backward pass: of `batch`, with each example's own loss divided by `scale`.
+
+        The batch holds the examples of several `runs`, run by run, as many of each.
+        """
+        self._batch, self._scale, self._runs = batch, scale, runs
 
     def read(self) -> Reading:
         """What the last backward pass showed.
@@ -137,11 +141,19 @@ class GradientLogger:
         projections, norm = stacked[..., :-1], stacked[..., -1]
         return Reading(projections / norm[..., None], projections[..., 0], norm)
 
+    def summed(self) -> Tensor:
+        """Minus the gradients of the pass that was read last, summed over each run's examples.
+
+        `[layers, positions, runs, hidden]` float32, on the model's device: what a step of gradient descent goes along.
+        """
+        return torch.stack([self._sums[layer] for layer in self.layers])
+
     def _reduce(self, layer: int, gradient: Tensor) -> Tensor:
         if self._batch is None:
             raise RuntimeError("A backward pass that was not announced: call expect(batch, scale) before it")
         at_positions = gradient_at_positions(gradient, self._batch)  # (P, B, hidden)
         descent = at_positions * -self._scale  # the one place where the sign flips: a descent step goes along -g
+        self._sums[layer] = descent.unflatten(1, (self._runs, -1)).sum(2)
         projections = descent @ self._directions[layer].T
         return torch.cat([projections, vector_norm(descent, dim=-1, keepdim=True)], dim=-1)
 
@@ -166,11 +178,14 @@ class Measured(NamedTuple):
         means: mean alignment over examples at the primary position, `[layers, directions]` float64, CPU.
         by_example: alignment of the first directions by example, primary position, `[layers, examples, kept]`
             float64, CPU.
+        descent: minus the mean gradient over examples, `[layers, positions, hidden]` float64, CPU; see
+            `gradinoc.measure.pooled`.
     """
 
     table: pd.DataFrame
     means: Tensor
     by_example: Tensor
+    descent: Tensor
 
 
 @undisturbed()
@@ -202,6 +217,8 @@ def measure_alignments(
     frames: list[pd.DataFrame] = []
     total = torch.zeros(len(directions), len(next(iter(directions.values()))), dtype=torch.float64)
     by_example = torch.full((len(directions), len(examples), kept), torch.nan, dtype=torch.float64)
+    size = next(iter(directions.values())).shape[-1]
+    descent = torch.zeros(len(directions), len(POSITIONS), size, dtype=torch.float64)
     measured: list[int] = []
 
     def measure(rows: Sequence[int]) -> None:
@@ -213,10 +230,12 @@ def measure_alignments(
         if fault := fault_in(losses.detach(), reading, gradients.layers, rows):
             stop(fault, model, lambda: completion_losses(model, batch))
         primary = reading.alignment[:, 0].cpu().double()  # (L, B, directions)
+        summed = gradients.summed()[:, :, 0].cpu().double()
         frame = alignment_frame(reading, losses.detach(), rows, gradients.layers)
         # Only now, when nothing more can fail for want of memory: a batch is tried again in halves.
         frames.append(frame)
         total.add_(primary.sum(1))
+        descent.add_(summed)
         by_example[:, rows] = primary[..., :kept]
         measured.extend(rows)
         if on_batch:
@@ -225,7 +244,7 @@ def measure_alignments(
     with GradientLogger(model, directions) as gradients:
         in_batches(order, batch_size, measure)
     table = pd.concat(frames, ignore_index=True).sort_values(["example", "layer"], kind="stable")
-    return Measured(table.reset_index(drop=True), total / len(examples), by_example)
+    return Measured(table.reset_index(drop=True), total / len(examples), by_example, descent / len(examples))
 
 
 def wide(values: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from gradinoc.errors import DataError
 from gradinoc.measure.alignment import GradientLogger, answer_losses
 from gradinoc.measure.fast import batched, fused_adapter
 from gradinoc.measure.load import load_model
+from gradinoc.measure.pooled import StepMeans
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
 from gradinoc.measure.training.order import data_order, early_examples
@@ -38,6 +39,7 @@ class RunLog:
         table: step, example, layer, position, loss, alignment, projection, grad_norm; one row each.
         direction_means: mean alignment with every direction over all steps and examples at the primary
             position, `[layers, directions]` float64.
+        steps: what each step showed along every direction; None where no gradients are logged.
         losses: nats/token by step, mean over the batch.
         initial_loss: mean over the examples of the first fifth of the steps, each as it was met, nats/token.
         final_loss: the same examples after training. (Losses of different batches differ by more than a short run
@@ -47,6 +49,7 @@ class RunLog:
 
     table: pd.DataFrame
     direction_means: Tensor
+    steps: StepMeans | None
     losses: tuple[float, ...]
     initial_loss: float
     final_loss: float
@@ -159,6 +162,7 @@ def _log(trainer: GradientLoggingTrainer, run: int, early: int, final: float, se
     return RunLog(
         trainer.table(run),
         trainer.direction_means(run),
+        trainer.step_means(run),
         tuple(torch.stack([batch.mean() for batch in losses]).tolist()),
         float(torch.cat(losses).cpu().double().numpy()[:early].mean()),
         final,

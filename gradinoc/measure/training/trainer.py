@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn.utils import get_total_norm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -27,11 +28,11 @@ from gradinoc.measure.alignment import (
 from gradinoc.measure.batches import Batch
 from gradinoc.measure.fast import Parts, completion_losses
 from gradinoc.measure.finite import fault_in_losses, named, origin
+from gradinoc.measure.pooled import PRIMARY, StepMeans
 from gradinoc.measure.training.adapters import save_adapter, weights_of
 from gradinoc.models.memory import is_out_of_memory, release, what_would_fit
 
 EVERY_SECONDS = 1.0  # between looks at numbers that are on another device
-PRIMARY = 0  # of the positions that are logged
 AT_ONCE = ("cpu",)  # devices on which numbers can be looked at in every step: nothing has to be waited for
 # (steps done, steps in all, loss, the trait's mean alignment so far at the primary position, `[layers]`, if any)
 OnStep = Callable[[int, int, float, Tensor | None], None]
@@ -68,6 +69,7 @@ class GradientLoggingTrainer(Trainer):
         self._looked = 0  # at so many steps, for numbers that are not finite
         self._rate = math.nan  # the last step's learning rate
         self._direction_sums: Tensor | float = 0.0
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # as `StepMeans` has them, of all runs
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Mean over a run's batch of each example's mean-token loss, nats/token; the sum over the runs."""
@@ -75,7 +77,7 @@ class GradientLoggingTrainer(Trainer):
         self._batch, self._parts.sizes = batch, batch.parts
         losses = completion_losses(model, batch).view(self.runs, -1)
         if self._logger:
-            self._logger.expect(batch, scale=float(losses.shape[1]))
+            self._logger.expect(batch, float(losses.shape[1]), self.runs)
         self._rows.append(inputs["rows"])
         self.losses.append(losses.detach())
         return losses.mean(1).sum()
@@ -96,6 +98,10 @@ class GradientLoggingTrainer(Trainer):
             by_run = wide(reading.alignment[:, 0]).unflatten(1, (self.runs, -1))  # (L, runs, B, directions)
             self._direction_sums = self._direction_sums + by_run.sum(2)
             self._directions_sound.append(reading.alignment.isfinite().all())
+            descent = self._logger.summed() / by_run.shape[2]  # (L, P, runs, hidden)
+            projections = reading.alignment[:, 0] * reading.grad_norm[:, 0, :, None]
+            push = projections.unflatten(1, (self.runs, -1)).mean(2)  # (L, runs, directions)
+            self._steps.append((by_run.mean(2).float(), push, vector_norm(descent, dim=-1)))
             trait_only = reading.alignment[..., :1].clone()  # frees the other directions' share
             self._readings.append(Reading(trait_only, reading.projection.clone(), reading.grad_norm.clone()))
         self._report(loss)
@@ -226,6 +232,13 @@ class GradientLoggingTrainer(Trainer):
         if self._logger is None:
             return torch.zeros((), dtype=torch.float64)
         return torch.as_tensor(self._direction_sums)[:, run].cpu().double() / self._seen()
+
+    def step_means(self, run: int = 0) -> StepMeans | None:
+        """Means over the batch of each step of a run; None if no gradients are logged."""
+        if not self._steps:
+            return None
+        alignment, push, norm = (torch.stack(each).cpu() for each in zip(*self._steps, strict=True))
+        return StepMeans(alignment[:, :, run].clone(), push[:, :, run].clone(), norm[..., run].clone())
 
     def _trait_so_far(self) -> Tensor:
         """The trait's part of `direction_means`, `[layers]`, mean over runs: no more is moved than is shown."""
