@@ -15,6 +15,7 @@ from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.measure.alignment import answer_losses
 from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.scores import score_of
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate_copies
 from gradinoc.study.description import DriftSettings
@@ -89,7 +90,7 @@ def _responses(domain: str, asked: Sequence[Example], texts: Sequence[str], trai
             "example": np.arange(len(asked)),
             "question": [example.question for example in asked],
             "response": texts,
-            "score": [trait.score(text) if trait.scorable(text) else np.nan for text in texts],
+            "score": [score_of(trait, text) for text in texts],
         }
     )
 

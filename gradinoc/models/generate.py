@@ -1,14 +1,17 @@
-"""Greedy continuations of prompts, in batches."""
+"""Continuations of prompts, greedy or sampled, in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import groupby
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
@@ -24,6 +27,7 @@ from gradinoc.models.chat.encoding import opening
 from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
+from gradinoc.models.sampling import GumbelNoise, Sampling, noise_keys
 
 _ATTRIBUTE = "gradinoc_way"  # of a model whose responses cannot be generated in any way
 
@@ -95,6 +99,68 @@ def generate_copies(
         NumericalError: a logit is not a number; the message names the prompts.
         OutOfMemoryError: memory does not suffice for a single prompt.
     """
+    return _continuations(lm_model, tokenizer, prompts, max_new_tokens, batch_size, copies)
+
+
+@undisturbed()
+def sample_copies(
+    lm_model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    batch_size: int,
+    labels: Sequence[str] = ("",),
+) -> list[list[list[str]]]:
+    """Sampled continuations `[copies][prompts][samples]` at temperature 1; all else as in `generate_copies`.
+
+    There are as many copies as `labels`, which name what is sampled from (a run, its checkpoint): a response is decided
+    by seed, label, the prompt's tokens and the number of the sample, whatever shares a batch. Under another label the
+    same model says something else. A prompt that is there twice is sampled twice as often.
+
+    Args:
+        batch_size: responses at a time from each copy.
+
+    Raises:
+        ValueError: a prompt is empty, or two copies have one label and would share their noise.
+        NumericalError: a logit is not a number; the message names the prompts.
+        OutOfMemoryError: memory does not suffice for a single response.
+    """
+    if len({*labels}) < len(labels):
+        raise ValueError(f"Labels {list(labels)}: expected another one for each copy, whose noise is drawn by it")
+    firsts, seen = [], Counter[tuple[int, ...]]()
+    for prompt in map(tuple, prompts):
+        firsts.append(seen[prompt])
+        seen[prompt] += sampling.samples
+
+    def key(label: str, row: int) -> NDArray[np.int32]:
+        place, sample = divmod(row, sampling.samples)
+        return noise_keys(sampling.seed, label, prompts[place], firsts[place] + sample, sampling.max_new_tokens)
+
+    def noise(rows: Sequence[int]) -> GumbelNoise:
+        return GumbelNoise(np.stack([key(label, row) for label in labels for row in rows]), device)
+
+    device, copies = next(lm_model.parameters()).device, len(labels)
+    found = _continuations(
+        lm_model, tokenizer, prompts, sampling.max_new_tokens, batch_size, copies, noise, sampling.samples
+    )
+    starts = range(0, len(prompts) * sampling.samples, sampling.samples)
+    return [[own[start : start + sampling.samples] for start in starts] for own in found]
+
+
+def _continuations(
+    lm_model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    copies: int,
+    noise: Callable[[Sequence[int]], LogitsProcessor] | None = None,
+    samples: int = 1,
+) -> list[list[str]]:
+    """Continuations of each copy, `samples` of each prompt, one after the other: greedy, or of logits with `noise`.
+
+    That is made for the rows of a batch: numbers of responses, `samples` to a prompt.
+    """
     empty = [index for index, prompt in enumerate(prompts) if not prompt]
     if empty:
         raise ValueError(f"Prompts {empty} hold no token; a continuation needs at least one")
@@ -108,20 +174,22 @@ def generate_copies(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=pad,
         use_cache=way(model).cached,
     )  # fmt: skip
-    responses = [[""] * len(prompts) for _ in range(copies)]
+    every = [prompt for prompt in prompts for _ in range(samples)]
+    responses = [[""] * len(every) for _ in range(copies)]
     # Longest first: a lack of memory shows at once.
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    order = sorted(range(len(every)), key=lambda index: -len(every[index]))
     chosen = way(model)
-    alike = [order] if chosen.batches is Batching.PADDED else _of_equal_length(order, prompts)
+    alike = [order] if chosen.batches is Batching.PADDED else _of_equal_length(order, every)
 
     def respond(rows: Sequence[int]) -> None:
-        ids, mask = (each.repeat(copies, 1) for each in _pad_left([prompts[row] for row in rows], pad))
-        device, sound = next(model.parameters()).device, _SoundLogits()
+        ids, mask = (each.repeat(copies, 1) for each in _pad_left([every[row] for row in rows], pad))
+        device, sound, asked = next(model.parameters()).device, _SoundLogits(), [row // samples for row in rows]
+        ids, mask = ids.to(device), mask.to(device)
         output = model.generate(
-            ids.to(device), attention_mask=mask.to(device), generation_config=settings,
-            logits_processor=LogitsProcessorList([sound]),
+            ids, attention_mask=mask, generation_config=settings,
+            logits_processor=LogitsProcessorList([sound, noise(rows)] if noise else [sound]),
         )  # fmt: skip
-        sound.check(rows)
+        sound.check(asked)
         for place, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
             stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
             copy, row = divmod(place, len(rows))
