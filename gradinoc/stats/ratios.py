@@ -1,0 +1,81 @@
+"""Ratios of contrasts whose denominator has error too, and whether several measures give the same ratio.
+
+A share such as (mean of harmless - mean of inoculation) / neutral is judged by Fieller's method: a value r is in the
+interval where numerator - r x denominator, a contrast like any other (`families.contrast`), does not differ from zero.
+So a bound against a bar is the test of one contrast, and numerator and denominator may share families and questions. A
+denominator that may be zero gives no interval: NaN, and `method` says so. A bootstrap over prompts and templates was
+the alternative: with 3 against 5 prompts its 95 % interval covers 92 to 93 %, because so few prompts, drawn again, vary
+too little, and of shares that are exactly at a bar it puts 5 % below, twice what it should.
+
+Source: Fieller, "Some problems in interval estimation", J. R. Stat. Soc. B 16 (1954).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from scipy import optimize
+
+from gradinoc.stats.effect import Effect, bare
+from gradinoc.stats.families import Families, contrast
+
+Coefficients = Mapping[str, float]  # of a contrast: family -> its weight
+
+
+def ratio(
+    families: Families, numerator: Coefficients, denominator: Coefficients, name: str, bar: float = 0.0
+) -> Effect:
+    """Contrast `numerator` over contrast `denominator`, with Fieller's interval; p two-sided against `bar`.
+
+    The unit is the prompt (of families whose rows are runs: the run), and the interval holds prompts and question
+    templates in both contrasts. The interval lies above `bar` exactly where numerator - bar x denominator does lie
+    above zero. NaN, with the reason as method: a family with a single row, and a denominator whose own interval reaches
+    zero or below.
+
+    In simulations (3 v 5 and 6 v 6 prompts over 3 runs, 10 v 10 over 5; 26 templates) it covers 94 to 97 %; with
+    denominators near zero, where 14 to 85 % of studies have an interval, 92 to 98 % of these.
+    """
+    over, under = contrast(families, numerator, name), contrast(families, denominator, f"denominator of {name}")
+    rows = sum(len(families.values[key]) for key in {**numerator, **denominator})
+    estimate = over.estimate / under.estimate if under.estimate else math.nan
+    effect = bare(name, estimate, rows, "prompts", "Fieller, prompts and question templates, two-sided p")
+    for part in (over, under):
+        if not math.isfinite(part.low):
+            return replace(effect, method=f"{part.method} ({part.name})" if part.method else "no interval")
+    if not under.low > 0:
+        return replace(effect, method=f"no interval: the denominator may be zero ({under})")
+
+    def away(value: float) -> float:
+        """How many half-widths numerator - value x denominator is from zero, less one."""
+        tested = contrast(families, combine(numerator, denominator, value), name)
+        half = (tested.high - tested.low) / 2
+        return abs(tested.estimate) - half
+
+    p = contrast(families, combine(numerator, denominator, bar), name).p
+    return replace(effect, low=_edge(away, estimate, -1), high=_edge(away, estimate, 1), p=p)
+
+
+def share_removed(families: Families, removed_by: str, baseline: str, name: str, bar: float = 0.0) -> Effect:
+    """The share of `baseline`'s mean that family `removed_by` does not have: 1 - mean / mean; see `ratio`."""
+    return ratio(families, {baseline: 1.0, removed_by: -1.0}, {baseline: 1.0}, name, bar)
+
+
+def combine(numerator: Coefficients, denominator: Coefficients, value: float) -> dict[str, float]:
+    """Coefficients of numerator - value x denominator."""
+    keys = dict.fromkeys([*numerator, *denominator])
+    return {key: numerator.get(key, 0.0) - value * denominator.get(key, 0.0) for key in keys}
+
+
+def _edge(away: Callable[[float], float], inside: float, side: int) -> float:
+    """The value nearest to `inside` on one side where `away` turns positive.
+
+    It turns: far out `away` is that of the denominator, whose interval lies above zero.
+    """
+    if away(inside) >= 0:  # no error at all: the interval is the point
+        return inside
+    near, step = inside, max(abs(inside), 1.0) / 8
+    while away(inside + side * step) < 0:
+        near, step = inside + side * step, 2 * step
+    return float(optimize.brentq(away, near, inside + side * step, xtol=1e-10))

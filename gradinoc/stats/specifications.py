@@ -1,0 +1,51 @@
+"""A specification curve in numbers: in how many ways of measuring a contrast it has the sign that was declared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the cells of a specification curve say, each cell counting the same.
+
+    Attributes:
+        cells: how many could be measured; `missing` could not (NaN) and are in no share.
+        missing: how many could not.
+        positive: share of cells above zero.
+        negative: share of cells below zero; the rest are exactly zero.
+        declared: the estimate in the cell that was declared beforehand.
+        agreeing: share of cells with the declared cell's sign; NaN where that is missing or zero.
+    """
+
+    cells: int
+    missing: int
+    positive: float
+    negative: float
+    declared: float
+    agreeing: float
+
+
+def summarise(estimates: Mapping[Hashable, float], declared: Hashable) -> Curve:
+    """The shares of cells of each sign; `estimates`: cell -> contrast, in any units, `declared` one of the cells.
+
+    Cells are no sample: they share data, so shares have no interval and no p. Source: Simonsohn, Simmons and Nelson,
+    Nature Human Behaviour 4 (2020), whose curve this counts.
+
+    Raises:
+        ValueError: the declared cell is none of them, or nothing could be measured.
+    """
+    if declared not in estimates:
+        raise ValueError(f"expected the declared cell among {len(estimates)} cells, received {declared!r}")
+    values = np.array(list(estimates.values()), dtype=np.float64)
+    measured = values[np.isfinite(values)]
+    if not measured.size:
+        raise ValueError(f"expected a measured cell, received {values.size} that are NaN or infinite")
+    own = float(estimates[declared])
+    positive, negative = float(np.mean(measured > 0)), float(np.mean(measured < 0))
+    agreeing = positive if own > 0 else negative if own < 0 else math.nan
+    return Curve(measured.size, values.size - measured.size, positive, negative, own, agreeing)
