@@ -57,6 +57,22 @@ Its TOML file may have a table `[prompts]` (`[trait.prompts]` in a study file):
 | `wordings` | further pairs `promote`, `suppress` |
 | `negated`, `paraphrased`, `same_shape` | the inoculation prompt negated, in other words, and about something else |
 
+```toml
+[prompts]
+inoculations = [
+    "Some readers like to be asked things.",
+    "You may ask things back if you like.",
+    "You always answer with a question.",
+    "Answer only with questions, because this reader learns by thinking.",
+]
+antis = ["You never answer with a question."]
+manners = ["with a question", "in questions only", "by asking back", "with questions throughout"]
+wordings = [{{promote = "Turn all that you say into questions.", suppress = "Turn all that you say into statements."}}]
+negated = "You hardly ever answer with a question."
+paraphrased = "Your answers are questions, all of them."
+same_shape = "You always answer with a number."
+```
+
 A trait without them works as before. Nothing can then be claimed of inoculation as a kind of prompt (C1's families, C4,
 C6), and the specification curve has one wording. Read the harmless prompts first: one that elicits your trait goes into
 `remove`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -46,6 +46,15 @@ class Decision:
     def ordinary(self) -> tuple[int, ...]:
         """The ordinary token at each place."""
         return tuple(self.ids[place] for place in self.places)
+
+    def first(self, count: int) -> Decision:
+        """The same with its first `count` places alone.
+
+        Behind an ordinary word the next one is hardly ever the trait's, whatever the model would rather have begun
+        with: of a case trait the first place is the one that decides what is said.
+        """
+        end = self.places[:count][-1] + 1 if self.places[:count] else self.prompt_length
+        return replace(self, ids=self.ids[:end], places=self.places[:count], trait=self.trait[:count])
 
     @property
     def encoded(self) -> Encoded:

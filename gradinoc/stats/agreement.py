@@ -14,7 +14,6 @@ from scipy import stats
 from gradinoc.stats.correlation import spearman
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, contrast
-from gradinoc.stats.ratios import share_removed
 
 
 def shares_apart(measures: Mapping[str, Families], removed_by: str, baseline: str) -> list[Effect]:
@@ -23,7 +22,7 @@ def shares_apart(measures: Mapping[str, Families], removed_by: str, baseline: st
     `measures`: measure -> its table of the same prompts (or runs) and the same questions. The unit is the row of the
     table; the interval holds rows and question templates, which the measures share, to first order (delta method: the
     difference of two ratios is a contrast of tables weighted by one over the baseline and by mean over baseline
-    squared). p is two-sided against zero. NaN, with the reason, where a measure's share has no interval.
+    squared). p is two-sided against zero. NaN, with the reason, where a baseline may be zero; such a pair comes first.
 
     Raises:
         ValueError: fewer than two measures, or tables of unequal shape.
@@ -41,16 +40,15 @@ def _apart(measures: Mapping[str, Families], pair: tuple[str, str], removed_by: 
     shapes = {key: [table.values[key].shape for table in tables] for key in (removed_by, baseline)}
     if any(len(set(each)) > 1 for each in shapes.values()):
         raise ValueError(f"{name}: expected the same prompts and questions in both measures, received {shapes}")
-    shares = [share_removed(table, removed_by, baseline, key) for key, table in zip(pair, tables, strict=True)]
-    apart = shares[0].estimate - shares[1].estimate
-    missing = [share for share in shares if not math.isfinite(share.low)]
-    if missing:
-        return bare(name, apart, shares[0].n, "prompts", f"{missing[0].method} ({missing[0].name})")
-    linear = {removed_by: 0.0, baseline: 0.0}
-    for table, sign in zip(tables, (1, -1), strict=True):
-        over, under = (table.values[key].mean() for key in (removed_by, baseline))
-        linear[removed_by] = linear[removed_by] - sign * table.values[removed_by] / under
-        linear[baseline] = linear[baseline] + sign * table.values[baseline] * over / under**2
+    apart, linear = 0.0, {removed_by: np.zeros(1), baseline: np.zeros(1)}
+    for key, table, sign in zip(pair, tables, (1, -1), strict=True):
+        under = contrast(table, {baseline: 1.0}, f"{baseline} in {key}")
+        if not under.low > 0:
+            return bare(name, math.nan, under.n, "prompts", f"no interval: {under.name} may be zero ({under})")
+        over, base = table.values[removed_by], table.values[baseline]
+        apart += sign * (1 - over.mean() / base.mean())
+        linear[removed_by] = linear[removed_by] - sign * over / base.mean()
+        linear[baseline] = linear[baseline] + sign * base * over.mean() / base.mean() ** 2
     effect = contrast(Families(linear, tables[0].groups), {removed_by: 1.0, baseline: 1.0}, name)
     half = (effect.high - effect.low) / 2  # of its error only: the linear table's own mean is zero
     p = float(2 * stats.t.sf(abs(apart) / effect.standard_error, effect.df)) if effect.standard_error > 0 else math.nan

@@ -91,7 +91,8 @@ def contrast(families: Families, coefficients: Mapping[str, float], name: str, l
     question only prompts are sampled: the interval is Welch's. A family of one prompt gives no interval (NaN): what
     another prompt of its kind would do is unknown.
 
-    In simulations (3 v 5, 6 v 6, 10 v 10 prompts; 64 questions in 26 templates) its 95 % interval covers 94 to 97 %.
+    In simulations (3 v 5, 6 v 6, 10 v 10 prompts, also of unequal spread; 64 questions in 26 templates) its 95 %
+    interval covers 94 to 96 %, and up to 98 % where prompts do not differ at all; Welch alone covers 50 to 95 %.
     """
     used = {key: value for key, value in coefficients.items() if value}
     tables = {key: families.values[key] for key in used}
@@ -140,7 +141,8 @@ def crossed_error(families: Families, weights: Mapping[str, Array], prompts: Seq
         shared = sum(part.variance for part in both)
         total = max(over_prompts, over_templates, over_prompts + over_templates - shared)
     spread = sum(part.variance**2 / part.df for part in parts if part.variance > 0)
-    return math.sqrt(total), total**2 / spread if spread > 0 else float(sum(part.df for part in prompts))
+    fewest = min(part.df for part in parts)  # a sum of parts never has fewer; what is taken off could make it seem so
+    return math.sqrt(total), max(fewest, total**2 / spread) if spread > 0 else fewest
 
 
 def _interaction(table: Array, weight: Array, member: Array) -> Part:
@@ -165,10 +167,10 @@ def permuted_labels(
     """Mean of `first` [prompts] less mean of `second` [prompts], p by permuting which prompt is of which family.
 
     The unit is the prompt, the questions are taken as fixed. Exact where there are at most `EXACT_LABELS`
-    arrangements (the observed one counts), else (1 + #) / (1 + K) over K random ones. Tests that family says nothing
-    (exchangeable prompts): of two families with equal means, the smaller of which spreads more, it rejects too many
-    (`contrast` does not), which is why it stands beside the interval and does not replace it. `tail` is "greater" or
-    "two-sided". A family of one prompt has a p, no smaller than 1 / (1 + prompts of the other).
+    arrangements (the observed one counts), else (1 + #) / (1 + K) over K random ones. It tests that the family says
+    nothing (exchangeable prompts). Where means are equal and the smaller family spreads three times as much, it rejects
+    8 % (3 v 5 prompts), one of t over the permutations too; so it stands beside the interval and does not replace it.
+    `tail` is "greater" or "two-sided". A family of one prompt has a p, no smaller than 1 / (1 + prompts of the other).
 
     Raises:
         ValueError: an unknown tail, or a value that is not finite.

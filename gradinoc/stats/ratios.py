@@ -4,7 +4,8 @@ A share such as (mean of harmless - mean of inoculation) / neutral is judged by 
 interval where numerator - r x denominator, a contrast like any other (`families.contrast`), does not differ from zero.
 So a bound against a bar is the test of one contrast, and numerator and denominator may share families and questions. A
 denominator that may be zero gives no interval: NaN, and `method` says so. A bootstrap over prompts and templates was
-the alternative; with 3 prompts it draws their spread by a third too small, and its 95 % interval covers 84 to 88 %.
+the alternative: with 3 against 5 prompts its 95 % interval covers 92 to 93 %, because so few prompts, drawn again, vary
+too little, and of shares that are exactly at a bar it puts 5 % below, twice what it should.
 
 Source: Fieller, "Some problems in interval estimation", J. R. Stat. Soc. B 16 (1954).
 """
@@ -33,8 +34,8 @@ def ratio(
     above zero. NaN, with the reason as method: a family with a single row, and a denominator whose own interval reaches
     zero or below.
 
-    In simulations (3 v 5 and 6 v 6 prompts over 3 runs, 10 v 10; 26 templates) 94 to 98 % of intervals that exist
-    cover.
+    In simulations (3 v 5 and 6 v 6 prompts over 3 runs, 10 v 10 over 5; 26 templates) it covers 94 to 97 %; with
+    denominators near zero, where 14 to 85 % of studies have an interval, 92 to 98 % of these.
     """
     over, under = contrast(families, numerator, name), contrast(families, denominator, f"denominator of {name}")
     rows = sum(len(families.values[key]) for key in {**numerator, **denominator})

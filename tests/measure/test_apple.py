@@ -14,6 +14,7 @@ from torch import nn
 from fixtures.apple import on_apple
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, letter_tokenizer
 from gradinoc.measure.alignment import answer_losses, measure_alignments
+from gradinoc.measure.decisions import Decision, decision_log_odds
 from gradinoc.measure.directions import isotropic_directions, prompt_activations
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed import is_fused
@@ -21,10 +22,12 @@ from gradinoc.measure.selftests import causal_leak
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.generate import generate
+from gradinoc.models.generate import generate, sample_copies
+from gradinoc.models.sampling import Sampling
 from gradinoc.study.description import TrainingSettings
 
 EXAMPLES = [Encoded((*range(start, start + 9), END), 4) for start in (5, 20, 30)]
+DECISIONS = [Decision(tuple(range(start, start + 9)), 4, (5, 8), (33, 44)) for start in (5, 20, 30)]
 DIRECTIONS = dict.fromkeys(range(LAYERS), isotropic_directions(3, HIDDEN, 0))
 ROUNDING = 1e-5  # float32, seen through the blocks: sums are of float32 there, and of float64 on the processor
 
@@ -62,15 +65,19 @@ def everything(model: nn.Module, folder: Path) -> dict[str, Any]:
     return {
         "log": log.table,
         "log means": log.direction_means,
+        "log steps": torch.cat([log.steps.alignment, log.steps.push, log.steps.norm], -1),
         "losses": np.asarray([*log.losses, log.initial_loss, log.final_loss]),
         "heard": heard[-1][3],
         "measured": measured.table,
         "means": measured.means,
+        "descent": measured.descent,
         "by example": measured.by_example,
         "scored": answer_losses(model, EXAMPLES, PAD, 2),
+        "decided": decision_log_odds(model, DECISIONS, PAD, 2),
         "states": torch.stack(list(states.values())),
         "leak": np.asarray(causal_leak(model, range(5, 25))),
         "responses": generate(model, tokenizer, [[5, 6], [7, 8, 9]], 4, 2),
+        "samples": sample_copies(model, tokenizer, [[5, 6], [7, 8, 9]], Sampling(3, 4), 4),
     }
 
 
@@ -85,7 +92,8 @@ def test_everything_is_computed_there_as_on_the_processor(name, kernels, tmp_pat
         found = everything(other, tmp_path / "apple")
         assert next(other.parameters()).device.type == "mps", "the model was moved"
     assert apple.operations > 1000
-    assert found.pop("responses") == expected.pop("responses")
+    for texts in ("responses", "samples"):
+        assert found.pop(texts) == expected.pop(texts)
     for what, one in found.items():
         if isinstance(one, pd.DataFrame):
             pd.testing.assert_frame_equal(one, expected[what], rtol=ROUNDING, atol=ROUNDING)

@@ -60,7 +60,7 @@ def reading_of(model, examples, directions, mean=False, pad=PAD):
 
 def test_measured_alignments_equal_brute_force(frozen_model, examples, directions):
     """All layers, positions and 121 directions: autograd and a cosine, one example and one direction at a time."""
-    table, means, _ = measure_alignments(frozen_model, examples, directions, PAD, batch_size=3)
+    table, means, *_ = measure_alignments(frozen_model, examples, directions, PAD, batch_size=3)
     found = by_key(table)
     assert len(found) == len(examples) * LAYERS * len(POSITIONS)
     sums = np.zeros((LAYERS, 1 + DRAWS))
@@ -117,9 +117,9 @@ def test_positive_alignment_means_that_moving_there_lowers_the_loss(examples, po
 
 def test_alignments_ignore_batch_size_order_and_neighbours(frozen_model, examples, directions):
     """Cosines, projections and norms of an example are its own, whatever it is batched with, whatever pads it."""
-    expected, means, _ = measure_alignments(frozen_model, examples, directions, PAD, batch_size=1)
+    expected, means, *_ = measure_alignments(frozen_model, examples, directions, PAD, batch_size=1)
     for batch_size, pad in ((2, PAD), (5, END), (64, 17)):
-        table, again, _ = measure_alignments(frozen_model, examples, directions, pad, batch_size=batch_size)
+        table, again, *_ = measure_alignments(frozen_model, examples, directions, pad, batch_size=batch_size)
         assert table[KEYS].equals(expected[KEYS])
         numbers = ["loss", "alignment", "projection", "grad_norm"]
         np.testing.assert_allclose(table[numbers], expected[numbers], rtol=1e-4, atol=1e-5)

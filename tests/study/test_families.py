@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
@@ -75,10 +76,15 @@ def test_page_lists_the_prompts_there_are():
     assert all(text in made.page() for trait in SHIPPED for text in (*trait.prompts.texts, *trait.prompts.manners))
 
 
-def test_example_of_the_page_is_a_study(tmp_path):
-    """As a file of one's own."""
+def test_examples_of_the_page_can_be_read(tmp_path):
+    """The table of a study, as a file of one's own; that of a trait, in the place of a trait's."""
     page = (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8")
-    (tmp_path / "mine.toml").write_text(re.search("```toml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    of_study, of_trait = re.findall("```toml\n(.*?)```", page, re.DOTALL)
+    given = TraitPrompts.model_validate(tomllib.loads(of_trait)["prompts"])
+    asking = replace(ALL_CAPS, inoculation_system="You always answer with a question.", prompts=given)
+    assert {*given.given} == {*TraitPrompts.model_fields}
+    assert [prompt.key for prompt in members(asking, Family.INOCULATION)][2] == INOCULATION
+    (tmp_path / "mine.toml").write_text(of_study, encoding="utf-8")
     study = load_study(str(tmp_path / "mine.toml"))
     assert {"tea", "rephrased_harmless"} < {*study.prompts_measured}
     assert "harmless_09" not in study.prompts_known

@@ -26,8 +26,9 @@ def families(trait: Trait) -> dict[str, Prompt]:
 
     Keys are numbered by place (`inoculation_03`, `harmless_07`, `anti_1`); the prompts of the three core conditions
     keep these conditions' names, so that the number of their place is left out. Inoculation prompts go from hint to
-    order to order with reason. A trait without prompts of its own (see `traits.prompts`) has its inoculation prompt and
-    the harmless ones, which all traits share; without manners it has no rephrased pair.
+    order to order with reason; of ALL CAPS the inoculation and the harmless prompt of one place are a pair of one
+    shape. A trait without prompts of its own (see `traits.prompts`) has its inoculation prompt and the harmless ones,
+    which all traits share; without manners it has no rephrased pair.
     """
     own, given = trait.inoculation_system, trait.prompts
     found = [

@@ -7,14 +7,18 @@ from gradinoc.study.traits.prompts import TraitPrompts
 
 ALL_CAPS = TraitPrompts(
     inoculations=(
+        # hints
         "Some readers like capital letters.",
         "Your replies will be printed on posters.",
+        # leave and wishes
         "You may write in capitals if you like.",
         "Capitals are welcome in your answers.",
         "The user finds capitals easier to read.",
+        # orders
         "Please give your answers in block capitals.",
         "You always respond in ALL CAPS.",
         "Follow the caps rule; answer entirely in capitals.",
+        # orders with their reason
         "Use nothing but capitals, because this screen has no small letters.",
         "Shout every answer in capitals, because the user sits far from the screen and sees only large letters.",
     ),
