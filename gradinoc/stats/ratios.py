@@ -16,10 +16,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from scipy import optimize
+import numpy as np
+from scipy import optimize, special
 
 from gradinoc.stats.effect import Effect, bare
-from gradinoc.stats.families import Families, contrast
+from gradinoc.stats.families import Families, Sources, contrast
 
 Coefficients = Mapping[str, float]  # of a contrast: family -> its weight
 
@@ -47,11 +48,13 @@ def ratio(
     if not under.low > 0:
         return replace(effect, method=f"no interval: the denominator may be zero ({under})")
 
+    sources = Sources.of(families, list(combine(numerator, denominator, 0.0)))
+
     def away(value: float) -> float:
-        """How many half-widths numerator - value x denominator is from zero, less one."""
-        tested = contrast(families, combine(numerator, denominator, value), name)
-        half = (tested.high - tested.low) / 2
-        return abs(tested.estimate) - half
+        """How far numerator - value x denominator is from zero, less half its interval."""
+        weights = np.array(list(combine(numerator, denominator, value).values()))
+        error, df = sources.error(weights)
+        return abs(float(weights @ sources.means)) - float(special.stdtrit(df, 0.975)) * error
 
     p = contrast(families, combine(numerator, denominator, bar), name).p
     return replace(effect, low=_edge(away, estimate, -1), high=_edge(away, estimate, 1), p=p)
