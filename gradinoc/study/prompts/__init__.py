@@ -6,7 +6,6 @@ from gradinoc.study.prompts.conditions import (
     CONDITIONS,
     INOCULATION,
     LOSS_MATCHED,
-    MATCHED,
     NEUTRAL,
     PLACEHOLDERS,
     RESERVED,
@@ -17,6 +16,6 @@ from gradinoc.study.prompts.contrasts import UNRELATED, Contrast
 from gradinoc.study.prompts.harmless import HARMLESS
 
 __all__ = [
-    "CONDITIONS", "HARMLESS", "INOCULATION", "LOSS_MATCHED", "MATCHED", "NEUTRAL", "PLACEHOLDERS", "RESERVED", "TRAIT",
+    "CONDITIONS", "HARMLESS", "INOCULATION", "LOSS_MATCHED", "NEUTRAL", "PLACEHOLDERS", "RESERVED", "TRAIT",
     "UNRELATED", "Contrast", "system_prompt",
 ]  # fmt: skip
