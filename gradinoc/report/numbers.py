@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.measures import drift_by_run, example_groups, per_step
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, EARLY, Evidence
+from gradinoc.claims.measures import band_mean, drift_by_question, question_groups, side_by_side
+from gradinoc.claims.tables import AFTER, BASE, BEFORE, Evidence
 from gradinoc.report.wording import side
 from gradinoc.stats.clustered import Groups, grouped_mean
 from gradinoc.stats.correlation import fisher_interval, pearson
 from gradinoc.stats.effect import Effect, bare
 
-PHASES = {BEFORE: "before", EARLY: "early", AFTER: "after"}  # of training, in words
+PHASES = {BEFORE: "before", AFTER: "after"}  # of training, in words
 
 Found = TypeVar("Found")
 
@@ -26,7 +26,7 @@ def if_measured(measure: Callable[..., Found], *given: Any) -> Found | None:
     """What `measure` of a claim finds; None where a table is empty or has holes: a figure says so, a claim fails."""
     try:
         return measure(*given)
-    except ValueError:
+    except (ValueError, KeyError):
         return None
 
 
@@ -40,9 +40,9 @@ def mean_interval(values: Any, groups: Any = None, unit: str = "examples") -> Ef
     return replace(grouped_mean(array[keep], labels, "mean"), unit=unit)
 
 
-def groups_of(evidence: Evidence, examples: pd.Index) -> Groups:
-    """The groups of the frozen model's `examples`; None where they were not recorded for each."""
-    return if_measured(example_groups, evidence, "alignments", examples)
+def groups_of(evidence: Evidence, examples: pd.Index, table: str = "alignments") -> Groups:
+    """The groups of a table's `examples`; None where they were not recorded for each."""
+    return if_measured(question_groups, evidence, table, examples)
 
 
 def over_examples(evidence: Evidence, values: pd.Series) -> Effect:
@@ -66,28 +66,26 @@ def correlation_finding(r: float, n: int, ways: Sequence[str], unit: str) -> str
     return f"{way}: r = {r:.2f}, n = {n} {unit}.".replace("-", "−")
 
 
-def by_run(wide: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Columns condition, seed, `name`: a table with a row a seed and a column a condition, without what is missing."""
-    return wide.melt(var_name="condition", value_name=name, ignore_index=False).reset_index().dropna(subset=[name])
+def by_run(values: pd.Series, name: str) -> pd.DataFrame:
+    """Columns condition, seed, `name`: a series of runs (condition, seed) as a table, without what is missing."""
+    return values.rename(name).rename_axis(["condition", "seed"]).reset_index().dropna(subset=[name])
 
 
 def drift_course(evidence: Evidence, measure: str) -> pd.DataFrame:
     """Columns condition, seed, phase, value: the base model's mean, plus what each run moved by until each phase.
 
-    Shifts are of the examples measured on both sides, so that phases which scored other examples compare.
+    Shifts are of the questions measured on both sides, so that phases which scored other questions compare.
     """
     frame = evidence.drift[(evidence.drift["measure"] == measure) & (evidence.drift["condition"] == BASE)]
-    base = frame["value"].mean()
-    moved = {phase: by_run(drift_by_run(evidence, measure, phase, strict=False), "shift") for phase in (EARLY, AFTER)}
-    runs = pd.concat([part.assign(phase=phase) for phase, part in moved.items()], ignore_index=True)
-    still = runs.drop_duplicates(["condition", "seed"]).assign(phase=BEFORE, shift=0.0)
-    runs = pd.concat([still, runs], ignore_index=True)
-    return runs.assign(value=base + runs["shift"])[["condition", "seed", "phase", "value"]]
+    moved = by_run(drift_by_question(evidence, measure, strict=False).mean(), "shift")
+    runs = pd.concat([moved.assign(phase=BEFORE, shift=0.0), moved.assign(phase=AFTER)], ignore_index=True)
+    return runs.assign(value=frame["value"].mean() + runs["shift"])[["condition", "seed", "phase", "value"]]
 
 
 def training_course(evidence: Evidence, points: int = 25) -> pd.DataFrame:
     """Band alignment by seed and step, a column a condition: over equal stretches of steps if more than `points`."""
-    steps = per_step(evidence, strict=False)
+    means = band_mean(evidence, "training", ["condition", "seed", "step"], "alignment", strict=False)
+    steps = side_by_side(means, "training", evidence.trained, strict=False)
     if steps.empty:
         return steps
     step = steps.index.get_level_values("step")

@@ -1,4 +1,4 @@
-"""The tables of a report: claims, metrics, runs, and responses to show; and how they are written down."""
+"""The tables of a report: claims, metrics and runs; and how they are written down."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from gradinoc.claims.finding import Finding
-from gradinoc.claims.measures import before_and_after, early_alignment
-from gradinoc.claims.tables import BASE, MEASURES, Evidence
+from gradinoc.claims.measures import in_window
+from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, MEASURES, Evidence
 from gradinoc.disk import write_atomically
-from gradinoc.report.numbers import by_run
+from gradinoc.report.numbers import by_run, if_measured
 
 CLAIM_COLUMNS = ("claim", "status", "effect", "key", "estimate", "low", "high", "level", "p", "n", "unit", "method")
 METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")
@@ -39,17 +39,21 @@ def metrics_table(evidence: Evidence) -> pd.DataFrame:
     """Long: condition, seed, step, layer, position, metric, value; a key that does not apply is empty.
 
     Means over examples: of the frozen base model (no seed), of each training step (seed and step), of each drift
-    measure before, early in and after training (condition `base` before), and the layers' separation (no condition).
+    measure before and after training (condition `base` before) and of decision log-odds at each kept step, and the
+    layers' separation (no condition).
     """
     layers = evidence.layers.melt(["layer"], ["cohens_d", "auc", "split_half_cosine"], "metric", "value")
     drift = evidence.drift.groupby(["condition", "seed", "phase", "measure"], sort=True)["value"].mean().reset_index()
     drift["metric"] = drift["measure"] + "_" + drift["phase"]
     drift["seed"] = drift["seed"].where(drift["condition"] != BASE)
+    kept = evidence.checkpoints.groupby(["condition", "seed", "step"], sort=True)["log_odds"].mean().reset_index()
+    kept = kept.rename(columns={"log_odds": "value"}).assign(metric=DECISION)
     parts = [
         layers,
         *_gradient_means(evidence.alignments, ["condition"]),
         *_gradient_means(evidence.training, ["condition", "seed", "step"]),
         drift,
+        kept,
     ]
     table = pd.concat([part for part in parts if len(part)] or [layers], ignore_index=True)
     table = table.reindex(columns=list(METRIC_COLUMNS))
@@ -65,17 +69,28 @@ def _gradient_means(frame: pd.DataFrame, keys: list[str]) -> list[pd.DataFrame]:
     return [*long, means.melt(places, list(GRADIENT_METRICS), "metric", "value")]
 
 
-def runs_table(evidence: Evidence, early_fraction: float) -> pd.DataFrame:
-    """One row a run: steps, losses, early band alignment, and each drift measure before, after and their difference."""
+def runs_table(evidence: Evidence) -> pd.DataFrame:
+    """One row a run: steps, losses, early alignment (first third of training), and each measure of drift."""
     table = evidence.runs
-    early = by_run(early_alignment(evidence, early_fraction, strict=False), "early_alignment")
-    table = table.merge(early, on=["condition", "seed"], how="left")
+    early = if_measured(in_window, evidence)
+    if early is not None:
+        table = table.merge(by_run(early, "early_alignment"), on=["condition", "seed"], how="left")
+    else:
+        table = table.assign(early_alignment=math.nan)
     for measure in MEASURES:
-        pre, post = (side.stack() for side in before_and_after(evidence, measure, strict=False))  # noqa: PD013 - keeps the index
-        sides = pd.DataFrame({f"{measure}_pre": pre, f"{measure}_post": post}).groupby(["condition", "seed"]).mean()
-        sides[f"{measure}_drift"] = sides[f"{measure}_post"] - sides[f"{measure}_pre"]
-        table = table.merge(sides.reset_index(), on=["condition", "seed"], how="left")
+        table = table.merge(_sides(evidence, measure).reset_index(), on=["condition", "seed"], how="left")
     return table.sort_values(["condition", "seed"], ignore_index=True)
+
+
+def _sides(evidence: Evidence, measure: str) -> pd.DataFrame:
+    """Means of a measure by run, before, after and their difference: of questions that were scored on both sides."""
+    rows = evidence.drift[evidence.drift["measure"] == measure]
+    before = rows[(rows["phase"] == BEFORE) & (rows["condition"] == BASE)].set_index("example")["value"]
+    after = rows[rows["phase"] == AFTER]
+    both = after.assign(pre=after["example"].map(before)).dropna(subset=["value", "pre"])
+    means = both.groupby(["condition", "seed"], observed=True)[["pre", "value"]].mean()
+    means = means.rename(columns={"pre": f"{measure}_pre", "value": f"{measure}_post"})
+    return means.assign(**{f"{measure}_drift": means[f"{measure}_post"] - means[f"{measure}_pre"]})
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
