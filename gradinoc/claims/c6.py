@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.criteria import above, interval_below, positive
-from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.criteria import Criterion, above, interval_below, positive
+from gradinoc.claims.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.measures import (
     HARMLESS,
@@ -28,7 +28,7 @@ from gradinoc.claims.tables import DECISION, EXPECTED, REPHRASED, Evidence
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import permuted_labels
-from gradinoc.stats.ratios import ratio
+from gradinoc.stats.ratios import ratio, share_removed
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
@@ -41,12 +41,15 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     """Inoculation's own share, by fixed prompts and by the rephrased pair; secondary: by other measures, transfer."""
     families = drift_families(evidence, EXPECTED)
     share = ratio(families, NUMERATOR, DENOMINATOR, "share of neutral drift that is inoculation's own", rules.share)
-    effects = {"share": share, "rephrased": _of_rephrased(evidence, rules)}
+    removed = share_removed(
+        families, INOCULATING, NEUTRAL, "share of neutral drift that inoculation removes", rules.share
+    )
+    effects = {"share": share, "removed": removed, "rephrased": _of_rephrased(evidence, rules)}
     if secondary:
         effects |= _beside(evidence, rules)
     statement = (
-        f"Of the neutral drift {share} is removed by inoculating prompts beyond what harmless ones remove; by the rephrased "
-        f"pair {effects['rephrased']}."
+        f"Inoculating prompts remove {removed} of the neutral drift, and {share} beyond what harmless prompts remove; by the "
+        f"rephrased pair it is {effects['rephrased']}."
     )
     return Measured(effects, statement)
 
@@ -133,6 +136,11 @@ def decide(found: Measured, rules: Rules) -> Outcome:
         else f"the rephrased pair does not show it ({pair.method})"
     )
     return undecided(f"Undecided because {why}.", own, less, kept)
+
+
+def any_prompt(finding: Finding, rules: Rules) -> Criterion:
+    """That inoculation does remove drift: where nothing does, C6 refuted does not say that any prompt does it."""
+    return above(finding["removed"], rules.share)
 
 
 C6 = Claim(

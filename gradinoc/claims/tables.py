@@ -87,7 +87,7 @@ class Evidence:
     | `elicitation` | a prompt (or `promote`, `suppress`) x question: decision log-odds of the frozen model | nats |
     | `behaviour` | a prompt (or `promote`, `suppress`) x question x sample: score of a sampled response | fraction |
     | `steering` | a direction (`draw`; -1: the trait's) x `strength` x question: decision log-odds, neutral prompt | nats |
-    | `steering_losses` | a `strength` along the trait's direction x question: loss of the ordinary answer | nats/token |
+    | `steering_losses` | a `strength` along the trait's direction x question: loss of either form where it decides | nats |
     | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
     | `training_nulls` | a run x step x random direction x band layer: mean over the step's examples | cosine |
     | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example, after training: `post` | fraction, nats, |

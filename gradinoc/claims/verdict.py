@@ -10,7 +10,7 @@ from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
-from gradinoc.claims.c6 import C6
+from gradinoc.claims.c6 import C6, any_prompt
 from gradinoc.claims.finding import Claim, Finding, Status
 from gradinoc.claims.gates import gates_of
 from gradinoc.claims.specification import curve_of
@@ -61,7 +61,7 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     """
     gates = gates_of(evidence, rules)
     claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
-    verdict, why = conclusion(gates, claims)
+    verdict, why = conclusion(gates, claims, rules)
     curve = curve_of(evidence)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
     if curve is not None and not curve.agreed(rules):
@@ -69,10 +69,10 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     return Judgement(gates, claims, verdict, sentence, tuple(warnings_of(evidence, rules, claims)))
 
 
-def conclusion(gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Verdict, str]:
+def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules) -> tuple[Verdict, str]:
     """The verdict and its reason: the first of these that applies.
 
-    1. ANY_PROMPT: C6 is refuted, the gates on which it rests being sound.
+    1. ANY_PROMPT: C6 is refuted, the gates on which it rests being sound, and inoculation is shown to remove drift.
     2. UNDECIDED: a gate failed on which the following rest.
     3. SUPPORTED: C1, C2, C3, C4, C6, C7b and C5.
     4. CONSISTENT: the same without C5; no causal word.
@@ -91,7 +91,7 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding]) -> tuple[Ver
     def all_are(wanted: Status, *keys: str) -> bool:
         return all(status[key] is wanted for key in keys)
 
-    if all_are(Status.REFUTED, "C6"):
+    if all_are(Status.REFUTED, "C6") and any_prompt(found["C6"], rules):
         return (
             Verdict.ANY_PROMPT,
             f"harmless prompts keep the drift down as well, at the doses tried. {found['C6'].statement}",

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gradinoc.data.examples import Example, showing
 from gradinoc.measure.batches import Batch
-from gradinoc.measure.fast import logits_of, scored_batch, sharing_order
+from gradinoc.measure.fast import logits_of, scored_batch, sharing_order, token_losses
 from gradinoc.measure.finite import fault_in_values, stop
 from gradinoc.models.chat.encoding import Encoded, encode, in_common
 from gradinoc.models.isolation import undisturbed
@@ -147,6 +147,34 @@ def decision_log_odds(
     return values if copies > 1 else values[0]
 
 
+@dataclass(frozen=True)
+class _Places:
+    """The places of several decisions in a batch: `index` `[places]` of what is predicted there, its `owner`, `counts`."""
+
+    index: Tensor
+    pairs: Tensor  # [places, 2]: the trait's token and the ordinary one
+    owner: Tensor
+    counts: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of `values` `[places]` over the places of each decision, `[batch]`."""
+        return torch.zeros(len(self.counts), device=values.device).index_add(0, self.owner, values) / self.counts
+
+
+def _places(batch: Batch, decided: Sequence[Decision]) -> _Places:
+    starts = accumulate((len(each.ids) - each.prompt_length for each in decided), initial=0)  # in `batch.predicting`
+    index = [
+        start + place - each.prompt_length
+        for each, start in zip(decided, starts, strict=False)
+        for place in each.places
+    ]
+    pairs = [pair for each in decided for pair in zip(each.trait, each.ordinary, strict=True)]
+    device = batch.predicting.device
+    counts = torch.tensor([len(each.places) for each in decided], device=device)
+    owner = torch.arange(len(decided), device=device).repeat_interleave(counts)
+    return _Places(torch.tensor(index, device=device), torch.tensor(pairs, device=device), owner, counts)
+
+
 def log_odds_of(model: nn.Module, batch: Batch, decided: Sequence[Decision]) -> Tensor:
     """Decision log-odds `[batch]` of a batch, float32, nats; differentiable.
 
@@ -161,17 +189,18 @@ def log_odds_of(model: nn.Module, batch: Batch, decided: Sequence[Decision]) -> 
     Raises:
         NotImplementedError: gradients of a batch that is for forward passes alone.
     """
-    starts = accumulate((len(each.ids) - each.prompt_length for each in decided), initial=0)  # in `batch.predicting`
-    index = [
-        start + place - each.prompt_length
-        for each, start in zip(decided, starts, strict=False)
-        for place in each.places
-    ]
-    pairs = [pair for each in decided for pair in zip(each.trait, each.ordinary, strict=True)]
-    device = batch.predicting.device
-    counts = torch.tensor([len(each.places) for each in decided], device=device)
-    owner = torch.arange(len(decided), device=device).repeat_interleave(counts)
-    logits = logits_of(
-        model, batch, batch.predicting[torch.tensor(index, device=device)], torch.tensor(pairs, device=device)
-    )
-    return torch.zeros(len(decided), device=device).index_add(0, owner, logits[:, 0] - logits[:, 1]) / counts
+    places = _places(batch, decided)
+    logits = logits_of(model, batch, batch.predicting[places.index], places.pairs)
+    return places.mean(logits[:, 0] - logits[:, 1])
+
+
+def either_losses_of(model: nn.Module, batch: Batch, decided: Sequence[Decision]) -> Tensor:
+    """Loss of either form `[batch]`, float32, nats: mean over places of -log(p(trait's token) + p(ordinary token)).
+
+    It rises where a model writes neither; a model that turns from one to the other leaves it as it is. Arguments as of
+    `log_odds_of`.
+    """
+    places = _places(batch, decided)
+    logits = logits_of(model, batch, batch.predicting[places.index], places.pairs)
+    ordinary = token_losses(model, batch)[places.index]
+    return places.mean(ordinary - nn.functional.softplus(logits[:, 0] - logits[:, 1]))

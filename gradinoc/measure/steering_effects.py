@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch
-from gradinoc.measure.decisions import Decision, log_odds_of
-from gradinoc.measure.fast import Common, completion_losses, resumed, variants
+from gradinoc.measure.decisions import Decision, either_losses_of, log_odds_of
+from gradinoc.measure.fast import Common, resumed, variants
 from gradinoc.measure.finite import fault_in_values, stop
 from gradinoc.measure.nulls import covariance_directions
 from gradinoc.measure.steering import steered
@@ -79,7 +79,6 @@ def steering_effects(
     scales: Mapping[int, float],
     strengths: Sequence[float] = STRENGTHS,
     *,
-    ordinary: Sequence[Encoded] = (),
     on_done: OnDone = lambda _done, _all: None,
 ) -> pd.DataFrame:
     """Decision log-odds of a frozen model with `strength * scales[l] * directions[l]` added to `h[l]`.
@@ -94,24 +93,20 @@ def steering_effects(
         directions: layer -> unit rows `[directions, hidden]`, the trait's first.
         scales: layer -> length of what strength 1 adds, in hidden-state units; see `half_distances`.
         strengths: multiples of it.
-        ordinary: the examples with their ordinary answers, of each of which the loss is measured along the trait's
-            direction; None are if it is empty.
-        on_done: called with (examples done, all of them) after each, of the decisions and then of the answers.
+        on_done: called with (examples done, all of them) after each, first for their log-odds, then for their losses.
 
     Returns:
         Columns direction (0 is the trait's), strength, example, log_odds (nats, mean over the example's places; NaN
-        without a place) and loss (of the ordinary answer, nats/token; NaN but for direction 0). A row each of
+        without a place) and loss (of either form, nats, see `either_losses_of`; NaN but for direction 0). A row each of
         directions x strengths x examples, in this order.
 
     Raises:
-        ValueError: no directions, or other layers in `scales`; as many ordinary answers as there are no decisions.
+        ValueError: no directions, or other layers in `scales`.
         NumericalError: a number is not finite; the message names the examples.
         OutOfMemoryError: memory does not suffice for a single row.
     """
     if not directions or set(scales) != set(directions):
         raise ValueError(f"Expected scales of the layers {sorted(directions)}, received {sorted(scales)}")
-    if len(ordinary) not in (0, len(decisions)):
-        raise ValueError(f"Expected {len(decisions)} ordinary answers or none, received {len(ordinary)}")
     shifts = {layer: scales[layer] * rows.float() for layer, rows in directions.items()}
     count = len(next(iter(shifts.values())))
     decided = [row for row, each in enumerate(decisions) if each.places]
@@ -120,14 +115,13 @@ def steering_effects(
     def odds(batch: Batch, row: int) -> Tensor:
         return log_odds_of(model, batch, [kept[row]] * len(batch))
 
-    def losses(batch: Batch, _row: int) -> Tensor:
-        return completion_losses(model, batch)
+    def either(batch: Batch, row: int) -> Tensor:
+        return either_losses_of(model, batch, [kept[row]] * len(batch))
 
     sweep = _Sweep(model, shifts, tuple(strengths), on_done)
     values = {name: np.full((count, len(strengths), len(decisions)), np.nan) for name in ("log_odds", "loss")}
     values["log_odds"][..., decided] = sweep.values([each.encoded for each in kept], count, odds, "the log-odds")
-    if ordinary:
-        values["loss"][:1] = sweep.values(ordinary, 1, losses, "the ordinary loss")
+    values["loss"][:1, :, decided] = sweep.values([each.encoded for each in kept], 1, either, "the loss")
     direction, strength, example = (axis.ravel() for axis in np.indices(values["loss"].shape))
     found = {name: value.ravel() for name, value in values.items()}
     return pd.DataFrame(

@@ -19,7 +19,7 @@ class Rules(Section):
         auc, split_half: least AUC and split-half cosine of the trait direction in the band (G1, G2).
         elicited: least rise of the expected score (fraction of the scale) that promoting and inoculating prompts have
             to be shown to make (G7); elicited_nats: least rise of the decision log-odds where scores are too weak.
-        ordinary_loss: by how much steering may raise the loss of ordinary answers, nats/token (G8).
+        either_loss: by how much steering may raise the loss of either form at the places that decide, nats (G8).
         least_drift: least drift of neutral runs, fraction of the scale; ceiling: mean score of every condition above
             which there is none to explain (G5); room: share of neutral drift below which harmless runs leave none.
         max_unscorable: share of responses that cannot be scored (G6).
@@ -36,7 +36,7 @@ class Rules(Section):
     split_half: Fraction = 0.8
     elicited: Fraction = 0.10
     elicited_nats: Annotated[float, Field(strict=True, ge=0)] = 0.5
-    ordinary_loss: Annotated[float, Field(strict=True, ge=0)] = 0.2
+    either_loss: Annotated[float, Field(strict=True, ge=0)] = 0.2
     least_drift: Fraction = 0.10
     ceiling: Fraction = 0.95
     room: Fraction = 0.15

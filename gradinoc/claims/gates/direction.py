@@ -54,7 +54,7 @@ def _stable(found: Measured, rules: Rules) -> Outcome:
 
 
 def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
-    """The slope of decision log-odds on strength along v, its place among other directions, the ordinary loss."""
+    """The slope of decision log-odds on strength along v, its place among other directions, the loss of either form."""
     table = evidence.steering.pivot_table(index=["draw", "strength"], columns="example", values="log_odds")
     strengths = np.asarray(table.index.unique("strength"), dtype=np.float64)
     outcome = table.loc[TRAIT_DRAW].to_numpy(dtype=np.float64)
@@ -67,7 +67,7 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     worst = rise.mean(axis=1).idxmax()
     loss_groups = question_groups(evidence, "steering_losses", losses.columns)
     loss = grouped_mean(
-        rise.loc[worst], loss_groups, f"ordinary loss, steered by {worst:g}, less unsteered", 1 - rules.alpha
+        rise.loc[worst], loss_groups, f"loss of either form, steered by {worst:g}, less unsteered", 1 - rules.alpha
     )
     effects = {
         "slope": slope_on_strength(outcome, strengths, groups, name),
@@ -76,22 +76,22 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     }
     statement = (
         f"Adding the direction moves the decision log-odds by {effects['slope']} nats per unit of strength (p "
-        f"{effects['place'].p:.2g} among {len(draws)} directions of the same length); the ordinary loss rises by at "
-        f"most {loss.estimate:.3g} nats/token."
+        f"{effects['place'].p:.2g} among {len(draws)} directions of the same length); the loss of either form rises by at "
+        f"most {loss.estimate:.3g} nats."
     )
     return Measured(effects, statement)
 
 
 def _steers(found: Measured, rules: Rules) -> Outcome:
     rule = (
-        f"a slope above zero with p at most {rules.alpha:g} among directions of the same length, and an ordinary loss "
-        f"up by at most {rules.ordinary_loss:g} nats/token"
+        f"a slope above zero with p at most {rules.alpha:g} among directions of the same length, and a loss of either form "
+        f"up by at most {rules.either_loss:g} nats"
     )
     return held(
         rule,
         above_zero(found["slope"]),
         p_at_most(found["place"], rules.alpha),
-        at_most(found["loss"], rules.ordinary_loss),
+        at_most(found["loss"], rules.either_loss),
     )
 
 

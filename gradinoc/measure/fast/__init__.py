@@ -13,6 +13,7 @@ from gradinoc.measure.fast.passes import (
     prompt_pass,
     scored_batch,
     sharing_order,
+    token_losses,
 )
 from gradinoc.measure.fast.variants import Common, resumed, variants
 
@@ -32,5 +33,6 @@ __all__ = [
     "sharing_order",
     "stacked_adapters",
     "takes_several",
+    "token_losses",
     "variants",
 ]

@@ -69,14 +69,18 @@ def completion_losses(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         NotImplementedError: gradients of a batch that is for forward passes alone.
     """
-    with announcing(lambda: Ends.of(batch)):
-        if batch.layout is not None:
-            hidden = _packed_states(model, batch, batch.layout)
-            losses = unembedding(model).losses(hidden[batch.predicting], batch.targets)
-        else:
-            losses = plain_losses(model, batch)
+    losses = token_losses(model, batch)
     sums = torch.zeros(len(batch), device=losses.device).index_add(0, batch.owner, losses)
     return sums / batch.counts
+
+
+def token_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Negative log-likelihood of every completion token `[completions]`, nats, float32; see `completion_losses`."""
+    with announcing(lambda: Ends.of(batch)):
+        if batch.layout is None:
+            return plain_losses(model, batch)
+        hidden = _packed_states(model, batch, batch.layout)
+        return unembedding(model).losses(hidden[batch.predicting], batch.targets)
 
 
 def logits_of(model: nn.Module, batch: Batch, index: Tensor, tokens: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_table
 from gradinoc.study.prompts import NEUTRAL
 
-BATCH = 16  # rows a pass that is counted: those of one question
-
 
 def steps(context: StudyContext) -> Iterator[Step]:
     """Yield the one step of this stage."""
@@ -30,16 +28,16 @@ def steps(context: StudyContext) -> Iterator[Step]:
 
 
 def works(counting: Counting) -> Iterator[Work]:
-    """Count the first words of each ordinary answer with every vector, and the whole answer along the trait's."""
+    """Count the first words of each ordinary answer with every vector, and once more along the trait's."""
     settings, context = counting.context.study.steering, counting.context
     questions, system = context.splits.calibration[: settings.questions], context.systems[NEUTRAL]
     moving = sum(strength != 0 for strength in STRENGTHS)
     yield counting.decided(questions, system, 1, after_prompt=True).times((1 + settings.draws) * moving)
-    yield counting.scored(counting.answers(questions, system, ordinary=True), BATCH).times(len(STRENGTHS))
+    yield counting.decided(questions, system, 1, after_prompt=True).times(len(STRENGTHS))
 
 
 def compute(context: StudyContext, folders: Folders, folder: Path, callback: Callback) -> None:
-    """Write decision log-odds by direction and strength, and losses of ordinary answers along the trait's."""
+    """Write decision log-odds by direction and strength, and losses of either form along the trait's."""
     language_model, settings = context.language_model, context.study.steering
     directions = trait_directions(folders[DIRECTIONS])
     axes = {layer: directions[layer] for layer in band(folders[DIRECTIONS])}
@@ -47,18 +45,16 @@ def compute(context: StudyContext, folders: Folders, folder: Path, callback: Cal
     promote, suppress = ({layer: sides[side][layer] for layer in axes} for side in ("promote", "suppress"))
     lengths = half_lengths(folders[DIRECTIONS])
     questions = context.splits.calibration[: settings.questions]
-    neutral = context.prompts[NEUTRAL]
     found = steering_effects(
         language_model.model,
-        decisions(language_model.tokenizer, questions, context.trait, neutral.text),
+        decisions(language_model.tokenizer, questions, context.trait, context.systems[NEUTRAL]),
         with_matched(axes, promote, suppress, settings.draws, context.study.nulls.seed),
         {layer: lengths[layer] for layer in axes},
-        ordinary=context.encoded(questions, neutral, ordinary=True),
         on_done=lambda done, total: callback("steered question", done, total),
     )
     found["group"] = [questions[example].group for example in found["example"]]
     odds = found.dropna(subset="log_odds").drop(columns="loss")
     odds = odds.assign(draw=odds["direction"] + TRAIT_DRAW).drop(columns="direction")
-    losses = found[found["direction"] == 0].drop(columns=["direction", "log_odds"])
+    losses = found[found["direction"] == 0].dropna(subset="loss").drop(columns=["direction", "log_odds"])
     save_table(odds, folder / "steering.parquet")
     save_table(losses, folder / "steering_losses.parquet")
