@@ -65,7 +65,7 @@ def family_contrast(evidence: Evidence, rules: Rules) -> Effect:
 def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     """What accompanies the contrasts: labels permuted, the plan's prompt among harmless ones, push, training."""
     families, rng = alignment_families(evidence), np.random.default_rng(SEED_OF_LABELS)
-    means = {name: table.mean(axis=1) for name, table in families.values.items()}
+    means = families.means
     effects = {
         "families.labels": permuted_labels(
             means[HARMLESS], means[INOCULATING], rng, "alignment, families, labels permuted"
@@ -110,8 +110,8 @@ def decide(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
         )
     if against:
         return refuted(
-            "Over prompts the interval lies at or below zero: inoculating prompts lower alignment no more than harmless "
-            "ones do.", *criteria,
+            "Over prompts the interval lies at or below zero: inoculating prompts lower alignment no more than "
+            "harmless ones do.", *criteria,
         )  # fmt: skip
     short = [found[criterion.key].name for criterion in (*falls, over_prompts) if not criterion]
     return undecided(f"Undecided because no interval above zero is shown for {'; '.join(short)}.", *criteria)

@@ -1,8 +1,8 @@
 """C2: directions without the trait do not show it.
 
-T(u) is the mean alignment of harmless prompts less that of inoculating ones along a direction u; v is the trait's. Three
-kinds of direction are drawn: *isotropic*; *covariance*, with the residual stream's covariance; *instruction*, contrasts
-of unrelated system prompts, the class that v belongs to. The directions of unrelated traits are compared one by one.
+T(u) is the mean alignment of harmless prompts less that of inoculating ones along a direction u; v is the trait's.
+Three kinds of direction are drawn: *isotropic*; *covariance*, with the residual stream's covariance; *instruction*,
+contrasts of unrelated system prompts, the class that v belongs to. Those of unrelated traits are compared one by one.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
             effects[f"unrelated.{trait}"] = contrast(families, DIFFERENCE, name, 1 - rules.alpha)
     places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
     statement = (
-        f"T(v), harmless minus inoculating prompts, is {observed}. Its p among other directions, its own error included: "
-        f"{places} (of {fewest} each or more); {effects['lead'].name}: {effects['lead']}."
+        f"T(v), harmless minus inoculating prompts, is {observed}. Its p among other directions, its own error "
+        f"included: {places} (of {fewest} each or more); {effects['lead'].name}: {effects['lead']}."
     )
     return Measured(effects, statement, {"directions": fewest, "smallest p": smallest_rank_p(fewest)})
 
@@ -97,7 +97,7 @@ C2 = Claim(
     measure,
     decide,
     OF_DIRECTION,
-    "T(v) is alignment, harmless minus inoculating prompts, along the trait direction. Supported if T(v) is above zero, "
-    "every p of its place among other directions, with its sampling error, is at most {alpha}, and it is at least {lead} "
-    "times its size along each unrelated trait (p at most {alpha}). Otherwise undecided.",
+    "T(v) is alignment, harmless minus inoculating prompts, along the trait direction. Supported if T(v) is above "
+    "zero, every p of its place among other directions, with its sampling error, is at most {alpha}, and it is at "
+    "least {lead} times its size along each unrelated trait (p at most {alpha}). Otherwise undecided.",
 )

@@ -14,12 +14,12 @@ from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 
-def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """Alignment at equal loss, over prompts and within examples; and the contrast that loss might explain."""
     level = 1 - rules.alpha
     losses = per_example(evidence, "loss")
     groups = question_groups(evidence, "alignments", losses.index)
-    by_prompt = {name: table.mean(axis=1) for name, table in by_family(evidence, losses, groups).values.items()}
+    by_prompt = by_family(evidence, losses, groups).means
     name = "alignment at equal loss, harmless - inoculating prompts"
     prompts = families_at_equal_loss(alignment_families(evidence), by_prompt, *by_prompt, name)
     alignment, loss = per_example(evidence, among=CORE), per_example(evidence, "loss", among=CORE)
@@ -37,8 +37,8 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
         **contrasts,
     }
     statement = (
-        f"At equal loss alignment differs by {effects['prompts']} over prompts, and by {within} within examples; without "
-        f"regard to loss by {effects['families']} over prompts."
+        f"At equal loss alignment differs by {effects['prompts']} over prompts, and by {within} within examples; "
+        f"without regard to loss by {effects['families']} over prompts."
     )
     return Measured(effects, statement)
 
@@ -61,8 +61,8 @@ def decide(found: Measured, rules: Rules) -> Outcome:
         gone = equivalent(found["prompts"], rules.equal_loss * found["families"].low, rules.alpha)
         if gone and not kept[1]:
             return refuted(
-                f"Alignment falls, and at equal loss the difference is within {100 * rules.equal_loss:g} % of that fall: loss "
-                "explains it. Intervals above zero would have supported the claim.", *criteria, gone,
+                f"Alignment falls, and at equal loss the difference is within {100 * rules.equal_loss:g} % of that "
+                "fall: loss explains it. Intervals above zero would have supported the claim.", *criteria, gone,
             )  # fmt: skip
         criteria = (*criteria, gone)
     short = [f"{found[each.key].name}{_why(found, each.key)}" for each in kept if not each]
@@ -81,9 +81,9 @@ C3 = Claim(
     measure,
     decide,
     OF_DIRECTION,
-    "Supported if alignment at equal loss lies above zero, for harmless minus inoculating prompts with the prompt's loss "
-    "as covariate, within the range of losses that both families reach, and for neutral minus inoculation within examples. "
-    "Refuted if alignment falls and at equal loss over prompts is equivalent to zero (within {equal_loss} of the fall's "
-    "lower bound), and none is shown within examples. Otherwise undecided.",
+    "Supported if alignment at equal loss lies above zero, for harmless minus inoculating prompts with the prompt's "
+    "loss as covariate, within the range of losses that both families reach, and for neutral minus inoculation within "
+    "examples. Refuted if alignment falls and at equal loss over prompts is equivalent to zero (within {equal_loss} of "
+    "the fall's lower bound), and none is shown within examples. Otherwise undecided.",
     headline="prompts",
 )

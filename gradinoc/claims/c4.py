@@ -32,7 +32,7 @@ SEED_OF_ORDERS = 0  # of permutations: the same tables give the same p
 COVARIATES = ("elicitation", "tokens", "loss")
 
 
-def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """The slope of drift on early alignment over prompts at equal elicitation, length and loss; secondary: raw, by run.
 
     Early alignment is a run's band mean in the first third of its steps; drift is that of the expected score.
@@ -40,7 +40,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     if diverged_runs(evidence):
         return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
     prompts = by_prompt(evidence)
-    alignment, covariates = prompts["alignment"].to_numpy(), covariates_of(evidence, prompts)
+    alignment, covariates = prompts["alignment"].to_numpy(), covariates_of(prompts)
     name = "drift per unit of early alignment, at equal elicitation, length and loss"
     effects = {"slope": _slope(alignment, prompts[EXPECTED], covariates, name)}
     facts = {"prompts": len(prompts), "fewest": fewest_prompts(len(covariates))}
@@ -86,7 +86,7 @@ def elicitation(evidence: Evidence) -> dict[str, Effect]:
     }
 
 
-def covariates_of(evidence: Evidence, prompts: pd.DataFrame) -> dict[str, Covariate]:  # noqa: ARG001
+def covariates_of(prompts: pd.DataFrame) -> dict[str, Covariate]:
     """Elicitation with its error, length and loss of the prompts."""
     error = prompts["elicitation_error"].to_numpy(dtype=np.float64)
     found = {name: Covariate(prompts[name].to_numpy(dtype=np.float64)) for name in COVARIATES}
@@ -107,7 +107,7 @@ def _over_runs(evidence: Evidence) -> dict[str, Effect]:
 
 
 def decide(found: Measured, rules: Rules) -> Outcome:
-    """Supported if the slope is above zero with p over prompts at most alpha; refuted if its interval is at or below 0."""
+    """Supported if the slope is above zero, p over prompts at most alpha; refuted if its interval is at or below 0."""
     if not found.effects:
         return undecided(found.statement)
     slope = found["slope"]
@@ -135,6 +135,6 @@ C4 = Claim(
     decide,
     (*OF_DIRECTION, *OF_DRIFT, "G9"),
     "Supported if over prompts, neutral left out, the slope of drift on alignment in the first third of training, with "
-    "elicitation, length and loss as covariates, has a {level} interval above zero and a p, by permutation over prompts, of "
-    "at most {alpha}. Refuted if the interval lies at or below zero. Otherwise undecided.",
+    "elicitation, length and loss as covariates, has a {level} interval above zero and a p, by permutation over "
+    "prompts, of at most {alpha}. Refuted if the interval lies at or below zero. Otherwise undecided.",
 )

@@ -1,7 +1,7 @@
 """C6: it is inoculation that keeps the trait from spreading, and not any prompt.
 
-M[a, e] is the drift of runs trained under a prompt a and evaluated under e. What is inoculation's own is the share of the
-neutral drift by which inoculating prompts leave less at the neutral prompt than harmless ones do.
+M[a, e] is the drift of runs trained under a prompt a and evaluated under e. What is inoculation's own is the share of
+the neutral drift by which inoculating prompts leave less at the neutral prompt than harmless ones do.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     if secondary:
         effects |= _beside(evidence, rules)
     statement = (
-        f"Inoculating prompts remove {removed} of the neutral drift, and {share} beyond what harmless prompts remove; by the "
-        f"rephrased pair it is {effects['rephrased']}."
+        f"Inoculating prompts remove {removed} of the neutral drift, and {share} beyond what harmless prompts remove; "
+        f"by the rephrased pair it is {effects['rephrased']}."
     )
     return Measured(effects, statement)
 
@@ -71,7 +71,7 @@ def _of_rephrased(evidence: Evidence, rules: Rules) -> Effect:
 
 def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     """Labels permuted; the share by decision log-odds, at neutral and at prompts nobody was trained under; transfer."""
-    means = {name: table.mean(axis=1) for name, table in drift_families(evidence, EXPECTED).values.items()}
+    means = drift_families(evidence, EXPECTED).means
     rng = np.random.default_rng(SEED_OF_LABELS)
     effects = {
         "labels": permuted_labels(
@@ -107,7 +107,7 @@ def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
 
 
 def own_prompt(evidence: Evidence) -> pd.DataFrame:
-    """Drift of the decision log-odds under the prompt that a run was trained under: index example, a column a prompt."""
+    """Drift of the decision log-odds under a run's own training prompt: index example, a column a prompt."""
     evaluated = set(evidence.matrix["evaluation"])
     names = [name for name in evidence.trained if name in evaluated]
     return pd.DataFrame({name: matrix_by_question(evidence, name)[name].mean(axis=1) for name in names})
@@ -149,8 +149,8 @@ C6 = Claim(
     measure,
     decide,
     OF_DRIFT,
-    "The share is the drift of harmless-trained runs minus that of inoculated ones, over neutral drift, evaluated under the "
-    "neutral prompt; prompts are the unit. Supported if its {level} interval lies above {share} and the share of the "
-    "rephrased pair is above zero. Refuted if the interval lies below {share}. Otherwise undecided.",
+    "The share is the drift of harmless-trained runs minus that of inoculated ones, over neutral drift, evaluated "
+    "under the neutral prompt; prompts are the unit. Supported if its {level} interval lies above {share} and the "
+    "share of the rephrased pair is above zero. Refuted if the interval lies below {share}. Otherwise undecided.",
     headline="share",
 )

@@ -104,8 +104,7 @@ def per_question(evidence: Evidence, table: str, column: str) -> pd.DataFrame:
     """`column` of `losses`, `elicitation` or `behaviour` (mean over samples): index example, a column a prompt."""
     frame: pd.DataFrame = getattr(evidence, table)
     means = frame.groupby(["example", "condition"], observed=True)[column].mean()
-    names = [name for name in pd.unique(frame["condition"])]
-    return side_by_side(means.dropna(), table, names)
+    return side_by_side(means.dropna(), table, list(pd.unique(frame["condition"])))
 
 
 def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure: str = "") -> Groups:
@@ -134,12 +133,13 @@ def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure:
 
 def by_family(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:
     """Harmless and inoculating prompts of a table with a column a prompt: family -> [prompts, questions]."""
-    members = {
-        str(family): evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION)
-    }
-    return Families(
-        {name: wide[list(own)].to_numpy(dtype=np.float64).T for name, own in members.items() if own}, groups
-    )
+    return Families(_members(evidence, wide), groups)
+
+
+def _members(evidence: Evidence, wide: pd.DataFrame) -> dict[str, Array]:
+    families = (Family.HARMLESS, Family.INOCULATION)
+    members = {str(family): list(evidence.family(family, list(wide.columns))) for family in families}
+    return {name: wide[own].to_numpy(dtype=np.float64).T for name, own in members.items() if own}
 
 
 @once
@@ -219,7 +219,7 @@ def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> 
     rows = drift[drift["measure"] == measure]
     before = rows[(rows["phase"] == BEFORE) & (rows["condition"] == BASE)].set_index("example")["value"]
     after = rows[rows["phase"] == AFTER].set_index(["example", "condition", "seed"])["value"]
-    wide = after.unstack(["condition", "seed"])
+    wide = after.unstack(["condition", "seed"])  # noqa: PD010 - a series has no pivot_table
     wide = wide.sub(before.reindex(wide.index), axis=0)
     if not strict:
         return wide
@@ -238,8 +238,8 @@ def run_families(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Fami
     A prompt trained with several seeds is one row, their mean: prompts are the unit.
     """
     prompts = wide.T.groupby(level="condition", observed=True).mean().T
-    found = by_family(evidence, prompts, groups)
-    return Families({**found.values, NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}, groups)
+    neutral = {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}
+    return Families(_members(evidence, prompts) | neutral, groups)
 
 
 @once
@@ -256,7 +256,7 @@ def matrix_by_question(evidence: Evidence, evaluation: str) -> pd.DataFrame:
     rows = evidence.matrix[evidence.matrix["evaluation"] == evaluation]
     before = rows[rows["condition"] == BASE].set_index("example")["log_odds"]
     after = rows[rows["condition"] != BASE].set_index(["example", "condition", "seed"])["log_odds"]
-    wide = after.unstack(["condition", "seed"])
+    wide = after.unstack(["condition", "seed"])  # noqa: PD010 - a series has no pivot_table
     wide = wide.sub(before.reindex(wide.index), axis=0)
     finite(wide.to_numpy(), f"Evidence table 'matrix', evaluation {evaluation!r}")
     return wide

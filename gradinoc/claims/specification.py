@@ -1,8 +1,8 @@
 """The specification curve: the contrast that decides, under every other choice that could have been declared.
 
 Directions (three wordings of the trait's prompts and the contrast of responses) x positions x thirds of the layers x
-{frozen, thirds of training} x measures (mean cosine, push, cosine of the mean gradient): each cell is the mean of harmless
-prompts less that of inoculating ones.
+{frozen, thirds of training} x measures (mean cosine, push, cosine of the mean gradient): each cell is the mean of
+harmless prompts less that of inoculating ones.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Specifications:
     def warning(self) -> str:
         """What is to be said where they have not."""
         return (
-            f"Only {100 * self.same_sign:.0f} % of {self.curve.cells} specifications show the sign of the contrast that "
-            "decides."
+            f"Only {100 * self.same_sign:.0f} % of {self.curve.cells} specifications show the sign of the contrast "
+            "that decides."
         )
 
 
@@ -59,7 +59,7 @@ def curve_of(evidence: Evidence) -> Specifications | None:
     if evidence.cells.empty:
         return None
     means = evidence.cells.groupby([*CELL, "condition"], observed=True)["value"].mean()  # over seeds
-    wide = means.unstack("condition")
+    wide = means.unstack("condition")  # noqa: PD010 - a series has no pivot_table
     harmless, inoculating = (
         list(evidence.family(family, list(wide.columns))) for family in (Family.HARMLESS, Family.INOCULATION)
     )

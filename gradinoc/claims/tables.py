@@ -75,30 +75,31 @@ class Evidence:
 
     | table | one row is | units |
     |---|---|---|
-    | `prompts` | a system prompt: its `family`, its `kind` (`fixed`; `rephrased`, drawn anew for every example; | `tokens` of the |
-    |   |   | or of `family.Kind`, for evaluation alone), whether it was `measured` on the frozen model, `trained` | message |
+    | `prompts` | a system prompt: its `family`, its `kind` (`fixed`; `rephrased`, drawn anew for every | tokens |
+    |   |   | example; or of `family.Kind`, for evaluation alone), whether it was `measured`, `trained` |  |
     | `layers` | a decoder block | `cohens_d` in sd, `auc` a fraction, `split_half_cosine` a cosine |
     | `projections` | a held-out direction prompt x side (`promote`, `suppress`) x layer | hidden-state units |
     | `alignments` | a prompt x example x layer x position on the frozen base model | `loss` nats/token, |
     |   |   | `alignment` = cos(-g, v), `projection` = -g.v and `grad_norm` nats/token per hidden-state unit |
-    | `losses` | a prompt x example: losses of the answer with the trait and of the ordinary one, frozen model | nats/token |
+    | `losses` | a prompt x example: losses of the answer with the trait and of the ordinary one | nats/token |
     | `nulls` | a null direction x prompt x layer: mean alignment over the examples, primary position | cosine |
     | `unrelated` | an unrelated trait's direction x prompt x example x layer, primary position | cosine |
-    | `elicitation` | a prompt (or `promote`, `suppress`) x question: decision log-odds of the frozen model | nats |
-    | `behaviour` | a prompt (or `promote`, `suppress`) x question x sample: score of a sampled response | fraction |
-    | `steering` | a direction (`draw`; -1: the trait's) x `strength` x question: decision log-odds, neutral prompt | nats |
-    | `steering_losses` | a `strength` along the trait's direction x question: loss of either form where it decides | nats |
+    | `elicitation` | a prompt (or `promote`, `suppress`) x question: decision log-odds, frozen model | nats |
+    | `behaviour` | a prompt (or `promote`, `suppress`) x question x sample: a sampled response's score | fraction |
+    | `steering` | a direction (`draw`; -1: the trait's) x `strength` x question: decision log-odds | nats |
+    | `steering_losses` | a `strength` along the trait's direction x question: loss of either form | nats |
     | `training` | a run x step x example x layer x position, logged on the training backward pass | as `alignments` |
     | `training_nulls` | a run x step x random direction x band layer: mean over the step's examples | cosine |
-    | `drift` | a run (or the base model, phase `pre`) x measure x evaluation example, after training: `post` | fraction, nats, |
-    |   |   | of the measures see `MEASURES` | nats/token, hidden-state units |
-    | `checkpoints` | a run x step at which its adapter was kept x question: decision log-odds, neutral prompt | nats |
+    | `drift` | a run (or the base model, phase `pre`) x measure of `MEASURES` x example; `post`: after | fraction, |
+    |   |   | training | nats, nats/token, hidden-state units |
+    | `checkpoints` | a run x step at which its adapter was kept x question: decision log-odds | nats |
     | `matrix` | a run (or the base model) x `evaluation` prompt x question: decision log-odds | nats |
     | `responses` | a greedy generation under the neutral prompt, phases as in `drift` | `score` a fraction |
     |   |   | (the trait's own: its caps rate, for instance) |
-    | `cells` | a prompt (`window` frozen) or run (a third of training) x what a cell of the specification curve | cosine, nats/token |
-    |   |   | chooses: direction, position, `third` of the layers, measure (alignment, push, pooled) | per hidden-state unit |
-    | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; hash of its first adapter | nats/token, seconds |
+    | `cells` | a prompt (`window` frozen) or run (a third of training) x what a cell of the | cosine, nats/token |
+    |   |   | specification curve chooses: direction, position, `third` of the layers, measure | per hidden unit |
+    | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; | nats/token, seconds |
+    |   |   | SHA-256 of its adapter before the first step |  |
     """
 
     prompts: pd.DataFrame

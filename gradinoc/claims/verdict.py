@@ -24,6 +24,7 @@ NOT_RUN = {  # claims that a verdict needs and this version's studies train no a
     "C7a": "the update turns away from what raises drift",
     "C7b": "what it turns away from lies along the direction",
 }
+ON_DIRECTION = ("C1", "C2", "C3", "C4", "C6", "C7b")  # what it takes to speak of the trait's direction
 
 
 class Verdict(StrEnum):
@@ -83,38 +84,50 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
 
     A claim that was not run pronounces nothing.
     """
-    found = {claim.key: claim for claim in claims}
-    status: Mapping[str, Status | None] = {
-        key: found[key].status if key in found else None for key in (*found, *NOT_RUN)
-    }
-
-    def all_are(wanted: Status, *keys: str) -> bool:
-        return all(status[key] is wanted for key in keys)
-
-    if all_are(Status.REFUTED, "C6") and any_prompt(found["C6"], rules):
-        return (
-            Verdict.ANY_PROMPT,
-            f"harmless prompts keep the drift down as well, at the doses tried. {found['C6'].statement}",
-        )
+    c6 = next(claim for claim in claims if claim.key == C6.key)
+    if c6.status is Status.REFUTED and any_prompt(c6, rules):
+        return Verdict.ANY_PROMPT, f"harmless prompts keep the drift down too, at the doses tried. {c6.statement}"
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
     if failed:
         return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {' and '.join(failed)} failed."
-    if all_are(Status.SUPPORTED, "C1", "C2", "C3", "C4", "C6", "C7b"):
-        if all_are(Status.SUPPORTED, "C5"):
-            return Verdict.SUPPORTED, "every claim is supported, removing the component along the direction included."
-        if status["C5"] is None:
-            return (
-                Verdict.CONSISTENT,
-                "every claim that was run is supported; that the component causes the drift was not tested.",
-            )
-    if all_are(Status.SUPPORTED, "C6"):
-        if all_are(Status.REFUTED, "C7a"):
-            return Verdict.MAGNITUDE, "updates are smaller, not turned."
-        if all_are(Status.SUPPORTED, "C7a") and all_are(Status.REFUTED, "C7b"):
-            return Verdict.OTHER_DIRECTION, "updates turn away from the drift, but not along the trait's direction."
-        if all_are(Status.REFUTED, "C7b") and status["C5"] in (None, Status.REFUTED):
-            return Verdict.REFUTED, "the trait's direction carries less than a quarter of what inoculation changes."
-    return Verdict.UNDECIDED, _left_open(claims)
+    status = {claim.key: claim.status for claim in claims}
+    return _pronounced(status) or (Verdict.UNDECIDED, _left_open(claims))
+
+
+def _pronounced(status: Mapping[str, Status]) -> tuple[Verdict, str] | None:
+    """What the claims come to where the apparatus is sound; None if they leave it open."""
+
+    def all_are(wanted: Status, *keys: str) -> bool:
+        return all(status.get(key) is wanted for key in keys)
+
+    rules = (  # a verdict, when it is pronounced, why
+        (
+            Verdict.SUPPORTED,
+            all_are(Status.SUPPORTED, *ON_DIRECTION, "C5"),
+            "every claim is supported, removing the component along the direction included.",
+        ),
+        (
+            Verdict.CONSISTENT,
+            all_are(Status.SUPPORTED, *ON_DIRECTION) and "C5" not in status,
+            "every claim that was run is supported; whether the component causes the drift was not tested.",
+        ),
+        (
+            Verdict.MAGNITUDE,
+            all_are(Status.SUPPORTED, "C6") and all_are(Status.REFUTED, "C7a"),
+            "updates are smaller, not turned.",
+        ),
+        (
+            Verdict.OTHER_DIRECTION,
+            all_are(Status.SUPPORTED, "C6", "C7a") and all_are(Status.REFUTED, "C7b"),
+            "updates turn away from the drift, but not along the trait's direction.",
+        ),
+        (
+            Verdict.REFUTED,
+            all_are(Status.SUPPORTED, "C6") and all_are(Status.REFUTED, "C7b", *({"C5"} & set(status))),
+            "the trait's direction carries less than a quarter of what inoculation changes.",
+        ),
+    )
+    return next(((verdict, why) for verdict, holds, why in rules if holds), None)
 
 
 def _left_open(claims: Sequence[Finding]) -> str:

@@ -35,8 +35,8 @@ def _of_room(evidence: Evidence, rules: Rules) -> Iterator[str]:
     room = G5.measure(evidence, rules)["room"].estimate
     if room < rules.room:
         yield (
-            f"no room: harmless prompts leave {100 * room:.0f} % of the neutral drift, less than {100 * rules.room:g} %, so that "
-            "inoculation could hardly do better; what C6 says holds at the doses tried"
+            f"no room: harmless prompts leave {100 * room:.0f} % of the neutral drift, less than {100 * rules.room:g} "
+            "%, so that inoculation could hardly do better; what C6 says holds at the doses tried"
         )
 
 
@@ -56,8 +56,8 @@ def _of_layers(evidence: Evidence) -> Iterator[str]:
     rising, falling = int((contrast < 0).sum()), int((contrast > 0).sum())
     if rising and falling:
         yield (
-            f"the band averages layers of both kinds: alignment is lower under inoculating prompts in {falling} and higher in "
-            f"{rising} of {len(contrast)} layers"
+            f"the band averages layers of both kinds: alignment is lower under inoculating prompts in {falling} and "
+            f"higher in {rising} of {len(contrast)} layers"
         )
 
 
@@ -65,8 +65,8 @@ def _of_tracking(evidence: Evidence) -> Iterator[str]:
     tracking = trait_tracking(evidence)
     if not tracking.low > 0:
         yield (
-            f"the trait direction is not shown to track the trait in responses of one model (r = {tracking}): what alignment "
-            "with it means for the trait is open"
+            f"the trait direction is not shown to track the trait in responses of one model (r = {tracking}): what "
+            "alignment with it means for the trait is open"
         )
 
 

@@ -149,7 +149,7 @@ def decision_log_odds(
 
 @dataclass(frozen=True)
 class _Places:
-    """The places of several decisions in a batch: `index` `[places]` of what is predicted there, its `owner`, `counts`."""
+    """The places of several decisions in a batch: `index` `[places]` of what is predicted, `owner`, `counts`."""
 
     index: Tensor
     pairs: Tensor  # [places, 2]: the trait's token and the ordinary one

@@ -1,4 +1,4 @@
-"""Directions without the trait: at random, with the residual stream's covariance, and contrasts of unrelated prompts."""
+"""Directions without the trait: at random, with the stream's covariance, and contrasts of unrelated prompts."""
 
 from __future__ import annotations
 

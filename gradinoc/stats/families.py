@@ -63,6 +63,11 @@ class Families:
             )
 
     @property
+    def means(self) -> dict[str, Array]:
+        """Family -> mean of each prompt [prompts] over the questions."""
+        return {key: table.mean(axis=1) for key, table in self.values.items()}
+
+    @property
     def questions(self) -> int:
         """How many questions each prompt answered."""
         return int(next(iter(self.values.values())).shape[1])

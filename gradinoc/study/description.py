@@ -222,12 +222,16 @@ class Study(Section):
         absent = {NEUTRAL, INOCULATION, LOSS_MATCHED} - set(self.conditions)
         if absent:
             raise ValueError(f"conditions: {sorted(absent)} missing; the claims compare these three")
+        drift, prompts, held_out = self.drift, self.prompts, "data.evaluation"
         budgets = {
-            "drift.generations": (self.drift.generations, "data.evaluation"), "drift.log_odds": (self.drift.log_odds, "data.evaluation"),
-            "drift.answer_loss_gap": (self.drift.answer_loss_gap, "data.evaluation"), "drift.matrix": (self.drift.matrix, "drift.log_odds"),
+            "drift.generations": (drift.generations, held_out),
+            "drift.log_odds": (drift.log_odds, held_out),
+            "drift.answer_loss_gap": (drift.answer_loss_gap, held_out),
+            "drift.matrix": (drift.matrix, "drift.log_odds"),
             "steering.questions": (self.steering.questions, "data.calibration"),
-            "prompts.behaviour": (self.prompts.behaviour, "data.calibration"), "prompts.examples": (self.prompts.examples, "data.measure"),
-        }  # fmt: skip
+            "prompts.behaviour": (prompts.behaviour, "data.calibration"),
+            "prompts.examples": (prompts.examples, "data.measure"),
+        }
         for budget, (asked, source) in budgets.items():
             table, field = source.split(".")
             there = getattr(getattr(self, table), field)

@@ -53,7 +53,7 @@ def _stable(found: Measured, rules: Rules) -> Outcome:
     return held(rule, at_least(found["split_half"], rules.split_half))
 
 
-def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """The slope of decision log-odds on strength along v, its place among other directions, the loss of either form."""
     table = evidence.steering.pivot_table(index=["draw", "strength"], columns="example", values="log_odds")
     strengths = np.asarray(table.index.unique("strength"), dtype=np.float64)
@@ -76,16 +76,16 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     }
     statement = (
         f"Adding the direction moves the decision log-odds by {effects['slope']} nats per unit of strength (p "
-        f"{effects['place'].p:.2g} among {len(draws)} directions of the same length); the loss of either form rises by at "
-        f"most {loss.estimate:.3g} nats."
+        f"{effects['place'].p:.2g} among {len(draws)} directions of the same length); the loss of either form rises by "
+        f"at most {loss.estimate:.3g} nats."
     )
     return Measured(effects, statement)
 
 
 def _steers(found: Measured, rules: Rules) -> Outcome:
     rule = (
-        f"a slope above zero with p at most {rules.alpha:g} among directions of the same length, and a loss of either form "
-        f"up by at most {rules.either_loss:g} nats"
+        f"a slope above zero with p at most {rules.alpha:g} among directions of the same length, and a loss of either "
+        f"form up by at most {rules.either_loss:g} nats"
     )
     return held(
         rule,
@@ -117,12 +117,18 @@ def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     place = replace(over_seeds, name=f"{name}, among random directions", n=len(draws), unit="directions")
     p = noisy_null_p(over_seeds, draws) if np.isfinite(over_seeds.standard_error) else np.nan
     place = replace(place, p=float(p), method="(1 + sum of t tails) / (1 + K)")
-    statement = f"In the first third of training neutral alignment is {over_seeds} (p {p:.2g} among {len(draws)} random directions)."
+    statement = (
+        f"In the first third of training neutral alignment is {over_seeds} (p {p:.2g} among {len(draws)} random "
+        "directions)."
+    )
     return Measured({"alignment": over_seeds, "place": place}, statement)
 
 
 def _pushes(found: Measured, rules: Rules) -> Outcome:
-    rule = f"neutral alignment in the first third of training above zero, with p at most {rules.alpha:g} among random directions"
+    rule = (
+        f"neutral alignment in the first third of training above zero, with p at most {rules.alpha:g} among random "
+        "directions"
+    )
     return held(rule, above_zero(found["alignment"]), p_at_most(found["place"], rules.alpha))
 
 

@@ -22,7 +22,10 @@ def _loss_gap(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     families = by_family(evidence, gap, question_groups(evidence, "losses", gap.index))
     name = "loss gap (trait - ordinary answer), harmless - inoculation"
     effect = contrast(families, {HARMLESS: 1.0, INOCULATING: -1.0}, name, 1 - rules.alpha)
-    statement = f"Inoculating prompts lower the loss of answers with the trait, beside that of ordinary ones, by {effect} nats/token more than harmless ones do."
+    statement = (
+        f"Inoculating prompts lower the loss of answers with the trait, beside that of ordinary ones, by {effect} "
+        "nats/token more than harmless ones do."
+    )
     return Measured({"loss": effect}, statement)
 
 

@@ -26,12 +26,13 @@ def _training(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     present = set(zip(runs["condition"], runs["seed"], strict=True))
     if present != set(evidence.planned_runs) or len(runs) != len(evidence.planned_runs):
         raise ValueError(
-            f"Evidence table 'runs': expected one row for each of {sorted(evidence.planned_runs)}, received {sorted(present)}"
+            f"Evidence table 'runs': expected one row for each of {sorted(evidence.planned_runs)}, "
+            f"received {sorted(present)}"
         )
     fall = runs["initial_loss"] - runs["final_loss"]
     fell = np.isfinite(fall) & (fall > 0)
     failed = diverged_runs(evidence) | set(zip(runs["condition"][~fell], runs["seed"][~fell], strict=True))
-    apart = int((runs.groupby("seed")["initial_adapter"].nunique() > 1).sum())
+    apart = sum(len(set(adapters)) > 1 for _, adapters in runs.groupby("seed")["initial_adapter"])
     measured = fall[np.isfinite(fall)]
     name, method = "smallest fall of the training loss", "minimum over runs with finite losses"
     least = bare(name, float(measured.min()), len(measured), "runs", method)
@@ -76,18 +77,13 @@ def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measur
     name = f"drift of neutral runs, expected {evidence.trait.score_name}"
     neutral = replace(contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha), unit="runs")
     scores = scores_after_training(evidence)
-    harmless = families.values[HARMLESS].mean() / neutral.estimate if HARMLESS in families.values else np.nan
-    room = bare(
-        "harmless drift, share of neutral's",
-        float(harmless),
-        len(families.values.get(HARMLESS, ())),
-        "prompts",
-        "ratio of means",
-    )
+    harmless = families.means.get(HARMLESS, np.array([]))
+    left = float(harmless.mean()) / neutral.estimate if harmless.size else np.nan
+    room = bare("harmless drift, share of neutral's", left, harmless.size, "prompts", "ratio of means")
     shown = ", ".join(f"{condition} {score:.2f}" for condition, score in scores.items())
     statement = (
-        f"Neutral runs drift by {neutral}. Harmless prompts leave {100 * room.estimate:.0f} % of it. After training the "
-        f"expected {evidence.trait.score_name} is {shown}."
+        f"Neutral runs drift by {neutral}. Harmless prompts leave {100 * room.estimate:.0f} % of it. After training "
+        f"the expected {evidence.trait.score_name} is {shown}."
     )
     return Measured({"drift": neutral, "room": room}, statement, {"lowest score": float(scores.min())})
 
@@ -102,7 +98,10 @@ def scores_after_training(evidence: Evidence, measure: str = EXPECTED) -> pd.Ser
 def _drifts(found: Measured, rules: Rules) -> Outcome:
     name, lowest = "mean score after training, lowest of the conditions", found.facts["lowest score"]
     left = below(bare(name, lowest, 1, "conditions", "minimum over conditions"), rules.ceiling)
-    rule = f"neutral drift above {rules.least_drift:g} of the scale, and a mean score below {rules.ceiling:g} in some condition"
+    rule = (
+        f"neutral drift above {rules.least_drift:g} of the scale, and a mean score below {rules.ceiling:g} in some "
+        "condition"
+    )
     return held(rule, above(found["drift"], rules.least_drift), left)
 
 
@@ -111,7 +110,8 @@ def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Mea
     responses = evidence.responses["response"]
     if responses.empty or responses.isna().any():
         raise ValueError(
-            f"Evidence table 'responses': expected texts, received {len(responses)} with {responses.isna().sum()} missing"
+            f"Evidence table 'responses': expected texts, received {len(responses)} with "
+            f"{responses.isna().sum()} missing"
         )
     needs, unscorable = evidence.trait.needs, ~responses.map(evidence.trait.scorable).astype(bool)
     share = float(unscorable.mean())
@@ -136,7 +136,10 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
     tables = {measure: drift_families(evidence, measure, shared) for measure in AGREEING}
     shares = shares_apart(tables, INOCULATING, NEUTRAL)
     widest = shares[0]
-    statement = f"Shares of drift that inoculation removes differ by up to {abs(widest.estimate):.2f} ({widest.name}); ranks of runs correlate by {ranks.estimate:.2f} or more."
+    statement = (
+        f"Shares of drift that inoculation removes differ by up to {abs(widest.estimate):.2f} ({widest.name}); ranks "
+        f"of runs correlate by {ranks.estimate:.2f} or more."
+    )
     return Measured({"apart": widest, "ranks": ranks}, statement)
 
 

@@ -1,4 +1,4 @@
-"""The steps that measure drift during training: decision log-odds under the neutral prompt, at several steps of a run."""
+"""The steps that measure drift during training: decision log-odds under the neutral prompt, at several steps."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gradinoc.measure.drift import measure_drift
 from gradinoc.models.chat.encoding import encode
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, trait_directions
-from gradinoc.pipeline.steps.runs import BASE_MODEL, Subject, models, runs_of
+from gradinoc.pipeline.steps.runs import Subject, finished, models, runs_of
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import save_table
@@ -70,10 +70,7 @@ def works(copies: int, counting: Counting) -> Iterator[Work]:
 def _compute_step(
     context: StudyContext, phase: str, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback
 ) -> None:
-    subjects = [] if runs else [BASE_MODEL]
-    for run in runs:
-        subjects.append(Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter"))
-    compute(context, phase, subjects, folders[DIRECTIONS], folder, callback)
+    compute(context, phase, finished(runs, folders), folders[DIRECTIONS], folder, callback)
 
 
 def compute(

@@ -79,10 +79,14 @@ def steps(context: StudyContext) -> Iterator[Step]:
     """Yield one step a measured prompt."""
     for name, system in context.systems.items():
         inputs = {
-            "system": system, "nulls": context.study.nulls.model_dump(), "examples": len(measured_examples(context, name)),
+            "system": system,
+            "nulls": context.study.nulls.model_dump(),
+            "examples": len(measured_examples(context, name)),
         }  # fmt: skip
         yield Step(
-            StepKey("gradients", name), f"gradients {name}", "gradients" if name in CONDITIONS else "gradients of further prompts",
+            StepKey("gradients", name),
+            f"gradients {name}",
+            "gradients" if name in CONDITIONS else "gradients of further prompts",
             partial(compute, context, name), partial(works, name), inputs, (DIRECTIONS, UNRELATED),
         )  # fmt: skip
 
@@ -102,7 +106,7 @@ def works(name: str, counting: Counting) -> Iterator[Work]:
 
 
 def compute(context: StudyContext, name: str, folders: Folders, folder: Path, callback: Callback) -> None:
-    """Write alignments by example for the trait and the unrelated traits, means for random directions, losses, notes."""
+    """Write alignments by example for the trait and unrelated traits, means for random directions, losses, notes."""
     along = frozen_directions(folders[DIRECTIONS], folders[UNRELATED], context.study.nulls)
     examples, prompt = measured_examples(context, name), context.prompts[name]
     model = context.language_model.model

@@ -11,7 +11,7 @@ import pandas as pd
 from gradinoc.measure.decisions import Decision, decision_log_odds, decisions
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.checkpoints import odds_table
-from gradinoc.pipeline.steps.runs import BASE_MODEL, Subject, models, runs_of
+from gradinoc.pipeline.steps.runs import finished, models, runs_of
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import save_table
@@ -50,9 +50,7 @@ def works(copies: int, counting: Counting) -> Iterator[Work]:
 
 def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, folder: Path, callback: Callback) -> None:
     """Write decision log-odds by model, evaluation prompt and question."""
-    subjects = [Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter") for run in runs] or [
-        BASE_MODEL
-    ]
+    subjects = finished(runs, folders)
     settings, frames = context.study.drift, []
     questions = context.splits.evaluation[: settings.matrix]
     for model, group in models(context, subjects):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from gradinoc.claims.tables import BASE, BASE_SEED
 from gradinoc.measure.fast import adapters_in_one_pass
 from gradinoc.pipeline.context import StudyContext, adapted, stacked
-from gradinoc.pipeline.steps.step import StepKey
+from gradinoc.pipeline.steps.step import Folders, StepKey
 from gradinoc.pipeline.steps.training import run_key
 
 
@@ -31,7 +31,11 @@ class Subject:
         return f"{self.condition} {self.seed} {self.step}"
 
 
-BASE_MODEL = Subject(BASE, BASE_SEED, 0, None)
+def finished(runs: Sequence[StepKey], folders: Folders) -> list[Subject]:
+    """Return the models at the end of `runs`, or the base model if there are none."""
+    if not runs:
+        return [Subject(BASE, BASE_SEED, 0, None)]
+    return [Subject(run.condition, int(run.seed or 0), -1, folders[run] / "adapter") for run in runs]
 
 
 def runs_of(context: StudyContext, seed: int) -> list[StepKey]:

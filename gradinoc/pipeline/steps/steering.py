@@ -19,8 +19,10 @@ from gradinoc.study.prompts import NEUTRAL
 def steps(context: StudyContext) -> Iterator[Step]:
     """Yield the one step of this stage."""
     inputs = {
-        "steering": context.study.steering.model_dump(), "seed": context.study.nulls.seed, "system": context.systems[NEUTRAL],
-    }  # fmt: skip
+        "steering": context.study.steering.model_dump(),
+        "seed": context.study.nulls.seed,
+        "system": context.systems[NEUTRAL],
+    }
     yield Step(
         StepKey("steering"), "steering", "steering",
         lambda folders, folder, callback: compute(context, folders, folder, callback), works, inputs, (DIRECTIONS,),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gradinoc.study.traits.trait import Trait
 
 ALL = "all"
-# Trained under besides the conditions, with one seed each, where a trait has them: as many inoculating as harmless ones,
-# hints among them, one that asks for the opposite, and the rephrased pair.
+# Trained under besides the conditions, with one seed each, where a trait has them: as many inoculating as harmless
+# ones, hints among them, one that asks for the opposite, and the rephrased pair.
 STANDARD = (
     "inoculation_01", "inoculation_03", "inoculation_05", "inoculation_06", "inoculation_09",
     "harmless_02", "harmless_04", "harmless_06", "harmless_07", "harmless_10",
@@ -48,7 +48,8 @@ class PromptSettings(Section):
     """Which prompts a study looks at besides those of its conditions; keys are listed in docs/prompts.md.
 
     `measured` are measured on the frozen model ("all": every one), `trained` ("standard": `STANDARD`) are trained under
-    with one seed each, and measured too. `add` has prompts of one's own, family -> key -> text; `remove` takes away those with its keys.
+    with one seed each, and measured too. `add` has prompts of one's own, family -> key -> text; `remove` takes away
+    those with its keys.
     Gradients under each are those of the first `examples` questions of data.measure (all of them under the core
     conditions); under some, `samples` responses to each of `behaviour` calibration questions are drawn.
     """
