@@ -34,7 +34,7 @@ class Criterion:
 
     def __bool__(self) -> bool:
         """Whether it holds."""
-        return self.holds
+        return bool(self.holds)
 
     def __str__(self) -> str:
         """The rule, whether it holds, and by how much."""
