@@ -213,7 +213,7 @@ def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement
     from gradinoc.report.exports import write_exports
 
     study, findings = pipeline.study, (*judgement.gates, *judgement.claims)
-    rendered = pipeline.context.rendered(matched=evidence.chosen_prompt)
+    rendered = pipeline.context.rendered()
     write_report(judgement, evidence, study, folder, environment_of(pipeline, evidence), command, rendered)
     write_exports(study, evidence, pipeline, folder, findings)
     _write_variances(evidence, study, folder)

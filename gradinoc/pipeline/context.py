@@ -68,7 +68,7 @@ class StudyContext:
     @property
     def caveats(self) -> list[str]:
         """What is to be said beside results on this machine."""
-        published, used = self.study.model.published_dtype, str(self.dtype).removeprefix("torch.")
+        published, used = self.study.published.dtype, str(self.dtype).removeprefix("torch.")
         if published in (None, used):
             return []
         return [

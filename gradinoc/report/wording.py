@@ -11,9 +11,25 @@ from typing import Any
 from markupsafe import Markup
 
 from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.tables import DECISION, EVERYDAY, EXPECTED, GAP, MEASURES, PROJECTION, SCORE
 from gradinoc.stats.effect import Effect
+from gradinoc.study.traits import Trait
 
 NOT_MEASURED = "Not measured in this study."
+
+
+def measures(trait: Trait) -> dict[str, str]:
+    """Each measure of drift in words, with its unit; the first decides."""
+    score = sentence(trait.score_name)
+    words = {
+        EXPECTED: f"{score} expected of sampled responses, held-out questions (fraction)",
+        SCORE: f"{score} of greedy responses, held-out questions (fraction)",
+        EVERYDAY: f"{score} of greedy responses, everyday requests (fraction)",
+        DECISION: "Decision log-odds, held-out questions (nats)",
+        GAP: "Answer loss gap, held-out questions (nats/token)",
+        PROJECTION: "Projection on the trait direction (hidden-state units)",
+    }
+    return {measure: words[measure] for measure in MEASURES}
 
 
 def shown(name: str) -> str:

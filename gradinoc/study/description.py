@@ -26,7 +26,7 @@ from gradinoc.study.prompts import (
 )
 from gradinoc.study.prompts.family import Family, Prompt
 from gradinoc.study.prompts.settings import PromptSettings
-from gradinoc.study.rules import Rules
+from gradinoc.study.rules import Published, Rules
 from gradinoc.study.traits.registry import TRAITS, checked_trait, find_trait
 from gradinoc.study.traits.vocabulary import TraitDescription
 
@@ -57,7 +57,7 @@ class ModelSettings(Section):
     the machine. `kernels` "plain" computes with the model's own modules on padded batches (see
     `gradinoc.measure.fast.fused`). `chat_template` takes the place of the model's own, which a base model has none of:
     "plain", or a template's text (in a study file, the path of a `.jinja` file). `date` is what templates are told
-    that ask which day it is. `published_dtype` is that of the numbers that were published of a ready study.
+    that ask which day it is.
     """
 
     id: Name = "obedient"
@@ -69,7 +69,6 @@ class ModelSettings(Section):
     kernels: Literal["fused", "plain"] = "fused"
     chat_template: Annotated[Text, AfterValidator(_template)] | None = None
     date: Annotated[datetime.date, Field(strict=True), BeforeValidator(_day)] = DAY
-    published_dtype: Name | None = None
 
 
 class DataSettings(Section):
@@ -206,6 +205,7 @@ class Study(Section):
     steering: SteeringSettings = SteeringSettings()
     drift: DriftSettings = DriftSettings()
     rules: Rules = Rules()
+    published: Published = Published()
 
     @model_validator(mode="after")
     def _well_named(self) -> Study:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gradinoc.study.fields import Fraction, Section
+from gradinoc.study.fields import Fraction, Name, Section
 
 VERSION = 2  # of the rules: what is measured, and what decides
 
@@ -47,3 +47,15 @@ class Rules(Section):
     equal_loss: Fraction = 0.25
     share: Fraction = 0.25
     signs: Fraction = 0.8
+
+
+class Published(Section):
+    """What was published of a ready study before the present rules were made, to be shown beside what they come to.
+
+    Attributes:
+        dtype: that in which the published numbers were computed.
+        first_verdict: by version 1 of the rules. It had been seen when version 2's were made.
+    """
+
+    dtype: Name | None = None
+    first_verdict: Literal["supported", "loss_mediated", "refuted", "undecided"] | None = None

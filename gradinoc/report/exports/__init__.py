@@ -41,6 +41,6 @@ def write_exports(
     return [
         *write_adapters(study, evidence, pipeline, folder / "adapters"),
         *write_directions(study, evidence, pipeline, folder / "directions"),
-        *write_tables(study, evidence, findings, folder / "tables"),
+        *write_tables(evidence, findings, folder / "tables"),
         *write_results(evidence, folder / "inoculation_prompting"),
     ]

@@ -29,9 +29,10 @@ from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import load_json
 from gradinoc.report.exports.origin import base_name, described_model, hub_id, is_local
 from gradinoc.report.tables import runs_table
-from gradinoc.report.wording import markdown_text
+from gradinoc.report.wording import markdown_text, measures
 from gradinoc.study.chat_template import SHIPPED, dated
 from gradinoc.study.description import Study
+from gradinoc.study.prompts.family import Prompt
 
 TEMPLATE = Path(__file__).with_name("adapter_card.md.j2")
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
@@ -46,7 +47,7 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
     Weights are linked to the store's where the file system can, and copied where it cannot: of a large model they are
     the bulk of a study. The configuration names the base model as others can find it, and no folder of this machine.
     """
-    rows = runs_table(evidence, study.rules.early_fraction)
+    rows = runs_table(evidence)
     notes = loading_notes(pipeline.entry("directions").path)
     adapted = next((note for note in notes if note.startswith(NOTE)), SOMEWHERE)
     found: list[Path] = []
@@ -60,9 +61,7 @@ def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder:
         if template := study.model.chat_template:
             text = dated(SHIPPED.get(template, template), study.model.date)
             write_atomically(place / CHAT_TEMPLATE_FILE, text.encode())
-        made = card(
-            study, evidence, row, pipeline.context.system(condition, evidence.chosen_prompt), entry.inputs, adapted
-        )
+        made = card(study, evidence, row, pipeline.context.prompts[condition], entry.inputs, adapted)
         write_atomically(place / "README.md", f"{made.content.rstrip()}\n".encode())
         found.append(place)
     return found
@@ -72,11 +71,11 @@ def card(
     study: Study,
     evidence: Evidence,
     row: Mapping[str, Any],
-    system: str | None,
+    prompt: Prompt,
     inputs: Mapping[str, Any],
     adapted: str,
 ) -> ModelCard:
-    """The model card of a run, a `row` of the table of runs, trained under the `system` prompt, determined by `inputs`.
+    """The model card of a run, a `row` of the table of runs, trained under `prompt`, determined by `inputs`.
 
     `adapted` is what `gradinoc.models.adapters` finds in the model. Text from outside is shown and not acted on; what
     was not measured is a dash.
@@ -92,8 +91,9 @@ def card(
         title=markdown_text(f"{study.name}: {condition}, seed {seed}"),
         trait=markdown_text(trait.title),
         runs=len(study.runs),
-        made=[(name, markdown_text(value)) for name, value in _made(study, row, inputs, adapted)],
-        system=None if system is None else block(system),
+        made=[(name, markdown_text(value)) for name, value in _made(study, row, prompt, inputs, adapted)],
+        rephrased=prompt.is_rephrased,
+        system=block("\n".join(prompt.texts)) if prompt.texts else None,
         measured=list(_measured(evidence, row)),
         initial_loss=number(row["initial_loss"]),
         final_loss=number(row["final_loss"]),
@@ -126,12 +126,14 @@ def _config(config: dict[str, Any], study: Study, fingerprint: str) -> dict[str,
     }
 
 
-def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapted: str) -> Iterator[tuple[str, str]]:
+def _made(
+    study: Study, row: Mapping[str, Any], prompt: Prompt, inputs: Mapping[str, Any], adapted: str
+) -> Iterator[tuple[str, str]]:
     training, data = study.training, study.data
     source = Path(data.source).name if source_path(data.source) else data.source
     dtype, device = str(inputs["dtype"]).removeprefix("torch."), inputs["device"]
     yield "Base model", described_model(study, str(inputs["model"]))
-    yield "Condition", f"{row['condition']}, one of {', '.join(study.conditions)}"
+    yield "Prompt in training", f"{row['condition']}, of the family {prompt.family}"
     yield "Seed", str(row["seed"])
     yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
@@ -145,14 +147,8 @@ def _made(study: Study, row: Mapping[str, Any], inputs: Mapping[str, Any], adapt
 
 
 def _measured(evidence: Evidence, row: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    score = markdown_text(evidence.trait.score_name)
-    names = {
-        "score": f"{score} of responses, held-out questions",
-        "score_ood": f"{score} of responses, everyday requests",
-        "log_odds": "log-odds of the trait's answer against the ordinary one, nats/token",
-        "projection": "projection on the trait direction, hidden-state units",
-    }
-    for measure, name in names.items():
+    for measure, name in measures(evidence.trait).items():
+        name = markdown_text(name)
         before, after, change = (number(row.get(f"{measure}_{when}")) for when in ("pre", "post", "drift"))
         yield name, before, after, change
 

@@ -12,17 +12,21 @@ import pandas as pd
 from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
 from gradinoc.disk import write_atomically
+from gradinoc.report.prompts import matrix_table, prompts_table
 from gradinoc.report.tables import claims_table, metrics_table, plain, runs_table
-from gradinoc.study.description import Study
 
 
-def write_tables(study: Study, evidence: Evidence, findings: Iterable[Finding], folder: Path) -> list[Path]:
-    """Paths of every table of the evidence as Parquet, and of what is made of them: claims, metrics, runs with drift.
+def write_tables(evidence: Evidence, findings: Iterable[Finding], folder: Path) -> list[Path]:
+    """Paths of every table of the evidence as Parquet, and of what is made of them.
+
+    That is claims, metrics, runs with their drift, prompts with what each elicits and leaves, and the train x
+    evaluation matrix by prompt (`matrix_means`).
 
     A missing number is NaN, never 0. Responses are there as JSON lines too, a missing score as null.
     """
-    tables = {**evidence.tables, "runs": runs_table(evidence, study.rules.early_fraction)}
+    tables = {**evidence.tables, "runs": runs_table(evidence), "prompts": prompts_table(evidence)}
     tables |= {"metrics": metrics_table(evidence), "claims": claims_table(findings)}
+    tables |= {"matrix_means": matrix_table(evidence)}
     written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
     rows = (json.dumps(plain(row), ensure_ascii=False) for row in evidence.responses.to_dict("records"))
     lines = "".join(f"{row}\n" for row in rows)
