@@ -5,147 +5,212 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from gradinoc.study.description import NULLS, POSITIONS
 
-Three = tuple[float, float, float]  # neutral, inoculation, loss_matched
-
-CLAIMS = ("C1", "C2", "C3", "C4")
-FURTHER = "loss_measured"  # a fourth condition, whose loss is inoculation's, measured on the frozen model alone
-WORDS = ("they", "walk", "home", "with", "nine", "ripe", "figs", "each")
-# The response that has so many upper-case words.
-RESPONSES = tuple(" ".join([*map(str.upper, WORDS[:n]), *WORDS[n:]]) + "." for n in range(len(WORDS) + 1))
+CLAIMS = ("C1", "C2", "C3", "C4", "C6")
+GRADES = (0.4, 1.0)  # of inoculating prompts' elicitation, full inoculation's being 1
+MIDDLE = sum(GRADES) / 2  # of an inoculating prompt on average
+BASE_SCORE = 0.05  # before training
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What differs by chance, as standard deviations at a layer of depth 1; cosines unless it says otherwise.
+    """What differs by chance, as standard deviations; cosines at a layer of depth 1 unless it says otherwise.
 
-    On the frozen model: `difficulty` and `loss` (nats/token) are of an example's loss, alike under every condition and
-    under one; `example`, `alignment`, `layer` of its alignment, alike under every condition, under one, under one at
-    one layer; `template` of a template's alignment under one condition. `nulls` are of the
-    mean alignment of a random direction of each kind under one condition (alike at every layer, as one draw serves all,
-    but for kinds made of the trait's), `flipped` of the share of the trait direction that is left in one of the latter,
-    `unrelated` and `unrelated_alignment` of an unrelated trait's mean alignment under one condition and of an
-    example's.
+    Prompts of one family: `prompt_alignment`, `prompt_drift` (share of neutral drift), `prompt_loss` (nats/token) and
+    `prompt_elicitation` (full inoculation's is 1; harmless and opposite prompts only, inoculating ones are drawn
+    from `GRADES`).
 
-    In training: `seed` and `run` are of the alignment of a seed's runs and of one run, `step` of one training example;
-    `run_drift` of a run's log-odds rise and `response` of an evaluation example's (nats/token).
+    Questions, on the frozen model: `difficulty` and `loss` (nats/token) of an example's loss, alike under every prompt
+    and under one; `example`, `alignment`, `layer` of its alignment, alike under every prompt, under one, at one layer
+    under one; `family_template` and `template` of a template's alignment under a family and under one prompt; `odds`
+    of a question's decision log-odds under one prompt (nats), `behaviour` of a sampled response's score (fraction).
 
-    Away from the textbook: `degrees` of freedom of Student's t, which replaces the normal distribution throughout
-    (same standard deviations); `ratio`, by condition, multiplies `alignment`; `growth` is the share by which
-    `alignment` grows with a nat/token of an example's loss; `shared` is the share of the variance of `run` and
-    `run_drift` that the seeds of a condition have in common (their intraclass correlation).
+    Directions: `nulls`, by kind, of T(u), harmless less inoculating prompts; `null_prompt` of one prompt along one of
+    them; `unrelated` of T along an unrelated trait; `steering` of another direction's slope (nats/unit of strength).
+
+    Training: `seed` and `run` of the alignment of a seed's runs and of one run, `step` of one example; `run_drift`,
+    `seed_drift` of a run's and a seed's share of drift; `training_null` of a random direction's alignment.
+    Of drift by question: `drift_template`, `drift_family`, `drift_prompt` of a template's share of the mean, alike for
+    all runs, for a family, for a prompt; `response` of one sampled response (fraction of the scale).
+
+    Away from the textbook: `degrees` of freedom of Student's t, in place of the normal distribution, with the same
+    standard deviations; `ratio` multiplies the spread of inoculating prompts' alignment and drift.
     """
 
+    prompt_alignment: float = 0.04
+    prompt_drift: float = 0.05
+    prompt_loss: float = 0.12
+    prompt_elicitation: float = 0.06
     difficulty: float = 0.25
     loss: float = 0.05
     example: float = 0.05
     alignment: float = 0.04
     layer: float = 0.02
-    template: float = 0.04
-    nulls: Mapping[str, float] = field(default_factory=lambda: {null: kind.spread for null, kind in NULLS.items()})
-    flipped: float = 0.09
+    family_template: float = 0.015
+    template: float = 0.03
+    odds: float = 0.6
+    behaviour: float = 0.2
+    nulls: Mapping[str, float] = field(
+        default_factory=lambda: {null: 2.5 * kind.spread for null, kind in NULLS.items()}
+    )
+    null_prompt: float = 0.01
     unrelated: float = 0.01
-    unrelated_alignment: float = 0.03
-    seed: float = 0.03
+    steering: float = 0.5
+    seed: float = 0.01
     run: float = 0.01
     step: float = 0.03
-    run_drift: float = 0.05
-    response: float = 0.3
+    run_drift: float = 0.04
+    seed_drift: float = 0.01
+    training_null: float = 0.03
+    drift_template: float = 0.15
+    drift_family: float = 0.08
+    drift_prompt: float = 0.08
+    response: float = 0.2
     degrees: float = math.inf
-    ratio: Three = (1.0, 1.0, 1.0)
-    growth: float = 0.0
-    shared: float = 0.0
+    ratio: float = 1.0
+
+    def draw(self, rng: np.random.Generator, spread: float, *shape: int) -> np.ndarray:
+        """Noise [*shape] of standard deviation `spread`: normal, or Student's t."""
+        if math.isinf(self.degrees):
+            return rng.normal(0, spread, shape)
+        return spread * math.sqrt((self.degrees - 2) / self.degrees) * rng.standard_t(self.degrees, shape)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """The truth of a scenario, per condition in the order neutral, inoculation, loss_matched.
+    """What is true in a simulated study.
 
-    `gap` is what the prompt itself takes off the alignment (cosine, at a layer of depth 1), `loss` what it takes off
-    the loss (nats/token), `slope` the alignment that goes with a nat/token of loss, `between` the alignment that goes
-    with a nat/token of an example's difficulty for other reasons than its loss; with `latent` it goes with an example's
-    loss before `Noise.loss` is added, as where one completion stands for many. `drift` is the rise of the log-odds
-    (nats/token) of a run of average alignment, `follows` and `seed_follows` the drift that goes with a unit of early
-    alignment of a run and of a seed, `caps` the score that training adds at most.
+    Full inoculation has an elicitation of 1, an inoculating prompt one between `GRADES`, the plan's own `core` (None:
+    as the others), a harmless one 0, an opposite one -0.2; each prompt differs by chance (`Noise`).
 
-    `drawn_from` is the kind of null direction of which the trait's is only one more ("": none); `unspecific` the share
-    of the trait's contrast that an unrelated trait shows too. With `templates`, examples come from that many; with
-    `further` there is a fourth condition (see `FURTHER`).
+    Alignment (cosines at depth 1): neutral's is `alignment`; a prompt takes off `fall` per elicitation, `any_prompt`
+    whatever it says, and `slope` for every nat/token that it takes off the loss, which is `loss` per elicitation.
+    `between` is the alignment that goes with a nat/token of an example's difficulty for reasons beside its loss.
 
-    `holds` are the claims that are true here, `verdicts` those that are right, the best one first.
+    Drift, as a share of neutral's (which is `drift` of the scale and `nats` of decision log-odds): a prompt removes
+    `conditional` whatever it says, `follows` for every cosine that it takes off alignment (chance included), and
+    `elicits` per elicitation. By decision log-odds it removes 1 - `disagree` of what it removes by score. With
+    `progress`, alignment in training follows a run's share of drift: cosines per unit of it.
+
+    Elicitation: `odds` nats and `behaviour` of the score per elicitation, `promoted` of the promoting prompt's.
+
+    The direction: `auc` and `split_half` in the band; `steering` nats per unit of strength; `rise` of the loss where
+    it is steered by most (nats/token); `moved` by neutral runs along it. `drawn_from` is the kind of null direction of
+    which the trait's is only one more ("" none): then `fall` is drawn anew in every study, and so is `steering` with
+    `by_chance`. `unspecific` is the share of T(v) that an unrelated trait shows too.
+
+    Apparatus: `learnt` is the least fall of a run's training loss (nats/token), `one_start` whether runs of a seed
+    begin alike, `unscorable` the share of responses that cannot be scored. With `templates`, questions come from that
+    many.
+
+    `holds` are the claims that are true here; of `untold` ones neither is right, support or refutation, since the
+    apparatus that they rest on is not sound. `verdicts` are right besides UNDECIDED.
     """
 
-    gap: Three = (0.0, 0.12, 0.0)
-    loss: Three = (0.0, 0.15, 0.14)
+    alignment: float = 0.30
+    fall: float = 0.15
+    any_prompt: float = 0.0
     slope: float = 0.1
+    loss: float = 0.25
     between: float = 0.0
-    latent: bool = False
-    drift: Three = (3.0, 1.6, 2.8)
-    follows: float = 10.0
-    seed_follows: float = 10.0
-    caps: Three = (0.9, 0.4, 0.85)
+    core: float | None = None
+    drift: float = 0.5
+    nats: float = 2.0
+    conditional: float = 0.1
+    follows: float = 4.5
+    elicits: float = 0.0
+    disagree: float = 0.0
+    progress: float = 0.0
+    odds: float = 2.0
+    behaviour: float = 0.5
+    promoted: float = 1.2
+    auc: float = 0.99
+    split_half: float = 0.95
+    steering: float = 3.0
+    rise: float = 0.05
+    moved: float = 1.5
     drawn_from: str = ""
+    by_chance: bool = False
     unspecific: float = 0.0
+    learnt: float = 0.2
+    one_start: bool = True
+    unscorable: float = 0.0
     templates: int = 0
-    further: bool = False
     noise: Noise = field(default_factory=Noise)
     holds: tuple[str, ...] = CLAIMS
-    verdicts: tuple[str, ...] = ("SUPPORTED",)
-
-    @property
-    def verdict(self) -> str:
-        """The best of the right verdicts."""
-        return self.verdicts[0]
-
-
-_SAME_DRIFT: dict[str, Any] = {"drift": (3.0, 3.0, 3.0), "caps": (0.8, 0.8, 0.8)}
-_NO_LINK: dict[str, Any] = {"follows": 0.0, "seed_follows": 0.0}
-_NO_GAP: dict[str, Any] = {"gap": (0.0, 0.0, 0.0), "slope": 0.0}
-SCENARIOS = {
-    "effect": Scenario(),
-    "no_effect": Scenario(**_NO_GAP, **_SAME_DRIFT, holds=(), verdicts=("REFUTED", "UNDECIDED")),
-    "loss_mediated": Scenario(**_NO_GAP, **_NO_LINK, holds=(), verdicts=("LOSS_MEDIATED", "UNDECIDED")),
-    "loss_explained": Scenario(
-        gap=(0, 0, 0),
-        slope=0.8,
-        loss=(0, 0.25, 0.15),
-        holds=("C1", "C2", "C4"),
-        verdicts=("LOSS_MEDIATED", "UNDECIDED"),
-    ),
-    "different_mechanism": Scenario(
-        **_SAME_DRIFT, **_NO_LINK, holds=("C1", "C2", "C3"), verdicts=("DIFFERENT_MECHANISM", "UNDECIDED")
-    ),
-    "saturated": Scenario(
-        drift=(6, 6, 6), caps=(1, 1, 1), **_NO_LINK, holds=("C1", "C2", "C3"), verdicts=("UNDECIDED",)
-    ),
-    "reversed": Scenario(gap=(0, -0.12, 0), drift=(3, 4.2, 2.8), holds=(), verdicts=("REFUTED", "UNDECIDED")),
-}
+    untold: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ("SUPPORTED", "CONSISTENT")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a study measures: `positions` are the first of `study.description.POSITIONS`, `directions` of each null.
+    """How much a study measures.
 
-    `templates` of None is the scenario's own number. Without `beside` tables and phases that decide nothing are empty.
+    Prompts: `inoculating`, `harmless` and `opposite` are measured, the plan's own among them; the first `trained` of
+    each of these families are trained under, the plan's own and neutral with `seeds` seeds, with `rephrased` the pair
+    whose wording changes. Questions: `examples` under the plan's own prompts, `shared` under all; `elicitation`,
+    `behaviour`, `steering`, `evaluation` of those tables. `directions` of each null, `steered` and
+    `training_directions` others; `positions` are the first of `study.description.POSITIONS`. `templates` of None is
+    the scenario's number.
+    Without `beside` tables that decide nothing are empty.
     """
 
-    examples: int = 96
-    layers: int = 6
+    inoculating: int = 10
+    harmless: int = 10
+    opposite: int = 4
+    trained: tuple[int, int, int] = (6, 6, 1)
+    rephrased: bool = True
     seeds: int = 3
+    examples: int = 96
+    shared: int = 32
+    elicitation: int = 96
+    behaviour: int = 64
+    steering: int = 32
+    evaluation: int = 48
+    layers: int = 6
+    positions: int = len(POSITIONS)
     steps: int = 30
     directions: int = 200
+    steered: int = 39
+    training_directions: int = 40
     templates: int | None = None
-    evaluation: int = 48
-    positions: int = len(POSITIONS)
     beside: bool = True
+
+
+def depths(layers: int) -> np.ndarray:
+    """Depth [layers] of each layer, the last being 1: separation and alignment both grow with it."""
+    return np.linspace(1.0, 0.2, layers)[::-1]
 
 
 def band_depth(layers: int) -> float:
     """What an effect of 1 at depth 1 is in the mean over the band's layers."""
-    depth = np.linspace(0.2, 1.0, layers)
-    return float(depth[depth >= depth.max() / 2].mean())
+    depth = depths(layers)
+    return float(depth[depth >= 0.5].mean())
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "effect": Scenario(),
+    # Nothing is true of inoculation: no prompt moves alignment or drift.
+    "no_effect": Scenario(fall=0, slope=0, follows=0, conditional=0, holds=(), verdicts=()),
+    # Any prompt keeps the drift down, and alignment is as it was.
+    "any_prompt": Scenario(fall=0, slope=0, follows=0, conditional=0.7, holds=(), verdicts=("ANY_PROMPT",)),
+    # Drift falls by a way of its own.
+    "no_alignment": Scenario(
+        fall=0, slope=0, follows=0, elicits=0.9, holds=("C6",),
+        verdicts=("MAGNITUDE", "OTHER_DIRECTION", "REFUTED"),
+    ),
+    "loss_explains": Scenario(fall=0, slope=0.7, holds=("C1", "C2", "C4", "C6"), verdicts=()),
+    # Steering and training go against v, which is the trait's with its sign turned.
+    "wrong_sign": Scenario(
+        alignment=-0.30, fall=-0.15, slope=-0.1, follows=-4.5, steering=-3.0, moved=-1.5, holds=("C6",),
+        untold=("C1", "C2", "C3", "C4"), verdicts=("OTHER_DIRECTION", "REFUTED"),
+    ),
+    "floor": Scenario(conditional=0.97, follows=0, holds=("C1", "C2", "C3"), verdicts=("ANY_PROMPT",)),
+    "ceiling": Scenario(
+        drift=0.95, conditional=0, follows=0, holds=("C1", "C2", "C3"), untold=("C4", "C6"), verdicts=()
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Simulated studies in parts: the true prompts and runs, and the tables of the frozen model and of training."""
