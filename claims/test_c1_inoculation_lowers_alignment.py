@@ -1,6 +1,7 @@
 """C1. Inoculation lowers alignment: gradient descent pushes the residual stream less toward the trait.
 
-D(control) = alignment(control) - alignment(inoculation): cosine, band mean, paired by example, frozen model.
+Alignment is cos(-g, v): a cosine, band mean, frozen model. The plan's three prompts are compared example by example,
+families of prompts with the prompt as the unit.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ pytestmark = pytest.mark.claim("C1")
 
 @pytest.mark.parametrize("control", ["neutral", "loss_matched"])
 def test_alignment_is_lower_than_under(control, finding):
-    """The 95 % interval of D(control) lies above zero."""
+    """The 95 % interval of alignment(control) - alignment(inoculation), over examples, lies above zero."""
     contrast = finding[f"alignment.{control}"]
-    assert contrast.low > 0, f"D({control}) = {contrast}; C1 needs its lower end above 0"
+    assert contrast.low > 0, f"{contrast.name} = {contrast}; C1 needs its lower end above 0"
+
+
+def test_alignment_is_lower_under_inoculating_than_under_harmless_prompts(finding):
+    """The 95 % interval of mean(harmless) - mean(inoculating), over prompts, lies above zero."""
+    contrast = finding["families"]
+    assert contrast.low > 0, f"{contrast.name} = {contrast}; C1 needs its lower end above 0"
 
 
 def test_c1_gates_hold(finding):

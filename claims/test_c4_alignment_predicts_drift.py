@@ -1,6 +1,7 @@
-"""C4. Alignment predicts drift: runs whose gradients align more with the trait early on drift further toward it.
+"""C4. Alignment predicts drift: prompts under which gradients align more with the trait early on drift further.
 
-r correlates early alignment and drift in trait log-odds over runs; its p permutes conditions within seeds.
+Prompts are the unit and neutral is left out. The slope is of the drift of the expected score (fraction) on alignment in
+the first third of training (cosine), with elicitation, length and loss as covariates; p permutes prompts.
 """
 
 from __future__ import annotations
@@ -11,16 +12,10 @@ pytestmark = pytest.mark.claim("C4")
 
 
 def test_drift_goes_with_early_alignment(finding, rules):
-    """R is above zero, with p at most alpha."""
-    r = finding["r"]
-    assert r.estimate > 0, f"r = {r}; C4 needs it above 0"
-    assert r.p <= rules.alpha, f"r = {r}; C4 needs p <= {rules.alpha}"
-
-
-def test_inoculated_runs_drift_less(finding):
-    """The 95 % interval of drift, neutral - inoculation, paired by seed, lies above zero."""
-    difference = finding["drift.neutral"]
-    assert difference.low > 0, f"drift(neutral) - drift(inoculation) = {difference}; C4 needs its lower end above 0"
+    """The slope's 95 % interval lies above zero, with p over prompts at most alpha."""
+    slope = finding["slope"]
+    assert slope.low > 0, f"{slope.name} = {slope}; C4 needs its lower end above 0"
+    assert slope.p <= rules.alpha, f"{slope.name} = {slope}; C4 needs p <= {rules.alpha}"
 
 
 def test_c4_gates_hold(finding):

@@ -1,10 +1,10 @@
-"""Is the apparatus sound? Gates G1-G6, on which the claims rest."""
+"""Is the apparatus sound? Gates G1-G9, on which the claims rest; units are in each test's docstring."""
 
 from __future__ import annotations
 
 import pytest
 
-from gradinoc.claims.gates import scores_after_training
+from gradinoc.claims.gates.runs import scores_after_training
 from gradinoc.claims.measures import diverged_runs
 
 
@@ -17,16 +17,16 @@ def test_g1_direction_separates_held_out_prompts(finding, rules):
 
 @pytest.mark.claim("G2", stages=("directions",))
 def test_g2_direction_is_stable(finding, rules):
-    """G2: two halves of the prompts give directions with a cosine of at least 0.8 at every layer of the band."""
+    """G2: two halves of the questions give directions with a cosine of at least 0.8 at every layer of the band."""
     lowest = finding["split_half"].estimate
     assert lowest >= rules.split_half, f"lowest split-half cosine {lowest:.3f}; G2 needs {rules.split_half}"
 
 
 @pytest.mark.claim("G3", stages=("directions", "gradients"))
-def test_g3_inoculation_elicits_the_trait(finding):
-    """G3: the inoculation prompt lowers the loss on answers that show the trait, paired by example."""
+def test_g3_inoculation_elicits_the_trait_in_loss(finding):
+    """G3: inoculating prompts lower loss(trait) - loss(ordinary), nats/token, below harmless ones'; n is prompts."""
     fall = finding["loss"]
-    assert fall.low > 0, f"loss(neutral) - loss(inoculation) = {fall}; G3 needs its lower end above 0"
+    assert fall.low > 0, f"{fall.name} = {fall}; G3 needs its lower end above 0"
 
 
 @pytest.mark.claim("G4")
@@ -37,16 +37,23 @@ def test_g4_training_worked(condition, seed, finding, evidence):
     assert (condition, seed) not in diverged_runs(evidence), finding.statement
 
 
+@pytest.mark.claim("G4")
+def test_g4_runs_of_a_seed_begin_alike(finding, evidence):
+    """G4: runs of one seed have the same initial adapter, whatever their prompt."""
+    hashes = evidence.runs.groupby("seed")["initial_adapter"].nunique()
+    assert (hashes == 1).all(), f"{finding.key}: {hashes.to_dict()} initial adapters by seed"
+
+
 @pytest.mark.claim("G5")
-def test_g5_neutral_run_drifts(finding):
-    """G5: in every neutral run the log-odds of the trait rise."""
-    for rise in finding.effects:
-        assert rise.low > 0, f"{rise.name} = {rise}; G5 needs its lower end above 0"
+def test_g5_neutral_runs_drift(finding, rules):
+    """G5: the drift of neutral runs, expected score, has a lower bound of at least 0.10 of the scale."""
+    rise = finding["drift"]
+    assert rise.low > rules.least_drift, f"{rise.name} = {rise}; G5 needs its lower end above {rules.least_drift}"
 
 
 @pytest.mark.claim("G5")
 def test_g5_not_every_condition_ends_at_the_ceiling(finding, evidence, rules):
-    """G5: some condition's mean score after training is below the ceiling."""
+    """G5: some prompt's mean score after training is below the ceiling."""
     scores = scores_after_training(evidence)
     assert scores.min() < rules.ceiling, f"{finding.key}: mean scores {scores.to_dict()}, ceiling {rules.ceiling}"
 
@@ -56,3 +63,52 @@ def test_g6_responses_can_be_scored(finding, rules):
     """G6: fewer than 5 % of the evaluated responses cannot be scored."""
     share = finding["unscorable"].estimate
     assert share < rules.max_unscorable, f"{100 * share:.1f} % cannot be scored; G6 needs < {rules.max_unscorable:.0%}"
+
+
+@pytest.mark.claim("G7", stages=("directions", "elicitation"))
+def test_g7_prompts_elicit_the_trait_in_behaviour(finding, rules):
+    """G7: promoting and inoculating prompts raise the expected score by 0.10 or more, or the log-odds by 0.5 nats."""
+    pairs = ("promote", "inoculation")
+    scores, nats = ([finding[f"{way}.{pair}"] for pair in pairs] for way in ("score", "log_odds"))
+    by_score = all(effect.low > rules.elicited for effect in scores)
+    by_nats = all(effect.low > rules.elicited_nats for effect in nats)
+    found = "; ".join(f"{effect.name} = {effect}" for effect in (*scores, *nats))
+    assert by_score or by_nats, f"{found}; G7 needs lower ends above {rules.elicited}, or {rules.elicited_nats} nats"
+
+
+@pytest.mark.claim("G8a", stages=("directions", "steering"))
+def test_g8a_steering_brings_the_trait(finding, rules):
+    """G8a: decision log-odds rise with steering along v, more than along other directions of the same length."""
+    slope, place = finding["slope"], finding["place"]
+    assert slope.low > 0, f"{slope.name} = {slope}; G8a needs its lower end above 0"
+    assert place.p <= rules.alpha, f"{place.name} = {place}; G8a needs p <= {rules.alpha}"
+
+
+@pytest.mark.claim("G8a", stages=("directions", "steering"))
+def test_g8a_steering_leaves_the_answer(finding, rules):
+    """G8a: steered, the loss of the answer in either form rises by at most 0.2 nats."""
+    loss = finding["loss"]
+    assert loss.estimate <= rules.either_loss, f"{loss.name} = {loss}; G8a needs at most {rules.either_loss}"
+
+
+@pytest.mark.claim("G8b")
+def test_g8b_neutral_training_moves_along_the_direction(finding):
+    """G8b: neutral runs' residual stream moves along +v, hidden-state units; runs are the unit."""
+    moved = finding["moved"]
+    assert moved.low > 0, f"{moved.name} = {moved}; G8b needs its lower end above 0"
+
+
+@pytest.mark.claim("G8c")
+def test_g8c_neutral_gradients_push_along_the_direction(finding, rules):
+    """G8c: neutral alignment in the first third of training is above zero, and above that with random directions."""
+    aligned, place = finding["alignment"], finding["place"]
+    assert aligned.low > 0, f"{aligned.name} = {aligned}; G8c needs its lower end above 0"
+    assert place.p <= rules.alpha, f"{place.name} = {place}; G8c needs p <= {rules.alpha}"
+
+
+@pytest.mark.claim("G9")
+def test_g9_measures_of_drift_agree(finding, rules):
+    """G9: shares of drift that inoculation removes differ by at most 0.25 between measures, which rank runs alike."""
+    apart, ranks = finding["apart"], finding["ranks"]
+    assert abs(apart.estimate) <= rules.agreement, f"{apart.name} = {apart}; G9 needs at most {rules.agreement}"
+    assert ranks.estimate >= rules.rank_agreement, f"{ranks.name} = {ranks}; G9 needs {rules.rank_agreement}"

@@ -157,11 +157,9 @@ class Claim:
         return self.rule.format(
             level=f"{100 * (1 - rules.alpha):g} %",
             alpha=f"{rules.alpha:g}",
-            equivalence=f"{100 * rules.equivalence:g} %",
-            margin=f"{100 * rules.null_margin:g} %",
-            match=f"{100 * rules.loss_match:g} %",
-            overlap=f"{rules.overlap:g}",
-            correlation=f"{rules.correlation_margin:g}",
+            lead=f"{rules.lead:g}",
+            equal_loss=f"{100 * rules.equal_loss:g} %",
+            share=f"{rules.share:g}",
         )
 
 

@@ -12,13 +12,14 @@ from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
 from gradinoc.claims.c6 import C6, any_prompt
 from gradinoc.claims.finding import Claim, Finding, Status
-from gradinoc.claims.gates import gates_of
+from gradinoc.claims.gates import GATES, gates_of
 from gradinoc.claims.specification import curve_of
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.warnings import warnings_of
 from gradinoc.study.rules import Rules
 
 CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C6)
+RULES_OF = {rule.key: rule for rule in (*GATES, *CLAIMS)}
 NOT_RUN = {  # claims that a verdict needs and this version's studies train no arms for: what they would show
     "C5": "removing the component along the direction removes the drift",
     "C7a": "the update turns away from what raises drift",

@@ -70,7 +70,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     study = session.study
     return [
         f"study: {study.name} ({printable(study.model.id)}, trait {study.trait}, data {printable(study.data.source)}, "
-        f"{len(study.conditions)} conditions x {len(study.seeds)} seeds)",
+        f"{len(study.conditions)} conditions x {len(study.seeds)} seeds, {len(study.prompts_trained)} further prompts)",
         f"artifacts: {printable(session.artifacts)}",
         *session.notes,
         *opening(study),
@@ -92,9 +92,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests of the study over its conditions and seeds: `condition`, `seed`, `other` (than inoculation).
+    """Run tests of the study over its conditions: `condition`, `other` (than inoculation); over runs with `seed`.
 
-    With a seed, the conditions are those under which runs are trained.
+    With a seed a condition is any prompt that is trained under, and both are those of a run; without one the conditions
+    are those of the study file, which have every seed.
     """
     session = metafunc.config.stash.get(SESSION, None)
     if session is None or "study" not in metafunc.fixturenames:
@@ -103,12 +104,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     study = session.study
     own = {name for mark in metafunc.definition.iter_markers("parametrize") for name in str(mark.args[0]).split(",")}
-    untrained = study.untrained if "seed" in metafunc.fixturenames else ()
-    conditions = [condition for condition in study.conditions if condition not in untrained]
-    others = [condition for condition in conditions if condition != INOCULATION]
-    for name, values in (("condition", conditions), ("seed", study.seeds), ("other", others)):
-        if name in metafunc.fixturenames and name not in own:
-            metafunc.parametrize(name, list(values))
+    conditions = list(study.conditions)
+    asked = {"condition", "seed"} & {*metafunc.fixturenames} - own
+    if asked == {"condition", "seed"}:
+        metafunc.parametrize(("condition", "seed"), sorted(study.runs))
+    elif asked:
+        (name,) = asked
+        metafunc.parametrize(name, conditions if name == "condition" else list(study.seeds))
+    if "other" in metafunc.fixturenames and "other" not in own:
+        metafunc.parametrize("other", [condition for condition in conditions if condition != INOCULATION])
 
 
 @pytest.hookimpl(wrapper=True)

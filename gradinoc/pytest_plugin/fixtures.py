@@ -54,7 +54,7 @@ def evidence(pipeline: Pipeline) -> Evidence:
 
 @pytest.fixture(scope="session")
 def gates(evidence: Evidence, rules: Rules) -> Sequence[Finding]:
-    """G1-G6, on which the claims rest."""
+    """Every gate, on which the claims rest."""
     from gradinoc.claims.gates import gates_of
 
     return gates_of(evidence, rules)
@@ -146,22 +146,30 @@ class Artifacts:
         from gradinoc.api import write_artifacts
         from gradinoc.claims.verdict import Verdict
 
-        refuted = judgement.verdict not in (Verdict.SUPPORTED, Verdict.UNDECIDED)
+        unsettled = (Verdict.UNDECIDED, Verdict.CONSISTENT)  # consistent: whether v is the cause was not tested
+        refuted = judgement.verdict not in (Verdict.SUPPORTED, *unsettled)
         self._request.node.user_properties += [
             (FINDING, "refuted" if refuted else str(judgement.verdict)),
             ("study", study.name),
             ("verdict", str(judgement.verdict)),
             ("statement", judgement.sentence),
+            *published_properties(study),
             *((f"warning.{place}", warning) for place, warning in enumerate(judgement.warnings, start=1)),
         ]
         session = _session(self._request.config)
         with FileLock(self.folder / ".findings.lock"):
             write_artifacts(session.pipeline, evidence, judgement, self.folder, session.command)
-        self._skip_if(judgement.verdict is Verdict.UNDECIDED, judgement.sentence)
+        self._skip_if(judgement.verdict in unsettled, judgement.sentence)
 
     def _skip_if(self, undecided: bool, reason: str) -> None:
         if undecided and option(self._request.config, "undecided") == "skip":
             pytest.skip(reason)
+
+
+def published_properties(study: Study) -> list[tuple[str, str]]:
+    """Return the verdict that version 1 of the rules gave of a ready study, as a property; none where there is none."""
+    first = study.published.first_verdict
+    return [("verdict.rules-1", first)] if first else []
 
 
 def finding_properties(finding: Finding) -> list[tuple[str, str]]:
