@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gradinoc.api import VARIANCES
 from gradinoc.cli.output import duration, print_notes, print_table, size
 from gradinoc.errors import GradinocError, StudyError, printable
+from gradinoc.power.design import dead_ends, design_of, design_warnings, smallest_p_table
 from gradinoc.power.planning import power, written_power, written_reach
 from gradinoc.power.prospects import OBSERVED, OF_INTEREST
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances
@@ -18,7 +19,6 @@ from gradinoc.report.figures.power import plot_power
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.tables import write_table
 from gradinoc.study.description import Study
-from gradinoc.study.design import dead_ends, design_of, design_warnings, smallest_p_table
 from gradinoc.study.loading import load_study
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, 
         raise StudyError("--past sets the variances for the power simulation, which --no-power turns off: drop one")
     study = load_study(name, list(settings))
     design, folder = design_of(study), artifacts / study.name
-    ends = [f"CANNOT DECIDE {end}" for end in dead_ends(design)]
+    ends = [str(end) for end in dead_ends(design)]
     cautions = design_warnings(design)[len(ends) :]
     sys.stdout.write("".join(f"{line}\n\n" for line in (*ends, *cautions)))
     sys.stdout.flush()

@@ -22,9 +22,9 @@ from gradinoc.cli.output import print_notes
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.display import Display, show_progress
 from gradinoc.pipeline.progress import PROGRESS, follow
+from gradinoc.power.design import opening
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
-from gradinoc.study.design import opening
 from gradinoc.study.faults import explain
 from gradinoc.study.loading import load_study
 

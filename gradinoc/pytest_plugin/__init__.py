@@ -65,7 +65,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     session = config.stash.get(SESSION, None)
     if session is None or not config.getoption("--study"):
         return []
-    from gradinoc.study.design import opening
+    from gradinoc.power.design import opening
 
     study = session.study
     return [
@@ -85,10 +85,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if SESSION not in config.stash or not config.getoption("--study") or reporter is None:
         return
     if reporter.no_header or not reporter.showheader:
-        from gradinoc.study.design import dead_ends, design_of
+        from gradinoc.power.design import dead_ends, design_of
 
         for end in dead_ends(design_of(config.stash[SESSION].study)):
-            reporter.write_line(f"design: CANNOT DECIDE {end}")
+            reporter.write_line(f"design: {end}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
