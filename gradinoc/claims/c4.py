@@ -5,6 +5,8 @@ Neutral is left out: that any prompt differs from none says nothing of alignment
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -101,9 +103,10 @@ def _over_runs(evidence: Evidence) -> dict[str, Effect]:
     if len(repeated) < 3:
         return {}
     rng, seeds = np.random.default_rng(SEED_OF_ORDERS), [seed for _, seed in repeated]
-    name = f"alignment and drift over {len(repeated)} runs of {len({run[0] for run in repeated})} prompts"
+    name = "alignment and drift over the runs of the conditions"
     r, ranks = stratified_correlation(aligned[repeated], drift[repeated], seeds, rng, name)
-    return {"runs": r, "runs.ranks": ranks}
+    unit = f"runs of {len({run[0] for run in repeated})} prompts"
+    return {"runs": replace(r, unit=unit), "runs.ranks": replace(ranks, unit=unit)}
 
 
 def decide(found: Measured, rules: Rules) -> Outcome:

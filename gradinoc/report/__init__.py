@@ -16,6 +16,9 @@ from gradinoc.models.chat.rendered import Rendered
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp
+from gradinoc.report.page.prompts import spread_sentence
+from gradinoc.report.page.versions import versions_sentence
+from gradinoc.report.prompts import matrix_table, prompts_table
 from gradinoc.report.summary import closing_summary, tinted
 from gradinoc.report.tables import (
     CLAIM_COLUMNS,
@@ -27,6 +30,7 @@ from gradinoc.report.tables import (
     write_table,
 )
 from gradinoc.study.description import Study
+from gradinoc.study.rules import VERSION
 
 __all__ = [
     "closing_summary",
@@ -60,16 +64,22 @@ def write_report(
     drawn = {name: figure.draw(evidence, study.rules) for name, figure in FIGURES.items()}
     for name, each in drawn.items():
         save_figure(each.figure, directory / "figures", name)
+        if len(table := getattr(each, "table", ())):
+            write_table(table, directory / "figures" / f"{name}.csv")
     findings = (*judgement.gates, *judgement.claims)
-    write_json({"study": study.name, **plain(judgement)}, directory / "verdict.json")
+    verdict = {"study": study.name, "rules": VERSION, "published": study.published.model_dump(), **plain(judgement)}
+    write_json(verdict, directory / "verdict.json")
     write_table(claims_table(findings), directory / "claims.csv")
     write_table(metrics_table(evidence), directory / "metrics.csv")
-    write_table(runs_table(evidence, study.rules.early_fraction), directory / "runs.csv")
+    write_table(runs_table(evidence), directory / "runs.csv")
+    write_table(prompts_table(evidence), directory / "prompts.csv")
+    write_table(matrix_table(evidence), directory / "matrix.csv")
     write_json(environment, directory / "environment.json")
-    summary = "\n".join(closing_summary(judgement, directory))
+    beside = (versions_sentence(study.published, judgement), spread_sentence(evidence))
+    summary = "\n".join(closing_summary(judgement, directory, beside))
     write_atomically(directory / "summary.txt", f"{summary}\n".encode())
     write_up = WriteUp(judgement, evidence, study, directory, drawn, environment, reproduce, rendered)
-    for template in ("report.html.j2", "report.md.j2"):
+    for template in ("report.html.j2", "report.md.j2", "what-would-change-our-mind.md.j2"):
         write_atomically(directory / template.removesuffix(".j2"), write_up.render(template).encode())
 
 

@@ -61,12 +61,13 @@ def matrix_table(evidence: Evidence) -> pd.DataFrame:
     rows = []
     for evaluation in pd.unique(evidence.matrix["evaluation"]):
         wide = if_measured(matrix_by_question, evidence, str(evaluation))
-        for condition in evidence.trained if wide is not None else ():
-            if condition not in wide:
-                continue
-            runs = wide[condition]
-            groups = groups_of(evidence, runs.index, "matrix")
-            mean = mean_interval(runs.mean(axis=1), groups, "questions")
-            cell = (condition, str(evaluation), mean.estimate, mean.low, mean.high, mean.n, mean.unit, runs.shape[1])
-            rows.append(cell)
+        if wide is None:
+            continue
+        groups = groups_of(evidence, wide.index, "matrix")
+        prompts = wide.T.groupby(level="condition", observed=True)
+        seeds, means = prompts.size(), prompts.mean().T
+        for condition in (name for name in evidence.trained if name in means):
+            mean = mean_interval(means[condition], groups, "questions")
+            ends = (mean.estimate, mean.low, mean.high, mean.n, mean.unit)
+            rows.append((condition, str(evaluation), *ends, int(seeds[condition])))
     return pd.DataFrame(rows, columns=list(MATRIX_COLUMNS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import textwrap
@@ -12,42 +11,74 @@ from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.verdict import Judgement, Verdict
+from gradinoc.claims.verdict import NOT_RUN, Judgement, Verdict
 from gradinoc.errors import printable
 from gradinoc.report.wording import status_word
 from gradinoc.stats.effect import Effect
 
-WIDTH = 100  # columns; paths alone may be longer
-MISSING = "-"
+WIDTH = 80  # columns; paths alone may be longer
+INDENT = " " * 15  # of a finding's numbers, below the name of its effect
 STYLES = {"holds": "green", "supported": "green", "fails": "red", "refuted": "red", "undecided": "yellow"}
-PLACES = {"Report": "report.html", "Every number": "claims.csv"}
-ROW = re.compile(rf"[GC]\d +(?P<word>{'|'.join(STYLES)})\b")
+PLACES = {
+    "Report": "report.html",
+    "What would change our mind": "what-would-change-our-mind.md",
+    "Every number": "claims.csv",
+}
+ROW = re.compile(rf"(?P<key>[GC]\d[a-z]?) +(?P<word>{'|'.join(STYLES)})\b")
 VERDICT = re.compile(rf"(?:{'|'.join(verdict.name.replace('_', ' ') for verdict in Verdict)}): ")
 
 
-def closing_summary(judgement: Judgement, directory: Path | None = None) -> list[str]:
-    """Lines of at most `WIDTH` columns: a row for each gate and claim, the verdict, any warnings.
+def closing_summary(judgement: Judgement, directory: Path | None = None, beside: Sequence[str] = ()) -> list[str]:
+    """Lines of at most `WIDTH` columns: two for each gate and claim, the verdict, any warnings.
 
-    With a `directory`, where the report and the tables are: on lines as long as these paths.
+    `beside` are sentences that stand after the verdict's. With a `directory`, where the report and the tables are: on
+    lines as long as these paths.
     """
     findings = (*judgement.gates, *judgement.claims)
     failed = [gate for gate in judgement.gates if gate.status is not Status.SUPPORTED]
-    said = [judgement.sentence, *(f"{gate.key} fails: {gate.statement}" for gate in failed)]
+    said = [judgement.sentence, *filter(None, beside)]
+    said += [f"{gate.key} fails: {gate.statement}" for gate in failed]
+    said.append(f"Not run: {', '.join(NOT_RUN)}; a verdict that needs them cannot be reached.")
     if any(claim.status is Status.REFUTED for claim in judgement.claims):
         said.append("A refuted claim is a finding, not a fault: the apparatus worked, and this is what the data say.")
     if failed:
         said.append("A failed gate leaves the claims that rest on it undecided: mend the apparatus before concluding.")
     said += [f"Warning: {warning}" for warning in judgement.warnings]
-    lines = [*_lines(_table(findings)), ""]
+    lines = [line for finding in findings for line in _finding(finding)] + [""]
     for each in said:
         lines += _hanging(each)
     if directory is not None:
         lines += ["", *(f"{what}: {printable(directory / name)}" for what, name in PLACES.items())]
     return lines
+
+
+def deciding(finding: Finding) -> Effect | None:
+    """The effect that a summary shows: of a gate that fails the first that fails it, else the finding's headline."""
+    if finding.key.startswith("G") and finding.status is not Status.SUPPORTED:
+        short = next((criterion.key for criterion in finding.criteria if not criterion), "")
+        return finding.get(short) or finding.main
+    return finding.main
+
+
+def numbers(effect: Effect) -> str:
+    """Estimate, interval, p, n and what it counts; what a design cannot give is left out."""
+    parts = [f"{effect.estimate:+.3g}" if math.isfinite(effect.estimate) else "not measurable"]
+    if math.isfinite(effect.low) and math.isfinite(effect.high):
+        parts[0] += f" [{effect.low:+.3g}, {effect.high:+.3g}]"
+    if math.isfinite(effect.p):
+        parts.append(f"p {effect.p:.2g}")
+    return ", ".join([*parts, f"n {effect.n} {effect.unit}"])
+
+
+def _finding(finding: Finding, columns: int = WIDTH) -> list[str]:
+    """Key, status and effect of a finding, and its numbers below."""
+    effect = deciding(finding)
+    head = f"{finding.key:<3} {status_word(finding):<10} {finding.claim if effect is None else effect.name}"
+    lines = textwrap.wrap(printable(head), columns, subsequent_indent=INDENT, break_on_hyphens=False)
+    return lines if effect is None else [*lines, f"{INDENT}{printable(numbers(effect))}"]
 
 
 def tinted(summary: str) -> Tinted:
@@ -71,76 +102,24 @@ class Tinted:
             warned = line.startswith("Warning: ") or (warned and line.startswith(" "))
             text = Text(line, "yellow" if warned else "bold" if VERDICT.match(line) else "")
             if found := ROW.match(line):
-                text.stylize("bold", 0, 2)
+                text.stylize("bold", *found.span("key"))
                 text.stylize(STYLES[found["word"]], *found.span("word"))
             yield text
 
 
 def narrowed(lines: Sequence[str], columns: int) -> list[str]:
-    """A summary's lines for a narrow terminal: the numbers of a finding below its name, sentences wrapped anew."""
+    """A summary's lines for a narrow terminal: everything is wrapped anew."""
     table = list(takewhile(bool, lines))
-    cut = table[0].find("estimate") if table else -1
-    while cut > 0 and any(line[cut : cut + 1].strip() for line in table):
-        cut -= 1
-    if cut <= 0:
-        return list(lines)
-    indent = " " * max(0, min(table[0].find("effect"), columns - max(len(line) - cut for line in table)))
-    halves = [half for line in table for half in (line[:cut].rstrip(), f"{indent}{line[cut:]}".rstrip()) if half]
+    short: list[str] = []
+    for line in table:
+        short += textwrap.wrap(line, columns, subsequent_indent=INDENT[: columns // 4], break_on_hyphens=False)
     sentences: list[str] = []
     for line in lines[len(table) :]:
         if line.startswith("  ") and sentences:
             sentences[-1] += line[1:]
         else:
             sentences.append(line)
-    return [*halves, *(part for each in sentences for part in _hanging(each, columns))]
-
-
-def _table(findings: Sequence[Finding]) -> Table:
-    """Key, status, effect, estimate, interval, p and n of each finding; a dash for what a design cannot give."""
-    effects = [finding.main for finding in findings]
-    levels = {effect.level for effect in effects if effect is not None and math.isfinite(effect.low)}
-    table = Table.grid(padding=(0, 1, 0, 0))
-    interval = f"{100 * levels.pop():.4g} % interval" if len(levels) == 1 else "interval"
-    for name in ("", "", "effect"):
-        table.add_column(name, no_wrap=not name)
-    for name in ("estimate", interval, "p", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.show_header = True
-    for finding, effect in zip(findings, effects, strict=True):
-        table.add_row(*map(_text, (finding.key, status_word(finding), *_numbers(effect))))
-    return table
-
-
-def _numbers(effect: Effect | None) -> tuple[str, ...]:
-    """Name, estimate, interval, p, n and what it counts of an effect in words."""
-    if effect is None:
-        return (MISSING,) * 6
-    known = math.isfinite(effect.low) and math.isfinite(effect.high)
-    return (
-        effect.name,
-        f"{effect.estimate:+.3g}" if math.isfinite(effect.estimate) else MISSING,
-        f"[{effect.low:+.2g}, {effect.high:+.2g}]" if known else MISSING,
-        f"{effect.p:.2g}" if math.isfinite(effect.p) else MISSING,
-        str(effect.n),
-        effect.unit,
-    )
-
-
-def _text(words: str) -> Text:
-    """Words as they are: never markup, and nothing that a terminal would act on."""
-    return Text(printable(words))
-
-
-def _lines(table: Table) -> list[str]:
-    """A table as plain lines."""
-    page = io.StringIO()
-    # Of a notebook rich would take no heed of the file.
-    console = Console(
-        file=page, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, legacy_windows=False
-    )
-    console.print(table)
-    return [line.rstrip() for line in page.getvalue().splitlines()]
+    return [*short, *(part for each in sentences for part in _hanging(each, columns))]
 
 
 def _hanging(words: str, columns: int = WIDTH) -> list[str]:

@@ -15,19 +15,23 @@ from markupsafe import Markup
 
 from gradinoc.claims.finding import Finding
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import RULES_OF, Judgement
+from gradinoc.claims.verdict import NOT_RUN, RULES_OF, Judgement
 from gradinoc.errors import printable
-from gradinoc.models.chat.rendered import OPEN, Rendered
+from gradinoc.models.chat.rendered import Rendered
 from gradinoc.report.figures import FIGURES, Drawn
-from gradinoc.report.page.audit import audit_losses, null_tables
-from gradinoc.report.page.courses import courses, questions, run_columns, run_rows
+from gradinoc.report.page.courses import courses, questions, run_grid
+from gradinoc.report.page.grid import interval
+from gradinoc.report.page.minds import mind
+from gradinoc.report.page.prompts import matrix_grid, prompt_grid, spread_grid
 from gradinoc.report.page.surroundings import surroundings
+from gradinoc.report.page.versions import SEEN, plan_reading, versions
 from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
+from gradinoc.stats.effect import Effect
 from gradinoc.study.description import NULLS, Study
-from gradinoc.study.prompts import MATCHED, system_prompt
 
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
-NUMBERS_SHOWN = 6  # of a finding, before the rest is folded away
+IN_COSINES = ("C1", "C2", "C3")  # claims beside whose numbers stand those of other prompts and directions
+OWN_SECTIONS = ("prompts", "matrix", "mind", "gates", "drift")  # of the page, that may hold figures besides claims'
 SCRIPT, STYLE = "report.js", "report.css"
 
 
@@ -55,13 +59,33 @@ class WriteUp:
     rendered: Rendered | None = None
 
     def figures_of(self, section: str) -> list[Picture]:
-        """The figures of a section of the page, from the files in `directory`/figures."""
-        return [self._picture(name) for name, figure in FIGURES.items() if figure.shows[0] == section]
+        """The figures of a section of the page, from the files in `directory`/figures; of "drift" those of no other."""
+        sections = {*RULES_OF, *OWN_SECTIONS}
+        placed = {name: figure.shows[0] for name, figure in FIGURES.items()}
+        placed = {name: place if place in sections else "drift" for name, place in placed.items()}
+        return [self._picture(name) for name, place in placed.items() if place == section]
 
     def _picture(self, name: str) -> Picture:
         content = (self.directory / "figures" / f"{name}.svg").read_bytes()
         source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
         return Picture(name, self.drawn[name].finding, self.drawn[name].caption, source)
+
+    def deciding(self, finding: Finding) -> list[Effect]:
+        """The effects that a finding's criteria look at, its headline first."""
+        keys = dict.fromkeys(
+            [*([finding.headline] if finding.headline else []), *(each.key for each in finding.criteria)]
+        )
+        return [effect for key in keys if (effect := finding.get(key)) is not None]
+
+    def beside(self, finding: Finding) -> list[Effect]:
+        """The effects that a finding's criteria do not look at."""
+        deciding = {effect.key for effect in self.deciding(finding)}
+        return [effect for effect in finding.effects if effect.key not in deciding]
+
+    def why_of(self, finding: Finding) -> str:
+        """Why a finding is what it is; of gates that failed the names alone, their numbers stand in their sections."""
+        first = next(iter(finding.failed_gates), None)
+        return finding.reason if first is None else finding.reason.partition(f" {first}: ")[0]
 
     def rule(self, finding: Finding) -> str:
         """How a claim is decided; empty for a gate, whose reason says it."""
@@ -81,42 +105,36 @@ class WriteUp:
     @cached_property
     def content(self) -> dict[str, Any]:
         """What the templates show beside findings and figures, by name."""
-        evidence, rules = self.evidence, self.study.rules
-        audit = audit_losses(evidence, rules)
+        evidence, judgement = self.evidence, self.judgement
         return {
-            "audit": audit,
-            "prompts": self._prompts(audit.prompt),
-            "nulls": null_tables(evidence, rules),
+            "versions": versions(self.study.published, judgement),
+            "seen": SEEN,
+            "reading": plan_reading(judgement, self.study.rules),
+            "mind": mind(judgement, evidence),
+            "spreads": spread_grid(evidence),
+            "prompts": prompt_grid(evidence),
+            "matrix": matrix_grid(evidence),
             "courses": courses(evidence),
-            "run_columns": run_columns(evidence),
-            "run_rows": run_rows(evidence, rules.early_fraction),
+            "runs": run_grid(evidence),
             "questions": questions(evidence),
             "settings": self._settings(),
             "surroundings": surroundings(self.environment),
-        }
-
-    def _prompts(self, chosen: str | None) -> dict[str, str]:
-        """Condition -> its system prompt in words."""
-        named = {
-            "": "no system prompt",
-            MATCHED: chosen or "the harmless prompt whose loss is closest to inoculation's",
-        }
-        inoculation = self.evidence.trait.inoculation_system
-        return {
-            name: named.get(text) or system_prompt(text, inoculation) for name, text in self.study.conditions.items()
+            "not_run": NOT_RUN,
+            "in_cosines": IN_COSINES,
         }
 
     def _settings(self) -> dict[str, str]:
         """What a reader wants to know of the study first; the rest is in its own file."""
         study = self.study
-        draws, untrained = study.nulls.draws.items(), ", ".join(map(shown, study.untrained))
+        draws = study.nulls.draws.items()
         length = f"{study.training.steps} steps" if study.training.steps else f"{study.training.epochs} epoch(s)"
         return {
             "model": study.model.id,
             "data": f"{study.data.source}, {study.data.train} questions to train, {study.data.evaluation} to evaluate",
             "trait": self.evidence.trait.title,
-            "runs": f"{len(study.runs) // len(study.seeds)} conditions × {len(study.seeds)} seeds"
-            + (f"; {untrained} on the frozen model alone" if untrained else ""),
+            "prompts": f"{len(study.measured)} measured on the frozen model, {len(study.trained)} trained under",
+            "runs": f"{len(study.conditions)} conditions × {len(study.seeds)} seeds, and one run of each of "
+            f"{len(study.prompts_trained)} further prompts",
             "training": f"LoRA of rank {study.training.lora_rank}, {length} of {study.training.batch_size}, "
             f"learning rate {study.training.lr:g}",
             "random directions": f"{', '.join(f'{count} {NULLS[null].label}' for null, count in draws)} per layer",
@@ -132,13 +150,13 @@ class WriteUp:
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
             "number": number, "p": p_value, "shown": shown, "visible": visible, "word": status_word, "digest": digest,
-            "signs": signs, "printable": printable,
+            "signs": signs, "printable": printable, "interval": interval,
         }  # fmt: skip
         environment.filters.update(filters)
         script, style = (Markup(loader.get_source(environment, name)[0]) for name in (SCRIPT, STYLE))  # noqa: S704 - ours
         return environment.get_template(template).render(
             **self.content, report=self, judgement=self.judgement, study=self.study, question=QUESTION,
-            numbers_shown=NUMBERS_SHOWN, verdict=self.verdict, still_open=OPEN, script=script, style=style,
+            verdict=self.verdict, script=script, style=style,
         )  # fmt: skip
 
 

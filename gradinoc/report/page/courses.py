@@ -1,49 +1,23 @@
-"""What a report shows of the runs: a table of them, drift before, early in and after training, and responses."""
+"""What a report shows of the runs: a table of them, drift before and after training, and responses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.measures import drift_by_run
+from gradinoc.claims.measures import drift_by_question
 from gradinoc.claims.tables import AFTER, BASE, Evidence
 from gradinoc.report.numbers import PHASES, drift_course, mean_interval
+from gradinoc.report.page.grid import Column, Grid, grid
 from gradinoc.report.tables import runs_table
-from gradinoc.report.wording import number, sentence, shown
+from gradinoc.report.wording import measures, shown
 from gradinoc.stats.effect import Effect
 
 SHOWN_PER_DOMAIN = 4
 DOMAINS = {"in_distribution": "held-out questions", "everyday": "everyday requests"}
-
-
-def measures(evidence: Evidence) -> dict[str, str]:
-    """Each measure of drift, in words with its unit."""
-    score = sentence(evidence.trait.score_name)
-    return {
-        "score": f"{score}, held-out questions (fraction)",
-        "score_ood": f"{score}, everyday requests (fraction)",
-        "log_odds": "Trait log-odds (nats/token)",
-        "projection": "Projection (hidden-state units)",
-    }
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of runs: its title, its unit, and whether it holds numbers."""
-
-    name: str
-    title: str
-    unit: str = ""
-    numeric: bool = True
-
-    def text(self, row: Mapping[str, Any]) -> str:
-        """The text of this column in the row of a run."""
-        value = row[self.name]
-        return str(value) if isinstance(value, int) else number(value) if self.numeric else shown(value)
 
 
 def run_columns(evidence: Evidence) -> list[Column]:
@@ -57,26 +31,28 @@ def run_columns(evidence: Evidence) -> list[Column]:
         Column("initial_loss", "loss when met", "nats/token"),
         Column("final_loss", "loss afterwards", "nats/token"),
         Column("early_alignment", "early alignment", "cosine"),
-        Column("score_post", f"{score} after", "fraction"),
-        Column("score_drift", f"{score} drift", "fraction"),
-        Column("score_ood_drift", f"{score} drift, everyday", "fraction"),
-        Column("log_odds_drift", "log-odds drift", "nats/token"),
+        Column("expected_score_post", f"expected {score} after", "fraction"),
+        Column("expected_score_drift", f"expected {score} drift", "fraction"),
+        Column("score_drift", f"greedy {score} drift", "fraction"),
+        Column("score_ood_drift", f"greedy {score} drift, everyday", "fraction"),
+        Column("decision_log_odds_drift", "decision log-odds drift", "nats"),
         Column("projection_drift", "projection drift", "hidden-state units"),
     ]
 
 
-def run_rows(evidence: Evidence, early_fraction: float) -> list[dict[str, Any]]:
-    """One row a run, in the conditions' order; a number that is missing is NaN."""
-    table = runs_table(evidence, early_fraction)
-    order = {name: place for place, name in enumerate(evidence.conditions)}
+def run_grid(evidence: Evidence) -> Grid:
+    """One row a run, prompts in their order; a number that is missing is a dash."""
+    table = runs_table(evidence)
+    order = {name: place for place, name in enumerate(evidence.trained)}
     table = table.sort_values(["condition", "seed"], key=lambda keys: keys.map(order).fillna(keys), kind="stable")
-    rows: list[dict[str, Any]] = table.to_dict("records")
-    return rows
+    rows = [{**row, "condition": shown(str(row["condition"]))} for row in table.to_dict("records")]
+    about = "Drift is after minus before, under the neutral prompt. Every column, before too, is in runs.csv."
+    return grid("Runs", run_columns(evidence), rows, about)
 
 
 @dataclass(frozen=True)
 class Course:
-    """A condition's mean of a measure by phase (missing: NaN), and its mean change with its interval over seeds."""
+    """A prompt's mean of a measure by phase (missing: NaN), and its mean change with its interval over its runs."""
 
     condition: str
     phases: dict[str, float]
@@ -84,16 +60,16 @@ class Course:
 
 
 def courses(evidence: Evidence) -> dict[str, list[Course]]:
-    """Measure in words -> the course of each trained condition; a measure that was not taken is left out."""
+    """Measure in words -> the course of each trained prompt; a measure that was not taken is left out."""
     found = {}
-    for measure, title in measures(evidence).items():
-        course, changes = drift_course(evidence, measure), drift_by_run(evidence, measure, strict=False)
+    for measure, title in measures(evidence.trait).items():
+        course, changes = drift_course(evidence, measure), drift_by_question(evidence, measure, strict=False).mean()
         means = course.groupby(["condition", "phase"])["value"].mean() if len(course) else {}
         rows = [
             Course(
                 condition,
                 {word: float(means.get((condition, phase), math.nan)) for phase, word in PHASES.items()},
-                mean_interval(changes[condition]),
+                mean_interval(changes[condition], unit="runs"),
             )
             for condition in evidence.trained
             if (condition, AFTER) in means
