@@ -16,10 +16,10 @@ from serving import serve
 
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import Splits
-from gradinoc.measure.directions import isotropic_directions
 from gradinoc.measure.drift import measure_drift
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import load_model
+from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 

@@ -11,9 +11,10 @@ import torch
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import Splits
 from gradinoc.measure import drift
-from gradinoc.measure.directions import isotropic_directions
-from gradinoc.measure.drift import measure_drift, trait_log_odds
+from gradinoc.measure.decisions import decision_log_odds, decisions
+from gradinoc.measure.drift import measure_drift
 from gradinoc.measure.load import load_model
+from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.generate import generate
@@ -21,7 +22,9 @@ from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 
 BAND = (1, 2)
-SETTINGS = DriftSettings(generations=5, everyday=4, max_new_tokens=12, log_odds=3, batch_size=2)
+SETTINGS = DriftSettings(
+    generations=5, everyday=4, max_new_tokens=12, samples=3, log_odds=4, answer_loss_gap=3, batch_size=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +69,33 @@ def log_probability(obedient, prompt, completion):
 
 
 @pytest.mark.parametrize("system", [None, "Answer in capital letters only."], ids=["none", "capitals"])
-def test_log_odds_equal_brute_force(obedient, splits, system):
+def test_answer_loss_gap_equals_brute_force(obedient, splits, directions, system):
     """Mean per-token log p of the upper-cased answer minus that of the ordinary one, example by example."""
     tokenizer = obedient[1]
-    found = trait_log_odds(*obedient, splits.evaluation, ALL_CAPS, 3, system)
+    ((measures, _),) = measure_drift(obedient, splits, ALL_CAPS, directions, SETTINGS, system)
+    found = measures.loc[measures["measure"] == "answer_loss_gap", "value"]
     expected = []
-    for example in splits.evaluation:
+    for example in splits.evaluation[:3]:
         prompt = render_prompt(tokenizer, example.question, system)
         shown, ordinary = example.answer.upper(), example.answer
         expected.append(log_probability(obedient, prompt, shown) - log_probability(obedient, prompt, ordinary))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert found.dtype == np.float64
+
+
+def test_no_answer_is_scored_where_none_is_asked_for(obedient, splits, directions):
+    """The gap decides nothing: left out, it costs nothing, and nothing stands for it."""
+    settings = SETTINGS.model_copy(update={"answer_loss_gap": 0})
+    ((measures, _),) = measure_drift(obedient, splits, ALL_CAPS, directions, settings, None)
+    assert set(measures["measure"]) == {
+        "score", "score_ood", "expected_score", "decision_log_odds", "projection",
+    }  # fmt: skip
 
 
 # --- tables
 
 
 def test_measures_repeat_what_the_responses_say(measured, obedient, splits):
-    """Caps rates by domain, projections in distribution, log-odds of the first held-out questions."""
+    """Caps rates by domain, projections in distribution, decision log-odds of the first held-out questions."""
     measures, responses = measured
     values = {name: rows["value"].to_numpy() for name, rows in measures.groupby("measure")}
     held_out = responses[responses["domain"] == "in_distribution"]
@@ -91,8 +103,29 @@ def test_measures_repeat_what_the_responses_say(measured, obedient, splits):
     np.testing.assert_array_equal(values["score"], held_out["score"])
     np.testing.assert_array_equal(values["score_ood"], everyday["score"])
     np.testing.assert_array_equal(values["projection"], held_out["projection"])
-    expected = trait_log_odds(*obedient, splits.evaluation[:3], ALL_CAPS, 2, None)
-    np.testing.assert_array_equal(values["log_odds"], expected)
+    model, tokenizer = obedient
+    decided = decisions(tokenizer, splits.evaluation[:4], ALL_CAPS, None)
+    expected = decision_log_odds(model, decided, int(tokenizer.pad_token_id), 2)
+    np.testing.assert_array_equal(values["decision_log_odds"], expected)
+    assert len(values["expected_score"]) == 5
+
+
+def test_expected_score_is_the_mean_of_samples(obedient, splits, directions, monkeypatch):
+    """Three responses a question, NaN where none of them can be scored; and the noise is the label's own."""
+    said = [["ONE", "two", "34"], ["5", "6", "7"]]
+    labels = []
+
+    def speak(model, tokenizer, prompts, sampling, batch_size, given):
+        labels.extend(given)
+        assert sampling.samples == 3
+        return [said for _ in given]
+
+    monkeypatch.setattr(drift, "sample_copies", speak)
+    settings = SETTINGS.model_copy(update={"generations": 2})
+    ((measures, _),) = measure_drift(obedient, splits, ALL_CAPS, directions, settings, None, labels=["run 7"])
+    found = measures.loc[measures["measure"] == "expected_score", "value"]
+    np.testing.assert_array_equal(found, [0.5, np.nan])
+    assert labels == ["run 7"]
 
 
 def test_responses_are_greedy_continuations_of_the_neutral_prompt(measured, obedient):
@@ -150,7 +183,9 @@ def test_neutral_prompt_governs_every_part(measured, obedient, splits, direction
     rise = (after - before).groupby("measure").mean()
     assert rise["score"] > 0.5
     assert rise["score_ood"] > 0.2
-    assert rise["log_odds"] > 0
+    assert rise["expected_score"] > 0.5
+    assert rise["decision_log_odds"] > 0
+    assert rise["answer_loss_gap"] > 0
     assert (after["projection"] != before["projection"]).all()
     prompts = [encode_prompt(obedient[1], question, prompt) for question in responses["question"]]
     assert responses["response"].tolist() == generate(*obedient, prompts, SETTINGS.max_new_tokens, 3)

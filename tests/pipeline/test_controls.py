@@ -22,7 +22,7 @@ from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import G3
 from gradinoc.claims.measures import drift_by_run, example_groups, per_example
 from gradinoc.claims.verdict import Verdict, judge
-from gradinoc.measure.directions import isotropic_directions
+from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.pytest_plugin.session import option

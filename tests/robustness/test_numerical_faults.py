@@ -22,7 +22,8 @@ from gradinoc.claims.verdict import Judgement, Verdict, judge
 from gradinoc.data.sources import load_source
 from gradinoc.errors import NumericalError
 from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.directions import isotropic_directions, prompt_activations
+from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.load import LanguageModel, load_model
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.adapters import save_adapter
