@@ -12,12 +12,12 @@ import torch
 from fixtures.finished import SETTINGS
 from fixtures.small_study import assert_same, manifests, tables
 from fixtures.smallest import smallest
+from gradinoc.claims.finding import Status
 from gradinoc.claims.tables import AFTER, Evidence
 from gradinoc.claims.verdict import Verdict, judge
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.pipeline import estimate
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.steps.gradients import gradients_key
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
 from gradinoc.pipeline.store import Store, load_tensors
 from gradinoc.pytest_plugin.session import option
@@ -30,34 +30,20 @@ def evidence_of(name: str, pytestconfig) -> Evidence:
     return Pipeline(load_study(name), Store(Path(option(pytestconfig, "store")))).evidence()
 
 
-def test_obedient_model_is_supported(pytestconfig):
-    """Where system prompts rule the trait, inoculation works, and the whole apparatus says so."""
-    assert judge(evidence_of("tiny", pytestconfig), Rules()).verdict is Verdict.SUPPORTED
+def test_obedient_model_drifts_less_under_inoculation_than_under_harmless_prompts(pytestconfig):
+    """Where system prompts rule the trait it is inoculation, and not any prompt, that keeps drift down (C6)."""
+    judgement = judge(evidence_of("tiny", pytestconfig), Rules())
+    assert judgement["C6"].status is Status.SUPPORTED, judgement["C6"].reason
+    assert judgement.verdict is not Verdict.ANY_PROMPT
 
 
 @pytest.mark.exhaustive
 def test_deaf_model_is_not_supported(pytestconfig):
-    """Where system prompts have no say, inoculation cannot work; `test_controls` asks the frozen model alone."""
-    assert judge(evidence_of("deaf", pytestconfig), Rules()).verdict is not Verdict.SUPPORTED
-
-
-def test_secondary_stages_decide_nothing(pytestconfig):
-    """Without them every step that is left is the stored one, and all findings and the verdict stay as they were."""
-    store = Store(Path(option(pytestconfig, "store")))
-    off = load_study("tiny", ["secondary.matched_checkpoints=false", "secondary.early_drift=false"])
-    whole, less = Pipeline(load_study("tiny"), store), Pipeline(off, store)
-    left_out = set(whole.steps) - set(less.steps)
-    assert {(key.stage, key.phase) for key in left_out} == {("matched", ""), ("drift", "early")}
-    assert {key: entry.key for key, entry in less.entries.items()} == {
-        key: entry.key for key, entry in whole.entries.items() if key not in left_out
-    }
-    expected, found = (judge(pipeline.evidence(), Rules()) for pipeline in (whole, less))
-    assert found.verdict is expected.verdict
-    assert [gate.status for gate in found.gates] == [gate.status for gate in expected.gates]
-    for one, other in zip(expected.claims, found.claims, strict=True):
-        assert (other.status, other.reason) == (one.status, one.reason)
-        lost = {effect.key for effect in one.effects} - {effect.key for effect in other.effects}
-        assert bool(lost) == (one.key in ("C3", "C4")), lost
+    """Where system prompts have no say no prompt elicits anything, and inoculation is not shown to do more than any."""
+    judgement = judge(evidence_of("deaf", pytestconfig), Rules())
+    assert judgement["G7"].status is Status.REFUTED, judgement["G7"].statement
+    assert judgement["C6"].status is not Status.SUPPORTED
+    assert judgement.verdict is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(("dtype", "warned"), [("other", True), ("same", False), (None, False)])
@@ -101,7 +87,7 @@ def test_interrupted_study_resumes_and_repeats_nothing(finished, tmp_path):
 def test_kernels_change_no_table(finished, tmp_path):
     """From the directions to the drift of one seed: with the model's own modules, padded, the same, rounding away."""
     plain, fused = smallest(tmp_path, "model.kernels=plain"), smallest(finished.store, "model.kernels=fused")
-    plain.complete([gradients_key("inoculation"), StepKey("drift", seed=0, phase=AFTER)])
+    plain.complete([StepKey("gradients", "inoculation"), StepKey("drift", seed=0, phase=AFTER)])
     assert is_fused(fused.context.language_model.model)
     assert not is_fused(plain.context.language_model.model)
     done = {key: entry.path for key, entry in plain.entries.items() if entry.complete()}
@@ -147,5 +133,5 @@ def test_dtype_is_told_as_it_is_used(dtype, native, tmp_path, monkeypatch):
 def test_changed_setting_repeats_only_what_depends_on_it(finished):
     """Longer responses change what is evaluated, and no direction, gradient or run."""
     longer = smallest(finished.store, "drift.max_new_tokens=9")
-    assert {key.stage for key, entry in longer.entries.items() if not entry.complete()} == {"drift"}
+    assert {key.stage for key, entry in longer.entries.items() if not entry.complete()} == {"drift", "elicitation"}
     assert all(entry.complete() for entry in smallest(finished.store).entries.values())

@@ -22,7 +22,7 @@ def without_runs(finished, tmp_path):
     """A store that has everything but the runs and what follows from them."""
     store = shutil.copytree(finished.store, tmp_path / "store")
     for key, entry in smallest(store).entries.items():
-        if key.stage in ("training", "drift", "matched") and key.phase != "before":
+        if key.stage in ("training", "drift", "checkpoints", "matrix") and key.phase != "before":
             entry.discard()
     return store
 

@@ -14,17 +14,15 @@ import pytest
 from fixtures.jsonl import chat, written
 from fixtures.small_study import SMALLEST
 from fixtures.smallest import smallest
-from gradinoc.claims.measures import unrelated_contrasts
-from gradinoc.study.prompts import NEUTRAL, UNRELATED
+from gradinoc.study.prompts import UNRELATED
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_contrast_that_a_trait_names_as_related_is_left_out(tmp_path):
-    """Of a study of bullet lists five contrasts are left, and C2 counts five."""
+    """Of a study of bullet lists five contrasts are left."""
     evidence = smallest(tmp_path, "trait=bullets").evidence("directions", "unrelated", "gradients")
     assert {*evidence.unrelated["trait"]} == {*UNRELATED} - {"lists"}
-    assert len(unrelated_contrasts(evidence, NEUTRAL).columns) == 5
 
 
 @pytest.mark.exhaustive
@@ -53,7 +51,7 @@ def test_claims_of_a_trait_with_a_related_contrast_are_tested_from_end_to_end(tm
     unrelated = pd.read_parquet(left / "tables" / "unrelated.parquet")
     assert {*unrelated["trait"]} == {*UNRELATED} - {"lists"}
     claims = pd.read_csv(left / "claims.csv")
-    assert claims.loc[claims["claim"] == "C2", "method"].str.contains("of 5 traits").any()
+    assert set(claims["claim"]) >= {"C1", "C2", "C6"}
     report = (left / "report.html").read_text(encoding="utf-8")
     assert "bullet rate" in report
     assert "data: 32 of 32 answers of" in report
