@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from gradinoc.report.page.audit import audit_losses
 
 from gradinoc.claims.c3 import loss_audit
 from gradinoc.claims.finding import Finding, Status
@@ -26,7 +27,6 @@ from gradinoc.report import write_finding, write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp, digest
-from gradinoc.report.page.audit import audit_losses
 from gradinoc.report.tables import claims_table, metrics_table, write_table
 from gradinoc.report.wording import markdown_text, signs
 from gradinoc.study.description import Study

@@ -20,10 +20,10 @@ from gradinoc.errors import OutOfMemoryError
 from gradinoc.measure import alignment as gradients
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import BATCH, prompt_activations
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
+from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.blocks import decoder_blocks

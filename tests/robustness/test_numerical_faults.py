@@ -23,8 +23,8 @@ from gradinoc.data.sources import load_source
 from gradinoc.errors import NumericalError
 from gradinoc.measure.alignment import answer_losses, measure_alignments
 from gradinoc.measure.directions import prompt_activations
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.load import LanguageModel, load_model
+from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.adapters import save_adapter
 from gradinoc.measure.training.run import Recipe, train_run
