@@ -92,6 +92,8 @@ def _in_training(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     effects = {}
     for window in WINDOWS:
         aligned = in_window(evidence, window)
+        if aligned.empty:  # fewer steps than windows
+            continue
         for other in CONTROLS:
             first, second = (aligned[name].reindex(evidence.seeds) for name in (other, INOCULATION))
             name = f"alignment in the {window} third of training, {other} - inoculation"

@@ -65,6 +65,8 @@ def _of_rephrased(evidence: Evidence, rules: Rules) -> Effect:
     means = wide.T.groupby(level="condition", observed=True).mean().T
     groups = question_groups(evidence, "drift", wide.index, EXPECTED)
     scale = float(means[NEUTRAL].mean())
+    if not scale:
+        return bare(name, np.nan, len(wide), "questions", "undecidable: neutral runs do not drift")
     first, second = (means[pair[family]] / scale for family in (Family.HARMLESS, Family.INOCULATION))
     return replace(grouped_pairs(first, second, groups, name, 1 - rules.alpha), unit="questions")
 

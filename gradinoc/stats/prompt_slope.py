@@ -61,9 +61,9 @@ def prompt_slope(
     `EXACT_PROMPTS` prompts, else (1 + #) / (1 + K) over random ones) hold which prompts were chosen, their runs' noise,
     and the known error of covariates; not what all runs of a seed share. Without covariates it is the raw slope.
 
-    Undecidable (all NaN, `method` says why): fewer than covariates + 4 prompts; a covariate that is constant or
-    tells the same as the others; a covariate less than `RELIABLE` of whose spread, given the others and alignment,
-    is more than its error: no analysis separates the two then, only more questions do.
+    Undecidable (all NaN, `method` says why): fewer than covariates + 4 prompts; drift that does not vary; a covariate
+    that is constant or tells the same as the others; a covariate less than `RELIABLE` of whose spread, given the others
+    and alignment, is more than its error: no analysis separates the two then, only more questions do.
     """
     y, x = finite(drift, "drift").ravel(), finite(alignment, "alignment").ravel()
     columns = [finite(each.values, f"covariate {key}").ravel() for key, each in covariates.items()]
@@ -79,6 +79,8 @@ def prompt_slope(
             method=f"undecidable: {y.size} prompts for {len(columns)} covariates, which take "
             f"{len(columns) + SPARE} or more",
         )
+    if not np.ptp(y):
+        return replace(effect, method="undecidable: drift does not vary")
     design = np.column_stack([x, *columns])
     design = design - design.mean(axis=0)
     if np.linalg.matrix_rank(design) < design.shape[1]:

@@ -117,9 +117,9 @@ def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     place = replace(over_seeds, name=f"{name}, among random directions", n=len(draws), unit="directions")
     p = noisy_null_p(over_seeds, draws) if np.isfinite(over_seeds.standard_error) else np.nan
     place = replace(place, p=float(p), method="(1 + sum of t tails) / (1 + K)")
+    where = f"p {p:.2g} among" if np.isfinite(p) else "no place can be told among"
     statement = (
-        f"In the first third of training neutral alignment is {over_seeds} (p {p:.2g} among {len(draws)} random "
-        "directions)."
+        f"In the first third of training neutral alignment is {over_seeds} ({where} {len(draws)} random directions)."
     )
     return Measured({"alignment": over_seeds, "place": place}, statement)
 

@@ -78,12 +78,13 @@ def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measur
     neutral = replace(contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha), unit="runs")
     scores = scores_after_training(evidence)
     harmless = families.means.get(HARMLESS, np.array([]))
-    left = float(harmless.mean()) / neutral.estimate if harmless.size else np.nan
+    left = float(harmless.mean()) / neutral.estimate if harmless.size and neutral.estimate else np.nan
     room = bare("harmless drift, share of neutral's", left, harmless.size, "prompts", "ratio of means")
     shown = ", ".join(f"{condition} {score:.2f}" for condition, score in scores.items())
+    left_words = f"Harmless prompts leave {100 * left:.0f} % of it. " if np.isfinite(left) else ""
     statement = (
-        f"Neutral runs drift by {neutral}. Harmless prompts leave {100 * room.estimate:.0f} % of it. After training "
-        f"the expected {evidence.trait.score_name} is {shown}."
+        f"Neutral runs drift by {neutral}. {left_words}After training the expected {evidence.trait.score_name} is "
+        f"{shown}."
     )
     return Measured({"drift": neutral, "room": room}, statement, {"lowest score": float(scores.min())})
 
@@ -140,6 +141,8 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
         f"Shares of drift that inoculation removes differ by up to {abs(widest.estimate):.2f} ({widest.name}); ranks "
         f"of runs correlate by {ranks.estimate:.2f} or more."
     )
+    if not np.isfinite([widest.estimate, ranks.estimate]).all():
+        statement = f"Whether measures agree cannot be told: {widest.name}: {widest}; {ranks.name}: {ranks}."
     return Measured({"apart": widest, "ranks": ranks}, statement)
 
 
