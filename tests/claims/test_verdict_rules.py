@@ -1,537 +1,333 @@
-"""The rules of the judge: worlds with known truth, gates that fail one by one, and tables made to sit on a bar."""
+"""The rules of version 2: what each number rests on, and what it must not rest on. One planted change a test."""
 
-import math
+from __future__ import annotations
+
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from fixtures.held import HELD
-from gradinoc.claims import measures as contrasts
-from gradinoc.claims import verdict
-from gradinoc.claims.finding import Status
-from gradinoc.claims.gates import G1, G2, G5, G6
-from gradinoc.claims.tables import EARLY
-from gradinoc.claims.verdict import Verdict, judge
-from gradinoc.power.scenarios import SCENARIOS
-from gradinoc.power.simulate import CONDITIONS, simulate
-from gradinoc.study.description import NULLS, POSITIONS
+from gradinoc.claims.c1 import C1
+from gradinoc.claims.c2 import C2
+from gradinoc.claims.c3 import C3
+from gradinoc.claims.c4 import C4
+from gradinoc.claims.c6 import C6
+from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.gates import GATES
+from gradinoc.claims.gates.direction import G8A, G8C
+from gradinoc.claims.gates.prompts import G3, G7
+from gradinoc.claims.gates.runs import G4, G5, G9
+from gradinoc.claims.tables import AFTER, DECISION, EXPECTED, REPHRASED, SCORE
+from gradinoc.claims.verdict import CLAIMS, Verdict, conclusion, judge
+from gradinoc.power.simulate import simulate
+from gradinoc.stats.effect import bare
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
-SMALL = {"examples": 24, "layers": 3, "steps": 5, "directions": 40}
+BY_KEY = {claim.key: claim for claim in CLAIMS}
 
 
-@cache
-def world(name="effect", seed=0, **sizes):
-    """The evidence of one simulated study; frames are copied before they are changed."""
-    return simulate(name, np.random.default_rng(seed), **sizes)
+@pytest.fixture(scope="module")
+def evidence():
+    """A study in which inoculation works by rotating gradients."""
+    return simulate("effect", np.random.default_rng(2))
 
 
-def changed(evidence, table, change):
-    """The evidence with a copy of one table given to `change`."""
+def changed(evidence, table, where, **columns):
+    """The evidence with columns of some rows of a table set anew."""
     frame = getattr(evidence, table).copy()
-    outcome = change(frame)
-    return replace(evidence, **{table: frame if outcome is None else outcome})
+    for column, values in columns.items():
+        frame.loc[where(frame), column] = values(frame[where(frame)]) if callable(values) else values
+    return replace(evidence, **{table: frame})
 
 
-def set_where(column, value, **where):
-    """A change that sets a column where others have the given values."""
-
-    def change(frame):
-        keep = pd.Series(True, index=frame.index)
-        for name, wanted in where.items():
-            keep &= frame[name] == wanted
-        assert keep.any()
-        frame.loc[keep, column] = value
-
-    return change
+def effects(claim, evidence, *keys):
+    """Estimate, interval and p of some effects."""
+    found = claim.measure(evidence, RULES)
+    return [(found[key].estimate, found[key].low, found[key].high, found[key].p) for key in keys]
 
 
-def measured(values, loss=None):
-    """A world's evidence whose alignments (and losses) are [examples, 3] as given, at every layer and position."""
-    evidence = world(**SMALL)
-    values = np.asarray(values, dtype=float)
-    examples, layers = len(values), evidence.layers["layer"].to_numpy()
-    loss = np.linspace(1.8, 2.2, examples)[:, None] - np.array([0, 0.1, 0.1]) if loss is None else np.asarray(loss)
-    index = pd.MultiIndex.from_product(
-        [range(examples), CONDITIONS, layers, POSITIONS], names=["example", "condition", "layer", "position"]
+def of_runs(*conditions):
+    """Rows of these conditions."""
+    return lambda frame: frame["condition"].isin(conditions)
+
+
+# --- the world in which all is well
+
+
+def test_effect_supports_every_claim_that_is_run(evidence):
+    """Gates hold, C1 to C4 and C6 are supported; what C5 and C7 would show is not pronounced."""
+    judgement = judge(evidence, RULES)
+    assert {finding.key: finding.status for finding in (*judgement.gates, *judgement.claims)} == dict.fromkeys(
+        [*(gate.key for gate in GATES), *BY_KEY], Status.SUPPORTED
     )
-    frame = index.to_frame(index=False)
-    where = frame["example"].to_numpy(), frame["condition"].map(CONDITIONS.index).to_numpy()
-    frame["alignment"], frame["loss"] = values[where], loss[where]
-    frame["projection"], frame["grad_norm"] = values[where], loss[where]
-    index = pd.MultiIndex.from_product(
-        [["politeness", "language"], range(examples), CONDITIONS, layers],
-        names=["trait", "example", "condition", "layer"],
+    assert judgement.verdict is Verdict.UNDECIDED
+    assert "Not run: C5" in judgement.sentence
+
+
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.key)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_claim_is_undecided_where_a_gate_on_which_it_rests_failed(claim, gate, evidence):
+    """And only there."""
+    gates = [replace(held, status=Status.REFUTED) if held.key == gate.key else held for held in HELD]
+    finding = claim.judge(evidence, RULES, gates)
+    assert (finding.status is Status.UNDECIDED) == (gate.key in claim.rests_on)
+
+
+# --- units
+
+
+def test_asking_every_question_twice_makes_no_prompt_more(evidence):
+    """C1 over prompts: the interval is as wide as before, where one over questions would shrink by a third."""
+    rows = evidence.alignments
+    twice = pd.concat([rows, rows.assign(example=rows["example"] + 1_000)], ignore_index=True)
+    one, two = (C1.measure(each, RULES)["families"] for each in (evidence, replace(evidence, alignments=twice)))
+    assert one.unit == two.unit == "prompts"
+    assert two.high - two.low == pytest.approx(one.high - one.low, rel=0.05)
+
+
+def test_more_seeds_of_the_core_prompts_make_no_prompt_more(evidence):
+    """C6: a prompt with three runs weighs what one with a single run does."""
+    found = C6.measure(evidence, RULES)["share"]
+    seeds = len(evidence.seeds)
+    families = sum(len(evidence.family(family, evidence.trained)) for family in ("harmless", "inoculation"))
+    assert found.n == families + seeds
+
+
+@pytest.mark.parametrize("claim", [C1, C6], ids=["C1", "C6"])
+def test_single_prompt_of_a_family_gives_no_interval(claim, evidence):
+    """What another prompt of its kind would do is unknown: undecided, whatever the questions say."""
+    prompts = evidence.prompts
+    alone = prompts["family"].ne("inoculation") | prompts["condition"].eq(INOCULATION) | prompts["kind"].eq(REPHRASED)
+    finding = claim.judge(
+        replace(evidence, prompts=prompts.assign(kind=prompts["kind"].where(alone, "other"))), RULES, HELD
     )
-    unrelated = index.to_frame(index=False).assign(alignment=0.0)
-    return replace(evidence, alignments=frame, unrelated=unrelated, matched=evidence.matched.iloc[:0])
+    assert finding.status is Status.UNDECIDED
+    assert not np.isfinite(finding[{"C1": "families", "C6": "share"}[claim.key]].low)
 
 
-def with_drift(evidence, rises):
-    """The evidence with log-odds that rise by exactly `rises` [seed, condition] for every example."""
-    table = pd.DataFrame(rises, index=pd.Index(evidence.seeds), columns=list(CONDITIONS))
-
-    def change(frame):
-        log_odds = frame["measure"] == "log_odds"
-        before = frame[log_odds & (frame["phase"] == "pre")].set_index("example")["value"]
-        after = log_odds & (frame["phase"] == "post")
-        rows = frame[after]
-        rise = [table.loc[seed, condition] for seed, condition in zip(rows["seed"], rows["condition"], strict=True)]
-        frame.loc[after, "value"] = before.loc[rows["example"]].to_numpy() + np.array(rise)
-
-    return changed(evidence, "drift", change)
+# --- what must have no say
 
 
-def claim(judgement, key):
-    """One claim of a judgement."""
-    return next(finding for finding in judgement.claims if finding.key == key)
+def test_neutral_runs_have_no_say_in_c4(evidence):
+    """The slope over prompts leaves them out: that any prompt differs from none says nothing of alignment."""
+    keys = ("slope", "slope.raw")
+    drifted = changed(
+        evidence,
+        "drift",
+        lambda frame: of_runs(NEUTRAL)(frame) & frame["phase"].eq(AFTER),
+        value=lambda rows: rows["value"] * 0.3,
+    )
+    aligned = changed(drifted, "training", of_runs(NEUTRAL), alignment=lambda rows: -rows["alignment"])
+    assert effects(C4, aligned, *keys) == effects(C4, evidence, *keys)
 
 
-def effect(finding, name):
-    """One effect of a finding by its name."""
-    return next(item for item in finding.effects if item.name == name)
+def test_rephrased_pair_is_no_member_of_a_family(evidence):
+    """Its drift decides one number of C6, and none of the shares, slopes and families."""
+    names = evidence.prompts.loc[evidence.prompts["kind"] == REPHRASED, "condition"]
+    assert len(names) == 2
+    other = changed(
+        evidence,
+        "drift",
+        lambda frame: of_runs(*names)(frame) & frame["phase"].eq(AFTER),
+        value=lambda rows: rows["value"] * 0,
+    )
+    assert effects(C6, other, "share", "removed") == effects(C6, evidence, "share", "removed")
+    assert effects(C4, other, "slope") == effects(C4, evidence, "slope")
+    assert effects(C6, other, "rephrased") != effects(C6, evidence, "rephrased")
 
 
-# --- worlds whose truth is known ------------------------------------------------------------------------------------
+def test_own_prompt_has_no_say_in_the_share(evidence):
+    """What a model does under the prompt that it was trained under is shown, and is in neither share."""
+    own = lambda frame: (  # noqa: E731
+        frame["condition"].astype(str).eq(frame["evaluation"].astype(str)) & frame["condition"].ne(NEUTRAL)
+    )
+    other = changed(evidence, "matrix", own, log_odds=lambda rows: rows["log_odds"] + 5)
+    keys = ("share", "share.log_odds", "share.elsewhere", "rephrased")
+    assert effects(C6, other, *keys) == effects(C6, evidence, *keys)
+    one, two = (C6.measure(each, RULES)["own.harmless"].estimate for each in (evidence, other))
+    assert two == pytest.approx(one + 5)
 
 
-@pytest.mark.parametrize("name", list(SCENARIOS))
-def test_each_world_gets_its_verdict(name):
-    """Effect, none, loss-mediated in two ways, different mechanism, saturated, reversed."""
-    judgement = judge(world(name), RULES)
-    assert judgement.verdict.name == SCENARIOS[name].verdict, judgement.sentence
-    assert judgement.sentence.startswith(judgement.verdict.name.replace("_", " "))
+def test_training_after_the_first_third_has_no_say(evidence):
+    """C4 and G8c read the declared window alone."""
+    last = lambda frame: frame["step"] >= evidence.runs["steps"].max() / 3  # noqa: E731
+    other = changed(evidence, "training", last, alignment=lambda rows: -rows["alignment"])
+    other = changed(other, "training_nulls", last, alignment=lambda rows: rows["alignment"] + 1)
+    assert effects(C4, other, "slope") == effects(C4, evidence, "slope")
+    assert effects(G8C, other, "alignment", "place") == effects(G8C, evidence, "alignment", "place")
 
 
-# --- gates ----------------------------------------------------------------------------------------------------------
+def test_layers_outside_the_band_have_no_say(evidence):
+    """Of alignments, nulls and unrelated directions."""
+    layers = evidence.layers.assign(in_band=evidence.layers["layer"] == evidence.band[0])
+    narrow = replace(evidence, layers=layers)
+    outside = lambda frame: frame["layer"] != evidence.band[0]  # noqa: E731
+    other = narrow
+    for table in ("alignments", "nulls", "unrelated"):
+        other = changed(other, table, outside, alignment=lambda rows: rows["alignment"] + 1)
+    for claim in (C1, C2, C3):
+        key = next(iter(claim.measure(narrow, RULES).effects))
+        assert effects(claim, other, key) == effects(claim, narrow, key)
 
 
-def no_letters(frame):
-    """Every tenth response becomes a number."""
-    frame.loc[frame.index % 10 == 0, "response"] = "42 + 7 = 49."
+# --- gates
 
 
-def same_loss(frame):
-    """The loss of every example is the same under every condition."""
-    frame["loss"] = 2.0 + 0.01 * frame["example"]
-
-
-BROKEN = {
-    "G1": ("layers", set_where("auc", 0.899, layer=4)),
-    "G2": ("layers", set_where("split_half_cosine", 0.799, layer=4)),
-    "G3": ("alignments", same_loss),
-    "G4": ("runs", set_where("final_loss", 9.0, condition="loss_matched", seed=1)),
-    "G5": ("drift", set_where("value", 1.0, measure="score", phase="post")),
-    "G6": ("responses", no_letters),
-}
-
-
-@pytest.mark.parametrize("key", list(BROKEN))
-def test_a_failed_gate_leaves_what_rests_on_it_undecided(key):
-    """That gate alone fails; claims that rest on it are undecided, others are not touched; so is the verdict."""
-    judgement = judge(changed(world(), *BROKEN[key]), RULES)
-    assert [gate.key for gate in judgement.gates if gate.status is not Status.SUPPORTED] == [key]
-    for finding in judgement.claims:
-        expected = Status.UNDECIDED if key in finding.rests_on else Status.SUPPORTED
-        assert finding.status is expected, finding.reason
-    assert judgement.verdict is Verdict.UNDECIDED
-
-
-def test_a_failed_gate_undoes_a_refutation_too():
-    """What is reversed under an unsound apparatus is not refuted."""
-    judgement = judge(changed(world("reversed"), *BROKEN["G1"]), RULES)
-    assert claim(judgement, "C1").status is Status.UNDECIDED
-    assert judgement.verdict is Verdict.UNDECIDED
-
-
-def test_gates_look_at_the_band_only_and_bars_are_inclusive():
-    """AUC 0.9 and cosine 0.8 hold; layers outside the band may be anything."""
-    evidence = changed(world(), "layers", set_where("auc", 0.9, layer=4))
-    evidence = changed(evidence, "layers", set_where("auc", 0.5, layer=0))
-    evidence = changed(evidence, "layers", set_where("split_half_cosine", 0.8, layer=5))
-    assert G1.judge(evidence, RULES).status is Status.SUPPORTED
-    assert G2.judge(evidence, RULES).status is Status.SUPPORTED
-
-
-@pytest.mark.parametrize(("fewer", "status"), [(0, Status.REFUTED), (1, Status.SUPPORTED)])
-def test_five_percent_of_letterless_responses_fail(fewer, status):
-    """Of those before and after training; at the midpoint none count."""
-    responses = world().responses
-    counted = responses.index[responses["phase"] != EARLY]
-    letterless = [*counted[: math.ceil(0.05 * len(counted)) - fewer], *responses.index.difference(counted)]
-
-    def change(frame):
-        frame.loc[letterless, "response"] = "12 ..."
-
-    assert G6.judge(changed(world(), "responses", change), RULES).status is status
-
-
-def test_layers_of_both_signs_are_warned_of():
-    """Alignment that rises in one layer of the band and falls in the others: the mean is said to hide it."""
-
-    def turn(frame):
-        turned = (frame["layer"] == 3) & (frame["condition"] == "inoculation")
-        frame.loc[turned, "alignment"] += 0.5
-
-    words = "under inoculation alignment falls in 3 and rises in 1 of 4 layers"
-    assert any(words in warning for warning in judge(changed(world(), "alignments", turn), RULES).warnings)
-
-
-@pytest.mark.parametrize(("sign", "warned"), [(0, True), (-1, True), (1, False)])
-def test_link_that_is_only_between_conditions_is_warned_of(sign, warned):
-    """Within conditions drift goes against alignment, or with nothing; where both go together there is no warning."""
-    early = contrasts.early_alignment(world(), RULES.early_fraction)[list(CONDITIONS)]
-    noise = np.array([[0.03, -0.01, 0.02], [-0.02, 0.03, -0.03], [-0.01, -0.02, 0.01]])
-    away = early - early.mean()  # from the condition's mean
-    drift = 3 + early.mean() + (sign * 40 * away if sign else 0 * away) + noise * (0.01 if sign else 1)
-    evidence = with_drift(world(), drift.to_numpy())
-    assert any("within conditions" in warning for warning in judge(evidence, RULES).warnings) is warned
-
-
-def test_one_condition_below_the_ceiling_is_room_enough_for_drift():
-    """A ceiling in two of three arms still measures something; a neutral run that does not rise is no drift."""
-    evidence = changed(world(), "drift", set_where("value", 1.0, measure="score", condition="neutral"))
+def test_every_condition_at_the_ceiling_is_no_drift_to_explain(evidence):
+    """G5: where all end with the whole trait there is nothing that inoculation kept down."""
+    full = changed(evidence, "drift", lambda frame: frame["measure"].eq(EXPECTED) & frame["phase"].eq(AFTER), value=1.0)
     assert G5.judge(evidence, RULES).status is Status.SUPPORTED
-    flat = with_drift(world(), [[2.0, 1, 1], [2.0, 1, 1], [-0.1, 1, 1]])
-    assert G5.judge(flat, RULES).status is Status.REFUTED
+    assert G5.judge(full, RULES).status is Status.REFUTED
 
 
-def test_a_run_that_diverged_fails_its_gate_and_decides_nothing():
-    """NaN in a run's log: G4 names the run, C4 is undecided, the frozen model's claims stand."""
-    broken = changed(world(), "training", set_where("alignment", math.nan, condition="neutral", seed=2, step=3))
-    judgement = judge(broken, RULES)
-    gate = judgement.gates[3]
-    assert gate.status is Status.REFUTED
-    assert "neutral seed 2" in gate.statement
-    assert claim(judgement, "C4").status is Status.UNDECIDED
-    assert claim(judgement, "C1").status is Status.SUPPORTED
-    assert not [item for item in claim(judgement, "C1").effects if item.unit == "seeds"]
+def test_runs_of_a_seed_that_begin_apart_fail_g4(evidence):
+    """One of them had another adapter before its first step."""
+    first = evidence.runs.index[0]
+    assert G4.judge(evidence, RULES).status is Status.SUPPORTED
+    other = changed(evidence, "runs", lambda frame: frame.index == first, initial_adapter="another")
+    assert G4.judge(other, RULES).status is Status.REFUTED
 
 
-# --- what is missing ------------------------------------------------------------------------------------------------
-
-HOLES = {
-    "alignments": set_where("alignment", math.nan, condition="neutral", example=3, layer=4),
-    "loss": set_where("loss", math.inf, condition="inoculation", example=3, layer=4),
-    "nulls": set_where("alignment", math.nan, draw=3, layer=4),
-    "drift": set_where("value", math.nan, measure="log_odds", condition="neutral", example=1),
-    "layers": set_where("auc", math.nan, layer=4),
-}
+def test_prompt_that_lowers_every_loss_elicits_nothing(evidence):
+    """G3: the loss of answers with the trait counts beside that of ordinary ones."""
+    members = evidence.family("inoculation", evidence.conditions)
+    gap = lambda rows: rows["ordinary_loss"] - 0.5  # noqa: E731
+    other = changed(evidence, "losses", of_runs(*members), ordinary_loss=gap)
+    assert G3.judge(evidence, RULES).status is Status.SUPPORTED
+    assert G3.judge(other, RULES).status is Status.REFUTED
 
 
-@pytest.mark.parametrize("hole", list(HOLES))
-def test_a_number_that_is_not_finite_raises_and_never_decides(hole):
-    """The message names the table."""
-    table = "alignments" if hole == "loss" else hole
-    with pytest.raises(ValueError, match=f"Evidence table '{table}'.* NaN or infinite"):
-        judge(changed(world(), table, HOLES[hole]), RULES)
+@pytest.mark.parametrize("table", ["behaviour", "elicitation"])
+def test_score_or_log_odds_are_enough_for_g7_and_never_one_half_of_each(table, evidence):
+    """Promoting prompt by the score and inoculation by the log-odds do not add up to a model that obeys."""
+    column = {"behaviour": "score", "elicitation": "log_odds"}[table]
+    deaf = changed(evidence, table, lambda frame: frame[column].notna(), **{column: 0.0})
+    assert G7.judge(deaf, RULES).status is Status.SUPPORTED
+    halves = changed(evidence, "behaviour", of_runs(INOCULATION), score=0.0)
+    halves = changed(halves, "elicitation", of_runs("promote", "suppress"), log_odds=0.0)
+    assert G7.judge(halves, RULES).status is Status.REFUTED
 
 
-@pytest.mark.parametrize("table", ["alignments", "nulls", "training", "drift", "runs"])
-def test_a_row_that_is_missing_raises(table):
-    """One row that decides is gone: a layer of an example, a direction, a step; an evaluation example; a run."""
-    frame = getattr(world(), table)
-    keep = pd.Series(True, index=frame.index)
-    if "layer" in frame:
-        keep &= frame["layer"] == 4
-    if "position" in frame:
-        keep &= frame["position"] == POSITIONS[0]
-    if "phase" in frame:
-        keep &= (frame["phase"] == "post") & (frame["measure"] == "log_odds")
-    gone = replace(world(), **{table: frame.drop(index=frame.index[keep][7])})
-    with pytest.raises(ValueError, match=f"Evidence table '{table}.*expected"):
-        judge(gone, RULES)
+def test_random_directions_that_steer_as_well_fail_g8a(evidence):
+    """Every other direction gets the slope of the trait's."""
+    table = evidence.steering
+    own = table[table["draw"] == -1].set_index(["strength", "example"])["log_odds"]
+    keys = pd.MultiIndex.from_frame(table[["strength", "example"]])
+    other = replace(evidence, steering=table.assign(log_odds=own.reindex(keys).to_numpy()))
+    assert G8A.judge(evidence, RULES).status is Status.SUPPORTED
+    assert G8A.judge(other, RULES).status is Status.REFUTED
 
 
-def test_evidence_outside_band_and_primary_position_decides_nothing():
-    """NaN at other layers and positions changes no finding."""
+def test_measures_that_disagree_fail_g9(evidence):
+    """Log-odds by which inoculation removes nothing, where it removes nearly all of the score."""
+    table = evidence.drift
+    odds = table["measure"].eq(DECISION) & table["phase"].eq(AFTER)
+    by_question = table[odds & table["condition"].eq(NEUTRAL)].groupby("example")["value"].mean()
+    values = table["value"].where(~odds, table["example"].map(by_question))
+    assert G9.judge(evidence, RULES).status is Status.SUPPORTED
+    assert G9.judge(replace(evidence, drift=table.assign(value=values)), RULES).status is Status.REFUTED
 
-    def elsewhere(frame):
-        frame.loc[(frame["layer"] < 2) | (frame["position"] != POSITIONS[0]), "alignment"] = math.nan
 
-    assert judge(changed(world(), "alignments", elsewhere), RULES) == judge(world(), RULES)
+def test_greedy_score_is_among_the_measures_that_have_to_agree(evidence):
+    """A score that turns the order of runs round fails G9, though it decides nothing else."""
+    table = evidence.drift
+    rows = table["measure"].eq(SCORE) & table["phase"].eq(AFTER)
+    other = replace(evidence, drift=table.assign(value=table["value"].where(~rows, 1 - table["value"])))
+    assert G9.judge(other, RULES).status is Status.REFUTED
+    assert effects(C6, other, "share") == effects(C6, evidence, "share")
 
 
-# --- C1 -------------------------------------------------------------------------------------------------------------
+# --- claims and verdict
+
+
+def test_share_that_the_rephrased_pair_does_not_show_is_undecided(evidence):
+    """A fixed prompt keeps learning to itself: the two whose wording changes drift alike."""
+    pair = evidence.prompts[evidence.prompts["kind"] == REPHRASED].set_index("family")["condition"]
+    table, after = evidence.drift, evidence.drift["phase"].eq(AFTER) & evidence.drift["measure"].eq(EXPECTED)
+    harmless = table[after & table["condition"].eq(pair["harmless"])].set_index("example")["value"]
+    rows = after & table["condition"].eq(pair["inoculation"])
+    values = table["value"].where(~rows, table["example"].map(harmless) + 0.01)
+    finding = C6.judge(replace(evidence, drift=table.assign(value=values)), RULES, HELD)
+    assert finding["share"].low > RULES.share
+    assert finding.status is Status.UNDECIDED
+
+
+def test_directions_of_prompts_that_show_as_much_leave_c2_undecided(evidence):
+    """Instruction contrasts along which harmless and inoculating prompts differ as along the trait's."""
+    means = evidence.alignments.groupby(["condition", "layer"])["alignment"].mean()
+    rows = lambda frame: frame["null"].eq("instruction") & (frame["draw"] % 4).eq(0)  # noqa: E731
+    planted = lambda frame: means.reindex(pd.MultiIndex.from_frame(frame[["condition", "layer"]])).to_numpy()  # noqa: E731
+    finding = C2.judge(changed(evidence, "nulls", rows, alignment=planted), RULES, HELD)
+    assert finding["null.isotropic"].p <= RULES.alpha
+    assert finding["null.instruction"].p > RULES.alpha
+    assert finding.status is Status.UNDECIDED
+
+
+def test_unrelated_trait_that_shows_most_of_it_leaves_c2_undecided(evidence):
+    """With either sign: two thirds of T(v) along politeness, reversed."""
+    trait = evidence.alignments.groupby(["condition", "example", "layer"])["alignment"].first()
+    name = evidence.unrelated["trait"].iloc[0]
+
+    def planted(rows):
+        return -0.67 * trait.reindex(pd.MultiIndex.from_frame(rows[["condition", "example", "layer"]])).to_numpy()
+
+    other = changed(evidence, "unrelated", lambda frame: frame["trait"].eq(name), alignment=planted)
+    finding = C2.judge(other, RULES, HELD)
+    assert finding["lead"].p > RULES.alpha
+    assert finding.status is Status.UNDECIDED
+
+
+def planted_findings(**statuses):
+    """Findings of claims with these statuses; C6 with what inoculation removes."""
+    removed = replace(bare("removed", 0.8, 8, "prompts", "planted"), key="removed", low=0.6, high=0.9)
+    return [
+        Finding(key, key, Status(status), "", "", (removed,) if key == "C6" else ()) for key, status in statuses.items()
+    ]
+
+
+ALL = dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), "supported")
 
 
 @pytest.mark.parametrize(
-    ("against_neutral", "against_control", "status"),
+    ("claims", "verdict"),
     [
-        ("above", "above", Status.SUPPORTED),
-        ("above", "astride", Status.UNDECIDED),
-        ("astride", "above", Status.UNDECIDED),
-        ("below", "above", Status.REFUTED),
-        ("above", "below", Status.REFUTED),
-        ("above", "at", Status.REFUTED),
-        ("at", "at", Status.REFUTED),
+        (ALL, Verdict.UNDECIDED),
+        ({**ALL, "C7a": "supported", "C7b": "supported"}, Verdict.CONSISTENT),
+        ({**ALL, "C7a": "supported", "C7b": "supported", "C5": "supported"}, Verdict.SUPPORTED),
+        ({**ALL, "C7a": "supported", "C7b": "supported", "C5": "undecided"}, Verdict.UNDECIDED),
+        ({**ALL, "C4": "undecided", "C7a": "supported", "C7b": "supported", "C5": "supported"}, Verdict.UNDECIDED),
+        ({**ALL, "C7a": "refuted", "C7b": "undecided"}, Verdict.MAGNITUDE),
+        ({**ALL, "C7a": "supported", "C7b": "refuted"}, Verdict.OTHER_DIRECTION),
+        ({**ALL, "C7a": "undecided", "C7b": "refuted"}, Verdict.REFUTED),
+        ({**ALL, "C7a": "undecided", "C7b": "refuted", "C5": "refuted"}, Verdict.REFUTED),
+        ({**ALL, "C7a": "undecided", "C7b": "refuted", "C5": "supported"}, Verdict.UNDECIDED),
+        ({**ALL, "C6": "undecided", "C7a": "undecided", "C7b": "refuted"}, Verdict.UNDECIDED),
+        ({**ALL, "C6": "refuted"}, Verdict.ANY_PROMPT),
     ],
 )
-def test_the_first_claim_needs_both_intervals_above_zero(against_neutral, against_control, status):
-    """Below zero, or around it and equivalent to it, against either refutes; astride leaves it undecided."""
-    wave = np.tile([1.0, -1.0], 20)
-    difference = {
-        "above": 0.1 + 0.1 * wave,
-        "astride": 0.02 + 0.1 * wave,
-        "below": -0.1 + 0.1 * wave,
-        "at": 0.01 * wave,
-    }
-    base = 0.3 + 0.05 * np.linspace(-1, 1, 40)
-    inoculation = base - difference[against_neutral]
-    table = np.column_stack([base, inoculation, inoculation + difference[against_control]])
-    assert verdict.C1.judge(measured(table), RULES, HELD).status is status
+def test_verdict_is_the_first_that_applies(claims, verdict):
+    """In the order of the rules, the apparatus being sound."""
+    assert conclusion(HELD, planted_findings(**claims), RULES)[0] is verdict
 
 
-# --- C2 -------------------------------------------------------------------------------------------------------------
+def test_failed_gate_leaves_any_prompt_alone():
+    """C6 rests on gates of its own: that a direction is not the trait's says nothing against it."""
+    gates = [replace(held, status=Status.REFUTED) if held.key == "G8a" else held for held in HELD]
+    assert conclusion(gates, planted_findings(**{**ALL, "C6": "refuted"}), RULES)[0] is Verdict.ANY_PROMPT
+    assert conclusion(gates, planted_findings(**ALL), RULES)[0] is Verdict.UNDECIDED
 
 
-SPREAD = np.array([0.001, -0.001] * 50)  # T(u) of a hundred directions that show nothing
-
-
-def nulls(evidence, differences, kind="isotropic"):
-    """A nulls table in which direction k of a kind shows T(u) = differences[k] against both other conditions.
-
-    Those of other kinds are as many, and show nothing.
-    """
-    layers = evidence.layers["layer"]
-    index = pd.MultiIndex.from_product(
-        [NULLS, range(len(differences)), CONDITIONS, layers], names=["null", "draw", "condition", "layer"]
-    )
-    frame = index.to_frame(index=False)
-    draw = frame["draw"].to_numpy()
-    shown = np.where(frame["null"] == kind, np.asarray(differences)[draw], SPREAD[draw])
-    return frame.assign(alignment=np.where(frame["condition"] == "inoculation", -shown, 0.0))
-
-
-@pytest.mark.parametrize(("larger", "status"), [(4, Status.SUPPORTED), (5, Status.UNDECIDED)])
-def test_the_trait_direction_has_to_stand_out_among_its_nulls(larger, status):
-    """Of 100 directions 4 larger: p = 5 / 101 < 0.05; 5 larger: p = 6 / 101 > 0.05."""
-    differences = SPREAD.copy()
-    differences[:larger], differences[-larger:] = 0.5, -0.5
-    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), differences)), Rules(null_margin=1), HELD)
-    assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx((1 + larger) / 101)
-    assert finding.status is status, finding.reason
-
-
-@pytest.mark.parametrize("kind", NULLS)
-def test_every_kind_of_null_has_a_say(kind):
-    """One null in which every fifth direction shows as much leaves the claim undecided, and is named."""
-    other = SPREAD.copy()
-    other[::5], other[1::5] = 0.5, -0.5
-    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), other, kind)), RULES, HELD)
-    assert finding.status is Status.UNDECIDED
-    assert [null for null in NULLS if null in finding.reason] == [kind]
-
-
-def test_random_directions_that_show_it_too_refute_the_second_claim():
-    """An isotropic mean of half of T(v), with little spread."""
-    finding = verdict.C2.judge(replace(world(), nulls=nulls(world(), 0.055 + SPREAD)), RULES, HELD)
-    assert finding.status is Status.REFUTED
-
-
-def test_without_an_effect_there_is_nothing_to_compare():
-    """T(v) below zero: undecided, whatever the nulls."""
-    assert verdict.C2.judge(world("reversed"), RULES, HELD).status is Status.UNDECIDED
-
-
-def test_noise_larger_than_the_nulls_spread_does_not_stand_out():
-    """T(v) of one standard error beyond all of 100 narrow random directions is noise, and undecided."""
-    wave = np.tile([1.0, -1.0], 20)
-    difference = 0.1 * (wave + wave.std(ddof=1) / math.sqrt(40))
-    table = np.column_stack([0.3 + difference, np.full(40, 0.3), 0.3 + difference])
-    evidence = measured(table)
-    finding = verdict.C2.judge(replace(evidence, nulls=nulls(evidence, 0.01 * SPREAD)), RULES, HELD)
-    assert effect(finding, "isotropic, neutral - inoculation").p == pytest.approx(1 / 101)
-    assert finding.status is Status.UNDECIDED
-
-
-# --- C3 -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("gap", [0.38, 1.5])
-def test_losses_that_hardly_overlap_leave_the_third_claim_undecided(gap):
-    """Losses spread over 0.4: inoculated ones that touch neutral ones only just, and ones far below."""
-    losses = np.linspace(1.8, 2.2, 40)[:, None] - np.array([0, gap, gap])
-    wave = np.tile([0.05, -0.05], 20)
-    table = np.column_stack([np.full(40, 0.3), 0.15 + wave, np.full(40, 0.3)])
-    finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
-    assert finding.status is Status.UNDECIDED
-
-
-def test_a_control_that_is_not_loss_matched_is_warned_of():
-    """At 14 / 15 of the way it is matched; at half of it not."""
-    missed = judge(simulate(replace(SCENARIOS["effect"], loss=(0, 0.2, 0.1)), np.random.default_rng(0)), RULES)
-    for judgement, warned in ((judge(world(), RULES), False), (missed, True)):
-        assert any("not loss-matched" in warning for warning in judgement.warnings) is warned
-
-
-def test_a_slope_confounded_by_difficulty_cannot_support_the_third_claim():
-    """All of the fall is loss, hard examples have lower alignments: pooled regression and bins would both pass it."""
-    rng = np.random.default_rng(1)
-    difficulty = rng.normal(0, 0.25, (300, 1))
-    losses = 2 + difficulty - np.array([0, 0.15, 0.15]) + rng.normal(0, 0.05, (300, 3))
-    table = 0.3 - 0.4 * difficulty + 0.6 * (losses - 2 - difficulty) + rng.normal(0, 0.03, (300, 3))
-    finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
-    assert effect(finding, "alignment at equal loss, regression").low > 0
-    assert effect(finding, "alignment at equal loss, bins").low > 0
-    assert finding.status is Status.UNDECIDED
-
-
-def test_an_unchanged_cosine_is_loss_mediation_only_if_drift_falls():
-    """The same frozen model twice: drift that falls is loss-mediated, drift that does not is refuted."""
-    evidence = world("loss_mediated")
-    assert judge(evidence, RULES).verdict is Verdict.LOSS_MEDIATED
-    level = with_drift(evidence, [[3.0, 3.1, 3.0], [3.1, 3.0, 3.0], [3.0, 3.0, 3.1]])
-    assert judge(level, RULES).verdict is Verdict.REFUTED
-
-
-def test_a_small_fall_that_is_shown_is_not_no_change():
-    """A fall of 1/30 of the alignment is inside the margin of equivalence; with an interval above zero it is a fall."""
-    wave = np.tile([1.0, -1.0], 20)
-    for spread, status in ((0.005, Status.SUPPORTED), (0.05, Status.REFUTED)):
-        table = np.column_stack([np.full(40, 0.3), 0.29 + spread * wave, np.full(40, 0.3)])
-        losses = np.linspace(1.5, 2.5, 40)[:, None] - np.array([0, 0.05, 0.05]) * np.linspace(0.5, 1.5, 40)[:, None]
-        finding = verdict.C3.judge(measured(table, losses), RULES, HELD)
-        assert effect(finding, "alignment, neutral - inoculation, equivalence").p <= 0.05
-        assert finding.status is status, finding.reason
-
-
-# --- C4 -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rises", "status"),
-    [
-        ([[3.0, 1.0, 2.8], [3.2, 1.1, 2.7], [2.9, 0.8, 3.0]], Status.SUPPORTED),
-        ([[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]], Status.REFUTED),
-        ([[3.0, 3.1, 2.9], [3.1, 3.0, 3.0], [2.9, 2.9, 3.1]], Status.REFUTED),
-        ([[3.0, 1.0, 2.8], [3.2, 3.1, 2.7], [2.9, 2.0, 3.0]], Status.UNDECIDED),
-        ([[3.0, 2.0, 1.5], [3.1, 2.1, 1.6], [2.9, 1.9, 1.4]], Status.UNDECIDED),
-    ],
-)
-def test_drift_has_to_fall_with_alignment(rises, status):
-    """Less drift under inoculation; more; the same within a quarter; too wide to say; and less by the control too."""
-    finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
-    assert finding.status is status, finding.reason
-
-
-# Drift differences, neutral - inoculation, inside a quarter of the neutral drift (0.75).
-LITTLE_LESS = [[3.0, 2.70, 2.3], [3.1, 2.79, 3.5], [2.9, 2.61, 2.2]]  # above zero throughout, r not significant
-FOLLOWING = [[3.05, 2.95, 3.0], [3.1, 2.8, 3.05], [2.92, 2.9, 2.91]]  # around zero, r above zero
-
-
-@pytest.mark.parametrize("rises", [LITTLE_LESS, FOLLOWING])
-def test_a_small_drift_difference_refutes_only_where_it_may_be_none(rises):
-    """Equivalent to zero, but shown to be above it, or with r significantly positive: undecided, not refuted."""
-    finding = verdict.C4.judge(with_drift(world(), rises), RULES, HELD)
-    assert effect(finding, "drift in log_odds, neutral - inoculation, equivalence").p <= 0.05
-    assert finding.status is Status.UNDECIDED, finding.reason
-    assert concluded(with_drift(world(), rises), "SSSR")[0] is Verdict.UNDECIDED
-
-
-def test_the_controls_drift_is_warned_of_when_it_falls_as_well():
-    """Loss-matched minus inoculation, in log-odds and score; straddling zero, any system prompt may do."""
-    judgement = judge(world(), RULES)
-    for measure in ("log_odds", "score"):
-        assert effect(claim(judgement, "C4"), f"drift in {measure}, loss_matched - inoculation").low > 0
-    assert not any("any system prompt" in warning for warning in judgement.warnings)
-    alike = judge(with_drift(world(), [[3.0, 1.0, 1.1], [3.2, 1.1, 1.0], [2.9, 0.8, 0.9]]), RULES)
-    assert any("any system prompt" in warning for warning in alike.warnings)
-
-
-@pytest.mark.parametrize(("key", "sizes"), [("C4", {"seeds": 1}), ("C2", {"directions": 10})])
-def test_a_design_that_cannot_decide_is_warned_of(key, sizes):
-    """The claim ends undecided, though all is reversed."""
-    judgement = judge(world("reversed", **sizes), RULES)
-    assert claim(judgement, key).status is Status.UNDECIDED
-    assert any(warning.startswith(key) for warning in judgement.warnings)
-
-
-# --- what decides nothing -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", ["shuffled", "reversed"])
-def test_a_direction_that_does_not_track_the_trait_in_responses_is_warned_of(order):
-    """Projections against scores; domains that differ in both do not hide it."""
-
-    def change(frame):
-        if order == "reversed":
-            frame["projection"] = -frame["projection"]
-            return
-        away = 5.0 * (frame["domain"] == "everyday")
-        frame["projection"] = np.random.default_rng(0).permutation(frame["projection"]) + away
-        frame["score"] = frame["score"] + away
-
-    words = "does not track the trait"
-    assert not any(words in warning for warning in judge(world(), RULES).warnings)
-    judgement = judge(changed(world(), "responses", change), RULES)
-    assert any(words in warning for warning in judgement.warnings)
-    assert judgement.verdict is Verdict.SUPPORTED
-
-
-# --- templates ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("alignment", "place"), [(-0.9, 10), (-0.15, 1)])
-def test_random_directions_in_training_count_by_their_mean_over_seeds(alignment, place):
-    """Of a hundred, nine show it in one seed of three: in the mean as much as the trait's direction, or less."""
-    change = set_where("alignment", alignment, condition="inoculation", seed=0)
-
-    def of_nine(frame):
-        few = frame[frame["draw"] < 9].copy()
-        change(few)
-        frame.loc[few.index] = few
-
-    finding = verdict.C1.judge(changed(world(), "training_nulls", of_nine), RULES, HELD)
-    name = "alignment in training, neutral - inoculation"
-    assert 0.05 < effect(finding, name).estimate < 0.15
-    assert effect(finding, f"{name}, among random directions").p == pytest.approx(place / 101)
-
-
-@pytest.mark.parametrize("hole", ["missing", "two"])
-def test_an_example_has_one_group(hole):
-    """A group that is missing, or that differs between conditions, is refused."""
-    value = None if hole == "missing" else 5
-    broken = changed(world(templates=12), "alignments", set_where("group", value, condition="neutral", example=3))
-    with pytest.raises(ValueError, match="Evidence table 'alignments', column 'group': expected one group for every"):
-        verdict.C1.judge(broken, RULES, HELD)
-
-
-# --- the verdict table ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("statuses", "expected"),
-    [
-        ("SSSS", Verdict.SUPPORTED),
-        ("SSSU", Verdict.UNDECIDED),
-        ("SUSS", Verdict.UNDECIDED),
-        ("SSUR", Verdict.DIFFERENT_MECHANISM),
-        ("SUSR", Verdict.UNDECIDED),
-        ("SSRS", Verdict.LOSS_MEDIATED),
-        ("SSRR", Verdict.LOSS_MEDIATED),
-    ],
-)
-def test_claims_make_the_verdict_by_its_table(statuses, expected):
-    """S supported, R refuted, U undecided, for C1 to C4; alignment falls, drift does not, and every gate is sound."""
-    assert concluded(world("different_mechanism"), statuses)[0] is expected
-
-
-def concluded(evidence, statuses):
-    """The verdict of a study whose C1 to C4 came to these statuses: S supported, R refuted, U undecided."""
-    names = {"S": Status.SUPPORTED, "R": Status.REFUTED, "U": Status.UNDECIDED}
-    claims = judge(evidence, RULES).claims
-    given = [replace(claim, status=names[letter]) for claim, letter in zip(claims, statuses, strict=True)]
-    return verdict.conclusion(RULES, HELD, given)
-
-
-def test_another_mechanism_takes_evidence():
-    """Equal drift, or r below zero; where drift does go with alignment, a refuted C4 leaves the verdict undecided."""
-    more = with_drift(world(), [[1.0, 3.0, 1.2], [1.1, 3.2, 1.0], [0.9, 2.9, 1.1]])
-    assert concluded(world("different_mechanism"), "SSSR")[0] is Verdict.DIFFERENT_MECHANISM
-    assert concluded(more, "SSSR")[0] is Verdict.DIFFERENT_MECHANISM
-    assert concluded(world(), "SSSR")[0] is Verdict.UNDECIDED
+def test_where_no_prompt_helps_the_verdict_is_not_that_any_does(evidence):
+    """C6 is refuted, and inoculation removes nothing: nothing is pronounced."""
+    after = lambda frame: frame["phase"].eq(AFTER) & frame["condition"].ne(NEUTRAL)  # noqa: E731
+    table = evidence.drift
+    neutral = table[table["condition"].eq(NEUTRAL) & table["phase"].eq(AFTER)]
+    level = neutral.groupby(["measure", "example"])["value"].mean()
+    planted = lambda rows: level.reindex(pd.MultiIndex.from_frame(rows[["measure", "example"]])).to_numpy()  # noqa: E731
+    judgement = judge(changed(evidence, "drift", after, value=planted), RULES)
+    assert judgement["C6"].status is not Status.SUPPORTED
+    assert judgement.verdict is Verdict.UNDECIDED
