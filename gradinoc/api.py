@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from gradinoc.pipeline.provenance import environment, loading_notes, self_tests
 from gradinoc.power.variances import estimate
 from gradinoc.report import write_report
 from gradinoc.report.figures.lettering import lettering_notes
+from gradinoc.report.page.versions import versions_sentence
+from gradinoc.report.summary import deciding
 from gradinoc.report.tables import claims_table
 from gradinoc.report.wording import status_word
 from gradinoc.study.description import Study
@@ -34,6 +36,8 @@ from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.traits.registry import find_trait
 
 if TYPE_CHECKING:
+    from gradinoc.models.chat.rendered import Rendered
+    from gradinoc.pipeline.context import StudyContext
     from gradinoc.pipeline.run import Pipeline
 
 DESCRIPTION, VARIANCES, LOGS = "study.json", "variances.json", "logs"  # in a study's artifacts
@@ -77,22 +81,24 @@ class StudyResult:
         return f"<StudyResult {self.study.name}: {self.verdict.name}; report {printable(self.report)}>"
 
     def _repr_html_(self) -> str:
-        """HTML for a notebook: the verdict, each gate and claim with its main effect, the warnings, the report."""
+        """HTML for a notebook: the verdicts, each gate and claim with its main effect, the warnings, the report."""
         findings = (*self.judgement.gates, *self.judgement.claims)
         table = pd.DataFrame(map(_row, findings), columns=["", "claim", "status", "effect", "estimate"])
         with pd.option_context("display.max_colwidth", None):
             rows = table.to_html(index=False, border=0, justify="left")
         items = "".join(f"<li>{escape(warning)}</li>" for warning in self.judgement.warnings)
         warnings = f"<details><summary>Warnings</summary><ul>{items}</ul></details>" if items else ""
+        both = versions_sentence(self.study.published, self.judgement)
+        first = f"<p>{escape(both)}</p>" if both else ""
         return (
-            f"<div><p>Study <b>{escape(self.study.name)}</b> – {escape(self.judgement.sentence)}</p>{rows}{warnings}"
-            f"<p>Report: <code>{escape(printable(self.report))}</code></p></div>"
+            f"<div><p>Study <b>{escape(self.study.name)}</b> – {escape(self.judgement.sentence)}</p>{first}"
+            f"{rows}{warnings}<p>Report: <code>{escape(printable(self.report))}</code></p></div>"
         )
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
     """Return key, claim, status and main effect of a gate or claim."""
-    effect = finding.main
+    effect = deciding(finding)
     found = ("", finding.reason) if effect is None else (effect.name, str(effect))
     return finding.key, finding.claim, status_word(finding), *found
 
@@ -213,10 +219,24 @@ def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement
     from gradinoc.report.exports import write_exports
 
     study, findings = pipeline.study, (*judgement.gates, *judgement.claims)
-    rendered = pipeline.context.rendered()
+    rendered = _rendered(pipeline.context)
     write_report(judgement, evidence, study, folder, environment_of(pipeline, evidence), command, rendered)
     write_exports(study, evidence, pipeline, folder, findings)
     _write_variances(evidence, study, folder)
+
+
+def _rendered(context: StudyContext) -> Rendered:
+    """Return every prompt of a study as its model reads it; of a rephrased one the first of its wordings."""
+    from gradinoc.models.chat.rendered import rendered_prompts
+
+    found = context.rendered()
+    others = {
+        key: next(iter(prompt.texts), None)
+        for key, prompt in (context.prompts | context.evaluations).items()
+        if key not in found.prompts
+    }
+    further = rendered_prompts(context.tokenizer, others, found.question)
+    return replace(found, prompts={**found.prompts, **further})
 
 
 def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradinoc.claims.tables import DECISION, EXPECTED, WINDOWS
 from gradinoc.claims.verdict import RULES_OF
 from gradinoc.cli.comparison import ONE, OTHER, StudyArtifacts, comparison, differing_settings, read_artifacts, verdicts
 from gradinoc.cli.output import MISSING, print_table
@@ -29,7 +30,7 @@ from gradinoc.report.figures.style import (
 )
 from gradinoc.report.tables import write_table
 from gradinoc.report.wording import shown
-from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.study.prompts import CONDITIONS, INOCULATION, NEUTRAL
 from gradinoc.study.traits.registry import TRAITS
 
 LONGEST = 40  # characters of a setting's value
@@ -38,13 +39,20 @@ ROW, AROUND = 0.5, 1.0  # inches of a row, and of what a panel has around them
 APART = 0.16  # rows, from the middle to either study
 WORDS = 22  # characters of a line of a row's name
 LEGEND = 5.4  # inches, of a study's name
-EFFECTS = {  # claim and key -> as the figure names it
-    ("C1", f"alignment.{NEUTRAL}"): "frozen model",
-    ("C1", f"training.{NEUTRAL}"): "in training",
-    ("C3", "regression"): "at equal loss, by regression",
-    ("C3", "within"): "at equal loss, within examples",
+EFFECTS = {  # title of a panel -> claim and key -> as the figure names it
+    "difference in alignment (cosine)": {
+        ("C1", "families"): "harmless − inoculating prompts",
+        ("C3", "prompts"): "the same at equal loss",
+        ("C1", f"alignment.{NEUTRAL}"): f"{NEUTRAL} − {INOCULATION}, examples",
+        ("C1", f"training.{NEUTRAL}.{WINDOWS[0]}"): "the same, first third of training",
+    },
+    "share of the neutral drift": {
+        ("C6", "removed"): "inoculation removes",
+        ("C6", "share"): "beyond harmless prompts",
+        ("C6", "rephrased"): "the same, rephrased pair",
+    },
 }
-PANELS = {"score": "drift in the {score}", "log_odds": "drift in log-odds (nats/token)"}
+DRIFT = {EXPECTED: "drift in the expected {score}", DECISION: "drift in decision log-odds (nats)"}
 
 
 def compare_studies(first: Path, second: Path, out: Path | None) -> None:
@@ -97,13 +105,13 @@ def _print_claims(table: pd.DataFrame, names: tuple[str, str]) -> None:
 
 
 def _print_drift(table: pd.DataFrame, names: tuple[str, str]) -> None:
-    _head("Drift by condition: mean over seeds [least, largest]")
+    _head("Drift by prompt trained under: mean over its runs [least, largest]")
     rows = table[table["part"] == "drift"].sort_values("quantity", kind="stable")
     cells = [
         [row.quantity, shown(row.item), _interval(row, ONE), _interval(row, OTHER), _signed(row.difference)]
         for row in rows.itertuples()
     ]
-    print_table(("measure", "condition", *names, "second - first"), cells)
+    print_table(("measure", "prompt", *names, "second - first"), cells)
 
 
 def _print_settings(one: StudyArtifacts, other: StudyArtifacts, names: tuple[str, str]) -> None:
@@ -137,17 +145,18 @@ def _signed(value: float) -> str:
 
 @styled
 def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> Figure:
-    """Draw both studies' effects on alignment with their intervals, and drift by condition with the range of its runs.
+    """Draw both studies' effects with their intervals, and drift of the three conditions with the range of their runs.
 
     `table` is that of `comparison`, `score` the name of the traits' score.
     """
     named = table[table["part"] == "claim"].set_index(["item", "key"])
-    claims = named.reindex([effect for effect in EFFECTS if effect in named.index])
-    claims = claims.assign(row=[EFFECTS[effect] for effect in claims.index])
-    drift = table[table["part"] == "drift"]
+    parts = []
+    for title, effects in EFFECTS.items():
+        rows = named.reindex([effect for effect in effects if effect in named.index])
+        parts.append((title, rows.assign(row=[effects[effect] for effect in rows.index])))
+    drift = table[(table["part"] == "drift") & table["item"].isin(CONDITIONS)]
     drift = drift.assign(row=drift["item"].map(shown))
-    parts = [(f"alignment, {NEUTRAL} − {INOCULATION}", claims)]
-    for measure, title in PANELS.items():
+    for measure, title in DRIFT.items():
         title = fitted(title.format(score=drawable(score)), up_to(PANEL))
         parts.append((title, drift[drift["key"] == measure]))
     heights = [max(1, len(rows)) * ROW + AROUND for _, rows in parts]
@@ -156,7 +165,7 @@ def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> 
     for axes, (title, rows) in zip(panels, parts, strict=True):
         axes.set_title(title, loc="left")
         _draw(axes, rows, title)
-    panels[0].set_xlabel("mean and interval,\nat each study's level")
+    panels[len(EFFECTS) - 1].set_xlabel("estimate and interval,\nat each study's level")
     panels[-1].set_xlabel("mean and range of the runs")
     handles = [
         panels[0].plot([], [], color=drawn.colour, marker=drawn.marker, linewidth=2, label=broken(name, 48, 2, LEGEND))[

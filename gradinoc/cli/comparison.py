@@ -26,7 +26,7 @@ COLUMNS = (
 OF_A_GATE = {"supported": "holds", "refuted": "fails"}
 # Words of keys: in the units of one model; and comparable whatever the trait.
 OF_ONE_MODEL = {"projection", "grad_norm"}
-OF_ANY_TRAIT = {"auc", "split_half", "loss", "fall", "unscorable", "grad_norm", "overlap", "loss_gap"}
+OF_ANY_TRAIT = {"auc", "split_half", "loss", "fall", "unscorable", "grad_norm"}
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,14 @@ def _table(columns: Sequence[str], content: bytes) -> pd.DataFrame:
 
 
 def verdicts(report: StudyArtifacts) -> dict[str, str]:
-    """Return key -> status of each gate (which holds or fails) and claim, and the verdict."""
+    """Return key -> status of each gate (which holds or fails) and claim, the verdict, and version 1's as published."""
     findings = [each for part in ("gates", "claims") for each in report.verdict.get(part) or []]
     found = {str(each.get("key")): str(each.get("status")) for each in findings}
     named = {key: OF_A_GATE.get(status, status) if key.startswith("G") else status for key, status in found.items()}
-    return {**named, "verdict": str(report.verdict.get("verdict"))}
+    first = (report.verdict.get("published") or {}).get("first_verdict")
+    published = {"verdict by rules 1, published": str(first)} if first else {}
+    rules = str(report.verdict.get("rules", 1))
+    return {**named, "verdict": str(report.verdict.get("verdict")), "version of the rules": rules, **published}
 
 
 def differing_settings(first: StudyArtifacts, second: StudyArtifacts) -> list[tuple[str, str, str]]:
@@ -118,7 +121,7 @@ def comparison(first: StudyArtifacts, second: StudyArtifacts) -> pd.DataFrame:
     """Return a row a quantity that either study has: `COLUMNS`, in the order of the first.
 
     Part "claim": every effect with its interval. Part "p": p of every effect that has one. Part "drift": a condition's
-    mean drift over seeds, with the least and the largest. The difference, second - first, is missing of p, of
+    mean drift over its runs, with the least and the largest. The difference, second - first, is missing of p, of
     quantities in the units of another model, and of those along another trait's direction or about its answers.
     """
     one, other = _quantities(first), _quantities(second)
@@ -160,7 +163,7 @@ def _quantities(report: StudyArtifacts) -> pd.DataFrame:
 
 
 def _drift(report: StudyArtifacts) -> pd.DataFrame:
-    """Return the change of each measure by condition: mean, least and largest over the runs."""
+    """Return the change of each measure by trained prompt: mean, least and largest over the runs."""
     names = {f"{measure}_drift": measure for measure in MEASURES if f"{measure}_drift" in report.runs}
     runs = report.runs.assign(item=report.runs["condition"].astype(str))
     long = runs.melt(["item"], list(names), "quantity", "value").replace({"quantity": names})

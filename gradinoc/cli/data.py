@@ -18,6 +18,10 @@ from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.traits.registry import find_trait
 
 # Where bundled models come from, so that a list loads no library.
+SMALLEST = [
+    "drift.generations=1", "drift.log_odds=1", "drift.matrix=1", "drift.answer_loss_gap=0", "steering.questions=8",
+    "prompts.behaviour=8", "prompts.examples=8",
+]  # fmt: skip
 WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 
 
@@ -26,9 +30,9 @@ def list_studies() -> None:
     files = sorted(STUDIES.glob("*.toml"))
     found = [load_study(file.stem) for file in files]
     print_table(
-        ("study", "model", "weights", "trait", "runs", "steps", "train", "measure", "evaluate"),
+        ("study", "model", "weights", "trait", "prompts", "runs", "steps", "train", "measure", "evaluate"),
         [_row(study) for study in found],
-        right=(4, 5, 6, 7, 8),
+        right=(4, 5, 6, 7, 8, 9),
     )
     for study, file in zip(found, files, strict=True):
         words = textwrap.wrap(about(file), 100, initial_indent="  ", subsequent_indent="  ")
@@ -47,7 +51,7 @@ def _row(study: Study) -> list[str]:
     weights = "bundled" if model in WITH_THE_PROJECT else "package" if model in IN_A_PACKAGE else "hub"
     steps = study.training.steps or -(-study.training.epochs * data.train // study.training.batch_size)
     trait = study.trait if isinstance(study.trait, str) else study.trait.name
-    counts = (len(study.runs), steps, data.train, data.measure, data.evaluation)
+    counts = (len(study.measured), len(study.runs), steps, data.train, data.measure, data.evaluation)
     return [study.name, model, weights, trait, *map(str, counts)]
 
 
@@ -58,7 +62,7 @@ def write_data(
     given = {"data.source": source, **{key: text for key, text in names.items() if text is not None}}
     settings = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in given.items()]
     settings += [f"data.{key}={number}" for key, number in counts.items() if number is not None]
-    settings += ["drift.generations=1", "drift.log_odds=1"]  # which may not exceed the evaluation questions
+    settings += SMALLEST  # budgets that may not exceed the questions of a part
     study = load_study(like, settings)
     trait, splits = find_trait(study.trait), split(study.data)
     print_notes(splits.notes)
