@@ -25,7 +25,7 @@ from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.memory import training_memory
 from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, estimate, shapes_of
-from gradinoc.pipeline.footprint import LIBRARIES, TOTAL
+from gradinoc.pipeline.estimate.footprint import LIBRARIES, TOTAL
 from gradinoc.pipeline.steps.step import DIRECTIONS, POOL, UNRELATED
 from gradinoc.pipeline.steps.work import Counting
 from gradinoc.study.description import TrainingSettings

@@ -35,7 +35,7 @@ from gradinoc.models.memory import OF_ADAPTER, TrainingMemory, training_memory
 from gradinoc.models.sources.locate import DESCRIPTION, described, is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.footprint import footprint
+from gradinoc.pipeline.estimate.footprint import footprint
 from gradinoc.pipeline.steps.plan import plan
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
 from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Counting, Work
