@@ -19,5 +19,7 @@ def test_shipped_variances_are_those_of_the_tiny_study(pytestconfig):
     pipeline = Pipeline(study, Store(Path(option(pytestconfig, "store"))))
     now, shipped = estimate(pipeline.evidence(), study.rules, study.name), load_variances(TINY)
     assert (TINY.parent, shipped.study) == (STUDIES, "tiny")
-    for name in ("alignment", "fall", "loss_fall", "drift", "own", "template", "nulls", "unrelated"):
-        assert getattr(shipped, name) == pytest.approx(getattr(now, name), rel=0.05, abs=0.005), name
+    for name in ("alignment", "fall", "loss", "drift", "nats", "odds", "steering", "moved"):
+        now_is, was = getattr(now.scenario, name), getattr(shipped.scenario, name)
+        assert was == pytest.approx(now_is, rel=0.05, abs=0.005), name
+    assert shipped.scenario.noise.nulls == pytest.approx(now.scenario.noise.nulls, rel=0.05)
