@@ -66,7 +66,7 @@ def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
     every = replace(
         fell, rule="every run's loss fell, and every number it logged is finite", holds=not found.facts["failed runs"]
     )
-    alike = replace(fell, rule="runs of a seed begin with the same adapter", holds=not found.facts["seeds apart"])
+    alike = Criterion("fall", "runs of a seed begin with the same adapter", not found.facts["seeds apart"], np.nan)
     rule = "in every run a final loss below the initial one and finite numbers only, from one adapter a seed"
     return held(rule, every, alike)
 

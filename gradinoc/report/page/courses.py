@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -104,10 +105,14 @@ class Question:
 
 
 def questions(evidence: Evidence) -> list[Question]:
-    """The first questions of each domain with every condition's answer: none is picked for what it shows."""
-    frame = evidence.responses
+    """The first questions of each domain with the answers after each condition: none is picked for what it shows.
+
+    Conditions are the prompts with the most seeds: the study's own. Of others responses are in the tables alone.
+    """
+    frame, runs = evidence.responses, Counter(condition for condition, _ in evidence.planned_runs)
+    conditions = [name for name in evidence.trained if runs[name] == max(runs.values())]
     before = frame[frame["condition"] == BASE]
-    after = frame[frame["condition"].isin(evidence.trained) & (frame["phase"] == AFTER)]
+    after = frame[frame["condition"].isin(conditions) & (frame["phase"] == AFTER)]
     after = after[after["seed"] == after.groupby("condition")["seed"].transform("min")]
     asked = after.drop_duplicates(["domain", "example"]).sort_values(["domain", "example"], ascending=[False, True])
     asked = asked.groupby("domain", sort=False).head(SHOWN_PER_DOMAIN)
@@ -116,7 +121,7 @@ def questions(evidence: Evidence) -> list[Question]:
         same = [
             part[(part["domain"] == row["domain"]) & (part["example"] == row["example"])] for part in (before, after)
         ]
-        answers = (*_answers(same[0], [BASE]), *_answers(same[1], evidence.trained))
+        answers = (*_answers(same[0], [BASE]), *_answers(same[1], conditions))
         domain = DOMAINS.get(row["domain"], shown(str(row["domain"])))
         found.append(Question(domain, str(row["question"]), answers))
     return found

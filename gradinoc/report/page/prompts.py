@@ -75,7 +75,7 @@ def spread_grid(evidence: Evidence) -> Grid:
         "over prompts."
     )
     return grid(
-        "Beside it: prompts and directions that have nothing to do with the trait",
+        "Beside it: how far prompts and other directions lie apart",
         SPREAD_COLUMNS,
         [*_spreads(evidence)],
         about,
