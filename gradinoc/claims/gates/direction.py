@@ -8,7 +8,14 @@ import numpy as np
 
 from gradinoc.claims.criteria import above_zero, at_least, at_most, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, held
-from gradinoc.claims.measures import drift_by_question, in_window, nulls_in_window, question_groups, run_families
+from gradinoc.claims.measures import (
+    diverged_runs,
+    drift_by_question,
+    in_window,
+    nulls_in_window,
+    question_groups,
+    run_families,
+)
 from gradinoc.claims.tables import PROJECTION, TRAIT_DRAW, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
@@ -110,8 +117,11 @@ def _moves(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
 
 def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """Neutral alignment in the first third of training, by run, and its place among random directions."""
-    aligned = in_window(evidence)[NEUTRAL]
     name = "alignment of neutral runs, first third of training"
+    if diverged_runs(evidence):
+        missing = bare(name, np.nan, 0, "runs", "not computed: runs logged numbers that are not finite (see G4)")
+        return Measured({"alignment": missing, "place": missing}, f"{missing.name}: {missing.method}.")
+    aligned = in_window(evidence)[NEUTRAL]
     over_seeds = mean_effect(aligned, name, "runs", 1 - rules.alpha)
     draws = nulls_in_window(evidence)[NEUTRAL].mean(axis=1).to_numpy(dtype=np.float64)
     place = replace(over_seeds, name=f"{name}, among random directions", n=len(draws), unit="directions")
