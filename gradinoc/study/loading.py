@@ -16,10 +16,13 @@ from gradinoc.study.chat_template import FILE, read_template
 from gradinoc.study.description import LONGEST_NAME, Study
 from gradinoc.study.faults import explain
 from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.rules import Published
 from gradinoc.study.traits.described import read_description, read_toml
 
 STUDIES = Path(__file__).parent / "ready"
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
+# Settings under which a ready study is still the one that was published.
+AS_PUBLISHED = {"name", "model.device", "model.dtype", "model.threads", "model.kernels", "published.dtype"}
 PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  # settings that may be paths
 
 
@@ -27,7 +30,8 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     """The study called `source` (a ready study's name, or the path of a TOML file) with `key=value` settings applied.
 
     A setting's key is dotted (`data.source`), its value is read as TOML where that is possible, else as a string.
-    Settings that leave `name` alone are added to it, so that artifacts do not take the place of the plain study's.
+    Settings that leave `name` alone are added to it, so that artifacts do not take the place of the plain study's. What
+    was published of a ready study is not said of one that settings have made another.
 
     Raises:
         StudyError: no such study, not TOML, or a key or value that does not fit; a typo in a key names the nearest key.
@@ -46,6 +50,8 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     except ValidationError as error:
         raise StudyError(f"{path}: {explain(error, Study)}") from error
     changed = dict(setting.split("=", 1) for setting in settings)
+    if not changed.keys() <= AS_PUBLISHED:
+        study = study.model_copy(update={"published": Published()})
     if "name" in changed:
         return study
     name = study.name + "".join(_suffix(*item) for item in changed.items())
