@@ -52,7 +52,7 @@ def test_other_dtype_than_the_published_one_is_told_beside_the_verdict(finished,
     used = str(finished.pipeline.context.dtype).removeprefix("torch.")
     other = "bfloat16" if used == "float32" else "float32"
     published = {"other": other, "same": used, None: None}[dtype]
-    settings = [] if published is None else [f"model.published_dtype={published}"]
+    settings = [] if published is None else [f"published.dtype={published}"]
     again = smallest(finished.store, *settings)
     assert {key: entry.key for key, entry in again.entries.items()} == {
         key: entry.key for key, entry in smallest(finished.store).entries.items()
