@@ -14,14 +14,13 @@ from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.measures import (
     HARMLESS,
     INOCULATING,
-    WINDOWS,
     alignment_families,
     diverged_runs,
     in_window,
     per_example,
     question_groups,
 )
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.tables import WINDOWS, Evidence
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, paired_effect
 from gradinoc.stats.families import Families, contrast, permuted_labels, rank_among

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.criteria import Criterion, p_at_most, positive
@@ -60,7 +61,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     return Measured(effects, statement, {"directions": fewest, "smallest p": smallest_rank_p(fewest)})
 
 
-def null_by_prompt(evidence: Evidence, null: str) -> tuple[Array, Array]:
+def null_by_prompt(evidence: Evidence, null: str) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Mean alignment [directions, prompts] along each of `null`, and which prompts [prompts] are harmless."""
     wide = null_table(evidence, null)
     harmless, inoculating = (

@@ -6,7 +6,7 @@ from gradinoc.claims.c1 import CONTROLS, CORE, family_contrast, plan_contrast
 from gradinoc.claims.criteria import above_zero, equivalent
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DIRECTION
-from gradinoc.claims.measures import alignment_families, by_family, per_example, question_groups
+from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, by_family, per_example, question_groups
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.effect import at_level
 from gradinoc.stats.equal_loss import Paired, families_at_equal_loss, within_example
@@ -21,7 +21,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     groups = question_groups(evidence, "alignments", losses.index)
     by_prompt = by_family(evidence, losses, groups).means
     name = "alignment at equal loss, harmless - inoculating prompts"
-    prompts = families_at_equal_loss(alignment_families(evidence), by_prompt, *by_prompt, name)
+    prompts = families_at_equal_loss(alignment_families(evidence), by_prompt, HARMLESS, INOCULATING, name)
     alignment, loss = per_example(evidence, among=CORE), per_example(evidence, "loss", among=CORE)
     columns = [NEUTRAL, INOCULATION]
     pairs = Paired(

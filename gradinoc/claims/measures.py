@@ -281,10 +281,3 @@ def elsewhere(evidence: Evidence) -> pd.DataFrame:
         raise ValueError("Evidence table 'prompts': expected harmless evaluation prompts, received none")
     tables = [matrix_by_question(evidence, name) for name in names]
     return cast(pd.DataFrame, sum(tables[1:], tables[0]) / len(tables))
-
-
-def prompt_means(wide: pd.DataFrame | pd.Series, among: Sequence[str]) -> Array:
-    """Means of each of the prompts `among`: of a table with a column a prompt, or of a series of runs."""
-    if isinstance(wide, pd.DataFrame):
-        return wide[list(among)].mean().to_numpy(dtype=np.float64)
-    return wide.groupby(level="condition", observed=True).mean().reindex(list(among)).to_numpy(dtype=np.float64)

@@ -83,4 +83,5 @@ def trait_tracking(evidence: Evidence) -> Effect:
     if rows.sum() < 3:
         return bare(name, np.nan, int(rows.sum()), "responses", "too few responses")
     groups = responses.groupby(["condition", "seed", "phase", "domain"], observed=True).ngroup().to_numpy()[rows]
-    return repeated_measures(*columns[rows].T, groups, name)
+    projection, score = columns[rows].T
+    return repeated_measures(projection, score, groups, name)

@@ -58,4 +58,4 @@ def instruction_directions(means: Tensor, count: int, seed: int) -> Tensor:
     chosen = pairs[torch.randperm(len(pairs), generator=generator)[:count]]
     sign = torch.randint(0, 2, (count, 1), generator=generator) * 2.0 - 1
     contrasts = sign * (means[:, chosen[:, 0]].double() - means[:, chosen[:, 1]].double())
-    return (contrasts / vector_norm(contrasts, dim=-1, keepdim=True)).float()
+    return torch.as_tensor(contrasts / vector_norm(contrasts, dim=-1, keepdim=True)).float()

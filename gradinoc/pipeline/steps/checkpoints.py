@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gradinoc.data.examples import Example
 from gradinoc.measure.decisions import decision_log_odds, decisions
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.runs import Subject, models, runs_of
@@ -55,7 +56,7 @@ def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, fo
     save_table(pd.concat(frames, ignore_index=True), folder / "checkpoints.parquet")
 
 
-def odds_table(subject: Subject, odds: object, questions: Sequence[object]) -> pd.DataFrame:
+def odds_table(subject: Subject, odds: object, questions: Sequence[Example]) -> pd.DataFrame:
     """Return condition, seed, step, example, log_odds, group of one model, without questions that decide nothing."""
     table = pd.DataFrame(
         {"example": range(len(questions)), "log_odds": odds, "group": [each.group for each in questions]}

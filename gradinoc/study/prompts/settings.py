@@ -54,7 +54,7 @@ class PromptSettings(Section):
     conditions); under some, `samples` responses to each of `behaviour` calibration questions are drawn.
     """
 
-    measured: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_keys_or_all)] = ALL
+    measured: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_keys_or_all)] = "all"
     trained: Annotated[Literal["standard"] | tuple[str, ...], BeforeValidator(_keys_or_standard)] = "standard"
     add: dict[str, dict[str, PromptText]] = Field(default_factory=dict)
     remove: tuple[str, ...] = ()
