@@ -63,8 +63,8 @@ def test_neutral_prompt_under_another_name_gives_the_same_tables(sham):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
         compared[name] = len(one)
     assert compared.keys() == {
-        "alignments", "losses", "nulls", "unrelated", "elicitation", "training", "training_nulls", "drift", "checkpoints",
-        "matrix", "responses", "cells", "runs",
+        "alignments", "losses", "nulls", "unrelated", "elicitation", "training", "training_nulls", "drift",
+        "checkpoints", "matrix", "responses", "cells", "runs",
     }  # fmt: skip
     assert all(compared.values()), compared
 
