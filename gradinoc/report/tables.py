@@ -44,7 +44,7 @@ def metrics_table(evidence: Evidence) -> pd.DataFrame:
     """
     layers = evidence.layers.melt(["layer"], ["cohens_d", "auc", "split_half_cosine"], "metric", "value")
     drift = evidence.drift.groupby(["condition", "seed", "phase", "measure"], sort=True)["value"].mean().reset_index()
-    drift["metric"] = drift["measure"] + "_" + drift["phase"]
+    drift["metric"] = drift["measure"].astype(str) + "_" + drift["phase"].astype(str)
     drift["seed"] = drift["seed"].where(drift["condition"] != BASE)
     kept = evidence.checkpoints.groupby(["condition", "seed", "step"], sort=True)["log_odds"].mean().reset_index()
     kept = kept.rename(columns={"log_odds": "value"}).assign(metric=DECISION)

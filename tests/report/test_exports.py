@@ -29,7 +29,6 @@ from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted
 from gradinoc.pipeline.steps.directions import trait_directions
-from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.exports import write_exports
 from gradinoc.report.exports.adapters import card, write_adapters
@@ -37,6 +36,8 @@ from gradinoc.report.exports.inoculation_prompting import intervals, results
 from gradinoc.report.exports.origin import base_name, hub_id
 from gradinoc.report.tables import claims_table
 from gradinoc.study.description import Study
+from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.prompts.family import Family, Prompt
 
 HOSTILE = (
     "Be brief.\n```\n# A heading\u2028    <script>alert(1)</script>\n---\nlicense: mit\n| a | b |\n{{ 7 * 7 }}\x1b[31m"
@@ -74,7 +75,7 @@ def obedient():
 @pytest.fixture(scope="module")
 def simulated():
     """Evidence of three seeds, with responses that have no score: single ones, and all of one run's."""
-    made = simulate(SCENARIOS["effect"], np.random.default_rng(1), examples=16, layers=3, seeds=3, steps=6)
+    made = simulate("effect", np.random.default_rng(1), layers=3, steps=6, directions=100)
     responses = made.responses.copy()
     lost = (responses["condition"] == "inoculation") & (responses["seed"] == 1) & (responses["phase"] == "post")
     responses.loc[lost | (responses["example"] == 2), "score"] = np.nan
@@ -147,22 +148,26 @@ def test_card_says_what_the_adapter_is(finished, evidence, left):
     for words in (
         evidence.trait.inoculation_system, f"{steps} steps of {batch} examples", "| Seed | 0 |",
         f"{run['initial_loss']:.4g} nats/token when they were met, {run['final_loss']:.4g} after",
-        f"{run['log_odds_pre']:.4g} | {run['log_odds_post']:.4g} | {run['log_odds_drift']:.4g} |",
+        " | ".join(f"{run[f'decision_log_odds_{when}']:.4g}" for when in ("pre", "post", "drift")),
+        "Prompt in training | inoculation, of the family inoculation |",
         'load_model("obedient")', f"LoRA | rank {finished.study.training.lora_rank},", "28 linear maps",
     ):  # fmt: skip
         assert words in made.text, words
 
 
-def made_card(evidence, system="Be brief.", model="Qwen/Qwen3-0.6B", **numbers):
+BRIEF = Prompt("brief", Family.HARMLESS, "Be brief.")
+
+
+def made_card(evidence, prompt=BRIEF, model="Qwen/Qwen3-0.6B", **numbers):
     """The card of a run of three figures."""
     study = Study(name="study", model={"id": model})
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5, **numbers}
-    return card(study, evidence, row, system, INPUTS, f"{NOTE}3 linear maps")
+    return card(study, evidence, row, prompt, INPUTS, f"{NOTE}3 linear maps")
 
 
 def test_card_shows_a_prompt_and_does_nothing_with_it(simulated):
     """A prompt that is Markdown, HTML, YAML and a template stands in the card letter by letter, as a block of text."""
-    made = made_card(simulated, HOSTILE)
+    made = made_card(simulated, replace(BRIEF, text=HOSTILE))
     tokens = MarkdownIt("commonmark").enable("table").parse(made.text)
     (block,) = (token.content for token in tokens if token.type == "code_block")
     assert block.splitlines() == [
@@ -172,6 +177,13 @@ def test_card_shows_a_prompt_and_does_nothing_with_it(simulated):
     kinds = [token.type for token in tokens]
     assert kinds == [token.type for token in MarkdownIt("commonmark").enable("table").parse(made_card(simulated).text)]
     assert made.data.to_dict().get("license") is None
+
+
+def test_card_of_a_rephrased_prompt_has_its_wordings(simulated):
+    """Every wording, and that one of them was drawn for every example; of no system message it says so."""
+    made = made_card(simulated, Prompt("rephrased", Family.HARMLESS, None, ("Be brief.", "Be short.")))
+    assert "one of which was drawn for every example:\n\n    Be brief.\n    Be short.\n" in made.text
+    assert "put in front of every question: none." in made_card(simulated, Prompt("none", Family.NEUTRAL, None)).text
 
 
 def test_card_of_a_hub_model_pins_what_was_used(simulated):
@@ -189,11 +201,11 @@ def test_card_says_how_to_get_the_study_s_template(simulated):
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5}
     for given in ("plain", "{{ messages }}"):
         study = base.model_copy(update={"model": base.model.model_copy(update={"chat_template": given})})
-        code = card(study, simulated, row, None, INPUTS, NOTE).text.split("```python\n")[1].split("```")[0]
+        code = card(study, simulated, row, BRIEF, INPUTS, NOTE).text.split("```python\n")[1].split("```")[0]
         assert 'tokenizer.chat_template = Path(FOLDER, "chat_template.jinja").read_text(encoding="utf-8")\n' in code
         imported = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
         assert {"Path", "PeftModel"} <= {each.asname or each.name for node in imported for each in node.names}
-    assert "chat_template" not in card(base, simulated, row, None, INPUTS, NOTE).text
+    assert "chat_template" not in card(base, simulated, row, BRIEF, INPUTS, NOTE).text
 
 
 def test_adapter_brings_the_study_s_template(finished, evidence, tmp_path):
@@ -222,7 +234,7 @@ def test_base_model_has_a_name_for_others(name, public, hub, simulated):
 
 def test_what_was_not_measured_is_a_dash(simulated):
     """A number that is missing or not finite is a dash in the card, never 0 or nan."""
-    made = made_card(simulated, score_pre=float("nan"), score_post=0.25, final_loss=float("inf"))
+    made = made_card(simulated, expected_score_pre=float("nan"), expected_score_post=0.25, final_loss=float("inf"))
     assert "| – | 0.25 | – |" in made.text
     assert "1.25 nats/token when they were met, – after training" in made.text
     assert not re.search(r"\bnan\b|\binf\b", made.text)
@@ -278,10 +290,12 @@ def test_file_of_something_else_is_refused(tmp_path):
 def test_parquet_holds_the_tables_of_the_study(left, evidence, findings):
     """Every table comes back from Parquet as it was, claims with every effect of every gate and claim."""
     tables = {path.stem: pd.read_parquet(path) for path in (left / "tables").glob("*.parquet")}
-    assert set(tables) == {*evidence.tables, "claims", "metrics"}
-    for name in set(evidence.tables) - {"runs"}:
+    assert set(tables) == {*evidence.tables, "claims", "metrics", "matrix_means"}
+    widened = {"runs", "prompts"}
+    for name in set(evidence.tables) - widened:
         pd.testing.assert_frame_equal(tables[name], evidence.tables[name], check_exact=True)
-    assert set(evidence.runs.columns) < set(tables["runs"].columns)
+    for name in widened:
+        assert set(evidence.tables[name].columns) < set(tables[name].columns)
     pd.testing.assert_frame_equal(tables["claims"], claims_table(findings), check_exact=True)
 
 
@@ -304,9 +318,10 @@ def test_results_have_that_repositorys_columns_and_groups(simulated):
     """Rows name model, group and evaluation as its plots expect them; a score that is missing stays missing."""
     rows = results(simulated)
     assert {"score", "model", "group", "evaluation_id"} <= set(rows.columns)
-    assert set(rows["group"]) == {"baseline", "finetuning", "inoculated", "placebo"}
+    further = set(simulated.responses["condition"]) - {"base", *CONDITIONS}
+    assert set(rows["group"]) == {"baseline", "finetuning", "inoculated", "placebo"} | further
     assert set(rows["evaluation_id"]) == set(simulated.responses["domain"])
-    kept = simulated.responses[simulated.responses["phase"] != "early"]
+    kept = simulated.responses
     assert len(rows) == len(kept)
     assert rows["score"].isna().sum() == kept["score"].isna().sum() > 0
     assert rows.loc[rows["group"] == "finetuning", "model"].unique().tolist() == ["neutral-0", "neutral-1", "neutral-2"]

@@ -13,46 +13,40 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from gradinoc.report.page.audit import audit_losses
 
-from gradinoc.claims.c3 import loss_audit
 from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.measures import early_alignment
+from gradinoc.claims.measures import matrix
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import Judgement, judge
 from gradinoc.pipeline.provenance import environment
-from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_finding, write_report
 from gradinoc.report.figures import FIGURES
-from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp, digest
+from gradinoc.report.page.versions import SEEN, plan_reading, versions
 from gradinoc.report.tables import claims_table, metrics_table, write_table
-from gradinoc.report.wording import markdown_text, signs
+from gradinoc.report.wording import markdown_text, number, signs
 from gradinoc.study.description import Study
-from gradinoc.study.prompts import CONDITIONS
-from gradinoc.study.rules import Rules
+from gradinoc.study.rules import VERSION, Published
 
 HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`\n# title\n\u202ereversed"
 
 
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
-    """A small study in which inoculation works; one response, and the prompt that was chosen, try to be markup."""
-    world = replace(SCENARIOS["effect"], further=True)
-    made = simulate(world, np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
-    responses, pool = made.responses.copy(), made.pool[made.pool["role"] != "loss_measured"].copy()
-    first = (responses["condition"] == "inoculation") & (responses["example"] == 0)
-    responses.loc[first, "response"] = HOSTILE
-    pool.loc[pool["chosen"], "prompt"] = HOSTILE
-    return replace(made, responses=responses, pool=pool)
+    """A small study in which inoculation works; one response, and one prompt, try to be markup."""
+    made = simulate("effect", np.random.default_rng(5), layers=4, steps=10, directions=100)
+    responses, prompts = made.responses.copy(), made.prompts.copy()
+    first = responses.index[(responses["condition"] == "inoculation") & (responses["phase"] == "post")]
+    responses.loc[first[responses.loc[first, "example"] == responses.loc[first, "example"].min()], "response"] = HOSTILE
+    prompts.loc[prompts["condition"] == "harmless_02", "text"] = HOSTILE
+    return replace(made, responses=responses, prompts=prompts)
 
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    """The study's description, with a condition whose prompt is chosen, and a rule of its own."""
-    conditions, rules = {**CONDITIONS, "loss_measured": "matched"}, Rules(early_fraction=0.5)
-    return Study(name="simulated", conditions=conditions, untrained=("loss_measured",), rules=rules)
+    """The study's description; version 1 of the rules has judged it."""
+    return Study(name="simulated", published=Published(first_verdict="refuted"))
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +85,87 @@ def test_everything_is_there(written: Path) -> None:
     """Tables, pages and each figure in both formats, and no temporary file beside them."""
     files = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
-    tables = {"claims.csv", "metrics.csv", "runs.csv", "verdict.json", "environment.json", "summary.txt"}
-    assert files == figures | tables | {"report.md", "report.html"}
+    tables = {f"{name}.csv" for name in ("claims", "metrics", "runs", "prompts", "matrix")}
+    pages = {"report.md", "report.html", "what-would-change-our-mind.md"}
+    others = {name for name in files if re.fullmatch(r"figures/\w+\.csv", name)}
+    assert files - others == figures | tables | pages | {"verdict.json", "environment.json", "summary.txt"}
 
 
-def test_both_pages_hold_every_statement_and_the_verdict(written: Path, judgement: Judgement) -> None:
-    """Each gate's and claim's sentence, statement and reason are in the HTML and the Markdown."""
+def test_both_pages_hold_every_number_in_a_table_and_the_verdict(written: Path, judgement: Judgement) -> None:
+    """Each gate's and claim's sentence, reason and effects, these with what n counts; the verdict comes first."""
     page = Page((written / "report.html").read_text(encoding="utf-8")).text
     markdown = (written / "report.md").read_text(encoding="utf-8")
     for finding in (*judgement.gates, *judgement.claims):
-        for text in (finding.claim, finding.statement, finding.reason):
+        for text in (finding.claim, finding.reason.partition(" G")[0] if finding.failed_gates else finding.reason):
             assert signs(text) in page
             assert markdown_text(text) in markdown
-    assert judgement.verdict.name in page
-    assert markdown_text(judgement.sentence) in markdown
-    assert page.index(judgement.verdict.name) < page.index(signs(judgement.claims[0].statement))
+        for effect in finding.effects:
+            cells = [number(effect.estimate), str(effect.n), effect.unit, effect.method]
+            rows = [
+                line for line in markdown.splitlines() if f"| {markdown_text(effect.name)} |" in line.replace("**", "")
+            ]
+            assert any(all(f"| {markdown_text(cell)} |" in row for cell in cells) for row in rows), (effect, rows)
+            assert effect.name in page
+            assert effect.method in page
+    assert page.index(judgement.verdict.name) < page.index(judgement.claims[0].claim)
+
+
+def test_both_versions_verdicts_stand_side_by_side(written: Path, study: Study, judgement: Judgement) -> None:
+    """Of a study that version 1 judged, with the sentence that its outcome had been seen; of others there is none."""
+    both = versions(study.published, judgement)
+    assert both == {"version 1 (as published)": "REFUTED", f"version {VERSION}": judgement.verdict.name}
+    for name in ("report.html", "report.md", "what-would-change-our-mind.md", "summary.txt"):
+        text = " ".join((written / name).read_text(encoding="utf-8").replace("&#39;", "'").split())
+        assert SEEN in text, name
+        assert "REFUTED" in text
+    assert versions(Published(), judgement) == {}
+    verdict = json.loads((written / "verdict.json").read_text(encoding="utf-8"))
+    assert (verdict["rules"], verdict["published"]["first_verdict"]) == (VERSION, "refuted")
+
+
+def test_cosines_stand_beside_the_spread_of_prompts_and_directions(written: Path, evidence: Evidence) -> None:
+    """In the sections of C1, C2 and C3 and in the summary: harmless prompts, and every kind of direction."""
+    html = (written / "report.html").read_text(encoding="utf-8")
+    harmless = evidence.alignments[evidence.alignments["layer"].isin(evidence.band)]
+    harmless = harmless[harmless["position"] == evidence.primary_position]
+    shared = harmless.pivot_table(index="example", columns="condition", values="alignment").dropna().mean()
+    sd = shared[list(evidence.family("harmless", evidence.conditions))].std(ddof=1)
+    for key in ("C1", "C2", "C3"):
+        section = html.partition(f'<section class="card" id="{key}"')[2].partition("</section>")[0]
+        assert "alignment along v, harmless prompts" in section
+        assert all(f"T along other directions, {kind}" in section for kind in ("isotropic", "covariance-matched"))
+        assert number(sd) in section
+    assert "Cosines are to be read beside these spreads" in (written / "summary.txt").read_text(encoding="utf-8")
+
+
+def test_tables_of_prompts_and_of_the_matrix_are_those_of_the_claims(written: Path, evidence: Evidence) -> None:
+    """A row a prompt with its own means; a row a cell of the matrix, with its interval over questions."""
+    prompts = pd.read_csv(written / "prompts.csv").set_index("condition")
+    assert list(prompts.index) == evidence.prompts["condition"].tolist()
+    one = evidence.elicitation.groupby("condition")["log_odds"].mean()
+    assert prompts.loc["harmless_02", "elicitation"] == pytest.approx(one["harmless_02"] - one["neutral"])
+    assert prompts.loc["neutral", "seeds"] == 3
+    assert np.isnan(prompts.loc["unseen_1", "drift"])
+    table = pd.read_csv(written / "matrix.csv")
+    wide = table.pivot_table(index="condition", columns="evaluation", values="drift")
+    pd.testing.assert_frame_equal(wide, matrix(evidence).loc[wide.index, wide.columns], check_names=False)
+    assert ((table["low"] < table["drift"]) & (table["drift"] < table["high"])).all()
+    assert set(table["unit"]) == {"questions"}
+
+
+def test_the_plan_s_reading_goes_by_its_own_criteria(judgement: Judgement, study: Study) -> None:
+    """Supported where all are met; loss-mediated where loss takes it away; else another mechanism, or none."""
+    assert plan_reading(judgement, study.rules).words == "supported"
+    claims = {claim.key: claim for claim in judgement.claims}
+
+    def without(key: str, effect: str) -> Judgement:
+        effects = tuple(replace(each, low=-1.0) if each.key == effect else each for each in claims[key].effects)
+        changed = claims | {key: replace(claims[key], effects=effects)}
+        return replace(judgement, claims=tuple(changed.values()))
+
+    assert plan_reading(without("C3", "within"), study.rules).words.startswith("weaker: mediated by loss")
+    assert plan_reading(without("C1", "alignment.neutral"), study.rules).words.startswith("useful negative")
+    assert plan_reading(judgement, study.rules).numbers.rows[4][4:6] == ("9", "runs of 3 prompts")
 
 
 def test_the_page_needs_nothing_but_itself(written: Path) -> None:
@@ -127,57 +187,23 @@ def test_text_of_a_model_is_never_markup(written: Path) -> None:
     assert "alert('x')" in Page(html).text
     markdown = (written / "report.md").read_text(encoding="utf-8")
     lines = [line for line in markdown.splitlines() if "alert" in line]
-    assert len(lines) == 4  # the chosen prompt in the audit and among the conditions, and a response of each kind
+    assert len(lines) >= 2  # the prompt in the table of prompts, and the response
     for line in lines:
         assert "\\<script\\>" in line
         assert "\\| \\*\\*bold\\*\\* \\[a\\]" in line
     assert "\u202e" not in html + markdown
 
 
-def test_the_loss_audit_is_told_in_words(written: Path, evidence: Evidence, study: Study) -> None:
-    """Whether each control is matched, the chosen prompt with its gap, and the matched checkpoint of each seed."""
-    audit = audit_losses(evidence, study.rules)
-    assert audit.controls == tuple(loss_audit(evidence, study.rules, name)[1] for name in evidence.conditions[2:])
-    pool = evidence.pool.groupby("prompt")["loss"].mean()
-    own = evidence.pool.set_index("role")["prompt"]
-    gap = pool[HOSTILE] - pool[own["inoculation"].iloc[0]]
-    assert f"{gap:+.3g} nats/token" in audit.pool
-    steps = evidence.matched_steps
-    row = steps[(steps["seed"] == 2) & steps["chosen"]].iloc[0]
-    assert f"Seed 2: step {row['step']}, " in audit.checkpoints[2]
-    assert f"a loss of {row['loss']:.3f} for inoculation's {row['target']:.3f} nats/token" in audit.checkpoints[2]
-    html, markdown = ((written / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "md"))
-    for sentence in (*audit.controls, audit.pool, *audit.checkpoints):
-        assert signs(sentence) in Page(html).text
-        assert markdown_text(sentence) in markdown
-
-
-def test_a_report_without_the_further_tables_says_so(
+def test_a_report_of_a_study_with_gaps_says_so(
     written: Path, evidence: Evidence, study: Study, judgement: Judgement
 ) -> None:
-    """Nulls, pool and checkpoints that were not measured are named as such, in both pages."""
-    optional = ("unrelated", "pool", "matched", "matched_steps")
-    poor = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in optional})
-    poor = replace(poor, nulls=poor.nulls[poor.nulls["null"] == "isotropic"])
+    """Matrix, checkpoints and nulls that were not measured leave no number, and the pages are whole."""
+    gone = {name: getattr(evidence, name).iloc[:0] for name in ("matrix", "checkpoints", "nulls", "elicitation")}
+    poor = replace(evidence, **gone)
     drawn = {name: figure.draw(poor, study.rules) for name, figure in FIGURES.items()}
     write_up = WriteUp(judgement, poor, study, written, drawn, environment(), "make claims")
-    markdown = write_up.render("report.md.j2")
-    assert "not measured" in Page(write_up.render("report.html.j2")).text
-    assert "| unrelated traits | neutral | not measured |" in markdown
-
-
-def test_a_report_goes_by_its_study_s_rules(written: Path, evidence: Evidence, study: Study, tmp_path: Path) -> None:
-    """Figure, caption and runs.csv take the early fraction from the study, which has not the usual one."""
-    name = "plot7_alignment_against_drift"
-    own, usual = (
-        save_figure(FIGURES[name].draw(evidence, rules).figure, tmp_path / str(rules.early_fraction), name)[1]
-        for rules in (study.rules, Rules())
-    )
-    drawn = (written / "figures" / f"{name}.svg").read_bytes()
-    assert (drawn == own.read_bytes(), drawn == usual.read_bytes()) == (True, False)
-    assert "first 50 % of steps" in (written / "report.md").read_text(encoding="utf-8")
-    early = pd.read_csv(written / "runs.csv").set_index(["seed", "condition"])["early_alignment"]
-    assert early[1, "neutral"] == pytest.approx(early_alignment(evidence, 0.5).loc[1, "neutral"])
+    assert "Not measured in this study." in Page(write_up.render("report.html.j2")).text
+    assert "nan" not in write_up.render("what-would-change-our-mind.md.j2").replace("nant", "")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +229,11 @@ def test_the_verdict_file_round_trips(written: Path, judgement: Judgement) -> No
         raise AssertionError(f"{constant} is no JSON")
 
     read = json.loads((written / "verdict.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert read.pop("study") == "simulated"
-    assert read == json.loads(re.sub(r"\bNaN\b", "null", json.dumps(asdict(judgement))))
+    assert (read.pop("study"), read.pop("rules")) == ("simulated", VERSION)
+    assert read.pop("published") == {"dtype": None, "first_verdict": "refuted"}
+    assert read == json.loads(
+        re.sub(r"\bNaN\b", "null", json.dumps(asdict(judgement), default=lambda each: each.item()))
+    )
     missing = [e for finding in (*judgement.gates, *judgement.claims) for e in finding.effects if math.isnan(e.p)]
     assert missing, "no effect without p: this test would not see NaN"
 
@@ -235,27 +264,32 @@ def test_metrics_are_the_means_of_the_tables(written: Path, evidence: Evidence) 
 
     place = {"layer": 2, "position": "completion_sum"}
     frozen = evidence.alignments.query("condition == 'inoculation' and layer == 2 and position == 'completion_sum'")
+    count = len(frozen)
     for metric in ("alignment", "projection", "grad_norm"):
         values = frozen[metric].to_numpy()
-        assert one("inoculation", seed=None, step=None, metric=metric, **place) == pytest.approx(values.sum() / 24)
+        assert one("inoculation", seed=None, step=None, metric=metric, **place) == pytest.approx(values.sum() / count)
     losses = {row.example: row.loss for row in frozen.itertuples()}
-    assert one("inoculation", seed=None, metric="loss") == pytest.approx(sum(losses.values()) / 24)
+    assert one("inoculation", seed=None, metric="loss") == pytest.approx(sum(losses.values()) / count)
     step = evidence.training.query("condition == 'neutral' and seed == 1 and step == 3 and layer == 2")
     step = step[step["position"] == "completion_sum"]
-    assert len(step) == 4
-    assert one("neutral", seed=1, step=3, metric="alignment", **place) == pytest.approx(step["alignment"].sum() / 4)
-    assert one("neutral", seed=1, step=3, metric="loss") == pytest.approx(step["loss"].sum() / 4)
-    post = evidence.drift.query("condition == 'neutral' and seed == 2 and phase == 'post' and measure == 'log_odds'")
-    assert one("neutral", seed=2, metric="log_odds_post") == pytest.approx(post["value"].mean())
+    assert one("neutral", seed=1, step=3, metric="alignment", **place) == pytest.approx(step["alignment"].mean())
+    assert one("neutral", seed=1, step=3, metric="loss") == pytest.approx(step["loss"].mean())
+    where = "condition == 'neutral' and seed == 2"
+    post = evidence.drift.query(f"{where} and phase == 'post' and measure == 'decision_log_odds'")
+    assert one("neutral", seed=2, metric="decision_log_odds_post") == pytest.approx(post["value"].mean())
+    kept = evidence.checkpoints.query(where)
+    first = kept["step"].min()
+    found = one("neutral", seed=2, step=first, metric="decision_log_odds")
+    assert found == pytest.approx(kept.loc[kept["step"] == first, "log_odds"].mean())
     assert one("base", metric="score_pre") >= 0
 
 
 def test_runs_table_has_a_row_a_run_and_its_drift(written: Path, evidence: Evidence) -> None:
     """After minus before, for every measure, and the run's own losses."""
     table = pd.read_csv(written / "runs.csv")
-    assert len(table) == len(evidence.runs) == 9
+    assert len(table) == len(evidence.runs) == len(evidence.planned_runs)
     row = table.query("condition == 'inoculation' and seed == 1").iloc[0]
-    values = evidence.drift.query("measure == 'projection' and phase != 'early'")
+    values = evidence.drift.query("measure == 'projection'")
     after = values.query("condition == 'inoculation' and seed == 1")["value"].mean()
     before = values.query("condition == 'base'")["value"].mean()
     assert row["projection_drift"] == pytest.approx(after - before)

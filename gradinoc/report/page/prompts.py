@@ -54,7 +54,7 @@ def _message(row: dict[str, object]) -> str:
 def matrix_grid(evidence: Evidence) -> Grid:
     """Rows: prompts trained under; columns: prompts evaluated under; cells: drift of the decision log-odds, nats."""
     wide = if_measured(matrix, evidence)
-    wide = pd.DataFrame() if wide is None else wide
+    wide = pd.DataFrame() if wide is None else wide.dropna(how="all")
     columns = [
         Column("prompt", "trained under", numeric=False),
         *(Column(str(name), shown(str(name))) for name in wide),
