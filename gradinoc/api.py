@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gradinoc.pipeline.run import Pipeline
 
 DESCRIPTION, VARIANCES, LOGS = "study.json", "variances.json", "logs"  # in a study's artifacts
+FROZEN_PLAN = "frozen-plan.json"  # there too, a copy of the plan that was frozen before, if any
 LOCK = ".gradinoc.lock"  # beside the artifacts of all studies
 logger = logging.getLogger(__name__)
 
@@ -215,12 +216,19 @@ def report_study(
 
 
 def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement, folder: Path, command: str) -> None:
-    """Write report, tables, figures, exports and variances; `command` runs the study again, for the report."""
+    """Write report, tables, figures, exports and variances; `command` runs the study again, for the report.
+
+    Where the folder holds a frozen plan, the report says whether the study is the one that was planned.
+    """
     from gradinoc.report.exports import write_exports
 
     study, findings = pipeline.study, (*judgement.gates, *judgement.claims)
-    rendered = _rendered(pipeline.context)
-    write_report(judgement, evidence, study, folder, environment_of(pipeline, evidence), command, rendered)
+    rendered, surroundings = _rendered(pipeline.context), environment_of(pipeline, evidence)
+    if (folder / FROZEN_PLAN).is_file():
+        from gradinoc.pipeline.frozen import beside_plan
+
+        judgement = beside_plan(folder / FROZEN_PLAN, study, judgement, surroundings)
+    write_report(judgement, evidence, study, folder, surroundings, command, rendered)
     write_exports(study, evidence, pipeline, folder, findings)
     _write_variances(evidence, study, folder)
 

@@ -50,6 +50,10 @@ Settings = Annotated[
 ]
 Store = Annotated[Path, typer.Option(metavar="DIR", help="Where results are kept and found again.")]
 Artifacts = Annotated[Path, typer.Option(metavar="DIR", help="What a study comes to, in a folder of its name.")]
+Frozen = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The plan frozen before; the report says that the study is that, or is not."),
+]
 DEFAULT_STORE, DEFAULT_ARTIFACTS = Path("store"), Path("artifacts")
 
 
@@ -86,6 +90,7 @@ def studies() -> None:
     plan smollm2 --no-power
     plan smollm2 --set data.measure=256 --set 'seeds=[0, 1, 2, 3, 4]'
     plan qwen3-0.6b --past smollm2 --simulations 400
+    plan smollm2 --no-power --freeze smollm2-plan.json
     """,
 )
 def plan(
@@ -97,15 +102,18 @@ def plan(
         typer.Option(metavar="STUDY", help="The study whose variances and effects power rests on (default: tiny's)."),
     ] = None,
     simulations: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Simulated studies for each number of examples and of seeds.")
-    ] = 100,
+        int, typer.Option(min=1, metavar="N", help="Simulated studies of each number of prompts, seeds and questions.")
+    ] = 40,
     jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes that simulate; 0: one a core.")] = 0,
     cost: Annotated[bool, typer.Option(help="Tokens, operations, memory and time.")] = True,
     power: Annotated[bool, typer.Option(help="How often each claim would be supported, by simulation.")] = True,
+    freeze: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan to FILE, before anything is trained.")
+    ] = None,
     store: Store = DEFAULT_STORE,
     artifacts: Artifacts = DEFAULT_ARTIFACTS,
 ) -> None:
-    """What a study will cost and what it can decide, before anything is spent.
+    """What a study will cost and what it can decide, before anything is spent; and freeze it.
 
     Nothing is downloaded and no weights are loaded. Tables and figures are left in the study's artifacts.
     """
@@ -113,7 +121,7 @@ def plan(
 
     session: Session = context.obj
     session.store = store
-    wanted = Wanted(cost, power, past, simulations, jobs)
+    wanted = Wanted(cost, power, past, simulations, jobs, freeze)
     plan_study(study, settings or [], wanted, store, artifacts)
 
 
@@ -121,6 +129,7 @@ def plan(
     "Compute a study; resumes where it stopped.",
     """
     run tiny
+    run smollm2 --frozen smollm2-plan.json
     run smollm2 --set data.source=path/to/gsm8k.jsonl
     run my-study.toml --report-to tensorboard
     """,
@@ -134,11 +143,12 @@ def run(
     report_to: Annotated[
         str, typer.Option(metavar="TRACKER", help="Where runs are shown while they train: tensorboard, wandb, ...")
     ] = "none",
+    frozen: Frozen = None,
 ) -> None:
     """Compute every step of a study that the store does not hold yet; several of these may work on one store."""
-    from gradinoc.cli.run import run_steps
+    from gradinoc.cli.run import Places, run_steps
 
-    run_steps(context.obj, study, settings or [], (store, artifacts), report_to)
+    run_steps(context.obj, study, settings or [], Places(store, artifacts, frozen), report_to)
 
 
 @_command(
@@ -160,11 +170,12 @@ def report(
     settings: Settings = None,
     store: Store = DEFAULT_STORE,
     artifacts: Artifacts = DEFAULT_ARTIFACTS,
+    frozen: Frozen = None,
 ) -> None:
     """Judge a study and write its report: page, tables, figures, files for other tools. What is missing is computed."""
-    from gradinoc.cli.run import write_up
+    from gradinoc.cli.run import Places, write_up
 
-    write_up(context.obj, study, settings or [], (store, artifacts))
+    write_up(context.obj, study, settings or [], Places(store, artifacts, frozen))
 
 
 @_command("Show the progress of a study that runs elsewhere.", "watch artifacts/smollm2")

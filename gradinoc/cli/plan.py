@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from gradinoc.api import VARIANCES
 from gradinoc.cli.output import duration, print_notes, print_table, size
 from gradinoc.errors import GradinocError, StudyError, printable
-from gradinoc.power.design import dead_ends, design_of, design_warnings, smallest_p_table
-from gradinoc.power.planning import power, written_power, written_reach
+from gradinoc.power.design import cautions, dead_ends, design_of, reach_table
+from gradinoc.power.planning import power
 from gradinoc.power.prospects import OBSERVED, OF_INTEREST
 from gradinoc.power.variances import TINY, Variances, estimate, load_variances
+from gradinoc.power.written import written_power, written_reach
 from gradinoc.report.figures.power import plot_power
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.tables import write_table
@@ -36,35 +37,48 @@ class Wanted:
     past: str | None
     simulations: int
     jobs: int
+    freeze: Path | None = None
 
 
 def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, artifacts: Path) -> None:
-    """Print and write what the study cannot decide, its cost, prompts, smallest p and power."""
+    """Print and write what the study cannot decide, its cost, prompts, reach and power; freeze it if asked."""
     if wanted.past and not wanted.power:
         raise StudyError("--past sets the variances for the power simulation, which --no-power turns off: drop one")
     study = load_study(name, list(settings))
     design, folder = design_of(study), artifacts / study.name
-    ends = [str(end) for end in dead_ends(design)]
-    cautions = design_warnings(design)[len(ends) :]
-    sys.stdout.write("".join(f"{line}\n\n" for line in (*ends, *cautions)))
+    sys.stdout.write("".join(f"{line}\n\n" for line in (*map(str, dead_ends(design)), *cautions(design))))
     sys.stdout.flush()
+    if wanted.freeze:
+        _freeze(study, store, wanted.freeze)
     if wanted.cost:
         _print_cost(study, folder)
     sys.stdout.write(written_reach(study))
-    write_table(smallest_p_table(study), folder / "design_smallest_p.csv")
+    write_table(reach_table(study), folder / "design_reach.csv")
     if wanted.power:
         _print_power(study, wanted, store, artifacts)
     sys.stdout.write(f"\nTables{' and figure' if wanted.power else ''}: {printable(folder)}\n")
 
 
+def _freeze(study: Study, store: Path, file: Path) -> None:
+    """Write the plan to `file`, and print how it is used."""
+    from gradinoc.pipeline.frozen import freeze  # here: with it comes torch
+    from gradinoc.pipeline.store import Store
+
+    digest = freeze(study, Store(store), file)
+    sys.stdout.write(
+        f"Frozen: {printable(file)} (SHA-256 {digest}; publish it, or commit the file). "
+        f"Run it with: gradinoc run {study.name} --frozen {printable(file)}\n\n"
+    )
+
+
 def _print_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> None:
-    design, folder = design_of(study), artifacts / study.name
+    folder = artifacts / study.name
     variances = _past(wanted.past, store, artifacts) if wanted.past else load_variances(TINY)
     effects = [OF_INTEREST, OBSERVED] if wanted.past else [OF_INTEREST]
     table = power(study, variances, effects, wanted.simulations, wanted.jobs, _counter())
     sys.stdout.write(f"\n{written_power(study, variances, table)}")
     write_table(table, folder / "design.csv")
-    save_figure(plot_power(table, design.examples, design.seeds), folder / "figures", "design_power")
+    save_figure(plot_power(table), folder / "figures", "design_power")
 
 
 def _print_cost(study: Study, folder: Path) -> None:

@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from rich.console import Console
 
-from gradinoc.api import DESCRIPTION, check_study, compute_study, report_study
+from gradinoc.api import DESCRIPTION, FROZEN_PLAN, check_study, compute_study, prepare_folder, report_study
 from gradinoc.cli import Session
 from gradinoc.cli.commands import DEFAULT_STORE
 from gradinoc.cli.output import print_notes
+from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.display import Display, show_progress
 from gradinoc.pipeline.progress import PROGRESS, follow
@@ -28,20 +30,39 @@ from gradinoc.study.description import Study
 from gradinoc.study.faults import explain
 from gradinoc.study.loading import load_study
 
-Places = tuple[Path, Path]  # store, artifacts
+
+class Places(NamedTuple):
+    """Where a study's results are kept, where its artifacts go, and the plan that was frozen before it, if any."""
+
+    store: Path
+    artifacts: Path
+    frozen: Path | None = None
 
 
 def run_steps(session: Session, name: str, settings: Sequence[str], places: Places, report_to: str) -> None:
     """Compute every step of the study that is missing, with progress, and print the command that reports it."""
-    store, artifacts = places
+    store, artifacts, _ = places
     session.store = store
     study = load_study(name, list(settings))
     with libraries_apart(), show_progress() as show:
-        print_notes([*opening(study), *check_study(study)])
+        print_notes([*opening(study), *check_study(study), *_planned(study, places)])
         compute_study(study, store, artifacts, session.noting(show), report_to)
     words = ["gradinoc", "report", str(artifacts / study.name)]
     words += ["--store", str(store)] if store != DEFAULT_STORE else []
     sys.stdout.write(f"Every step of study {study.name} is in {printable(store)}. Its report: {shlex.join(words)}\n")
+
+
+def _planned(study: Study, places: Places) -> list[str]:
+    """Return what a frozen plan says of the study, and put a copy of it into the artifacts, where reports find it."""
+    if places.frozen is None:
+        return []
+    from gradinoc.pipeline.frozen import registration  # here: with it comes torch
+
+    found, folder = registration(places.frozen, study), places.artifacts / study.name
+    content = places.frozen.read_bytes()
+    prepare_folder(study, folder)  # one of another description is moved aside, its plan with it
+    write_atomically(folder / FROZEN_PLAN, content)
+    return found.lines
 
 
 @contextmanager
@@ -84,7 +105,7 @@ def watch_study(folder: Path) -> None:
 
 def write_up(session: Session, source: str, settings: Sequence[str], places: Places) -> None:
     """Judge the study, write its report, print the closing summary."""
-    store, artifacts = places
+    store, artifacts, _ = places
     session.store = store
     folder = Path(source)
     if os.path.isfile(folder / DESCRIPTION):  # noqa: PTH113 - Path's own raises where a name is too long
@@ -99,7 +120,7 @@ def write_up(session: Session, source: str, settings: Sequence[str], places: Pla
         changes = [word for setting in settings for word in ("--set", setting)]
         command = "\n".join(shlex.join(["gradinoc", each, source, *changes]) for each in ("run", "report"))
     with show_progress() as show:
-        print_notes([*opening(study), *check_study(study)])
+        print_notes([*opening(study), *check_study(study), *_planned(study, Places(store, artifacts, places.frozen))])
         result = report_study(study, store, artifacts, command, session.noting(show))
     summary = tinted((result.folder / "summary.txt").read_text(encoding="utf-8"))
     Console(highlight=False).print(summary, soft_wrap=True)

@@ -130,7 +130,7 @@ def test_every_key_changes_with_the_scorers(tmp_path):
 
 @pytest.mark.parametrize("name", ["tiny", "qwen3-0.6b"])
 def test_early_examples_of_a_plan_are_those_of_its_runs(name):
-    """The first fifth of as many steps as training will take, in steps or in epochs."""
+    """The first third of as many steps as training will take, in steps or in epochs."""
     study = load_study(name)
     steps = step_count(study.data.train, study.training)
-    assert early_examples(study) == -(-steps // 5) * study.training.batch_size
+    assert early_examples(study) == -(-steps // 3) * study.training.batch_size
