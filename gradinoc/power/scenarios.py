@@ -100,22 +100,24 @@ class Scenario:
 
     The direction: `auc` and `split_half` in the band; `steering` nats per unit of strength; `rise` of the loss where
     it is steered by most (nats/token); `moved` by neutral runs along it. `drawn_from` is the kind of null direction of
-    which the trait's is only one more ("" none): then `fall` is drawn anew in every study, and so is `steering` with
-    `by_chance`. `unspecific` is the share of T(v) that an unrelated trait shows too.
+    which the trait's is only one more ("" none): then `fall` is drawn anew in every study, as those of the others are;
+    so are `steering` and `alignment` where they are named in `by_chance`. `unspecific` is the share of T(v) that an
+    unrelated trait shows too.
 
     Apparatus: `learnt` is the least fall of a run's training loss (nats/token), `one_start` whether runs of a seed
     begin alike, `unscorable` the share of responses that cannot be scored. With `templates`, questions come from that
     many.
 
     `holds` are the claims that are true here; of `untold` ones neither is right, support or refutation, since the
-    apparatus that they rest on is not sound. `verdicts` are right besides UNDECIDED.
+    apparatus that they rest on is not sound; those that `vary` are true in some studies. `verdicts` are right besides
+    UNDECIDED.
     """
 
     alignment: float = 0.30
     fall: float = 0.15
     any_prompt: float = 0.0
     slope: float = 0.1
-    loss: float = 0.25
+    loss: float = 0.30
     between: float = 0.0
     core: float | None = None
     drift: float = 0.5
@@ -134,7 +136,7 @@ class Scenario:
     rise: float = 0.05
     moved: float = 1.5
     drawn_from: str = ""
-    by_chance: bool = False
+    by_chance: tuple[str, ...] = ()
     unspecific: float = 0.0
     learnt: float = 0.2
     one_start: bool = True
@@ -143,6 +145,7 @@ class Scenario:
     noise: Noise = field(default_factory=Noise)
     holds: tuple[str, ...] = CLAIMS
     untold: tuple[str, ...] = ()
+    vary: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ("SUPPORTED", "CONSISTENT")
 
 
@@ -210,7 +213,6 @@ SCENARIOS: dict[str, Scenario] = {
         untold=("C1", "C2", "C3", "C4"), verdicts=("OTHER_DIRECTION", "REFUTED"),
     ),
     "floor": Scenario(conditional=0.97, follows=0, holds=("C1", "C2", "C3"), verdicts=("ANY_PROMPT",)),
-    "ceiling": Scenario(
-        drift=0.95, conditional=0, follows=0, holds=("C1", "C2", "C3"), untold=("C4", "C6"), verdicts=()
-    ),
+    # Every prompt's runs end at the top of the scale, whatever they would have removed.
+    "ceiling": Scenario(drift=3.5, conditional=0, holds=("C1", "C2", "C3"), untold=("C4", "C6"), verdicts=()),
 }  # fmt: skip

@@ -70,9 +70,10 @@ def draw(truth: Scenario, sizes: Sizes, rng: np.random.Generator) -> Latent:
     """The true prompts and runs of one study: what the scenario says, and chance."""
     noise = truth.noise
     if truth.drawn_from:
-        fall = float(noise.draw(rng, noise.nulls[truth.drawn_from] / MIDDLE, 1)[0])
-        steering = float(noise.draw(rng, noise.steering, 1)[0])
-        truth = replace(truth, fall=fall, steering=steering if truth.by_chance else truth.steering)
+        truth = replace(truth, fall=float(noise.draw(rng, noise.nulls[truth.drawn_from] / MIDDLE, 1)[0]))
+    for name in truth.by_chance:
+        spread = {"steering": noise.steering, "alignment": noise.training_null}[name]
+        truth = replace(truth, **{name: float(noise.draw(rng, spread, 1)[0])})
     prompts = _prompts(truth, sizes, rng)
     return Latent(truth, sizes, prompts, _runs(truth, sizes, prompts, rng))
 

@@ -1,4 +1,4 @@
-"""The figure of a calibration: false positives, power and coverage against their bars."""
+"""The figure of a calibration: false findings, power and coverage against their bars."""
 
 from __future__ import annotations
 
@@ -9,27 +9,39 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradinoc.power.calibration.cases import ALPHA, MINIMUM_EFFECTS, POWER
-from gradinoc.power.calibration.tables import COVERAGE, FALSE_POSITIVE, POWERFUL, RIGHT, at_least, at_most
+from gradinoc.power.calibration.cases import ALPHA, POWER
+from gradinoc.power.calibration.studies import EVERY
+from gradinoc.power.calibration.tables import (
+    ANY_VERDICT,
+    COVERAGE,
+    POWERFUL,
+    REFUTATION,
+    RIGHT,
+    SUPPORT,
+    WRONG,
+    at_least,
+    at_most,
+    quick_look,
+)
+from gradinoc.power.calibration.worlds import STATED
+from gradinoc.power.scenarios import CLAIMS
 from gradinoc.report.figures.style import BAND, INK, WIDTH, look, new_figure, not_measured, styled
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 EFFECTS = {  # as the rows of the third panel name them
-    "C1.alignment.neutral": "alignment,\nto neutral",
-    "C1.alignment.loss_matched": "alignment,\nto control",
-    "C1.training.neutral": "in training\n(3 seeds)",
-    "C4.drift.neutral": "drift\n(3 seeds)",
-    "C3.regression": "at equal loss,\nregression",
-    "C3.bins": "at equal loss,\nbins",
-    "C3.within": "at equal loss,\nwithin examples",
+    "C1.families": "alignment,\nfamilies",
+    "C6.share": "share of drift,\ninoculation's own",
+    "C6.removed": "share of drift\nremoved",
+    "C4.slope": "drift on\nalignment",
+    "G3.loss": "elicitation\nin loss",
+    "G7.log_odds.inoculation": "elicitation\nin log-odds",
 }
-_VERDICTS = {"SUPPORTED": "verdict\nsupported", "wrong": "any wrong\nverdict"}
-UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "nats/token"}
+UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "/cosine", "C6": "of drift"}
 
 
 @styled
 def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
-    """Three panels, a dot for each scenario: false positives by claim, power at the stated minimum, coverage by effect.
+    """Three panels, a dot for each world: false findings, power at the stated effects, coverage by effect.
 
     Grey is what the Monte-Carlo error of so many studies lets pass beyond a bar.
 
@@ -38,44 +50,63 @@ def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
         cover: as `tables.coverage` gives it.
     """
     count = int(rate["n"].max())
-    figure = new_figure(f"{count:,} simulated studies of each scenario", height=0.6 * WIDTH * 2.9)
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=[6, 4, 8])
-    false = rate[rate["kind"] == FALSE_POSITIVE]
-    claims = list(dict.fromkeys(rate.loc[rate["kind"] != RIGHT, "claim"]))
-    shown = [claim if claim in MINIMUM_EFFECTS else _VERDICTS[claim] for claim in claims]
-    _dots(top, [false.loc[false["claim"] == claim] for claim in claims], shown)
+    look_like = ", a quick look" if quick_look(count) else ""
+    figure = new_figure(f"{count:,} simulated studies of each world{look_like}", height=0.6 * WIDTH * 3.4)
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=[13, 7, 7])
+    rows = [
+        *((claim, kind) for claim in CLAIMS for kind in (SUPPORT, REFUTATION)),
+        (EVERY, SUPPORT),
+        (ANY_VERDICT, WRONG),
+    ]
+    found = {
+        f"{claim}\n{kind.removeprefix('false ')}": rate[(rate["claim"] == claim) & (rate["kind"] == kind)]
+        for claim, kind in rows
+    }
+    found = {name: group for name, group in found.items() if len(group)}
+    _dots(top, list(found.values()), list(found))
     top.axvspan(100 * ALPHA, 100 * at_most(ALPHA, count), color=BAND, linewidth=0)
     top.axvline(100 * ALPHA, color=INK, linewidth=1.2)
-    top.set_xlim(-0.3, max(10.0, 105 * float(false["rate"].max())))
+    top.set_xlim(-0.3, max(10.0, 105 * max(float(group["rate"].max()) for group in found.values())))
     top.set(xlabel="% of studies")
-    top.set_title("Supported where it is false (bar: 5 %)", loc="left")
-    least = rate[(rate["kind"] == POWERFUL) & (rate["case"] != "minimum")]
-    if least.empty:
-        not_measured(middle, "power")
-    else:
-        names = [f"{claim}: {MINIMUM_EFFECTS[claim]:g}\n{UNITS[claim]}" for claim in least["claim"]]
-        _dots(middle, [least.iloc[[place]] for place in range(len(least))], names)
-        middle.axvline(100 * POWER, color=INK, linewidth=1.2)
-        middle.set_xlim(0, 101)
-        middle.set(xlabel="% of studies")
-    middle.set_title("Supported at the stated minimum (80 %)", loc="left")
-    _dots(bottom, [cover[cover["effect"] == effect] for effect in EFFECTS], list(EFFECTS.values()))
-    low, high = COVERAGE
-    bottom.axvspan(100 * at_least(low, count), 100 * at_most(high, count), color=BAND, linewidth=0)
-    for edge in COVERAGE:
-        bottom.axvline(100 * edge, color=INK, linewidth=1.2)
-    bottom.set_xlim(min(90.0, 100 * float(cover["rate"].min()) - 1), 100.5)
-    bottom.set(xlabel="% of studies")
-    bottom.set_title("Intervals that cover the truth (93–97 %)", loc="left")
+    top.set_title("False findings (bar: 5 %)", loc="left")
+    _power(middle, rate)
+    _coverage(bottom, cover, count)
     return figure
+
+
+def _power(axes: Axes, rate: pd.DataFrame) -> None:
+    """How often each claim is supported at its stated effect, and the right verdict given where one can be."""
+    least, right = rate[rate["kind"] == POWERFUL], rate[rate["kind"] == RIGHT]
+    if least.empty and right.empty:
+        not_measured(axes, "power")
+    else:
+        names = [f"{claim}: {STATED[claim]:g}\n{UNITS[claim]}" for claim in least["claim"]]
+        names += [f"verdict:\n{case}" for case in right["case"]]
+        both = pd.concat([least, right])
+        _dots(axes, [both.iloc[[place]] for place in range(len(both))], names)
+        axes.axvline(100 * POWER, color=INK, linewidth=1.2)
+        axes.set_xlim(0, 101)
+        axes.set(xlabel="% of studies")
+    axes.set_title("Found at the stated effect (80 %)", loc="left")
+
+
+def _coverage(axes: Axes, cover: pd.DataFrame, count: int) -> None:
+    """How often intervals cover the truth."""
+    present = {effect: name for effect, name in EFFECTS.items() if (cover["effect"] == effect).any()}
+    _dots(axes, [cover[cover["effect"] == effect] for effect in present], list(present.values()))
+    low, high = COVERAGE
+    axes.axvspan(100 * at_least(low, count), 100 * at_most(high, count), color=BAND, linewidth=0)
+    for edge in COVERAGE:
+        axes.axvline(100 * edge, color=INK, linewidth=1.2)
+    axes.set_xlim(min(90.0, 100 * float(cover["rate"].min()) - 1), 100.5)
+    axes.set(xlabel="% of studies")
+    axes.set_title("Intervals that cover the truth (93–97 %)", loc="left")
 
 
 def _dots(axes: Axes, groups: Sequence[pd.DataFrame], names: Sequence[str]) -> None:
     """A row of dots for each group, a single one with its Monte-Carlo error; squares miss their bar."""
     fine, missed = (look(condition, ()) for condition in (NEUTRAL, INOCULATION))
     for row, group in enumerate(groups):
-        if group.empty:
-            continue
         height = row + (np.linspace(-0.3, 0.3, len(group)) if len(group) > 1 else np.zeros(1))
         passed = group["passed"].to_numpy(dtype=bool)
         rates, errors = 100 * group["rate"].to_numpy(), 100 * group["error"].to_numpy()

@@ -1,0 +1,175 @@
+"""The worlds by name: what every rule is tried in, each claim and each gate false by as little as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gradinoc.claims.verdict import CLAIMS
+from gradinoc.power.calibration.cases import DESIGN, Case
+from gradinoc.power.scenarios import MIDDLE, SCENARIOS, Noise, Scenario
+from gradinoc.study.description import NULLS
+from gradinoc.study.rules import Rules
+
+RULES = Rules()
+ALL = tuple(claim.key for claim in CLAIMS)
+ON_ALIGNMENT = ("C1", "C2", "C3")
+ANY_PROMPT = ("ANY_PROMPT",)
+NOT_ALONG_V = ("MAGNITUDE", "OTHER_DIRECTION", "REFUTED")  # right where drift falls by another way than alignment
+FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"].loss  # full inoculation's, cosine
+
+# Effects that each claim is stated to find in four of five studies of `DESIGN`. C1 to C3: full inoculation's fall of
+# alignment (cosine); C4: share of drift per cosine; C6: share of neutral drift that is inoculation's own, on average.
+STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.32, "C4": 7.0, "C6": 0.55}
+
+
+def cases() -> dict[str, Case]:
+    """Every world by name, in the order of the tables."""
+    return {**_typical(), **_mechanisms(), **_at_the_bars(), **_gates(), **_small(), **_misspecified(), **_stated()}
+
+
+def _of(name: str, **changes: Any) -> Scenario:
+    return replace(SCENARIOS[name], **changes)
+
+
+def _typical() -> dict[str, Case]:
+    """The scenarios by name; where any prompt does it, the verdict has to say so."""
+    typical = {"any_prompt": "ANY_PROMPT", "floor": "ANY_PROMPT"}
+    return {name: Case(scenario, typical=typical.get(name, "")) for name, scenario in SCENARIOS.items()}
+
+
+def _mechanisms() -> dict[str, Case]:
+    """What could look like the effect, and what could hide it."""
+    random = Noise(prompt_alignment=0.08, prompt_drift=0.12)
+    own_way: dict[str, Any] = {"follows": 0.0, "elicits": 0.9}
+    worlds = {
+        "effect, half": _of("effect", fall=0.075),
+        # Conditionalization, alignment falling under any prompt as well.
+        "any_prompt, with alignment": _of("any_prompt", any_prompt=0.15),
+        "any_prompt, half": _of("any_prompt", conditional=0.5),
+        "prompts random": _of("any_prompt", conditional=0.5, noise=random),
+        "confounded": _of("effect", **own_way, holds=(*ON_ALIGNMENT, "C6"), verdicts=NOT_ALONG_V),
+        "not_causal": _of(
+            "effect", **own_way, by_chance=("steering",), holds=("C6",), untold=(*ON_ALIGNMENT, "C4"),
+            verdicts=NOT_ALONG_V,
+        ),
+        # Alignment in training follows a run's drift, as its progress would.
+        "progress": _of("no_alignment", progress=0.2, holds=("C4", "C6")),
+        "progress, any_prompt": _of("any_prompt", conditional=0.5, progress=0.2, noise=random, holds=("C4",)),
+        "measures disagree": _of("effect", disagree=0.7, holds=(*ON_ALIGNMENT, "C6"), untold=("C4",)),
+        "floor, hidden": _of("effect", conditional=0.9, holds=ON_ALIGNMENT, vary=("C4",), verdicts=ANY_PROMPT),
+        "backfire": _of("no_effect", elicits=-0.5),
+        "unspecific": _of("effect", unspecific=1.0, holds=("C1", "C3", "C4", "C6"), verdicts=()),
+        "hard examples": _of("loss_explains", between=-0.8),
+    }  # fmt: skip
+    return {name: Case(scenario) for name, scenario in worlds.items()}
+
+
+def _at_the_bars() -> dict[str, Case]:
+    """Claims that are false, or true, by as little as can be."""
+    at_bar = RULES.share / MIDDLE
+    own = _of("effect", follows=0.0, holds=ON_ALIGNMENT, vary=("C4",), verdicts=ANY_PROMPT)
+    quiet = dict.fromkeys(NULLS, 0.002)
+    worlds = {
+        "share just below its bar": replace(own, elicits=at_bar - 0.001),
+        "share just above its bar": replace(own, elicits=at_bar + 0.001, holds=(*ON_ALIGNMENT, "C6"), verdicts=()),
+        # Nothing but what inoculation removes falls short: any prompt does as much, less than the bar.
+        "removed just below its bar": _of("any_prompt", conditional=RULES.share - 0.001, verdicts=()),
+    }
+    for null in NULLS:
+        noise = Noise(nulls={**quiet, null: 0.02}, null_prompt=0.005, unrelated=0.001)
+        worlds[f"one of {null}"] = _of(
+            "effect", drawn_from=null, slope=0.0, noise=noise, holds=("C4",), vary=("C1", "C3", "C6"),
+            verdicts=(*ANY_PROMPT,),
+        )  # fmt: skip
+    return {name: Case(scenario) for name, scenario in worlds.items()}
+
+
+def _gates() -> dict[str, Case]:
+    """Each gate false by as little as can be, everything else as in `effect`; what rests on it has to be left open."""
+    core = 0.9
+    apart = RULES.agreement / (SCENARIOS["effect"].conditional + SCENARIOS["effect"].follows * FALL * MIDDLE)
+    changes: dict[str, dict[str, Any]] = {
+        "G1": {"auc": RULES.auc - 0.001},
+        "G2": {"split_half": RULES.split_half - 0.001},
+        "G3": {"loss": 0.0},
+        "G4, a run": {"learnt": -0.001},
+        "G4, a start": {"one_start": False},
+        "G5": {"drift": RULES.least_drift},
+        "G6": {"unscorable": RULES.max_unscorable},
+        "G7": {
+            "core": core,
+            "behaviour": RULES.elicited / core,
+            "odds": RULES.elicited_nats / core,
+            "promoted": 5.0,
+        },
+        "G8a, steering": {"by_chance": ("steering",)},
+        "G8a, loss": {"rise": RULES.either_loss + 0.001},
+        "G8b": {"moved": 0.0},
+        "G8c": {"alignment": 0.0},
+        "G8c, by chance": {"by_chance": ("alignment",)},
+        "G9": {"disagree": apart + 0.001},
+    }
+    return {f"{name} false": Case(_without(name.split(",")[0], changed)) for name, changed in changes.items()}
+
+
+def _without(gate: str, changes: Mapping[str, Any]) -> Scenario:
+    """The effect with a gate that is false."""
+    untold = tuple(claim.key for claim in CLAIMS if gate in claim.rests_on)
+    return _of("effect", **changes, holds=tuple(key for key in ALL if key not in untold), untold=untold, verdicts=())
+
+
+def _small() -> dict[str, Case]:
+    """Families of few prompts: 3 inoculating and 5 harmless ones, or trained under one of each, which tells nothing."""
+    few = replace(DESIGN, inoculating=3, harmless=5, opposite=1, trained=(3, 5, 1))
+    single = replace(DESIGN, trained=(1, 1, 1))
+    alone = {"holds": ON_ALIGNMENT, "untold": ("C4", "C6"), "verdicts": ()}
+    bar = _at_the_bars()["share just below its bar"].scenario
+    return {
+        "effect, 3 v 5": Case(SCENARIOS["effect"], few),
+        "no_effect, 3 v 5": Case(SCENARIOS["no_effect"], few),
+        "any_prompt, 3 v 5": Case(SCENARIOS["any_prompt"], few),
+        "share just below its bar, 3 v 5": Case(bar, few),
+        "effect, 1 v 1": Case(_of("effect", **alone), single),
+        "any_prompt, 1 v 1": Case(_of("any_prompt", **{**alone, "holds": ()}), single),
+    }
+
+
+# How the textbook's assumptions fail, each in a world without an effect, in one with it, and where any prompt does it.
+MISSPECIFIED: Mapping[str, dict[str, Any]] = {
+    "heavy tails": {"noise": Noise(degrees=3)},
+    "unequal variances": {"noise": Noise(ratio=2.5)},
+    "clustered": {"templates": 24, "noise": Noise(family_template=0.03, drift_family=0.12)},
+}
+
+
+def _misspecified() -> dict[str, Case]:
+    return {
+        f"{base}, {name}": Case(_of(base, **changes))
+        for base in ("effect", "no_effect", "any_prompt")
+        for name, changes in MISSPECIFIED.items()
+    }
+
+
+def _stated() -> dict[str, Case]:
+    """The effects at which a claim is stated to be found."""
+    half = {"holds": ALL, "verdicts": ("SUPPORTED", "CONSISTENT")}
+    slope = SCENARIOS["effect"].slope * SCENARIOS["effect"].loss
+
+    def fall(key: str) -> dict[str, Any]:
+        return {**half, "fall": STATED[key] - slope}
+
+    changes = {
+        **{key: fall(key) for key in ON_ALIGNMENT},
+        "C4": {**half, "follows": STATED["C4"], "fall": 0.07},
+        "C6": {**half, "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6")},
+    }
+    return {f"stated {key}": Case(_of("effect", **change), power=(key,)) for key, change in changes.items()}
+
+
+def with_variances(name: str, noise: Noise, **levels: float) -> dict[str, Case]:
+    """The worlds effect, no_effect and any_prompt with a study's own variances, and `levels`: fields of `Scenario`."""
+    return {
+        f"{world}, {name}": Case(_of(world, noise=noise, **levels)) for world in ("effect", "no_effect", "any_prompt")
+    }
