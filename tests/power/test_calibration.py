@@ -4,6 +4,7 @@ What is drawn is fixed: a study's seed is spawned from its world's name and its 
 fail its bar by chance alone, so rates are pooled over worlds.
 """
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +13,12 @@ import pytest
 
 from gradinoc.claims import verdict
 from gradinoc.claims.verdict import Verdict
-from gradinoc.cli import calibrate as command
 from gradinoc.power.calibration import tables
 from gradinoc.power.calibration.cases import ALPHA
 from gradinoc.power.calibration.printed import text
 from gradinoc.power.calibration.studies import COVERED, EVERY, judge_study, run_studies, study_rng
 from gradinoc.power.calibration.worlds import STATED, cases, with_variances
-from gradinoc.power.scenarios import Noise
+from gradinoc.power.scenarios import Noise, Scenario
 
 CASES = cases()
 CLAIM = {claim.key: claim for claim in verdict.CLAIMS}
@@ -72,13 +72,12 @@ SURE = ("G1 false", "G2 false", "G4, a run false", "G4, a start false", "G6 fals
 @pytest.mark.parametrize("name", SURE)
 def test_what_rests_on_a_failed_gate_is_left_open(name):
     """By how little ever it fails; claims that rest on others are judged."""
-    row = judge_study(CASES[name], study_rng(name, 0))
-    assert row["failed"].split() == [name[:2]]
-    untold = CASES[name].scenario.untold
+    found, untold = studies(2, name), list(CASES[name].scenario.untold)
+    assert found["failed"].str.split().map(lambda failed: name[:2] in failed).all(), found["failed"]
     assert untold
-    assert [row[key] for key in untold] == ["undecided"] * len(untold)
-    assert "supported" in [row[key] for key in CLAIM if key not in untold]
-    assert row["verdict"] == "UNDECIDED"
+    assert (found[untold] == "undecided").all(axis=None)
+    assert (found.drop(columns=untold) == "supported").any(axis=None)
+    assert (found["verdict"] == "UNDECIDED").all()
 
 
 @pytest.mark.parametrize("name", ["effect, 1 v 1", "any_prompt, 1 v 1"])
@@ -138,7 +137,7 @@ def test_every_world_says_what_is_right_in_it():
         assert set(truth.verdicts) <= set(Verdict.__members__), name
         assert {*case.power} <= {*truth.holds}, name
         if {"SUPPORTED", "CONSISTENT"} & set(truth.verdicts):
-            assert set(truth.holds) == set(CLAIM), name
+            assert {*truth.holds, *truth.vary} == set(CLAIM), name
 
 
 def test_every_gate_has_a_world_in_which_it_is_false():
@@ -152,13 +151,20 @@ def test_every_gate_has_a_world_in_which_it_is_false():
 
 
 def test_a_study_of_ones_own_makes_three_worlds():
-    """With its variances and levels, the truth staying what the world's is."""
-    noise = Noise(run_drift=0.2)
-    worlds = with_variances("mine", noise, drift=0.4)
+    """With its variances and levels, and what it shows removed by alignment, by nothing, by any prompt."""
+    mine = Scenario(noise=Noise(run_drift=0.2), drift=0.4, conditional=0.1, follows=-1.0, elicits=0.9, rise=9.0)
+    worlds = with_variances("mine", mine)
     assert list(worlds) == ["effect, mine", "no_effect, mine", "any_prompt, mine"]
-    for name, case in worlds.items():
-        assert (case.scenario.noise, case.scenario.drift) == (noise, 0.4)
-        assert case.scenario.holds == CASES[name.split(",", maxsplit=1)[0]].scenario.holds
+    effect, nothing, anything = (case.scenario for case in worlds.values())
+    for truth in (effect, nothing, anything):
+        assert (truth.noise, truth.drift, truth.rise) == (mine.noise, 0.4, Scenario().rise)
+    fall = effect.fall + effect.slope * effect.loss
+    removed = 0.9 - fall
+    assert (effect.follows * fall, effect.elicits) == (pytest.approx(removed), 0)
+    assert {*effect.holds, *effect.vary} == {*CLAIM}
+    assert (nothing.conditional, nothing.follows, nothing.elicits, nothing.fall) == (0, 0, 0, 0)
+    assert anything.conditional == pytest.approx(0.1 + 0.7 * removed)
+    assert (anything.holds, anything.verdicts) == ((), ("ANY_PROMPT",))
 
 
 def judged(rate, covered=0.95, count=1000):
@@ -197,6 +203,7 @@ def test_a_bar_that_does_not_hold_is_named(rate, covered, count, words):
 def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatch, capsys):
     """One study of one world, which is a quick look: tables, figure and text; exit code 1 with bars out of reach."""
     wrong = replace(CASES["any_prompt"], scenario=replace(CASES["any_prompt"].scenario, verdicts=()))
+    command = importlib.import_module("gradinoc.cli.calibrate")  # here, since it loads the figures
     monkeypatch.setattr(command, "cases", lambda: {"any_prompt": wrong})
     assert command.calibrate_rules(1, tmp_path, 1) == 1
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gradinoc.power.scenarios import MIDDLE, Scenario, Sizes, band_depth
@@ -48,7 +49,9 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     share = (truth.follows * fall + truth.elicits) * MIDDLE
     known["C1.families"] = fall * MIDDLE * band_depth(case.sizes.layers)
     removed = truth.conditional + truth.follows * truth.any_prompt + share
-    if removed < MOST and truth.drift < MOST and truth.drift > LEAST:
+    noise = truth.noise
+    widest = math.sqrt(3) * (noise.drift_template + noise.drift_family + noise.drift_prompt)  # of a template
+    if removed < MOST and LEAST < truth.drift < MOST and widest < 1:
         known |= {"C6.share": share, "C6.removed": removed}
         if not truth.progress and not truth.between:
             known["C4.slope"] = _slope(case)

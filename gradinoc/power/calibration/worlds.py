@@ -9,7 +9,9 @@ from typing import Any
 from gradinoc.claims.verdict import CLAIMS
 from gradinoc.power.calibration.cases import DESIGN, Case
 from gradinoc.power.scenarios import MIDDLE, SCENARIOS, Noise, Scenario
+from gradinoc.power.variances import load_variances
 from gradinoc.study.description import NULLS
+from gradinoc.study.loading import STUDIES
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
@@ -26,7 +28,16 @@ STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.32, "C4": 7.0, "C
 
 def cases() -> dict[str, Case]:
     """Every world by name, in the order of the tables."""
-    return {**_typical(), **_mechanisms(), **_at_the_bars(), **_gates(), **_small(), **_misspecified(), **_stated()}
+    return {
+        **_typical(),
+        **_mechanisms(),
+        **_at_the_bars(),
+        **_gates(),
+        **_small(),
+        **_misspecified(),
+        **_stated(),
+        **_of_shipped_studies(),
+    }
 
 
 def _of(name: str, **changes: Any) -> Scenario:
@@ -57,7 +68,9 @@ def _mechanisms() -> dict[str, Case]:
         # Alignment in training follows a run's drift, as its progress would.
         "progress": _of("no_alignment", progress=0.2, holds=("C4", "C6")),
         "progress, any_prompt": _of("any_prompt", conditional=0.5, progress=0.2, noise=random, holds=("C4",)),
-        "measures disagree": _of("effect", disagree=0.7, holds=(*ON_ALIGNMENT, "C6"), untold=("C4",)),
+        "measures disagree": _of(
+            "effect", disagree=0.7, holds=(*ON_ALIGNMENT, "C6"), untold=("C4",), verdicts=()
+        ),
         "floor, hidden": _of("effect", conditional=0.9, holds=ON_ALIGNMENT, vary=("C4",), verdicts=ANY_PROMPT),
         "backfire": _of("no_effect", elicits=-0.5),
         "unspecific": _of("effect", unspecific=1.0, holds=("C1", "C3", "C4", "C6"), verdicts=()),
@@ -153,23 +166,51 @@ def _misspecified() -> dict[str, Case]:
 
 
 def _stated() -> dict[str, Case]:
-    """The effects at which a claim is stated to be found."""
-    half = {"holds": ALL, "verdicts": ("SUPPORTED", "CONSISTENT")}
+    """The effects at which a claim is stated to be found in four of five studies."""
     slope = SCENARIOS["effect"].slope * SCENARIOS["effect"].loss
-
-    def fall(key: str) -> dict[str, Any]:
-        return {**half, "fall": STATED[key] - slope}
-
-    changes = {
-        **{key: fall(key) for key in ON_ALIGNMENT},
-        "C4": {**half, "follows": STATED["C4"], "fall": 0.07},
-        "C6": {**half, "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6")},
-    }
+    changes: dict[str, dict[str, Any]] = {key: {"fall": STATED[key] - slope} for key in ON_ALIGNMENT}
+    changes["C4"] = {"fall": 0.07, "follows": STATED["C4"]}
+    changes["C6"] = {
+        "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6"), "verdicts": NOT_ALONG_V,
+    }  # fmt: skip
     return {f"stated {key}": Case(_of("effect", **change), power=(key,)) for key, change in changes.items()}
 
 
-def with_variances(name: str, noise: Noise, **levels: float) -> dict[str, Case]:
-    """The worlds effect, no_effect and any_prompt with a study's own variances, and `levels`: fields of `Scenario`."""
-    return {
-        f"{world}, {name}": Case(_of(world, noise=noise, **levels)) for world in ("effect", "no_effect", "any_prompt")
+def _of_shipped_studies() -> dict[str, Case]:
+    """Three worlds that look like each study whose variances are shipped."""
+    found = (load_variances(path) for path in sorted(STUDIES.glob("*-variances.json")))
+    return {name: case for each in found for name, case in with_variances(each.study, each.scenario).items()}
+
+
+def with_variances(name: str, like: Scenario) -> dict[str, Case]:
+    """The worlds effect, no_effect and any_prompt as they would be in a study that looks `like` this one.
+
+    Chance, levels and templates are its own; the apparatus is sound, and what inoculation removes is removed by the
+    fall of alignment, by nothing, or by any prompt. Other directions differ as they do in that study, so whether the
+    trait's leads them (C2) differs from study to study.
+    """
+    plain = SCENARIOS["effect"]
+    sound = {
+        field: getattr(plain, field) for field in ("auc", "split_half", "rise", "disagree", "unspecific", "progress")
     }
+    fall = like.fall + like.slope * like.loss
+    removed = like.follows * fall + like.elicits
+    nothing = {"fall": 0.0, "any_prompt": 0.0, "slope": 0.0, "follows": 0.0, "elicits": 0.0}
+    changes: dict[str, dict[str, Any]] = {
+        "effect": {"follows": removed / fall, "elicits": 0.0, "vary": ("C2", *_unsure(like.conditional, removed))},
+        "no_effect": {**nothing, "conditional": 0.0},
+        "any_prompt": {**nothing, "conditional": min(like.conditional + removed * MIDDLE, 1.0)},
+    }
+    worlds = {}
+    for world, changed in changes.items():
+        holds = tuple(key for key in SCENARIOS[world].holds if key not in changed.get("vary", ()))
+        verdicts = SCENARIOS[world].verdicts
+        truth = replace(like, core=None, **sound, **{**changed, "holds": holds, "untold": (), "verdicts": verdicts})
+        worlds[f"{world}, {name}"] = Case(truth)
+    return worlds
+
+
+def _unsure(conditional: float, removed: float) -> tuple[str, ...]:
+    """C6, where the floor may leave inoculation less of its own than the bar."""
+    room = 1 - conditional
+    return ("C6",) if min(removed * MIDDLE, room) < RULES.share + 0.05 else ()
