@@ -76,6 +76,7 @@ def test_claim_of_one_s_own_runs_as_the_page_says(finished, repository):
     done = pytest_in(repository, "-v", *study)
     outcomes = dict(re.findall(r"::(test_\S+) (PASSED|FAILED)", done.stdout))
     others = [condition for condition in finished.study.conditions if condition != "inoculation"]
+    assert set(finished.study.conditions) < {condition for condition, _ in finished.study.runs}
     expected = {f"test_inoculation_lowers_alignment_at_every_layer[{other}]" for other in others}
     expected |= {f"test_run_learns[{condition}-{seed}]" for condition, seed in finished.study.runs}
     assert outcomes.keys() == expected, done.stdout + done.stderr

@@ -22,9 +22,10 @@ from gradinoc.api import StudyResult, prepare_folder
 from gradinoc.claims.verdict import judge
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.provenance import loading_notes, self_tests
-from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
+from gradinoc.report.page.versions import versions_sentence
 from gradinoc.study.description import Study
+from gradinoc.study.rules import Published
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" <img src=x onerror='alert(2)'>"
 
@@ -59,8 +60,8 @@ def result(finished) -> StudyResult:
 @pytest.fixture(scope="module")
 def simulated() -> StudyResult:
     """A simulated study with an answer, not run and not written down."""
-    evidence = simulate(SCENARIOS["effect"], np.random.default_rng(3), examples=24, layers=3, seeds=3, steps=8)
-    study = Study(name="simulated")
+    evidence = simulate("effect", np.random.default_rng(3), layers=3, steps=8, directions=100)
+    study = Study(name="simulated", published=Published(first_verdict="refuted"))
     return StudyResult(study, evidence, judge(evidence, study.rules), Path("artifacts/simulated"))
 
 
@@ -115,6 +116,7 @@ def test_notebook_shows_foreign_text_as_text(simulated):
     )
     page = Tags(replace(simulated, judgement=hostile, folder=Path(f"artifacts/{HOSTILE}"))._repr_html_())
     assert page.text.count(HOSTILE) == 6
+    assert versions_sentence(simulated.study.published, judgement) in page.text
     assert page.tags == plain.tags
     assert page.attributes == plain.attributes
 

@@ -235,12 +235,16 @@ def data(
     ] = None,
     train: Annotated[int | None, typer.Option(min=1, metavar="N", help="Questions trained on.")] = None,
     evaluation: Annotated[int | None, typer.Option(min=8, metavar="N", help="Questions held out.")] = None,
+    calibration: Annotated[
+        int | None, typer.Option(min=8, metavar="N", help="Questions kept for showing what prompts elicit.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of the draw.")] = None,
 ) -> None:
     """Write a source's questions as a study would use them: chat JSONL for training, evaluation and the direction."""
     from gradinoc.cli.data import write_data
 
-    counts = {"direction": direction, "measure": measure, "train": train, "evaluation": evaluation, "seed": seed}
+    counts = {"direction": direction, "measure": measure, "train": train, "evaluation": evaluation}
+    counts |= {"calibration": calibration, "seed": seed}
     write_data(source, out, study, {"trait": trait, "data.trait_answers": answers}, counts)
 
 

@@ -35,10 +35,13 @@ from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
 from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.rules import VERSION
 
 ROOT = Path(__file__).parents[2]
+FEW = ["drift.generations=9", "drift.log_odds=9", "drift.matrix=9"]  # within nine questions that are held out
 COMMANDS = typer.main.get_command(app).commands
-SIZES = {"examples": 24, "layers": 2, "steps": 5, "directions": 100, "positions": 1}
+SIZES = {"layers": 2, "steps": 6, "directions": 100, "positions": 1}
 
 
 def run_alone(*words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -170,9 +173,7 @@ def test_data_are_those_of_the_study_that_would_draw_them(tmp_path, capsys):
     """The same questions in the same files, with the counts that are asked for."""
     assert main(["data", "word_problems", "--out", str(tmp_path), "--train", "30", "--evaluation", "9"]) == 0
     said = capsys.readouterr().out
-    splits = split(
-        load_study("tiny", ["data.train=30", "data.evaluation=9", "drift.generations=9", "drift.log_odds=9"]).data
-    )
+    splits = split(load_study("tiny", [*FEW, "data.train=30", "data.evaluation=9"]).data)
     names = ("word_problems_allcaps", "word_problems_eval", "direction_extraction_prompts")
     for name, part in zip(names, (splits.train, splits.evaluation, splits.direction), strict=True):
         lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -188,7 +189,7 @@ def test_data_of_a_file_of_ones_own(tmp_path, capsys):
     source = tmp_path / "mine.jsonl"
     rows = [{"question": e.question, "answer": e.answer} for e in load_source("word_problems")[:60]]
     source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    few = ["--direction", "16", "--measure", "8", "--train", "4"]
+    few = ["--direction", "16", "--measure", "8", "--train", "4", "--calibration", "8"]
     assert main(["data", str(source), "--out", str(tmp_path / "out"), *few]) == 2
     assert "but direction + measure + train + evaluation + calibration ask for" in capsys.readouterr().err
     assert main(["data", str(source), "--out", str(tmp_path / "out"), *few, "--evaluation", "8"]) == 0
@@ -214,7 +215,8 @@ def reported(finished, tmp_path_factory) -> tuple[Path, str]:
     kept = ["--store", str(store), "--artifacts", str(place / "artifacts")]
     with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as beside:
         assert main(["run", "tiny", *as_options(SETTINGS), *kept]) == 0
-    assert "[14/14] small" in beside.getvalue()
+    steps = len(finished.pipeline.steps)
+    assert f"[{steps}/{steps}] small" in beside.getvalue()
     return place, said.getvalue()
 
 
@@ -238,7 +240,7 @@ def test_progress_of_a_run_is_watched_from_elsewhere(reported, tmp_path, capsys)
     """To its end, from the file that the run wrote; a folder without one is an error."""
     place, _ = reported
     assert main(["watch", str(place / "artifacts" / "small")]) == 0
-    assert capsys.readouterr().err.splitlines()[-1].startswith("[14/14] small")
+    assert re.match(r"\[(\d+)/\1\] small", capsys.readouterr().err.splitlines()[-1])
     assert main(["watch", str(tmp_path)]) == 2
     assert "progress.jsonl: no such file" in capsys.readouterr().err
 
@@ -271,9 +273,12 @@ def leave(folder: Path, world: str, *settings: str, **sizes: int) -> Path:
     study = load_study("tiny", list(settings))
     evidence = simulate(world, np.random.default_rng(0), **{**SIZES, **sizes})
     judgement = judge(evidence, study.rules)
-    write_json({"study": study.name, **vars(judgement)}, folder / "verdict.json")
+    published = study.published.model_dump()
+    write_json(
+        {"study": study.name, "rules": VERSION, "published": published, **vars(judgement)}, folder / "verdict.json"
+    )
     write_table(claims_table((*judgement.gates, *judgement.claims)), folder / "claims.csv")
-    write_table(runs_table(evidence, study.rules.early_fraction), folder / "runs.csv")
+    write_table(runs_table(evidence), folder / "runs.csv")
     (folder / "study.json").write_text(study.model_dump_json(), encoding="utf-8")
     return folder
 
@@ -290,7 +295,10 @@ def test_comparison_sets_two_studies_side_by_side(two, capsys, tmp_path):
     before = {path: path.read_bytes() for folder in two for path in folder.iterdir()}
     assert main(["compare", *map(str, two), "--out", str(tmp_path / "out")]) == 0
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "verdict supported undecided" in said or any(line.startswith("verdict supported ") for line in said)
+    verdicts = [json.loads((folder / "verdict.json").read_text())["verdict"] for folder in two]
+    assert f"verdict {' '.join(verdicts)}" in said
+    assert f"version of the rules {VERSION} {VERSION}" in said
+    assert "verdict by rules 1, published supported –" in said
     assert "training.lr 0.003 0.001" in said
     assert 'model.id "obedient" "deaf"' in said
     assert "seeds [0, 1, 2] [0, 1]" in said
@@ -313,7 +321,7 @@ def test_difference_is_the_second_less_the_first_where_it_says_something(two):
     assert known[table["key"] == "alignment.neutral"].any()
     assert (table["part"] == "p").sum() > 10
     in_units = table["key"].str.contains("projection|grad_norm")
-    assert in_units.sum() > 3
+    assert in_units.sum() >= len(CONDITIONS)
     assert not known[in_units | (table["part"] == "p")].any()
     both = table[["first", "second"]].notna().all(axis=1)
     assert known[both & ~in_units & (table["part"] != "p")].all()
@@ -323,14 +331,14 @@ def test_same_models_are_compared_in_their_own_units_and_other_traits_scores_are
     """The projection of one model against itself; direction, answers and score are of their trait."""
     paths = [leave(tmp_path / "one", "effect"), leave(tmp_path / "two", "no_effect", "name=two")]
     same = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
-    of_the_trait = [("drift", "neutral", measure) for measure in ("projection", "score", "log_odds")]
-    of_the_trait += [("claim", "C1", "alignment.neutral"), ("claim", "C4", "drift.neutral")]
+    of_the_trait = [("drift", "neutral", measure) for measure in ("projection", "expected_score", "decision_log_odds")]
+    of_the_trait += [("claim", "C1", "alignment.neutral"), ("claim", "C6", "share")]
     assert np.isfinite(same[of_the_trait]).all()
     note = paths[1] / "study.json"
     note.write_text(note.read_text().replace('"all_caps"', '"lower_case"'))
     other = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
     assert other[of_the_trait].isna().all()
-    assert np.isfinite(other[[("claim", "G3", "loss"), ("claim", "C3", "grad_norm"), ("claim", "C3", "overlap")]]).all()
+    assert np.isfinite(other[[("claim", "G3", "loss"), ("claim", "G4", "fall"), ("claim", "G1", "auc")]]).all()
 
 
 @pytest.mark.parametrize(
@@ -383,9 +391,9 @@ def test_doctor_of_a_model_shows_how_a_study_would_read_it(tmp_path, capsys):
             assert rows.count(f"{test}, {dtype}") == 1
     for note in ("not the model's (model.chat_template)", "LoRA on 28 linear maps"):
         assert said.count(note) == 1
-    conditions = list(load_study("tiny").conditions)
+    prompts = list(load_study("tiny").measured)
     mask = ["inoculation: without loss", "inoculation: with loss"]
-    assert [row for row in rows if row.split(":")[0] in conditions] == [*conditions, *mask]
+    assert [row for row in rows if row.split(":")[0] in prompts] == [*prompts, *mask]
 
 
 def test_doctor_says_what_is_broken(tmp_path, capsys, monkeypatch):
