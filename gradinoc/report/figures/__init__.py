@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from gradinoc.report.figures import (
-    alignment_against_drift,
-    alignment_at_equal_loss,
-    alignment_by_layer,
-    alignment_over_training,
-    drift_over_training,
-    loss_by_condition,
-    loss_overlap,
-    projection_against_score,
-    projection_distributions,
+from gradinoc.report.figures.alignment import (
+    at_equal_loss,
+    by_layer,
+    loss_by_prompt,
+    over_training,
+    specification_curve,
+    trait_against_others,
+)
+from gradinoc.report.figures.direction import projection_against_score, projection_distributions, steering
+from gradinoc.report.figures.drift import (
+    against_alignment,
+    dose_curves,
+    matrix,
     projection_shift,
-    prompt_pool,
+    prompts,
     score_shift,
-    training_difference,
-    trait_against_random,
 )
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 
@@ -25,17 +26,18 @@ __all__ = ["FIGURES", "Drawn", "StudyFigure"]
 _MODULES = (  # in the order of the report's page
     projection_distributions,
     projection_against_score,
-    alignment_by_layer,
-    alignment_over_training,
-    training_difference,
-    trait_against_random,
-    alignment_at_equal_loss,
-    loss_by_condition,
-    loss_overlap,
-    prompt_pool,
-    alignment_against_drift,
-    drift_over_training,
+    steering,
+    by_layer,
+    specification_curve,
+    over_training,
+    trait_against_others,
+    at_equal_loss,
+    loss_by_prompt,
+    against_alignment,
+    prompts,
+    matrix,
     score_shift,
+    dose_curves,
     projection_shift,
 )
 FIGURES: dict[str, StudyFigure] = {module.FIGURE.name: module.FIGURE for module in _MODULES}

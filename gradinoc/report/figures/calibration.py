@@ -25,8 +25,8 @@ from gradinoc.power.calibration.tables import (
 )
 from gradinoc.power.calibration.worlds import STATED
 from gradinoc.power.scenarios import CLAIMS
-from gradinoc.report.figures.style import BAND, INK, WIDTH, look, new_figure, not_measured, styled
-from gradinoc.study.prompts import INOCULATION, NEUTRAL
+from gradinoc.report.figures.style import BAND, INK, LOOKS, WIDTH, new_figure, not_measured, styled
+from gradinoc.study.prompts.family import Family
 
 EFFECTS = {  # as the rows of the third panel name them
     "C1.families": "alignment,\nfamilies",
@@ -105,7 +105,7 @@ def _coverage(axes: Axes, cover: pd.DataFrame, count: int) -> None:
 
 def _dots(axes: Axes, groups: Sequence[pd.DataFrame], names: Sequence[str]) -> None:
     """A row of dots for each group, a single one with its Monte-Carlo error; squares miss their bar."""
-    fine, missed = (look(condition, ()) for condition in (NEUTRAL, INOCULATION))
+    fine, missed = (LOOKS[family] for family in (Family.NEUTRAL, Family.INOCULATION))
     for row, group in enumerate(groups):
         height = row + (np.linspace(-0.3, 0.3, len(group)) if len(group) > 1 else np.zeros(1))
         passed = group["passed"].to_numpy(dtype=bool)

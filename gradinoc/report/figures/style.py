@@ -1,4 +1,4 @@
-"""How figures look: one colour, marker and line per condition, type that survives half width, direct labels."""
+"""How figures look: one colour, marker and line per family of prompts, type that survives half width, direct labels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from gradinoc.claims.tables import BASE, Evidence
+from gradinoc.claims.tables import Evidence
 from gradinoc.disk import write_atomically
 from gradinoc.report.figures.lettering import FONT, drawable, families, fitted, within
 from gradinoc.report.wording import shown
-from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.study.prompts.family import Family
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
+WIDE = 12.8  # inches, of a figure that takes the width of a page
 PIXELS_PER_INCH = 200
 LINE = 0.27  # inches, of a label beside a panel
 ENTRY, AROUND = 0.32, 1.4  # inches, of a line in a legend, and of what is above and below the panel that it is beside
@@ -69,7 +70,7 @@ Result = TypeVar("Result")
 
 
 class Look(NamedTuple):
-    """How a condition is drawn; colour (Okabe-Ito), marker and line differ together, so that grey print works."""
+    """How a family is drawn; colour (Okabe-Ito), marker and line differ together, so that grey print works."""
 
     colour: str
     marker: str
@@ -82,26 +83,14 @@ class Look(NamedTuple):
         return to_hex((0.78 * red, 0.78 * green, 0.78 * blue))
 
 
-_KNOWN = {
-    NEUTRAL: Look("#0072B2", "o", "-"),
-    INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
-    LOSS_MATCHED: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
-    BASE: Look("#777777", ".", ":"),
+LOOKS = {
+    Family.NEUTRAL: Look("#0072B2", "o", "-"),
+    Family.INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
+    Family.HARMLESS: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
+    Family.ANTI: Look("#AA4499", "D", (0, (1.2, 1.2))),
+    Family.OTHER: Look("#000000", "X", (0, (2, 2))),
 }
-_FURTHER = (
-    Look("#CC79A7", "D", (0, (1.2, 1.2))),
-    Look("#E69F00", "v", (0, (3, 1, 1, 1, 1, 1))),
-    Look("#56B4E9", "P", (0, (8, 2))),
-    Look("#000000", "X", (0, (2, 2))),
-)
-
-
-def look(condition: str, conditions: Sequence[str]) -> Look:
-    """The look of `condition`: fixed for the plan's three, by order of declaration for any further one."""
-    if condition in _KNOWN:
-        return _KNOWN[condition]
-    further = [name for name in conditions if name not in _KNOWN]
-    return _FURTHER[further.index(condition) % len(_FURTHER)]
+BEFORE_TRAINING = Look("#777777", ".", ":")
 
 
 def up_to(inches: float) -> Callable[[str], bool]:
@@ -153,13 +142,13 @@ def _names(given: Iterable[Any]) -> Iterator[str]:
         elif isinstance(each, pd.DataFrame) and "item" in each:
             yield from each["item"].astype(str)
         elif isinstance(each, Evidence):
-            yield from (*each.conditions, each.trait.score_name)
+            yield from (*each.prompts["condition"].astype(str), each.trait.score_name)
 
 
-def new_figure(title: str, height: float = HEIGHT) -> Figure:
-    """An empty figure of the standard width with its title at the left; no pyplot, so nothing is held globally."""
-    title = fitted(title, within(WIDTH - 0.15, RC["figure.titlesize"], bold=True))
-    figure = Figure(figsize=(WIDTH, height + LINE * title.count("\n")))
+def new_figure(title: str, height: float = HEIGHT, width: float = WIDTH) -> Figure:
+    """An empty figure with its title at the left; no pyplot, so nothing is held globally."""
+    title = fitted(title, within(width - 0.15, RC["figure.titlesize"], bold=True))
+    figure = Figure(figsize=(width, height + LINE * title.count("\n")))
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.05, wspace=0.05)
     figure.suptitle(title, x=0.012, ha="left")
     return figure

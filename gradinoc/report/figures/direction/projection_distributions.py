@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.tables import Evidence
-from gradinoc.report.figures.study_figure import Drawn, StudyFigure
+from gradinoc.claims.tables import PROMOTE, SUPPRESS, Evidence
+from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import SOFT, new_figure, not_measured, note, styled
-from gradinoc.report.numbers import mean_interval
-from gradinoc.report.wording import NOT_MEASURED, estimated, rounded
+from gradinoc.report.wording import NOT_MEASURED, rounded
+from gradinoc.stats.effect import mean_effect
 from gradinoc.study.rules import Rules
 
-SIDES = {"suppress": "#9a9a9a", "promote": "#332288"}  # no condition's colours: a side is not a condition
+SIDES = {SUPPRESS: "#9a9a9a", PROMOTE: "#332288"}  # no condition's colours: a side is not a condition
 
 
 def clearest_layer(evidence: Evidence) -> int | None:
@@ -42,15 +42,15 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
         if len(values):
             axes.annotate(
                 side, (float(np.median(values)), counts.max()), (0, 5), textcoords="offset points", ha="center",
-                color=colour if side == "promote" else SOFT, fontweight="bold", annotation_clip=False,
+                color=colour if side == PROMOTE else SOFT, fontweight="bold", annotation_clip=False,
             )  # fmt: skip
     axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     row = evidence.layers[evidence.layers["layer"] == layer].iloc[0]
     note(axes, f"AUC {row['auc']:.3f}, Cohen's d {row['cohens_d']:.1f}, n = {frame['example'].nunique()} a side")
     promote, suppress = (
-        estimated(mean_interval(frame.loc[frame["side"] == side, "projection"], unit="prompts"))
-        for side in ("promote", "suppress")
+        told(mean_effect(frame.loc[frame["side"] == side, "projection"], f"projection, {side}", "prompts"))
+        for side in (PROMOTE, SUPPRESS)
     )
     caption = (
         f"Projection of held-out prompts on the trait direction at layer {layer}, the band layer that separates best: "
@@ -66,4 +66,4 @@ def _finding(evidence: Evidence, layer: int, rules: Rules) -> str:
     return f"Promoting and suppressing prompts {how} along the trait direction: AUC {rounded(auc)} at layer {layer}."
 
 
-FIGURE = StudyFigure("plot1_projection_distributions", ("gates", "G1"), draw)
+FIGURE = StudyFigure("plot1_projection_distributions", ("gates", "G1", "G2"), draw)

@@ -1,0 +1,1 @@
+"""How prompts are drawn: grouped by family, as points or as rows, few of them named."""
