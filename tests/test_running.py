@@ -62,7 +62,8 @@ def simulated() -> StudyResult:
     """A simulated study with an answer, not run and not written down."""
     evidence = simulate("effect", np.random.default_rng(3), layers=3, steps=8, directions=100)
     study = Study(name="simulated", published=Published(first_verdict="refuted"))
-    return StudyResult(study, evidence, judge(evidence, study.rules), Path("artifacts/simulated"))
+    judgement = replace(judge(evidence, study.rules), warnings=("of a layer",))
+    return StudyResult(study, evidence, judgement, Path("artifacts/simulated"))
 
 
 def test_result_is_what_the_judge_says_of_the_evidence(finished, result):
