@@ -31,7 +31,8 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
 
     A setting's key is dotted (`data.source`), its value is read as TOML where that is possible, else as a string.
     Settings that leave `name` alone are added to it, so that artifacts do not take the place of the plain study's. What
-    was published of a ready study is not said of one that settings have made another.
+    was published of a ready study is not said of one that settings have made another. Another `trait` has the prompts
+    of its own families, all of them and the standard ones trained, unless settings name them.
 
     Raises:
         StudyError: no such study, not TOML, or a key or value that does not fit; a typo in a key names the nearest key.
@@ -41,6 +42,8 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     description.setdefault("name", path.stem)
     if any(setting.startswith("conditions.") for setting in settings):  # a table, if given, replaces the default one
         description.setdefault("conditions", dict(CONDITIONS))
+    if any(setting.startswith("trait=") for setting in settings):  # whose families have keys of their own
+        description.pop("prompts", None)
     for setting in settings:
         _apply(description, setting)
     _describe_trait(description, path.parent)
