@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -168,22 +167,23 @@ def estimate(study: Study) -> Estimate:
     shapes = shapes_of(config_of(folder), dtype, study.training, study.model.kernels == "fused")
     tokenizer = tokenizer_of(folder, study.model.chat_template, study.model.date)
     context, threads = StudyContext(study, split(study.data)), study.model.threads or torch.get_num_threads()
-    counting, rows, works = Counting(context, tokenizer), [], dict[StepKey, list[Work]]()
+    counting, rows, works = Counting(context, tokenizer), [], dict[tuple[StepKey, int], tuple[list[Work], float]]()
     torch.set_num_threads(threads)
     stopwatch = Stopwatch(shapes, device)
     for key, step in plan(context).items():
-        alike = replace(key, seed=None)  # steps of other seeds take as long
+        alike = replace(key, seed=None), len(step.needs)  # steps of other seeds with as many runs take as long
         used = found_in if key in (DIRECTIONS, UNRELATED) else dtype
         if alike not in works:
-            works[alike] = list(step.works(counting))
-        found = works[alike]
+            began = time.process_time()
+            works[alike] = list(step.works(counting)), time.process_time() - began
+        found, tokenising = works[alike]  # which the step does as well
         flops = sum(shapes.flops(work) for work in found)
-        seconds = sum(stopwatch.seconds(work, used) for work in found)
+        seconds = tokenising + sum(stopwatch.seconds(work, used) for work in found)
         rows.append((step.kind, 1, sum(work.tokens for work in found), flops, seconds))
     table = pd.DataFrame(rows, columns=["stage", "steps", "tokens", "flops", "seconds"])
     return Estimate(
         stages=table.groupby("stage", sort=False, as_index=False).sum(),
-        memory=footprint(shapes, list(chain(*works.values())), study, (dtype, found_in)),
+        memory=footprint(shapes, [work for found, _ in works.values() for work in found], study, (dtype, found_in)),
         device=device.type,
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,

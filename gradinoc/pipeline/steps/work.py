@@ -12,6 +12,7 @@ from gradinoc.data.examples import Example, showing
 from gradinoc.measure.decisions import decisions
 from gradinoc.measure.directions import BATCH as PROMPTS
 from gradinoc.measure.fast.packing import share
+from gradinoc.measure.steering_effects import TOKENS as VARIANTS
 from gradinoc.models.chat.encoding import Encoded, encode, encode_prompt
 from gradinoc.pipeline.context import StudyContext
 
@@ -29,6 +30,7 @@ class Work:
         longest: tokens of the largest pass.
         backward: `READ`, `LEARN` or `TRAIN`.
         cached: tokens whose keys and values are held at a time, while responses are written.
+        gathered: about how many tokens a pass takes where the same passes are made many times over; 0: each by itself.
     """
 
     tokens: int
@@ -37,10 +39,15 @@ class Work:
     longest: int
     backward: str = READ
     cached: int = 0
+    gathered: int = 0
 
     def times(self, number: int) -> Work:
         """Return the same work so many times over."""
-        return replace(self, tokens=number * self.tokens, logits=number * self.logits, passes=number * self.passes)
+        more = replace(self, tokens=number * self.tokens, logits=number * self.logits, passes=number * self.passes)
+        if not self.gathered:
+            return more
+        passes = max(self.passes, round(more.tokens / self.gathered))
+        return replace(more, passes=passes, longest=min(number * self.longest, max(self.gathered, self.longest)))
 
     def stacked(self, copies: int) -> Work:
         """Return the same passes with each sequence in them once for every adapter of a stack."""
@@ -81,7 +88,7 @@ class Counting:
         places = sum(len(each.places) for each in found)
         if after_prompt:
             sizes = [len(each.ids) - each.prompt_length + 1 for each in found]
-            return _work(sizes, places)
+            return replace(_work(sizes, places), gathered=VARIANTS)
         return replace(self.scored([each.encoded for each in found], batch_size), logits=places)
 
     def prompts(self, examples: Iterable[Example], system: str | None) -> Work:
