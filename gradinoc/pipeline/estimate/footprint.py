@@ -46,8 +46,10 @@ def footprint(
     block = training.token // shapes.layers  # without gradients one block's activations are there at a time
     runs = min(settings.together, len(study.runs))
     token = training.checkpointed_token if settings.gradient_checkpointing else training.token
-    along = 1 + len(find_trait(study.trait).unrelated) + sum(study.nulls.draws.values())
-    adapters = len(study.conditions) * training.adapter // OF_ADAPTER * FLOAT32
+    trait = find_trait(study.trait)
+    along = len(trait.contrasts) + 1 + len(trait.unrelated) + sum(study.nulls.draws.values())  # one from responses
+    evaluated = sum(seed == study.seeds[0] for _, seed in study.runs)
+    adapters = evaluated * training.adapter // OF_ADAPTER * FLOAT32
     found = {
         "weights": training.weights,
         "weights while directions are found": shapes.weights * copy if copy != held else 0,
