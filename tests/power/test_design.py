@@ -38,8 +38,8 @@ RNG = np.random.default_rng(0)
 
 
 def tiny(*settings: str) -> Study:
-    """The tiny study with settings applied."""
-    return load_study("tiny", list(settings))
+    """The tiny study with every prompt measured, the standard ones trained, and settings applied."""
+    return load_study("tiny", ['prompts.measured="all"', 'prompts.trained="standard"', *settings])
 
 
 def ends(*settings: str) -> dict[tuple[str, ...], tuple[str, ...]]:

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradinoc.api import VARIANCES
 from gradinoc.claims.finding import Status
+from gradinoc.cli import main
 from gradinoc.power import planning
 from gradinoc.power.design import CLAIMS, design_of
 from gradinoc.power.planning import ALL, OWN, PROMPTS, QUESTIONS, SEEDS, plans_of, power, recommendation, shares
@@ -182,3 +184,24 @@ def test_reach_is_written_a_test_a_line():
     line = next(each for each in said.splitlines() if each.startswith("C6") and "ratio" in each)
     assert "no floor" in line
     assert "± " in line
+
+
+def test_a_plan_leaves_table_and_figure_and_adds_what_a_past_study_observed(monkeypatch, tmp_path, capsys):
+    """A study that was not run is a usage error; what its report left will do; nothing is stored."""
+    monkeypatch.setattr(planning, "plans_of", lambda study: plans_of(study)[:5])  # without questions
+    arguments = ["plan", "tiny", "--no-cost", "--past", "deaf", f"--artifacts={tmp_path}"]
+    arguments += [f"--store={tmp_path / 'store'}", "--simulations=1", "--jobs=1"]
+    assert main(arguments) == 2
+    assert "gradinoc run deaf" in capsys.readouterr().err
+    (tmp_path / "deaf").mkdir()
+    (tmp_path / "deaf" / VARIANCES).write_text(TINY.read_text(encoding="utf-8").replace('"tiny"', '"deaf"'))
+    assert main(arguments) == 0
+    said, folder = capsys.readouterr().out, tmp_path / "tiny"
+    assert "as observed" in said
+    assert said.count("6 more runs: ") == 2
+    found = pd.read_csv(folder / "design.csv")
+    assert list(found.columns) == list(planning.COLUMNS)
+    assert set(found["effect"]) == {OF_INTEREST, OBSERVED}
+    assert len(pd.read_csv(folder / "design_reach.csv")) == 15
+    assert (folder / "figures" / "design_power.png").stat().st_size > 10_000
+    assert not (tmp_path / "store").exists()

@@ -21,7 +21,7 @@ LOOKS = {
     "C4": Look("#CC79A7", "D", "-"),
     "C6": Look("#555555", "v", (0, (1, 1.2))),
 }
-AXES = {PROMPTS: "prompts trained of a family", SEEDS: "seeds", QUESTIONS: "questions"}
+AXES = {PROMPTS: "prompts a family", SEEDS: "seeds", QUESTIONS: "questions"}
 RESTING = {PROMPTS: tuple(LOOKS), SEEDS: ("C4", "C6"), QUESTIONS: tuple(LOOKS)}  # claims that the axis can change
 
 
