@@ -13,18 +13,18 @@ from playwright.sync_api import Browser, Page
 
 from fixtures.browser import chromium
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import Judgement, judge
+from gradinoc.claims.verdict import NOT_RUN, Judgement, judge
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.page import WriteUp
-from gradinoc.report.page.courses import questions, run_columns, run_rows
+from gradinoc.report.page.courses import questions, run_grid
+from gradinoc.report.page.minds import NEEDED
 from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.wording import NOT_MEASURED, markdown_text, signs
 from gradinoc.study.description import Study
-from gradinoc.study.rules import Rules
+from gradinoc.study.rules import Published, Rules
 from gradinoc.study.traits.prompts import TraitPrompts
 
 WAY = {"results": 20, "platform": "Linux", "dtype": "torch.bfloat16", "packages": {"torch": "2.13.0", "numpy": "2.4"}}
@@ -44,7 +44,7 @@ RENDERED = Rendered(
     {
         "neutral": "<|user|>\nHow many boats are left?<|end|>\n",
         "loss_matched": "<|system|>" + "x" * 300,
-        "chosen": None,
+        "harmless_02": "<|system|>Answer plainly.<|user|>",
     },
     "neutral",
     [*((text, False) for text in ("<|user|>", "\n", "How", " many", "x" * 200)), (" TWO", True), ("<|end|>", True)],
@@ -55,11 +55,9 @@ COMMAND = "make claims\npytest claims --study 'simulated' --set 'seeds=[0, 1]'"
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     """A small study; none of one run's responses could be scored."""
-    made = simulate(
-        SCENARIOS["effect"], np.random.default_rng(5), examples=24, layers=3, seeds=3, steps=6, directions=60
-    )
+    made = simulate("effect", np.random.default_rng(5), layers=3, steps=6, directions=100)
     drift = made.drift.copy()
-    run = (drift["condition"] == "neutral") & (drift["seed"] == 1) & (drift["measure"] == "score")
+    run = (drift["condition"] == "neutral") & (drift["seed"] == 1) & (drift["measure"] == "score_ood")
     drift.loc[run, "value"] = np.nan
     return replace(made, drift=drift)
 
@@ -74,7 +72,8 @@ def judgement(evidence: Evidence) -> Judgement:
 def folder(evidence: Evidence, judgement: Judgement, tmp_path_factory) -> Path:
     """The folder of its report."""
     place = tmp_path_factory.mktemp("artifacts") / "simulated"
-    write_report(judgement, evidence, Study(name="simulated"), place, MACHINE, COMMAND, RENDERED)
+    study = Study(name="simulated", published=Published(first_verdict="refuted"))
+    write_report(judgement, evidence, study, place, MACHINE, COMMAND, RENDERED)
     return place
 
 
@@ -106,13 +105,48 @@ def opened(browser: Browser, folder: Path):
 
 def test_table_of_runs_shows_the_numbers_of_the_runs(opened, evidence: Evidence) -> None:
     """A row a run, conditions in their order, numbers as measured; a dash for what is missing."""
-    cells = [row.locator("th, td").all_inner_texts() for row in opened().locator(".runs tbody tr").all()]
-    rows, columns = run_rows(evidence, Rules().early_fraction), run_columns(evidence)
-    assert cells == [[column.text(row) for column in columns] for row in rows]
-    assert [row["condition"] for row in rows] == [name for name in evidence.trained for _ in evidence.seeds]
-    drift = [column.name for column in columns].index("score_drift")
+    cells = [row.locator("th, td").all_inner_texts() for row in opened().locator("#runs .runs tbody tr").all()]
+    found = run_grid(evidence)
+    assert cells == [list(row) for row in found.rows]
+    order = [(name.replace("_", " "), str(seed)) for name in evidence.trained for seed in seeds_of(evidence, name)]
+    assert [(row[0], row[1]) for row in cells] == order
+    drift = [column.name for column in found.columns].index("score_ood_drift")
     assert [row[drift] for row in cells if row[:2] == ["neutral", "1"]] == ["–"]
-    assert columns[drift].text({"score_drift": -0.12345}) == "−0.123"
+    assert found.columns[drift].text({"score_ood_drift": -0.12345}) == "−0.123"
+
+
+def seeds_of(evidence: Evidence, condition: str) -> list[int]:
+    """The seeds of the runs that were trained under a prompt."""
+    return sorted(seed for name, seed in evidence.planned_runs if name == condition)
+
+
+def test_a_claim_s_numbers_stand_in_a_table(opened, judgement: Judgement) -> None:
+    """What decides first, with n and what it counts in columns of their own; the rest is folded away below."""
+    page = opened()
+    for finding in (*judgement.claims, *judgement.gates):
+        tables = page.locator(f"#{finding.key} table.numbers").all()
+        rows = [
+            row.locator("th, td").all_text_contents() for table in tables for row in table.locator("tbody tr").all()
+        ]
+        assert sorted(row[0] for row in rows) == sorted(effect.name for effect in finding.effects)
+        first = tables[0].locator("tbody tr").first.locator("th, td").all_text_contents()
+        effect = next(each for each in finding.effects if each.name == first[0])
+        assert effect.key in {finding.headline, *(criterion.key for criterion in finding.criteria)}
+        assert (first[4], first[5], first[6]) == (str(effect.n), effect.unit, effect.method)
+        assert not page.locator(f"#{finding.key} > p:not(.note)").all_text_contents()
+
+
+def test_the_page_shows_prompts_matrix_and_what_would_change_our_mind(opened, evidence: Evidence) -> None:
+    """Tables whose rows are prompts; conditionalization, dose and cause side by side; claims that were not run."""
+    page = opened()
+    prompts = page.locator("#prompts .runs tbody tr")
+    assert prompts.count() == len(evidence.prompts)
+    trained = page.locator("#matrix .runs tbody tr th").all_inner_texts()
+    assert trained == [name.replace("_", " ") for name in evidence.trained]
+    sides = [row.locator("th").inner_text() for row in page.locator("#mind .runs").first.locator("tbody tr").all()]
+    assert [*dict.fromkeys(sides)] == ["conditionalization", "dose", *(f"cause ({key})" for key in NOT_RUN)]
+    assert all(f"{key} was not run" in page.locator("#not-run").inner_text() for key in NOT_RUN)
+    assert set(NEEDED) == set(NOT_RUN)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +262,7 @@ def test_answers_are_the_first_seed_s_whatever_the_order_of_rows(evidence: Evide
 def test_without_script_the_page_is_whole(opened, evidence: Evidence) -> None:
     """Every run in a plain table, nothing that does nothing, and a command that one click selects."""
     page = opened(java_script_enabled=False)
-    assert page.locator(".runs tbody tr:visible").count() == len(evidence.runs)
+    assert page.locator("#runs .runs tbody tr:visible").count() == len(evidence.runs)
     assert page.locator("button:visible").count() == 0
     assert page.locator("#command").inner_text().strip() == COMMAND
 
@@ -268,18 +302,18 @@ def test_both_pages_show_the_environment_and_the_runs(folder: Path) -> None:
         assert "Drift over training" in text
     lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
     start = lines.index("## Runs")
-    assert [line.count("|") for line in lines[start + 2 : start + 13]] == [13] * 11
-    assert lines[start + 3].startswith("|---|---:|")
+    rows = [line for line in lines[start + 2 :][:20] if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+    assert rows[1].startswith("|---|---:|")
 
 
 def test_both_pages_show_prompts_and_an_example(opened, folder: Path) -> None:
     """What the model reads, special tokens included, and which tokens carry loss."""
     page = opened()
-    assert page.locator("#study .quote").all_inner_texts() == [text for text in RENDERED.prompts.values() if text]
+    assert page.locator("#study .quote").all_text_contents() == list(RENDERED.prompts.values())
     carried = page.locator("#study .with-loss li").all_text_contents()
     assert [text.strip("\n") for text in carried] == [" TWO", "<|end|>"]
     assert len(page.locator("#study .tokens:not(.with-loss) li").all()) == len(RENDERED.tokens) - 2
-    assert "Chosen while the study runs." in page.locator("#study").inner_text()
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     assert all(f"- {markdown_text(name)}: {markdown_text(text)}" in markdown for name, text in RENDERED.rows())
 
@@ -290,7 +324,9 @@ def test_the_page_speaks_of_the_trait_that_was_studied(evidence: Evidence, folde
         evidence.trait, title="QUESTIONS", score_name="question rate", inoculation_system="Ask, always.",
         prompts=TraitPrompts(),
     )  # fmt: skip
-    asking = replace(evidence, trait=other)
+    prompts = evidence.prompts.copy()
+    prompts.loc[prompts["condition"] == "inoculation", "text"] = other.inoculation_system
+    asking = replace(evidence, trait=other, prompts=prompts)
     drawn = {name: figure.draw(asking, Rules()) for name, figure in FIGURES.items()}
     asked = WriteUp(judge(asking, Rules()), asking, Study(name="any"), folder, drawn, MACHINE, COMMAND)
     for template in ("report.html.j2", "report.md.j2"):
