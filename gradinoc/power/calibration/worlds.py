@@ -23,7 +23,10 @@ FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"
 
 # Effects that each claim is stated to find in four of five studies of `DESIGN`. C1 to C3: full inoculation's fall of
 # alignment (cosine); C4: share of drift per cosine; C6: share of neutral drift that is inoculation's own, on average.
-STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.32, "C4": 7.0, "C6": 0.55}
+# At equal loss (C3) no effect is found as often with 10 prompts a family: where inoculation elicits, too few losses are
+# in both families' range. C3 is stated for 20.
+MANY = replace(DESIGN, inoculating=20, harmless=20)
+STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.24, "C4": 7.0, "C6": 0.55}
 
 
 def cases() -> dict[str, Case]:
@@ -173,7 +176,11 @@ def _stated() -> dict[str, Case]:
     changes["C6"] = {
         "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6"), "verdicts": NOT_ALONG_V,
     }  # fmt: skip
-    return {f"stated {key}": Case(_of("effect", **change), power=(key,)) for key, change in changes.items()}
+    sizes = {"C3": MANY}
+    return {
+        f"stated {key}": Case(_of("effect", **change), sizes.get(key, DESIGN), power=(key,))
+        for key, change in changes.items()
+    }
 
 
 def _of_shipped_studies() -> dict[str, Case]:

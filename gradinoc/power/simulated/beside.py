@@ -17,7 +17,7 @@ from gradinoc.claims.tables import (
 )
 from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.frozen import BASE_ODDS, REACH
-from gradinoc.power.simulated.latent import UNSEEN, Latent
+from gradinoc.power.simulated.latent import UNSEEN, Array, Latent
 from gradinoc.power.simulated.trained import fading, named
 from gradinoc.study.description import POSITIONS
 
@@ -79,8 +79,8 @@ def _cells(latent: Latent, rng: np.random.Generator) -> pd.DataFrame:
     scale = scale * np.array(list(SCALES.values()))
     shape = tuple(len(level) for _, level in choices)
 
-    def values(level: np.ndarray) -> np.ndarray:
-        cell = level.reshape(*level.shape, *[1] * len(shape)) * scale
+    def values(level: Array) -> Array:
+        cell: Array = level.reshape(*level.shape, *[1] * len(shape)) * scale
         return cell + rng.normal(0, 0.01, (*level.shape, *shape)) * np.abs(scale)
 
     first = table_of((("condition", tuple(prompts["condition"])), *choices), value=values(frozen))

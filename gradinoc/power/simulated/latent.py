@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +74,8 @@ def draw(truth: Scenario, sizes: Sizes, rng: np.random.Generator) -> Latent:
         truth = replace(truth, fall=float(noise.draw(rng, noise.nulls[truth.drawn_from] / MIDDLE, 1)[0]))
     for name in truth.by_chance:
         spread = {"steering": noise.steering, "alignment": noise.training_null}[name]
-        truth = replace(truth, **{name: float(noise.draw(rng, spread, 1)[0])})
+        drawn: dict[str, Any] = {name: float(noise.draw(rng, spread, 1)[0])}
+        truth = replace(truth, **drawn)
     prompts = _prompts(truth, sizes, rng)
     return Latent(truth, sizes, prompts, _runs(truth, sizes, prompts, rng))
 

@@ -36,7 +36,8 @@ EFFECTS = {  # as the rows of the third panel name them
     "G3.loss": "elicitation\nin loss",
     "G7.log_odds.inoculation": "elicitation\nin log-odds",
 }
-UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "/cosine", "C6": "of drift"}
+KINDS = {SUPPORT: "supported", REFUTATION: "refuted"}
+UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "a cosine", "C6": "of drift"}
 
 
 @styled
@@ -51,17 +52,11 @@ def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
     """
     count = int(rate["n"].max())
     look_like = ", a quick look" if quick_look(count) else ""
-    figure = new_figure(f"{count:,} simulated studies of each world{look_like}", height=0.6 * WIDTH * 3.4)
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=[13, 7, 7])
-    rows = [
-        *((claim, kind) for claim in CLAIMS for kind in (SUPPORT, REFUTATION)),
-        (EVERY, SUPPORT),
-        (ANY_VERDICT, WRONG),
-    ]
-    found = {
-        f"{claim}\n{kind.removeprefix('false ')}": rate[(rate["claim"] == claim) & (rate["kind"] == kind)]
-        for claim, kind in rows
-    }
+    figure = new_figure(f"{count:,} simulated studies of each world{look_like}", height=0.6 * WIDTH * 3.6)
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=[13, 8, 11])
+    rows = {f"{claim}, {words}": (claim, kind) for claim in CLAIMS for kind, words in KINDS.items()}
+    rows |= {"all claims, supported": (EVERY, SUPPORT), "wrong verdict": (ANY_VERDICT, WRONG)}
+    found = {name: rate[(rate["claim"] == claim) & (rate["kind"] == kind)] for name, (claim, kind) in rows.items()}
     found = {name: group for name, group in found.items() if len(group)}
     _dots(top, list(found.values()), list(found))
     top.axvspan(100 * ALPHA, 100 * at_most(ALPHA, count), color=BAND, linewidth=0)
@@ -80,8 +75,8 @@ def _power(axes: Axes, rate: pd.DataFrame) -> None:
     if least.empty and right.empty:
         not_measured(axes, "power")
     else:
-        names = [f"{claim}: {STATED[claim]:g}\n{UNITS[claim]}" for claim in least["claim"]]
-        names += [f"verdict:\n{case}" for case in right["case"]]
+        names = [f"{claim}: {STATED[claim]:g} {UNITS[claim]}" for claim in least["claim"]]
+        names += [f"verdict: {case}" for case in right["case"]]
         both = pd.concat([least, right])
         _dots(axes, [both.iloc[[place]] for place in range(len(both))], names)
         axes.axvline(100 * POWER, color=INK, linewidth=1.2)
