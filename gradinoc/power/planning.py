@@ -77,8 +77,8 @@ def plans_of(study: Study) -> list[Plan]:
     for more in (-PAIRS, PAIRS):
         inoculating, harmless, opposite = own.trained
         trained = (max(2, inoculating + more), max(2, harmless + more), opposite)
-        measured = {"inoculating": max(own.inoculating, trained[0]), "harmless": max(own.harmless, trained[1])}
-        found.append(Plan(PROMPTS, replace(own, trained=trained, **measured)))
+        looked = max(own.inoculating, trained[0]), max(own.harmless, trained[1])  # what is trained is measured too
+        found.append(Plan(PROMPTS, replace(own, trained=trained, inoculating=looked[0], harmless=looked[1])))
     found += [Plan(SEEDS, replace(own, seeds=max(2, own.seeds + more))) for more in (-1, MORE_SEEDS)]
     found += [Plan(QUESTIONS, _asked(own, factor)) for factor in (0.5, 2.0)]
     return [plan for place, plan in enumerate(found) if plan.sizes not in [each.sizes for each in found[:place]]]
@@ -144,7 +144,7 @@ def _rng(cell: Cell, number: int) -> np.random.Generator:
 
 def judge_plan(cell: Cell, rng: np.random.Generator) -> Outcomes:
     """What becomes of each of `TESTS` in one simulated study."""
-    evidence = simulate(replace(cell.scenario), rng, **vars(cell.plan.sizes))
+    evidence = simulate(cell.scenario, rng, **vars(cell.plan.sizes))
     rules = cell.rules
     return tuple(test.decide(test.measure(evidence, rules, secondary=False), rules).status for test in TESTS)
 

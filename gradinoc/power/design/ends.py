@@ -160,4 +160,5 @@ def cautions(design: Design) -> list[str]:
 
 def labels_p(families: Mapping[str, int]) -> float:
     """The smallest p of permuting the labels of these families' prompts."""
-    return smallest_label_p(*(families[family] for family in FAMILIES))
+    first, second = (families[family] for family in FAMILIES)
+    return smallest_label_p(first, second)

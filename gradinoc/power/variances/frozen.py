@@ -131,7 +131,8 @@ class Measured:
 
     def table(self, column: str) -> Array:
         """`column` of the examples that were measured under every prompt: [examples, prompts]."""
-        return per_example(self.evidence, column).to_numpy(dtype=np.float64)
+        values: Array = per_example(self.evidence, column).to_numpy(dtype=np.float64)
+        return values
 
     @cached_property
     def gap(self) -> pd.Series:

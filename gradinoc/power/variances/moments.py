@@ -35,7 +35,7 @@ def interaction(table: Array) -> Array:
 def interaction_square(table: Array) -> float:
     """The mean square of what is left of `table` [rows, columns] beyond its rows and columns."""
     rows, columns = table.shape
-    return float(np.sum(interaction(table) ** 2)) / ((rows - 1) * (columns - 1))
+    return float(np.sum(interaction(table) ** 2) / ((rows - 1) * (columns - 1)))
 
 
 def pooled(families: Iterable[Array], slopes: int = 0) -> float:

@@ -43,7 +43,9 @@ def of_runs(measured: Measured) -> tuple[Values, Values]:
 
 def _two_way(values: pd.Series) -> Array:
     """One number a run (condition, seed): seeds x the plan's own conditions, [seeds, 3]."""
-    return values.unstack("condition")[CORE].dropna().to_numpy(dtype=np.float64)  # noqa: PD010 - a series
+    wide = values.unstack("condition")[CORE].dropna()  # noqa: PD010 - a series has no pivot_table
+    table: Array = wide.to_numpy(dtype=np.float64)
+    return table
 
 
 def _of_alignment(evidence: Evidence) -> Values:
