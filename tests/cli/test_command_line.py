@@ -30,7 +30,9 @@ from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
 from gradinoc.models.sources import packaged as bundled
+from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.plan import plan
 from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
@@ -160,7 +162,8 @@ def test_a_plan_says_what_a_study_costs(tmp_path, capsys):
     assert main([*arguments, *as_options(SMALLEST)]) == 0
     said, table = capsys.readouterr().out, pd.read_csv(tmp_path / "small" / "cost.csv")
     assert f"{table['steps'].sum()}  {table['tokens'].sum():,}" in said
-    assert table["steps"].sum() == 14
+    study = load_study("tiny", SMALLEST)
+    assert table["steps"].sum() == len(plan(StudyContext(study, split(study.data))))
     assert "LoRA on 28 linear maps" in said
     assert main([*arguments, "--set", "model.id=nobody/nothing"]) == 0
     assert "not known" in capsys.readouterr().out
