@@ -17,6 +17,7 @@ from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.measures import (
     HARMLESS,
     INOCULATING,
+    PROMPTS_AND_RUNS,
     drift_by_question,
     drift_families,
     elsewhere,
@@ -44,6 +45,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     removed = share_removed(
         families, INOCULATING, NEUTRAL, "share of neutral drift that inoculation removes", rules.share
     )
+    share, removed = (replace(each, unit=PROMPTS_AND_RUNS) for each in (share, removed))
     effects = {"share": share, "removed": removed, "rephrased": _of_rephrased(evidence, rules)}
     if secondary:
         effects |= _beside(evidence, rules)
@@ -91,6 +93,8 @@ def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     groups = question_groups(evidence, "matrix", away.index)
     name = "the same share by decision log-odds, at prompts nobody was trained under"
     effects["share.elsewhere"] = ratio(run_families(evidence, away, groups), NUMERATOR, DENOMINATOR, name, rules.share)
+    for key in ("share.log_odds", "share.elsewhere"):
+        effects[key] = replace(effects[key], unit=PROMPTS_AND_RUNS)
     own = own_prompt(evidence)
     for family in (Family.HARMLESS, Family.INOCULATION):
         members = evidence.family(family, list(own.columns))

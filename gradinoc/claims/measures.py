@@ -20,6 +20,7 @@ from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family, Kind
 
 HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
+PROMPTS_AND_RUNS = "prompts and neutral runs"  # what n counts of a share of the neutral drift
 
 Derive = TypeVar("Derive", bound=Callable[..., Any])
 

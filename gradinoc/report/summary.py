@@ -77,8 +77,12 @@ def _finding(finding: Finding, columns: int = WIDTH) -> list[str]:
     """Key, status and effect of a finding, and its numbers below."""
     effect = deciding(finding)
     head = f"{finding.key:<3} {status_word(finding):<10} {finding.claim if effect is None else effect.name}"
-    lines = textwrap.wrap(printable(head), columns, subsequent_indent=INDENT, break_on_hyphens=False)
-    return lines if effect is None else [*lines, f"{INDENT}{printable(numbers(effect))}"]
+    parts = [head] if effect is None else [head, f"{INDENT}{numbers(effect)}"]
+    return [
+        line
+        for part in parts
+        for line in textwrap.wrap(printable(part), columns, subsequent_indent=INDENT, break_on_hyphens=False)
+    ]
 
 
 def tinted(summary: str) -> Tinted:

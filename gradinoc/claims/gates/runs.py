@@ -9,7 +9,14 @@ import pandas as pd
 
 from gradinoc.claims.criteria import Criterion, above, at_least, at_most, below, positive
 from gradinoc.claims.finding import Claim, Measured, Outcome, held
-from gradinoc.claims.measures import HARMLESS, INOCULATING, diverged_runs, drift_by_question, drift_families
+from gradinoc.claims.measures import (
+    HARMLESS,
+    INOCULATING,
+    PROMPTS_AND_RUNS,
+    diverged_runs,
+    drift_by_question,
+    drift_families,
+)
 from gradinoc.claims.tables import AFTER, AGREEING, EXPECTED, Evidence
 from gradinoc.stats.agreement import ranks_agree, shares_apart
 from gradinoc.stats.effect import bare
@@ -136,7 +143,7 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
     ranks = ranks_agree({measure: wide.loc[list(shared)].mean().to_numpy() for measure, wide in runs.items()})
     tables = {measure: drift_families(evidence, measure, shared) for measure in AGREEING}
     shares = shares_apart(tables, INOCULATING, NEUTRAL)
-    widest = shares[0]
+    widest = replace(shares[0], unit=PROMPTS_AND_RUNS)
     statement = (
         f"Shares of drift that inoculation removes differ by up to {abs(widest.estimate):.2f} ({widest.name}); ranks "
         f"of runs correlate by {ranks.estimate:.2f} or more."

@@ -37,12 +37,13 @@ SCRIPT, STYLE = "report.js", "report.css"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in the write-up: its file's stem, what it found, its caption and its SVG as an address."""
+    """A figure in the write-up: its file's stem, what it found, its caption, its SVG as an address, if it is wide."""
 
     name: str
     finding: str
     caption: str
     source: str
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class WriteUp:
     def _picture(self, name: str) -> Picture:
         content = (self.directory / "figures" / f"{name}.svg").read_bytes()
         source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-        return Picture(name, self.drawn[name].finding, self.drawn[name].caption, source)
+        drawn = self.drawn[name]
+        return Picture(name, drawn.finding, drawn.caption, source, FIGURES[name].wide)
 
     def deciding(self, finding: Finding) -> list[Effect]:
         """The effects that a finding's criteria look at, its headline first."""

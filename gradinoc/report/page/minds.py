@@ -9,7 +9,7 @@ from typing import Any
 
 from gradinoc.claims.criteria import Criterion
 from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.measures import HARMLESS, INOCULATING, question_groups, run_families
+from gradinoc.claims.measures import HARMLESS, INOCULATING, PROMPTS_AND_RUNS, question_groups, run_families
 from gradinoc.claims.tables import BASE, DECISION, Evidence
 from gradinoc.claims.verdict import NOT_RUN, Judgement
 from gradinoc.report.numbers import if_measured
@@ -119,7 +119,7 @@ def dose_window(evidence: Evidence) -> list[Effect]:
         for family in (HARMLESS, INOCULATING) if families is not None else ():
             name = f"share of neutral drift left after step {step}, {family} prompts, log-odds"
             share = if_measured(ratio, families, {family: 1.0}, {NEUTRAL: 1.0}, name)
-            found += [] if share is None else [replace(share, key=f"dose.{step}.{family}")]
+            found += [] if share is None else [replace(share, key=f"dose.{step}.{family}", unit=PROMPTS_AND_RUNS)]
     return found
 
 
