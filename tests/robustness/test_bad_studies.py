@@ -49,9 +49,10 @@ SETTINGS = {
         ("conditions.sham=Trait", "conditions.sham: "),
     ],
     "settings that do not go together": [
-        ("drift.generations=41", "drift.generations: "), ("seeds=[1, 1]", "seeds: [1, 1]"),
-        ('conditions={neutral=""}', "['inoculation', 'loss_matched']"), ('untrained=["neutral"]', "'neutral'"),
-        ('untrained=["loss_measured", "loss_measured"]', "untrained: "), ("conditions.again=matched", "conditions: "),
+        ("drift.generations=49", "drift.generations: "), ("seeds=[1, 1]", "seeds: [1, 1]"),
+        ('conditions={neutral=""}', "['inoculation', 'loss_matched']"),
+        ('prompts.trained=["neutral"]', "'neutral'"), ('prompts.trained=["anti_1", "anti_1"]', "prompts.trained: "),
+        ("drift.matrix=1000", "drift.matrix: "), ("prompts.behaviour=1000", "prompts.behaviour: "),
     ],
 }  # fmt: skip
 FILES = {
@@ -213,7 +214,7 @@ def test_other(study):
 FIELDS = {name: getattr(field.annotation, "model_fields", [""]) for name, field in Study.model_fields.items()}
 KEYS = [f"{name}.{key}".rstrip(".") for name, inner in FIELDS.items() for key in inner] + ["conditions.sham"]
 VALUE = st.recursive(
-    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.just("matched"),
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.just("standard"),
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=8,
 )

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from fixtures.small_study import SMALL, SMALLEST, as_options, assert_same, tables
+from fixtures.smallest import smallest
 from fixtures.survivors import BAD_NEWS, Worker, first_to
 from gradinoc.errors import NumericalError, OutOfMemoryError, StoreError
 from gradinoc.pipeline.run import Pipeline
@@ -26,9 +27,9 @@ from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
 ROOT = Path(__file__).parents[2]
-STEPS = 14
-# What can be had when the neutral run cannot: all but the run, what is compared with it, and the drift of its seed.
-BESIDE = {"run neutral/0", "matched checkpoint 0", "drift of seed 0", "early drift of seed 0"}
+STEPS = len(smallest(Path("unused")).steps)
+# What can be had when the neutral run cannot: all but the run, and what is measured of all runs of its seed.
+BESIDE = {"run neutral/0", "drift of seed 0", "drift during training of seed 0", "matrix of seed 0"}
 
 
 def begun(workers: Sequence[Worker]) -> Counter[str]:

@@ -36,16 +36,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_null_seed_draws_every_random_direction_and_nothing_else(tmp_path):
-    """Isotropic, covariance-matched, sign-flipped and those of training; the traits' own directions stay."""
+    """Isotropic, covariance-matched, instruction contrasts, those of training; the traits' own directions stay."""
     generator = torch.Generator().manual_seed(7)
     layers, hidden = 2, 16
     trait = torch.nn.functional.normalize(torch.randn(layers, hidden, generator=generator), dim=-1)
     sides = {side: torch.randn(layers, 12, hidden, generator=generator) for side in ("promote", "suppress")}
     for name, tensors in (
         ("directions", {"trait": trait}), ("contrasts", sides), ("unrelated", {"brevity": trait, "warmth": -trait}),
+        ("instructions", {"means": torch.randn(layers, 24, hidden, generator=generator)}),
     ):  # fmt: skip
         save_tensors(tensors, tmp_path / f"{name}.safetensors")
-    settings = {seed: NullSettings(isotropic=100, covariance=100, sign_flipped=100, seed=seed) for seed in (0, 1)}
+    settings = {seed: NullSettings(isotropic=100, covariance=100, instruction=100, seed=seed) for seed in (0, 1)}
     one, same, other = (frozen_directions(tmp_path, tmp_path, settings[seed]) for seed in (0, 0, 1))
     for layer in range(layers):
         assert torch.equal(one.rows[layer], same.rows[layer])
@@ -57,7 +58,7 @@ def test_null_seed_draws_every_random_direction_and_nothing_else(tmp_path):
             assert (apart > 0).float().mean() > 0.95, f"{null}: a seed that does not reach it"
             start += count
         assert start == len(one.rows[layer])
-    one, same, other = (training_directions(tmp_path, 100, seed) for seed in (0, 0, 1))
+    one, same, other = (training_directions(tmp_path, 100, seed)[0] for seed in (0, 0, 1))
     for layer in range(layers):
         assert torch.equal(one[layer], same[layer])
         assert torch.equal(one[layer][0], other[layer][0])

@@ -43,7 +43,7 @@ def done_in(store: Path) -> dict[str, int]:
 def test_interrupted_study_comes_to_the_same(finished, tmp_path, faults_tried):
     """Amid four of its steps, with each of the signals: it repeats nothing, and leaves nothing behind."""
     moments = [
-        ("directions", signal.SIGKILL, True), ("prompt pool", signal.SIGTERM, True),
+        ("directions", signal.SIGKILL, True), ("steering", signal.SIGTERM, True),
         ("run neutral/0", signal.SIGTERM, False), ("drift of seed 0", signal.SIGINT, True),
     ]  # fmt: skip
     for step, number, polite in moments:
@@ -168,7 +168,7 @@ def session(tmp_path):
                 cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         started.append(process)
-        wait_for_step("pool", tmp_path / "store", output, process)
+        wait_for_step("steering", tmp_path / "store", output, process)
         return Session(process, arguments, output, tmp_path / "store")
 
     yield start

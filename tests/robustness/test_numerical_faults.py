@@ -296,8 +296,9 @@ CELLS = [
 
 
 DECIDING = [
-    ("alignments", "alignment"), ("training", "alignment"), ("matched", "alignment"), ("nulls", "alignment"),
-    ("drift", "value"), ("responses", "score"), ("runs", "final_loss"), ("pool", "loss"), ("layers", "auc"),
+    ("alignments", "alignment"), ("training", "alignment"), ("elicitation", "log_odds"), ("nulls", "alignment"),
+    ("drift", "value"), ("responses", "score"), ("runs", "final_loss"), ("losses", "trait_loss"), ("layers", "auc"), ("matrix", "log_odds"),
+    ("behaviour", "score"), ("steering", "log_odds"),
 ]  # fmt: skip
 
 
@@ -315,7 +316,7 @@ def test_number_that_was_not_measured_is_named(supported, faults_tried):
         table = supported.tables[name]
         broken = planted(supported, name, column, len(table) // 2, value)
         scored = name == "drift" and table.loc[len(table) // 2, "measure"] in SCORED
-        if math.isnan(value) and (scored or (name, column) == ("responses", "score")):
+        if math.isnan(value) and (scored or (name, column) in (("responses", "score"), ("behaviour", "score"))):
             broken.ensure_measured()
             continue
         said = complaint(broken.ensure_measured)

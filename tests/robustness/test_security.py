@@ -191,7 +191,7 @@ def test_study_among_pickles_is_resumed_and_reported(tmp_path, cache, mine, no_u
         place.mkdir(exist_ok=True)
     store = [path for path in (tmp_path / "store").rglob("*") if path.is_dir()]
     faults_tried(sown([*store, tmp_path / "store", model, *places], mine))
-    for name in ("drift", "matched", "gradients"):  # what reads adapters and model again
+    for name in ("drift", "matrix", "gradients"):  # what reads adapters and model again
         shutil.rmtree(tmp_path / "store" / name)
     result = run_study("tiny", settings=settings, store=tmp_path / "store", artifacts=tmp_path / "artifacts")
     assert result.report.is_file()
