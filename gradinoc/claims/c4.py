@@ -14,9 +14,11 @@ from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
 from gradinoc.claims.measures import (
+    NOT_SCORED,
     diverged_runs,
     drift_by_question,
     in_window,
+    nothing_scored,
     per_example,
     per_question,
     question_groups,
@@ -41,6 +43,8 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     """
     if diverged_runs(evidence):
         return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
+    if nothing_scored(evidence):
+        return Measured({}, NOT_SCORED)
     prompts = by_prompt(evidence)
     alignment, covariates = prompts["alignment"].to_numpy(), covariates_of(prompts)
     name = "drift per unit of early alignment, at equal elicitation, length and loss"

@@ -17,11 +17,13 @@ from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.measures import (
     HARMLESS,
     INOCULATING,
+    NOT_SCORED,
     PROMPTS_AND_RUNS,
     drift_by_question,
     drift_families,
     elsewhere,
     matrix_by_question,
+    nothing_scored,
     question_groups,
     run_families,
 )
@@ -40,6 +42,8 @@ SEED_OF_LABELS = 0
 
 def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Inoculation's own share, by fixed prompts and by the rephrased pair; secondary: by other measures, transfer."""
+    if nothing_scored(evidence):
+        return Measured({}, NOT_SCORED)
     families = drift_families(evidence, EXPECTED)
     share = ratio(families, NUMERATOR, DENOMINATOR, "share of neutral drift that is inoculation's own", rules.share)
     removed = share_removed(
@@ -121,6 +125,8 @@ def own_prompt(evidence: Evidence) -> pd.DataFrame:
 
 def decide(found: Measured, rules: Rules) -> Outcome:
     """Supported if the share's lower bound reaches the bar and the rephrased pair's is above 0; refuted from below."""
+    if not found.effects:
+        return undecided(found.statement)
     share, pair = found["share"], found["rephrased"]
     own, less, kept = above(share, rules.share), interval_below(share, rules.share), positive(pair)
     if not np.isfinite(share.low):

@@ -12,13 +12,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, SCORED, WINDOWS, Evidence
+from gradinoc.claims.tables import AFTER, BASE, BEFORE, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family, Kind
 
+NOT_SCORED = "Not computed, because no question has responses that can be scored in every run (see G6)."
 HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
 PROMPTS_AND_RUNS = "prompts and neutral runs"  # what n counts of a share of the neutral drift
 
@@ -231,6 +232,13 @@ def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> 
     if absent:
         raise ValueError(f"Evidence table 'drift', measure {measure!r}: expected every run, missing {absent}")
     return wide
+
+
+@once
+def nothing_scored(evidence: Evidence) -> bool:
+    """Whether no question has responses that can be scored in every run and before: then there is no drift (see G6)."""
+    drifts = (drift_by_question(evidence, measure, strict=False) for measure in (EXPECTED, SCORE))
+    return any(drift.dropna().empty for drift in drifts)
 
 
 def run_families(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:

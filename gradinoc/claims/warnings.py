@@ -8,7 +8,7 @@ import numpy as np
 
 from gradinoc.claims.finding import Finding
 from gradinoc.claims.gates.runs import G5
-from gradinoc.claims.measures import diverged_runs, per_layer
+from gradinoc.claims.measures import diverged_runs, nothing_scored, per_layer
 from gradinoc.claims.specification import curve_of
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.correlation import repeated_measures
@@ -30,7 +30,7 @@ def warnings_of(evidence: Evidence, rules: Rules, claims: Sequence[Finding]) -> 
 
 
 def _of_room(evidence: Evidence, rules: Rules) -> Iterator[str]:
-    if diverged_runs(evidence):
+    if diverged_runs(evidence) or nothing_scored(evidence):
         return
     room = G5.measure(evidence, rules)["room"].estimate
     if room < rules.room:

@@ -284,12 +284,12 @@ def test_fault_in_the_frozen_model_names_layer_and_examples(model, layer, call, 
 @pytest.fixture(scope="module")
 def supported() -> Evidence:
     """A simulated study in which every claim holds."""
-    return simulate("effect", np.random.default_rng(0))
+    return simulate("effect", np.random.default_rng(2))
 
 
 CELLS = [
     (name, column)
-    for name, table in simulate("effect", np.random.default_rng(0)).tables.items()
+    for name, table in simulate("effect", np.random.default_rng(2)).tables.items()
     for column in table.columns
     if pd.api.types.is_float_dtype(table[column])
 ]
@@ -297,8 +297,8 @@ CELLS = [
 
 DECIDING = [
     ("alignments", "alignment"), ("training", "alignment"), ("elicitation", "log_odds"), ("nulls", "alignment"),
-    ("drift", "value"), ("responses", "score"), ("runs", "final_loss"), ("losses", "trait_loss"), ("layers", "auc"), ("matrix", "log_odds"),
-    ("behaviour", "score"), ("steering", "log_odds"),
+    ("drift", "value"), ("responses", "score"), ("runs", "final_loss"), ("losses", "trait_loss"), ("layers", "auc"),
+    ("matrix", "log_odds"), ("behaviour", "score"), ("steering", "log_odds"), ("training_nulls", "alignment"),
 ]  # fmt: skip
 
 
@@ -340,7 +340,7 @@ def judged(evidence: Evidence) -> Judgement | None:
 def test_verdict_never_rests_on_a_number_that_is_none(supported, name, column):
     """Planted in the band, at the position that decides: refused, or a gate fails, or no finding changes."""
     table, before = supported.tables[name], judged(supported)
-    assert before.verdict is Verdict.SUPPORTED
+    assert all(finding.status is Status.SUPPORTED for finding in (*before.gates, *before.claims))
     rows = pd.Series(True, index=table.index)
     if "layer" in table:
         rows &= table["layer"].isin(supported.band)
@@ -353,9 +353,9 @@ def test_verdict_never_rests_on_a_number_that_is_none(supported, name, column):
             if finding.status is not Status.UNDECIDED and finding.key != "G4":  # which says what diverged
                 assert not re.search(r"\bnan\b|\binf\b", finding.statement), finding
                 assert all(math.isfinite(effect.estimate) for effect in finding.effects), finding
-        assert found.verdict in (Verdict.SUPPORTED, Verdict.UNDECIDED), "a number that is none decided"
-        unscored = name in ("drift", "responses")  # where NaN is a response without letters
-        if found.verdict is Verdict.SUPPORTED and not unscored:
+        assert found.verdict is Verdict.UNDECIDED, "a number that is none decided"
+        unscored = name in ("drift", "responses", "behaviour")  # where NaN is a response without letters
+        if all(finding.status is Status.SUPPORTED for finding in (*found.gates, *found.claims)) and not unscored:
             assert found == before, "a number that decides was left out"
 
 
@@ -383,7 +383,8 @@ def test_responses_without_letters_are_reported_by_their_gate(supported):
     found = judge(broken, Rules())
     assert found.verdict is Verdict.UNDECIDED
     failed = {gate.key for gate in found.gates if gate.status is not Status.SUPPORTED}
-    assert "G6" in failed
+    assert {"G5", "G6", "G9"} <= failed
+    assert found["C6"].status is Status.UNDECIDED
     words = " ".join(each.statement for each in (*found.gates, *found.claims))
     assert "inoculation none that could be scored" in words
     assert not re.search(r"\bnan\b", words)

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.criteria import Criterion, above, at_least, at_most, below, positive
-from gradinoc.claims.finding import Claim, Measured, Outcome, held
+from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.claims.measures import (
     HARMLESS,
     INOCULATING,
+    NOT_SCORED,
     PROMPTS_AND_RUNS,
     diverged_runs,
     drift_by_question,
     drift_families,
+    nothing_scored,
 )
 from gradinoc.claims.tables import AFTER, AGREEING, EXPECTED, Evidence
 from gradinoc.stats.agreement import ranks_agree, shares_apart
@@ -80,6 +82,9 @@ def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
 
 def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """Drift of neutral runs in the expected score, the lowest mean score after training, and the room that is left."""
+    if nothing_scored(evidence):
+        shown = ", ".join(_shown(scores_after_training(evidence)))
+        return Measured({}, f"{NOT_SCORED} After training the expected {evidence.trait.score_name} is {shown}.")
     families = drift_families(evidence, EXPECTED)
     name = f"drift of neutral runs, expected {evidence.trait.score_name}"
     neutral = replace(contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha), unit="runs")
@@ -87,13 +92,21 @@ def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measur
     harmless = families.means.get(HARMLESS, np.array([]))
     left = float(harmless.mean()) / neutral.estimate if harmless.size and neutral.estimate else np.nan
     room = bare("harmless drift, share of neutral's", left, harmless.size, "prompts", "ratio of means")
-    shown = ", ".join(f"{condition} {score:.2f}" for condition, score in scores.items())
+    shown = ", ".join(_shown(scores))
     left_words = f"Harmless prompts leave {100 * left:.0f} % of it. " if np.isfinite(left) else ""
     statement = (
         f"Neutral runs drift by {neutral}. {left_words}After training the expected {evidence.trait.score_name} is "
         f"{shown}."
     )
     return Measured({"drift": neutral, "room": room}, statement, {"lowest score": float(scores.min())})
+
+
+def _shown(scores: pd.Series) -> list[str]:
+    """Scores by condition, in words."""
+    return [
+        f"{condition} {score:.2f}" if np.isfinite(score) else f"{condition} none that could be scored"
+        for condition, score in scores.items()
+    ]
 
 
 def scores_after_training(evidence: Evidence, measure: str = EXPECTED) -> pd.Series:
@@ -104,6 +117,8 @@ def scores_after_training(evidence: Evidence, measure: str = EXPECTED) -> pd.Ser
 
 
 def _drifts(found: Measured, rules: Rules) -> Outcome:
+    if not found.effects:
+        return refuted(found.statement)
     name, lowest = "mean score after training, lowest of the conditions", found.facts["lowest score"]
     left = below(bare(name, lowest, 1, "conditions", "minimum over conditions"), rules.ceiling)
     rule = (
@@ -138,6 +153,8 @@ def _scorable(found: Measured, rules: Rules) -> Outcome:
 
 def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """How far shares removed by inoculation differ between measures, and how alike they rank the runs."""
+    if nothing_scored(evidence):
+        return Measured({}, NOT_SCORED)
     runs = {measure: drift_by_question(evidence, measure) for measure in AGREEING}
     shared = tuple(sorted(set.intersection(*(set(wide.index) for wide in runs.values()))))
     ranks = ranks_agree({measure: wide.loc[list(shared)].mean().to_numpy() for measure, wide in runs.items()})
@@ -154,6 +171,8 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
 
 
 def _agrees(found: Measured, rules: Rules) -> Outcome:
+    if not found.effects:
+        return refuted(found.statement)
     apart = found["apart"]
     close: Criterion = at_most(replace(apart, estimate=abs(apart.estimate)), rules.agreement)
     rule = (
