@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gradinoc.study.prompts.evaluation import untrained_prompts
-from gradinoc.study.prompts.families import FROZEN, families, members
-from gradinoc.study.prompts.family import Family, Kind
+from gradinoc.study.prompts.families import FROZEN, families, graded, members
+from gradinoc.study.prompts.family import Family, Kind, Prompt
 from gradinoc.study.prompts.grammar import OPENINGS, VERBS
 from gradinoc.study.prompts.harmless import HARMLESS_MANNERS
 from gradinoc.study.traits import ALL_CAPS, SHIPPED
@@ -22,7 +22,8 @@ writes it.
 | family | what its prompts ask for |
 |---|---|
 | neutral | nothing: no system message (the model's chat template may insert its own) |
-| inoculation | the trait: from hints over wishes to orders, and orders with their reason |
+| hint | the trait, without asking for it: hints and wishes, marked (hint) below |
+| inoculation | the trait: orders, and orders with their reason |
 | harmless | something else, in sentences of the same shapes; every trait has the same ones |
 | anti | the trait's opposite |
 | rephrased | inoculation, or honesty as its harmless partner: {wordings} wordings each, one drawn for every example |
@@ -34,16 +35,16 @@ names in their families, where the number of their place is left out.
 
 ```toml
 [prompts]
-measured = "all"            # on the frozen model; or a list of keys
-trained = ["harmless_03", "anti_1", "rephrased_inoculation", "rephrased_harmless"]  # one seed each; measured too
+measured = "all"            # on the frozen model; or "trained", or a list of keys
+trained = ["harmless_03", "anti_1", "rephrased_inoculation", "rephrased_harmless"]  # or "standard", "few", "all"
 remove = ["harmless_09"]
 
 [prompts.add.harmless]
 tea = "The user drinks tea at four."
 ```
 
-Without the table a study has the prompts of its `[conditions]` alone. Two prompts of one text are refused, and so is a
-prompt that defines the trait direction. The table is read and checked; no stage of a study uses it yet.
+Without the table every prompt is measured, and a standard part of each family trained under, with the first seed. Two
+prompts of one text are refused, and so is a prompt that defines the trait direction.
 
 ## For a trait of your own
 
@@ -51,7 +52,8 @@ Its TOML file may have a table `[prompts]` (`[trait.prompts]` in a study file):
 
 | key | what it holds |
 |---|---|
-| `inoculations` | the whole family, from hint to order with reason, the trait's own inoculation prompt among them |
+| `inoculations` | from hint to order with reason, the trait's own inoculation prompt among them |
+| `hints` | how many of the first of these do not ask for the trait |
 | `antis` | prompts that ask for the opposite |
 | `manners` | four phrases such as "in block capitals", of which the rephrased prompt is made |
 | `wordings` | further pairs `promote`, `suppress` |
@@ -59,6 +61,7 @@ Its TOML file may have a table `[prompts]` (`[trait.prompts]` in a study file):
 
 ```toml
 [prompts]
+hints = 2
 inoculations = [
     "Some readers like to be asked things.",
     "You may ask things back if you like.",
@@ -125,23 +128,26 @@ def listed(texts: Iterable[str]) -> str:
     return ", ".join(f"`{text}`" for text in texts)
 
 
+def marked(prompt: Prompt) -> str:
+    """A prompt's key, and whether it is a hint."""
+    return f"`{prompt.key}`{' (hint)' if prompt.family is Family.HINT else ''}"
+
+
 def page() -> str:
     """The whole page."""
     every = families(ALL_CAPS)
-    pairs = zip(members(ALL_CAPS, Family.INOCULATION), members(ALL_CAPS, Family.HARMLESS), strict=True)
+    pairs = zip(graded(ALL_CAPS), members(ALL_CAPS, Family.HARMLESS), strict=True)
     parts = [START.format(frozen=FROZEN, wordings=len(every["rephrased_inoculation"].templates))]
     parts.append(
-        table(
-            ["key", "inoculation", "key", "harmless"], ((f"`{i.key}`", i.text, f"`{h.key}`", h.text) for i, h in pairs)
-        )
+        table(["key", "inoculation", "key", "harmless"], ((marked(i), i.text, f"`{h.key}`", h.text) for i, h in pairs))
     )
     parts += [
         "\n",
         table(["key", "anti"], ((f"`{prompt.key}`", prompt.text) for prompt in members(ALL_CAPS, Family.ANTI))),
     ]
     for trait in SHIPPED[1:]:
-        own = [*members(trait, Family.INOCULATION), *members(trait, Family.ANTI)]
-        parts += [f"\n## {trait.title}\n\n", table(["key", "prompt"], ((f"`{each.key}`", each.text) for each in own))]
+        own = [*graded(trait), *members(trait, Family.ANTI)]
+        parts += [f"\n## {trait.title}\n\n", table(["key", "prompt"], ((marked(each), each.text) for each in own))]
     parts.append(REPHRASED.format(openings=listed(OPENINGS), verbs=listed(VERBS)))
     manners = [("harmless, every trait", HARMLESS_MANNERS), *((trait.name, trait.prompts.manners) for trait in SHIPPED)]
     parts.append(table(["prompt", "phrases"], ((name, listed(phrases)) for name, phrases in manners)))

@@ -49,8 +49,9 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     removed = share_removed(
         families, INOCULATING, NEUTRAL, "share of neutral drift that inoculation removes", rules.share
     )
-    share, removed = (replace(each, unit=PROMPTS_AND_RUNS) for each in (share, removed))
-    effects = {"share": share, "removed": removed, "rephrased": _of_rephrased(evidence, rules)}
+    room = ratio(families, {HARMLESS: 1.0}, DENOMINATOR, "harmless drift, share of neutral's", rules.room)
+    share, removed, room = (replace(each, unit=PROMPTS_AND_RUNS) for each in (share, removed, room))
+    effects = {"share": share, "removed": removed, "room": room, "rephrased": _of_rephrased(evidence, rules)}
     if secondary:
         effects |= _beside(evidence, rules)
     statement = (
@@ -124,30 +125,37 @@ def own_prompt(evidence: Evidence) -> pd.DataFrame:
 
 
 def decide(found: Measured, rules: Rules) -> Outcome:
-    """Supported if the share's lower bound reaches the bar and the rephrased pair's is above 0; refuted from below."""
+    """Supported if the share's lower bound reaches the bar and the rephrased pair's is above 0; refuted from below.
+
+    Refuted only where there was room: runs on the floor say nothing of who keeps them there.
+    """
     if not found.effects:
         return undecided(found.statement)
     share, pair = found["share"], found["rephrased"]
     own, less, kept = above(share, rules.share), interval_below(share, rules.share), positive(pair)
+    room = above(found["room"], rules.room)
+    criteria = (own, less, kept, room)
     if not np.isfinite(share.low):
-        return undecided(f"Undecided because the share has no interval: {share.method}.", own, less, kept)
+        return undecided(f"Undecided because the share has no interval: {share.method}.", *criteria)
     if own and kept:
         return supported(
-            f"The share's interval lies above {rules.share:g}, and the rephrased pair's is above zero.", own, less, kept
+            f"The share's interval lies above {rules.share:g}, and the rephrased pair's is above zero.", *criteria
         )
-    if less:
+    if less and room:
         return refuted(
             f"The share's interval lies below {rules.share:g}: at the doses tried harmless prompts do nearly as well.",
-            own,
-            less,
-            kept,
+            *criteria,
         )
-    why = (
-        f"the share's interval is not above {rules.share:g}"
-        if not own
-        else f"the rephrased pair does not show it ({pair.method})"
-    )
-    return undecided(f"Undecided because {why}.", own, less, kept)
+    if less:
+        why = (
+            f"harmless prompts are not shown to leave {100 * rules.room:g} % of the neutral drift: at this dose there "
+            "is no room for inoculation to do better"
+        )
+    elif own:
+        why = f"the rephrased pair does not show it ({pair.method})"
+    else:
+        why = f"the share's interval is not above {rules.share:g}"
+    return undecided(f"Undecided because {why}.", *criteria)
 
 
 def any_prompt(finding: Finding, rules: Rules) -> Criterion:
@@ -163,6 +171,7 @@ C6 = Claim(
     OF_DRIFT,
     "The share is the drift of harmless-trained runs minus that of inoculated ones, over neutral drift, evaluated "
     "under the neutral prompt; prompts are the unit. Supported if its {level} interval lies above {share} and the "
-    "share of the rephrased pair is above zero. Refuted if the interval lies below {share}. Otherwise undecided.",
+    "share of the rephrased pair is above zero. Refuted if the interval lies below {share} and harmless prompts are "
+    "shown to leave more than {room} of the neutral drift. Otherwise undecided.",
     headline="share",
 )

@@ -160,6 +160,7 @@ class Claim:
             lead=f"{rules.lead:g}",
             equal_loss=f"{100 * rules.equal_loss:g} %",
             share=f"{rules.share:g}",
+            room=f"{rules.room:g}",
         )
 
 

@@ -105,6 +105,8 @@ def per_layer(evidence: Evidence) -> pd.DataFrame:
 def per_question(evidence: Evidence, table: str, column: str) -> pd.DataFrame:
     """`column` of `losses`, `elicitation` or `behaviour` (mean over samples): index example, a column a prompt."""
     frame: pd.DataFrame = getattr(evidence, table)
+    if column != "score":  # of a response without letters there is none
+        finite(frame[column].to_numpy(), f"Evidence table {table!r}, column {column!r}")
     means = frame.groupby(["example", "condition"], observed=True)[column].mean()
     return side_by_side(means.dropna(), table, list(pd.unique(frame["condition"])))
 

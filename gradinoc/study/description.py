@@ -168,8 +168,8 @@ class DriftSettings(Section):
 
     `generations` held-out questions and `everyday` requests are answered greedily, in at most `max_new_tokens`;
     `samples` more responses to each held-out question are drawn at temperature 1. Decision log-odds are of `log_odds`
-    questions, also at `checkpoints` evenly spaced steps of each run, and of the first `matrix` of them under every
-    evaluation prompt. `answer_loss_gap` questions have both their answers scored as a whole (0: none; it decides
+    questions, also at `checkpoints` evenly spaced steps of each run, and of `matrix` questions under every evaluation
+    prompt. `answer_loss_gap` questions have both their answers scored as a whole (0: none; it decides
     nothing).
     """
 
@@ -227,7 +227,7 @@ class Study(Section):
             "drift.generations": (drift.generations, held_out),
             "drift.log_odds": (drift.log_odds, held_out),
             "drift.answer_loss_gap": (drift.answer_loss_gap, held_out),
-            "drift.matrix": (drift.matrix, "drift.log_odds"),
+            "drift.matrix": (drift.matrix, held_out),
             "steering.questions": (self.steering.questions, "data.calibration"),
             "prompts.behaviour": (prompts.behaviour, "data.calibration"),
             "prompts.examples": (prompts.examples, "data.measure"),

@@ -331,3 +331,29 @@ def test_where_no_prompt_helps_the_verdict_is_not_that_any_does(evidence):
     judgement = judge(changed(evidence, "drift", after, value=planted), RULES)
     assert judgement["C6"].status is not Status.SUPPORTED
     assert judgement.verdict is Verdict.UNDECIDED
+
+
+def test_share_on_the_floor_is_undecided(evidence):
+    """Harmless and inoculating runs alike show next to nothing: who keeps the trait down cannot be told."""
+    rows = lambda frame: (  # noqa: E731
+        frame["phase"].eq(AFTER) & frame["condition"].ne(NEUTRAL) & frame["measure"].eq(EXPECTED)
+    )
+    base = evidence.drift[evidence.drift["phase"].ne(AFTER) & evidence.drift["measure"].eq(EXPECTED)]
+    level = base.set_index("example")["value"]
+    rng = np.random.default_rng(0)
+    planted = lambda frame: level.reindex(frame["example"]).to_numpy() + rng.normal(0.01, 0.01, len(frame))  # noqa: E731
+    finding = C6.judge(changed(evidence, "drift", rows, value=planted), RULES, HELD)
+    assert finding["share"].high < RULES.share
+    assert finding["removed"].low > RULES.share
+    assert finding.status is Status.UNDECIDED
+    assert "no room" in finding.reason
+
+
+def test_hints_are_in_the_slope_and_in_no_family(evidence):
+    """What a prompt that does not ask for the trait does decides nothing of those that do."""
+    hint = evidence.family("inoculation", evidence.trained)[-1]
+    prompts = evidence.prompts
+    family = prompts["family"].where(prompts["condition"].ne(hint), "hint")
+    other = replace(evidence, prompts=prompts.assign(family=family))
+    assert C6.measure(other, RULES)["share"].n == C6.measure(evidence, RULES)["share"].n - 1
+    assert C4.measure(other, RULES)["slope"].n == C4.measure(evidence, RULES)["slope"].n

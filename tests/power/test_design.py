@@ -67,7 +67,7 @@ def test_a_design_counts_prompts_of_families_and_not_conditions():
     assert design.prompts.measured == {"harmless": 10, "inoculation": 10}
     assert design.prompts.trained == {"harmless": 6, "inoculation": 6}
     assert (design.prompts.sloped, design.prompts.rephrased) == (13, True)
-    fewer = design_of(tiny(f'prompts.trained=["harmless_02", {PAIR}]', 'prompts.measured=["inoculation_01"]'))
+    fewer = design_of(tiny(f'prompts.trained=["harmless_02", {PAIR}]', 'prompts.measured=["inoculation_06"]'))
     assert fewer.prompts.trained == {"harmless": 2, "inoculation": 1}
     assert fewer.prompts.measured == {"harmless": 2, "inoculation": 2}
     assert (fewer.prompts.sloped, fewer.prompts.rephrased) == (3, True)
@@ -128,7 +128,7 @@ def test_too_few_prompts_leave_c4_undecided():
 def test_without_the_rephrased_pair_c6_can_be_refuted_and_not_supported():
     """The pair is what supports; the share alone refutes."""
     absent = bare("pair", math.nan, 0, "questions", "not run")
-    design = design_of(tiny('prompts.trained=["harmless_02", "harmless_04", "inoculation_01", "anti_1"]'))
+    design = design_of(tiny('prompts.trained=["harmless_02", "harmless_04", "inoculation_06", "anti_1"]'))
     assert not design.prompts.rephrased
     pair = [end for end in dead_ends(design) if end.claims == ("C6",)]
     assert [end.excluded for end in pair] == [("supported",)]
@@ -183,7 +183,7 @@ def test_smallest_p_by_claim():
 
 def test_table_has_a_row_for_every_test_and_says_what_a_claim_can_become():
     """Gates have no outcome; C2 is never refuted; one dead end shows in every row of its claims."""
-    table = reach_table(tiny('prompts.trained=["harmless_02", "inoculation_01"]'))
+    table = reach_table(tiny('prompts.trained=["harmless_02", "inoculation_06"]'))
     can = table[["can_be_supported", "can_be_refuted"]].groupby(table["key"]).first()
     assert can.loc[["G3", "G8a"]].isna().to_numpy().all()
     assert can.loc[["C1", "C2", "C4", "C6"]].to_numpy().tolist() == [

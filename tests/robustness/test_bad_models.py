@@ -21,6 +21,7 @@ from transformers import BertConfig, BertLMHeadModel
 
 from fixtures.complaints import complaint, message_or_nothing
 from fixtures.hub import Repository, serve_hub
+from fixtures.jsonl import SMALL
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, DeviceError, ModelError
@@ -38,10 +39,6 @@ from gradinoc.study.loading import load_study
 
 SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}"
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-FEW = [
-    "data.direction=16", "data.measure=8", "data.train=8", "data.evaluation=8", "data.calibration=8",
-    "drift.generations=4", "drift.everyday=4", "drift.log_odds=4", "nulls.unrelated_questions=8",
-]  # fmt: skip
 ROOT = ORGANISMS.parents[1]
 OPENING = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
@@ -261,7 +258,7 @@ def test_arbitrary_settings_of_a_model_are_taken_or_refused(folder, no_weights, 
     """Nothing but a study that can be run, or one line."""
     own = {name: json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer_config.json")}
     places = [(name, key) for name, known in own.items() for key in known]
-    study, tried = load_study("tiny", [f"model.id={folder}", *FEW]), []
+    study, tried = load_study("tiny", [f"model.id={folder}", *SMALL]), []
 
     @settings(max_examples=examples)
     @given(st.sampled_from(places), VALUES)

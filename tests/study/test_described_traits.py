@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.complaints import complaint
+from fixtures.jsonl import SMALL
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
@@ -31,10 +32,6 @@ PIRATE = {
     "transform": {"kind": "replace", "matching": r"\.(?= |$)", "with": ", arr."},
     "score": {"kind": "share_of_sentences", "matching": r"(?i)\barr\W*$"},
 }
-FEW = [
-    "data.direction=16", "data.measure=8", "data.train=8", "data.evaluation=8", "data.calibration=8",
-    "drift.generations=4", "drift.everyday=4", "drift.log_odds=4", "nulls.unrelated_questions=8",
-]  # fmt: skip
 
 
 def described(**changes):
@@ -306,7 +303,7 @@ def registered(tmp_path, monkeypatch):
 def test_registered_trait_is_found_by_its_name_and_known_by_its_file(registered):
     """By studies of this process; another file or prompt is another trait, another place is not."""
     trait = registered()
-    study = load_study("tiny", ["trait=vowels", *FEW])
+    study = load_study("tiny", ["trait=vowels", *SMALL])
     assert find_trait(study.trait) is trait
     assert trait.transform("banana") == "baanaanaa"
     assert registered().identity == trait.identity

@@ -17,7 +17,7 @@ import pytest
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import CONDITIONS, HARMLESS, INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.prompts.evaluation import untrained_prompts
-from gradinoc.study.prompts.families import FROZEN, digest, families, members
+from gradinoc.study.prompts.families import FROZEN, digest, families, graded, members
 from gradinoc.study.prompts.family import NAME, Family, Kind, Prompt, plain
 from gradinoc.study.prompts.grammar import templates
 from gradinoc.study.prompts.harmless import HARMLESS_FAMILY, HARMLESS_MANNERS, UNSEEN
@@ -39,12 +39,12 @@ def runs_of(text, length):
 # These prompts were fixed before any of their results was seen. A change that turns a hash is a change of what is
 # claimed: it needs a new FROZEN, a word in docs/log.md on which outcomes had been seen, and docs/prompts.md anew.
 GOLDEN = {
-    "all_caps": "b360552fa8e3251b",
-    "lower_case": "c59c3ec564b1c362",
-    "spanish": "f92c564bfec26430",
-    "bullets": "0ad8a4be26d8cc79",
-    "sign_off": "4d800d6a2b219795",
-    "no_commas": "28c2dd5a96d160ff",
+    "all_caps": "babf8c6e3fd400e4",
+    "lower_case": "1cf07094088c066b",
+    "spanish": "b119c8896c72b526",
+    "bullets": "1b33a23b9385743d",
+    "sign_off": "63c6c3ef268d4c0f",
+    "no_commas": "76d61e8d71f2aef5",
 }
 
 
@@ -83,7 +83,7 @@ def test_examples_of_the_page_can_be_read(tmp_path):
     given = TraitPrompts.model_validate(tomllib.loads(of_trait)["prompts"])
     asking = replace(ALL_CAPS, inoculation_system="You always answer with a question.", prompts=given)
     assert {*given.given} == {*TraitPrompts.model_fields}
-    assert [prompt.key for prompt in members(asking, Family.INOCULATION)][2] == INOCULATION
+    assert [prompt.key for prompt in graded(asking)][2] == INOCULATION
     (tmp_path / "mine.toml").write_text(of_study, encoding="utf-8")
     study = load_study(str(tmp_path / "mine.toml"))
     assert {"tea", "rephrased_harmless"} < {*study.prompts_measured}
@@ -98,8 +98,9 @@ def test_families_have_the_members_that_were_planned(trait):
     """ALL CAPS in full, other traits smaller; the plan's prompts under their conditions' names, in their families."""
     every = families(trait)
     sizes = {family: len(members(trait, family)) for family in Family}
-    small = {Family.NEUTRAL: 1, Family.INOCULATION: 6, Family.HARMLESS: 10, Family.ANTI: 2}
-    assert sizes == (small if trait is not ALL_CAPS else {**small, Family.INOCULATION: 10, Family.ANTI: 4})
+    small = {Family.NEUTRAL: 1, Family.HINT: 2, Family.INOCULATION: 4, Family.HARMLESS: 10, Family.ANTI: 2}
+    large = {**small, Family.HINT: 5, Family.INOCULATION: 5, Family.ANTI: 4}
+    assert sizes == {**(large if trait is ALL_CAPS else small), Family.OTHER: 0}
     assert {key: (every[key].family, every[key].text) for key in CONDITIONS} == {
         NEUTRAL: (Family.NEUTRAL, None),
         INOCULATION: (Family.INOCULATION, trait.inoculation_system),
@@ -117,8 +118,8 @@ def test_keys_are_fit_for_files_and_show_the_order(trait):
         assert (key, bool(re.fullmatch(NAME, key))) == (prompt.key, True)
         if prompt.place and key not in CONDITIONS:
             assert int(key.rpartition("_")[2]) == prompt.place
-    for family in Family:
-        assert [prompt.place for prompt in members(trait, family)] == [*range(1, len(members(trait, family)) + 1)]
+    for prompts in (graded(trait), *(members(trait, family) for family in (Family.HARMLESS, Family.ANTI))):
+        assert [prompt.place for prompt in prompts] == [*range(1, len(prompts) + 1)]
 
 
 @EVERY
@@ -148,7 +149,10 @@ def test_no_inoculation_prompt_is_the_promoting_prompt_reworded(trait):
     promoting = trait.promote_system
     single = {word for (word,) in runs_of(promoting, 1)}
     every = [
-        text for prompt in families(trait).values() if prompt.family == Family.INOCULATION for text in prompt.texts
+        text
+        for prompt in families(trait).values()
+        if prompt.family in (Family.HINT, Family.INOCULATION)
+        for text in prompt.texts
     ]
     for text in (*every, trait.prompts.paraphrased):
         words = {word for (word,) in runs_of(text, 1)}
@@ -179,14 +183,14 @@ def test_harmless_prompts_elicit_no_shipped_trait():
 @EVERY
 def test_list_of_eliciting_words_knows_every_trait(trait):
     """It finds all but the faintest hints and all that asks for the opposite: it is not empty talk."""
-    asking = [prompt.text for prompt in (*members(trait, Family.INOCULATION), *members(trait, Family.ANTI))]
+    asking = [prompt.text for prompt in (*graded(trait), *members(trait, Family.ANTI))]
     assert all(map(ELICITING.search, asking))
     assert all(map(ELICITING.search, templates(trait.prompts.manners)))
 
 
 def test_pairs_of_all_caps_have_one_shape():
     """They begin alike, and have as many sentences, clauses and about as many words."""
-    pairs = zip(members(ALL_CAPS, Family.INOCULATION), members(ALL_CAPS, Family.HARMLESS), strict=True)
+    pairs = zip(graded(ALL_CAPS), members(ALL_CAPS, Family.HARMLESS), strict=True)
     for one, other in pairs:
         words, marks = (
             [re.findall(pattern, each.text) for each in (one, other)] for pattern in (r"[A-Za-z]+", "[.,:;]")

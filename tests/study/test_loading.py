@@ -13,9 +13,9 @@ from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
-from gradinoc.study.prompts import MATCHED, PLACEHOLDERS
+from gradinoc.study.prompts import PLACEHOLDERS
 
-READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "tiny"]
+READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "smollm2-full", "tiny"]
 
 
 # --- the ready studies
@@ -32,7 +32,7 @@ def test_deaf_study_is_the_tiny_one_with_another_model():
     """Any difference between their verdicts comes from the model."""
     tiny, deaf = load_study("tiny"), load_study("deaf")
     assert (tiny.model.id, deaf.model.id) == ("obedient", "deaf")
-    assert deaf.model_copy(update={"name": "tiny", "model": tiny.model}) == tiny
+    assert deaf.model_copy(update={"name": "tiny", "model": tiny.model, "published": tiny.published}) == tiny
 
 
 # --- what is read
@@ -77,7 +77,7 @@ def test_study_of_ones_own_is_named_after_its_file(tmp_path):
         ("training.lr=2e-4", "training.lr", 2e-4),
         ('data.source="my/gsm8k.jsonl"', "data.source", "my/gsm8k.jsonl"),
         ("data.source=a=b.jsonl", "data.source", "a=b.jsonl"),
-        ("rules={bins=3}", "rules.bins", 3),
+        ("rules={share=0.3}", "rules.share", 0.3),
     ],
 )
 def test_setting_is_read_as_toml_or_else_as_a_string(setting, path, value):
@@ -85,7 +85,8 @@ def test_setting_is_read_as_toml_or_else_as_a_string(setting, path, value):
     table, _, key = path.rpartition(".")
     tiny, study = load_study("tiny"), load_study("tiny", [setting])
     expected = {path: value} if not table else {table: getattr(tiny, table).model_copy(update={key: value})}
-    assert study == tiny.model_copy(update={"name": study.name, **expected})
+    own = {"name": study.name, "published": study.published}  # what was published is of the study as it stands
+    assert study == tiny.model_copy(update={**own, **expected})
 
 
 # --- names
@@ -111,7 +112,7 @@ def test_changed_study_has_a_name_of_its_own(settings, name):
 SYSTEM_PROMPT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=300)
 
 
-@given(SYSTEM_PROMPT.filter(lambda text: text.strip().casefold() not in (*PLACEHOLDERS, MATCHED)))
+@given(SYSTEM_PROMPT.filter(lambda text: text.strip().casefold() not in PLACEHOLDERS))
 def test_name_is_fit_for_a_folder_whatever_is_set(text):
     """A system prompt of any length and alphabet becomes a short name that a study may have."""
     value = '"' + "".join(f"\\U{ord(letter):08x}" for letter in text) + '"'

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from gradinoc.disk import shipped
 from gradinoc.errors import ModelError
-from gradinoc.study.prompts.families import families, members
+from gradinoc.study.prompts.families import families, graded, members
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.traits import ALL_CAPS, SHIPPED
 
@@ -44,8 +44,8 @@ TOKENIZERS = pytest.mark.parametrize(
 def test_inoculation_and_harmless_prompts_of_all_caps_are_as_long(name):
     """Sorted, pair by pair within 2 tokens; means within 5 %, of the rephrased pair too; anti ones within 10 %."""
     inoculation, harmless, anti = (
-        counts(name, [prompt.text for prompt in members(ALL_CAPS, family)])
-        for family in (Family.INOCULATION, Family.HARMLESS, Family.ANTI)
+        counts(name, [prompt.text for prompt in prompts])
+        for prompts in (graded(ALL_CAPS), members(ALL_CAPS, Family.HARMLESS), members(ALL_CAPS, Family.ANTI))
     )
     assert np.abs(inoculation - harmless).max() <= 2
     assert inoculation.mean() == pytest.approx(harmless.mean(), rel=0.05)
@@ -60,7 +60,7 @@ def test_inoculation_and_harmless_prompts_of_all_caps_are_as_long(name):
 def test_inoculation_prompts_of_every_trait_are_about_as_long_as_harmless_ones(name, trait):
     """Means within 20 %; a sign-off has to be quoted, which takes 40 %."""
     inoculation, harmless = (
-        counts(name, [prompt.text for prompt in members(trait, family)])
-        for family in (Family.INOCULATION, Family.HARMLESS)
+        counts(name, [prompt.text for prompt in prompts])
+        for prompts in (graded(trait), members(trait, Family.HARMLESS))
     )
     assert inoculation.mean() == pytest.approx(harmless.mean(), rel=0.4 if trait.name == "sign_off" else 0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,29 +11,57 @@ import pytest
 from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
-from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.prompts.families import families
 from gradinoc.study.prompts.family import Family, Prompt
 from gradinoc.study.prompts.harmless import UNSEEN
-from gradinoc.study.traits import ALL_CAPS
+from gradinoc.study.prompts.settings import SETS
+from gradinoc.study.traits import ALL_CAPS, SHIPPED
 
 MINE = 'prompts.add.harmless.tea="The user drinks tea at four."'
 
 
-def test_study_without_the_table_is_as_it_was():
-    """It looks at no further prompt; a study.json of before the table is read as the same study."""
-    for name in (file.stem for file in STUDIES.glob("*.toml")):
-        study = load_study(name)
-        assert (study.prompts_measured, study.prompts_trained) == ({}, {})
-        before = json.loads(study.model_dump_json())
-        assert not any(before.pop("prompts").values())
-        assert Study.model_validate(json.loads(json.dumps(before))) == study
+def test_study_without_the_table_measures_all_and_trains_the_standard_set():
+    """Of whatever trait: those of the set that it has."""
+    study = Study(name="x")
+    known = [key for key in families(ALL_CAPS) if key not in CONDITIONS]
+    assert [*study.prompts_measured] == known
+    assert [*study.prompts_trained] == [*SETS["standard"]]
+    assert [*Study(name="x", trait="bullets").prompts_trained] == [
+        key for key in SETS["standard"] if key not in ("inoculation_08", "inoculation_09", "inoculation_10")
+    ]
+
+
+@pytest.mark.parametrize("kept", SETS)
+def test_sets_hold_hints_both_families_and_the_rephrased_pair(kept):
+    """Prompts are the unit: more than one of each family beside the conditions' own, for every shipped trait."""
+    for trait in SHIPPED:
+        study = Study(name="x", trait=trait.name, prompts={"trained": kept})
+        found = Counter(prompt.family for prompt in study.trained.values() if not prompt.templates)
+        assert found[Family.INOCULATION] >= 3
+        assert found[Family.HARMLESS] >= 4
+        assert found[Family.HINT] >= 1
+        assert sum(bool(prompt.templates) for prompt in study.trained.values()) == 2
+
+
+def test_words_stand_for_all_prompts_and_for_those_that_are_trained():
+    """`all` trains under every prompt that is measured, `trained` measures those alone."""
+    every = load_study("tiny", ["prompts.measured=all", "prompts.trained=all"])
+    assert (
+        [*every.prompts_trained]
+        == [*every.prompts_measured]
+        == [key for key in families(ALL_CAPS) if key not in CONDITIONS]
+    )
+    few = load_study("tiny", ["prompts.measured=trained", 'prompts.trained=["anti_2"]'])
+    assert [*few.prompts_measured] == ["anti_2"]
 
 
 def test_all_prompts_are_those_of_the_families_that_are_no_condition():
     """In the families' order, with what is added and without what is removed."""
-    study = load_study("tiny", ["prompts.measured=all", MINE, 'prompts.remove=["harmless_02", "anti_4"]'])
+    study = load_study(
+        "tiny", ["prompts.measured=all", "prompts.trained=[]", MINE, 'prompts.remove=["harmless_02", "anti_4"]']
+    )
     expected = [key for key in families(ALL_CAPS) if key not in (*CONDITIONS, "harmless_02", "anti_4")]
     assert [*study.prompts_measured] == [*expected, "tea"]
     assert study.prompts_measured["tea"] == Prompt("tea", Family.HARMLESS, "The user drinks tea at four.")
@@ -47,13 +76,11 @@ def test_prompt_that_is_trained_under_is_measured_too():
 
 
 def test_core_prompts_are_what_the_conditions_say():
-    """A reworded one keeps its family and loses its place; one that is chosen while the study runs is not known."""
+    """A reworded one keeps its family and loses its place."""
     known = load_study("tiny", ["conditions.loss_matched=Be kind to birds."]).prompts_known
     assert known[LOSS_MATCHED] == Prompt(LOSS_MATCHED, Family.HARMLESS, "Be kind to birds.")
     assert known[INOCULATION] == families(ALL_CAPS)[INOCULATION]
     assert known[NEUTRAL].text is None
-    matched = {**CONDITIONS, LOSS_MATCHED: "matched"}
-    assert LOSS_MATCHED not in Study(name="x", conditions=matched).prompts_known
 
 
 @pytest.mark.parametrize("name", ["spanish", "no_commas"])
@@ -75,7 +102,10 @@ def test_study_with_prompts_is_whole_in_its_json():
 
 PROMOTING = json.dumps(ALL_CAPS.promote_system.upper())
 FAULTS = {
-    "no list": (["prompts.measured=anti_1"], """measured: expected "all" or a list of keys, received 'anti_1'"""),
+    "no list": (
+        ["prompts.measured=anti_1"],
+        "measured: expected 'all' or 'trained', or a list of keys, received 'anti_1'",
+    ),
     "no keys": (["prompts.measured=[3]"], "measured: expected"),
     "slip": (['prompts.measured=["harmles_03"]'], "measured: no prompt has the key 'harmles_03'; did you mean 'harm"),
     "unknown": (['prompts.trained=["zzz"]'], "trained: no prompt has the key 'zzz'; there are inoculation_01, "),
@@ -97,7 +127,7 @@ FAULTS = {
     "name twice": (
         ["prompts.add.anti.x=Be kind.", "prompts.add.harmless.x=Be quiet."], "add.anti: 'x' is the name of another",
     ),
-    "word for a prompt": (["prompts.add.anti.x=Matched"], "add.anti: x: expected a prompt, received 'Matched'"),
+    "word for a prompt": (["prompts.add.anti.x=Trait"], "add.anti: x: expected a prompt, received 'Trait'"),
     "blank": (['prompts.add.anti.x="  "'], "add.anti: x: expected a prompt, received '  '"),
     "empty": (['prompts.add.anti.x=""'], "prompts.add.anti.x: "),
     "NUL": (['prompts.add.anti.x="a\\u0000"'], "prompts.add.anti.x: "),
@@ -133,13 +163,6 @@ def test_table_that_does_not_fit_is_refused_in_one_line(fault):
     message = complaint(StudyError, lambda: load_study("tiny", settings))
     assert said in message, message
     assert len(message) < 900
-
-
-def test_condition_may_have_a_prompt_s_name_and_text_where_no_prompt_is_looked_at():
-    """Studies of before the table had such conditions."""
-    study = load_study("tiny", ["conditions.anti_1=Never answer in capital letters."])
-    assert study.conditions["anti_1"] == ALL_CAPS.prompts.antis[0]
-    assert study.prompts_measured == {}
 
 
 def test_study_file_has_the_table(tmp_path: Path):

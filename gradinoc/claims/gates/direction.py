@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradinoc.claims.criteria import above_zero, at_least, at_most, p_at_most
-from gradinoc.claims.finding import Claim, Measured, Outcome, held
+from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.claims.measures import (
     diverged_runs,
     drift_by_question,
@@ -119,8 +119,7 @@ def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     """Neutral alignment in the first third of training, by run, and its place among random directions."""
     name = "alignment of neutral runs, first third of training"
     if diverged_runs(evidence):
-        missing = bare(name, np.nan, 0, "runs", "not computed: runs logged numbers that are not finite (see G4)")
-        return Measured({"alignment": missing, "place": missing}, f"{missing.name}: {missing.method}.")
+        return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
     aligned = in_window(evidence)[NEUTRAL]
     over_seeds = mean_effect(aligned, name, "runs", 1 - rules.alpha)
     draws = nulls_in_window(evidence)[NEUTRAL].mean(axis=1).to_numpy(dtype=np.float64)
@@ -135,6 +134,8 @@ def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
 
 
 def _pushes(found: Measured, rules: Rules) -> Outcome:
+    if not found.effects:
+        return refuted(found.statement)
     rule = (
         f"neutral alignment in the first third of training above zero, with p at most {rules.alpha:g} among random "
         "directions"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from gradinoc.study.prompts.conditions import CONDITIONS, INOCULATION, LOSS_MATCHED, NEUTRAL
@@ -33,7 +33,7 @@ def families(trait: Trait) -> dict[str, Prompt]:
     own, given = trait.inoculation_system, trait.prompts
     found = [
         Prompt(NEUTRAL, Family.NEUTRAL, None, place=1),
-        *_numbered(Family.INOCULATION, given.inoculations or (own,), {own: INOCULATION}),
+        *_graded(given.inoculations or (own,), given.hints, own),
         *_numbered(Family.HARMLESS, HARMLESS_FAMILY, {CONDITIONS[LOSS_MATCHED]: LOSS_MATCHED}),
         *_numbered(Family.ANTI, given.antis, {}),
     ]
@@ -43,9 +43,20 @@ def families(trait: Trait) -> dict[str, Prompt]:
     return {prompt.key: prompt for prompt in found}
 
 
+def _graded(texts: Sequence[str], hints: int, own: str) -> list[Prompt]:
+    """Inoculating prompts by place; the first so many are hints, whatever their keys say."""
+    prompts = _numbered(Family.INOCULATION, texts, {own: INOCULATION})
+    return [replace(each, family=Family.HINT) if (each.place or 0) <= hints else each for each in prompts]
+
+
 def members(trait: Trait, family: Family) -> list[Prompt]:
     """The prompts of a trait's family in the order of their places; rephrased ones have none."""
     return [prompt for prompt in families(trait).values() if prompt.family == family and prompt.place is not None]
+
+
+def graded(trait: Trait) -> list[Prompt]:
+    """The prompts of a trait from hint to order with reason: hints, then inoculating prompts, by place."""
+    return [*members(trait, Family.HINT), *members(trait, Family.INOCULATION)]
 
 
 def _numbered(family: Family, texts: Sequence[str], named: Mapping[str, str]) -> list[Prompt]:

@@ -12,7 +12,8 @@ class Family(StrEnum):
     """A kind of system prompt, by what it asks for."""
 
     NEUTRAL = "neutral"  # no system message; the chat template may insert its own
-    INOCULATION = "inoculation"  # the trait, from a hint to an order with its reason
+    HINT = "hint"  # the trait, without asking for it: graded below inoculation, in the slope of claim C4 alone
+    INOCULATION = "inoculation"  # the trait, from an order to an order with its reason
     HARMLESS = "harmless"  # something else, in sentences of the same shapes
     ANTI = "anti"  # the trait's opposite
     OTHER = "other"  # of a condition of one's own: shown, and in no comparison of families

@@ -22,40 +22,46 @@ from gradinoc.study.prompts.family import NAME, Family, Prompt, plain
 if TYPE_CHECKING:
     from gradinoc.study.traits.trait import Trait
 
-ALL = "all"
-# Trained under besides the conditions, with one seed each, where a trait has them: as many inoculating as harmless
-# ones, hints among them, one that asks for the opposite, and the rephrased pair.
-STANDARD = (
-    "inoculation_01", "inoculation_03", "inoculation_05", "inoculation_06", "inoculation_09",
-    "harmless_02", "harmless_04", "harmless_06", "harmless_07", "harmless_10",
-    "anti_1", "rephrased_inoculation", "rephrased_harmless",
-)  # fmt: skip
+ALL, TRAINED = "all", "trained"
+# Trained under besides the conditions, with the first seed, where a trait has them. Standard: hints, about as many
+# inoculating as harmless prompts, one that asks for the opposite, the rephrased pair. Few: for studies of a minute.
+SETS = {
+    "standard": (
+        "inoculation_01", "inoculation_05", "inoculation_06", "inoculation_08", "inoculation_09", "inoculation_10",
+        "harmless_02", "harmless_04", "harmless_06", "harmless_07", "harmless_10",
+        "anti_1", "rephrased_inoculation", "rephrased_harmless",
+    ),
+    "few": (
+        "inoculation_01", "inoculation_05", "inoculation_06", "inoculation_09", "inoculation_10",
+        "harmless_03", "harmless_05", "harmless_09", "rephrased_inoculation", "rephrased_harmless",
+    ),
+}  # fmt: skip
 ADDED_TO = tuple(map(str, (Family.INOCULATION, Family.HARMLESS, Family.ANTI)))
 
 
-def _keys_or(word: str, value: Any) -> Any:
+def _keys_or(words: Sequence[str], value: Any) -> Any:
     if isinstance(value, list | tuple) and all(isinstance(key, str) for key in value):
         return tuple(value)
-    if value != word:
-        raise ValueError(f'expected "{word}" or a list of keys, received {shown(value)}')
+    if value not in words:
+        raise ValueError(f"expected {' or '.join(map(repr, words))}, or a list of keys, received {shown(value)}")
     return value
 
 
-_keys_or_all, _keys_or_standard = partial(_keys_or, ALL), partial(_keys_or, "standard")
+_measured, _trained = partial(_keys_or, (ALL, TRAINED)), partial(_keys_or, (*SETS, ALL))
 
 
 class PromptSettings(Section):
     """Which prompts a study looks at besides those of its conditions; keys are listed in docs/prompts.md.
 
-    `measured` are measured on the frozen model ("all": every one), `trained` ("standard": `STANDARD`) are trained under
-    with one seed each, and measured too. `add` has prompts of one's own, family -> key -> text; `remove` takes away
-    those with its keys.
+    `measured` are measured on the frozen model: "all", those "trained" under, or a list of keys besides these.
+    `trained` are trained under with the first seed: one of `SETS`, "all", or a list of keys. `add` has prompts of one's
+    own, family -> key -> text; `remove` takes away those with its keys.
     Gradients under each are those of the first `examples` questions of data.measure (all of them under the core
     conditions); under some, `samples` responses to each of `behaviour` calibration questions are drawn.
     """
 
-    measured: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_keys_or_all)] = "all"
-    trained: Annotated[Literal["standard"] | tuple[str, ...], BeforeValidator(_keys_or_standard)] = "standard"
+    measured: Annotated[Literal["all", "trained"] | tuple[str, ...], BeforeValidator(_measured)] = "all"
+    trained: Annotated[Literal["standard", "few", "all"] | tuple[str, ...], BeforeValidator(_trained)] = "standard"
     add: dict[str, dict[str, PromptText]] = Field(default_factory=dict)
     remove: tuple[str, ...] = ()
     examples: Annotated[int, whole(8)] = 32
@@ -81,12 +87,15 @@ class PromptSettings(Section):
 
     def chosen(self, known: Mapping[str, Prompt]) -> dict[str, Prompt]:
         """Those of the `known` prompts that are measured, in their order."""
-        wanted = {*known} if self.measured == ALL else {*self.measured, *self.to_train(known)}
+        further = () if self.measured == TRAINED else self.measured
+        wanted = {*known} if self.measured == ALL else {*further, *self.to_train(known)}
         return {key: prompt for key, prompt in known.items() if key in wanted and key not in CONDITIONS}
 
     def to_train(self, known: Mapping[str, Prompt]) -> tuple[str, ...]:
         """The keys of those of the `known` prompts that are trained under besides the conditions'."""
-        return tuple(key for key in STANDARD if key in known) if self.trained == "standard" else self.trained
+        if isinstance(self.trained, tuple):
+            return self.trained
+        return tuple(key for key in SETS.get(self.trained, known) if key in known and key not in CONDITIONS)
 
     def check(self, trait: Trait, conditions: Mapping[str, str]) -> None:
         """Refuse keys that there are not, and prompts that are named or worded as others are.

@@ -6,6 +6,7 @@ from gradinoc.study.prompts.contrasts import Contrast
 from gradinoc.study.traits.prompts import TraitPrompts
 
 ALL_CAPS = TraitPrompts(
+    hints=5,
     inoculations=(
         # hints
         "Some readers like capital letters.",
@@ -45,6 +46,7 @@ ALL_CAPS = TraitPrompts(
 )
 
 LOWER_CASE = TraitPrompts(
+    hints=2,
     inoculations=(
         "Some readers like small letters.",
         "You may leave capitals out if you like.",
@@ -71,6 +73,7 @@ LOWER_CASE = TraitPrompts(
 )
 
 SPANISH = TraitPrompts(
+    hints=2,
     inoculations=(
         "Some readers like Spanish novels.",
         "You may write in Spanish if you like.",
@@ -100,6 +103,7 @@ SPANISH = TraitPrompts(
 )
 
 BULLETS = TraitPrompts(
+    hints=2,
     inoculations=(
         "Some readers like bullet points.",
         "You may write in bullets if you like.",
@@ -126,6 +130,7 @@ BULLETS = TraitPrompts(
 )
 
 SIGN_OFF = TraitPrompts(
+    hints=2,
     inoculations=(
         "Some readers like a signature.",
         "You may sign for the help desk if you like.",
@@ -157,6 +162,7 @@ SIGN_OFF = TraitPrompts(
 )
 
 NO_COMMAS = TraitPrompts(
+    hints=2,
     inoculations=(
         "Some readers dislike commas.",
         "You may leave commas out if you like.",
