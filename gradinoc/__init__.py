@@ -19,6 +19,7 @@ _HOMES = {
     "measure_caps_rate": "study.traits",
     "register_trait": "study.traits",
     "run_study": "api",
+    "steered": "measure.steering",
     "train_with_gradient_logging": "measure.training.run",
 }
 

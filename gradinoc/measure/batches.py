@@ -52,6 +52,8 @@ class Batch:
         layout: which tokens see which, where the examples lie in one row; None where they are padded.
         parts: tokens of each run's examples, where those of several lie in one row.
         before: the row of tokens that come before those here, where no gradient is wanted of them.
+        kept: keys and values of what comes before, where they have been computed: of the rows of a packed batch, or a
+            cache of the model's own modules, the same before every padded row.
         forward_only: whether examples may share tokens from the last of their prompts on, whose gradients would belong
             to several at once.
     """
@@ -70,6 +72,7 @@ class Batch:
     layout: Layout | None = None
     parts: tuple[int, ...] = ()
     before: Row | None = None
+    kept: Any = None
     forward_only: bool = False
 
     @property
@@ -165,3 +168,13 @@ def model_inputs(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
         "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
         "use_cache": False,
     }
+
+
+def padded_inputs(batch: Batch) -> dict[str, Any]:
+    """As `model_inputs`, of a padded batch, behind the cache that it may have."""
+    inputs = model_inputs(batch.input_ids, batch.attention_mask)
+    if batch.kept is None:
+        return inputs
+    seen = int(batch.kept.get_seq_length())
+    inputs["attention_mask"] = nn.functional.pad(inputs["attention_mask"], (seen, 0), value=1)
+    return {**inputs, "position_ids": inputs["position_ids"] + seen, "past_key_values": batch.kept}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradinoc.measure.batches import logits_at, model_inputs, right_padded
-from gradinoc.measure.fast import prompt_pass
+from gradinoc.measure.fast import Prompts, prompt_pass
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.isolation import undisturbed
 
@@ -45,15 +45,17 @@ class BlockHooks(ABC):
         while self._handles:
             self._handles.pop().remove()
 
-    def _forward_hook(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_block: nn.Module, _inputs: Any, output: Any) -> None:
-            self._see(layer, output[0] if isinstance(output, tuple | list) else output)
+    def _forward_hook(self, layer: int) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_block: nn.Module, _inputs: Any, output: Any) -> Any:
+            several = isinstance(output, tuple | list)
+            changed = self._see(layer, output[0] if several else output)
+            return type(output)((changed, *output[1:])) if several and changed is not None else changed
 
         return hook
 
     @abstractmethod
-    def _see(self, layer: int, hidden: Tensor) -> None:
-        """Take note of block `layer`'s output, `[batch, seq, hidden]`."""
+    def _see(self, layer: int, hidden: Tensor) -> Tensor | None:
+        """Take note of block `layer`'s output, `[batch, seq, hidden]`; what is returned, if anything, replaces it."""
 
 
 class ActivationCollector(BlockHooks):
@@ -105,12 +107,14 @@ class ActivationCollector(BlockHooks):
             raise RuntimeError("No hooks in place: use the collector as `with ActivationCollector(...) as collector:`")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        prompt_tokens = attention_mask.sum(-1)
         if position == "first_assistant_token":
             if copies > 1:
                 raise ValueError("The first token of the assistant: expected one copy, each adapter has its own")
             input_ids, attention_mask = self._append_next_token(input_ids, attention_mask)
         index = token_index(attention_mask, position)
-        forward, place = prompt_pass(self.model, input_ids, attention_mask, index, copies)
+        prompts = Prompts(input_ids, attention_mask, prompt_tokens)
+        forward, place = prompt_pass(self.model, prompts, index, copies)
         states = self._forward(forward)
         return {layer: states[layer][place].float() for layer in self.layers}
 

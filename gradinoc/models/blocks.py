@@ -20,8 +20,7 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     """
     base: Any = unwrapped(model)
     config = getattr(base, "config", None)
-    decoder = base.get_decoder() if isinstance(base, PreTrainedModel) else base
-    lists = _lists(decoder) or _lists(getattr(base, "base_model", decoder))  # ModernBERT calls its head a decoder
+    lists = _lists(decoder_of(model))
     outermost = [
         module
         for name, module in lists.items()
@@ -33,6 +32,16 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
             f"are one ModuleList, found {shown(sorted(lists)) if lists else 'none'}; give another model"
         )
     return max((list(blocks) for blocks in outermost), key=len)
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The module that takes token ids and runs the blocks, without the head."""
+    base: Any = unwrapped(model)
+    decoder = base.get_decoder() if isinstance(base, PreTrainedModel) else base
+    if not _lists(decoder):  # ModernBERT calls its head a decoder
+        decoder = getattr(base, "base_model", decoder)
+    found: nn.Module = decoder
+    return found
 
 
 def layer_configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:

@@ -28,6 +28,7 @@ from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
 from gradinoc.models.sampling import GumbelNoise, Sampling, noise_keys
+from gradinoc.models.steered import refuse_reordering
 
 _ATTRIBUTE = "gradinoc_way"  # of a model whose responses cannot be generated in any way
 
@@ -95,7 +96,7 @@ def generate_copies(
     suffice for is halved.
 
     Raises:
-        ValueError: a prompt is empty.
+        ValueError: a prompt is empty, or the model is steered row by row.
         NumericalError: a logit is not a number; the message names the prompts.
         OutOfMemoryError: memory does not suffice for a single prompt.
     """
@@ -164,6 +165,7 @@ def _continuations(
     empty = [index for index, prompt in enumerate(prompts) if not prompt]
     if empty:
         raise ValueError(f"Prompts {empty} hold no token; a continuation needs at least one")
+    refuse_reordering(lm_model)
     model: Any = unwrapped(lm_model)
     ends = end_tokens(model, tokenizer)
     opened = [] if tokenizer.chat_template is None else opening(tokenizer)

@@ -5,6 +5,7 @@ Everything else in the package computes through the names below, and never asks 
 
 from gradinoc.measure.fast.adapters import Parts, adapters_in_one_pass, fused_adapter, stacked_adapters, takes_several
 from gradinoc.measure.fast.passes import (
+    Prompts,
     batched,
     completion_losses,
     frozen_batch,
@@ -16,6 +17,7 @@ from gradinoc.measure.fast.passes import (
 
 __all__ = [
     "Parts",
+    "Prompts",
     "adapters_in_one_pass",
     "batched",
     "completion_losses",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
-from gradinoc.measure.batches import Batch, logits_at, model_inputs
+from gradinoc.measure.batches import Batch, logits_at, model_inputs, padded_inputs
 from gradinoc.measure.fast.kernels import CHUNK
 from gradinoc.measure.fast.packed import unembedding
 from gradinoc.models.blocks import unwrapped
@@ -47,7 +47,7 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
 
     Of a model that was found to split (`try_split`) logits are made chunk by chunk; else all at once.
     """
-    inputs = model_inputs(batch.input_ids, batch.attention_mask)
+    inputs = padded_inputs(batch)
     if _is_split(model):
         hidden = _final(model, inputs).flatten(0, 1)[batch.predicting]
         return by_chunks(_cross_entropies(model), hidden, batch.targets)
@@ -60,7 +60,7 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
 
 def plain_logits(model: nn.Module, batch: Batch, index: Tensor, tokens: Tensor) -> Tensor:
     """Logits float32 of `tokens`, both `[places, some]`, predicted at `index` `[places]` of a padded batch."""
-    inputs, width = model_inputs(batch.input_ids, batch.attention_mask), batch.input_ids.shape[1]
+    inputs, width = padded_inputs(batch), batch.input_ids.shape[1]
     if _is_split(model):
         return unembedding(model).logits_of(_final(model, inputs).flatten(0, 1)[index], tokens)
     columns, column = torch.unique(index % width, return_inverse=True)
