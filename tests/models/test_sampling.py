@@ -15,6 +15,7 @@ from fixtures.small_models import ARCHITECTURES, END, VOCABULARY, letter_tokeniz
 from gradinoc.errors import NumericalError
 from gradinoc.measure.fast import stacked_adapters
 from gradinoc.models.generate import Batching, Way, generate, sample_copies, set_way
+from gradinoc.models.past import can_share
 from gradinoc.models.sampling import ROUNDS, SPREAD, GumbelNoise, Sampling, gumbel_noise, noise_keys
 
 PROMPTS = [[20, 21, 22], [30, 31, 32, 33, 34], [40], [50, 51, 52]]
@@ -203,6 +204,28 @@ def test_lack_of_memory_changes_no_response(llama, monkeypatch):
 
     monkeypatch.setattr(llama, "generate", narrow)
     assert sample(llama, batch_size=11) == expected
+
+
+# --- prompts are computed once
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_samples_of_every_architecture_are_what_they_are_alone(name):
+    """Whether their prompt's keys and values are shared or not; one prompt is longer than the windows."""
+    model, prompts = ARCHITECTURES[name]().requires_grad_(False), [*PROMPTS[:3], list(range(20, 34))]
+    alone = sample(model, prompts, 2, 5, 1)
+    assert sample(model, prompts, 2, 5, 8) == alone
+    assert sample(model, prompts, 2, 5, 3) == alone
+    assert can_share(model) == (name != "qwen3_5")
+
+
+def test_prompts_are_computed_once_however_many_samples(llama):
+    """All but the last token of each prompt, for two adapters; then one token of every response at a time."""
+    seen = []
+    llama.model.layers[0].register_forward_hook(lambda _block, inputs, _out: seen.append(tuple(inputs[0].shape[:2])))
+    with stacked_adapters(llama, ["", ""]):
+        sample(llama, [[20, 21, 22, 23], [30, 31, 32]], 5, 3, 10, labels=["a", "b"])
+    assert seen == [(4, 3), (20, 1), (20, 1), (20, 1)]
 
 
 def three_adapters(model):
