@@ -59,7 +59,9 @@ def test_noise_is_the_hash_it_is_said_to_be():
             numbers ^= numbers >> np.uint32(shift) if place < 2 else (numbers.view(np.int32) >> shift).view(np.uint32)
             numbers ^= second if place == 0 else np.uint32(0)
         assert (numbers < 2**31).all()
-        np.testing.assert_allclose(row, -np.log(-np.log1p(-(numbers + 0.5) / 2**31)), rtol=1e-5, atol=1e-5)
+        due = -np.log(-np.log1p(-(numbers + 0.5) / 2**31))
+        np.testing.assert_allclose(row, due, atol=1e-2)  # `u` is float32: near 1 it is coarse, and the noise least
+        np.testing.assert_allclose(row[due > 0], due[due > 0], rtol=1e-5, atol=1e-6)
 
 
 def test_noise_is_gumbel_distributed_in_every_row_and_in_its_tail():
