@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ KEPT = (DynamicLayer, DynamicSlidingWindowLayer)  # keys and values by token; ot
 
 def can_share(model: Any) -> bool:
     """Whether all that `model`, not wrapped by PEFT, keeps of a prompt is keys and values, which rows can share."""
-    if not model._supports_default_dynamic_cache():
+    if not model._supports_default_dynamic_cache() or "past_key_values" not in signature(model.forward).parameters:
         return False
     layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
     return bool(layers) and all(type(layer) in KEPT for layer in layers)

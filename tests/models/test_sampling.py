@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from scipy import stats
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from fixtures.small_models import ARCHITECTURES, END, VOCABULARY, letter_tokenizer
 from gradinoc.errors import NumericalError
@@ -219,6 +220,19 @@ def test_samples_of_every_architecture_are_what_they_are_alone(name):
     assert sample(model, prompts, 2, 5, 8) == alone
     assert sample(model, prompts, 2, 5, 3) == alone
     assert can_share(model) == (name != "qwen3_5")
+
+
+def test_model_without_a_cache_is_sampled_all_the_same():
+    """As GPT-1, whose every step goes through all tokens."""
+    config = OpenAIGPTConfig(
+        vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.5
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = OpenAIGPTLMHeadModel(config).eval().requires_grad_(False)
+    set_way(model, Way(Batching.EQUAL))
+    assert not can_share(model)
+    assert sample(model, [[5, 6], [7, 8]], batch_size=6) == sample(model, [[5, 6], [7, 8]], batch_size=1)
 
 
 def test_prompts_are_computed_once_however_many_samples(llama):
