@@ -14,8 +14,10 @@ from gradinoc.measure.fast.passes import (
     scored_batch,
     sharing_order,
 )
+from gradinoc.measure.fast.variants import Common, resumed, variants
 
 __all__ = [
+    "Common",
     "Parts",
     "Prompts",
     "adapters_in_one_pass",
@@ -25,8 +27,10 @@ __all__ = [
     "fused_adapter",
     "logits_of",
     "prompt_pass",
+    "resumed",
     "scored_batch",
     "sharing_order",
     "stacked_adapters",
     "takes_several",
+    "variants",
 ]

@@ -1,0 +1,207 @@
+"""What steering a frozen model does to its decisions: along the trait's direction, and along others of equal length."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradinoc.measure.batches import Batch
+from gradinoc.measure.decisions import Decision, log_odds_of
+from gradinoc.measure.directions import NULLS_DRAWN
+from gradinoc.measure.fast import Common, completion_losses, resumed, variants
+from gradinoc.measure.finite import fault_in_values, stop
+from gradinoc.measure.steering import steered
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.isolation import undisturbed
+from gradinoc.models.memory import in_batches
+
+STRENGTHS = (-1.0, 0.0, 1.0, 2.0)  # times half the distance between the promoting and the suppressing prompt
+TOKENS = 2048  # a pass: results do not depend on it
+TRUSTED, ROUNDED = 1e-3, 0.2  # nats that results may be from those of whole passes: in float32, in half precision
+OnDone = Callable[[int, int], None]
+
+logger = logging.getLogger(__name__)
+
+
+def half_distances(
+    promote: Mapping[int, Tensor], suppress: Mapping[int, Tensor], directions: Mapping[int, Tensor]
+) -> dict[int, float]:
+    """Half the distance from the suppressing to the promoting prompt along each layer's direction, hidden-state units.
+
+    Args:
+        promote: layer -> activations `[questions, hidden]` under the promoting prompt; `suppress` alike.
+        directions: layer -> unit vector `[hidden]`.
+
+    Raises:
+        ValueError: a distance is not above zero: the direction does not point from `suppress` to `promote`.
+    """
+    halves = {
+        layer: float((promote[layer].double().mean(0) - suppress[layer].double().mean(0)) @ direction.double()) / 2
+        for layer, direction in directions.items()
+    }
+    if backwards := {layer: half for layer, half in halves.items() if not half > 0}:
+        raise ValueError(
+            f"Half distances {backwards}: expected directions from the suppressing to the promoting prompt"
+        )
+    return halves
+
+
+def with_matched(
+    directions: Mapping[int, Tensor],
+    promote: Mapping[int, Tensor],
+    suppress: Mapping[int, Tensor],
+    draws: int,
+    seed: int,
+) -> dict[int, Tensor]:
+    """Each layer's direction and `draws` random ones with the stream's covariance: layer -> `[1 + draws, hidden]`.
+
+    Unit vectors, float32; see `gradinoc.measure.directions.covariance_directions`.
+    """
+    sides = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
+    drawn = NULLS_DRAWN["covariance"](*sides, draws, seed)
+    return {layer: torch.cat([direction[None], drawn[layer]]) for layer, direction in directions.items()}
+
+
+@undisturbed()
+@torch.no_grad()
+def steering_effects(
+    model: nn.Module,
+    decisions: Sequence[Decision],
+    directions: Mapping[int, Tensor],
+    scales: Mapping[int, float],
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    ordinary: Sequence[Encoded] = (),
+    on_done: OnDone = lambda _done, _all: None,
+) -> pd.DataFrame:
+    """Decision log-odds of a frozen model with `strength * scales[l] * directions[l]` added to `h[l]`.
+
+    From each prompt's last token on, in all layers of `directions` at once. What is the same for all vectors is
+    computed once a question, where a trial on the longest one shows the same numbers: the tokens before, the blocks up
+    to the lowest steered one, and strength 0.
+
+    Args:
+        model: a decoder-only model, PEFT-wrapped or not.
+        decisions: of `gradinoc.measure.decisions.decisions`, under the neutral prompt.
+        directions: layer -> unit rows `[directions, hidden]`, the trait's first.
+        scales: layer -> length of what strength 1 adds, in hidden-state units; see `half_distances`.
+        strengths: multiples of it.
+        ordinary: the examples with their ordinary answers, of each of which the loss is measured along the trait's
+            direction; None are if it is empty.
+        on_done: called with (examples done, all of them) after each, of the decisions and then of the answers.
+
+    Returns:
+        Columns direction (0 is the trait's), strength, example, log_odds (nats, mean over the example's places; NaN
+        without a place) and loss (of the ordinary answer, nats/token; NaN but for direction 0). A row each of
+        directions x strengths x examples, in this order.
+
+    Raises:
+        ValueError: no directions, or other layers in `scales`; as many ordinary answers as there are no decisions.
+        NumericalError: a number is not finite; the message names the examples.
+        OutOfMemoryError: memory does not suffice for a single row.
+    """
+    if not directions or set(scales) != set(directions):
+        raise ValueError(f"Expected scales of the layers {sorted(directions)}, received {sorted(scales)}")
+    if len(ordinary) not in (0, len(decisions)):
+        raise ValueError(f"Expected {len(decisions)} ordinary answers or none, received {len(ordinary)}")
+    shifts = {layer: scales[layer] * rows.float() for layer, rows in directions.items()}
+    count = len(next(iter(shifts.values())))
+    decided = [row for row, each in enumerate(decisions) if each.places]
+    kept = [decisions[row] for row in decided]
+
+    def odds(batch: Batch, row: int) -> Tensor:
+        return log_odds_of(model, batch, [kept[row]] * len(batch))
+
+    def losses(batch: Batch, _row: int) -> Tensor:
+        return completion_losses(model, batch)
+
+    sweep = _Sweep(model, shifts, tuple(strengths), on_done)
+    values = {name: np.full((count, len(strengths), len(decisions)), np.nan) for name in ("log_odds", "loss")}
+    values["log_odds"][..., decided] = sweep.values([each.encoded for each in kept], count, odds, "the log-odds")
+    if ordinary:
+        values["loss"][:1] = sweep.values(ordinary, 1, losses, "the ordinary loss")
+    direction, strength, example = (axis.ravel() for axis in np.indices(values["loss"].shape))
+    found = {name: value.ravel() for name, value in values.items()}
+    return pd.DataFrame(
+        {"direction": direction, "strength": np.asarray(strengths, dtype=float)[strength], "example": example, **found}
+    )
+
+
+Read = Callable[[Batch, int], Tensor]  # a batch of one example's variants, and which it is -> a number a row
+
+
+@dataclass
+class _Sweep:
+    """Passes with every vector: `shifts` `[directions, hidden]` by layer, times each of `strengths`."""
+
+    model: nn.Module
+    shifts: Mapping[int, Tensor]
+    strengths: tuple[float, ...]
+    on_done: OnDone
+
+    def values(self, examples: Sequence[Encoded], directions: int, read: Read, what: str) -> NDArray[np.float64]:
+        """What `read` finds, `[directions, strengths, examples]`, of the first so many directions."""
+        found = np.full((directions, len(self.strengths), len(examples)), np.nan)
+        still = [place for place, strength in enumerate(self.strengths) if not strength]
+        moving = [place for place, strength in enumerate(self.strengths) if strength]
+        jobs = [*((0, place) for place in still[:1]), *product(range(directions), moving)]
+        common = self._common(examples, read) if examples else Common(False, 0)
+        for row, example in enumerate(examples):
+            own = common._replace(beginning=common.beginning and example.prompt_length > 1)
+
+            def measure(chosen: Sequence[tuple[int, int]], row: int = row, own: Common = own) -> None:
+                which, places = map(list, zip(*chosen, strict=True))
+                amounts = torch.tensor([self.strengths[place] for place in places])
+
+                def received() -> Tensor:
+                    return self._read(examples[row], (which, amounts), lambda batch: read(batch, row), own)
+
+                values = received()
+                if fault := fault_in_values(values, [row] * len(chosen), what):
+                    stop(fault, self.model, received)
+                found[which, places, row] = values.cpu().double().numpy()
+
+            in_batches(jobs, self._size(example, len(jobs), own), measure)
+            self.on_done(row + 1, len(examples))
+        found[:, still] = found[:1, still[:1]]
+        return found
+
+    def _size(self, example: Encoded, jobs: int, common: Common) -> int:
+        """Rows a pass: as many passes as `TOKENS` asks for, all of nearly as many rows."""
+        tokens = len(example.ids) - (example.prompt_length - 1 if common.beginning else 0)
+        return -(-jobs // max(1, round(jobs * tokens / TOKENS)))
+
+    def _read(
+        self, example: Encoded, vectors: tuple[list[int], Tensor], read: Callable[[Batch], Tensor], common: Common
+    ) -> Tensor:
+        which, amounts = vectors
+        shifts = {layer: rows[which] for layer, rows in self.shifts.items()}
+        batch, output = variants(self.model, example, len(which), common)
+        with resumed(self.model, output, common.blocks), steered(self.model, shifts, amounts):
+            return read(batch)
+
+    def _common(self, examples: Sequence[Encoded], read: Read) -> Common:
+        """What variants may share: all before the first steered token and block, where a trial shows the same."""
+        row = max(range(len(examples)), key=lambda place: len(examples[place].ids))
+        example = examples[row]
+        lowest = min(self.shifts) + 1  # the lowest steered block's own output is the same for all
+        vectors = [0, 0], torch.tensor([-1.0, 1.0])
+        whole = self._read(example, vectors, lambda batch: read(batch, row), Common(False, 0)).float()
+        exact = next(self.model.parameters()).dtype in (torch.float32, torch.float64)
+        for common in (Common(True, lowest), Common(True, 0), Common(False, lowest)):
+            try:
+                ours = self._read(example, vectors, lambda batch: read(batch, row), common).float()
+            except Exception as error:  # whatever a model's own code needs of what is left out
+                logger.debug("%s: %s", common, error)
+                continue
+            if float((ours - whole).abs().max()) <= (TRUSTED if exact else ROUNDED):
+                return common
+        return Common(False, 0)
