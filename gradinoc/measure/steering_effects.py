@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch
-from gradinoc.measure.decisions import Decision, log_odds_of
+from gradinoc.measure.decisions import Decision
 from gradinoc.measure.directions import NULLS_DRAWN
-from gradinoc.measure.fast import Common, completion_losses, resumed, variants
+from gradinoc.measure.fast import Common, completion_losses, logits_of, resumed, variants
 from gradinoc.measure.finite import fault_in_values, stop
 from gradinoc.measure.steering import steered
 from gradinoc.models.chat.encoding import Encoded
@@ -65,9 +66,16 @@ def with_matched(
 
     Unit vectors, float32; see `gradinoc.measure.directions.covariance_directions`.
     """
-    sides = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
-    drawn = NULLS_DRAWN["covariance"](*sides, draws, seed)
+    one, other = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
+    drawn = NULLS_DRAWN["covariance"](one, other, draws, seed)
     return {layer: torch.cat([direction[None], drawn[layer]]) for layer, direction in directions.items()}
+
+
+def shortened(decision: Decision, places: int) -> Decision:
+    """The first few places of a decision, and the tokens up to the last of them, with which steering's cost goes."""
+    kept = decision.places[:places]
+    end = kept[-1] + 1 if kept else decision.prompt_length
+    return Decision(decision.ids[:end], decision.prompt_length, kept, decision.trait[:places])
 
 
 @undisturbed()
@@ -118,14 +126,18 @@ def steering_effects(
     kept = [decisions[row] for row in decided]
 
     def odds(batch: Batch, row: int) -> Tensor:
-        return log_odds_of(model, batch, [kept[row]] * len(batch))
+        chosen = kept[row]
+        before = torch.tensor([place - chosen.prompt_length for place in chosen.places], device=batch.owner.device)
+        pairs = torch.tensor([chosen.trait, chosen.ordinary], device=before.device).T.repeat(len(batch), 1)
+        logits = logits_of(model, batch, (batch.last_prompt[:, None] + before).flatten(), pairs)
+        return (logits[:, 0] - logits[:, 1]).view(len(batch), -1).mean(1)
 
     def losses(batch: Batch, _row: int) -> Tensor:
         return completion_losses(model, batch)
 
     sweep = _Sweep(model, shifts, tuple(strengths), on_done)
     values = {name: np.full((count, len(strengths), len(decisions)), np.nan) for name in ("log_odds", "loss")}
-    values["log_odds"][..., decided] = sweep.values([each.encoded for each in kept], count, odds, "the log-odds")
+    values["log_odds"][..., decided] = sweep.values([_read_from(each) for each in kept], count, odds, "the log-odds")
     if ordinary:
         values["loss"][:1] = sweep.values(ordinary, 1, losses, "the ordinary loss")
     direction, strength, example = (axis.ravel() for axis in np.indices(values["loss"].shape))
@@ -133,6 +145,12 @@ def steering_effects(
     return pd.DataFrame(
         {"direction": direction, "strength": np.asarray(strengths, dtype=float)[strength], "example": example, **found}
     )
+
+
+def _read_from(decision: Decision) -> Encoded:
+    """The tokens from which all is predicted that is decided: the last token itself predicts nothing."""
+    needed = max(decision.prompt_length + 1, decision.places[-1])  # a batch takes no example without a completion
+    return Encoded(decision.ids[:needed], decision.prompt_length)
 
 
 Read = Callable[[Batch, int], Tensor]  # a batch of one example's variants, and which it is -> a number a row
@@ -154,22 +172,22 @@ class _Sweep:
         moving = [place for place, strength in enumerate(self.strengths) if strength]
         jobs = [*((0, place) for place in still[:1]), *product(range(directions), moving)]
         common = self._common(examples, read) if examples else Common(False, 0)
+
+        def measure(row: int, own: Common, chosen: Sequence[int]) -> None:
+            which, places = map(list, zip(*(jobs[job] for job in chosen), strict=True))
+            amounts = torch.tensor([self.strengths[place] for place in places])
+
+            def received() -> Tensor:
+                return self._read(examples[row], (which, amounts), lambda batch: read(batch, row), own)
+
+            values = received()
+            if fault := fault_in_values(values, [row] * len(chosen), what):
+                stop(fault, self.model, received)
+            found[which, places, row] = values.cpu().double().numpy()
+
         for row, example in enumerate(examples):
             own = common._replace(beginning=common.beginning and example.prompt_length > 1)
-
-            def measure(chosen: Sequence[tuple[int, int]], row: int = row, own: Common = own) -> None:
-                which, places = map(list, zip(*chosen, strict=True))
-                amounts = torch.tensor([self.strengths[place] for place in places])
-
-                def received() -> Tensor:
-                    return self._read(examples[row], (which, amounts), lambda batch: read(batch, row), own)
-
-                values = received()
-                if fault := fault_in_values(values, [row] * len(chosen), what):
-                    stop(fault, self.model, received)
-                found[which, places, row] = values.cpu().double().numpy()
-
-            in_batches(jobs, self._size(example, len(jobs), own), measure)
+            in_batches(range(len(jobs)), self._size(example, len(jobs), own), partial(measure, row, own))
             self.on_done(row + 1, len(examples))
         found[:, still] = found[:1, still[:1]]
         return found

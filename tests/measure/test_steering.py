@@ -23,7 +23,8 @@ from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.models.blocks import decoder_blocks, decoder_of
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.generate import generate
+from gradinoc.models.generate import generate, sample_copies
+from gradinoc.models.sampling import Sampling
 
 BAND = (0, 2)  # layers that are steered; the one between is not
 EVERY = list(range(LAYERS))
@@ -328,6 +329,16 @@ def test_generation_is_steered_token_by_token(model, vector):
         found = generate(model, letter_tokenizer(), prompts, 8, 1 if one_by_one else 3)
     assert found == [greedy_by_hand(model, prompt, row_of(vector, 0, 1.5), 8) for prompt in prompts]
     assert found != generate(model, letter_tokenizer(), prompts, 8, 1)
+
+
+def test_samples_of_one_prompt_are_steered_as_each_alone(kernels, vector):
+    """Nothing of a prompt is computed before its last token is known: the first of three samples is that of one."""
+    model, prompts = frozen("llama", kernels), [[7, 8, 9], [10, 11, 12, 13, 14], [6, 20, 21, 22]]
+    with steered(model, vector):
+        three, one = (
+            sample_copies(model, letter_tokenizer(), prompts, Sampling(samples, 12), 9)[0] for samples in (3, 1)
+        )
+    assert [own[0] for own in three] == [own[0] for own in one]
 
 
 def test_generation_by_row_starts_where_it_is_told(some_model, vectors):

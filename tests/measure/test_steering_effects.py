@@ -15,7 +15,7 @@ from gradinoc.measure import steering_effects as effects
 from gradinoc.measure.decisions import Decision
 from gradinoc.measure.fast import Common, variants
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.steering_effects import half_distances, steering_effects, with_matched
+from gradinoc.measure.steering_effects import half_distances, shortened, steering_effects, with_matched
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 
@@ -187,13 +187,11 @@ def test_what_is_alike_is_computed_once(name, kernels, examples, directions):
         tokens_seen(model, layer, lambda: steering_effects(model, made, directions, SCALES, STRENGTHS))
         for layer in range(LAYERS)
     ]
-    prompt, ends = (
-        sum(values)
-        for values in zip(*((e.prompt_length - 1, len(e.ids) - e.prompt_length + 1) for e in examples), strict=True)
-    )
+    prompt = sum(each.prompt_length - 1 for each in examples)
+    ends = sum(len(each.ids) - each.prompt_length for each in examples)  # the last token predicts nothing
     longest = max(examples, key=lambda each: len(each.ids))
-    trial = 2 * len(longest.ids)  # whole rows, which the trial compares with
-    once, each = longest.prompt_length - 1, len(longest.ids) - longest.prompt_length + 1
+    trial = 2 * (len(longest.ids) - 1)  # whole rows, which the trial compares with
+    once, each = longest.prompt_length - 1, len(longest.ids) - longest.prompt_length
     variants_each = 1 + 3 * 3
     assert seen[0] == seen[1] == prompt + ends + trial + once + each
     # The lowest steered block's own pass ends there: above it only variants are computed.
@@ -214,6 +212,15 @@ def test_what_cannot_be_shared_is_computed_for_each(kernels, decided, directions
     monkeypatch.setattr(effects, "variants", spoilt)
     found = as_array(steering_effects(model, decided, directions, SCALES, STRENGTHS), "log_odds")
     np.testing.assert_allclose(found, expected_odds(model, decided, directions), rtol=1e-4, atol=1e-4)
+
+
+def test_shortened_decisions_are_their_first_places(kernels, decided, directions):
+    """The log-odds of these places alone, and no token more."""
+    model, short = frozen("llama", kernels), [shortened(each, 2) for each in decided]
+    assert [each.places for each in short] == [(4, 5), (9,), (), (6, 8), (12,), (2,)]
+    assert [len(each.ids) for each in short] == [6, 10, 2, 9, 13, 3]
+    found = as_array(steering_effects(model, short, directions, SCALES, STRENGTHS), "log_odds")
+    np.testing.assert_allclose(found, expected_odds(model, short, directions), rtol=1e-4, atol=1e-4)
 
 
 def test_windows_are_not_taken_for_whole_caches():
