@@ -272,5 +272,5 @@ def test_matched_directions_come_after_the_traits():
         torch.testing.assert_close(rows.norm(dim=-1), torch.ones(5))
         assert torch.equal(rows, again[layer])
         states = torch.cat([side[layer] - side[layer].mean(0) for side in (promote, suppress)])
-        residue = rows[1:].T - states.T @ torch.linalg.lstsq(states.T, rows[1:].T).solution
-        assert float(residue.norm()) < 1e-4
+        basis = torch.linalg.svd(states, full_matrices=False).Vh[:10]  # centred: two of twelve are none of their own
+        torch.testing.assert_close(rows[1:] @ basis.T @ basis, rows[1:])
