@@ -186,7 +186,7 @@ def judged(rate, covered=0.95, count=1000):
     ("rate", "covered", "count", "words"),
     [(0.063, 0.95, 1000, []),
      (0.065, 0.95, 1000, ["C1, false support", "all claims, false support", "verdict, wrong verdict"]),
-     (0.10, 0.95, 100, ["C1, false support"]),
+     (0.08, 0.95, 100, ["C1, false support"]),
      (0.0, 0.91, 1000, ["C6.share, coverage 0.910"]), (0.0, 0.985, 1000, ["coverage 0.985"]), (0.0, 0.92, 1000, []),
      (0.0, 0.90, 100, ["coverage 0.900"])],
 )  # fmt: skip
@@ -198,6 +198,21 @@ def test_a_bar_that_does_not_hold_is_named(rate, covered, count, words):
     for word in words:
         assert any(word in line for line in found), found
     assert ("A quick look" in text(table, few)) == (count < 1000)
+
+
+def test_either_way_is_false_where_nothing_may_be_told():
+    """C6 with one prompt of a kind: support and refutation are both counted, where claims vary neither is."""
+    alone, varying = "effect, 1 v 1", "one of isotropic"
+    row = dict.fromkeys(CLAIM, "undecided") | {EVERY: False, "verdict": "UNDECIDED", "failed": ""}
+    table = pd.DataFrame(
+        {"case": case, "study": number, **row, "C6": status}
+        for case in (alone, varying)
+        for number, status in enumerate(("supported", "refuted", "undecided", "undecided"))
+    )
+    rate = tables.rates(table, {name: CASES[name] for name in (alone, varying)})
+    found = rate[rate["claim"] == "C6"].set_index(["case", "kind"])["rate"]
+    assert dict(found) == {(alone, tables.SUPPORT): 0.25, (alone, tables.REFUTATION): 0.25}
+    assert not rate.loc[(rate["claim"] == "C6") & (rate["kind"] != tables.WRONG), "passed"].any()
 
 
 def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatch, capsys):

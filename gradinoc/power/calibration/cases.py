@@ -66,6 +66,7 @@ def _slope(case: Case) -> float:
     truth, noise, sizes = case.scenario, case.scenario.noise, case.sizes
     early = max(1, sizes.steps // 3)
     left = float(fading(sizes.steps)[:early].mean())
-    own = noise.prompt_alignment**2 + noise.run**2
+    inoculating = sizes.trained[0] / sum(sizes.trained)
+    own = noise.prompt_alignment**2 * (1 + inoculating * (noise.ratio**2 - 1)) + noise.run**2
     error = noise.step**2 / (early * BATCH) / left**2
     return truth.drift * truth.follows / left / band_depth(sizes.layers) * own / (own + error)

@@ -80,8 +80,9 @@ def _cells(latent: Latent, rng: np.random.Generator) -> pd.DataFrame:
     shape = tuple(len(level) for _, level in choices)
 
     def values(level: Array) -> Array:
-        cell: Array = level.reshape(*level.shape, *[1] * len(shape)) * scale
-        return cell + rng.normal(0, 0.01, (*level.shape, *shape)) * np.abs(scale)
+        error = rng.normal(0, 0.01, (*level.shape, *shape)) * np.abs(scale)
+        cell: Array = level.reshape(*level.shape, *[1] * len(shape)) * scale + error
+        return cell
 
     first = table_of((("condition", tuple(prompts["condition"])), *choices), value=values(frozen))
     first = first.assign(seed=BASE_SEED, window=FROZEN)
