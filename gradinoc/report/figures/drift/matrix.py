@@ -178,7 +178,8 @@ def _name(axes: Axes, evidence: Evidence, columns: list[str], places: dict[str, 
     axes.set_ylim(max(places.values()) + 0.55, -0.55)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set(xlabel="trained under", ylabel="evaluated under")
+    axes.set_xlabel("trained under", labelpad=8)
+    axes.set_ylabel("evaluated under")
 
 
 def _caption() -> str:
