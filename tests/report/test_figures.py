@@ -27,6 +27,7 @@ from gradinoc.claims.measures import (
     matrix_by_question,
     null_table,
     per_example,
+    question_groups,
 )
 from gradinoc.claims.specification import DECLARED, curve_of
 from gradinoc.claims.tables import COLUMNS, DECISION, EXPECTED, PROJECTION, SCORED, TRAIT_DRAW, Evidence
@@ -41,6 +42,7 @@ from gradinoc.report.figures.study_figure import Drawn
 from gradinoc.report.figures.style import LOOKS, WIDE, save_figure, signed, spread
 from gradinoc.report.page import OWN_SECTIONS
 from gradinoc.report.wording import NOT_MEASURED, number
+from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.families import contrast
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family
@@ -499,7 +501,7 @@ def test_effects_at_equal_loss_are_those_that_decide() -> None:
     bars = [line.get_xdata() for line in lower.lines if line.get_linewidth() == 2.6]
     assert np.array(bars) == pytest.approx(np.array([(measured[key].low, measured[key].high) for key in ROWS]))
     full = [line.get_markerfacecolor() != "white" for line in lower.lines if line.get_marker() == "o"]
-    assert full == [equal for equal, _ in ROWS.values()]
+    assert [key for key, filled in zip(ROWS, full, strict=True) if filled] == ["prompts", "within"]  # at equal loss
     loss, alignment = per_example(evidence, "loss").mean(), per_example(evidence).mean()
     assert all(point == pytest.approx((loss[name], alignment[name])) for name, point in points(upper).items())
 
@@ -513,6 +515,11 @@ def test_loss_of_a_prompt_is_told_against_neutral_on_the_same_examples(evidence:
         moved = (tables[1][column] - tables[0][column]).dropna()
         assert moved.to_dict() == pytest.approx({name: 0.5 * (name == "harmless_03") for name in moved.index})
     assert np.isnan(tables[0].loc[NEUTRAL, "difference_estimate"])
+    loss = per_example(planted, "loss")
+    groups = question_groups(planted, "alignments", loss.index)
+    paired = grouped_pairs(loss["harmless_03"], loss[NEUTRAL], groups, "")
+    told = tables[1].loc["harmless_03", ["difference_low", "difference_high"]]
+    assert told.tolist() == pytest.approx([paired.low, paired.high])
     middle = panels("loss_by_condition", planted)[1]
     means = {line.get_ydata()[0]: line.get_xdata()[0] for line in middle.lines if line.get_marker() in tuple("so^D")}
     order = in_order(evidence, evidence.conditions)
@@ -571,7 +578,12 @@ def test_point_is_drawn_for_each_run_and_a_band_for_each_family(seeds: int) -> N
     found = [contrast(families, {key: 1.0}, key) for key in (NEUTRAL, "inoculation", "harmless")]
     ticks = [line.get_xdata()[0] for line in axes.lines if line.get_linewidth() == 1.2]
     assert ticks == pytest.approx([effect.estimate for effect in found])
-    bands = [part.get_paths()[0].get_extents().intervalx for part in axes.collections]
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    rephrased = [height for name, height in zip(names, axes.get_yticks(), strict=True) if "rephrased" in name]
+    shades = [part.get_paths()[0].get_extents() for part in axes.collections]
+    assert len(rephrased) == 2
+    assert not any(shade.y0 < height < shade.y1 for shade in shades for height in rephrased)
+    bands = [shade.intervalx for shade in shades]
     expected = [(effect.low, effect.high) for effect in found if np.isfinite(effect.low)]
     assert np.array(bands) == pytest.approx(np.array(expected))
 
