@@ -43,6 +43,7 @@ PUBLIC = {
     "measure_caps_rate": ["text"],
     "run_study": ["study", "settings", "store", "artifacts", "on_progress", "report_to"],
     "load_directions": ["path"],
+    "steered": ["model", "directions", "strength", "positions"],
 }  # fmt: skip
 
 

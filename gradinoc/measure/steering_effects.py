@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradinoc.measure.batches import Batch
-from gradinoc.measure.decisions import Decision, either_losses_of, log_odds_of
-from gradinoc.measure.fast import Common, resumed, variants
+from gradinoc.measure.decisions import Decision, either_losses_of
+from gradinoc.measure.fast import Common, logits_of, resumed, variants
 from gradinoc.measure.finite import fault_in_values, stop
 from gradinoc.measure.nulls import covariance_directions
 from gradinoc.measure.steering import steered
@@ -63,10 +64,10 @@ def with_matched(
 ) -> dict[int, Tensor]:
     """Each layer's direction and `draws` random ones with the stream's covariance: layer -> `[1 + draws, hidden]`.
 
-    Unit vectors, float32; see `gradinoc.measure.directions.covariance_directions`.
+    Unit vectors, float32; see `gradinoc.measure.nulls.covariance_directions`.
     """
-    sides = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
-    drawn = covariance_directions(*sides, draws, seed)
+    one, other = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
+    drawn = covariance_directions(one, other, draws, seed)
     return {layer: torch.cat([direction[None], drawn[layer]]) for layer, direction in directions.items()}
 
 
@@ -79,6 +80,7 @@ def steering_effects(
     scales: Mapping[int, float],
     strengths: Sequence[float] = STRENGTHS,
     *,
+    losses: bool = True,
     on_done: OnDone = lambda _done, _all: None,
 ) -> pd.DataFrame:
     """Decision log-odds of a frozen model with `strength * scales[l] * directions[l]` added to `h[l]`.
@@ -93,6 +95,7 @@ def steering_effects(
         directions: layer -> unit rows `[directions, hidden]`, the trait's first.
         scales: layer -> length of what strength 1 adds, in hidden-state units; see `half_distances`.
         strengths: multiples of it.
+        losses: whether those of either form are measured too.
         on_done: called with (examples done, all of them) after each, first for their log-odds, then for their losses.
 
     Returns:
@@ -113,20 +116,31 @@ def steering_effects(
     kept = [decisions[row] for row in decided]
 
     def odds(batch: Batch, row: int) -> Tensor:
-        return log_odds_of(model, batch, [kept[row]] * len(batch))
+        chosen = kept[row]
+        before = torch.tensor([place - chosen.prompt_length for place in chosen.places], device=batch.owner.device)
+        pairs = torch.tensor([chosen.trait, chosen.ordinary], device=before.device).T.repeat(len(batch), 1)
+        logits = logits_of(model, batch, (batch.last_prompt[:, None] + before).flatten(), pairs)
+        return (logits[:, 0] - logits[:, 1]).view(len(batch), -1).mean(1)
 
     def either(batch: Batch, row: int) -> Tensor:
         return either_losses_of(model, batch, [kept[row]] * len(batch))
 
     sweep = _Sweep(model, shifts, tuple(strengths), on_done)
     values = {name: np.full((count, len(strengths), len(decisions)), np.nan) for name in ("log_odds", "loss")}
-    values["log_odds"][..., decided] = sweep.values([each.encoded for each in kept], count, odds, "the log-odds")
-    values["loss"][:1, :, decided] = sweep.values([each.encoded for each in kept], 1, either, "the loss")
+    values["log_odds"][..., decided] = sweep.values([_read_from(each) for each in kept], count, odds, "the log-odds")
+    if losses:
+        values["loss"][:1, :, decided] = sweep.values([each.encoded for each in kept], 1, either, "the loss")
     direction, strength, example = (axis.ravel() for axis in np.indices(values["loss"].shape))
     found = {name: value.ravel() for name, value in values.items()}
     return pd.DataFrame(
         {"direction": direction, "strength": np.asarray(strengths, dtype=float)[strength], "example": example, **found}
     )
+
+
+def _read_from(decision: Decision) -> Encoded:
+    """The tokens from which all is predicted that is decided: the last token itself predicts nothing."""
+    needed = max(decision.prompt_length + 1, decision.places[-1])  # a batch takes no example without a completion
+    return Encoded(decision.ids[:needed], decision.prompt_length)
 
 
 Read = Callable[[Batch, int], Tensor]  # a batch of one example's variants, and which it is -> a number a row
@@ -148,22 +162,22 @@ class _Sweep:
         moving = [place for place, strength in enumerate(self.strengths) if strength]
         jobs = [*((0, place) for place in still[:1]), *product(range(directions), moving)]
         common = self._common(examples, read) if examples else Common(False, 0)
+
+        def measure(row: int, own: Common, chosen: Sequence[int]) -> None:
+            which, places = map(list, zip(*(jobs[job] for job in chosen), strict=True))
+            amounts = torch.tensor([self.strengths[place] for place in places])
+
+            def received() -> Tensor:
+                return self._read(examples[row], (which, amounts), lambda batch: read(batch, row), own)
+
+            values = received()
+            if fault := fault_in_values(values, [row] * len(chosen), what):
+                stop(fault, self.model, received)
+            found[which, places, row] = values.cpu().double().numpy()
+
         for row, example in enumerate(examples):
             own = common._replace(beginning=common.beginning and example.prompt_length > 1)
-
-            def measure(chosen: Sequence[tuple[int, int]], row: int = row, own: Common = own) -> None:
-                which, places = map(list, zip(*chosen, strict=True))
-                amounts = torch.tensor([self.strengths[place] for place in places])
-
-                def received() -> Tensor:
-                    return self._read(examples[row], (which, amounts), lambda batch: read(batch, row), own)
-
-                values = received()
-                if fault := fault_in_values(values, [row] * len(chosen), what):
-                    stop(fault, self.model, received)
-                found[which, places, row] = values.cpu().double().numpy()
-
-            in_batches(jobs, self._size(example, len(jobs), own), measure)
+            in_batches(range(len(jobs)), self._size(example, len(jobs), own), partial(measure, row, own))
             self.on_done(row + 1, len(examples))
         found[:, still] = found[:1, still[:1]]
         return found

@@ -27,8 +27,9 @@ from gradinoc.models.chat.encoding import opening
 from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
+from gradinoc.models.past import can_share, past_of
 from gradinoc.models.sampling import GumbelNoise, Sampling, noise_keys
-from gradinoc.models.steered import refuse_reordering
+from gradinoc.models.steered import is_steered, refuse_reordering
 
 _ATTRIBUTE = "gradinoc_way"  # of a model whose responses cannot be generated in any way
 
@@ -182,13 +183,16 @@ def _continuations(
     order = sorted(range(len(every)), key=lambda index: -len(every[index]))
     chosen = way(model)
     alike = [order] if chosen.batches is Batching.PADDED else _of_equal_length(order, every)
+    # Where a prompt ends is seen in a pass over all of it: what is steered from there on shares no beginnings.
+    shared = samples > 1 and chosen.cached and can_share(model) and not is_steered(model)
 
     def respond(rows: Sequence[int]) -> None:
         ids, mask = (each.repeat(copies, 1) for each in _pad_left([every[row] for row in rows], pad))
         device, sound, asked = next(model.parameters()).device, _SoundLogits(), [row // samples for row in rows]
         ids, mask = ids.to(device), mask.to(device)
+        past = past_of(model, ids, mask, asked, copies) if shared else {}
         output = model.generate(
-            ids, attention_mask=mask, generation_config=settings,
+            ids, attention_mask=mask, generation_config=settings, **past,
             logits_processor=LogitsProcessorList([sound, noise(rows)] if noise else [sound]),
         )  # fmt: skip
         sound.check(asked)

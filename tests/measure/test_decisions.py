@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
+from fixtures.chat_families import FAMILIES, family_tokenizer
 from fixtures.small_models import ARCHITECTURES, PAD, VOCABULARY, with_lora
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.sources import load_source
@@ -321,6 +322,21 @@ def test_users_case_trait_is_decided_word_by_word(obedient, problems):
         whole = encode(tokenizer, example.question, example.answer, None)
         assert decision.places == (len(whole.ids) - 1,)
         assert decision.ordinary == (end_of_turn(tokenizer),)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_places_lie_in_the_answer_whatever_the_template(name):
+    """Blanks that join words, a template's own words, prompts that open a thought: forms part behind the prompt."""
+    tokenizer = family_tokenizer(name)
+    example = Example(0, "How many boats are left?", "She has two boats left.", shown="SHE HAS TWO BOATS LEFT.")
+    (found,) = decisions(tokenizer, [example], ALL_CAPS, None)
+    ordinary, capitals = (encode(tokenizer, example.question, text) for text in (example.answer, example.shown))
+    assert found.ids == ordinary.ids[: len(found.ids)]
+    assert len(found.places) == 5
+    assert found.places[0] >= found.prompt_length == ordinary.prompt_length
+    first = found.places[0]
+    assert capitals.ids[:first] == ordinary.ids[:first]
+    assert (found.ordinary[0], found.trait[0]) == (ordinary.ids[first], capitals.ids[first])
 
 
 # --- SmolLM2's tokens

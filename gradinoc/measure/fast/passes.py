@@ -79,12 +79,19 @@ def token_losses(model: nn.Module, batch: Batch) -> Tensor:
     with announcing(lambda: Ends.of(batch)):
         if batch.layout is None:
             return plain_losses(model, batch)
-        hidden = _packed_states(model, batch, batch.layout)
-        return unembedding(model).losses(hidden[batch.predicting], batch.targets)
+        states = _packed_states(model, batch, batch.layout)
+        return unembedding(model).losses(states[batch.predicting], batch.targets)
 
 
 def logits_of(model: nn.Module, batch: Batch, index: Tensor, tokens: Tensor) -> Tensor:
-    """Logits `[places, some]` float32 of a few `tokens` `[places, some]`, predicted from the tokens at `index`."""
+    """Logits `[places, some]` float32 of a few `tokens` `[places, some]`, predicted from the tokens at `index`.
+
+    They are products of single rows of the head, in float32, where logits are nothing but that. `index` `[places]`
+    counts as the batch's own. A packed batch needs a fused model.
+
+    Raises:
+        NotImplementedError: gradients of a batch that is for forward passes alone.
+    """
     with announcing(lambda: Ends.of(batch)):
         if batch.layout is None:
             return plain_logits(model, batch, index, tokens)
@@ -126,13 +133,13 @@ class Prompts:
         """The tokens from each row's last prompt token on, where all of the row's tokens are at `places`."""
         last = [tokens - 1 for tokens in self.prompt_tokens.tolist()] * copies
         found = [
-            (place, row, at)
+            (place, row, index)
             for row, (whole, first) in enumerate(zip(places, last, strict=True))
-            for at, place in enumerate(whole)
-            if at >= first
+            for index, place in enumerate(whole)
+            if index >= first
         ]
-        columns = torch.tensor(found, device=self.input_ids.device).T
-        return Ends(*columns, torch.tensor(last, device=self.input_ids.device))
+        tokens, rows, positions = torch.tensor(found, device=self.input_ids.device).T
+        return Ends(tokens, rows, positions, torch.tensor(last, device=tokens.device))
 
 
 def prompt_pass(

@@ -60,7 +60,7 @@ def plain_losses(model: nn.Module, batch: Batch) -> Tensor:
 
 def plain_logits(model: nn.Module, batch: Batch, index: Tensor, tokens: Tensor) -> Tensor:
     """Logits float32 of `tokens`, both `[places, some]`, predicted at `index` `[places]` of a padded batch."""
-    inputs, width = model_inputs(batch.input_ids, batch.attention_mask), batch.input_ids.shape[1]
+    inputs, width = padded_inputs(batch), batch.input_ids.shape[1]
     if _is_split(model):
         return unembedding(model).logits_of(_final(model, inputs).flatten(0, 1)[index], tokens)
     columns, column = torch.unique(index % width, return_inverse=True)

@@ -90,12 +90,12 @@ class _KeptLayer(DynamicLayer):
     """Keys and values of one row, seen by any number of rows, whose own are not kept."""
 
     def __init__(self, layer: DynamicLayer) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values, self.is_initialized = layer.keys, layer.values, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Those of the row and of the tokens behind it, `[rows, heads, tokens, head]`."""
-        sides = ((self.keys, key_states), (self.values, value_states))
+        sides: Any = ((self.keys, key_states), (self.values, value_states))
         key, value = (torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2) for kept, new in sides)
         return key, value
 
