@@ -22,10 +22,15 @@ STEPS = 3  # of a simulated run: the first is the first third
 
 
 def sizes_of(study: Study) -> Sizes:
-    """The sizes of a simulated study that measures and trains what `study` does."""
-    design, measured = design_of(study), study.measured.values()
-    opposite = [prompt for prompt in measured if prompt.family is Family.ANTI]
-    trained = [prompt for prompt in study.prompts_trained.values() if prompt.family is Family.ANTI]
+    """The sizes of a simulated study that measures and trains what `study` does.
+
+    Prompts of families that are not compared (hints) count with the opposite ones: only the slope of C4 sees them.
+    """
+    design, compared = design_of(study), {Family.NEUTRAL, Family.HARMLESS, Family.INOCULATION}
+    opposite, trained = (
+        [prompt for prompt in prompts.values() if prompt.family not in compared]
+        for prompts in (study.measured, study.trained)
+    )
     return Sizes(
         inoculating=design.prompts.measured[Family.INOCULATION],
         harmless=design.prompts.measured[Family.HARMLESS],

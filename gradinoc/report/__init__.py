@@ -72,7 +72,8 @@ def write_report(
     write_table(claims_table(findings), directory / "claims.csv")
     write_table(metrics_table(evidence), directory / "metrics.csv")
     write_table(runs_table(evidence), directory / "runs.csv")
-    write_table(prompts_table(evidence), directory / "prompts.csv")
+    # Without their texts, which are a study file's: CSV holds nothing that a spreadsheet would take for a formula.
+    write_table(prompts_table(evidence).drop(columns="text"), directory / "prompts.csv")
     write_table(matrix_table(evidence), directory / "matrix.csv")
     write_json(environment, directory / "environment.json")
     beside = (versions_sentence(study.published, judgement), spread_sentence(evidence))

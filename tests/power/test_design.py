@@ -23,7 +23,7 @@ from gradinoc.power.design import (
     resting_on,
 )
 from gradinoc.power.design.ends import RESTS_ON
-from gradinoc.stats.effect import bare, from_standard_error, mean_effect, noisy_null_p
+from gradinoc.stats.effect import Effect, bare, from_standard_error, mean_effect, noisy_null_p
 from gradinoc.stats.families import Families, contrast
 from gradinoc.stats.prompt_slope import Covariate, prompt_slope
 from gradinoc.stats.ratios import ratio
@@ -34,12 +34,19 @@ from gradinoc.study.rules import Rules
 RULES = Rules()
 ONE_SEED = "seeds=[0]"
 PAIR = '"rephrased_inoculation", "rephrased_harmless"'
+TRAINED = ", ".join(
+    f'"{key}"'
+    for key in (
+        "inoculation_06", "inoculation_08", "inoculation_09", "inoculation_10", "inoculation_05", "anti_1",
+        "harmless_02", "harmless_03", "harmless_04", "harmless_06", "harmless_07",
+    )
+)  # fmt: skip
 RNG = np.random.default_rng(0)
 
 
 def tiny(*settings: str) -> Study:
-    """The tiny study with every prompt measured, the standard ones trained, and settings applied."""
-    return load_study("tiny", ['prompts.measured="all"', 'prompts.trained="standard"', *settings])
+    """The tiny study with prompts of every kind, and settings applied."""
+    return load_study("tiny", [f"prompts.trained=[{TRAINED}, {PAIR}]", 'prompts.measured="all"', *settings])
 
 
 def ends(*settings: str) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -58,14 +65,20 @@ def answers(*prompts: int, questions: int = 12) -> Families:
     )
 
 
+def measured(share: Effect, pair: Effect) -> Measured:
+    """What C6 is decided by, with room for inoculation to do better."""
+    room = from_standard_error(bare("room", 0.8, 12, "prompts", ""), 0.01, 11)
+    return Measured({"share": share, "rephrased": pair, "room": room})
+
+
 # --- what a study's design is
 
 
 def test_a_design_counts_prompts_of_families_and_not_conditions():
-    """Tiny measures ten prompts a family and trains six, neutral, the opposite and the rephrased pair besides."""
+    """Hints, opposite and rephrased prompts are in neither family, and all but the latter are in the slope."""
     design = design_of(tiny())
-    assert design.prompts.measured == {"harmless": 10, "inoculation": 10}
-    assert design.prompts.trained == {"harmless": 6, "inoculation": 6}
+    assert design.prompts.measured == {"harmless": 10, "inoculation": 5}
+    assert design.prompts.trained == {"harmless": 6, "inoculation": 5}
     assert (design.prompts.sloped, design.prompts.rephrased) == (13, True)
     fewer = design_of(tiny(f'prompts.trained=["harmless_02", {PAIR}]', 'prompts.measured=["inoculation_06"]'))
     assert fewer.prompts.trained == {"harmless": 2, "inoculation": 1}
@@ -93,7 +106,7 @@ def test_a_family_of_one_leaves_c6_undecided_however_clear_the_answers(harmless,
     """No interval of the share, by the claim's own rule; and the design says so, for that family."""
     share = ratio(answers(harmless, inoculating, 3), NUMERATOR, DENOMINATOR, "share", RULES.share)
     pair = from_standard_error(bare("pair", 0.9, 12, "questions", ""), 0.01, 11)
-    assert C6.decide(Measured({"share": share, "rephrased": pair}), RULES).status is Status.UNDECIDED
+    assert C6.decide(measured(share, pair), RULES).status is Status.UNDECIDED
     design = design_of(tiny())
     trained = {"harmless": harmless, "inoculation": inoculating}
     found = dead_ends(replace(design, prompts=replace(design.prompts, trained=trained)))
@@ -133,10 +146,10 @@ def test_without_the_rephrased_pair_c6_can_be_refuted_and_not_supported():
     pair = [end for end in dead_ends(design) if end.claims == ("C6",)]
     assert [end.excluded for end in pair] == [("supported",)]
     share = ratio(answers(3, 3, 3), NUMERATOR, DENOMINATOR, "share", RULES.share)
-    assert C6.decide(Measured({"share": share, "rephrased": absent}), RULES).status is Status.UNDECIDED
+    assert C6.decide(measured(share, absent), RULES).status is Status.UNDECIDED
     none = Families({**answers(3, 3, 3).values, "inoculation": 1 + RNG.normal(0, 0.01, (3, 12))})
     share = ratio(none, NUMERATOR, DENOMINATOR, "share", RULES.share)
-    assert C6.decide(Measured({"share": share, "rephrased": absent}), RULES).status is Status.REFUTED
+    assert C6.decide(measured(share, absent), RULES).status is Status.REFUTED
 
 
 @pytest.mark.parametrize("count", [18, 19])
@@ -193,13 +206,15 @@ def test_table_has_a_row_for_every_test_and_says_what_a_claim_can_become():
 
 
 def test_the_narrowest_interval_is_that_of_simulated_prompts():
-    """Of six prompts a family that differ by one standard deviation, on average, within Monte-Carlo error."""
+    """Of prompts that differ by one standard deviation, on average, within Monte-Carlo error."""
     table = reach_table(tiny()).set_index(["key", "test"])
     expected = table.loc[("C6", "ratio, t over harmless and inoculating prompts"), "half_width"]
     found = []
     for _ in range(400):
         effect = contrast(
-            Families({family: RNG.normal(0, 1, (6, 1)) for family in ("harmless", "inoculation")}), NUMERATOR, "drift"
+            Families({"harmless": RNG.normal(0, 1, (6, 1)), "inoculation": RNG.normal(0, 1, (5, 1))}),
+            NUMERATOR,
+            "drift",
         )
         found.append((effect.high - effect.low) / 2)
     assert np.mean(found) == pytest.approx(expected, rel=0.05)
@@ -223,7 +238,7 @@ def test_cautions_say_what_one_more_prompt_or_seed_would_reach():
 def test_session_opens_with_what_a_design_can_decide():
     """Numbers of prompts and each claim's smallest p; with one seed, that nothing can be decided."""
     first, *rest = opening(tiny())
-    assert "10 harmless and 10 inoculating prompts measured, 6 harmless and 6 inoculating trained, 3 seeds" in first
+    assert "10 harmless and 5 inoculating prompts measured, 6 harmless and 5 inoculating trained, 3 seeds" in first
     assert "C2 0.00498" in first
     assert rest == []
     _, end = opening(tiny(ONE_SEED))

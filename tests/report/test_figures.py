@@ -1,127 +1,142 @@
-"""The figures show the data they are given, look the same wherever a condition appears, and survive poor data."""
+"""Figures show the numbers that decide, prompts as points, families alike everywhere, and survive poor data."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from scipy import stats
+from matplotlib.patches import Rectangle
 
-from gradinoc.claims.c2 import UNRELATED, unrelated_tail
-from gradinoc.claims.c3 import (
-    adjusted_contrasts,
-    loss_audit,
-    matched_checkpoints,
-    matched_controls,
-    paired_with_loss,
-)
+from gradinoc.claims.c1 import family_contrast
+from gradinoc.claims.c2 import C2
+from gradinoc.claims.c3 import C3
+from gradinoc.claims.c4 import C4, by_prompt, elicitation
+from gradinoc.claims.gates.direction import G8A
 from gradinoc.claims.measures import (
-    drift_by_run,
-    early_alignment,
-    null_contrasts,
+    drift_by_question,
+    drift_families,
+    in_window,
+    matrix,
+    matrix_by_question,
+    null_table,
     per_example,
-    per_step,
-    unrelated_contrasts,
+    question_groups,
 )
-from gradinoc.claims.tables import COLUMNS, EARLY, SCORED, Evidence
+from gradinoc.claims.specification import DECLARED, curve_of
+from gradinoc.claims.tables import COLUMNS, DECISION, EXPECTED, PROJECTION, SCORED, TRAIT_DRAW, Evidence
+from gradinoc.claims.verdict import RULES_OF
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES
-from gradinoc.report.figures.alignment_against_drift import fit_line
-from gradinoc.report.figures.alignment_at_equal_loss import CHECKPOINT, ancova_lines, at_equal_loss, matched_contrasts
-from gradinoc.report.figures.loss_overlap import pairs_with_loss
-from gradinoc.report.figures.prompt_pool import pool_losses
-from gradinoc.report.figures.style import look, save_figure, signed, spread, wrapped
-from gradinoc.report.figures.training_difference import training_differences
-from gradinoc.report.figures.trait_against_random import null_places, shown_p
-from gradinoc.report.wording import NOT_MEASURED
-from gradinoc.stats.effect import clustered_mean, null_p, overlap, paired_effect
-from gradinoc.study.description import ISOTROPIC, NULLS
+from gradinoc.report.figures.alignment.at_equal_loss import ROWS
+from gradinoc.report.figures.alignment.trait_against_others import LABELS, shown_p
+from gradinoc.report.figures.prompts.families import by_families, in_order, look
+from gradinoc.report.figures.study_figure import Drawn
+from gradinoc.report.figures.style import LOOKS, WIDE, save_figure, signed, spread
+from gradinoc.report.page import OWN_SECTIONS
+from gradinoc.report.wording import NOT_MEASURED, number
+from gradinoc.stats.clustered import grouped_pairs
+from gradinoc.stats.families import contrast
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
 
-OPTIONAL = ("unrelated", "pool", "matched", "matched_steps")
-OF_RUNS = (5, 6, 7, 8, 9, 13, 14)
-NAMES = {int(name.partition("_")[0].removeprefix("plot")): name for name in FIGURES}
+SIZES = {
+    "inoculating": 5, "harmless": 5, "opposite": 2, "trained": (3, 3, 1), "layers": 3, "steps": 9, "directions": 100,
+    "examples": 24, "shared": 16, "elicitation": 24, "behaviour": 24, "steering": 16, "evaluation": 16,
+}  # fmt: skip
+MANY = {"inoculating": 10, "harmless": 10, "opposite": 4, "trained": (10, 10, 4)}
+CORE = {"inoculating": 1, "harmless": 1, "opposite": 0, "trained": (1, 1, 0), "rephrased": False}
+BESIDE = ("training_nulls", "cells", "matrix", "steering", "steering_losses", "checkpoints", "unrelated")
+RULES = Rules()
 
 
-def draw(number: int, evidence: Evidence, rules: Rules | None = None) -> Figure:
-    """The figure of a number."""
-    return FIGURES[NAMES[number]].draw(evidence, rules or Rules()).figure
+@cache
+def world(name: str = "effect", seed: int = 7, **sizes) -> Evidence:
+    """A small simulated study."""
+    return simulate(SCENARIOS[name], np.random.default_rng(seed), **{**SIZES, **sizes})
 
 
-def caption(number: int, evidence: Evidence, rules: Rules | None = None) -> str:
-    """Its caption."""
-    return FIGURES[NAMES[number]].draw(evidence, rules or Rules()).caption
+def drawn(name: str, evidence: Evidence, rules: Rules = RULES) -> Drawn:
+    """The figure whose name ends so."""
+    (found,) = (figure for key, figure in FIGURES.items() if key.partition("_")[2] == name)
+    return found.draw(evidence, rules)
 
 
-def finding(number: int, evidence: Evidence, rules: Rules | None = None) -> str:
-    """Its finding in a sentence."""
-    return FIGURES[NAMES[number]].draw(evidence, rules or Rules()).finding
-
-
-def world(name: str = "effect", seeds: int = 3, further: bool = False, templates: int = 0) -> Evidence:
-    """A small simulated study; `further` gives it a fourth, untrained condition."""
-    truth = replace(SCENARIOS[name], further=further, templates=templates)
-    return simulate(truth, np.random.default_rng(7), examples=24, layers=4, seeds=seeds, steps=10, directions=100)
-
-
-def with_condition(evidence: Evidence, name: str, like: str = "loss_matched") -> Evidence:
-    """The study with one condition more, whose tables are those of another."""
-    grown = {}
-    for table, frame in evidence.tables.items():
-        column = next((each for each in ("condition", "role") if each in frame), None)
-        if column is not None:
-            more = frame[frame[column] == like].assign(**{column: name})
-            grown[table] = pd.concat([frame, more], ignore_index=True)
-    return replace(evidence, conditions=(*evidence.conditions, name), **grown)
-
-
-def without(evidence: Evidence) -> Evidence:
-    """The study of someone who measured the plan's tables alone: one null, no pool, nothing early in training."""
-    tables = {name: getattr(evidence, name).iloc[:0] for name in OPTIONAL}
-    nulls = evidence.nulls[evidence.nulls["null"] == ISOTROPIC]
-    return replace(without_early(evidence), nulls=nulls, **tables)
-
-
-def without_early(evidence: Evidence) -> Evidence:
-    """The study without what was measured early in training."""
-    drift, responses = evidence.drift, evidence.responses
-    return replace(evidence, drift=drift[drift["phase"] != EARLY], responses=responses[responses["phase"] != EARLY])
+def panels(name: str, evidence: Evidence) -> list[Axes]:
+    """Its panels."""
+    return drawn(name, evidence).figure.axes
 
 
 def degenerate(evidence: Evidence) -> Evidence:
-    """Scores all equal, a band of one layer, null directions that do not vary, losses all equal."""
-    layers = evidence.layers.assign(in_band=evidence.layers["layer"] == 2)
+    """Scores all equal, a band of one layer, random directions that do not vary, losses all equal."""
     drift = evidence.drift.copy()
-    scores = drift["measure"].isin(SCORED)
-    assert scores.any(), f"no measure of {SCORED} to flatten among {set(drift['measure'])}"
-    drift.loc[scores, "value"] = 1.0
-    nulls, responses = evidence.nulls.assign(alignment=0.0), evidence.responses.assign(score=1.0)
-    flat = {name: getattr(evidence, name).assign(loss=2.0) for name in ("alignments", "pool", "matched")}
-    return replace(evidence, layers=layers, drift=drift, nulls=nulls, responses=responses, **flat)
+    drift.loc[drift["measure"].isin(SCORED), "value"] = 1.0
+    return replace(
+        evidence,
+        layers=evidence.layers.assign(in_band=evidence.layers["layer"] == 2),
+        drift=drift,
+        nulls=evidence.nulls.assign(alignment=0.0),
+        responses=evidence.responses.assign(score=1.0),
+        alignments=evidence.alignments.assign(loss=2.0),
+        losses=evidence.losses.assign(trait_loss=2.0, ordinary_loss=2.0),
+        elicitation=evidence.elicitation.assign(log_odds=-3.0),
+    )
+
+
+def emptied(evidence: Evidence, *tables: str) -> Evidence:
+    """The study without the rows of some tables."""
+    return replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in tables})
+
+
+def blank(evidence: Evidence) -> Evidence:
+    """The study with every measured number NaN."""
+    tables = {name: table for name, table in evidence.tables.items() if name != "prompts"}
+    nothing = {name: dict.fromkeys(table.select_dtypes("float").columns, np.nan) for name, table in tables.items()}
+    return replace(evidence, **{name: table.assign(**nothing[name]) for name, table in tables.items()})
+
+
+def with_holes(evidence: Evidence) -> Evidence:
+    """The study with a response, sampled or greedy, that could not be scored."""
+    drift, responses = evidence.drift.copy(), evidence.responses.copy()
+    for measure in SCORED:
+        drift.loc[drift.index[drift["measure"] == measure][-1], "value"] = np.nan
+    responses.loc[responses.index[-1], "score"] = np.nan
+    return replace(evidence, drift=drift, responses=responses)
+
+
+def of_ones_own(evidence: Evidence) -> Evidence:
+    """The study with one prompt of no family and with a long name, and a trait that is not ALL CAPS."""
+    name = "a_long_name_of_a_prompt_of_ones_own_xxx"
+    tables = {}
+    for key, table in evidence.tables.items():
+        prompts = [each for each in ("condition", "evaluation") if each in table]
+        tables[key] = table.assign(**{each: table[each].astype(str).replace("anti_00", name) for each in prompts})
+    rows = tables["prompts"]
+    tables["prompts"] = rows.assign(family=rows["family"].where(rows["condition"] != name, str(Family.OTHER)))
+    planned = tuple((condition.replace("anti_00", name), seed) for condition, seed in evidence.planned_runs)
+    trait = replace(evidence.trait, name="pirate_speech", score_name="pirate rate")
+    return replace(evidence, **tables, planned_runs=planned, trait=trait)
 
 
 POOR = {
-    "one seed": lambda: world(seeds=1),
-    "ten seeds": lambda: world(seeds=10),
-    "five conditions": lambda: with_condition(world(further=True), "a_long_name_" * 5),
-    "the plan's tables": lambda: without(world()),
-    "nothing varies": lambda: degenerate(world("saturated", seeds=2)),
-    "nothing measured": lambda: replace(world(), **{name: table.iloc[:0] for name, table in world().tables.items()}),
-    "all missing": lambda: replace(world(), **{name: blank(table) for name, table in world().tables.items()}),
+    "three prompts, one seed": lambda: world(**CORE, seeds=1, beside=False),
+    "ten seeds": lambda: world(**CORE, seeds=10),
+    "24 trained prompts": lambda: world(**MANY),
+    "a prompt of one's own": lambda: of_ones_own(world()),
+    "without what version 1 had not": lambda: emptied(world(), *BESIDE),
+    "responses that could not be scored": lambda: with_holes(world()),
+    "nothing varies": lambda: degenerate(world("ceiling", seeds=2)),
+    "nothing measured": lambda: emptied(world(), *(name for name in COLUMNS if name != "prompts")),
+    "all missing": lambda: blank(world()),
 }
-
-
-def blank(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every measured number NaN."""
-    measured = table.select_dtypes("float").columns
-    return table.assign(**dict.fromkeys(measured, float("nan")))
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +147,14 @@ def evidence() -> Evidence:
 
 def fingerprint(figure: Figure) -> tuple[np.ndarray, ...]:
     """Every point, line and outline drawn, in order."""
-    drawn = []
+    shapes = []
     for axes in figure.axes:
-        drawn += [line.get_xydata() for line in axes.lines]
-        drawn += [np.asarray(part.get_offsets()) for part in axes.collections]
-        drawn += [path.vertices for part in axes.collections for path in part.get_paths()]
-        drawn += [patch.get_path().vertices for patch in axes.patches]
-    return tuple(np.asarray(part, dtype=float) for part in drawn)
+        shapes += [line.get_xydata() for line in axes.lines]
+        shapes += [np.asarray(part.get_offsets()) for part in axes.collections]
+        shapes += [path.vertices for part in axes.collections for path in part.get_paths()]
+        shapes += [np.ma.filled(part.get_array(), 0) for part in axes.collections if isinstance(part, QuadMesh)]
+        shapes += [patch.get_path().vertices for patch in axes.patches]
+    return tuple(np.asarray(part, dtype=float) for part in shapes)
 
 
 def unlike(one: Figure, other: Figure) -> bool:
@@ -149,350 +165,486 @@ def unlike(one: Figure, other: Figure) -> bool:
     )
 
 
+def points(axes: Axes) -> dict[str, tuple[float, float]]:
+    """Prompt -> its point, of a panel with a point a prompt."""
+    named = {
+        line.get_label().removeprefix("_"): line.get_xydata()[0] for line in axes.lines if len(line.get_xdata()) == 1
+    }
+    return {name: (float(x), float(y)) for name, (x, y) in named.items() if not name.startswith("child")}
+
+
+def single(axes: Axes, marker: str) -> np.ndarray:
+    """Every point drawn by itself with this marker, as x and y."""
+    own = [line.get_xydata()[0] for line in axes.lines if line.get_marker() == marker and len(line.get_xdata()) == 1]
+    return np.array(own)
+
+
+def of_colour(axes: Axes, family: Family, least: float) -> list[np.ndarray]:
+    """The lines of a family that are at least so thick, as y."""
+    lines = [line for line in axes.lines if to_rgba(line.get_color()) == to_rgba(LOOKS[family].colour)]
+    lines = [line for line in lines if line.get_linewidth() >= least and len(line.get_xdata()) > 1]
+    return [np.asarray(line.get_ydata()) for line in lines]
+
+
+# --- every figure
+
+
 def test_figures_have_their_names_and_a_place() -> None:
-    """Plots 1 to 14 are files that the README refers to; each belongs to a claim, the gates or drift."""
-    assert set(NAMES) >= set(range(1, 15))
-    assert {figure.shows[0] for figure in FIGURES.values()} == {"gates", "C1", "C2", "C3", "C4", "drift"}
+    """The plan's seven keep their numbers; each figure stands in a section of the page, and belongs to findings."""
+    plan = {
+        "plot1_projection_distributions", "plot2_alignment_by_layer", "plot3_loss_by_condition",
+        "plot4_trait_against_random", "plot5_projection_shift", "plot6_score_shift", "plot7_alignment_against_drift",
+    }  # fmt: skip
+    assert set(FIGURES) > plan
+    assert all(figure.shows[0] in {*RULES_OF, *OWN_SECTIONS} for figure in FIGURES.values())
+    assert all({*figure.shows[1:]} <= set(RULES_OF) for figure in FIGURES.values())
+    shown = {key for figure in FIGURES.values() for key in figure.shows}
+    assert {"C1", "C2", "C3", "C4", "C6", "G1", "G5", "G8a", "G8b", "G8c"} <= shown
 
 
-@pytest.mark.parametrize("number", NAMES)
-def test_axis_says_what_it_measures(number: int, evidence: Evidence) -> None:
+@pytest.mark.parametrize("name", FIGURES)
+def test_axis_says_what_it_measures(name: str, evidence: Evidence) -> None:
     """Each figure has a title; a numeric axis has a label, with its unit in brackets where it has one."""
-    figure = draw(number, evidence)
+    figure = FIGURES[name].draw(evidence, RULES).figure
     assert figure.get_suptitle()
+    labels = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel()) if label]
+    assert any("(" in label for label in labels), f"no unit in {labels}"
     for axes in figure.axes:
-        shares = not axes.xaxis.get_tick_params()["labelbottom"]  # its x axis with the panel below
-        numeric = [axes.get_xlabel()] * (not shares) + [axes.get_ylabel()] * bool(axes.get_ylabel())
-        assert all(numeric), "an axis without a label"
-        assert any("(" in label or "step" in label for label in numeric), f"no unit in {numeric}"
+        shares = not axes.xaxis.get_tick_params()["labelbottom"] and not axes.xaxis.get_tick_params()["labeltop"]
+        assert shares or axes.get_xlabel() or axes.get_ylabel(), "a panel without a label"
 
 
-@pytest.mark.parametrize("number", NAMES)
-def test_figure_follows_the_data(number: int, evidence: Evidence) -> None:
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_follows_the_data(name: str, evidence: Evidence) -> None:
     """Other data, another picture; the same data, the same picture."""
-    other = simulate("no_effect", np.random.default_rng(8), examples=24, layers=4, seeds=3, steps=10, directions=100)
-    assert unlike(draw(number, evidence), draw(number, other))
-    assert not unlike(draw(number, evidence), draw(number, evidence))
-
-
-@pytest.mark.parametrize("number", [2, 9])
-def test_line_is_drawn_for_each_condition(number: int, evidence: Evidence) -> None:
-    """One more condition is one more line in a colour of its own."""
-    colours = [
-        {to_rgba(line.get_color()) for line in draw(number, study).axes[0].lines if len(line.get_xdata()) > 2}
-        for study in (evidence, with_condition(evidence, "sham"))
-    ]
-    assert [len(found) for found in colours] == [3, 4]
-
-
-@pytest.mark.parametrize("seeds", [1, 5])
-def test_point_is_drawn_for_each_run(seeds: int) -> None:
-    """Three conditions times the seeds."""
-    study = world(seeds=seeds)
-    assert sum(len(part.get_offsets()) for part in draw(5, study).axes[0].collections) == 3 * seeds
-    assert sum(len(line.get_xdata()) == 1 for line in draw(7, study).axes[0].lines) == 3 * seeds
+    draw, other = FIGURES[name].draw, world("no_effect", seed=8)
+    assert unlike(draw(evidence, RULES).figure, draw(other, RULES).figure)
+    assert not unlike(draw(evidence, RULES).figure, draw(evidence, RULES).figure)
 
 
 @pytest.mark.parametrize("study", POOR)
 def test_poor_data_are_drawn_without_a_warning(study: str, tmp_path) -> None:
     """Warnings are errors here: every figure is drawn and told, whatever is constant, missing or many."""
-    evidence = POOR[study]()
-    for number in NAMES:
-        drawn = FIGURES[NAMES[number]].draw(evidence, Rules())
-        drawn.figure.savefig(tmp_path / "figure.png", dpi=40)
-        assert "nan" not in drawn.caption + drawn.finding
-        texts = [text.get_text() for axes in drawn.figure.axes for text in axes.texts]
-        if study == "nothing measured":
-            assert any("not measured" in text for text in texts), f"{number}: an empty panel that does not say why"
+    made = POOR[study]()
+    for name, figure in FIGURES.items():
+        found = figure.draw(made, RULES)
+        found.figure.savefig(tmp_path / "figure.png", dpi=40)
+        said = found.caption + found.finding
+        assert "nan" not in said.lower()
+        assert "not measured to" not in said
+        texts = [text.get_text() for axes in found.figure.axes for text in axes.texts]
+        if study in ("nothing measured", "all missing"):
+            assert any("not measured" in text for text in texts), f"{name}: an empty panel that does not say why"
 
 
-def test_findings_without_data_say_so(evidence: Evidence) -> None:
-    """All in the same words, without a number, but for the AUC, which is in the table of layers."""
-    empty = replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in COLUMNS if name != "layers"})
-    told = {number: finding(number, empty) for number in NAMES}
-    assert "AUC" in told.pop(1)
-    assert set(told.values()) == {NOT_MEASURED}
-
-
-def test_finding_takes_the_side_that_its_numbers_are_on(evidence: Evidence) -> None:
-    """Where there is the effect, none, or a reversed one, the same figure is told differently; rules decide too."""
-    for name, word in (("effect", "is lower"), ("no_effect", "is not shown to be other"), ("reversed", "is higher")):
-        study = simulate(
-            SCENARIOS[name], np.random.default_rng(5), examples=48, layers=3, seeds=3, steps=6, directions=60
-        )
-        assert all(f"{word} under inoculation" in finding(number, study) for number in (2, 12)), name
-    assert "does not exceed" in finding(4, evidence, Rules(alpha=0.001))
-    assert "exceeds" in finding(4, evidence)
+def test_findings_without_data_say_so() -> None:
+    """All in the same words, without a number."""
+    made = POOR["nothing measured"]()
+    told = [figure.draw(made, RULES) for figure in FIGURES.values()]
+    assert {found.finding for found in told} == {found.caption for found in told} == {NOT_MEASURED}
+    assert all(found.table.empty for found in told)
 
 
 def test_same_data_give_the_same_svg(evidence: Evidence, tmp_path) -> None:
     """Byte for byte, so that a changed file means a changed result; nothing else is left in the folder."""
-    files = [save_figure(draw(4, evidence), tmp_path / folder, "plot4") for folder in ("one", "two")]
+    name = "plot7_alignment_against_drift"  # the names of its points have places of their own
+    files = [
+        save_figure(FIGURES[name].draw(evidence, RULES).figure, tmp_path / folder, "plot") for folder in ("one", "two")
+    ]
     assert files[0][1].read_bytes() == files[1][1].read_bytes()
-    assert {path.name for path in (tmp_path / "one").iterdir()} == {"plot4.png", "plot4.svg"}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"plot.png", "plot.svg"}
 
 
-# --- single figures
+def test_what_another_family_does_is_in_no_family_s_mean(evidence: Evidence) -> None:
+    """Rephrased and opposite prompts are drawn, and leave every mean of inoculating and harmless ones alone."""
+    rows = evidence.drift["condition"].isin(["rephrased_harmless", "rephrased_inoculation", "anti_00"])
+    other = replace(evidence, drift=evidence.drift.assign(value=evidence.drift["value"] + 5.0 * rows))
+    before, after = (drawn("score_shift", study).figure.axes[0] for study in (evidence, other))
+    means = [[part.get_paths()[0].get_extents().intervalx for part in axes.collections] for axes in (before, after)]
+    assert np.allclose(means[0], means[1])
+    assert after.get_xlim()[1] > before.get_xlim()[1] + 2
 
 
-def test_caption_holds_the_numbers_of_its_figure(evidence: Evidence) -> None:
-    """The paired loss difference, as the claims' own statistics find it, is in the caption of plot 3."""
-    wide = evidence.alignments.pivot_table(index="example", columns="condition", values="loss")
-    effect = paired_effect(wide["inoculation"], wide["neutral"], "loss", "examples")
-    words = f"inoculation {effect.estimate:.3f} ({effect.low:.3f} to {effect.high:.3f}, n = 24 examples)"
-    assert words in caption(3, evidence)
+# --- single figures: planted numbers appear where they should
 
 
-def test_fitted_line_and_its_interval_are_least_squares() -> None:
-    """Against NumPy's polynomial fit; its interval is narrowest at the mean of x."""
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=12)
-    y = 2 * x + rng.normal(size=12)
-    line = fit_line(x, y)
-    assert line is not None
-    assert np.allclose(line.y, np.polyval(np.polyfit(x, y, 1), line.x))
-    assert abs(line.x[np.argmin(line.high - line.low)] - x.mean()) < np.ptp(x) / 50
-    assert fit_line([1, 1, 1], [1, 2, 3]) is None
+def test_matrix_holds_the_drift_of_every_cell(evidence: Evidence) -> None:
+    """A column the prompt of training, a row that of evaluation; a planted drift appears in its cell alone."""
+    rows = evidence.matrix
+    here = (rows["condition"] == "harmless_02") & (rows["evaluation"] == "unseen_1")
+    planted = replace(evidence, matrix=rows.assign(log_odds=rows["log_odds"] + 7.0 * here))
+    before, after = (mesh(panels("matrix", study)[0]) for study in (evidence, planted))
+    changed = np.argwhere(~np.isclose(after - before, 0))
+    names = _named(panels("matrix", evidence)[0])
+    assert [(names[1][row], names[0][column]) for row, column in changed] == [("unseen 1", "harmless 02")]
+    assert (after - before).max() == pytest.approx(7.0)
+    found = matrix(evidence)
+    for row, evaluation in enumerate(names[1]):
+        for column, trained in enumerate(names[0]):
+            expected = found.loc[trained.replace(" ", "_"), evaluation.replace(" ", "_")]
+            assert before[row, column] == pytest.approx(expected)
 
 
-def single(axes: Axes, marker: str) -> np.ndarray:
-    """Every point drawn by itself with this marker, as x and y."""
-    points = [line.get_xydata()[0] for line in axes.lines if line.get_marker() == marker and len(line.get_xdata()) == 1]
-    return np.array(points)
+def mesh(axes: Axes) -> np.ndarray:
+    """The cells' numbers, without the gap's row."""
+    (cells,) = (part for part in axes.collections if isinstance(part, QuadMesh))
+    values = np.ma.filled(cells.get_array(), np.nan)
+    return values[~np.isnan(values).all(axis=1)]
 
 
-@pytest.mark.parametrize("templates", [0, 6])
-def test_each_null_has_its_place_and_its_p(templates: int) -> None:
-    """T(v), the p of random directions and of unrelated traits, and each such trait's T(u) are the claim's own."""
-    study = world(templates=templates)
-    panels, rows = draw(4, study).axes, range(len(NULLS) + 1)
-    for axes, other in zip(panels, ("neutral", "loss_matched"), strict=True):
-        observed = float((per_example(study)[other] - per_example(study)["inoculation"]).mean())
-        assert single(axes, "D") == pytest.approx(np.array([(observed, row) for row in rows]))
-        p = [null_p(observed, null_contrasts(study, kind, other)) for kind in NULLS] + [unrelated_tail(study, other).p]
-        beside = {text.get_position()[1]: text.get_text() for text in axes.texts if text.get_position()[0] > 1}
-        assert [beside[row] for row in rows] == [shown_p(each) for each in p]
-        traits = unrelated_contrasts(study, other).mean()
-        order = [label.get_text().replace(" ", "_") for label in panels[0].get_yticklabels()[len(rows) :]]
-        assert sorted(order) == sorted(traits.index)
-        assert single(axes, "o")[:, 0] == pytest.approx(traits[order].to_numpy())
+def _named(axes: Axes) -> tuple[list[str], list[str]]:
+    """Names of columns and of rows."""
+    return [tick.get_text() for tick in axes.get_xticklabels()], [tick.get_text() for tick in axes.get_yticklabels()]
 
 
-def test_p_of_unrelated_traits_is_the_largest_of_paired_t_tests() -> None:
-    """Over traits and both signs, one-sided, by example, as SciPy finds it."""
-    study = world("loss_mediated")
-    means = per_example(study)
-    for places in null_places(study):
-        trait, other = means[places.other] - means["inoculation"], unrelated_contrasts(study, places.other)
-        tails = [
-            stats.ttest_1samp(trait - sign * other[name], 0, alternative="greater").pvalue
-            for name in other
-            for sign in (1, -1)
-        ]
-        assert places.p[UNRELATED] == pytest.approx(max(tails))
+def test_matrix_frames_own_prompts_and_sets_evaluation_apart(evidence: Evidence) -> None:
+    """One frame a trained prompt, where row and column are the same; prompts for evaluation alone below a gap."""
+    axes = panels("matrix", evidence)[0]
+    columns, rows = _named(axes)
+    heights = dict(zip(rows, axes.get_yticks(), strict=True))
+    frames = [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle)]
+    own = [name for name in columns if name in rows]  # the simulated rephrased prompts are no evaluation prompts
+    expected = [(columns.index(name) - 0.47, heights[name] - 0.47) for name in own]
+    assert sorted(map(tuple, np.round(frames, 6))) == sorted(map(tuple, np.round(expected, 6)))
+    assert len(own) == len(evidence.trained) - 2
+    alone = [height for name, height in heights.items() if name.startswith("unseen")]
+    assert min(alone) > 1.5 + max(height for name, height in heights.items() if name in own) - 0.01
 
 
-def test_pool_is_sorted_by_loss_and_its_choice_ringed() -> None:
-    """Gaps to inoculation's mean loss on the calibration questions, paired intervals, one ring."""
-    study = world()
-    axes = draw(10, study).axes[0]
-    wide = study.pool.pivot_table(index="example", columns="prompt", values="loss")
-    target = wide[study.pool.loc[study.pool["role"] == "inoculation", "prompt"].iloc[0]]
-    gaps = wide.sub(target, axis=0).mean().sort_values()
-    drawn = {int(line.get_ydata()[0]): line.get_xdata()[0] for line in axes.lines if line.get_marker() in "os^"}
-    assert [drawn[row] for row in range(len(gaps))] == pytest.approx(gaps.to_numpy())
-    chosen = study.pool.loc[study.pool["chosen"], "prompt"].iloc[0]
-    rings = [line.get_xydata()[0] for line in axes.lines if line.get_markerfacecolor() == "none"]
-    assert np.array(rings) == pytest.approx(np.array([(gaps[chosen], list(gaps.index).index(chosen))]))
-    row = pool_losses(study).set_index("prompt").loc[chosen]
-    low, high = stats.ttest_1samp(wide[chosen] - target, 0).confidence_interval()
-    assert (row["low"], row["high"]) == pytest.approx((low, high))
+@pytest.mark.parametrize(("trained", "intervals"), [((1, 1, 0), True), ((6, 6, 1), True), ((10, 10, 4), False)])
+def test_every_cell_of_the_matrix_has_its_number(trained: tuple[int, int, int], intervals: bool) -> None:
+    """At page width, with 27 trained prompts too; the interval stands below where it fits, and in the table."""
+    found = drawn("matrix", world(**{**MANY, "trained": trained}))
+    axes, table = found.figure.axes[0], found.table
+    assert found.figure.get_figwidth() <= WIDE
+    texts = [text.get_text() for text in axes.texts]
+    assert sum(not text.startswith("±") for text in texts) >= len(table)
+    assert sum(text.startswith("±") for text in texts) == intervals * len(table)
+    assert table[["low", "high"]].notna().all(axis=None)
+    own = table[table["own_prompt"]]
+    assert own["trained"].tolist() == own["evaluation"].tolist()
 
 
-def test_condition_without_a_prompt_of_its_own_is_the_chosen_one() -> None:
-    """The condition whose prompt is to be chosen has no row in the pool: the chosen candidate bears its name."""
-    study = world(further=True)
-    study = replace(study, pool=study.pool[study.pool["role"] != "loss_measured"])
-    rows = pool_losses(study)
-    assert rows.loc[rows["chosen"], "role"].tolist() == ["loss_measured"]
-    assert "loss measured\n(chosen)" in [text.get_text() for text in draw(10, study).axes[0].texts]
-    assert "chosen" in [text.get_text() for text in draw(10, world()).axes[0].texts]
+def test_interval_of_a_cell_is_of_questions(evidence: Evidence) -> None:
+    """Over the mean of a prompt's seeds, so that seeds are no further questions."""
+    table = drawn("matrix", evidence).table.set_index(["trained", "evaluation"])
+    runs = matrix_by_question(evidence, "harmless_01")[NEUTRAL]
+    cell = table.loc[(NEUTRAL, "harmless_01")]
+    assert runs.shape[1] == 3
+    assert (cell["estimate"], cell["n"]) == (pytest.approx(runs.to_numpy().mean()), len(runs))
 
 
-def test_loss_densities_are_densities_and_their_overlap_the_audit_s(evidence: Evidence) -> None:
-    """A curve a condition, each of area 1; the overlap coefficient and the common range as the claim has them."""
-    axes = draw(11, evidence).axes[0]
-    curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
-    assert [np.trapezoid(line.get_ydata(), line.get_xdata()) for line in curves] == pytest.approx([1, 1, 1], abs=0.01)
-    losses = per_example(evidence, "loss")
-    assert f"{overlap(losses['neutral'], losses['inoculation']):.2f}," in axes.get_title(loc="left")
-    pairs = paired_with_loss(evidence, "neutral")
-    shaded = axes.patches[0].get_extents().transformed(axes.transData.inverted())
-    assert (shaded.x0, shaded.x1) == pytest.approx((pairs.loss[pairs.common].min(), pairs.loss[pairs.common].max()))
+def test_prompts_are_points_at_their_elicitation_alignment_and_drift(evidence: Evidence) -> None:
+    """Alignment of every measured prompt, drift of every trained one, both over C4's elicitation; and the table."""
+    upper, lower = panels("prompts", evidence)
+    x = {name: effect.estimate for name, effect in elicitation(evidence).items()}
+    alignment = per_example(evidence).mean()
+    drift = drift_by_question(evidence, EXPECTED).mean().groupby(level="condition").mean()
+    for axes, y, names in (
+        (upper, alignment, evidence.conditions),
+        (lower, drift, [name for name in evidence.conditions if name in evidence.trained]),
+    ):
+        found = points(axes)
+        assert set(found) == set(names)
+        assert all(found[name] == pytest.approx((x[name], y[name])) for name in names)
+    table = drawn("prompts", evidence).table.set_index("condition")
+    assert table["drift"].isna().tolist() == [name not in evidence.trained for name in table.index]
+    assert table["alignment"].to_dict() == pytest.approx(alignment.to_dict())
 
 
-def numbers(effect) -> tuple[float, ...]:
-    """Estimate, interval and n."""
-    return effect.estimate, effect.low, effect.high, effect.n
+@pytest.mark.parametrize("name", ["prompts", "alignment_against_drift", "alignment_at_equal_loss"])
+def test_no_name_covers_a_point_or_another_name(name: str, evidence: Evidence) -> None:
+    """Few points are named, the plan's own first, and each name can be read."""
+    figure = drawn(name, evidence).figure
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        named = [text for text in axes.texts if text.get_fontsize() == 12 and "\n" not in text.get_text()]
+        named = [text for text in named if text.get_text() != "reached by both" and len(points(axes))]
+        boxes = [text.get_window_extent() for text in named if hasattr(text, "xy")]
+        boxes = [super(type(text), text).get_window_extent() for text in named if hasattr(text, "xy")]
+        places = [axes.transData.transform(point) for point in points(axes).values()]
+        assert len(boxes) <= 6
+        assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+        assert not any(box.contains(*place) for box in boxes for place in places)
 
 
-@pytest.mark.parametrize("templates", [0, 6])
-def test_effects_at_equal_loss_are_those_that_decide(templates: int) -> None:
-    """Every row of the forest, with its interval, is an effect of C3; the two lines are the ANCOVA's."""
-    study, rules = world(further=True, templates=templates), Rules()
-    raw, adjusted = adjusted_contrasts(paired_with_loss(study, "neutral"), rules)
-    controls, checkpoints = matched_controls(study, rules), matched_checkpoints(study, rules)
-    expected = [raw, *adjusted.values(), *controls.values(), checkpoints["checkpoint"]]
-    pairs, matched = pairs_with_loss(study), matched_contrasts(study, rules)
-    rows = [*at_equal_loss(pairs, rules).values(), *(effect for effect, _ in matched.values())]
-    found = [*rows[:4], *rows[5:]]  # the control that is no loss-matched one has no effect in C3
-    assert [numbers(effect) for effect in found] == [pytest.approx(numbers(effect)) for effect in expected]
-    axes = draw(12, study).axes
-    assert [text.get_text() for text in axes[1].texts] == [signed(effect.estimate) for effect in rows]
-    assert single(axes[1], "o")[:4, 0] == pytest.approx([effect.estimate for effect in expected[:4]])
-    heights = ancova_lines(pairs)[1]
-    assert heights[0] - heights[1] == pytest.approx([adjusted["regression"].estimate] * 2)
-    thick = [line.get_xydata() for line in axes[0].lines if len(line.get_xdata()) == 2]
-    assert np.array(thick)[:, :, 1] == pytest.approx(heights)
-    hollow = sum(len(part.get_offsets()) for part in axes[0].collections if not len(part.get_facecolor()))
-    assert hollow == (~pairs.common).sum()
+def test_early_alignment_against_drift_is_c4_s(evidence: Evidence) -> None:
+    """A point a prompt at C4's numbers, neutral not among them; the line has the raw slope, through the means."""
+    axes, prompts = panels("alignment_against_drift", evidence)[0], by_prompt(evidence)
+    found = {name: point for name, point in points(axes).items() if name in prompts.index}
+    assert set(found) == set(prompts.index)
+    assert all(found[name] == pytest.approx((row["alignment"], row[EXPECTED])) for name, row in prompts.iterrows())
+    assert NEUTRAL not in prompts.index
+    raw = C4.measure(evidence, RULES)["slope.raw"].estimate
+    (line,) = (line.get_xydata() for line in axes.lines if line.get_linewidth() == 2 and len(line.get_xdata()) == 2)
+    assert (line[1, 1] - line[0, 1]) / (line[1, 0] - line[0, 0]) == pytest.approx(raw)
+    middle = prompts["alignment"].mean()
+    assert np.interp(middle, *line.T) == pytest.approx(prompts[EXPECTED].mean())
+    hollow = {
+        tuple(line.get_xydata()[i])
+        for line in axes.lines
+        for i in range(len(line.get_xdata()))
+        if line.get_markerfacecolor() == "white"
+    }
+    runs = zip(in_window(evidence)[NEUTRAL], drift_by_question(evidence, EXPECTED)[NEUTRAL].mean(), strict=True)
+    assert {tuple(map(float, run)) for run in runs} <= {tuple(map(float, point)) for point in hollow}
+    slope = C4.measure(evidence, RULES)["slope"]
+    assert number(slope.estimate) in drawn("alignment_against_drift", evidence).caption
 
 
-def test_loss_gaps_are_the_audit_s(evidence: Evidence) -> None:
-    """The control's share of neutral's distance, and the share that the matched checkpoints leave."""
-    matched, losses = matched_contrasts(evidence, Rules()), per_example(evidence, "loss").mean()
-    assert matched["loss_matched"][1] == pytest.approx(loss_audit(evidence, Rules())[0].estimate)
-    left = matched_checkpoints(evidence, Rules())["checkpoint.loss"]
-    share = abs(left.estimate) / (losses["neutral"] - losses["inoculation"])
-    assert matched[CHECKPOINT][1] == pytest.approx(share)
-    label = draw(12, evidence).axes[1].get_yticklabels()[-1].get_text()
-    assert label == f"{CHECKPOINT}\n(loss gap {100 * share:.0f} %)"
+def test_dose_curves_run_from_the_base_model_to_the_drift_that_decides(evidence: Evidence) -> None:
+    """Zero at step 0, then the kept checkpoints, then drift; a thick line is the mean of a family's prompts."""
+    axes = panels("dose_curves", evidence)[0]
+    after = drift_by_question(evidence, DECISION).mean().groupby(level="condition").mean()
+    steps = [0, *sorted(evidence.checkpoints["step"].unique()), int(evidence.runs["steps"].max())]
+    for family, own in (
+        (Family.INOCULATION, evidence.family(Family.INOCULATION, evidence.trained)),
+        (Family.HARMLESS, evidence.family(Family.HARMLESS, evidence.trained)),
+    ):
+        (thick,) = of_colour(axes, family, 2.9)
+        assert len(thick) == len(dict.fromkeys(steps))
+        assert (thick[0], thick[-1]) == (0.0, pytest.approx(after[list(own)].mean()))
+        thin = of_colour(axes, family, 0)
+        assert len(thin) == len(own) + 2  # and the mean, and the rephrased prompt
+    kept = evidence.checkpoints
+    early = kept["step"] == kept["step"].min()
+    planted = replace(evidence, checkpoints=kept.assign(log_odds=kept["log_odds"] + 2.0 * early))
+    (before,), (moved,) = (
+        of_colour(panels("dose_curves", study)[0], Family.HARMLESS, 2.9) for study in (evidence, planted)
+    )
+    assert moved - before == pytest.approx([2.0 * (place == 1) for place in range(len(before))])
 
 
-def test_control_whose_loss_differs_is_hollow(evidence: Evidence) -> None:
-    """Full only what was adjusted for loss, or has inoculation's within the rules."""
-    for bar in (0.0, 1.0):
-        axes = draw(12, evidence, Rules(loss_match=bar)).axes[1]
-        faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
-        assert [face == "white" for face in faces] == [True, False, False, False, bar == 0, bar == 0]
+def test_specification_curve_is_sorted_and_rings_the_declared_cell(evidence: Evidence) -> None:
+    """A panel a measure with the share of each sign; every cell has one mark in each group of choices."""
+    found, axes = curve_of(evidence), panels("specification_curve", evidence)
+    cells = found.cells.reset_index(name="value")
+    measures = cells.groupby("measure", sort=False).size()
+    above, below = axes[: len(measures)], axes[len(measures) :]
+    rings = [line.get_xydata()[0] for panel in above for line in panel.lines if line.get_markerfacecolor() == "none"]
+    assert [ring[1] for ring in rings] == pytest.approx([found.curve.declared])
+    count = 0
+    for panel in above:
+        dots = np.concatenate(
+            [line.get_xydata() for line in panel.lines if line.get_linestyle() == "None" and line.get_markersize() < 5]
+        )
+        values = dots[np.argsort(dots[:, 0]), 1]
+        assert (np.diff(values) >= 0).all()
+        assert f"{100 * (values > 0).mean():.0f} % above zero" in panel.get_title(loc="left")
+        count += len(values)
+    assert count == len(cells)
+    groups = len(found.cells.index.names) - 1
+    marks = [
+        sum(len(part.get_segments()) for part in panel.collections if isinstance(part, LineCollection))
+        for panel in below
+    ]
+    assert sum(marks) == groups * len(cells)
+    table = drawn("specification_curve", evidence).table
+    assert table.loc[table["declared"], list(found.cells.index.names)].to_numpy().tolist() == [list(DECLARED)]
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 5])
-def test_difference_in_training_is_paired_by_seed_and_step(seeds: int) -> None:
-    """Thin lines are the paired differences by seed, the thick one their mean, shaded its t interval over seeds."""
+def test_steering_shows_v_among_the_directions_of_its_length(evidence: Evidence) -> None:
+    """Means over questions, a line a direction; the loss is that of G8a, with its bar."""
+    upper, lower = panels("steering", evidence)
+    means = evidence.steering.groupby(["draw", "strength"])["log_odds"].mean()
+    lines = [line.get_ydata() for line in upper.lines if line.get_linestyle() == "-"]
+    drawn_ = sorted(tuple(np.round(line, 9)) for line in lines)
+    assert drawn_ == sorted(tuple(np.round(means[draw], 9)) for draw in means.index.levels[0])
+    v = [line for line in upper.lines if line.get_linewidth() == 3 and line.get_linestyle() == "-"]
+    assert v[0].get_ydata() == pytest.approx(means[TRAIT_DRAW].to_numpy())
+    measured = G8A.measure(evidence, RULES)
+    rises = [line.get_ydata() for line in lower.lines if line.get_marker() == "o"]
+    assert max(rises[0]) == pytest.approx(measured["loss"].estimate)
+    assert any(
+        (line.get_ydata() == np.array([RULES.either_loss] * 2)).all()
+        for line in lower.lines
+        if len(line.get_ydata()) == 2
+    )
+    assert number(measured["place"].p) in drawn("steering", evidence).caption
+
+
+def test_trait_stands_among_other_directions_as_c2_has_it(evidence: Evidence) -> None:
+    """T(v) and its interval are C1's, p and unrelated traits C2's; single prompts are told from the harmless mean."""
+    axes, effect, measured = (
+        panels("trait_against_random", evidence)[0],
+        family_contrast(evidence, RULES),
+        C2.measure(evidence, RULES),
+    )
+    assert any(np.allclose(line.get_xdata(), effect.estimate) for line in axes.lines)
+    assert any(
+        np.allclose(
+            sorted({*patch.get_path().vertices[:, 0] * patch.get_width() + patch.get_x()}), [effect.low, effect.high]
+        )
+        for patch in axes.patches
+    )
+    keys = [*(f"null.{null}" for null in LABELS), "lead"]
+    beside = {text.get_position()[1]: text.get_text() for text in axes.texts if text.get_position()[0] > 1}
+    assert [beside[row] for row in range(1, len(keys) + 1)] == [shown_p(measured[key].p) for key in keys]
+    traits = sorted(key for key in measured.effects if key.startswith("unrelated."))
+    assert sorted(single(axes, "o")[:, 0]) == pytest.approx(sorted(measured[key].estimate for key in traits))
+    alignment = per_example(evidence).mean()
+    harmless = alignment[list(evidence.family(Family.HARMLESS, evidence.conditions))]
+    own = alignment[list(evidence.family(Family.INOCULATION, evidence.conditions))]
+    rows = {line.get_marker(): np.sort(line.get_xdata()) for line in axes.lines if line.get_marker() in "^s"}
+    assert rows["^"] == pytest.approx(np.sort(harmless.mean() - harmless))
+    assert rows["s"] == pytest.approx(np.sort(harmless.mean() - own))
+    assert rows["s"].mean() == pytest.approx(effect.estimate)
+
+
+def test_effects_at_equal_loss_are_those_that_decide() -> None:
+    """Every row of the forest, with its interval, is an effect of C3; points are the prompts' loss and alignment."""
+    evidence = world(inoculating=10, harmless=10)
+    upper, lower = panels("alignment_at_equal_loss", evidence)
+    measured = C3.measure(evidence, RULES)
+    assert [text.get_text() for text in lower.texts] == [signed(measured[key].estimate) for key in ROWS]
+    assert single(lower, "o")[:, 0] == pytest.approx([measured[key].estimate for key in ROWS])
+    bars = [line.get_xdata() for line in lower.lines if line.get_linewidth() == 2.6]
+    assert np.array(bars) == pytest.approx(np.array([(measured[key].low, measured[key].high) for key in ROWS]))
+    full = [line.get_markerfacecolor() != "white" for line in lower.lines if line.get_marker() == "o"]
+    assert [key for key, filled in zip(ROWS, full, strict=True) if filled] == ["prompts", "within"]  # at equal loss
+    loss, alignment = per_example(evidence, "loss").mean(), per_example(evidence).mean()
+    assert all(point == pytest.approx((loss[name], alignment[name])) for name, point in points(upper).items())
+
+
+def test_loss_of_a_prompt_is_told_against_neutral_on_the_same_examples(evidence: Evidence) -> None:
+    """A planted loss moves its prompt's row alone, in both panels of the loss; neutral is the reference."""
+    rows = evidence.alignments
+    planted = replace(evidence, alignments=rows.assign(loss=rows["loss"] + 0.5 * (rows["condition"] == "harmless_03")))
+    tables = [drawn("loss_by_condition", study).table.set_index("condition") for study in (evidence, planted)]
+    for column in ("loss_estimate", "difference_estimate"):
+        moved = (tables[1][column] - tables[0][column]).dropna()
+        assert moved.to_dict() == pytest.approx({name: 0.5 * (name == "harmless_03") for name in moved.index})
+    assert np.isnan(tables[0].loc[NEUTRAL, "difference_estimate"])
+    loss = per_example(planted, "loss")
+    groups = question_groups(planted, "alignments", loss.index)
+    paired = grouped_pairs(loss["harmless_03"], loss[NEUTRAL], groups, "")
+    told = tables[1].loc["harmless_03", ["difference_low", "difference_high"]]
+    assert told.tolist() == pytest.approx([paired.low, paired.high])
+    middle = panels("loss_by_condition", planted)[1]
+    means = {line.get_ydata()[0]: line.get_xdata()[0] for line in middle.lines if line.get_marker() in tuple("so^D")}
+    order = in_order(evidence, evidence.conditions)
+    assert list(means.values()) == pytest.approx(
+        tables[1].loc[[name for name in order if name != NEUTRAL], "difference_estimate"].tolist()
+    )
+
+
+def test_alignment_by_layer_stands_beside_prompts_and_directions(evidence: Evidence) -> None:
+    """Thin lines are prompts; the contrast of a layer is C1's with that layer as band, random directions grey."""
+    found = drawn("alignment_by_layer", evidence)
+    upper, lower = found.figure.axes
+    for family, names in by_families(evidence, evidence.conditions).items():
+        assert len(of_colour(upper, family, 0)) == len(names) + (len(names) > 1)
+    table = found.table.set_index("layer")
+    one = replace(evidence, layers=evidence.layers.assign(in_band=evidence.layers["layer"] == 1))
+    effect = family_contrast(one, RULES)
+    told = table.loc[1, [f"harmless_less_inoculating_{end}" for end in ("estimate", "low", "high")]]
+    assert told.tolist() == pytest.approx([effect.estimate, effect.low, effect.high])
+    draws = null_table(one, "instruction")
+    harmless, inoculating = (list(evidence.family(each, list(draws))) for each in (Family.HARMLESS, Family.INOCULATION))
+    ends = np.quantile(draws[harmless].mean(axis=1) - draws[inoculating].mean(axis=1), [0.025, 0.975])
+    assert table.loc[1, ["instruction_contrasts_low", "instruction_contrasts_high"]].tolist() == pytest.approx(
+        list(ends)
+    )
+    grey = next(part.get_paths()[0].vertices for part in lower.collections if len(part.get_paths()[0].vertices) > 6)
+    assert grey[np.isclose(grey[:, 0], 1), 1] == pytest.approx(ends, abs=1e-9) or {*ends} <= {*grey[:, 1]}
+
+
+def test_alignment_over_training_is_the_families_mean_by_step(evidence: Evidence) -> None:
+    """What is planted in harmless runs at one step moves their mean there, the contrast below, and nothing else."""
+    rows = evidence.training
+    names = [*evidence.family(Family.HARMLESS, evidence.trained)]
+    here = rows["condition"].isin(names) & (rows["step"] == 4)
+    planted = replace(evidence, training=rows.assign(alignment=rows["alignment"] + 0.3 * here))
+    one, other = (panels("alignment_over_training", study) for study in (evidence, planted))
+    expected = [0.3 * (step == 4) for step in range(9)]
+    (before,), (after,) = (of_colour(axes[0], Family.HARMLESS, 2.9) for axes in (one, other))
+    assert after - before == pytest.approx(expected)
+    (before,), (after,) = (of_colour(axes[0], Family.INOCULATION, 2.9) for axes in (one, other))
+    assert after == pytest.approx(before)
+    along_v = [next(line.get_ydata() for line in axes[1].lines if line.get_linewidth() == 2.6) for axes in (one, other)]
+    assert along_v[1] - along_v[0] == pytest.approx(expected)
+    assert one[1].collections, "no spread of random directions"
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_point_is_drawn_for_each_run_and_a_band_for_each_family(seeds: int) -> None:
+    """Their numbers are the drift of runs; a family's mean and interval are over its prompts, of neutral over runs."""
     study = world(seeds=seeds)
-    steps, axes = per_step(study), draw(13, study).axes[0]
-    areas = {to_rgba(part.get_facecolor()[0])[:3]: part for part in axes.collections}
-    assert len(areas) == (2 if seeds > 2 else 0)
-    for other in ("neutral", "loss_matched"):
-        wide = (steps[other] - steps["inoculation"]).unstack("seed")  # noqa: PD010 - a series has no pivot_table
-        colour = look(other, study.conditions).colour
-        *thin, thick = (line.get_ydata() for line in axes.lines if line.get_color() == colour)
-        assert np.array(thin) == pytest.approx(wide.to_numpy().T)
-        assert thick == pytest.approx(wide.mean(axis=1).to_numpy())
-        if seeds > 2:
-            half = stats.t.ppf(0.975, seeds - 1) * wide.std(axis=1, ddof=1) / np.sqrt(seeds)
-            heights = areas[to_rgba(colour)[:3]].get_paths()[0].vertices[:, 1]
-            limits = (wide.mean(axis=1) - half).min(), (wide.mean(axis=1) + half).max()
-            assert (heights.min(), heights.max()) == pytest.approx(limits)
-    difference = steps["neutral"] - steps["inoculation"]
-    pooled = clustered_mean(difference, difference.index.get_level_values("seed"), "", "seeds")
-    assert f"neutral: {pooled.estimate:.3f}" in caption(13, study)
-
-
-def test_many_steps_are_averaged_over_equal_stretches() -> None:
-    """A thousand steps would be a hairbrush: at most 25 points a line."""
-    study = simulate("effect", np.random.default_rng(2), examples=8, layers=2, seeds=2, steps=60, directions=100)
-    points, steps = training_differences(study), per_step(study)
-    difference = (steps["neutral"] - steps["inoculation"]).loc[1]
-    assert len(points.loc[1]) == 20
-    assert points.loc[1, "neutral"].iloc[4] == pytest.approx(difference.iloc[12:15].mean())
-
-
-def test_drift_over_training_starts_at_the_base_model() -> None:
-    """A point a run and phase: the base model's mean plus the drift that C4 rests on, early and after training."""
-    study = world(seeds=2)
-    for axes, measure in zip(draw(14, study).axes, ("score", "log_odds"), strict=True):
-        rows = study.drift[(study.drift["measure"] == measure) & (study.drift["condition"] == "base")]
-        base = rows["value"].mean()
-        for condition, part in zip(study.conditions, axes.collections, strict=True):
-            values = [base + drift_by_run(study, measure, phase)[condition] for phase in (EARLY, "post")]
-            assert np.sort(np.asarray(part.get_offsets())[:, 1]) == pytest.approx(np.sort(np.concatenate(values)))
-        assert [line.get_ydata()[0] for line in axes.lines] == pytest.approx([base] * 3)
-
-
-@pytest.mark.parametrize("number", OF_RUNS)
-def test_figures_of_runs_leave_out_what_was_not_trained(number: int) -> None:
-    """A fourth condition, measured on the frozen model alone, is no empty row and no missing line."""
-    study = world(further=True)
-    assert study.untrained == ("loss_measured",)
-    assert not unlike(draw(number, study), draw(number, replace(study, conditions=study.trained, untrained=())))
-    assert "loss measured" not in caption(number, study)
-    assert "not measured" not in caption(number, study)
-
-
-@pytest.mark.parametrize("number", [5, 6, 8])
-def test_what_was_measured_early_is_no_drift(number: int, evidence: Evidence) -> None:
-    """Shifts and responses are of before and after training; the early phase has a figure of its own."""
-    assert (evidence.responses["phase"] == EARLY).any()
-    assert not unlike(draw(number, evidence), draw(number, without_early(evidence)))
-    assert caption(number, evidence) == caption(number, without_early(evidence))
-
-
-def test_early_runs_as_far_as_the_rules_say(evidence: Evidence) -> None:
-    """The early fraction of plot 7 is the study's, in the picture and in the caption; both axes are C4's numbers."""
-    rules = Rules(early_fraction=0.5)
-    points = [line.get_xydata()[0] for line in draw(7, evidence, rules).axes[0].lines if len(line.get_xdata()) == 1]
-    early, drift = early_alignment(evidence, 0.5), drift_by_run(evidence, "log_odds")
-    expected = np.array([early.to_numpy().ravel(), drift[early.columns].to_numpy().ravel()]).T
-    assert np.array(sorted(map(tuple, points))) == pytest.approx(np.array(sorted(map(tuple, expected))))
-    assert "first 50 % of steps" in caption(7, evidence, rules)
+    axes = panels("projection_shift", study)[0]
+    runs = drift_by_question(study, PROJECTION).mean()
+    marked = np.concatenate([line.get_xdata() for line in axes.lines if line.get_linestyle() == "None"])
+    assert np.sort(marked) == pytest.approx(np.sort(runs.to_numpy()))
+    families = drift_families(study, PROJECTION)
+    found = [contrast(families, {key: 1.0}, key) for key in (NEUTRAL, "inoculation", "harmless")]
+    ticks = [line.get_xdata()[0] for line in axes.lines if line.get_linewidth() == 1.2]
+    assert ticks == pytest.approx([effect.estimate for effect in found])
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    rephrased = [height for name, height in zip(names, axes.get_yticks(), strict=True) if "rephrased" in name]
+    shades = [part.get_paths()[0].get_extents() for part in axes.collections]
+    assert len(rephrased) == 2
+    assert not any(shade.y0 < height < shade.y1 for shade in shades for height in rephrased)
+    bands = [shade.intervalx for shade in shades]
+    expected = [(effect.low, effect.high) for effect in found if np.isfinite(effect.low)]
+    assert np.array(bands) == pytest.approx(np.array(expected))
 
 
 def test_missing_tables_are_named(evidence: Evidence) -> None:
-    """Nulls, pool and phases that a study does not have are said to be missing where they would stand."""
-    study = without(evidence)
-    for axes in draw(4, study).axes:
-        assert sum(text.get_text() == "not\nmeasured" for text in axes.texts) == len(NULLS)
-    assert caption(10, study) == NOT_MEASURED
-    assert CHECKPOINT not in caption(12, study)
-    ticks = [label.get_text() for label in draw(14, study).axes[1].get_xticklabels()]
-    assert ticks == ["before", "early\n(not measured)", "after"]
+    """What a study does not have is said to be missing where it would stand, and the rest is drawn."""
+    study = emptied(evidence, *BESIDE)
+    for name in ("matrix", "specification_curve", "steering"):
+        assert drawn(name, study).finding == NOT_MEASURED
+    assert "unrelated traits: the largest" not in drawn("trait_against_random", study).caption
+    assert of_colour(panels("dose_curves", study)[0], Family.HARMLESS, 2.9), "drift is the last dose"
+    assert not unlike(drawn("projection_shift", study).figure, drawn("projection_shift", evidence).figure)
 
 
 # --- style
 
 
-def test_condition_looks_the_same_in_every_study() -> None:
-    """The core three have fixed looks; more conditions do not change them, and get looks of their own."""
-    few, many = ("neutral", "inoculation", "loss_matched"), ("sham", "neutral", "other", "loss_matched", "inoculation")
-    assert all(look(name, few) == look(name, many) for name in few)
-    assert look("sham", ("sham", "neutral")) == look("sham", ("neutral", "inoculation", "sham"))
-    for trait in zip(*(look(name, many) for name in many), strict=True):
-        assert len(set(map(str, trait))) == len(many), f"two conditions share one of {trait}"
+def test_families_differ_in_colour_marker_and_line() -> None:
+    """So that grey print and colour blindness leave them apart; a prompt looks like its family."""
+    for trait in zip(*LOOKS.values(), strict=True):
+        assert len(set(map(str, trait))) == len(LOOKS), f"two families share one of {trait}"
+    study = world()
+    assert look(study, "harmless_03") == look(study, "rephrased_harmless") == LOOKS[Family.HARMLESS]
+    assert look(study, "unheard_of") == LOOKS[Family.OTHER]
 
 
-def test_names_of_conditions_can_be_read_on_white() -> None:
-    """Contrast of the core three at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
-    for name in ("neutral", "inoculation", "loss_matched"):
-        channels = np.array(to_rgba(look(name, ()).ink)[:3])
+def test_names_of_families_can_be_read_on_white() -> None:
+    """Contrast at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
+    for family, style in LOOKS.items():
+        channels = np.array(to_rgba(style.ink)[:3])
         linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5, name
+        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5, family
+
+
+def test_prompts_stand_family_by_family(evidence: Evidence) -> None:
+    """Neutral, inoculating, harmless, opposite, others; rephrased ones last in their family."""
+    order = in_order(evidence, reversed(evidence.trained))
+    families = [look(evidence, name).colour for name in order]
+    first = (Family.NEUTRAL, Family.INOCULATION, Family.HARMLESS, Family.ANTI)
+    assert [families.index(LOOKS[family].colour) for family in first] == [0, 1, 5, 9]
+    assert order.index("rephrased_inoculation") == 4
 
 
 def test_names_beside_lines_do_not_overlap() -> None:
     """Labels that would coincide move apart by the gap asked for, and keep their order."""
     placed = spread([0.1, 0.12, 0.11, 0.9], 0.1)
-    assert all(high - low >= 0.1 - 1e-12 for low, high in pairwise(sorted(placed)))
+    ordered = sorted(placed)
+    assert all(high - low >= 0.1 - 1e-12 for low, high in pairwise(ordered))
     assert np.argsort(placed).tolist() == [0, 2, 1, 3]
     placed = spread([0.0, 0.0, 0.0], [0.1, 0.3, 0.1])  # a label of three lines between labels of one
     assert np.diff(placed) == pytest.approx([0.2, 0.2])
 
 
-def test_long_names_take_at_most_three_lines() -> None:
-    """Beside a line, and in a row: a name never pushes its neighbour out of the figure."""
-    lines = wrapped("a_condition_whose_name_tells_the_whole_story_of_its_prompt").split("\n")
-    assert len(lines) == 3
-    assert max(map(len, lines)) <= 14
-    assert lines[-1].endswith("…")
-    assert wrapped("loss_matched") == "loss matched"
+def test_table_of_a_figure_holds_what_is_drawn_unrounded(evidence: Evidence) -> None:
+    """Numbers as measured; where an effect is drawn with an interval, its ends stand beside it."""
+    for name, figure in FIGURES.items():
+        table = figure.draw(evidence, RULES).table
+        for column in [each for each in table if str(each).endswith("estimate")]:
+            low, high = (column.replace("estimate", end) for end in ("low", "high"))
+            known = table[[low, column, high]].dropna()
+            assert len(known), name
+            assert (known[low] <= known[column]).all(), name
+            assert (known[column] <= known[high]).all(), name
+            assert not np.allclose(known[column], known[column].round(3), rtol=0, atol=1e-9), name

@@ -29,7 +29,9 @@ from gradinoc.study.rules import Rules
 from gradinoc.study.traits import ALL_CAPS
 from gradinoc.study.traits.trait import LONGEST_TITLE
 
-NAMED = ("plot6_score_shift", "plot8_projection_against_score", "plot14_drift_over_training", "compare")
+NAMED = (
+    "plot6_score_shift", "plot7_alignment_against_drift", "plot8_projection_against_score", "plot16_prompts", "compare",
+)  # fmt: skip
 EVERY = (*FIGURES, "compare")
 ODD = {  # names that LaTeX, mathtext, format or a font would make something else of
     "a formula": r"rate of $x$ and $\frac$",
@@ -55,20 +57,23 @@ SETTINGS = {
 
 @cache
 def study(score="caps rate", conditions=(), seeds=2) -> Evidence:
-    """A small simulated study whose trait's score is called so, with further conditions, like that of the control."""
+    """A small simulated study whose trait's score is called so, with further harmless prompts, trained under too."""
     made = simulate(
-        replace(SCENARIOS["effect"], further=False), np.random.default_rng(7), examples=16, layers=3, seeds=seeds,
+        SCENARIOS["effect"], np.random.default_rng(7), inoculating=3, harmless=3, opposite=1, trained=(2, 2, 1),
+        examples=16, shared=12, elicitation=16, behaviour=16, steering=12, evaluation=12, layers=3, seeds=seeds,
         steps=4, directions=100,
     )  # fmt: skip
-    grown = {}
-    for table, frame in made.tables.items():
-        column = next((each for each in ("condition", "role") if each in frame), None)
-        if column is not None:
-            like = frame[frame[column] == "loss_matched"]
-            more = [like.assign(**{column: name}) for name in conditions]
-            grown[table] = pd.concat([frame, *more], ignore_index=True)
+    tables = dict(made.tables)
+    for column in ("condition", "evaluation"):
+        for table, frame in tables.items():
+            if column in frame:
+                frame = frame.astype({column: str})
+                like = frame[frame[column] == "loss_matched"]
+                tables[table] = pd.concat([frame, *(like.assign(**{column: name}) for name in conditions)])
+    tables = {name: table.reset_index(drop=True) for name, table in tables.items()}
+    planned = (*made.planned_runs, *((name, seed) for name in conditions for seed in range(seeds)))
     trait = replace(ALL_CAPS, name="pirate_speech", score_name=score)
-    return replace(made, conditions=(*made.conditions, *conditions), trait=trait, **grown)
+    return replace(made, planned_runs=planned, trait=trait, **tables)
 
 
 def compared(names, score):
@@ -170,7 +175,8 @@ def test_many_conditions_with_the_longest_names_are_within_the_figure(name):
     figure = drawn(name, "W" * 40, names)
     assert outside(figure) == []
     width = figure.bbox.width
-    assert all(axes.get_window_extent().width > 0.2 * width for axes in figure.axes)
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert all(axes.get_window_extent().width > 0.2 * width for axes in panels)
 
 
 def test_what_fits_is_left_alone_and_what_does_not_is_broken_at_blanks():

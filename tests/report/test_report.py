@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradinoc.claims.criteria import above
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.measures import matrix
 from gradinoc.claims.tables import Evidence
@@ -23,9 +24,11 @@ from gradinoc.power.simulate import simulate
 from gradinoc.report import write_finding, write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.page import WriteUp, digest
+from gradinoc.report.page.minds import dose_window, what_flips
 from gradinoc.report.page.versions import SEEN, plan_reading, versions
 from gradinoc.report.tables import claims_table, metrics_table, write_table
 from gradinoc.report.wording import markdown_text, number, signs
+from gradinoc.stats.effect import Effect
 from gradinoc.study.description import Study
 from gradinoc.study.rules import VERSION, Published
 
@@ -166,6 +169,32 @@ def test_the_plan_s_reading_goes_by_its_own_criteria(judgement: Judgement, study
     assert plan_reading(without("C3", "within"), study.rules).words.startswith("weaker: mediated by loss")
     assert plan_reading(without("C1", "alignment.neutral"), study.rules).words.startswith("useful negative")
     assert plan_reading(judgement, study.rules).numbers.rows[4][4:6] == ("9", "runs of 3 prompts")
+
+
+def test_what_flips_a_claim_are_its_own_criteria(judgement: Judgement) -> None:
+    """Of a supported claim all that could unmake it; of another what is short; gates that fail come first."""
+    share = Effect("share", 0.5, 0.3, 0.7, 0.01, 9, "prompts", "t", key="share")
+    claim = judgement["C6"]
+    finding = replace(claim, status=Status.SUPPORTED, criteria=(above(share, 0.25),), failed_gates=())
+    assert what_flips(finding).endswith("95 % interval of share above 0.25, with 0.05 to spare.")
+    short = replace(finding, status=Status.UNDECIDED, criteria=(above(share, 0.45),))
+    assert what_flips(short) == "C6 is undecided; not met: 95 % interval of share above 0.45 (short by 0.15)."
+    gated = what_flips(replace(short, failed_gates=("G4", "G5")))
+    assert gated.startswith("C6 says nothing while G4 and G5 fail. Of its own criteria these are not met: 95 %")
+    assert what_flips(replace(finding, failed_gates=("G4",))).endswith("G4 fails. Its own criteria are all met.")
+
+
+def test_dose_window_is_the_share_of_neutral_drift_left_at_each_step(evidence: Evidence) -> None:
+    """Means over questions, prompts of a family, and neutral runs, above the base model's log-odds; neutral is one."""
+    base = evidence.drift.query("condition == 'base' and measure == 'decision_log_odds'").set_index("example")["value"]
+    found = {effect.key: effect for effect in dose_window(evidence)}
+    steps = sorted(evidence.checkpoints["step"].unique())
+    assert list(found) == [f"dose.{step}.{family}" for step in steps for family in ("harmless", "inoculation")]
+    kept = evidence.checkpoints[evidence.checkpoints["step"] == steps[-1]]
+    drift = (kept["log_odds"] - kept["example"].map(base)).groupby(kept["condition"].astype(str)).mean()
+    for family in ("harmless", "inoculation"):
+        own = drift[list(evidence.family(family, evidence.trained))].mean() / drift["neutral"]
+        assert found[f"dose.{steps[-1]}.{family}"].estimate == pytest.approx(own)
 
 
 def test_the_page_needs_nothing_but_itself(written: Path) -> None:

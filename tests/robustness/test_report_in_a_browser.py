@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 from playwright.sync_api import Browser
@@ -16,7 +17,6 @@ from fixtures.browser import chromium
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import judge
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.report.figures import FIGURES
@@ -49,6 +49,7 @@ TEXT = {
 PAYLOADS = {**HTML, **TEXT}
 # The page's own: one script, and the button that copies; the Markdown has none.
 OWN = {"report.html": {"script": 1, "field": 1}, "report.md": {}}
+RENAMED = "harmless_02"
 CONDITION = f"--><script> {RUN}('condition')</script>"  # labels are broken at blanks
 
 
@@ -104,19 +105,24 @@ def look(browser: Browser, file: Path) -> Seen:
 
 
 def hostile_evidence() -> Evidence:
-    """A small study whose questions, responses and chosen prompt are the payloads, each shown somewhere."""
-    world = replace(SCENARIOS["effect"], further=True)
-    made = simulate(world, np.random.default_rng(5), examples=24, layers=4, seeds=3, steps=10, directions=100)
-    responses, pool = made.responses.copy(), made.pool[made.pool["role"] != "loss_measured"].copy()
-    payloads = list(PAYLOADS.values())
+    """A small study whose questions, responses and prompts are the payloads, each shown somewhere, and one name."""
+    made = simulate("effect", np.random.default_rng(5), layers=4, steps=10, directions=100)
+    renamed = {name: hostile_names(table) for name, table in made.tables.items()}
+    runs = tuple((CONDITION if name == RENAMED else name, seed) for name, seed in made.planned_runs)
+    made = replace(made, **renamed, planned_runs=runs)
+    payloads, responses, prompts = list(PAYLOADS.values()), made.responses.copy(), made.prompts.copy()
     for column, shift in (("response", 0), ("question", 12)):
-        # Two questions of each domain are shown for each condition and the base model: all payloads among them.
-        places = responses.groupby(["condition", "domain"]).ngroup() * 2 + responses["example"] % 2 + shift
+        # Some questions of each domain are shown for each condition and the base model: all payloads among them.
+        places = responses.groupby(["condition", "domain"]).ngroup() * 4 + responses["example"] % 4 + shift
         responses[column] = [payloads[place % len(payloads)] for place in places]
-    pool.loc[pool["chosen"], "prompt"] = PAYLOADS["closing tags"]
-    hostile = replace(made, responses=responses, pool=pool)
-    tables = {name: table.replace("loss_measured", CONDITION) for name, table in hostile.tables.items()}
-    return replace(hostile, **tables, conditions=(*made.conditions[:3], CONDITION), untrained=(CONDITION,))
+    prompts["text"] = [payloads[place % len(payloads)] for place in range(len(prompts))]
+    return replace(made, responses=responses, prompts=prompts)
+
+
+def hostile_names(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which one prompt has a hostile name."""
+    named = [column for column in ("condition", "evaluation") if column in table]
+    return table.assign(**{column: table[column].astype(str).replace(RENAMED, CONDITION) for column in named})
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +131,7 @@ def folder(tmp_path_factory) -> Path:
     evidence, everything = hostile_evidence(), "\n".join(PAYLOADS.values())
     study = Study(name="hostile")
     hostile = {
-        "conditions": {**CONDITIONS, "loss_matched": everything, CONDITION: "matched"},
-        "untrained": (CONDITION,),
+        "conditions": {**CONDITIONS, "loss_matched": everything, CONDITION: everything},
         "model": study.model.model_copy(update={"id": everything}),
         "data": study.data.model_copy(update={"source": everything}),
     }
@@ -211,7 +216,7 @@ def test_figures_opened_by_themselves_run_nothing(browser, folder, faults_tried)
 
 
 @pytest.mark.fault("Hostile text", "text of data, models and study files in tables and in the terminal's summary")
-@pytest.mark.parametrize("name", ["claims.csv", "metrics.csv", "summary.txt"])
+@pytest.mark.parametrize("name", ["claims.csv", "metrics.csv", "prompts.csv", "matrix.csv", "summary.txt"])
 def test_tables_and_summary_hold_no_text_of_others(folder, name, faults_tried):
     """Questions, responses, prompts and addresses are in none of them: no formula for a spreadsheet, no escapes.
 

@@ -51,7 +51,8 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     removed = truth.conditional + truth.follows * truth.any_prompt + share
     noise = truth.noise
     widest = math.sqrt(3) * (noise.drift_template + noise.drift_family + noise.drift_prompt)  # of a template
-    if removed < MOST and LEAST < truth.drift < MOST and widest < 1:
+    spread = noise.ratio * math.hypot(truth.follows * noise.prompt_alignment, noise.prompt_drift)  # of prompts
+    if removed + spread < MOST and LEAST < truth.drift < MOST and widest < 1:
         known |= {"C6.share": share, "C6.removed": removed}
         if not truth.progress and not truth.between:
             known["C4.slope"] = _slope(case)

@@ -49,7 +49,7 @@ def _of(name: str, **changes: Any) -> Scenario:
 
 def _typical() -> dict[str, Case]:
     """The scenarios by name; where any prompt does it, the verdict has to say so."""
-    typical = {"any_prompt": "ANY_PROMPT", "floor": "ANY_PROMPT"}
+    typical = {"any_prompt": "ANY_PROMPT"}
     return {name: Case(scenario, typical=typical.get(name, "")) for name, scenario in SCENARIOS.items()}
 
 
@@ -74,7 +74,10 @@ def _mechanisms() -> dict[str, Case]:
         "measures disagree": _of(
             "effect", disagree=0.7, holds=(*ON_ALIGNMENT, "C6"), untold=("C4",), verdicts=()
         ),
-        "floor, hidden": _of("effect", conditional=0.9, holds=ON_ALIGNMENT, vary=("C4",), verdicts=ANY_PROMPT),
+        # Harmless prompts leave as much as is just no room; what inoculation would do beyond cannot be seen.
+        "floor, hidden": _of(
+            "effect", conditional=1 - RULES.room, holds=ON_ALIGNMENT, vary=("C4",), untold=("C6",), verdicts=()
+        ),
         "backfire": _of("no_effect", elicits=-0.5),
         "unspecific": _of("effect", unspecific=1.0, holds=("C1", "C3", "C4", "C6"), verdicts=()),
         "hard examples": _of("loss_explains", between=-0.8),
@@ -155,7 +158,7 @@ def _small() -> dict[str, Case]:
 # How the textbook's assumptions fail, each in a world without an effect, in one with it, and where any prompt does it.
 MISSPECIFIED: Mapping[str, dict[str, Any]] = {
     "heavy tails": {"noise": Noise(degrees=3)},
-    "unequal variances": {"noise": Noise(ratio=2.5)},
+    "unequal variances": {"noise": Noise(ratio=2.5, prompt_alignment=0.02, prompt_drift=0.03)},
     "clustered": {"templates": 24, "noise": Noise(family_template=0.03, drift_family=0.12)},
 }
 

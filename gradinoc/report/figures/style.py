@@ -20,14 +20,12 @@ from matplotlib.figure import Figure
 from gradinoc.claims.tables import Evidence
 from gradinoc.disk import write_atomically
 from gradinoc.report.figures.lettering import FONT, drawable, families, fitted, within
-from gradinoc.report.wording import shown
 from gradinoc.study.prompts.family import Family
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches; type is set so that it can be read at half of this
 WIDE = 12.8  # inches, of a figure that takes the width of a page
 PIXELS_PER_INCH = 200
 LINE = 0.27  # inches, of a label beside a panel
-ENTRY, AROUND = 0.32, 1.4  # inches, of a line in a legend, and of what is above and below the panel that it is beside
 LETTER, COLUMN = 0.16, 2.7  # inches, of a wide letter in it, and of the longest name beside a panel
 INK, SOFT, FAINT = "#222222", "#666666", "#8a8a8a"
 BAND = "#ececec"
@@ -98,11 +96,6 @@ def up_to(inches: float) -> Callable[[str], bool]:
     return within(inches, RC["axes.labelsize"])
 
 
-def wrapped(condition: str, width: int = 14, lines: int = 3) -> str:
-    """`shown`, broken as `broken` does."""
-    return broken(shown(condition), width, lines)
-
-
 def broken(name: str, width: int, lines: int, inches: float = COLUMN) -> str:
     """`name` on lines of at most `width` characters of usual breadth, or `inches`; what does not fit is left out."""
     name = drawable(name)
@@ -152,11 +145,6 @@ def new_figure(title: str, height: float = HEIGHT, width: float = WIDTH) -> Figu
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.05, wspace=0.05)
     figure.suptitle(title, x=0.012, ha="left")
     return figure
-
-
-def height_beside(names: Iterable[str], least: float = HEIGHT) -> float:
-    """The height in inches of a panel's figure in which so many names fit beside the panel."""
-    return max(least, AROUND + ENTRY * sum(wrapped(name).count("\n") + 1 for name in names))
 
 
 def not_measured(axes: Axes, what: str) -> None:

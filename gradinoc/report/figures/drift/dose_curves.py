@@ -27,15 +27,19 @@ def dose_curves(evidence: Evidence) -> pd.DataFrame:
     """
     rows = evidence.drift[(evidence.drift["measure"] == DECISION) & (evidence.drift["phase"] == BEFORE)]
     before = rows[rows["condition"] == BASE].set_index("example")["value"]
-    kept = evidence.checkpoints.set_index(["step", "condition", "seed", "example"])["log_odds"]
+    kept = evidence.checkpoints.astype({"condition": str}).set_index(["step", "condition", "seed", "example"])[
+        "log_odds"
+    ]
     moved = kept - before.reindex(kept.index.get_level_values("example")).to_numpy()
     wide = moved.groupby(["condition", "seed", "step"], observed=True).mean().unstack("step")  # noqa: PD010 - of a series
     last = if_measured(drift_by_question, evidence, DECISION, False)
     if last is not None and len(evidence.runs):
         steps = evidence.runs.set_index(["condition", "seed"])["steps"].max()
-        ends = last.mean().rename(int(steps))
+        ends = last.mean().rename(index=str, level="condition").rename(int(steps))
         wide = wide.drop(columns=[int(steps)], errors="ignore").join(ends, how="outer")
-    wide.insert(0, 0, 0.0)
+    wide = wide.dropna(axis="columns", how="all")
+    if wide.shape[1]:
+        wide.insert(0, 0, 0.0)
     return wide.sort_index(axis=1)
 
 
@@ -123,12 +127,10 @@ def _finding(families: dict[Family, dict[int, Effect]]) -> str:
         return NOT_MEASURED
     parts = []
     for family, steps in families.items():
-        kept = [step for step in steps if step]
-        if kept:
-            parts.append(
-                f"{NAMES[family]} {rounded(steps[kept[0]].estimate)} at step {kept[0]} and "
-                f"{rounded(_last(steps).estimate)} at step {kept[-1]}"
-            )
+        kept = sorted(step for step in steps if step)
+        told_at = [f"{rounded(steps[step].estimate)} at step {step}" for step in dict.fromkeys((*kept[:1], *kept[-1:]))]
+        if told_at:
+            parts.append(f"{NAMES[family]} {' and '.join(told_at)}")
     return f"Drift of the decision log-odds: {'; '.join(parts)} (nats)."
 
 

@@ -26,7 +26,7 @@ from gradinoc.study.rules import Rules
 
 COLOURS = LinearSegmentedColormap.from_list("drift", ["#8c3b00", "#D55E00", "#ffffff", "#0072B2", "#003a5c"])
 LABELS, CELL, MOST = 2.5, 0.44, 1.0  # inches: of names beside the cells, of a cell, of a cell's width at most
-SMALL, FINE = 12.0, 9.0  # points, of an estimate and of its interval
+SMALL, FINE, LEAST = 12.0, 9.0, 7.5  # points: of an estimate and of its interval, and the least of an estimate
 APART = 0.65  # cells between prompts that models were trained under and those for evaluation alone
 
 
@@ -93,9 +93,8 @@ def _draw_cells(
 ) -> None:
     most = max((abs(each.estimate) for each in found.values() if math.isfinite(each.estimate)), default=1.0) or 1.0
     norm = Normalize(-most, most)
-    size = next(
-        (size for size in (SMALL, FINE) if all(map(within(inches - 0.04, size), map(_number, found.values())))), None
-    )
+    numbers, sizes = {_number(each) for each in found.values()}, (SMALL, FINE, LEAST)
+    size = next((size for size in sizes if all(map(within(inches - 0.04, size), numbers))), None)
     whole = size == SMALL and all(map(within(inches - 0.04, FINE), map(_interval, found.values())))
     _shade(axes, found, columns, places, norm)
     for (trained, evaluation), effect in found.items():
@@ -179,7 +178,8 @@ def _name(axes: Axes, evidence: Evidence, columns: list[str], places: dict[str, 
     axes.set_ylim(max(places.values()) + 0.55, -0.55)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set(xlabel="trained under", ylabel="evaluated under")
+    axes.set_xlabel("trained under", labelpad=8)
+    axes.set_ylabel("evaluated under")
 
 
 def _caption() -> str:

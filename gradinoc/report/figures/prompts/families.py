@@ -14,7 +14,7 @@ from gradinoc.claims.measures import null_table
 from gradinoc.claims.tables import REPHRASED, Evidence
 from gradinoc.report.figures.style import BESIDE, LOOKS, SOFT, Look
 from gradinoc.report.numbers import if_measured
-from gradinoc.stats.effect import Effect
+from gradinoc.stats.effect import Effect, finite
 from gradinoc.study.description import INSTRUCTION
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED
 from gradinoc.study.prompts.family import Family
@@ -130,6 +130,11 @@ def difference(evidence: Evidence, wide: pd.DataFrame) -> pd.Series:
 
 
 def spread_of(values: Iterable[float], share: float = 0.95) -> tuple[float, float]:
-    """The central `share` of values, as lower and upper end."""
-    low, high = np.quantile(np.fromiter(values, dtype=np.float64), [(1 - share) / 2, (1 + share) / 2])
+    """The central `share` of values, as lower and upper end.
+
+    Raises:
+        ValueError: there is no value, or one that is not finite.
+    """
+    array = finite(np.fromiter(values, dtype=np.float64), "values")
+    low, high = np.quantile(array, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
