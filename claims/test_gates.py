@@ -86,9 +86,9 @@ def test_g8a_steering_brings_the_trait(finding, rules):
 
 @pytest.mark.claim("G8a", stages=("directions", "steering"))
 def test_g8a_steering_leaves_the_answer(finding, rules):
-    """G8a: steered, the loss of the answer in either form rises by at most 0.2 nats."""
+    """G8a: steered, the loss of the answer in either form rises by less than 0.2 nats."""
     loss = finding["loss"]
-    assert loss.estimate <= rules.either_loss, f"{loss.name} = {loss}; G8a needs at most {rules.either_loss}"
+    assert loss.high < rules.either_loss, f"{loss.name} = {loss}; G8a needs its upper end below {rules.either_loss}"
 
 
 @pytest.mark.claim("G8b")

@@ -39,6 +39,8 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     if not kinds >= set(NULLS):
         raise ValueError(f"Evidence table 'nulls': expected the kinds {tuple(NULLS)}, received {sorted(kinds)}")
     observed = family_contrast(evidence, rules)
+    if not np.isfinite(observed.standard_error):
+        return Measured({}, f"Not computed, because T(v) has no interval: {observed.method}.")
     effects, fewest = {}, 0
     for null in NULLS:
         table, first = null_by_prompt(evidence, null)
@@ -76,6 +78,8 @@ def decide(found: Measured, rules: Rules) -> Outcome:
 
     The mean over directions that are drawn with either sign is zero by symmetry: it is no evidence against.
     """
+    if not found.effects:
+        return undecided(found.statement)
     shown = positive(replace(found[f"null.{next(iter(NULLS))}"], name="T(v)"))
     tails: list[Criterion] = [p_at_most(found[f"null.{null}"], rules.alpha) for null in NULLS]
     tails.append(p_at_most(found["lead"], rules.alpha))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -84,4 +85,4 @@ def trait_tracking(evidence: Evidence) -> Effect:
         return bare(name, np.nan, int(rows.sum()), "responses", "too few responses")
     groups = responses.groupby(["condition", "seed", "phase", "domain"], observed=True).ngroup().to_numpy()[rows]
     projection, score = columns[rows].T
-    return repeated_measures(projection, score, groups, name)
+    return replace(repeated_measures(projection, score, groups, name), unit="responses")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradinoc.claims.criteria import above_zero, at_least, at_most, p_at_most
+from gradinoc.claims.criteria import above_zero, at_least, interval_below, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.claims.measures import (
     diverged_runs,
@@ -92,13 +92,13 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
 def _steers(found: Measured, rules: Rules) -> Outcome:
     rule = (
         f"a slope above zero with p at most {rules.alpha:g} among directions of the same length, and a loss of either "
-        f"form up by at most {rules.either_loss:g} nats"
+        f"form whose interval is below {rules.either_loss:g} nats more"
     )
     return held(
         rule,
         above_zero(found["slope"]),
         p_at_most(found["place"], rules.alpha),
-        at_most(found["loss"], rules.either_loss),
+        interval_below(found["loss"], rules.either_loss),
     )
 
 
