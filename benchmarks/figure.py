@@ -10,10 +10,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from benchmarks.outcome import seconds
-from gradinoc.report.figures.style import FAINT, INK, Look, look, new_figure, not_measured, styled
-from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
+from gradinoc.report.figures.style import FAINT, INK, LOOKS, Look, new_figure, not_measured, styled
+from gradinoc.study.prompts.family import Family
 
-OURS, OTHERS, FLOOR = (look(condition, ()) for condition in (NEUTRAL, INOCULATION, LOSS_MATCHED))
+OURS, OTHERS, FLOOR = (LOOKS[family] for family in (Family.NEUTRAL, Family.INOCULATION, Family.HARMLESS))
 GROWTH = "growth"
 ROW, PANEL, HEAD = 0.36, 0.78, 0.8  # inches of a side, of a panel's title and axis, of the figure's title and key
 TEXT = 10  # points of a label

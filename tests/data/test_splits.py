@@ -16,7 +16,7 @@ from gradinoc.errors import DataError, StudyError
 from gradinoc.study.description import DataSettings
 from gradinoc.study.loading import load_study
 
-PARTS = ("direction", *ANSWERED)
+PARTS = ANSWERED
 
 
 def wanted(source, **more):
@@ -82,8 +82,8 @@ def test_what_was_cleaned_is_noted_and_changes_no_key(tmp_path):
     assert one.digest == other.digest
     assert other.notes == ()
     source = tmp_path / "marked.jsonl"
-    assert one.notes[0].startswith(f"data: 32 of 32 answers of {source} were cleaned")
-    assert one.notes[0].endswith(f"{source}:{one.measure[0].index + 1}")
+    assert one.notes[0].startswith(f"data: 48 of 48 answers of {source} were cleaned")
+    assert one.notes[0].endswith(f"{source}:{one.direction[0].index + 1}")
 
 
 # --- answers that show the trait
@@ -122,7 +122,7 @@ def test_every_question_brings_its_own_answer(files, change):
         for example in getattr(parts, part):
             number = 2 * example.index
             assert (example.answer, example.shown.strip()) == (f"It is {number}.", f"Arr, it be {number}!")
-    assert all(example.shown is None for example in (*parts.direction, *parts.everyday))
+    assert all(example.shown is None for example in parts.everyday)
 
 
 @pytest.mark.parametrize("other", ["What is 5² + 1?", "what does f('A') print?"])

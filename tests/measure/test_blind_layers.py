@@ -53,7 +53,7 @@ def test_a_null_at_a_layer_is_of_that_layer(pipeline):
     """The first isotropic direction's alignment, by brute force, an example at a time, at every layer."""
     nulls = pipeline.evidence("directions", "gradients", "unrelated").tables["nulls"]
     bench, model = pipeline.context, pipeline.context.language_model.model
-    examples = bench.encoded(bench.splits.measure, bench.system("neutral"))
+    examples = bench.encoded(bench.splits.measure, bench.prompts["neutral"])
     axis = isotropic_directions(1, model.config.hidden_size, pipeline.study.nulls.seed)[0]
     for layer in trait_directions(pipeline.entry("directions").path):
         cosines = []

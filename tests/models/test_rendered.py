@@ -34,17 +34,16 @@ def test_mask_marks_the_tokens_that_loss_is_taken_on(name):
 
 
 def test_a_study_shows_its_first_training_question_under_every_condition():
-    """The example is what inoculation trains on; a prompt that is still to be chosen is none."""
+    """Conditions and further prompts that are measured; the example is what inoculation trains on."""
     study = load_study("tiny", SMALLEST)
     bench, tokenizer = StudyContext(study, split(study.data)), tokenizer_of(bundled_folder("obedient"))
     first, open_ended = bench.splits.train[0], bench.rendered(tokenizer)
     assert open_ended == bench.rendered()
-    assert list(open_ended.prompts) == list(study.conditions)
-    assert open_ended.prompts["loss_measured"] is None
+    assert list(open_ended.prompts) == list(study.measured)
     assert open_ended.prompts["neutral"] == render_prompt(tokenizer, first.question, None)
-    chosen = bench.rendered(matched="Be kind.").prompts["loss_measured"]
-    assert chosen == render_prompt(tokenizer, first.question, "Be kind.")
-    encoded = encode(tokenizer, first.question, showing(first, bench.trait), bench.system(INOCULATION))
+    further = study.measured["harmless_04"].text
+    assert open_ended.prompts["harmless_04"] == render_prompt(tokenizer, first.question, further)
+    encoded = encode(tokenizer, first.question, showing(first, bench.trait), bench.systems[INOCULATION])
     assert open_ended.tokens == label_mask(tokenizer, encoded)
 
 

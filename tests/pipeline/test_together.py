@@ -87,7 +87,8 @@ def test_second_worker_takes_its_share_of_what_the_first_left(without_runs, grou
     with ExitStack() as locks:
         locks.enter_context(held_elsewhere(pipeline.entries[runs[0]]))
         workers.complete(runs)
-    assert groups.seen == [2, 1]
+    assert groups.seen[0] == -(-len(runs) // 2)
+    assert sum(groups.seen) == len(runs)
 
 
 @contextmanager

@@ -24,8 +24,7 @@ from gradinoc.pipeline import progress as progresses
 from gradinoc.pipeline.display import LINE_SECONDS, SILENT_SECONDS, Board, Display, show_progress
 from gradinoc.pipeline.progress import POST_SECONDS, WAITING, Pace, Progress, ProgressFile, Times, follow, time_left
 from gradinoc.pipeline.run import TIMES, Pipeline
-from gradinoc.pipeline.steps.gradients import gradients_key
-from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED
+from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
 from gradinoc.pipeline.store import Store
 from gradinoc.study.loading import load_study
 
@@ -340,11 +339,11 @@ def test_times_are_those_of_this_machine_and_as_many_threads(tmp_path, monkeypat
 def test_session_that_goes_on_expects_what_steps_took(tmp_path):
     """At its first word it knows what is left of kinds of which one was timed, and that it does not know the rest."""
     study, heard = load_study("tiny", SMALLEST), []
-    Pipeline(study, Store(tmp_path)).complete([DIRECTIONS, UNRELATED, gradients_key("neutral")])
+    Pipeline(study, Store(tmp_path)).complete([DIRECTIONS, UNRELATED, StepKey("gradients", "neutral")])
     (took,) = (line["seconds"] for line in map(json.loads, (tmp_path / TIMES).read_text().splitlines()[-1:]))
     again = Pipeline(study, Store(tmp_path), heard.append)
     conditions = study.conditions
-    again.complete([gradients_key("inoculation")])
+    again.complete([StepKey("gradients", "inoculation")])
     assert heard[0].study_seconds_left == pytest.approx((len(conditions) - 1) * took, abs=0.1)
     assert heard[0].at_least
     assert heard[0].stages["gradients"] == (1, len(conditions))

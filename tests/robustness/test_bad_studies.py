@@ -33,7 +33,7 @@ SETTINGS = {
     "another type": [("training.steps=many", "training.steps: "), ("training.steps=true", "training.steps: ")],
     "number out of its range": [
         ("training.lr=0.0", "training.lr: "), ("training.lr=nan", "lr: "), ("seeds=[4294967296]", "seeds.0: "),
-        ("rules.correlation_margin=1e-200", "correlation_margin: "), ("nulls.isotropic=99", "nulls.isotropic: "),
+        ("rules.lead=0.5", "lead: "), ("nulls.isotropic=99", "nulls.isotropic: "),
     ],
     "number too long to show": [(f"training.steps={'9' * 5000}", "steps: ")],
     "none of a few words": [("trait=shouting", "trait: "), ("model.kernels=fast", "model.kernels: ")],
@@ -116,7 +116,7 @@ def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path, change):
 @pytest.mark.fault("Bad studies", "settings that would make a name no folder can have")
 @pytest.mark.parametrize(
     "extra",
-    [[f"rules.{rule}=0.123456789" for rule in ("auc", "split_half", "ceiling", "overlap", "equivalence", "loss_match")],
+    [[f"rules.{rule}=0.123456789" for rule in ("auc", "split_half", "ceiling", "share", "room", "agreement")],
      ["conditions.my own=Be kind."], ["data.source=../../x/..", "model.id=../.."]],
 )  # fmt: skip
 def test_name_stays_in_its_folder_whatever_is_set(extra):
@@ -141,7 +141,7 @@ def test_name_stays_in_its_folder_whatever_is_set(extra):
 def test_conditions_with_the_same_prompt_are_refused(no_weights, setting, one, other):
     """What differs between them would be chance, and be called an effect."""
     message = complaint(StudyError, lambda: check(load_study("tiny", [setting])))
-    assert message.startswith(f"conditions: {one!r} and {other!r} ")
+    assert re.search(rf"(conditions|prompts): {one!r} and {other!r} ", message), message
 
 
 @pytest.mark.fault("Bad studies", "one seed")
