@@ -195,7 +195,7 @@ def test_model_without_a_pad_token_of_its_own_is_worked_around(folder, pad):
         (
             1024,
             ["drift.max_new_tokens=1000"],
-            r"tokens with 1000 new ones \(drift\.max_new_tokens\) under .* in data\.evaluation",
+            r"tokens with 1000 new ones \(drift\.max_new_tokens\) under .* in data\.\w+",
         ),
     ],
 )
