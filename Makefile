@@ -31,7 +31,7 @@ claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) $(SLOW_FAULTS:%=--ignore=tests/robustness/test_%.py) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --refuted report $(SLOW_FAULTS:%=--ignore=tests/robustness/test_%.py) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -14,7 +14,9 @@ from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
 from gradinoc.claims.measures import (
+    BY,
     NOT_SCORED,
+    deciding_measure,
     diverged_runs,
     drift_by_question,
     in_window,
@@ -36,30 +38,33 @@ SEED_OF_ORDERS = 0  # of permutations: the same tables give the same p
 COVARIATES = ("elicitation", "tokens", "loss")
 
 
-def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """The slope of drift on early alignment over prompts at equal elicitation, length and loss; secondary: raw, by run.
 
-    Early alignment is a run's band mean in the first third of its steps; drift is that of the expected score.
+    Early alignment is a run's band mean in the first third of its steps; drift is that of the measure that decides
+    (`deciding_measure`).
     """
     if diverged_runs(evidence):
         return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
     if nothing_scored(evidence):
         return Measured({}, NOT_SCORED)
-    prompts = by_prompt(evidence)
+    prompts, measured = by_prompt(evidence), deciding_measure(evidence, rules.ceiling)
     alignment, covariates = prompts["alignment"].to_numpy(), covariates_of(prompts)
-    name = "drift per unit of early alignment, at equal elicitation, length and loss"
-    effects = {"slope": _slope(alignment, prompts[EXPECTED], covariates, name)}
+    name = f"drift per unit of early alignment, at equal elicitation, length and loss{BY[measured]}"
+    effects = {"slope": _slope(alignment, prompts[measured], covariates, name)}
     facts = {"prompts": len(prompts), "fewest": fewest_prompts(len(covariates))}
     statement = f"Over {len(prompts)} prompts drift goes with early alignment by {effects['slope']}"
     if secondary:
-        effects["slope.raw"] = _slope(alignment, prompts[EXPECTED], {}, "drift per unit of early alignment")
+        effects["slope.raw"] = _slope(
+            alignment, prompts[measured], {}, f"drift per unit of early alignment{BY[measured]}"
+        )
         effects["slope.log_odds"] = _slope(
             alignment,
             prompts[DECISION],
             covariates,
             "decision log-odds per unit of early alignment, at equal covariates",
         )
-        effects |= _over_runs(evidence)
+        effects |= _over_runs(evidence, measured)
         statement += f"; without covariates by {effects['slope.raw']}"
     return Measured(effects, f"{statement}.", facts)
 
@@ -100,9 +105,9 @@ def covariates_of(prompts: pd.DataFrame) -> dict[str, Covariate]:
     return found
 
 
-def _over_runs(evidence: Evidence) -> dict[str, Effect]:
+def _over_runs(evidence: Evidence, measured: str) -> dict[str, Effect]:
     """The plan's correlation over the runs of its own prompts, permuted within seeds: its n is three prompts."""
-    aligned, drift = in_window(evidence), drift_by_question(evidence, EXPECTED).mean()
+    aligned, drift = in_window(evidence), drift_by_question(evidence, measured).mean()
     repeated = [run for run in evidence.planned_runs if sum(name == run[0] for name, _ in evidence.planned_runs) > 1]
     if len(repeated) < 3:
         return {}

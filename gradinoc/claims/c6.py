@@ -15,10 +15,12 @@ from gradinoc.claims.criteria import Criterion, above, interval_below, positive
 from gradinoc.claims.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.measures import (
+    BY,
     HARMLESS,
     INOCULATING,
     NOT_SCORED,
     PROMPTS_AND_RUNS,
+    deciding_measure,
     drift_by_question,
     drift_families,
     elsewhere,
@@ -27,7 +29,7 @@ from gradinoc.claims.measures import (
     question_groups,
     run_families,
 )
-from gradinoc.claims.tables import DECISION, EXPECTED, REPHRASED, Evidence
+from gradinoc.claims.tables import DECISION, REPHRASED, Evidence
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import permuted_labels
@@ -44,16 +46,19 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     """Inoculation's own share, by fixed prompts and by the rephrased pair; secondary: by other measures, transfer."""
     if nothing_scored(evidence):
         return Measured({}, NOT_SCORED)
-    families = drift_families(evidence, EXPECTED)
-    share = ratio(families, NUMERATOR, DENOMINATOR, "share of neutral drift that is inoculation's own", rules.share)
-    removed = share_removed(
-        families, INOCULATING, NEUTRAL, "share of neutral drift that inoculation removes", rules.share
+    measured = deciding_measure(evidence, rules.ceiling)
+    families, by = drift_families(evidence, measured), BY[measured]
+    share = ratio(
+        families, NUMERATOR, DENOMINATOR, f"share of neutral drift that is inoculation's own{by}", rules.share
     )
-    room = ratio(families, {HARMLESS: 1.0}, DENOMINATOR, "harmless drift, share of neutral's", rules.room)
+    removed = share_removed(
+        families, INOCULATING, NEUTRAL, f"share of neutral drift that inoculation removes{by}", rules.share
+    )
+    room = ratio(families, {HARMLESS: 1.0}, DENOMINATOR, f"harmless drift, share of neutral's{by}", rules.room)
     share, removed, room = (replace(each, unit=PROMPTS_AND_RUNS) for each in (share, removed, room))
-    effects = {"share": share, "removed": removed, "room": room, "rephrased": _of_rephrased(evidence, rules)}
+    effects = {"share": share, "removed": removed, "room": room, "rephrased": _of_rephrased(evidence, rules, measured)}
     if secondary:
-        effects |= _beside(evidence, rules)
+        effects |= _beside(evidence, rules, measured)
     statement = (
         f"Inoculating prompts remove {removed} of the neutral drift, and {share} beyond what harmless prompts remove; "
         f"by the rephrased pair it is {effects['rephrased']}."
@@ -61,16 +66,16 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     return Measured(effects, statement)
 
 
-def _of_rephrased(evidence: Evidence, rules: Rules) -> Effect:
+def _of_rephrased(evidence: Evidence, rules: Rules, measured: str) -> Effect:
     """The same share by the two conditions whose wording is drawn anew for every example; questions are the unit."""
-    name = "share of neutral drift that is inoculation's own, rephrased pair"
+    name = f"share of neutral drift that is inoculation's own, rephrased pair{BY[measured]}"
     rows = evidence.prompts[(evidence.prompts["kind"] == REPHRASED) & evidence.prompts["trained"]]
     pair = rows.set_index("family")["condition"]
-    wide = drift_by_question(evidence, EXPECTED)
+    wide = drift_by_question(evidence, measured)
     if not {Family.HARMLESS, Family.INOCULATION} <= set(pair.index):
         return bare(name, np.nan, 0, "questions", "not run: the study trains no rephrased pair")
     means = wide.T.groupby(level="condition", observed=True).mean().T
-    groups = question_groups(evidence, "drift", wide.index, EXPECTED)
+    groups = question_groups(evidence, "drift", wide.index, measured)
     scale = float(means[NEUTRAL].mean())
     if not scale:
         return bare(name, np.nan, len(wide), "questions", "undecidable: neutral runs do not drift")
@@ -78,9 +83,9 @@ def _of_rephrased(evidence: Evidence, rules: Rules) -> Effect:
     return replace(grouped_pairs(first, second, groups, name, 1 - rules.alpha), unit="questions")
 
 
-def _beside(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
+def _beside(evidence: Evidence, rules: Rules, measured: str) -> dict[str, Effect]:
     """Labels permuted; the share by decision log-odds, at neutral and at prompts nobody was trained under; transfer."""
-    means = drift_families(evidence, EXPECTED).means
+    means = drift_families(evidence, measured).means
     rng = np.random.default_rng(SEED_OF_LABELS)
     effects = {
         "labels": permuted_labels(

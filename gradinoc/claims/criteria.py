@@ -80,11 +80,6 @@ def at_least(effect: Effect, bar: float) -> Criterion:
     return Criterion(effect.key, f"{effect.name} at least {bar:g}", effect.estimate >= bar, effect.estimate - bar)
 
 
-def at_most(effect: Effect, bar: float) -> Criterion:
-    """The estimate does not exceed `bar`."""
-    return Criterion(effect.key, f"{effect.name} at most {bar:g}", effect.estimate <= bar, bar - effect.estimate)
-
-
 def interval_below(effect: Effect, bar: float) -> Criterion:
     """The interval lies below `bar`."""
     rule = f"{interval(effect)} of {effect.name} below {bar:.3g}"

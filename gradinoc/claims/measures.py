@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
+from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
@@ -21,6 +21,7 @@ from gradinoc.study.prompts.family import Family, Kind
 
 NOT_SCORED = "Not computed, because no question has responses that can be scored in every run (see G6)."
 HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
+BY = {EXPECTED: "", DECISION: ", by decision log-odds"}  # the measure of drift that decides, in an effect's name
 PROMPTS_AND_RUNS = "prompts and neutral runs"  # what n counts of a share of the neutral drift
 
 Derive = TypeVar("Derive", bound=Callable[..., Any])
@@ -241,6 +242,21 @@ def nothing_scored(evidence: Evidence) -> bool:
     """Whether no question has responses that can be scored in every run and before: then there is no drift (see G6)."""
     drifts = (drift_by_question(evidence, measure, strict=False) for measure in (EXPECTED, SCORE))
     return any(drift.dropna().empty for drift in drifts)
+
+
+def scores_after_training(evidence: Evidence) -> pd.Series:
+    """Mean expected score after training by condition, declared order; NaN where no response could be scored (G6)."""
+    drift = evidence.drift
+    rows = drift[(drift["measure"] == EXPECTED) & (drift["phase"] == AFTER)]
+    return rows.groupby("condition", observed=True)["value"].mean().reindex(list(evidence.trained))
+
+
+def deciding_measure(evidence: Evidence, ceiling: float) -> str:
+    """The measure of drift that decides: expected score, or decision log-odds where neutral runs are at a `ceiling`.
+
+    There a score tells no more how far a run went. At a floor there is no drift in the score, and G5 fails.
+    """
+    return DECISION if scores_after_training(evidence)[NEUTRAL] >= ceiling else EXPECTED
 
 
 def run_families(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:

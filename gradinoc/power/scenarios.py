@@ -214,5 +214,5 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "floor": Scenario(conditional=0.97, follows=0, holds=("C1", "C2", "C3"), verdicts=("ANY_PROMPT",)),
     # Every prompt's runs end at the top of the scale, whatever they would have removed.
-    "ceiling": Scenario(drift=3.5, conditional=0, holds=("C1", "C2", "C3"), untold=("C4", "C6"), verdicts=()),
+    "ceiling": Scenario(drift=3.5, conditional=0),
 }  # fmt: skip

@@ -31,6 +31,7 @@ from gradinoc.stats.effect import Array, Effect, bare, finite, from_standard_err
 
 EXACT_PROMPTS = 8  # 40,320 orders
 RANDOM_ORDERS = 9_999
+ROUNDING = 1e-12  # of drift: what varies by less does not vary
 SPARE = 4  # prompts beyond the covariates without which no slope is judged: 2 degrees of freedom
 RELIABLE = 0.5  # of a covariate's spread given everything else, the least share that is not error: with 0.3 size is 8 %
 
@@ -61,9 +62,9 @@ def prompt_slope(
     `EXACT_PROMPTS` prompts, else (1 + #) / (1 + K) over random ones) hold which prompts were chosen, their runs' noise,
     and the known error of covariates; not what all runs of a seed share. Without covariates it is the raw slope.
 
-    Undecidable (all NaN, `method` says why): fewer than covariates + 4 prompts; a covariate that is constant or
-    tells the same as the others; a covariate less than `RELIABLE` of whose spread, given the others and alignment,
-    is more than its error: no analysis separates the two then, only more questions do.
+    Undecidable (all NaN, `method` says why): fewer than covariates + 4 prompts; drift that does not vary; a covariate
+    that is constant or tells the same as the others; a covariate less than `RELIABLE` of whose spread, given the others
+    and alignment, is more than its error: no analysis separates the two then, only more questions do.
 
     In simulations (9 to 24 prompts graded from no effect to 1, elicitation moving alignment and drift apart, known
     errors of 0.05 to 0.3) false slopes have p <= 0.05 in 3 to 6 %; uncorrected, in 5 to 54 %.
@@ -82,6 +83,8 @@ def prompt_slope(
             method=f"undecidable: {y.size} prompts for {len(columns)} covariates, which take "
             f"{len(columns) + SPARE} or more",
         )
+    if np.ptp(y) <= ROUNDING * np.abs(y).max():
+        return replace(effect, method="undecidable: drift does not vary")
     design = np.column_stack([x, *columns])
     design = design - design.mean(axis=0)
     if np.linalg.matrix_rank(design) < design.shape[1]:

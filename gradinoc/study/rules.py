@@ -20,8 +20,10 @@ class Rules(Section):
         elicited: least rise of the expected score (fraction of the scale) that promoting and inoculating prompts have
             to be shown to make (G7); elicited_nats: least rise of the decision log-odds where scores are too weak.
         either_loss: by how much steering may raise the loss of either form at the places that decide, nats (G8).
-        least_drift: least drift of neutral runs, fraction of the scale; ceiling: mean score of every condition above
-            which there is none to explain (G5); room: share of neutral drift below which harmless runs leave none.
+        least_drift: least drift of neutral runs, fraction of the scale (G5).
+        ceiling: mean score above which nothing is left to explain: of every condition (G5); of neutral runs, from
+            where log-odds decide in the score's place (C4, C6).
+        room: share of neutral drift below which harmless runs leave none.
         max_unscorable: share of responses that cannot be scored (G6).
         agreement: by how much the shares removed may differ between measures; rank_agreement: least rank correlation
             of runs (G9).

@@ -232,6 +232,15 @@ def test_measures_that_disagree_fail_g9(evidence):
     assert G9.judge(replace(evidence, drift=table.assign(value=values)), RULES).status is Status.REFUTED
 
 
+def test_measures_that_are_not_shown_to_agree_fail_g9(evidence):
+    """Six questions, on which shares differ by less than the bar and may differ by more."""
+    few = evidence.drift["example"].isin(sorted(evidence.drift["example"].unique())[:6])
+    narrow = G9.judge(replace(evidence, drift=evidence.drift[few]), RULES)
+    apart = narrow["apart"]
+    assert abs(apart.estimate) < RULES.agreement < max(abs(apart.low), apart.high)
+    assert narrow.status is Status.REFUTED
+
+
 def test_greedy_score_is_among_the_measures_that_have_to_agree(evidence):
     """A score that turns the order of runs round fails G9, though it decides nothing else."""
     table = evidence.drift
@@ -254,6 +263,23 @@ def test_share_that_the_rephrased_pair_does_not_show_is_undecided(evidence):
     finding = C6.judge(replace(evidence, drift=table.assign(value=values)), RULES, HELD)
     assert finding["share"].low > RULES.share
     assert finding.status is Status.UNDECIDED
+
+
+def test_where_scores_are_at_their_ceiling_log_odds_decide(evidence):
+    """Neutral runs that write the trait always: scores that differ no more, or a little by chance, refute nothing."""
+    after = lambda frame: frame["measure"].eq(EXPECTED) & frame["phase"].eq(AFTER)  # noqa: E731
+    noise = np.random.default_rng(0)
+    top = changed(evidence, "drift", after, value=lambda rows: noise.uniform(0.94, 0.99, len(rows)))
+    below, above = (C6.measure(each, RULES) for each in (evidence, top))
+    assert below["share"].estimate != below["share.log_odds"].estimate
+    for key in ("share", "removed", "room", "rephrased"):
+        assert "by decision log-odds" in above[key].name
+    assert above["share"].estimate == above["share.log_odds"].estimate
+    assert C6.judge(top, RULES, HELD).status is Status.SUPPORTED
+    slopes = C4.measure(top, RULES)
+    assert (slopes["slope"].estimate, slopes["slope"].low) == (
+        slopes["slope.log_odds"].estimate, slopes["slope.log_odds"].low
+    )  # fmt: skip
 
 
 def test_directions_of_prompts_that_show_as_much_leave_c2_undecided(evidence):

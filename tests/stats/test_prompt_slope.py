@@ -157,6 +157,8 @@ def test_what_cannot_be_judged_says_why():
         (prompt_slope(x, y, {"elicitation": Covariate(2 * x + 1)}, rng, "slope"), "do not vary apart"),
         (prompt_slope(x, y, {"length": Covariate(np.ones(6))}, rng, "slope"), "do not vary apart"),
         (prompt_slope(x, y, {"elicitation": Covariate(z, 2.0)}, rng, "slope"), "measure them on more questions"),
+        (prompt_slope(x, np.zeros(6), {}, rng, "slope"), "drift does not vary"),
+        (prompt_slope(x, 0.51 + 1e-17 * y, {}, rng, "slope"), "drift does not vary"),
     ]
     for effect, reason in cases:
         assert np.isnan([effect.estimate, effect.low, effect.p]).all()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.criteria import Criterion, above, at_least, at_most, below, positive
+from gradinoc.claims.criteria import Criterion, above, at_least, below, equivalent, positive
 from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.claims.measures import (
     HARMLESS,
@@ -18,10 +18,11 @@ from gradinoc.claims.measures import (
     drift_by_question,
     drift_families,
     nothing_scored,
+    scores_after_training,
 )
-from gradinoc.claims.tables import AFTER, AGREEING, EXPECTED, Evidence
+from gradinoc.claims.tables import AGREEING, EXPECTED, Evidence
 from gradinoc.stats.agreement import ranks_agree, shares_apart
-from gradinoc.stats.effect import bare
+from gradinoc.stats.effect import Effect, bare, tost
 from gradinoc.stats.families import contrast
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
@@ -109,13 +110,6 @@ def _shown(scores: pd.Series) -> list[str]:
     ]
 
 
-def scores_after_training(evidence: Evidence, measure: str = EXPECTED) -> pd.Series:
-    """Mean score after training by condition, in declared order; NaN where no response could be scored (G6)."""
-    drift = evidence.drift
-    rows = drift[(drift["measure"] == measure) & (drift["phase"] == AFTER)]
-    return rows.groupby("condition", observed=True)["value"].mean().reindex(list(evidence.trained))
-
-
 def _drifts(found: Measured, rules: Rules) -> Outcome:
     if not found.effects:
         return refuted(found.statement)
@@ -152,32 +146,41 @@ def _scorable(found: Measured, rules: Rules) -> Outcome:
 
 
 def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
-    """How far shares removed by inoculation differ between measures, and how alike they rank the runs."""
+    """How far the share removed by inoculation differs between measures, and how alike they rank the runs.
+
+    Of the pairs of measures that which is the least shown to agree.
+    """
     if nothing_scored(evidence):
         return Measured({}, NOT_SCORED)
     runs = {measure: drift_by_question(evidence, measure) for measure in AGREEING}
     shared = tuple(sorted(set.intersection(*(set(wide.index) for wide in runs.values()))))
     ranks = ranks_agree({measure: wide.loc[list(shared)].mean().to_numpy() for measure, wide in runs.items()})
     tables = {measure: drift_families(evidence, measure, shared) for measure in AGREEING}
-    shares = shares_apart(tables, INOCULATING, NEUTRAL)
-    widest = replace(shares[0], unit=PROMPTS_AND_RUNS)
+    apart = max(shares_apart(tables, INOCULATING, NEUTRAL), key=lambda pair: _doubt(pair, rules))
+    apart = replace(apart, unit=PROMPTS_AND_RUNS)
     statement = (
-        f"Shares of drift that inoculation removes differ by up to {abs(widest.estimate):.2f} ({widest.name}); ranks "
-        f"of runs correlate by {ranks.estimate:.2f} or more."
+        f"Between measures the share of drift that inoculation removes differs by {apart} ({apart.name}, the pair "
+        f"least shown to agree); ranks of runs correlate by {ranks.estimate:.2f} or more."
     )
-    if not np.isfinite([widest.estimate, ranks.estimate]).all():
-        statement = f"Whether measures agree cannot be told: {widest.name}: {widest}; {ranks.name}: {ranks}."
-    return Measured({"apart": widest, "ranks": ranks}, statement)
+    if not np.isfinite([apart.estimate, ranks.estimate]).all():
+        statement = f"Whether measures agree cannot be told: {apart.name}: {apart}; {ranks.name}: {ranks}."
+    return Measured({"apart": apart, "ranks": ranks}, statement)
+
+
+def _doubt(pair: Effect, rules: Rules) -> float:
+    """How little two measures are shown to agree: p of their equivalence, infinite where there is none."""
+    p = tost(pair, rules.agreement, rules.alpha).p
+    return p if np.isfinite(p) else np.inf
 
 
 def _agrees(found: Measured, rules: Rules) -> Outcome:
     if not found.effects:
         return refuted(found.statement)
-    apart = found["apart"]
-    close: Criterion = at_most(replace(apart, estimate=abs(apart.estimate)), rules.agreement)
     rule = (
-        f"shares that differ by at most {rules.agreement:g}, and rank correlations of at least {rules.rank_agreement:g}"
+        f"shares shown to differ by less than {rules.agreement:g} (two one-sided tests at {rules.alpha:g}), and rank "
+        f"correlations of at least {rules.rank_agreement:g}"
     )
+    close = equivalent(found["apart"], rules.agreement, rules.alpha)
     return held(rule, close, at_least(found["ranks"], rules.rank_agreement))
 
 

@@ -68,7 +68,7 @@ Result = TypeVar("Result")
 
 
 class Look(NamedTuple):
-    """How a family is drawn; colour (Okabe-Ito), marker and line differ together, so that grey print works."""
+    """How a family is drawn; colour (Okabe-Ito, orange darkened), marker and line differ together, for grey print."""
 
     colour: str
     marker: str
@@ -83,7 +83,7 @@ class Look(NamedTuple):
 
 LOOKS = {
     Family.NEUTRAL: Look("#0072B2", "o", "-"),
-    Family.HINT: Look("#E69F00", "P", (0, (3, 1, 1, 1))),
+    Family.HINT: Look("#B57D00", "P", (0, (3, 1, 1, 1))),
     Family.INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
     Family.HARMLESS: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
     Family.ANTI: Look("#AA4499", "D", (0, (1.2, 1.2))),

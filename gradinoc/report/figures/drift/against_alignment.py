@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c4 import C4, by_prompt
 from gradinoc.claims.finding import Measured
-from gradinoc.claims.measures import drift_by_question, in_window, nulls_in_window
-from gradinoc.claims.tables import EXPECTED, Evidence
+from gradinoc.claims.measures import deciding_measure, drift_by_question, in_window, nulls_in_window
+from gradinoc.claims.tables import DECISION, Evidence
 from gradinoc.report.figures.lettering import fitted, score_label
 from gradinoc.report.figures.prompts.families import HOLLOW, PLANNED, family_key, family_table, spread_of
 from gradinoc.report.figures.prompts.points import draw_prompts, extremes, name_points
@@ -31,21 +31,22 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Early alignment against drift, a point a prompt; the raw slope as a line; neutral apart, hollow."""
     figure = new_figure("Early alignment against drift", 5.4)
     axes = figure.add_subplot()
-    label = fitted(f"{score_label(evidence.trait)}, sampled", up_to(PANEL))
-    axes.set(xlabel="alignment, first third of training (cosine)", ylabel=f"drift of {label}\n(fraction)")
-    prompts = if_measured(by_prompt, evidence)
-    if prompts is None or prompts.empty:
+    prompts, measure = if_measured(by_prompt, evidence), if_measured(deciding_measure, evidence, rules.ceiling)
+    score = fitted(f"{score_label(evidence.trait)}, sampled", up_to(PANEL))
+    label = "decision log-odds\n(nats)" if measure == DECISION else f"{score}\n(fraction)"
+    axes.set(xlabel="alignment, first third of training (cosine)", ylabel=f"drift of {label}")
+    if prompts is None or prompts.empty or measure is None:
         not_measured(axes, "alignment and drift")
         return Drawn(figure)
     measured = if_measured(C4.measure, evidence, rules)
-    x, y = prompts["alignment"].to_dict(), prompts[EXPECTED].to_dict()
+    x, y = prompts["alignment"].to_dict(), prompts[measure].to_dict()
     table = family_table(
         evidence, list(x), **{str(name): prompts[name].to_dict() for name in prompts if name != "family"}
     )
     axes.axhline(0, color=FAINT, linewidth=1)
     raw = measured["slope.raw"] if measured and "slope.raw" in measured else None
     if raw is not None and math.isfinite(raw.estimate):
-        _draw_slope(axes, prompts, raw)
+        _draw_slope(axes, prompts, raw, measure)
     draw_prompts(axes, evidence, x, y)
     random = if_measured(random_alignment, evidence)
     if random is not None:
@@ -58,14 +59,14 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
             alpha=0.5,
             solid_capstyle="butt",
         )
-    _draw_neutral(axes, evidence)
+    _draw_neutral(axes, evidence, measure)
     axes.margins(0.09, 0.14)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     beside = {"random\ndirections": {"color": SOFT, "linewidth": 6, "alpha": 0.5}} if random is not None else {}
     neutral = {**HOLLOW, "markeredgecolor": LOOKS[Family.NEUTRAL].colour}
     family_key(axes, evidence, x, {"neutral runs\n(left out)": neutral, **beside})
     name_points(axes, evidence, x, y, [*PLANNED, *extremes(y), *extremes(x)])
-    return Drawn(figure, _caption(prompts, measured, random), _finding(measured, evidence), table)
+    return Drawn(figure, _caption(prompts, measured, random, measure), _finding(measured, evidence), table)
 
 
 def random_alignment(evidence: Evidence) -> tuple[float, float]:
@@ -73,16 +74,16 @@ def random_alignment(evidence: Evidence) -> tuple[float, float]:
     return spread_of(nulls_in_window(evidence).mean(axis=1))
 
 
-def _draw_slope(axes: Axes, prompts: pd.DataFrame, raw: Effect) -> None:
+def _draw_slope(axes: Axes, prompts: pd.DataFrame, raw: Effect, measure: str) -> None:
     """The least-squares line whose slope C4 reports without covariates, through the prompts' means."""
-    x, y = prompts["alignment"].to_numpy(dtype=float), prompts[EXPECTED].to_numpy(dtype=float)
+    x, y = prompts["alignment"].to_numpy(dtype=float), prompts[measure].to_numpy(dtype=float)
     ends = np.array([x.min(), x.max()])
     axes.plot(ends, y.mean() + raw.estimate * (ends - x.mean()), color=INK, linewidth=2, zorder=1)
 
 
-def _draw_neutral(axes: Axes, evidence: Evidence) -> None:
+def _draw_neutral(axes: Axes, evidence: Evidence, measure: str) -> None:
     """Neutral runs, which no slope takes in: that any prompt differs from none says nothing of alignment."""
-    aligned, drift = if_measured(in_window, evidence), if_measured(drift_by_question, evidence, EXPECTED)
+    aligned, drift = if_measured(in_window, evidence), if_measured(drift_by_question, evidence, measure)
     if aligned is None or drift is None or NEUTRAL not in drift or NEUTRAL not in aligned:
         return
     own = pd.DataFrame({"x": aligned[NEUTRAL], "y": drift[NEUTRAL].mean()}).dropna()
@@ -93,9 +94,14 @@ def _draw_neutral(axes: Axes, evidence: Evidence) -> None:
     )  # fmt: skip
 
 
-def _caption(prompts: pd.DataFrame, measured: Measured | None, random: tuple[float, float] | None) -> str:
+def _caption(prompts: pd.DataFrame, measured: Measured | None, random: tuple[float, float] | None, measure: str) -> str:
+    drift = (
+        "decision log-odds (nats), scores being at their ceiling"
+        if measure == DECISION
+        else "the expected score (fraction)"
+    )
     words = (
-        f"Band alignment in the first third of training (cosine) against drift of the expected score (fraction), a "
+        f"Band alignment in the first third of training (cosine) against drift of {drift}, a "
         f"point a prompt, n = {len(prompts)} prompts; neutral runs are shown hollow and left out."
     )
     if random is not None:

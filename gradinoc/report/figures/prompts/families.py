@@ -21,6 +21,7 @@ from gradinoc.study.prompts.family import Family
 
 NAMES = {
     Family.NEUTRAL: "neutral",
+    Family.HINT: "hints",
     Family.INOCULATION: "inoculating",
     Family.HARMLESS: "harmless",
     Family.ANTI: "opposite",
