@@ -23,7 +23,8 @@ SIDES = {
 }  # fmt: skip
 PLAIN = ("plain", "plain_float32", "plain_autocast")
 # Of random weights: what a step costs does not depend on them. Its costliest product is of these sizes.
-LARGER, PRODUCT, LARGER_REPETITIONS = "qwen2.5-coder-0.5b", (896, 4864), 5
+LARGER, LARGER_REPETITIONS = "qwen2.5-coder-0.5b", 5
+PRODUCTS = {"": (576, 1536), LARGER: (896, 4864)}  # the costliest of each model, by which "auto" chooses a dtype
 LARGER_SIDES = ("plain", "plain_float32", "ours")  # autocast as well would take 24 GB in all: plain float32 holds 9
 
 
@@ -50,7 +51,7 @@ def _time(
     setting: Setting, outcome: Outcome, name: str, names: tuple[str, ...], work: dict[str, str], count: int
 ) -> None:
     """Steps of the sides `names` on `work`, and their peak memory; ours is held to the fastest plain run."""
-    own = "bfloat16" if bfloat16_pays(*PRODUCT) else "float32"  # as "auto" chooses
+    own = "bfloat16" if bfloat16_pays(*PRODUCTS[name]) else "float32"  # as "auto" chooses
     with workers([side(each, SIDES[each][0]) for each in names], setting.scratch) as running:
         for each, worker in running.items():
             dtype = "float32" if each == "plain_float32" else "bfloat16" if each in PLAIN else own

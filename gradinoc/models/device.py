@@ -23,7 +23,8 @@ from gradinoc.models.isolation import own_generators, undisturbed
 
 TINY = 20_000_000  # weights: 40 MB of bfloat16
 PAYS = 1.2  # times as fast as float32 that bfloat16 has to be on a processor: it is less exact
-TOKENS, LARGEST, REPEATS = 256, 1536, 4  # of the products that are timed: rows, most columns, how often
+TOKENS, LARGEST = 256, 1536  # of the products that are timed: rows, most columns
+TURNS, SECONDS = 5, 0.25  # products are timed at least so often and for so long: on a busy machine a few are all late
 BFLOAT16_ERROR = 2.0**-7  # largest error of a product in bfloat16, relative to its largest number: a last rounding
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # variables that forbid oneDNN instructions: speeds differ
 # Variables that libraries beneath torch read for themselves, once: how exactly products are computed depends on them,
@@ -99,7 +100,7 @@ def bfloat16_pays(into: int, out: int) -> bool:
     be the slower one. Measured once in less than 0.3 s and kept in the cache, so that all processes of a machine choose
     alike, and a study that goes on does so as it began.
     """
-    record = cache_folder() / "bfloat16.json"
+    record = cache_folder() / "products.json"
     limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
     name = ", ".join([platform.node(), f"torch {torch.__version__}", f"{into} x {out}", *limits])
     with suppress(OSError, StoreError):
@@ -128,13 +129,14 @@ def _measure(into: int, out: int) -> bool:
 
 
 def product_speeds(into: int, out: int) -> tuple[dict[torch.dtype, float], float]:
-    """Products of these sizes a second in float32 and in bfloat16, by turns, the best of some; and bfloat16's error."""
+    """Products of these sizes a second in float32 and in bfloat16, by turns, the best; and bfloat16's error."""
     generator = torch.Generator().manual_seed(0)
     shapes = (TOKENS, min(into, LARGEST)), (min(into, LARGEST), min(out, LARGEST))
     exact = [torch.randn(shape, generator=generator).bfloat16().float() for shape in shapes]
     operands = {dtype: [each.to(dtype) for each in exact] for dtype in (torch.float32, torch.bfloat16)}
-    seconds, product = dict.fromkeys(operands, float("inf")), {}
-    for _ in range(1 + REPEATS):  # the first makes everything ready
+    seconds, product, turns, start = dict.fromkeys(operands, float("inf")), {}, 0, time.perf_counter()
+    while turns < TURNS or time.perf_counter() - start < SECONDS:  # the first makes everything ready
+        turns += 1
         for dtype, (left, right) in operands.items():
             began = time.perf_counter()
             product[dtype] = left @ right
