@@ -16,13 +16,12 @@ from gradinoc.study.chat_template import FILE, read_template
 from gradinoc.study.description import LONGEST_NAME, Study
 from gradinoc.study.faults import explain
 from gradinoc.study.prompts import CONDITIONS
-from gradinoc.study.rules import Published
 from gradinoc.study.traits.described import read_description, read_toml
 
 STUDIES = Path(__file__).parent / "ready"
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 # Settings under which a ready study is still the one that was published.
-AS_PUBLISHED = {"name", "model.device", "model.dtype", "model.threads", "model.kernels", "published.dtype"}
+AS_PUBLISHED = {"name", "model.device", "model.dtype", "model.threads", "model.kernels", "published"}
 PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  # settings that may be paths
 
 
@@ -44,6 +43,9 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
         description.setdefault("conditions", dict(CONDITIONS))
     if any(setting.startswith("trait=") for setting in settings):  # whose families have keys of their own
         description.pop("prompts", None)
+    changed = dict(setting.partition("=")[::2] for setting in settings)
+    if not {key if key in AS_PUBLISHED else key.partition(".")[0] for key in changed} <= AS_PUBLISHED:
+        description.pop("published", None)
     for setting in settings:
         _apply(description, setting)
     _describe_trait(description, path.parent)
@@ -52,9 +54,6 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
         study = Study.model_validate(description)
     except ValidationError as error:
         raise StudyError(f"{path}: {explain(error, Study)}") from error
-    changed = dict(setting.split("=", 1) for setting in settings)
-    if not changed.keys() <= AS_PUBLISHED:
-        study = study.model_copy(update={"published": Published()})
     if "name" in changed:
         return study
     name = study.name + "".join(_suffix(*item) for item in changed.items())
