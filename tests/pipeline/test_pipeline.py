@@ -12,6 +12,7 @@ import torch
 from fixtures.finished import SETTINGS
 from fixtures.small_study import assert_same, manifests, tables
 from fixtures.smallest import smallest
+from gradinoc.claims import c6
 from gradinoc.claims.finding import Status
 from gradinoc.claims.tables import AFTER, Evidence
 from gradinoc.claims.verdict import Verdict, judge
@@ -31,9 +32,13 @@ def evidence_of(name: str, pytestconfig) -> Evidence:
 
 
 def test_obedient_model_drifts_less_under_inoculation_than_under_harmless_prompts(pytestconfig):
-    """Where system prompts rule the trait it is inoculation, and not any prompt, that keeps drift down (C6)."""
+    """Inoculation removes most of its drift, by the rephrased pair more than any prompt; six prompts leave C6 open."""
     judgement = judge(evidence_of("tiny", pytestconfig), Rules())
-    assert judgement["C6"].status is Status.SUPPORTED, judgement["C6"].reason
+    assert judgement["G7"].status is Status.SUPPORTED, judgement["G7"].statement
+    measured = c6.measure(evidence_of("tiny", pytestconfig), Rules())
+    assert measured.effects["removed"].low > Rules().share
+    assert measured.effects["rephrased"].low > Rules().share
+    assert judgement["C6"].status is not Status.REFUTED, judgement["C6"].reason
     assert judgement.verdict is not Verdict.ANY_PROMPT
 
 
