@@ -350,4 +350,4 @@ def test_session_that_goes_on_expects_what_steps_took(tmp_path):
     assert heard[0].stages["gradients"] == (1, sum(key.stage == "gradients" for key in again.steps))
     assert heard[0].memory > 1e7
     assert (heard[-1].step, heard[-1].is_busy) == ("steps asked for", False)
-    assert heard[-1].stages["gradients"] == (2, measured)
+    assert heard[-1].stages["gradients"] == (2, heard[0].stages["gradients"][1])
