@@ -2,7 +2,8 @@
 
 Directions (three wordings of the trait's prompts and the contrast of responses) x positions x thirds of the layers x
 {frozen, thirds of training} x measures (mean cosine, push, cosine of the mean gradient): each cell is the mean of
-harmless prompts less that of inoculating ones.
+harmless prompts less that of inoculating ones. What decides (C1) is the mean over the band on the frozen model: cells
+agree if they have its sign. The cell that is marked is its own but for the layers, of which it has the upper third.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from gradinoc.claims.measures import once
+from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, once
 from gradinoc.claims.tables import COSINE, FROZEN, TRAIT_DIRECTION, Evidence
 from gradinoc.stats.specifications import Curve, summarise
 from gradinoc.study.description import POSITIONS
@@ -29,19 +30,20 @@ class Specifications:
     """Every cell's contrast, and how their signs are shared."""
 
     cells: pd.Series  # index CELL, contrast in the cell's own units
+    decides: float  # the contrast of C1, cosine
 
     @cached_property
     def curve(self) -> Curve:
         """Shares of cells by sign, the declared one marked."""
-        return summarise({key: float(value) for key, value in self.cells.items()}, DECLARED)
+        return summarise({key: float(value) for key, value in self.cells.items()}, DECLARED, self.decides)
 
     @property
     def same_sign(self) -> float:
-        """Share of cells with the sign of the declared one."""
-        return self.curve.positive if self.curve.declared > 0 else self.curve.negative
+        """Share of cells with the sign of the contrast that decides."""
+        return self.curve.agreeing
 
     def agreed(self, rules: Rules) -> bool:
-        """Whether enough cells have the declared sign."""
+        """Whether enough cells have its sign."""
         return self.same_sign >= rules.signs
 
     @property
@@ -63,4 +65,6 @@ def curve_of(evidence: Evidence) -> Specifications | None:
     harmless, inoculating = (
         list(evidence.family(family, list(wide.columns))) for family in (Family.HARMLESS, Family.INOCULATION)
     )
-    return Specifications((wide[harmless].mean(axis=1) - wide[inoculating].mean(axis=1)).dropna())
+    means_of = alignment_families(evidence).means
+    decides = float(means_of[HARMLESS].mean() - means_of[INOCULATING].mean())
+    return Specifications((wide[harmless].mean(axis=1) - wide[inoculating].mean(axis=1)).dropna(), decides)

@@ -41,6 +41,7 @@ def test_the_smallest_slope_p_is_reached_or_there_is_none():
     x = np.arange(6.0) + np.array([0, 0.1, 0, 0.2, 0, 0])
     effect = prompt_slope(x, 2 * x + 1e-6 * np.array([1, -1, 0, 1, -1, 0]), {}, np.random.default_rng(2), "slope")
     assert effect.p == pytest.approx(reach.smallest_slope_p(6, 0))
+    assert reach.smallest_slope_p(7, 3) == 1.0 > reach.smallest_slope_p(8, 3)
     assert reach.smallest_slope_p(24, 3) == 1 / (1 + sloping.RANDOM_ORDERS)
     assert reach.smallest_slope_p(6, 3) == 1.0
     three = {str(i): Covariate(np.random.default_rng(i).normal(size=6)) for i in range(3)}
@@ -69,16 +70,15 @@ def test_prompts_narrow_and_templates_set_the_floor():
 
 
 def test_a_curve_counts_each_cell_once():
-    """Shares of cells above and below zero, zero neither; agreement is with the declared cell."""
+    """Shares of cells above and below zero, zero neither; agreement is with the contrast that decides."""
     cells = {("a", 0): 0.2, ("a", 1): -0.1, ("b", 0): -0.3, ("b", 1): 0.0, ("c", 0): math.nan}
-    curve = summarise(cells, ("a", 1))
+    curve = summarise(cells, ("a", 1), -0.02)
     assert (curve.cells, curve.missing) == (4, 1)
     assert (curve.positive, curve.negative, curve.agreeing) == (0.25, 0.5, 0.5)
     assert curve.declared == -0.1
-    assert summarise(cells, ("a", 0)).agreeing == 0.25
-    assert math.isnan(summarise(cells, ("b", 1)).agreeing)
-    assert math.isnan(summarise(cells, ("c", 0)).agreeing)
-    with pytest.raises(ValueError, match="declared cell"):
-        summarise(cells, "elsewhere")
+    assert summarise(cells, ("a", 1), 0.3).agreeing == 0.25
+    assert math.isnan(summarise(cells, ("a", 1), 0.0).agreeing)
+    assert math.isnan(summarise(cells, ("a", 1), math.nan).agreeing)
+    assert math.isnan(summarise(cells, "not measured", 0.3).declared)
     with pytest.raises(ValueError, match="measured cell"):
-        summarise({"a": math.nan}, "a")
+        summarise({"a": math.nan}, "a", 0.3)

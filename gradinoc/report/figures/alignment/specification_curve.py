@@ -158,8 +158,9 @@ def _caption(evidence: Evidence, found: Specifications, rules: Rules) -> str:
         f"three positions, thirds of the layers, the frozen model and thirds of training, and three measures, each in "
         f"its own units and sorted by size; below, the choices that each cell took. Ringed: the declared cell, "
         f"{rounded(curve.declared)}. {100 * curve.positive:.0f} % of cells lie above zero, {100 * curve.negative:.0f} "
-        f"% below; the verdict warns where fewer than {100 * rules.signs:g} % have the declared sign. Cells share "
-        f"data, so shares have no interval.{shade}{_harmless(evidence)}"
+        f"% below; the verdict warns where fewer than {100 * rules.signs:g} % have the sign of the contrast that "
+        f"decides (C1, mean over the band), {rounded(found.decides)}. Cells share data, so shares have no interval."
+        f"{shade}{_harmless(evidence)}"
     )
 
 
@@ -175,8 +176,8 @@ def _harmless(evidence: Evidence) -> str:
 
 def _finding(found: Specifications) -> str:
     return (
-        f"{100 * found.same_sign:.0f} % of {found.curve.cells} specifications have the sign of the declared one, "
-        f"{rounded(found.curve.declared)}."
+        f"{100 * found.same_sign:.0f} % of {found.curve.cells} specifications have the sign of the contrast that "
+        f"decides, {rounded(found.decides)}."
     )
 
 
