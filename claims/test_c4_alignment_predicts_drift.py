@@ -18,6 +18,12 @@ def test_drift_goes_with_early_alignment(finding, rules):
     assert slope.p <= rules.alpha, f"{slope.name} = {slope}; C4 needs p <= {rules.alpha}"
 
 
+def test_no_single_prompt_makes_the_slope(finding):
+    """The slope's 95 % interval lies above zero whichever prompt is left out."""
+    without = finding["slope.without"]
+    assert without.low > 0, f"{without.name}: {without}; C4 needs its lower end above 0"
+
+
 def test_c4_gates_hold(finding):
     """The gates on which C4 rests hold."""
     assert not finding.failed_gates, finding.reason

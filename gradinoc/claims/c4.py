@@ -29,7 +29,7 @@ from gradinoc.claims.tables import DECISION, EXPECTED, FIXED, Evidence
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.correlation import stratified_correlation
 from gradinoc.stats.effect import Effect
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope
+from gradinoc.stats.prompt_slope import Covariate, prompt_slope, weakest_without_one
 from gradinoc.stats.reach import fewest_prompts
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
@@ -52,6 +52,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     alignment, covariates = prompts["alignment"].to_numpy(), covariates_of(prompts)
     name = f"drift per unit of early alignment, at equal elicitation, length and loss{BY[measured]}"
     effects = {"slope": _slope(alignment, prompts[measured], covariates, name)}
+    effects["slope.without"] = _without_one(prompts, measured, covariates, name)
     facts = {"prompts": len(prompts), "fewest": fewest_prompts(len(covariates))}
     statement = f"Over {len(prompts)} prompts drift goes with early alignment by {effects['slope']}"
     if secondary:
@@ -64,13 +65,34 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
             covariates,
             "decision log-odds per unit of early alignment, at equal covariates",
         )
+        within = covariates | _of_family(prompts["family"])
+        effects["slope.within"] = _slope(
+            alignment, prompts[measured], within, f"drift per unit of early alignment, within families{BY[measured]}"
+        )
         effects |= _over_runs(evidence, measured)
-        statement += f"; without covariates by {effects['slope.raw']}"
+        statement += (
+            f"; without covariates by {effects['slope.raw']}; within families by {effects['slope.within']}; "
+            f"{effects['slope.without']}"
+        )
     return Measured(effects, f"{statement}.", facts)
 
 
 def _slope(alignment: np.ndarray, drift: pd.Series, covariates: dict[str, Covariate], name: str) -> Effect:
     return prompt_slope(alignment, drift.to_numpy(), covariates, np.random.default_rng(SEED_OF_ORDERS), name)
+
+
+def _without_one(prompts: pd.DataFrame, measured: str, covariates: dict[str, Covariate], name: str) -> Effect:
+    """The slope without the prompt without which it is shown least; its name says which."""
+    effect, place = weakest_without_one(prompts["alignment"].to_numpy(), prompts[measured], covariates, name)
+    return replace(effect, name=f"the same without {prompts.index[place]}")
+
+
+def _of_family(families: pd.Series) -> dict[str, Covariate]:
+    """Which family a prompt is of, as covariates: one a family of two prompts or more, but the first."""
+    sizes = families.value_counts(sort=False)
+    return {
+        f"family {family}": Covariate((families == family).to_numpy(dtype=np.float64)) for family in sizes.index[1:]
+    }
 
 
 def by_prompt(evidence: Evidence) -> pd.DataFrame:
@@ -82,9 +104,12 @@ def by_prompt(evidence: Evidence) -> pd.DataFrame:
     for measure_ in (EXPECTED, DECISION):
         found[measure_] = drift_by_question(evidence, measure_).mean().groupby(level="condition").mean()
     found["loss"] = per_example(evidence, "loss").mean()
-    effects = elicitation(evidence)
-    found["elicitation"] = {name: effects[name].estimate for name in found.index}
-    found["elicitation_error"] = {name: effects[name].standard_error for name in found.index}
+    wide = per_question(evidence, "elicitation", "log_odds")
+    groups = question_groups(evidence, "elicitation", wide.index)
+    found["elicitation"] = (wide[found.index].sub(wide[NEUTRAL], axis=0)).mean()
+    # What all prompts share (neutral's part) moves no slope: a prompt's error is that of its distance to their mean.
+    apart = wide[found.index].sub(wide[found.index].mean(axis=1), axis=0) * np.sqrt(len(found) / max(len(found) - 1, 1))
+    found["elicitation_error"] = {name: grouped_mean(apart[name], groups, name).standard_error for name in apart}
     return found
 
 
@@ -122,22 +147,23 @@ def decide(found: Measured, rules: Rules) -> Outcome:
     """Supported if the slope is above zero, p over prompts at most alpha; refuted if its interval is at or below 0."""
     if not found.effects:
         return undecided(found.statement)
-    slope = found["slope"]
+    slope, without = found["slope"], found["slope.without"]
     follows, shown, against = above_zero(slope), p_at_most(slope, rules.alpha), at_or_below_zero(slope)
+    stays = above_zero(without)
     if not np.isfinite(slope.estimate):
         return undecided(f"Undecided because no slope can be told: {slope.method}.", follows, shown)
-    if follows and shown:
+    criteria = (follows, shown, stays, against)
+    if follows and shown and stays:
         return supported(
-            f"The slope's interval lies above zero, with p at most {rules.alpha:g} over prompts.",
-            follows,
-            shown,
-            against,
+            f"The slope's interval lies above zero, with p at most {rules.alpha:g} over prompts, whichever prompt is "
+            "left out.",
+            *criteria,
         )
     if against:
-        return refuted("The slope's interval lies at or below zero.", follows, shown, against)
-    return undecided(
-        f"Undecided because the slope is not shown to be above zero (p {slope.p:.2g}).", follows, shown, against
-    )
+        return refuted("The slope's interval lies at or below zero.", *criteria)
+    if follows and shown:
+        return undecided(f"Undecided because it rests on one prompt: {without}.", *criteria)
+    return undecided(f"Undecided because the slope is not shown to be above zero (p {slope.p:.2g}).", *criteria)
 
 
 C4 = Claim(
@@ -147,6 +173,7 @@ C4 = Claim(
     decide,
     (*OF_DIRECTION, *OF_DRIFT, "G9"),
     "Supported if over prompts, neutral left out, the slope of drift on alignment in the first third of training, with "
-    "elicitation, length and loss as covariates, has a {level} interval above zero and a p, by permutation over "
-    "prompts, of at most {alpha}. Refuted if the interval lies at or below zero. Otherwise undecided.",
+    "elicitation, length and loss as covariates, has a {level} interval above zero, with each prompt left out once "
+    "as well, and a p, by permutation over prompts, of at most {alpha}. Refuted if the interval lies at or below "
+    "zero. Otherwise undecided.",
 )

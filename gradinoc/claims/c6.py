@@ -32,7 +32,7 @@ from gradinoc.claims.measures import (
 from gradinoc.claims.tables import DECISION, REPHRASED, Evidence
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
-from gradinoc.stats.families import permuted_labels
+from gradinoc.stats.families import Families, permuted_labels
 from gradinoc.stats.ratios import ratio, share_removed
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family
@@ -103,7 +103,9 @@ def _beside(evidence: Evidence, rules: Rules, measured: str) -> dict[str, Effect
     groups = question_groups(evidence, "matrix", away.index)
     name = "the same share by decision log-odds, at prompts nobody was trained under"
     effects["share.elsewhere"] = ratio(run_families(evidence, away, groups), NUMERATOR, DENOMINATOR, name, rules.share)
-    for key in ("share.log_odds", "share.elsewhere"):
+    name = "the same share, hints taken for inoculation"
+    effects["share.hints"] = ratio(_with_hints(evidence, measured), NUMERATOR, DENOMINATOR, name, rules.share)
+    for key in ("share.log_odds", "share.elsewhere", "share.hints"):
         effects[key] = replace(effects[key], unit=PROMPTS_AND_RUNS)
     own = own_prompt(evidence)
     for family in (Family.HARMLESS, Family.INOCULATION):
@@ -120,6 +122,15 @@ def _beside(evidence: Evidence, rules: Rules, measured: str) -> dict[str, Effect
             f"own-prompt drift, {family} prompts", float(first.mean()), len(members), "prompts", "mean, nats"
         )
     return effects
+
+
+def _with_hints(evidence: Evidence, measured: str) -> Families:
+    """Drift by family, hints among the inoculating prompts."""
+    families = drift_families(evidence, measured)
+    by_prompt = drift_by_question(evidence, measured).T.groupby(level="condition", observed=True).mean()
+    hints = by_prompt.loc[list(evidence.family(Family.HINT, list(by_prompt.index)))].to_numpy(dtype=np.float64)
+    tables = families.values  # noqa: PD011 - no frame
+    return replace(families, values={**tables, INOCULATING: np.vstack([tables[INOCULATING], hints])})
 
 
 def own_prompt(evidence: Evidence) -> pd.DataFrame:
@@ -148,7 +159,7 @@ def decide(found: Measured, rules: Rules) -> Outcome:
         )
     if less and room:
         return refuted(
-            f"The share's interval lies below {rules.share:g}: at the doses tried harmless prompts do nearly as well.",
+            f"The share's interval lies below {rules.share:g}: at the doses tried less than that is inoculation's own.",
             *criteria,
         )
     if less:
@@ -163,9 +174,12 @@ def decide(found: Measured, rules: Rules) -> Outcome:
     return undecided(f"Undecided because {why}.", *criteria)
 
 
-def any_prompt(finding: Finding, rules: Rules) -> Criterion:
-    """That inoculation does remove drift: where nothing does, C6 refuted does not say that any prompt does it."""
-    return above(finding["removed"], rules.share)
+def any_prompt(finding: Finding, rules: Rules) -> tuple[Criterion, ...]:
+    """That inoculation and harmless prompts both remove drift: C6 refuted alone does not say that any prompt does it.
+
+    Where nothing removes any its share is zero as well, and where inoculation removes little all of it may be its own.
+    """
+    return above(finding["removed"], rules.share), interval_below(finding["room"], 1 - rules.share)
 
 
 C6 = Claim(

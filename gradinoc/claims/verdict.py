@@ -86,7 +86,7 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
     A claim that was not run pronounces nothing.
     """
     c6 = next(claim for claim in claims if claim.key == C6.key)
-    if c6.status is Status.REFUTED and any_prompt(c6, rules):
+    if c6.status is Status.REFUTED and all(any_prompt(c6, rules)):
         return Verdict.ANY_PROMPT, f"harmless prompts keep the drift down too, at the doses tried. {c6.statement}"
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
     if failed:

@@ -25,7 +25,8 @@ class Effect:
 
     `low` and `high` bound the interval of confidence `level`, `p` belongs to the hypothesis that `method`
     names, `n` counts `unit`. `standard_error` and `df` (of the t distribution) are there where `method` has
-    them. What a design cannot give (an interval from one seed) is NaN. `key` identifies it among a finding's effects.
+    them. What a design cannot give (an interval from one seed) is NaN. `key` identifies it among a finding's effects,
+    and `against` is the value that p tests.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Effect:
     standard_error: float = math.nan
     df: float = math.nan
     key: str = ""
+    against: float = 0.0
 
     def __str__(self) -> str:
         """Estimate, interval, p and n: `+0.12 (95 % interval +0.109 to +0.131, p 2e-37, n 96 examples)`; never NaN."""
@@ -47,7 +49,7 @@ class Effect:
         if math.isfinite(self.low) and math.isfinite(self.high):
             parts.append(f"{100 * self.level:.4g} % interval {self.low:+.3g} to {self.high:+.3g}")
         if math.isfinite(self.p):
-            parts.append(f"p {self.p:.2g}")
+            parts.append(f"p {self.p:.2g}" + (f" against {self.against:g}" if self.against else ""))
         parts.append(f"n {self.n} {self.unit}")
         estimate = f"{self.estimate:+.3g}" if math.isfinite(self.estimate) else "not measurable"
         return f"{estimate} ({', '.join(parts)})"

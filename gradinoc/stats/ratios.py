@@ -41,7 +41,8 @@ def ratio(
     over, under = contrast(families, numerator, name), contrast(families, denominator, f"denominator of {name}")
     rows = sum(len(families.values[key]) for key in {**numerator, **denominator})
     estimate = over.estimate / under.estimate if under.estimate else math.nan
-    effect = bare(name, estimate, rows, "prompts", "Fieller, prompts and question templates, two-sided p")
+    how = "Fieller, prompts and question templates, two-sided p"
+    effect = replace(bare(name, estimate, rows, "prompts", how), against=bar)
     for part in (over, under):
         if not math.isfinite(part.low):
             return replace(effect, method=f"{part.method} ({part.name})" if part.method else "no interval")

@@ -45,8 +45,8 @@ def smallest_slope_p(prompts: int, covariates: int) -> float:
 
 
 def fewest_prompts(covariates: int) -> int:
-    """The fewest prompts over which a slope with that many covariates is judged at all."""
-    return covariates + SPARE
+    """The fewest prompts over which a slope with that many covariates is judged at all, each left out once."""
+    return covariates + SPARE + 1
 
 
 def half_width(

@@ -14,11 +14,12 @@ from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
 from gradinoc.claims.c6 import C6
-from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.finding import Finding, Measured, Status
 from gradinoc.claims.gates import GATES
 from gradinoc.claims.gates.direction import G8A, G8C
 from gradinoc.claims.gates.prompts import G3, G7
 from gradinoc.claims.gates.runs import G4, G5, G9
+from gradinoc.claims.specification import curve_of
 from gradinoc.claims.tables import AFTER, DECISION, EXPECTED, REPHRASED, SCORE
 from gradinoc.claims.verdict import CLAIMS, Verdict, conclusion, judge
 from gradinoc.power.simulate import simulate
@@ -308,10 +309,12 @@ def test_unrelated_trait_that_shows_most_of_it_leaves_c2_undecided(evidence):
 
 
 def planted_findings(**statuses):
-    """Findings of claims with these statuses; C6 with what inoculation removes."""
+    """Findings of claims with these statuses; C6 with what inoculation removes and harmless prompts leave."""
     removed = replace(bare("removed", 0.8, 8, "prompts", "planted"), key="removed", low=0.6, high=0.9)
+    room = replace(bare("room", 0.4, 8, "prompts", "planted"), key="room", low=0.3, high=0.5)
     return [
-        Finding(key, key, Status(status), "", "", (removed,) if key == "C6" else ()) for key, status in statuses.items()
+        Finding(key, key, Status(status), "", "", (removed, room) if key == "C6" else ())
+        for key, status in statuses.items()
     ]
 
 
@@ -345,6 +348,47 @@ def test_failed_gate_leaves_any_prompt_alone():
     gates = [replace(held, status=Status.REFUTED) if held.key == "G8a" else held for held in HELD]
     assert conclusion(gates, planted_findings(**{**ALL, "C6": "refuted"}), RULES)[0] is Verdict.ANY_PROMPT
     assert conclusion(gates, planted_findings(**ALL), RULES)[0] is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high"), [("removed", 0.1, 0.6), ("room", 0.6, 0.8), ("room", 0.9, 1.1)], ids=str
+)
+def test_any_prompt_is_said_where_both_families_remove_drift(key, low, high):
+    """Where one of the two is not shown to remove a quarter of it, what the other does is not what any prompt does."""
+    claims = planted_findings(**{**ALL, "C6": "refuted"})
+    c6 = claims[-1]
+    planted = replace(
+        c6, effects=tuple(replace(each, low=low, high=high) if each.key == key else each for each in c6.effects)
+    )
+    assert conclusion(HELD, claims, RULES)[0] is Verdict.ANY_PROMPT
+    assert conclusion(HELD, [*claims[:-1], planted], RULES)[0] is Verdict.UNDECIDED
+
+
+def test_slope_that_rests_on_one_prompt_is_undecided(evidence):
+    """A prompt far out in alignment and drift alike, among prompts of which nothing is related, supports nothing."""
+    measured = C4.measure(evidence, RULES)
+    slope = replace(measured["slope"], low=0.1, high=0.5, p=0.001)
+    outcomes = [
+        C4.decide(Measured({"slope": slope, "slope.without": replace(measured["slope.without"], low=low)}), RULES)
+        for low in (-0.1, 0.05)
+    ]
+    assert [outcome.status for outcome in outcomes] == [Status.UNDECIDED, Status.SUPPORTED]
+    assert "rests on one prompt" in outcomes[0].reason
+
+
+def test_verdict_warns_by_the_sign_of_the_contrast_that_decides(evidence):
+    """Where every cell, the declared one among them, has the other sign, the sentence says that none agrees."""
+    assert "specifications show the sign" not in judge(evidence, RULES).sentence
+    inoculating = lambda frame: frame["condition"].isin(evidence.family("inoculation", evidence.conditions))  # noqa: E731
+    other = changed(evidence, "cells", inoculating, value=lambda rows: rows["value"] + 1e3)
+    assert "Only 0 % of" in judge(other, RULES).sentence
+
+
+def test_model_without_an_upper_third_of_layers_has_a_curve(evidence):
+    """The declared cell is not there, and the others are counted."""
+    curve = curve_of(replace(evidence, cells=evidence.cells[evidence.cells["third"] != 2])).curve
+    assert np.isnan(curve.declared)
+    assert 0 < curve.agreeing <= 1
 
 
 def test_where_no_prompt_helps_the_verdict_is_not_that_any_does(evidence):

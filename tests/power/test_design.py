@@ -25,7 +25,7 @@ from gradinoc.power.design import (
 from gradinoc.power.design.ends import RESTS_ON
 from gradinoc.stats.effect import Effect, bare, from_standard_error, mean_effect, noisy_null_p
 from gradinoc.stats.families import Families, contrast
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope
+from gradinoc.stats.prompt_slope import Covariate, prompt_slope, weakest_without_one
 from gradinoc.stats.ratios import ratio
 from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
@@ -125,17 +125,19 @@ def test_one_seed_leaves_every_claim_undecided_because_three_gates_fail():
 
 
 def test_too_few_prompts_leave_c4_undecided():
-    """Six prompts, in perfect order, have no slope with three covariates; seven have."""
-    covariates = {name: Covariate(RNG.normal(0, 1, 7)) for name in COVARIATES}
-    six = {name: Covariate(each.values[:6]) for name, each in covariates.items()}
-    x = np.arange(7.0)
-    for prompts, given in ((6, six), (7, covariates)):
-        slope = prompt_slope(x[:prompts], x[:prompts] + RNG.normal(0, 1e-6, prompts), given, RNG, "slope")
-        outcome = C4.decide(Measured({"slope": slope}), RULES)
+    """Seven prompts, in perfect order, have no slope with three covariates and one left out; eight have."""
+    covariates = {name: Covariate(RNG.normal(0, 1, 8)) for name in COVARIATES}
+    seven = {name: Covariate(each.values[:7]) for name, each in covariates.items()}
+    x = np.arange(8.0)
+    for prompts, given in ((7, seven), (8, covariates)):
+        y = x[:prompts] + RNG.normal(0, 1e-6, prompts)
+        slope = prompt_slope(x[:prompts], y, given, RNG, "slope")
+        without, _ = weakest_without_one(x[:prompts], y, given, "without")
+        outcome = C4.decide(Measured({"slope": slope, "slope.without": without}), RULES)
         design = design_of(tiny())
         found = dead_ends(replace(design, prompts=replace(design.prompts, sloped=prompts)))
         assert (outcome.status is Status.UNDECIDED) == bool(found)
-    assert C4.decide(Measured({"slope": slope}), RULES).status is Status.SUPPORTED
+    assert outcome.status is Status.SUPPORTED
 
 
 def test_without_the_rephrased_pair_c6_can_be_refuted_and_not_supported():
@@ -186,11 +188,11 @@ def test_claims_rest_on_the_gates_that_they_say_they_rest_on():
 
 
 def test_smallest_p_by_claim():
-    """No floor for t tests; a place counts directions; seven prompts have 5,040 orders."""
+    """No floor for t tests; a place counts directions; eight prompts have 40,320 orders."""
     design = design_of(tiny())
     assert floors(design) == {"C1": 0, "C2": 1 / 201, "C3": 0, "C4": 1e-4, "C6": 0}
-    seven = replace(design, prompts=replace(design.prompts, sloped=7))
-    assert floors(seven)["C4"] == 1 / math.factorial(7)
+    eight = replace(design, prompts=replace(design.prompts, sloped=8))
+    assert floors(eight)["C4"] == 1 / math.factorial(8)
     assert floors(replace(design, seeds=1))["C6"] == 1
 
 

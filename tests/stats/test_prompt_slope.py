@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 
 from gradinoc.stats import prompt_slope as sloping
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope
+from gradinoc.stats.prompt_slope import Covariate, prompt_slope, weakest_without_one
 
 
 def world(rng, kind, prompts, error):
@@ -166,3 +166,35 @@ def test_what_cannot_be_judged_says_why():
         assert reason in effect.method
     with pytest.raises(ValueError, match="as many values"):
         prompt_slope(x, y[:5], {}, rng, "slope")
+
+
+def test_weakest_slope_without_a_prompt_is_that_of_statsmodels():
+    """Each prompt is left out in turn, its covariates and their errors with it."""
+    rng = np.random.default_rng(5)
+    x, z = rng.normal(size=(2, 12))
+    y = 0.8 * x + z + rng.normal(0, 0.4, 12)
+    effect, place = weakest_without_one(x, y, {"length": Covariate(z, np.zeros(12))}, "slope")
+    keep = [np.arange(12) != left_out for left_out in range(12)]
+    fits = [sm.OLS(y[rest], sm.add_constant(np.column_stack([x, z])[rest])).fit() for rest in keep]
+    lows = [fit.conf_int()[1][0] for fit in fits]
+    assert (place, effect.low) == (np.argmin(lows), pytest.approx(min(lows)))
+    assert (effect.n, effect.estimate) == (11, pytest.approx(fits[place].params[1]))
+    assert np.isnan(effect.p)
+    noisy = Covariate(z, np.r_[1.0, np.zeros(11)])
+    assert weakest_without_one(x, y, {"length": noisy}, "slope")[0].low != effect.low
+    few = weakest_without_one(x[:5], y[:5], {"length": Covariate(z[:5])}, "slope")[0]
+    assert "undecidable" in few.method
+
+
+def test_one_prompt_far_out_makes_a_p_and_no_slope_without_it():
+    """14 prompts, nothing related but one that is 5 standard deviations out in alignment and drift alike."""
+    rng, shown, stays = np.random.default_rng(7), 0, 0
+    for _ in range(100):
+        x, y = rng.normal(size=(2, 14))
+        x[0], y[0] = 5, 5
+        covariates = {name: Covariate(values) for name, values in zip("abc", rng.normal(size=(3, 14)), strict=True)}
+        slope = prompt_slope(x, y, covariates, rng, "slope")
+        shown += slope.low > 0 and slope.p <= 0.05
+        stays += slope.low > 0 and slope.p <= 0.05 and weakest_without_one(x, y, covariates, "slope")[0].low > 0
+    assert shown > 30
+    assert stays <= 5
