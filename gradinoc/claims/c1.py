@@ -114,8 +114,13 @@ def decide(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
             "Over prompts the interval lies at or below zero: inoculating prompts lower alignment no more than "
             "harmless ones do.", *criteria,
         )  # fmt: skip
-    short = [found[criterion.key].name for criterion in (*falls, over_prompts) if not criterion]
+    short = [_told(found[criterion.key]) for criterion in (*falls, over_prompts) if not criterion]
     return undecided(f"Undecided because no interval above zero is shown for {'; '.join(short)}.", *criteria)
+
+
+def _told(effect: Effect) -> str:
+    """The effect's name, and why it has no interval where it has none."""
+    return effect.name if np.isfinite(effect.low) else f"{effect.name} ({effect.method})"
 
 
 C1 = Claim(

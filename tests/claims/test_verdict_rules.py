@@ -108,6 +108,7 @@ def test_single_prompt_of_a_family_gives_no_interval(claim, evidence):
     )
     assert finding.status is Status.UNDECIDED
     assert not np.isfinite(finding[{"C1": "families", "C6": "share"}[claim.key]].low)
+    assert "a single prompt of inoculation" in finding.reason
 
 
 # --- what must have no say
