@@ -5,6 +5,7 @@ Neutral is left out: that any prompt differs from none says nothing of alignment
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -99,27 +100,36 @@ def by_prompt(evidence: Evidence) -> pd.DataFrame:
     """Every fixed trained prompt but neutral: alignment, drift by measure, elicitation and its error, tokens, loss."""
     rows = evidence.prompts[evidence.prompts["trained"] & (evidence.prompts["kind"] == FIXED)]
     rows = rows[rows["condition"] != NEUTRAL].set_index("condition")
-    found = rows[["family", "tokens"]].copy()
-    found["alignment"] = in_window(evidence).groupby(level="condition").mean()
-    for measure_ in (EXPECTED, DECISION):
-        found[measure_] = drift_by_question(evidence, measure_).mean().groupby(level="condition").mean()
-    found["loss"] = per_example(evidence, "loss").mean()
+    names = list(rows.index)
     wide = per_question(evidence, "elicitation", "log_odds")
     groups = question_groups(evidence, "elicitation", wide.index)
-    found["elicitation"] = (wide[found.index].sub(wide[NEUTRAL], axis=0)).mean()
     # What all prompts share (neutral's part) moves no slope: a prompt's error is that of its distance to their mean.
-    apart = wide[found.index].sub(wide[found.index].mean(axis=1), axis=0) * np.sqrt(len(found) / max(len(found) - 1, 1))
-    found["elicitation_error"] = {name: grouped_mean(apart[name], groups, name).standard_error for name in apart}
-    return found
+    apart = wide[names].sub(wide[names].mean(axis=1), axis=0) * np.sqrt(len(names) / max(len(names) - 1, 1))
+    columns: dict[str, Mapping[Hashable, float]] = {
+        "alignment": _prompt_means(in_window(evidence)),
+        **{each: _prompt_means(drift_by_question(evidence, each).mean()) for each in (EXPECTED, DECISION)},
+        "loss": per_example(evidence, "loss").mean().to_dict(),
+        "elicitation": wide[names].sub(wide[NEUTRAL], axis=0).mean().to_dict(),
+        "elicitation_error": {name: grouped_mean(apart[name], groups, name).standard_error for name in apart},
+    }
+    return rows[["family", "tokens"]].assign(
+        **{key: [values.get(name, np.nan) for name in names] for key, values in columns.items()}
+    )
+
+
+def _prompt_means(runs: pd.Series) -> dict[Hashable, float]:
+    """Mean over seeds of one number a run (condition, seed)."""
+    means: dict[Hashable, float] = runs.groupby(level="condition", observed=True).mean().to_dict()
+    return means
 
 
 def elicitation(evidence: Evidence) -> dict[str, Effect]:
     """How far each measured prompt raises the decision log-odds of the frozen model above neutral's, nats."""
     wide = per_question(evidence, "elicitation", "log_odds")
     groups = question_groups(evidence, "elicitation", wide.index)
-    return {
-        name: grouped_mean(wide[name] - wide[NEUTRAL], groups, f"elicitation, {name}") for name in evidence.conditions
-    }
+    raised = (wide.to_numpy(dtype=np.float64).T - wide[NEUTRAL].to_numpy(dtype=np.float64)).copy(order="C")
+    found = dict(zip(wide.columns, raised, strict=True))
+    return {name: grouped_mean(found[name], groups, f"elicitation, {name}") for name in evidence.conditions}
 
 
 def covariates_of(prompts: pd.DataFrame) -> dict[str, Covariate]:

@@ -30,6 +30,7 @@ from gradinoc.claims.measures import (
     run_families,
 )
 from gradinoc.claims.tables import DECISION, REPHRASED, Evidence
+from gradinoc.claims.wide import over_seeds
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, permuted_labels
@@ -74,8 +75,7 @@ def _of_rephrased(evidence: Evidence, rules: Rules, measured: str) -> Effect:
     wide = drift_by_question(evidence, measured)
     if not {Family.HARMLESS, Family.INOCULATION} <= set(pair.index):
         return bare(name, np.nan, 0, "questions", "not run: the study trains no rephrased pair")
-    means = wide.T.groupby(level="condition", observed=True).mean().T
-    groups = question_groups(evidence, "drift", wide.index, measured)
+    means, groups = over_seeds(wide), question_groups(evidence, "drift", wide.index, measured)
     scale = float(means[NEUTRAL].mean())
     if not scale:
         return bare(name, np.nan, len(wide), "questions", "undecidable: neutral runs do not drift")

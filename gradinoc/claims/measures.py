@@ -5,14 +5,13 @@ Without `strict`, as figures and tables ask, what was not measured is left out, 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
+from gradinoc.claims.wide import band_mean, by_run, once, over_seeds, side_by_side
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
@@ -24,73 +23,13 @@ HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
 BY = {EXPECTED: "", DECISION: ", by decision log-odds"}  # the measure of drift that decides, in an effect's name
 PROMPTS_AND_RUNS = "prompts and neutral runs"  # what n counts of a share of the neutral drift
 
-Derive = TypeVar("Derive", bound=Callable[..., Any])
-
-
-def once(derive: Derive) -> Derive:
-    """`derive`, once for each study and arguments: several claims rest on the same numbers, which nobody changes."""
-
-    @functools.wraps(derive)
-    def recall(evidence: Evidence, *given: Any, **named: Any) -> Any:
-        key = (derive.__name__, given, tuple(sorted(named.items())))
-        if key not in evidence.derived:
-            evidence.derived[key] = derive(evidence, *given, **named)
-        return evidence.derived[key]
-
-    return cast("Derive", recall)
-
-
-def band_mean(evidence: Evidence, table: str, keys: Sequence[str], column: str, strict: bool = True) -> pd.Series:
-    """Mean of `column` of a table over band layers (and rows of one key), primary position; index `keys`.
-
-    Raises:
-        ValueError: no band, or a row that decides is not finite, or a key that some of the band's layers lack.
-    """
-    frame: pd.DataFrame = getattr(evidence, table)
-    keep = frame["layer"].isin(evidence.band)
-    if "position" in frame:
-        keep &= frame["position"] == evidence.primary_position
-    rows = frame[keep]
-    groups = rows.groupby(list(keys), observed=True)[column]
-    if not strict:
-        return groups.mean().dropna()
-    if not evidence.band:
-        raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
-    finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
-    uneven = groups.size() % len(evidence.band)
-    if uneven.any():
-        raise ValueError(
-            f"Evidence table {table!r}: expected every {'/'.join(keys)} at each band layer {evidence.band}, received "
-            f"{int((uneven != 0).sum())} otherwise"
-        )
-    return groups.mean()
-
-
-def side_by_side(means: pd.Series, table: str, columns: Sequence[str], strict: bool = True) -> pd.DataFrame:
-    """Prompts as columns, with the rows that were measured under every one of them.
-
-    Raises:
-        ValueError: no row was.
-    """
-    wide = means.unstack("condition").reindex(columns=list(columns))  # noqa: PD010 - a series has no pivot_table
-    if not strict:
-        return wide
-    whole = wide.dropna()
-    if whole.empty:
-        missing = wide.isna().sum()
-        raise ValueError(
-            f"Evidence table {table!r}: expected {wide.index.names} that were measured under every prompt, received "
-            f"none; missing {missing[missing > 0].to_dict()} of {len(wide)}"
-        )
-    return whole
-
 
 @once
 def per_example(
     evidence: Evidence, column: str = "alignment", among: tuple[str, ...] = (), strict: bool = True
 ) -> pd.DataFrame:
     """Band mean of `column` on the frozen base model: one row an example, one column a prompt (all, or `among`)."""
-    means = band_mean(evidence, "alignments", ["example", "condition"], column, strict)
+    means = band_mean(evidence, "alignments", ("example", "condition"), column, strict)
     return side_by_side(means, "alignments", among or evidence.conditions, strict)
 
 
@@ -142,9 +81,13 @@ def by_family(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Familie
 
 
 def _members(evidence: Evidence, wide: pd.DataFrame) -> dict[str, Array]:
-    families = (Family.HARMLESS, Family.INOCULATION)
-    members = {str(family): list(evidence.family(family, list(wide.columns))) for family in families}
-    return {name: wide[own].to_numpy(dtype=np.float64).T for name, own in members.items() if own}
+    place = {name: number for number, name in enumerate(wide.columns)}
+    families = {str(family): evidence.family(family, place) for family in (Family.HARMLESS, Family.INOCULATION)}
+    return {
+        name: wide.iloc[:, [place[each] for each in own]].to_numpy(dtype=np.float64).T
+        for name, own in families.items()
+        if own
+    }
 
 
 @once
@@ -157,14 +100,14 @@ def alignment_families(evidence: Evidence) -> Families:
 @once
 def null_table(evidence: Evidence, null: str) -> pd.DataFrame:
     """Band mean alignment of every direction of `null`: index draw, one column a prompt."""
-    means = band_mean(evidence, "nulls", ["null", "draw", "condition"], "alignment")
+    means = band_mean(evidence, "nulls", ("null", "draw", "condition"), "alignment")
     return side_by_side(means.loc[null], "nulls", evidence.conditions)
 
 
 @once
 def unrelated_families(evidence: Evidence) -> dict[str, Families]:
     """Unrelated trait -> alignment along its direction by family, as `alignment_families`."""
-    means = band_mean(evidence, "unrelated", ["trait", "example", "condition"], "alignment")
+    means = band_mean(evidence, "unrelated", ("trait", "example", "condition"), "alignment")
     examples = per_example(evidence).index
     groups = question_groups(evidence, "alignments", examples)
     found = {}
@@ -185,7 +128,7 @@ def window_of(evidence: Evidence, steps: pd.Series) -> pd.Series:
 @once
 def in_window(evidence: Evidence, window: str = WINDOWS[0], column: str = "alignment") -> pd.Series:
     """Band mean of `column` over a third of each run's steps: index (condition, seed)."""
-    means = band_mean(evidence, "training", ["condition", "seed", "step"], column)
+    means = band_mean(evidence, "training", ("condition", "seed", "step"), column)
     steps = means.index.get_level_values("step").to_series(index=means.index)
     return means[window_of(evidence, steps) == window].groupby(["condition", "seed"], observed=True).mean()
 
@@ -212,6 +155,17 @@ def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
 
 
 @once
+def _drift(evidence: Evidence, measure: str) -> pd.DataFrame:
+    """After minus before training of `measure`, NaN where a response could not be scored; as `drift_by_question`."""
+    drift = evidence.drift
+    rows = drift[drift["measure"] == measure]
+    phase = rows["phase"]
+    before = rows[((phase == BEFORE) & (rows["condition"] == BASE)).to_numpy()].set_index("example")["value"]
+    wide = by_run(rows[(phase == AFTER).to_numpy()], "value")
+    return wide.sub(before.reindex(wide.index), axis=0)
+
+
+@once
 def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> pd.DataFrame:
     """After minus before training of `measure`: index example, a column a run (condition, seed).
 
@@ -220,12 +174,7 @@ def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> 
     Raises:
         ValueError: a value is missing or not finite, before or after training.
     """
-    drift = evidence.drift
-    rows = drift[drift["measure"] == measure]
-    before = rows[(rows["phase"] == BEFORE) & (rows["condition"] == BASE)].set_index("example")["value"]
-    after = rows[rows["phase"] == AFTER].set_index(["example", "condition", "seed"])["value"]
-    wide = after.unstack(["condition", "seed"])  # noqa: PD010 - a series has no pivot_table
-    wide = wide.sub(before.reindex(wide.index), axis=0)
+    wide = _drift(evidence, measure)
     if not strict:
         return wide
     if measure in SCORED:
@@ -241,9 +190,10 @@ def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> 
 def nothing_scored(evidence: Evidence) -> bool:
     """Whether no question has responses that can be scored in every run and before: then there is no drift (see G6)."""
     drifts = (drift_by_question(evidence, measure, strict=False) for measure in (EXPECTED, SCORE))
-    return any(drift.dropna().empty for drift in drifts)
+    return any(np.isnan(drift.to_numpy()).any(axis=1).all() for drift in drifts)
 
 
+@once
 def scores_after_training(evidence: Evidence) -> pd.Series:
     """Mean expected score after training by condition, declared order; NaN where no response could be scored (G6)."""
     drift = evidence.drift
@@ -264,9 +214,10 @@ def run_families(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Fami
 
     A prompt trained with several seeds is one row, their mean: prompts are the unit.
     """
-    prompts = wide.T.groupby(level="condition", observed=True).mean().T
-    neutral = {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}
-    return Families(_members(evidence, prompts) | neutral, groups)
+    prompts = over_seeds(wide)
+    families = {str(family): evidence.family(family, prompts) for family in (Family.HARMLESS, Family.INOCULATION)}
+    tables = {name: np.stack([prompts[each] for each in own]) for name, own in families.items() if own}
+    return Families(tables | {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}, groups)
 
 
 @once
@@ -282,8 +233,7 @@ def matrix_by_question(evidence: Evidence, evaluation: str) -> pd.DataFrame:
     """Drift of the decision log-odds under an `evaluation` prompt: index example, a column a run (condition, seed)."""
     rows = evidence.matrix[evidence.matrix["evaluation"] == evaluation]
     before = rows[rows["condition"] == BASE].set_index("example")["log_odds"]
-    after = rows[rows["condition"] != BASE].set_index(["example", "condition", "seed"])["log_odds"]
-    wide = after.unstack(["condition", "seed"])  # noqa: PD010 - a series has no pivot_table
+    wide = by_run(rows[rows["condition"] != BASE], "log_odds")
     wide = wide.sub(before.reindex(wide.index), axis=0)
     finite(wide.to_numpy(), f"Evidence table 'matrix', evaluation {evaluation!r}")
     return wide

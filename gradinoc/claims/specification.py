@@ -13,8 +13,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, once
+from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families
 from gradinoc.claims.tables import COSINE, FROZEN, TRAIT_DIRECTION, Evidence
+from gradinoc.claims.wide import once
 from gradinoc.stats.specifications import Curve, summarise
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts.family import Family

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from gradinoc.claims.criteria import above_zero, at_least, interval_below, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
@@ -17,6 +18,7 @@ from gradinoc.claims.measures import (
     run_families,
 )
 from gradinoc.claims.tables import PROJECTION, TRAIT_DRAW, Evidence
+from gradinoc.claims.wide import cube
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
 from gradinoc.stats.families import contrast
@@ -62,14 +64,12 @@ def _stable(found: Measured, rules: Rules) -> Outcome:
 
 def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """The slope of decision log-odds on strength along v, its place among other directions, the loss of either form."""
-    table = evidence.steering.pivot_table(index=["draw", "strength"], columns="example", values="log_odds")
-    strengths = np.asarray(table.index.unique("strength"), dtype=np.float64)
-    outcome = table.loc[TRAIT_DRAW].to_numpy(dtype=np.float64)
-    draws = [draw for draw in table.index.unique("draw") if draw != TRAIT_DRAW]
-    others = np.stack([table.loc[draw].to_numpy(dtype=np.float64) for draw in draws])
-    groups = question_groups(evidence, "steering", table.columns)
+    (draws, strengths, questions), table = cube(evidence.steering, ("draw", "strength", "example"), "log_odds")
+    outcome, others = table[draws == TRAIT_DRAW][0], table[draws != TRAIT_DRAW]
+    groups = question_groups(evidence, "steering", pd.Index(questions))
     name = "decision log-odds per unit of steering"
-    losses = evidence.steering_losses.pivot_table(index="strength", columns="example", values="loss")
+    (steered, asked), loss_of = cube(evidence.steering_losses, ("strength", "example"), "loss")
+    losses = pd.DataFrame(loss_of, index=steered, columns=asked)
     rise = losses.sub(losses.loc[0.0]).drop(index=0.0)
     worst = rise.mean(axis=1).idxmax()
     loss_groups = question_groups(evidence, "steering_losses", losses.columns)
@@ -83,8 +83,8 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     }
     statement = (
         f"Adding the direction moves the decision log-odds by {effects['slope']} nats per unit of strength (p "
-        f"{effects['place'].p:.2g} among {len(draws)} directions of the same length); the loss of either form rises by "
-        f"at most {loss.estimate:.3g} nats."
+        f"{effects['place'].p:.2g} among {len(others)} directions of the same length); the loss of either form rises "
+        f"by at most {loss.estimate:.3g} nats."
     )
     return Measured(effects, statement)
 
