@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
-from gradinoc.claims.wide import band_mean, by_run, once, over_seeds, side_by_side
+from gradinoc.claims.wide import band_cube, band_rows, by_run, cube_of, less_base, once, over_seeds, side_by_side
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
@@ -29,7 +30,7 @@ def per_example(
     evidence: Evidence, column: str = "alignment", among: tuple[str, ...] = (), strict: bool = True
 ) -> pd.DataFrame:
     """Band mean of `column` on the frozen base model: one row an example, one column a prompt (all, or `among`)."""
-    means = band_mean(evidence, "alignments", ("example", "condition"), column, strict)
+    means = band_cube(evidence, "alignments", ("example", "condition"), column, strict)
     return side_by_side(means, "alignments", among or evidence.conditions, strict)
 
 
@@ -47,8 +48,8 @@ def per_question(evidence: Evidence, table: str, column: str) -> pd.DataFrame:
     frame: pd.DataFrame = getattr(evidence, table)
     if column != "score":  # of a response without letters there is none
         finite(frame[column].to_numpy(), f"Evidence table {table!r}, column {column!r}")
-    means = frame.groupby(["example", "condition"], observed=True)[column].mean()
-    return side_by_side(means.dropna(), table, list(pd.unique(frame["condition"])))
+    means, _ = cube_of(frame, ("example", "condition"), column)
+    return side_by_side(means, table, list(pd.unique(frame["condition"])))
 
 
 def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure: str = "") -> Groups:
@@ -59,12 +60,8 @@ def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure:
     Raises:
         ValueError: an example without a group among others that have one, or with two.
     """
-    frame: pd.DataFrame = getattr(evidence, table)
-    if "group" not in frame:
-        return None
-    rows = frame[frame["measure"] == measure] if measure else frame
-    groups = rows[["example", "group"]].drop_duplicates().set_index("example")["group"]
-    if groups.isna().all():
+    groups = _templates(evidence, table, measure)
+    if groups is None:
         return None
     if groups.isna().any() or not groups.index.is_unique or not set(examples) <= set(groups.index):
         raise ValueError(
@@ -75,19 +72,26 @@ def question_groups(evidence: Evidence, table: str, examples: pd.Index, measure:
     return labels if len(np.unique(labels)) < len(labels) else None
 
 
+@once
+def _templates(evidence: Evidence, table: str, measure: str) -> pd.Series | None:
+    """The template of each example of a table as it is written there; None without one."""
+    frame: pd.DataFrame = getattr(evidence, table)
+    if "group" not in frame:
+        return None
+    rows = frame[frame["measure"] == measure] if measure else frame
+    groups = rows[["example", "group"]].drop_duplicates().set_index("example")["group"]
+    return None if groups.isna().all() else groups
+
+
 def by_family(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Families:
     """Harmless and inoculating prompts of a table with a column a prompt: family -> [prompts, questions]."""
     return Families(_members(evidence, wide), groups)
 
 
 def _members(evidence: Evidence, wide: pd.DataFrame) -> dict[str, Array]:
-    place = {name: number for number, name in enumerate(wide.columns)}
+    place, values = {name: number for number, name in enumerate(wide.columns)}, wide.to_numpy(dtype=np.float64)
     families = {str(family): evidence.family(family, place) for family in (Family.HARMLESS, Family.INOCULATION)}
-    return {
-        name: wide.iloc[:, [place[each] for each in own]].to_numpy(dtype=np.float64).T
-        for name, own in families.items()
-        if own
-    }
+    return {name: np.take(values, [place[each] for each in own], axis=1).T for name, own in families.items() if own}
 
 
 @once
@@ -100,37 +104,39 @@ def alignment_families(evidence: Evidence) -> Families:
 @once
 def null_table(evidence: Evidence, null: str) -> pd.DataFrame:
     """Band mean alignment of every direction of `null`: index draw, one column a prompt."""
-    means = band_mean(evidence, "nulls", ("null", "draw", "condition"), "alignment")
-    return side_by_side(means.loc[null], "nulls", evidence.conditions)
+    means = band_cube(evidence, "nulls", ("null", "draw", "condition"), "alignment")
+    return side_by_side(means.at(null), "nulls", evidence.conditions)
 
 
 @once
 def unrelated_families(evidence: Evidence) -> dict[str, Families]:
     """Unrelated trait -> alignment along its direction by family, as `alignment_families`."""
-    means = band_mean(evidence, "unrelated", ("trait", "example", "condition"), "alignment")
+    means = band_cube(evidence, "unrelated", ("trait", "example", "condition"), "alignment")
     examples = per_example(evidence).index
     groups = question_groups(evidence, "alignments", examples)
     found = {}
-    for trait in means.index.unique("trait"):
-        wide = side_by_side(means.loc[trait], "unrelated", evidence.conditions)
+    for trait in means.levels[0]:
+        wide = side_by_side(means.at(trait), "unrelated", evidence.conditions)
         if not wide.index.equals(examples):
             raise ValueError("Evidence table 'unrelated': expected the examples of 'alignments' along every trait")
         found[str(trait)] = by_family(evidence, wide, groups)
     return found
 
 
-def window_of(evidence: Evidence, steps: pd.Series) -> pd.Series:
-    """The third of training (`WINDOWS`) of each step."""
-    thirds = (3 * steps // int(evidence.runs["steps"].max())).clip(upper=2)
-    return thirds.map(dict(enumerate(WINDOWS)))
+def within(evidence: Evidence, steps: npt.ArrayLike, window: str) -> npt.NDArray[np.bool_]:
+    """Which of `steps` are in a third of training (`WINDOWS`)."""
+    thirds = np.minimum(3 * np.asarray(steps) // int(evidence.runs["steps"].max()), 2)
+    inside: npt.NDArray[np.bool_] = thirds == WINDOWS.index(window)
+    return inside
 
 
 @once
 def in_window(evidence: Evidence, window: str = WINDOWS[0], column: str = "alignment") -> pd.Series:
     """Band mean of `column` over a third of each run's steps: index (condition, seed)."""
-    means = band_mean(evidence, "training", ("condition", "seed", "step"), column)
-    steps = means.index.get_level_values("step").to_series(index=means.index)
-    return means[window_of(evidence, steps) == window].groupby(["condition", "seed"], observed=True).mean()
+    rows, keys = band_rows(evidence, "training", column), ["condition", "seed"]
+    means = rows.groupby([*keys, "step"], observed=True)[column].mean()
+    inside = within(evidence, means.index.get_level_values("step"), window)
+    return means[inside].groupby(keys, observed=True).mean()
 
 
 @once
@@ -138,8 +144,9 @@ def nulls_in_window(evidence: Evidence, window: str = WINDOWS[0]) -> pd.DataFram
     """Random directions' band mean alignment over a third of training: index draw, a column a run (condition, seed)."""
     rows = evidence.training_nulls
     rows = rows[rows["layer"].isin(evidence.band)]
-    rows = rows[window_of(evidence, rows["step"]) == window]
-    found = rows.pivot_table(index="draw", columns=["condition", "seed"], values="alignment", observed=True)
+    rows = rows[within(evidence, rows["step"], window)]
+    means = rows.groupby(["draw", "condition", "seed"], observed=True)["alignment"].mean()
+    found = means.unstack(["condition", "seed"])  # noqa: PD010 - a series has no pivot_table
     finite(found.to_numpy(), "Evidence table 'training_nulls'")
     return found
 
@@ -158,11 +165,9 @@ def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
 def _drift(evidence: Evidence, measure: str) -> pd.DataFrame:
     """After minus before training of `measure`, NaN where a response could not be scored; as `drift_by_question`."""
     drift = evidence.drift
-    rows = drift[drift["measure"] == measure]
-    phase = rows["phase"]
-    before = rows[((phase == BEFORE) & (rows["condition"] == BASE)).to_numpy()].set_index("example")["value"]
-    wide = by_run(rows[(phase == AFTER).to_numpy()], "value")
-    return wide.sub(before.reindex(wide.index), axis=0)
+    rows = drift[(drift["measure"] == measure).to_numpy()]
+    base = ((rows["phase"] == BEFORE) & (rows["condition"] == BASE)).to_numpy()
+    return less_base(by_run(rows[(rows["phase"] == AFTER).to_numpy()], "value"), rows[base], "value")
 
 
 @once
@@ -180,7 +185,8 @@ def drift_by_question(evidence: Evidence, measure: str, strict: bool = True) -> 
     if measure in SCORED:
         wide = wide.dropna()
     finite(wide.to_numpy(), f"Evidence table 'drift', measure {measure!r}")
-    absent = [run for run in evidence.planned_runs if run not in wide]
+    trained = set(wide.columns)
+    absent = [run for run in evidence.planned_runs if run not in trained]
     if absent:
         raise ValueError(f"Evidence table 'drift', measure {measure!r}: expected every run, missing {absent}")
     return wide
@@ -232,9 +238,8 @@ def drift_families(evidence: Evidence, measure: str, among: tuple[int, ...] = ()
 def matrix_by_question(evidence: Evidence, evaluation: str) -> pd.DataFrame:
     """Drift of the decision log-odds under an `evaluation` prompt: index example, a column a run (condition, seed)."""
     rows = evidence.matrix[evidence.matrix["evaluation"] == evaluation]
-    before = rows[rows["condition"] == BASE].set_index("example")["log_odds"]
-    wide = by_run(rows[rows["condition"] != BASE], "log_odds")
-    wide = wide.sub(before.reindex(wide.index), axis=0)
+    base = (rows["condition"] == BASE).to_numpy()
+    wide = less_base(by_run(rows[~base], "log_odds"), rows[base], "log_odds")
     finite(wide.to_numpy(), f"Evidence table 'matrix', evaluation {evaluation!r}")
     return wide
 

@@ -1,13 +1,15 @@
 """Long tables set side by side: what was measured of several prompts or runs, a column each.
 
-Cells are put in their places by number. Studies are simulated by the ten thousand, and of a small table pandas' own
-pivots take most of the time; means over several rows are pandas' to the last bit.
+Cells are put in their places by number: studies are simulated by the ten thousand, and of a small table pandas' own
+pivots take most of the time.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -33,55 +35,89 @@ def once(derive: Derive) -> Derive:
     return cast("Derive", recall)
 
 
-@once
-def band_mean(evidence: Evidence, table: str, keys: tuple[str, ...], column: str, strict: bool = True) -> pd.Series:
-    """Mean of `column` of a table over band layers (and rows of one key), primary position; index `keys`.
+def band_rows(evidence: Evidence, table: str, column: str, strict: bool = True) -> pd.DataFrame:
+    """The rows of a table at the band's layers, primary position.
 
     Raises:
-        ValueError: no band, or a row that decides is not finite, or a key that some of the band's layers lack.
+        ValueError: no band, or `column` of a row that decides is not finite.
     """
     frame: pd.DataFrame = getattr(evidence, table)
     keep = frame["layer"].isin(evidence.band)
     if "position" in frame:
         keep &= frame["position"] == evidence.primary_position
     rows = frame[keep]
-    groups = rows.groupby(list(keys), observed=True)[column]
-    if not strict:
-        return groups.mean().dropna()
-    if not evidence.band:
+    if strict and not evidence.band:
         raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
-    finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
-    uneven = int((groups.size() % len(evidence.band) != 0).sum()) if len(evidence.band) > 1 else 0
+    if strict:
+        finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
+    return rows
+
+
+@dataclass(frozen=True)
+class Cube:
+    """Means of a column of a table by its keys: `cells` [a dimension a key] at `levels`; NaN where nothing is."""
+
+    keys: tuple[str, ...]
+    levels: tuple[npt.NDArray[Any], ...]
+    cells: Array
+
+    def at(self, level: Hashable) -> Cube:
+        """The part at one level of the first key."""
+        return Cube(self.keys[1:], self.levels[1:], self.cells[list(self.levels[0]).index(level)])
+
+
+@once
+def band_cube(evidence: Evidence, table: str, keys: tuple[str, ...], column: str, strict: bool = True) -> Cube:
+    """Mean of `column` of a table over band layers (and rows of one cell), primary position.
+
+    Raises:
+        ValueError: as `band_rows`, or a cell that some of the band's layers lack.
+    """
+    cube, counts = cube_of(band_rows(evidence, table, column, strict), keys, column)
+    uneven = int(np.count_nonzero(counts % max(1, len(evidence.band)))) if strict else 0
     if uneven:
         raise ValueError(
             f"Evidence table {table!r}: expected every {'/'.join(keys)} at each band layer {evidence.band}, received "
             f"{uneven} otherwise"
         )
-    return groups.mean()
+    return cube
 
 
-def side_by_side(means: pd.Series, table: str, columns: Sequence[str], strict: bool = True) -> pd.DataFrame:
-    """Prompts as columns, with the rows that were measured under every one of them.
+def cube_of(rows: pd.DataFrame, keys: Sequence[str], column: str) -> tuple[Cube, npt.NDArray[np.int64]]:
+    """Means of `column` by `keys`, and how many rows are in each cell [cells]."""
+    numbered = [_numbered(rows[key]) for key in keys]
+    shape = tuple(len(levels) for levels, _ in numbered)
+    place = np.ravel_multi_index([codes for _, codes in numbered], shape)
+    counts, table = np.bincount(place, minlength=math.prod(shape)), np.full(math.prod(shape), np.nan)
+    if counts.max(initial=0) <= 1:
+        table[place] = rows[column].to_numpy(dtype=np.float64)
+    else:  # both in the order of the cells
+        table[np.flatnonzero(counts)] = rows.groupby(list(keys), observed=True)[column].mean().to_numpy()
+    return Cube(tuple(keys), tuple(np.asarray(levels) for levels, _ in numbered), table.reshape(shape)), counts
+
+
+def side_by_side(cube: Cube, table: str, columns: Sequence[str], strict: bool = True) -> pd.DataFrame:
+    """Prompts, the second key of `cube`, as columns, with the rows that were measured under every one of them.
+
+    Without `strict` those that were measured under any.
 
     Raises:
         ValueError: no row was.
     """
-    wide = means.unstack("condition")  # noqa: PD010 - a series has no pivot_table
-    place = {name: number for number, name in enumerate(wide.columns)}
-    if all(name in place for name in columns):
-        wide = wide.iloc[:, [place[name] for name in columns]].set_axis(_conditions(tuple(columns)), axis=1)
-    else:
-        wide = wide.reindex(columns=list(columns))
-    if not strict:
-        return wide
-    whole = wide.dropna() if np.isnan(wide.to_numpy()).any() else wide
-    if whole.empty:
-        missing = wide.isna().sum()
+    index, names = cube.levels
+    place = {name: number for number, name in enumerate(names)}
+    values = np.column_stack([cube.cells, np.full(len(index), np.nan)])  # the last for prompts without a row
+    values = np.take(values, [place.get(name, len(place)) for name in columns], axis=1)
+    absent = np.isnan(values)
+    keep = ~(absent.any(axis=1) if strict else absent.all(axis=1))
+    if strict and not keep.any():
+        missing = {name: int(count) for name, count in zip(columns, absent.sum(axis=0), strict=True) if count}
         raise ValueError(
-            f"Evidence table {table!r}: expected {wide.index.names} that were measured under every prompt, received "
-            f"none; missing {missing[missing > 0].to_dict()} of {len(wide)}"
+            f"Evidence table {table!r}: expected {cube.keys[0]} that were measured under every prompt, received "
+            f"none; missing {missing} of {len(index)}"
         )
-    return whole
+    rows, kept = (values, index) if keep.all() else (values[keep], index[keep])
+    return pd.DataFrame(rows, index=pd.Index(kept, name=cube.keys[0]), columns=_conditions(tuple(columns)), copy=False)
 
 
 @functools.lru_cache(maxsize=64)
@@ -99,21 +135,22 @@ def by_run(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     seeds, seed = _numbered(rows["seed"])
     examples, example = _numbered(rows["example"])
     run, runs = pd.factorize(condition * len(seeds) + seed)
-    table = _placed((example, run), (len(examples), len(runs)), rows[column])
-    codes = np.divmod(runs, len(seeds)) if len(runs) else (runs, runs)
+    place = example * len(runs) + run
+    if len(place) and np.bincount(place).max() > 1:
+        raise ValueError(f"column {column!r}: expected one row an example and run, received several")
+    table = np.full(len(examples) * len(runs), np.nan)
+    table[place] = rows[column].to_numpy(dtype=np.float64)
+    codes = np.divmod(runs, max(1, len(seeds)))
     columns = pd.MultiIndex(levels=[conditions, seeds], codes=codes, names=["condition", "seed"])
-    return pd.DataFrame(table, index=pd.Index(examples, name="example"), columns=columns, copy=False)
+    index, shape = pd.Index(examples, name="example"), (len(examples), len(runs))
+    return pd.DataFrame(table.reshape(shape), index=index, columns=columns, copy=False)
 
 
-def cube(rows: pd.DataFrame, keys: Sequence[str], column: str) -> tuple[list[npt.NDArray[Any]], Array]:
-    """The levels of each of `keys`, ascending, and `column` [a dimension a key]; NaN where there is no row.
-
-    Raises:
-        ValueError: two rows of one cell.
-    """
-    numbered = [_numbered(rows[key]) for key in keys]
-    levels = [np.asarray(found) for found, _ in numbered]
-    return levels, _placed(tuple(code for _, code in numbered), tuple(map(len, levels)), rows[column])
+def less_base(wide: pd.DataFrame, base: pd.DataFrame, column: str) -> pd.DataFrame:
+    """`wide`, a row an example, less `column` of the base model's rows; NaN for an example that they lack."""
+    before = pd.Series(base[column].to_numpy(), index=base["example"]).reindex(wide.index)
+    less = wide.to_numpy() - before.to_numpy()[:, None]
+    return pd.DataFrame(less, index=wide.index, columns=wide.columns, copy=False)
 
 
 def _numbered(column: pd.Series) -> tuple[Any, npt.NDArray[np.int64]]:
@@ -127,25 +164,15 @@ def _numbered(column: pd.Series) -> tuple[Any, npt.NDArray[np.int64]]:
     return names, codes
 
 
-def _placed(codes: tuple[npt.NDArray[np.int64], ...], shape: tuple[int, ...], values: pd.Series) -> Array:
-    """`values` at these places of a table of that shape, NaN elsewhere."""
-    place = np.ravel_multi_index(codes, shape) if len(values) else np.zeros(0, dtype=np.int64)
-    if len(place) and np.bincount(place).max() > 1:
-        raise ValueError(f"column {values.name!r}: expected one row a cell of {shape}, received several")
-    table = np.full(int(np.prod(shape)), np.nan)
-    table[place] = values.to_numpy(dtype=np.float64)
-    return table.reshape(shape)
-
-
-def over_seeds(wide: pd.DataFrame) -> dict[Hashable, Array]:
+def over_seeds(wide: pd.DataFrame) -> dict[str, Array]:
     """Condition -> mean over its runs [questions] of a table with a column a run (condition, seed).
 
-    Sums are compensated, as pandas' means of groups are. Source: Kahan, Commun. ACM 8 (1965).
+    Sums are compensated. Source: Kahan, Commun. ACM 8 (1965).
     """
     table = wide.to_numpy(dtype=np.float64)
-    runs: dict[Hashable, list[int]] = {}
+    runs: dict[str, list[int]] = {}
     for place, (condition, _) in enumerate(wide.columns):
-        runs.setdefault(condition, []).append(place)
+        runs.setdefault(str(condition), []).append(place)
     return {condition: _compensated(table[:, places].T) for condition, places in runs.items()}
 
 

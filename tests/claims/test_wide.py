@@ -1,12 +1,14 @@
-"""Tables set side by side hold what pandas' own pivots and means give, to the last bit."""
+"""Tables set side by side hold what pandas' own pivots and means give."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gradinoc.claims.wide import by_run, cube, over_seeds
+from gradinoc.claims.wide import by_run, cube_of, over_seeds, side_by_side
 
 
 @pytest.fixture
@@ -29,31 +31,45 @@ def test_runs_stand_side_by_side_as_pandas_pivots_them(runs, kind):
     np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
 
 
-def test_means_over_seeds_are_those_of_pandas_to_the_last_bit():
-    """Sums of many runs of very unequal size are compensated in the same way."""
+def test_means_over_seeds_lose_nothing_to_rounding():
+    """Sums of runs of very unequal size are compensated."""
     rng = np.random.default_rng(1)
     columns = pd.MultiIndex.from_product([["a", "b"], range(9)], names=["condition", "seed"])
     wide = pd.DataFrame(rng.normal(size=(50, 18)) * 10.0 ** rng.integers(-8, 8, 18), columns=columns)
-    expected = wide.T.groupby(level="condition").mean().T
     for name, found in over_seeds(wide).items():
-        np.testing.assert_array_equal(found, expected[name].to_numpy())
+        exact = [math.fsum(row) / 9 for row in wide[name].to_numpy()]
+        np.testing.assert_allclose(found, exact, rtol=5e-16)
 
 
-def test_cube_puts_every_row_in_its_cell(runs):
-    """Levels ascend, a value is where its keys say, and a cell without a row is NaN."""
-    (names, seeds, examples), table = cube(runs, ("condition", "seed", "example"), "value")
-    assert list(names) == ["anti", "harmless", "neutral"]
-    assert list(examples) == [2, 7, 11, 30]
-    for row in runs.itertuples():
-        where = (list(names).index(row.condition), list(seeds).index(row.seed), list(examples).index(row.example))
-        assert table[where] == row.value
-    assert np.isfinite(table).sum() == len(runs)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_means_of_cells_are_those_of_pandas(runs, layers):
+    """Levels ascend, and a cell without a row is NaN, whether a cell has one row or several."""
+    rows = pd.concat([runs.assign(value=runs["value"] * 1.1**layer) for layer in range(layers)])
+    found, counts = cube_of(rows, ("condition", "seed", "example"), "value")
+    expected = rows.groupby(["condition", "seed", "example"])["value"].mean()
+    assert list(found.levels[0]) == ["anti", "harmless", "neutral"]
+    assert list(found.levels[2]) == [2, 7, 11, 30]
+    assert set(counts) == {0, layers}
+    for key, value in expected.items():
+        assert (
+            found.cells[tuple(list(level).index(each) for level, each in zip(found.levels, key, strict=True))] == value
+        )
+    assert np.isfinite(found.cells).sum() == len(expected)
+
+
+def test_only_rows_measured_under_every_prompt_are_compared(runs):
+    """Prompts stand in the order that is asked for; those without a row leave nothing to compare."""
+    rows = runs[runs["seed"] != 1]
+    found, _ = cube_of(rows[rows["seed"] != 2], ("example", "condition"), "value")
+    whole = side_by_side(found, "drift", ["neutral", "anti"])
+    assert list(whole.columns) == ["neutral", "anti"]
+    assert list(whole.index) == [2, 7, 11, 30]
+    with pytest.raises(ValueError, match=r"'drift': expected example .* missing {'nobody': 4} of 4"):
+        side_by_side(found, "drift", ["neutral", "nobody"])
+    assert side_by_side(found, "drift", ["neutral", "nobody"], strict=False)["nobody"].isna().all()
 
 
 def test_row_that_is_there_twice_is_refused(runs):
-    """A measurement that is repeated is neither averaged nor dropped."""
-    twice = pd.concat([runs, runs.head(1)])
-    with pytest.raises(ValueError, match="one row a cell"):
-        by_run(twice, "value")
-    with pytest.raises(ValueError, match="one row a cell"):
-        cube(twice, ("condition", "seed", "example"), "value")
+    """A run's answer that is repeated is neither averaged nor dropped."""
+    with pytest.raises(ValueError, match="one row an example and run"):
+        by_run(pd.concat([runs, runs.head(1)]), "value")

@@ -18,7 +18,7 @@ from gradinoc.claims.measures import (
     run_families,
 )
 from gradinoc.claims.tables import PROJECTION, TRAIT_DRAW, Evidence
-from gradinoc.claims.wide import cube
+from gradinoc.claims.wide import cube_of
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
 from gradinoc.stats.families import contrast
@@ -64,12 +64,12 @@ def _stable(found: Measured, rules: Rules) -> Outcome:
 
 def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """The slope of decision log-odds on strength along v, its place among other directions, the loss of either form."""
-    (draws, strengths, questions), table = cube(evidence.steering, ("draw", "strength", "example"), "log_odds")
-    outcome, others = table[draws == TRAIT_DRAW][0], table[draws != TRAIT_DRAW]
+    steered, _ = cube_of(evidence.steering, ("draw", "strength", "example"), "log_odds")
+    draws, strengths, questions = steered.levels
+    outcome, others = steered.at(TRAIT_DRAW).cells, steered.cells[draws != TRAIT_DRAW]
     groups = question_groups(evidence, "steering", pd.Index(questions))
     name = "decision log-odds per unit of steering"
-    (steered, asked), loss_of = cube(evidence.steering_losses, ("strength", "example"), "loss")
-    losses = pd.DataFrame(loss_of, index=steered, columns=asked)
+    losses = evidence.steering_losses.pivot_table(index="strength", columns="example", values="loss")
     rise = losses.sub(losses.loc[0.0]).drop(index=0.0)
     worst = rise.mean(axis=1).idxmax()
     loss_groups = question_groups(evidence, "steering_losses", losses.columns)

@@ -15,7 +15,7 @@ from gradinoc.claims.measures import (
     in_window,
     nulls_in_window,
     question_groups,
-    window_of,
+    within,
 )
 from gradinoc.claims.tables import DECISION, EXPECTED, WINDOWS, Evidence
 from gradinoc.power.simulated.trained import SAMPLES
@@ -53,7 +53,7 @@ def _of_alignment(evidence: Evidence) -> Values:
     early = _two_way(in_window(evidence))
     rows = evidence.training
     rows = rows[rows["layer"].isin(evidence.band) & (rows["position"] == evidence.primary_position)]
-    rows = rows[rows["condition"].isin(CORE) & (window_of(evidence, rows["step"]) == WINDOWS[0])]
+    rows = rows[rows["condition"].isin(CORE) & within(evidence, rows["step"], WINDOWS[0])]
     met = rows.pivot_table(index=["seed", "step", "example"], columns="condition", values="alignment", observed=True)
     met = met[CORE].dropna()  # the same examples under every condition
     step = float(np.mean([interaction_square(one.to_numpy()) for _, one in met.groupby("seed")]))

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from gradinoc.claims.gates.direction import G8C
 from gradinoc.claims.measures import HARMLESS, INOCULATING, in_window, nulls_in_window
 from gradinoc.claims.tables import WINDOWS, Evidence
-from gradinoc.claims.wide import band_mean
+from gradinoc.claims.wide import band_rows
 from gradinoc.report.figures.prompts.families import by_families, difference, family_key, is_rephrased, look, spread_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import BESIDE, FAINT, INK, SOFT, new_figure, not_measured, styled
@@ -30,7 +30,8 @@ DIFFERENCE = {HARMLESS: 1.0, INOCULATING: -1.0}
 def course(evidence: Evidence, table: str = "training") -> pd.DataFrame:
     """Band alignment by step, a column a prompt (mean over seeds); of `training_nulls` index (draw, step)."""
     keys = ("draw", "step") if table == "training_nulls" else ("step",)
-    means = band_mean(evidence, table, (*keys, "condition"), "alignment", False)
+    rows = band_rows(evidence, table, "alignment", strict=False)
+    means = rows.groupby([*keys, "condition"], observed=True)["alignment"].mean().dropna()
     if means.empty:
         return pd.DataFrame()
     wide = means.unstack("condition")  # noqa: PD010 - a series has no pivot_table
