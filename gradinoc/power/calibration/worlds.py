@@ -25,8 +25,11 @@ FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"
 # alignment (cosine); C4: share of drift per cosine; C6: share of neutral drift that is inoculation's own, on average.
 # At equal loss (C3) no effect is found as often with 10 prompts a family: where inoculation elicits, too few losses are
 # in both families' range. C3 is stated for 20.
+# A slope over prompts has to survive without any of them, and G9 to show that measures agree: C4 is stated where every
+# measured prompt is trained under, and drift is read on 48 questions.
 MANY = replace(DESIGN, inoculating=20, harmless=20)
-STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.24, "C4": 7.0, "C6": 0.55}
+WHOLE = replace(DESIGN, trained=(10, 10, 4), evaluation=48)
+STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.24, "C4": 4.0, "C6": 0.55}
 
 
 def cases() -> dict[str, Case]:
@@ -175,11 +178,11 @@ def _stated() -> dict[str, Case]:
     """The effects at which a claim is stated to be found in four of five studies."""
     slope = SCENARIOS["effect"].slope * SCENARIOS["effect"].loss
     changes: dict[str, dict[str, Any]] = {key: {"fall": STATED[key] - slope} for key in ON_ALIGNMENT}
-    changes["C4"] = {"fall": 0.07, "follows": STATED["C4"]}
+    changes["C4"] = {"fall": 0.1, "follows": STATED["C4"]}
     changes["C6"] = {
         "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6"), "verdicts": NOT_ALONG_V,
     }  # fmt: skip
-    sizes = {"C3": MANY}
+    sizes = {"C3": MANY, "C4": WHOLE}
     return {
         f"stated {key}": Case(_of("effect", **change), sizes.get(key, DESIGN), power=(key,))
         for key, change in changes.items()
