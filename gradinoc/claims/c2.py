@@ -18,6 +18,7 @@ from gradinoc.claims.finding import Claim, Measured, Outcome, supported, undecid
 from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, null_table, unrelated_families
 from gradinoc.claims.tables import Evidence
+from gradinoc.claims.wide import family_of
 from gradinoc.stats.effect import Array
 from gradinoc.stats.families import contrast
 from gradinoc.stats.places import leads, place_among
@@ -67,7 +68,7 @@ def null_by_prompt(evidence: Evidence, null: str) -> tuple[Array, npt.NDArray[np
     """Mean alignment [directions, prompts] along each of `null`, and which prompts [prompts] are harmless."""
     wide = null_table(evidence, null)
     harmless, inoculating = (
-        evidence.family(family, list(wide.columns)) for family in (Family.HARMLESS, Family.INOCULATION)
+        family_of(evidence, family, wide.columns) for family in (Family.HARMLESS, Family.INOCULATION)
     )
     table = wide[[*harmless, *inoculating]].to_numpy(dtype=np.float64)
     return table, np.arange(table.shape[1]) < len(harmless)

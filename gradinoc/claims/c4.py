@@ -27,6 +27,7 @@ from gradinoc.claims.measures import (
     question_groups,
 )
 from gradinoc.claims.tables import DECISION, EXPECTED, FIXED, Evidence
+from gradinoc.claims.wide import conditions_of
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.correlation import stratified_correlation
 from gradinoc.stats.effect import Effect
@@ -129,7 +130,7 @@ def elicitation(evidence: Evidence) -> dict[str, Effect]:
     groups = question_groups(evidence, "elicitation", wide.index)
     raised = (wide.to_numpy(dtype=np.float64).T - wide[NEUTRAL].to_numpy(dtype=np.float64)).copy(order="C")
     found = dict(zip(wide.columns, raised, strict=True))
-    return {name: grouped_mean(found[name], groups, f"elicitation, {name}") for name in evidence.conditions}
+    return {name: grouped_mean(found[name], groups, f"elicitation, {name}") for name in conditions_of(evidence)}
 
 
 def covariates_of(prompts: pd.DataFrame) -> dict[str, Covariate]:

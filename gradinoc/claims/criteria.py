@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gradinoc.stats import student
+from scipy import stats
+
 from gradinoc.stats.effect import Effect, tost
 
 
@@ -65,7 +66,7 @@ def above(effect: Effect, bar: float) -> Criterion:
 def equivalent(effect: Effect, margin: float, alpha: float) -> Criterion:
     """The effect is equivalent to zero: two one-sided t tests within `margin` (see `stats.effect.tost`)."""
     rule = f"{effect.name} equivalent to zero within {margin:.3g} (p at most {alpha:g})"
-    reach = margin - student.quantile(1 - alpha, effect.df) * effect.standard_error
+    reach = margin - float(stats.t.ppf(1 - alpha, effect.df)) * effect.standard_error
     return Criterion(effect.key, rule, tost(effect, margin, alpha).p <= alpha, reach - abs(effect.estimate))
 
 

@@ -12,7 +12,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
-from gradinoc.claims.wide import band_cube, band_rows, by_run, cube_of, less_base, once, over_seeds, side_by_side
+from gradinoc.claims.wide import (
+    band_cube,
+    band_of,
+    band_rows,
+    by_run,
+    conditions_of,
+    cube_of,
+    family_of,
+    less_base,
+    once,
+    over_seeds,
+    side_by_side,
+)
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
@@ -31,15 +43,15 @@ def per_example(
 ) -> pd.DataFrame:
     """Band mean of `column` on the frozen base model: one row an example, one column a prompt (all, or `among`)."""
     means = band_cube(evidence, "alignments", ("example", "condition"), column, strict)
-    return side_by_side(means, "alignments", among or evidence.conditions, strict)
+    return side_by_side(means, "alignments", among or conditions_of(evidence), strict)
 
 
 @once
 def per_layer(evidence: Evidence) -> pd.DataFrame:
     """Mean alignment on the frozen base model: index layer of the band, a column a prompt."""
     rows = evidence.alignments
-    rows = rows[(rows["position"] == evidence.primary_position) & rows["layer"].isin(evidence.band)]
-    return rows.pivot_table(index="layer", columns="condition", values="alignment")[list(evidence.conditions)]
+    rows = rows[(rows["position"] == evidence.primary_position) & rows["layer"].isin(band_of(evidence))]
+    return rows.pivot_table(index="layer", columns="condition", values="alignment")[list(conditions_of(evidence))]
 
 
 @once
@@ -90,7 +102,7 @@ def by_family(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Familie
 
 def _members(evidence: Evidence, wide: pd.DataFrame) -> dict[str, Array]:
     place, values = {name: number for number, name in enumerate(wide.columns)}, wide.to_numpy(dtype=np.float64)
-    families = {str(family): evidence.family(family, place) for family in (Family.HARMLESS, Family.INOCULATION)}
+    families = {str(family): family_of(evidence, family, place) for family in (Family.HARMLESS, Family.INOCULATION)}
     return {name: np.take(values, [place[each] for each in own], axis=1).T for name, own in families.items() if own}
 
 
@@ -105,7 +117,7 @@ def alignment_families(evidence: Evidence) -> Families:
 def null_table(evidence: Evidence, null: str) -> pd.DataFrame:
     """Band mean alignment of every direction of `null`: index draw, one column a prompt."""
     means = band_cube(evidence, "nulls", ("null", "draw", "condition"), "alignment")
-    return side_by_side(means.at(null), "nulls", evidence.conditions)
+    return side_by_side(means.at(null), "nulls", conditions_of(evidence))
 
 
 @once
@@ -116,7 +128,7 @@ def unrelated_families(evidence: Evidence) -> dict[str, Families]:
     groups = question_groups(evidence, "alignments", examples)
     found = {}
     for trait in means.levels[0]:
-        wide = side_by_side(means.at(trait), "unrelated", evidence.conditions)
+        wide = side_by_side(means.at(trait), "unrelated", conditions_of(evidence))
         if not wide.index.equals(examples):
             raise ValueError("Evidence table 'unrelated': expected the examples of 'alignments' along every trait")
         found[str(trait)] = by_family(evidence, wide, groups)
@@ -143,7 +155,7 @@ def in_window(evidence: Evidence, window: str = WINDOWS[0], column: str = "align
 def nulls_in_window(evidence: Evidence, window: str = WINDOWS[0]) -> pd.DataFrame:
     """Random directions' band mean alignment over a third of training: index draw, a column a run (condition, seed)."""
     rows = evidence.training_nulls
-    rows = rows[rows["layer"].isin(evidence.band)]
+    rows = rows[rows["layer"].isin(band_of(evidence))]
     rows = rows[within(evidence, rows["step"], window)]
     means = rows.groupby(["draw", "condition", "seed"], observed=True)["alignment"].mean()
     found = means.unstack(["condition", "seed"])  # noqa: PD010 - a series has no pivot_table
@@ -155,7 +167,7 @@ def nulls_in_window(evidence: Evidence, window: str = WINDOWS[0]) -> pd.DataFram
 def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
     """The runs (condition, seed) with a log that is not finite (band layers, primary position)."""
     rows = evidence.training
-    rows = rows[rows["layer"].isin(evidence.band) & (rows["position"] == evidence.primary_position)]
+    rows = rows[rows["layer"].isin(band_of(evidence)) & (rows["position"] == evidence.primary_position)]
     logged = rows[["loss", "alignment", "projection", "grad_norm"]].to_numpy(dtype=np.float64)
     broken = rows[~np.isfinite(logged).all(axis=1)]
     return set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
@@ -221,7 +233,7 @@ def run_families(evidence: Evidence, wide: pd.DataFrame, groups: Groups) -> Fami
     A prompt trained with several seeds is one row, their mean: prompts are the unit.
     """
     prompts = over_seeds(wide)
-    families = {str(family): evidence.family(family, prompts) for family in (Family.HARMLESS, Family.INOCULATION)}
+    families = {str(family): family_of(evidence, family, prompts) for family in (Family.HARMLESS, Family.INOCULATION)}
     tables = {name: np.stack([prompts[each] for each in own]) for name, own in families.items() if own}
     return Families(tables | {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}, groups)
 

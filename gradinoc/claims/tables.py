@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -154,12 +153,12 @@ class Evidence:
                         "delete that step's folder in the store"
                     )
 
-    @cached_property
+    @property
     def conditions(self) -> tuple[str, ...]:
         """The prompts that were measured on the frozen model."""
         return tuple(self.prompts.loc[self.prompts["measured"], "condition"])
 
-    @cached_property
+    @property
     def trained(self) -> tuple[str, ...]:
         """The prompts under which runs were trained."""
         return tuple(self.prompts.loc[self.prompts["trained"], "condition"])
@@ -169,17 +168,12 @@ class Evidence:
         """The seeds of the neutral runs, which have all of them."""
         return tuple(seed for condition, seed in self.planned_runs if condition == NEUTRAL)
 
-    def family(self, family: Family, among: Collection[str]) -> tuple[str, ...]:
+    def family(self, family: Family, among: Sequence[str]) -> tuple[str, ...]:
         """The fixed prompts of a family that are `among` these; rephrased ones are no member of it."""
-        return tuple(condition for own, condition in self._fixed if own == family and condition in among)
+        rows = self.prompts[(self.prompts["family"] == family) & (self.prompts["kind"] == FIXED)]
+        return tuple(condition for condition in rows["condition"] if condition in among)
 
-    @cached_property
-    def _fixed(self) -> tuple[tuple[str, str], ...]:
-        """Family and name of every fixed prompt."""
-        rows = self.prompts[self.prompts["kind"] == FIXED]
-        return tuple(zip(rows["family"], rows["condition"], strict=True))
-
-    @cached_property
+    @property
     def band(self) -> list[int]:
         """The layers on which decisions rest, declared before any gradient was seen."""
         return sorted(int(layer) for layer in self.layers.loc[self.layers["in_band"], "layer"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from gradinoc.claims.tables import Evidence
 from gradinoc.stats.effect import Array, finite
+from gradinoc.study.prompts.family import Family
 
 Derive = TypeVar("Derive", bound=Callable[..., Any])
 
@@ -35,6 +36,29 @@ def once(derive: Derive) -> Derive:
     return cast("Derive", recall)
 
 
+@once
+def band_of(evidence: Evidence) -> list[int]:
+    """`evidence.band`, looked up once."""
+    return evidence.band
+
+
+@once
+def conditions_of(evidence: Evidence) -> tuple[str, ...]:
+    """`evidence.conditions`, looked up once."""
+    return evidence.conditions
+
+
+def family_of(evidence: Evidence, family: Family, among: Iterable[Hashable]) -> list[str]:
+    """`evidence.family` as a list, looked up once."""
+    some = set(among)
+    return [condition for condition in _members(evidence, family) if condition in some]
+
+
+@once
+def _members(evidence: Evidence, family: Family) -> tuple[str, ...]:
+    return evidence.family(family, list(evidence.prompts["condition"]))
+
+
 def band_rows(evidence: Evidence, table: str, column: str, strict: bool = True) -> pd.DataFrame:
     """The rows of a table at the band's layers, primary position.
 
@@ -42,11 +66,11 @@ def band_rows(evidence: Evidence, table: str, column: str, strict: bool = True) 
         ValueError: no band, or `column` of a row that decides is not finite.
     """
     frame: pd.DataFrame = getattr(evidence, table)
-    keep = frame["layer"].isin(evidence.band)
+    keep = frame["layer"].isin(band_of(evidence))
     if "position" in frame:
         keep &= frame["position"] == evidence.primary_position
     rows = frame[keep]
-    if strict and not evidence.band:
+    if strict and not band_of(evidence):
         raise ValueError("Evidence table 'layers': no layer is in the band, so nothing can be decided")
     if strict:
         finite(rows[column].to_numpy(), f"Evidence table {table!r}, column {column!r} (band, primary position)")
@@ -73,11 +97,11 @@ def band_cube(evidence: Evidence, table: str, keys: tuple[str, ...], column: str
     Raises:
         ValueError: as `band_rows`, or a cell that some of the band's layers lack.
     """
-    cube, counts = cube_of(band_rows(evidence, table, column, strict), keys, column)
-    uneven = int(np.count_nonzero(counts % max(1, len(evidence.band)))) if strict else 0
+    band, (cube, counts) = band_of(evidence), cube_of(band_rows(evidence, table, column, strict), keys, column)
+    uneven = int(np.count_nonzero(counts % max(1, len(band)))) if strict else 0
     if uneven:
         raise ValueError(
-            f"Evidence table {table!r}: expected every {'/'.join(keys)} at each band layer {evidence.band}, received "
+            f"Evidence table {table!r}: expected every {'/'.join(keys)} at each band layer {band}, received "
             f"{uneven} otherwise"
         )
     return cube

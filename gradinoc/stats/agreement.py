@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from gradinoc.stats import student
 from gradinoc.stats.correlation import spearman
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, contrast
@@ -52,8 +51,7 @@ def _apart(measures: Mapping[str, Families], pair: tuple[str, str], removed_by: 
         linear[baseline] = linear[baseline] + sign * base * over.mean() / base.mean() ** 2
     effect = contrast(Families(linear, tables[0].groups), {removed_by: 1.0, baseline: 1.0}, name)
     half = (effect.high - effect.low) / 2  # of its error only: the linear table's own mean is zero
-    error = effect.standard_error
-    p = float(2 * student.above(abs(apart) / error, effect.df)) if error > 0 else math.nan
+    p = float(2 * stats.t.sf(abs(apart) / effect.standard_error, effect.df)) if effect.standard_error > 0 else math.nan
     method = f"delta method, {effect.method}"
     return replace(effect, estimate=apart, low=apart - half, high=apart + half, p=p, method=method)
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from gradinoc.stats import student
 from gradinoc.stats.effect import Array, Effect, bare, finite
 
 EXACT_LIMIT = 2_000_000  # arrangements; the sums over strata add, so this many take 0.1 s
@@ -147,7 +146,7 @@ def repeated_measures(x: npt.ArrayLike, y: npt.ArrayLike, groups: npt.ArrayLike,
     low, high = fisher_interval(r, df + 2)
     p = math.nan
     if math.isfinite(r) and df > 0:
-        p = float(2 * student.above(abs(r) * math.sqrt(df / (1 - r * r)), df)) if abs(r) < 1 else 0.0
+        p = float(2 * stats.t.sf(abs(r) * math.sqrt(df / (1 - r * r)), df)) if abs(r) < 1 else 0.0
     method = f"repeated-measures correlation within {count} groups, df {df}, two-sided p"
     return Effect(name, r, low, high, p, one.size, "runs", method)
 

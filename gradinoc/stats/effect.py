@@ -16,8 +16,6 @@ import numpy.typing as npt
 import statsmodels.api as sm
 from scipy import stats
 
-from gradinoc.stats import student
-
 Array = npt.NDArray[np.float64]
 
 
@@ -80,9 +78,9 @@ def from_standard_error(effect: Effect, standard_error: float, df: float) -> Eff
     estimate = effect.estimate
     if df < 1 or not math.isfinite(standard_error):
         return replace(effect, low=math.nan, high=math.nan, p=math.nan)
-    half = student.quantile(0.5 + effect.level / 2, df) * standard_error
+    half = float(stats.t.ppf(0.5 + effect.level / 2, df)) * standard_error
     if standard_error > 0:
-        p = float(2 * student.above(abs(estimate) / standard_error, df))
+        p = float(2 * stats.t.sf(abs(estimate) / standard_error, df))
     else:
         p = 1.0 if estimate == 0 else 0.0
     low, high = estimate - half, estimate + half
@@ -179,7 +177,7 @@ def tost(effect: Effect, margin: float, alpha: float = 0.05) -> Effect:
     tested = replace(effect, name=f"{effect.name}, equivalence", level=1 - 2 * alpha)
     tested = from_standard_error(tested, effect.standard_error, effect.df)
     if effect.standard_error > 0:
-        p = float(student.above((margin - abs(effect.estimate)) / effect.standard_error, effect.df))
+        p = float(stats.t.sf((margin - abs(effect.estimate)) / effect.standard_error, effect.df))
     elif effect.standard_error == 0:
         p = 0.0 if abs(effect.estimate) < margin else 1.0
     else:
@@ -214,7 +212,7 @@ def noisy_null_p(observed: Effect, draws: npt.ArrayLike) -> float:
     error = float(finite(observed.standard_error, f"standard error of {observed.name}"))
     if error == 0:
         return null_p(observed.estimate, null)
-    tails = student.above((observed.estimate - null) / error, observed.df)
+    tails = stats.t.sf((observed.estimate - null) / error, observed.df)
     return float(1 + tails.sum()) / (1 + null.size)
 
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-from gradinoc.stats import student
 from gradinoc.stats.clustered import Groups, grouped_mean
 from gradinoc.stats.effect import Array, Effect, bare, finite, from_standard_error
 
@@ -278,4 +278,4 @@ def _tail(differences: Array, groups: Groups) -> float:
     effect = grouped_mean(differences, groups, "difference of two prompts")
     if not effect.standard_error > 0:
         return float(effect.estimate <= 0)
-    return float(student.above(effect.estimate / effect.standard_error, effect.df))
+    return float(stats.t.sf(effect.estimate / effect.standard_error, effect.df))

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-from gradinoc.stats import student
 from gradinoc.stats.clustered import Groups, grouped_mean
 from gradinoc.stats.effect import Array, Effect, finite, noisy_null_p
 from gradinoc.stats.families import Families, contrast
@@ -68,7 +68,7 @@ def upper_p(effect: Effect) -> float:
         return math.nan
     if effect.standard_error == 0:
         return 0.0 if effect.estimate > 0 else 1.0
-    return float(student.above(effect.estimate / effect.standard_error, effect.df))
+    return float(stats.t.sf(effect.estimate / effect.standard_error, effect.df))
 
 
 def slope_on_strength(outcome: npt.ArrayLike, strengths: npt.ArrayLike, groups: Groups, name: str) -> Effect:

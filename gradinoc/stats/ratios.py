@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
-from gradinoc.stats import student
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, Sources, contrast
 
@@ -56,7 +55,7 @@ def ratio(
         """How far numerator - value x denominator is from zero, less half its interval."""
         weights = np.array(list(combine(numerator, denominator, value).values()))
         error, df = sources.error(weights)
-        return abs(float(weights @ sources.means)) - student.quantile(0.975, df) * error
+        return abs(float(weights @ sources.means)) - float(special.stdtrit(df, 0.975)) * error
 
     p = contrast(families, combine(numerator, denominator, bar), name).p
     return replace(effect, low=_edge(away, estimate, -1), high=_edge(away, estimate, 1), p=p)

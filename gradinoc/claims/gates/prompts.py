@@ -8,6 +8,7 @@ from gradinoc.claims.criteria import Criterion, above, above_zero
 from gradinoc.claims.finding import Claim, Measured, Outcome, held
 from gradinoc.claims.measures import HARMLESS, INOCULATING, by_family, per_question, question_groups
 from gradinoc.claims.tables import PROMOTE, SUPPRESS, Evidence
+from gradinoc.claims.wide import family_of
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect
 from gradinoc.stats.families import contrast
@@ -53,7 +54,7 @@ def _behaviour(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
 
 def _harmless(evidence: Evidence, wide: pd.DataFrame) -> pd.Series:
     """Mean over the harmless prompts, by question."""
-    return wide[list(evidence.family(Family.HARMLESS, list(wide.columns)))].mean(axis=1)
+    return wide[family_of(evidence, Family.HARMLESS, wide.columns)].mean(axis=1)
 
 
 def _elicits_in_behaviour(found: Measured, rules: Rules) -> Outcome:
