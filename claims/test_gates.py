@@ -39,7 +39,8 @@ def test_g4_training_worked(condition, seed, finding, evidence):
 
 @pytest.mark.claim("G4")
 def test_g4_runs_of_a_seed_begin_alike(finding, evidence):
-    """G4: runs of one seed have the same initial adapter, whatever their prompt."""
+    """G4: runs of one seed have the same initial adapter, whatever their prompt; which it was is stored of each."""
+    assert (evidence.runs["initial_adapter"].fillna("").str.strip() != "").all(), finding.statement
     hashes = evidence.runs.groupby("seed")["initial_adapter"].nunique()
     assert (hashes == 1).all(), f"{finding.key}: {hashes.to_dict()} initial adapters by seed"
 

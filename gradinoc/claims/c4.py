@@ -16,6 +16,7 @@ from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported
 from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
 from gradinoc.claims.measures import (
     BY,
+    DIVERGED,
     NOT_SCORED,
     deciding_measure,
     diverged_runs,
@@ -47,7 +48,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     (`deciding_measure`).
     """
     if diverged_runs(evidence):
-        return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
+        return Measured({}, DIVERGED)
     if nothing_scored(evidence):
         return Measured({}, NOT_SCORED)
     prompts, measured = by_prompt(evidence), deciding_measure(evidence, rules.ceiling)

@@ -16,11 +16,13 @@ from gradinoc.claims.finding import Claim, Finding, Measured, Outcome, refuted, 
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.measures import (
     BY,
+    DIVERGED,
     HARMLESS,
     INOCULATING,
     NOT_SCORED,
     PROMPTS_AND_RUNS,
     deciding_measure,
+    diverged_runs,
     drift_by_question,
     drift_families,
     elsewhere,
@@ -45,6 +47,8 @@ SEED_OF_LABELS = 0
 
 def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Inoculation's own share, by fixed prompts and by the rephrased pair; secondary: by other measures, transfer."""
+    if diverged_runs(evidence):
+        return Measured({}, DIVERGED)
     if nothing_scored(evidence):
         return Measured({}, NOT_SCORED)
     measured = deciding_measure(evidence, rules.ceiling)

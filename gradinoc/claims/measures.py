@@ -32,8 +32,16 @@ from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family, Kind
 
 NOT_SCORED = "Not computed, because no question has responses that can be scored in every run (see G6)."
+DIVERGED = "Not computed, because runs diverged: numbers of theirs are not finite (see G4)."
 HARMLESS, INOCULATING = str(Family.HARMLESS), str(Family.INOCULATION)
 BY = {EXPECTED: "", DECISION: ", by decision log-odds"}  # the measure of drift that decides, in an effect's name
+_OF_RUNS = {  # the tables of runs all of whose numbers are there, and these numbers
+    "training_nulls": ["alignment"],
+    "runs": ["initial_loss", "final_loss"],
+    "checkpoints": ["log_odds"],
+    "matrix": ["log_odds"],
+    "responses": ["projection"],
+}
 PROMPTS_AND_RUNS = "prompts and neutral runs"  # what n counts of a share of the neutral drift
 
 
@@ -165,12 +173,22 @@ def nulls_in_window(evidence: Evidence, window: str = WINDOWS[0]) -> pd.DataFram
 
 @once
 def diverged_runs(evidence: Evidence) -> set[tuple[str, int]]:
-    """The runs (condition, seed) with a log that is not finite (band layers, primary position)."""
-    rows = evidence.training
-    rows = rows[rows["layer"].isin(band_of(evidence)) & (rows["position"] == evidence.primary_position)]
-    logged = rows[["loss", "alignment", "projection", "grad_norm"]].to_numpy(dtype=np.float64)
-    broken = rows[~np.isfinite(logged).all(axis=1)]
-    return set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
+    """The planned runs (condition, seed) that left a number that is not finite, in training or afterwards.
+
+    Of the log the band's layers at the primary position count, where gates and claims read it. NaN of a response that
+    cannot be scored is none of these.
+    """
+    log, later = band_rows(evidence, "training", "loss", strict=False), evidence.drift
+    parts = [(log, log[["loss", "alignment", "projection", "grad_norm"]].to_numpy(dtype=np.float64))]
+    for table, columns in _OF_RUNS.items():
+        parts.append((rows := getattr(evidence, table), rows[columns].to_numpy(dtype=np.float64)))
+    unscored = (later["measure"].isin(SCORED) & later["value"].isna()).to_numpy()
+    parts.append((later, np.where(unscored, 0.0, later["value"].to_numpy(dtype=np.float64))[:, None]))
+    found: set[tuple[str, int]] = set()
+    for rows, numbers in parts:
+        broken = rows.loc[~np.isfinite(numbers).all(axis=1), ["condition", "seed"]]
+        found |= set(zip(broken["condition"].tolist(), broken["seed"].tolist(), strict=True))
+    return found & set(evidence.planned_runs)
 
 
 @once

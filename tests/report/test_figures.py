@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fixtures.diverged import diverged
 from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
@@ -133,6 +134,7 @@ POOR = {
     "a prompt of one's own": lambda: of_ones_own(world()),
     "without what version 1 had not": lambda: emptied(world(), *BESIDE),
     "responses that could not be scored": lambda: with_holes(world()),
+    "a run that diverged": lambda: diverged(world(), "inoculation", 0),
     "nothing varies": lambda: degenerate(world("ceiling", seeds=2)),
     "nothing measured": lambda: emptied(world(), *(name for name in COLUMNS if name != "prompts")),
     "all missing": lambda: blank(world()),

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fixtures.diverged import diverged
 from gradinoc.claims.criteria import above
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.measures import matrix
@@ -233,6 +234,26 @@ def test_a_report_of_a_study_with_gaps_says_so(
     write_up = WriteUp(judgement, poor, study, written, drawn, environment(), "make claims")
     assert "Not measured in this study." in Page(write_up.render("report.html.j2")).text
     assert "nan" not in write_up.render("what-would-change-our-mind.md.j2").replace("nant", "")
+
+
+@pytest.mark.parametrize("runs", [1, 100])
+def test_a_report_of_a_study_with_a_run_that_diverged_says_so(
+    evidence: Evidence, study: Study, tmp_path: Path, runs: int
+) -> None:
+    """It is written whole: the verdict is left open, G4 names the runs, and no number of theirs is made up."""
+    broken = evidence
+    for run in evidence.planned_runs[:runs]:
+        broken = diverged(broken, *run)
+    found = judge(broken, study.rules)
+    write_report(found, broken, study, tmp_path, environment(), "make claims")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "UNDECIDED" in text
+    assert "neutral seed 0" in text
+    assert "C6 says nothing while G4 and G5 and G6 fail. Not computed, because runs diverged" in text
+    assert "because runs diverged" in text
+    table = pd.read_csv(tmp_path / "runs.csv").set_index(["condition", "seed"])
+    lost = [each for each in table if each.endswith(("_post", "_drift", "final_loss"))]
+    assert table.loc[("neutral", 0), lost].isna().all()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pandas as pd
 from gradinoc.claims.criteria import above_zero, at_least, interval_below, p_at_most
 from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.claims.measures import (
+    DIVERGED,
     diverged_runs,
     drift_by_question,
     in_window,
@@ -104,6 +105,8 @@ def _steers(found: Measured, rules: Rules) -> Outcome:
 
 def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """How far training under the neutral prompt moves the residual stream along v, runs and questions as error."""
+    if diverged_runs(evidence):
+        return Measured({}, DIVERGED)
     wide = drift_by_question(evidence, PROJECTION)
     families = run_families(evidence, wide, question_groups(evidence, "drift", wide.index, PROJECTION))
     moved = contrast(families, {NEUTRAL: 1.0}, "projection, neutral runs, after - before", 1 - rules.alpha)
@@ -112,6 +115,8 @@ def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
 
 
 def _moves(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+    if not found.effects:
+        return refuted(found.statement)
     return held("neutral runs' shift along +v above zero", above_zero(found["moved"]))
 
 
@@ -119,7 +124,7 @@ def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     """Neutral alignment in the first third of training, by run, and its place among random directions."""
     name = "alignment of neutral runs, first third of training"
     if diverged_runs(evidence):
-        return Measured({}, "Not computed, because runs logged numbers that are not finite (see G4).")
+        return Measured({}, DIVERGED)
     aligned = in_window(evidence)[NEUTRAL]
     over_seeds = mean_effect(aligned, name, "runs", 1 - rules.alpha)
     draws = nulls_in_window(evidence)[NEUTRAL].mean(axis=1).to_numpy(dtype=np.float64)

@@ -10,6 +10,7 @@ import pandas as pd
 from gradinoc.claims.criteria import Criterion, above, at_least, below, equivalent, positive
 from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.claims.measures import (
+    DIVERGED,
     HARMLESS,
     INOCULATING,
     NOT_SCORED,
@@ -43,17 +44,22 @@ def _training(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     fell = np.isfinite(fall) & (fall > 0)
     failed = diverged_runs(evidence) | set(zip(runs["condition"][~fell], runs["seed"][~fell], strict=True))
     apart = sum(len(set(adapters)) > 1 for _, adapters in runs.groupby("seed")["initial_adapter"])
+    unknown = int(runs["initial_adapter"].fillna("").astype(str).str.strip().eq("").sum())
     measured = fall[np.isfinite(fall)]
     name, method = "smallest fall of the training loss", "minimum over runs with finite losses"
     least = bare(name, float(measured.min()), len(measured), "runs", method)
+    smallest = f"the smallest fall is {least.estimate:.3g} nats/token" if len(measured) else "of no run it is a number"
     statement = (
         f"In {len(runs) - len(failed)} of {len(runs)} runs the training loss fell and every number is finite "
-        f"(the smallest fall is {least.estimate:.3g} nats/token)"
+        f"({smallest})"
     )
     statement += f"; not in {_names(failed)}." if failed else "."
     statement += "" if not apart else f" In {apart} seeds the runs did not begin with the same adapter."
+    statement += "" if not unknown else f" Of {unknown} runs it was not stored with which adapter they began."
     statement += _rises(runs[fall < 0])
-    return Measured({"fall": least}, statement, {"failed runs": len(failed), "seeds apart": apart})
+    return Measured(
+        {"fall": least}, statement, {"failed runs": len(failed), "seeds apart": apart, "starts unknown": unknown}
+    )
 
 
 def _names(runs: set[Run]) -> str:
@@ -76,13 +82,16 @@ def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
     every = replace(
         fell, rule="every run's loss fell, and every number it logged is finite", holds=not found.facts["failed runs"]
     )
-    alike = Criterion("fall", "runs of a seed begin with the same adapter", not found.facts["seeds apart"], np.nan)
+    same = not found.facts["seeds apart"] and not found.facts["starts unknown"]
+    alike = Criterion("fall", "runs of a seed begin with the same adapter", same, np.nan)
     rule = "in every run a final loss below the initial one and finite numbers only, from one adapter a seed"
     return held(rule, every, alike)
 
 
 def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """Drift of neutral runs in the expected score, the lowest mean score after training, and the room that is left."""
+    if diverged_runs(evidence):
+        return Measured({}, DIVERGED)
     if nothing_scored(evidence):
         shown = ", ".join(_shown(scores_after_training(evidence)))
         return Measured({}, f"{NOT_SCORED} After training the expected {evidence.trait.score_name} is {shown}.")
@@ -124,6 +133,8 @@ def _drifts(found: Measured, rules: Rules) -> Outcome:
 
 def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
     """The share of responses before and after training that cannot be scored."""
+    if diverged_runs(evidence):
+        return Measured({}, DIVERGED)
     responses = evidence.responses["response"]
     if responses.empty or responses.isna().any():
         raise ValueError(
@@ -141,6 +152,8 @@ def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Mea
 
 
 def _scorable(found: Measured, rules: Rules) -> Outcome:
+    if not found.effects:
+        return refuted(found.statement)
     rule = f"fewer than {100 * rules.max_unscorable:g} % that cannot be scored"
     return held(rule, below(found["unscorable"], rules.max_unscorable))
 
@@ -150,6 +163,8 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
 
     Of the pairs of measures that which is the least shown to agree.
     """
+    if diverged_runs(evidence):
+        return Measured({}, DIVERGED)
     if nothing_scored(evidence):
         return Measured({}, NOT_SCORED)
     runs = {measure: drift_by_question(evidence, measure) for measure in AGREEING}

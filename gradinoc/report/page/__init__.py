@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from gradinoc.claims.finding import Finding
+from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import NOT_RUN, RULES_OF, Judgement
 from gradinoc.errors import printable
@@ -85,7 +85,12 @@ class WriteUp:
         return [effect for effect in finding.effects if effect.key not in deciding]
 
     def why_of(self, finding: Finding) -> str:
-        """Why a finding is what it is; of gates that failed the names alone, their numbers stand in their sections."""
+        """Why a finding is what it is; of gates that failed the names alone, their numbers stand in their sections.
+
+        A gate that fails says what it found as well: which runs, for instance.
+        """
+        if finding in self.judgement.gates and finding.status is not Status.SUPPORTED:
+            return " ".join(dict.fromkeys((finding.statement, finding.reason)))
         first = next(iter(finding.failed_gates), None)
         return finding.reason if first is None else finding.reason.partition(f" {first}: ")[0]
 

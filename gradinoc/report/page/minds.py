@@ -144,6 +144,7 @@ def what_flips(finding: Finding) -> str:
         gates = " and ".join(finding.failed_gates)
         ways = "; ".join(f"{each.rule}{_by(each)}" for each in short)
         own = f" Of its own criteria these are not met: {ways}." if ways else " Its own criteria are all met."
+        own = own if finding.criteria else f" {finding.statement}"
         return f"{finding.key} says nothing while {gates} {'fail' if len(finding.failed_gates) > 1 else 'fails'}.{own}"
     if finding.status is Status.SUPPORTED and met:
         ways = "; ".join(f"{each.rule}, with {number(each.slack)} to spare" for each in met)

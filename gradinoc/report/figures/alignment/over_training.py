@@ -145,7 +145,9 @@ def _finding(
 ) -> str:  # fmt: skip
     gate = if_measured(G8C.measure, evidence, rules)
     parts = []
-    if gate is not None:
+    if gate is not None and not gate.effects:
+        parts.append(gate.statement.removesuffix("."))
+    elif gate is not None:
         place = gate["place"]
         among = f" (p {number(place.p)} among {place.n} random directions)" if math.isfinite(place.p) else ""
         parts.append(f"Neutral alignment in the first third of training is {rounded(place.estimate)}{among}")

@@ -32,7 +32,9 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     )
     measured = if_measured(G8B.measure, evidence, rules)
     finding = NOT_MEASURED
-    if measured is not None:
+    if measured is not None and not measured.effects:
+        finding = measured.statement
+    elif measured is not None:
         moved = told(measured["moved"], units="hidden-state units")
         finding = f"Neutral training moved the projection on the trait direction by {moved}."
     return Drawn(figure, caption, finding, shift_table(evidence, (PROJECTION,)))
