@@ -61,8 +61,8 @@ def test_g5_not_every_condition_ends_at_the_ceiling(finding, evidence, rules):
 
 @pytest.mark.claim("G6")
 def test_g6_responses_can_be_scored(finding, rules):
-    """G6: fewer than 5 % of the evaluated responses cannot be scored."""
-    share = finding["unscorable"].estimate
+    """G6: fewer than 5 % of the evaluated responses cannot be scored, of the greedy ones and of the sampled ones."""
+    share = max(finding["unscorable"].estimate, finding["unscorable.sampled"].estimate)
     assert share < rules.max_unscorable, f"{100 * share:.1f} % cannot be scored; G6 needs < {rules.max_unscorable:.0%}"
 
 

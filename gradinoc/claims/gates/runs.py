@@ -132,7 +132,10 @@ def _drifts(found: Measured, rules: Rules) -> Outcome:
 
 
 def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
-    """The share of responses before and after training that cannot be scored."""
+    """The share of responses, greedy and sampled, before and after training that cannot be scored.
+
+    Of sampled ones, whose mean decides, a question's mean alone is kept: those are counted none of whose can be scored.
+    """
     if diverged_runs(evidence):
         return Measured({}, DIVERGED)
     responses = evidence.responses["response"]
@@ -145,17 +148,23 @@ def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Mea
     share = float(unscorable.mean())
     method = "count over all runs and the base model"
     effect = bare(f"share of responses without {needs}", share, len(responses), "responses", method)
+    sampled = evidence.drift.loc[evidence.drift["measure"] == EXPECTED, "value"].isna()
+    if sampled.empty:
+        raise ValueError(f"Evidence table 'drift': expected rows of the measure {EXPECTED!r}, received none")
+    name, lost = f"share of questions without sampled {needs}", float(sampled.mean())
+    effects = {"unscorable": effect, "unscorable.sampled": bare(name, lost, len(sampled), "questions of runs", method)}
     statement = (
-        f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}."
+        f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}, nor "
+        f"has any response sampled to {int(sampled.sum())} of {len(sampled)} questions ({100 * lost:.1f} %)."
     )
-    return Measured({"unscorable": effect}, statement)
+    return Measured(effects, statement)
 
 
 def _scorable(found: Measured, rules: Rules) -> Outcome:
     if not found.effects:
         return refuted(found.statement)
-    rule = f"fewer than {100 * rules.max_unscorable:g} % that cannot be scored"
-    return held(rule, below(found["unscorable"], rules.max_unscorable))
+    rule = f"fewer than {100 * rules.max_unscorable:g} % that cannot be scored, of greedy responses and of sampled ones"
+    return held(rule, *(below(found[key], rules.max_unscorable) for key in ("unscorable", "unscorable.sampled")))
 
 
 def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
