@@ -18,7 +18,7 @@ from gradinoc.claims.finding import Finding, Measured, Status
 from gradinoc.claims.gates import GATES
 from gradinoc.claims.gates.direction import G8A, G8C
 from gradinoc.claims.gates.prompts import G3, G7
-from gradinoc.claims.gates.runs import G4, G5, G9
+from gradinoc.claims.gates.runs import G4, G5, G6, G9
 from gradinoc.claims.specification import curve_of
 from gradinoc.claims.tables import AFTER, DECISION, EXPECTED, REPHRASED, SCORE
 from gradinoc.claims.verdict import CLAIMS, Verdict, conclusion, judge
@@ -192,6 +192,38 @@ def test_runs_of_a_seed_that_begin_apart_fail_g4(evidence):
     assert G4.judge(evidence, RULES).status is Status.SUPPORTED
     other = changed(evidence, "runs", lambda frame: frame.index == first, initial_adapter="another")
     assert G4.judge(other, RULES).status is Status.REFUTED
+
+
+def test_sampled_responses_that_cannot_be_scored_fail_g6(evidence):
+    """Drift that decides is of sampled responses: greedy ones that can all be scored do not speak for them."""
+
+    def lost(share):
+        """Rows of inoculated runs' expected scores, that share of the questions."""
+        return lambda frame: (
+            frame["measure"].eq(EXPECTED)
+            & frame["condition"].eq(INOCULATION)
+            & (frame["example"] < share * frame["example"].max())
+        )
+
+    some, many = (changed(evidence, "drift", lost(share), value=np.nan) for share in (0.1, 0.6))
+    held, failed = (G6.judge(each, RULES) for each in (some, many))
+    for finding in (held, failed):
+        assert finding["unscorable"].estimate == 0
+        assert " 0 of " not in finding.statement.partition("nor has")[2]
+        assert f"{100 * finding['unscorable.sampled'].estimate:.1f} %" in finding.statement
+    assert held.status is Status.SUPPORTED
+    assert held["unscorable.sampled"].estimate > 0
+    assert failed.status is Status.REFUTED
+    runs = len(evidence.planned_runs) + 1  # and the model before
+    assert failed["unscorable.sampled"].estimate == pytest.approx(len(evidence.seeds) * 0.6 / runs, rel=0.2)
+
+
+def test_greedy_responses_that_cannot_be_scored_fail_g6(evidence):
+    """The larger share decides, whichever it is."""
+    few = len(evidence.responses) // 15
+    other = changed(evidence, "responses", lambda frame: frame.index < few, response="12 34", score=np.nan)
+    finding = G6.judge(other, RULES)
+    assert (finding.status, finding["unscorable.sampled"].estimate) == (Status.REFUTED, 0)
 
 
 def test_prompt_that_lowers_every_loss_elicits_nothing(evidence):

@@ -157,6 +157,9 @@ def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Mea
         f"{int(unscorable.sum())} of {len(responses)} evaluated responses ({100 * share:.1f} %) have no {needs}, nor "
         f"has any response sampled to {int(sampled.sum())} of {len(sampled)} questions ({100 * lost:.1f} %)."
     )
+    if lost:
+        out = drift_by_question(evidence, EXPECTED, strict=False).isna().any(axis=1)
+        statement += f" So {int(out.sum())} of {len(out)} questions are left out of drift, of every run's."
     return Measured(effects, statement)
 
 

@@ -33,10 +33,11 @@ def of_runs(measured: Measured) -> tuple[Values, Values]:
     spreads = _of_alignment(evidence)
     effects, of_drift = _of_drift(measured, spreads)
     spreads |= of_drift | {"training_null": root(float(np.mean(nulls_in_window(evidence)[NEUTRAL].to_numpy() ** 2)))}
+    scoring = G6.measure(evidence, measured.rules).effects
     effects |= {
         "moved": G8B.measure(evidence, measured.rules)["moved"].estimate,
         "learnt": G4.measure(evidence, measured.rules)["fall"].estimate,
-        "unscorable": G6.measure(evidence, measured.rules)["unscorable"].estimate,
+        "unscorable": max(share.estimate for share in scoring.values()),
     }
     return effects, spreads
 
