@@ -24,7 +24,7 @@ from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.memory import training_memory
-from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, estimate, shapes_of
+from gradinoc.pipeline.estimate import LEAST, LONGEST, MOST, STARTING, Stopwatch, estimate, shapes_of
 from gradinoc.pipeline.estimate.footprint import LIBRARIES, TOTAL
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED
 from gradinoc.pipeline.steps.work import Counting, Work
@@ -65,6 +65,22 @@ def counted(work) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
+
+
+def test_products_of_long_passes_are_timed_on_few_rows(shapes, monkeypatch):
+    """Where they are as fast: of thousands of rows each product of a larger model takes seconds."""
+    rows: list[int] = []
+    linear = torch.nn.functional.linear
+
+    def watched(states, weight):
+        rows.append(len(states))
+        return linear(states, weight)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    stopwatch = Stopwatch(shapes, torch.device("cpu"))
+    short, long = (stopwatch.seconds(Work(tokens, 0, 1, tokens), torch.float32) for tokens in (LONGEST, 64 * LONGEST))
+    assert set(rows) == {LONGEST}
+    assert long > 32 * short
 
 
 def test_operations_are_about_those_that_torch_counts(plain, counting, shapes):

@@ -44,6 +44,7 @@ STARTING = 10.0  # seconds: libraries, the model in both dtypes, a trial of the 
 LEAST, MOST = 0.6, 1.8  # of the estimate: the range of repeated measurements, and of two studies whose times are known
 BUDGET = 0.2  # seconds of each measurement, which has at least three repetitions
 COPIES_BYTES, COPIES = 200_000_000, 6  # of a block's weights, used in turn: a model does not stay in a cache
+LONGEST = 512  # rows of the products that are timed: longer ones are as fast (to 5 % from 256 on) and take seconds
 ELEMENTS = 2**20  # of the pass over memory that is timed
 # Besides matrix products: passes over the outputs of a block's linear maps, calls of operations in a block, and calls
 # around each pass through the model. Measured with SmolLM2-135M (bfloat16 and float32) and the obedient model, one and
@@ -205,7 +206,8 @@ class Stopwatch:
 
     def seconds(self, work: Work, dtype: torch.dtype) -> float:
         """Return how long `work` would take one process, with the machine to itself."""
-        rows = 1 << (max(1, work.tokens // max(1, work.passes)) - 1).bit_length()  # of a pass, as a power of two
+        tokens = min(LONGEST, max(1, work.tokens // max(1, work.passes)))  # of a pass
+        rows = 1 << (tokens - 1).bit_length()  # a power of two
         if (dtype, rows) not in self._products:
             self._products[dtype, rows] = self._speed(dtype, rows)
         if dtype not in self._element:
