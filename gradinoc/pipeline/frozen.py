@@ -28,7 +28,8 @@ from gradinoc.study.description import Study
 from gradinoc.study.rules import VERSION
 
 KIND = "gradinoc frozen plan"
-DIGEST, FROZEN = "sha256", "frozen"  # keys of the file: its digest, and what was there when it was written
+# Keys of the file: its digest, what was there when it was written, versions of code.
+DIGEST, FROZEN, CODE = "sha256", "frozen", "code"
 ASIDE = ("kind", FROZEN, DIGEST)  # of the file itself
 TRAINED = ("training", "drift", "checkpoints", "matrix")  # stages of runs
 JUDGED = "gradinoc.claims.verdict"
@@ -60,11 +61,15 @@ class Registration:
 
     @property
     def lines(self) -> list[str]:
-        """The same in sentences, one for each difference."""
+        """The same in sentences; where it differs one for the plan, and one for each difference."""
         plan = f"the plan frozen on {self.date} (SHA-256 {self.digest[:12]})"
         if self.matches:
             return [f"This study matches {plan}. {self.note}"]
-        return [f"This study is not that of {plan}: {each}" for each in self.differences]
+        count = len(self.differences)
+        return [
+            f"This study is not that of {plan}; {count} {'line differs' if count == 1 else 'lines differ'}",
+            *self.differences,
+        ]
 
 
 def described(study: Study) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def described(study: Study) -> dict[str, Any]:
             "identity": context.trait.identity,
         },
         "digests": {"questions": context.splits.digest, "model": context.fingerprint},
-        "code": {
+        CODE: {
             "decides": code_version(JUDGED, without=UNCOUNTED),
             **{stage: code_version(module, without=UNCOUNTED) for stage, module in STAGES.items()},
         },
@@ -183,7 +188,7 @@ def differences(frozen: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         {key: value for key, value in _flat(each) if key.partition(".")[0] not in ASIDE and key != "study.name"}
         for each in (frozen, now)
     )
-    lines = []
+    lines = _of_code(before, after)
     for key in dict.fromkeys([*before, *after]):
         name = printable(key.removeprefix("study."))
         if key not in after:
@@ -193,6 +198,13 @@ def differences(frozen: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif before[key] != after[key]:
             lines.append(f"{name}: {shown(before[key])} in the frozen plan, {shown(after[key])} now")
     return lines
+
+
+def _of_code(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What was computed or judged by other code, in one line, and taken out of both: digests tell a reader nothing."""
+    code = [key for key in dict.fromkeys([*before, *after]) if key.partition(".")[0] == CODE]
+    changed = [key.partition(".")[2] for key in code if before.pop(key, None) != after.pop(key, None)]
+    return [f"{CODE}: {', '.join(changed)} not as when the plan was frozen"] if changed else []
 
 
 def registration(path: Path, study: Study) -> Registration:
@@ -214,7 +226,7 @@ def registration(path: Path, study: Study) -> Registration:
 
 
 def beside_plan(path: Path, study: Study, judgement: Judgement, surroundings: dict[str, Any]) -> Judgement:
-    """Return `judgement` with a warning for each line in which `study` differs from the plan frozen in `path`.
+    """Return `judgement` with warnings of the lines in which `study` differs from the plan frozen in `path`.
 
     `surroundings`, which go into the report, get the `Registration` as "frozen_plan", and where it matches a note.
     """

@@ -125,8 +125,9 @@ def test_every_difference_is_a_line(file, setting, line):
     """Rule, seeds, budget, a prompt's text, a prompt that was not planned."""
     found = registration(file, load_study("tiny", [setting]))
     assert line in found.differences
-    assert len(found.lines) == len(found.differences)
-    assert all(each.startswith("This study is not that of the plan frozen on") for each in found.lines)
+    assert found.lines[0].startswith("This study is not that of the plan frozen on")
+    assert found.lines[0].endswith("1 line differs" if len(found.differences) == 1 else " lines differ")
+    assert found.lines[1:] == list(found.differences)
 
 
 def test_other_questions_and_another_model_show_in_their_digests():
@@ -135,8 +136,8 @@ def test_other_questions_and_another_model_show_in_their_digests():
     for key in ("questions", "model"):
         now = {**then, "digests": {**then["digests"], key: "0" * 64}}
         assert [line.partition(":")[0] for line in differences(then, now)] == [f"digests.{key}"]
-    now = {**then, "code": {**then["code"], "decides": "0" * 64}}
-    assert [line.partition(":")[0] for line in differences(then, now)] == ["code.decides"]
+    now = {**then, "code": {**then["code"], "decides": "0" * 64, "drift": "0" * 64}}
+    assert differences(then, now) == ["code: decides, drift not as when the plan was frozen"]
     gone = {**then, "prompts": {key: each for key, each in then["prompts"].items() if key != "inoculation"}}
     assert (
         "prompts.inoculation.text: 'You always respond in ALL CAPS.' in the frozen plan, not there now"
@@ -187,7 +188,8 @@ def test_a_report_says_that_it_matches_or_in_which_line_it_does_not(file):
     surroundings = {"notes": []}
     found = beside_plan(file, load_study("tiny", ["rules.share=0.2"]), judgement, surroundings)
     assert found.warnings[0] == "one"
-    assert found.warnings[1].endswith("rules.share: 0.25 in the frozen plan, 0.2 now")
+    assert found.warnings[1].startswith("This study is not that of the plan frozen on")
+    assert found.warnings[2] == "rules.share: 0.25 in the frozen plan, 0.2 now"
     assert surroundings["notes"] == []
 
 
