@@ -8,22 +8,25 @@ from pathlib import Path
 
 from gradinoc.cli import BROKEN
 from gradinoc.disk import write_atomically
+from gradinoc.pipeline.calibration import kept_studies
 from gradinoc.power.calibration.printed import text
-from gradinoc.power.calibration.studies import run_studies
 from gradinoc.power.calibration.tables import confusion, coverage, failures, gates, rates
 from gradinoc.power.calibration.worlds import cases
 from gradinoc.report.figures.calibration import plot_calibration
 from gradinoc.report.figures.style import save_figure
 
 
-def calibrate_rules(count: int, out: Path, jobs: int) -> int:
-    """Simulate `count` studies of each world, write tables and figure, print the tables; 1 if a bar does not hold."""
+def calibrate_rules(count: int, out: Path, store: Path, jobs: int) -> int:
+    """Simulate what `store` lacks of `count` studies of each world, write tables and figure, print the tables.
+
+    Returns 1 if a bar does not hold.
+    """
     start, worlds = time.monotonic(), cases()
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{done} of {total} studies, {time.monotonic() - start:.0f} s")
 
-    studies = run_studies(count, worlds, jobs, show)
+    studies = kept_studies(count, worlds, store, jobs, show)
     sys.stderr.write("\n")
     rate, cover, printed = rates(studies, worlds), coverage(studies), text(studies, worlds)
     tables = {

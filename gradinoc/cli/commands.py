@@ -289,8 +289,12 @@ def calibrate(
     studies: Annotated[int, typer.Option(min=1, metavar="N", help="Simulated studies of each scenario.")] = 1000,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and figure go.")] = Path("docs/calibration"),
     jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
+    store: Store = DEFAULT_STORE,
 ) -> int:
-    """Try the decision rules on simulated studies whose truth is known. Exit code 1 if an error rate is too high."""
+    """Try the decision rules on simulated studies whose truth is known. Exit code 1 if an error rate is too high.
+
+    Judged studies are kept in the store: a command that was stopped goes on, and several may share the work.
+    """
     from gradinoc.cli.calibrate import calibrate_rules
 
-    return calibrate_rules(studies, out, jobs)
+    return calibrate_rules(studies, out, store, jobs)

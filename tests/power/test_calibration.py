@@ -220,11 +220,12 @@ def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatc
     wrong = replace(CASES["any_prompt"], scenario=replace(CASES["any_prompt"].scenario, verdicts=()))
     command = importlib.import_module("gradinoc.cli.calibrate")  # here, since it loads the figures
     monkeypatch.setattr(command, "cases", lambda: {"any_prompt": wrong})
-    assert command.calibrate_rules(1, tmp_path, 1) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {
+    tables_in, kept = tmp_path / "tables", tmp_path / "store"
+    assert command.calibrate_rules(1, tables_in, kept, 1) == 1
+    assert {path.name for path in tables_in.iterdir()} == {
         "rates.csv", "coverage.csv", "verdicts.csv", "gates.csv", "tables.txt", "calibration.png", "calibration.svg",
     }  # fmt: skip
     printed = capsys.readouterr().out
-    assert printed == (tmp_path / "tables.txt").read_text(encoding="utf-8")
+    assert printed == (tables_in / "tables.txt").read_text(encoding="utf-8")
     assert printed.startswith("A quick look: 1 studies")
     assert "any_prompt: verdict, wrong verdict 1.000" in printed

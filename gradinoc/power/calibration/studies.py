@@ -42,14 +42,15 @@ def run_studies(
         for start in range(0, count, PORTION)
     ]
     rows: list[dict[str, object]] = []
-    for found in each(_judged, portions, jobs):
+    for found in each(judge_block, portions, jobs):
         rows += found
         if tell:
             tell(len(rows), count * len(wanted))
     return pd.DataFrame(rows)
 
 
-def _judged(portion: tuple[str, Case, range]) -> list[dict[str, object]]:
+def judge_block(portion: tuple[str, Case, range]) -> list[dict[str, object]]:
+    """The rows of `run_studies` of some studies of one case: its name, the case, the studies' numbers."""
     name, case, numbers = portion
     return [{"case": name, "study": number, **judge_study(case, study_rng(name, number))} for number in numbers]
 
