@@ -69,7 +69,7 @@ def numbers(effect: Effect) -> str:
     if math.isfinite(effect.low) and math.isfinite(effect.high):
         parts[0] += f" [{effect.low:+.3g}, {effect.high:+.3g}]"
     if math.isfinite(effect.p):
-        parts.append(f"p {effect.p:.2g}")
+        parts.append(f"p {effect.p:.2g}" + (f" against {effect.against:g}" if effect.against else ""))
     return ", ".join([*parts, f"n {effect.n} {effect.unit}"])
 
 

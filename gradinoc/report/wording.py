@@ -75,7 +75,9 @@ def between(effect: Effect) -> str:
     return f"{rounded(effect.low)} to {rounded(effect.high)}"
 
 
-def side(effect: Effect, above: str = "lower", below: str = "higher", neither: str = "not shown to be other") -> str:
+def side(
+    effect: Effect, above: str = "lower", below: str = "higher", neither: str = "not shown to be lower or higher"
+) -> str:
     """Which of three wordings an interval allows: above zero, below zero, or neither shown."""
     return above if effect.low > 0 else below if effect.high < 0 else neither
 
@@ -100,6 +102,12 @@ def p_value(value: Any) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def p_of(effect: Effect) -> str:
+    """An effect's p, and the value that it tests where that is not zero: "0.0004 against 0.25"."""
+    told = p_value(effect.p)
+    return f"{told} against {effect.against:g}" if effect.against and math.isfinite(effect.p) else told
 
 
 def visible(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -327,6 +327,28 @@ def test_every_cell_of_the_matrix_has_its_number(trained: tuple[int, int, int], 
     assert own["trained"].tolist() == own["evaluation"].tolist()
 
 
+@pytest.mark.parametrize("name", ["effect", "any_prompt", "wrong_sign"])
+def test_numbers_of_cells_can_be_read_on_their_colours(name: str) -> None:
+    """Contrast at least 4.5 to 1 on every shade, black ink or white."""
+    axes = drawn("matrix", world(name)).figure.axes[0]
+    (cells,) = (part for part in axes.collections if isinstance(part, QuadMesh))
+    cells.update_scalarmappable()
+    shades = cells.get_facecolors().reshape(*cells.get_array().shape, 4)
+    heights = cells.get_coordinates()[:, 0, 1]
+    read = 0
+    for text in axes.texts:
+        x, y = text.get_position()
+        if text.get_style() == "italic":  # the name of the rows below the gap, on white
+            continue
+        row = int(np.searchsorted(heights, y)) - 1
+        one, other = (
+            _linear(colour) @ [0.2126, 0.7152, 0.0722] + 0.05 for colour in (shades[row, int(x)], text.get_color())
+        )
+        assert max(one, other) / min(one, other) >= 4.5, (name, x, y)
+        read += 1
+    assert read >= cells.get_array().count()
+
+
 def test_interval_of_a_cell_is_of_questions(evidence: Evidence) -> None:
     """Over the mean of a prompt's seeds, so that seeds are no further questions."""
     table = drawn("matrix", evidence).table.set_index(["trained", "evaluation"])
@@ -415,6 +437,18 @@ def test_dose_curves_run_from_the_base_model_to_the_drift_that_decides(evidence:
         of_colour(panels("dose_curves", study)[0], Family.HARMLESS, 2.9) for study in (evidence, planted)
     )
     assert moved - before == pytest.approx([2.0 * (place == 1) for place in range(len(before))])
+
+
+def test_specification_curve_shows_what_decides_beside_the_cell_that_is_like_it(evidence: Evidence) -> None:
+    """C1's mean over the band is a line of its own, since cells have thirds of the layers; the legend names both."""
+    found = drawn("specification_curve", evidence)
+    effect = family_contrast(evidence, RULES).estimate
+    dashed = [line for line in found.figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in dashed] == pytest.approx([effect])
+    (legend,) = found.figure.legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert {"what decides: C1, mean over the band", "C1's choices, but the upper third of layers"} <= names
+    assert f"Dashed: what decides, C1's mean over the band, {number(effect)}" in found.caption
 
 
 def test_specification_curve_is_sorted_and_rings_the_declared_cell(evidence: Evidence) -> None:
@@ -612,12 +646,39 @@ def test_families_differ_in_colour_marker_and_line() -> None:
     assert look(study, "unheard_of") == LOOKS[Family.OTHER]
 
 
+SIGHT = {  # linear sRGB as a reader sees it: Machado, Oliveira and Fernandes (2009), severity 1
+    "full": np.eye(3),
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_families_differ_in_colour_to_the_colour_blind(sight: str) -> None:
+    """At least 15 apart in CIELAB (1976), where 2 is just visible; the orange of hints and vermilion were 1 apart."""
+    colours = [_lab(np.clip(np.array(SIGHT[sight]) @ _linear(style.colour), 0, 1)) for style in LOOKS.values()]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(colours, 2)) >= 15
+    assert np.linalg.norm(_lab(np.array([1.0, 1.0, 1.0])) - [100, 0, 0]) < 0.1, "white is white"
+
+
+def _linear(colour: str) -> np.ndarray:
+    channels = np.array(to_rgba(colour)[:3])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(linear: np.ndarray) -> np.ndarray:
+    """CIELAB under D65."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    ratios = to_xyz @ linear / (to_xyz @ np.ones(3))
+    x, y, z = np.where(ratios > 216 / 24389, np.cbrt(ratios), (24389 / 27 * ratios + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
 def test_names_of_families_can_be_read_on_white() -> None:
     """Contrast at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
     for family, style in LOOKS.items():
-        channels = np.array(to_rgba(style.ink)[:3])
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5, family
+        assert 1.05 / (_linear(style.ink) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5, family
 
 
 def test_prompts_stand_family_by_family(evidence: Evidence) -> None:

@@ -25,10 +25,11 @@ from gradinoc.power.simulate import simulate
 from gradinoc.report import write_finding, write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.page import WriteUp, digest
-from gradinoc.report.page.minds import dose_window, what_flips
+from gradinoc.report.page.grid import interval
+from gradinoc.report.page.minds import dose_window, mind, what_flips
 from gradinoc.report.page.versions import SEEN, plan_reading, versions
 from gradinoc.report.tables import claims_table, metrics_table, write_table
-from gradinoc.report.wording import markdown_text, number, signs
+from gradinoc.report.wording import markdown_text, number, p_of, p_value, signs
 from gradinoc.stats.effect import Effect
 from gradinoc.study.description import Study
 from gradinoc.study.rules import VERSION, Published
@@ -386,3 +387,23 @@ def test_table_that_is_none_is_written_anew(tmp_path, poison):
     (tmp_path / "claims.csv").write_bytes(poison)
     write_finding(Finding("G1", "A gate.", Status.SUPPORTED, "It holds.", "The rule."), tmp_path)
     assert list(pd.read_csv(tmp_path / "claims.csv")["claim"]) == ["G1"]
+
+
+def test_p_says_what_it_is_against(judgement: Judgement, written: Path) -> None:
+    """Where that is not zero, in both pages and in the summary: a small p beside an interval around zero misleads."""
+    share = judgement["C6"]["share"]
+    assert share.against == 0.25
+    assert f"{p_value(share.p)} against 0.25" == p_of(share)
+    assert p_of(replace(share, against=0.0)) == p_value(share.p)
+    assert p_of(replace(share, p=math.nan)) == "–"
+    for name in ("report.html", "report.md"):
+        assert p_of(share) in Page((written / name).read_text(encoding="utf-8")).text
+    assert "against 0.25, n" in (written / "summary.txt").read_text(encoding="utf-8")
+
+
+def test_page_of_doubt_gives_the_share_that_harmless_prompts_leave_its_interval(
+    judgement: Judgement, evidence: Evidence
+) -> None:
+    """That of C6, prompts and neutral runs as unit; G5's has none."""
+    rows = [row for row in mind(judgement, evidence).sides.rows if "harmless drift, share of neutral's" in row[1]]
+    assert [row[3] for row in rows] == [interval(judgement["C6"]["room"])]

@@ -68,7 +68,11 @@ Result = TypeVar("Result")
 
 
 class Look(NamedTuple):
-    """How a family is drawn; colour (Okabe-Ito, orange darkened), marker and line differ together, for grey print."""
+    """How a family is drawn; colour, marker and line differ together, for grey print.
+
+    Blue, vermilion, green and black are Okabe and Ito's; their orange, dark enough for white, would be vermilion to
+    colour-blind readers. Brown and deep pink lie apart from all of them, as a test checks.
+    """
 
     colour: str
     marker: str
@@ -83,13 +87,21 @@ class Look(NamedTuple):
 
 LOOKS = {
     Family.NEUTRAL: Look("#0072B2", "o", "-"),
-    Family.HINT: Look("#B57D00", "P", (0, (3, 1, 1, 1))),
+    Family.HINT: Look("#663300", "P", (0, (3, 1, 1, 1))),
     Family.INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
     Family.HARMLESS: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
-    Family.ANTI: Look("#AA4499", "D", (0, (1.2, 1.2))),
+    Family.ANTI: Look("#99266B", "D", (0, (1.2, 1.2))),
     Family.OTHER: Look("#000000", "X", (0, (2, 2))),
 }
 BEFORE_TRAINING = Look("#777777", ".", ":")
+
+
+def contrast_of(one: Any, other: Any) -> float:
+    """The contrast of two colours, from 1 to 21 (WCAG 2.2); text can be read from 4.5 on."""
+    channels = np.array([to_rgb(one), to_rgb(other)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    low, high = sorted(linear @ (0.2126, 0.7152, 0.0722) + 0.05)
+    return float(high / low)
 
 
 def up_to(inches: float) -> Callable[[str], bool]:

@@ -25,7 +25,7 @@ from gradinoc.report.page.minds import mind
 from gradinoc.report.page.prompts import matrix_grid, prompt_grid, spread_grid
 from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.page.versions import SEEN, plan_reading, versions
-from gradinoc.report.wording import finalize_markdown, number, p_value, shown, signs, status_word, visible
+from gradinoc.report.wording import finalize_markdown, number, p_of, shown, signs, status_word, visible
 from gradinoc.stats.effect import Effect
 from gradinoc.study.description import NULLS, Study
 
@@ -156,7 +156,7 @@ class WriteUp:
             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
-            "number": number, "p": p_value, "shown": shown, "visible": visible, "word": status_word, "digest": digest,
+            "number": number, "p": p_of, "shown": shown, "visible": visible, "word": status_word, "digest": digest,
             "signs": signs, "printable": printable, "interval": interval,
         }  # fmt: skip
         environment.filters.update(filters)

@@ -58,4 +58,4 @@ def interval(effect: Effect) -> str:
     """Both ends and the level of an effect's interval; a dash where it has none."""
     if number(effect.low) == "–":
         return "–"
-    return f"{number(effect.low)} to {number(effect.high)} ({100 * effect.level:g} %)"
+    return f"{number(effect.low)} to {number(effect.high)} ({100 * effect.level:g}\u00a0%)"

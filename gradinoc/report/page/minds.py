@@ -71,12 +71,12 @@ def _sides(judgement: Judgement, evidence: Evidence) -> Iterator[dict[str, Any]]
         "conditional.inoculation": "far above zero: so it is of inoculation",
     }
     yield from _rows("conditionalization", specific, told)
-    told = {
-        "room": "near zero: harmless runs are at the floor, and inoculation can do no better; near one: they drift as "
-        "neutral ones do",
-        "drift": "below the bar: there is nothing to explain",
-    }
-    yield from _rows("dose", drift, told)
+    room = (
+        "near zero: harmless runs are at the floor, and inoculation can do no better; near one: they drift as neutral "
+        "ones do"
+    )
+    yield from _rows("dose", specific if specific.get("room") else drift, {"room": room})
+    yield from _rows("dose", drift, {"drift": "below the bar: there is nothing to explain"})
     for effect in dose_window(evidence):
         yield effect_row(effect, what="dose", reads="another order of the families at another dose")
     for key, words in NOT_RUN.items():

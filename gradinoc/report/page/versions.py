@@ -8,7 +8,7 @@ from typing import Any
 
 from gradinoc.claims.verdict import Judgement
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
-from gradinoc.report.wording import p_value
+from gradinoc.report.wording import p_of
 from gradinoc.stats.effect import Effect
 from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
 from gradinoc.study.rules import VERSION, Published, Rules
@@ -89,4 +89,4 @@ def _row(asked: str, effect: Effect | None, met: bool) -> dict[str, Any]:
     if effect is None:
         return {"asked": asked, "name": "not measured", "estimate": math.nan, "interval": "–", "n": 0, "unit": "–",
                 "p": "–", "met": "no"}  # fmt: skip
-    return effect_row(effect, asked=asked, p=p_value(effect.p), met="yes" if met else "no")
+    return effect_row(effect, asked=asked, p=p_of(effect), met="yes" if met else "no")

@@ -155,8 +155,8 @@ def _words(evidence: Evidence, rules: Rules) -> tuple[str, str]:
             f"; along {NULLS[INSTRUCTION].label} 95 % of such differences lie from {rounded(low)} to {rounded(high)}"
         )
     finding = (
-        f"Over the band, alignment is {side(effect)} under inoculating than under harmless prompts, by "
-        f"{told(effect)}{beside}."
+        f"Over the band, alignment is {side(effect)} under inoculating than under harmless prompts: "
+        f"harmless minus inoculating {told(effect)}{beside}."
     )
     return f"{caption} Over the band the difference is {told(effect)}{beside}.", finding
 

@@ -112,7 +112,7 @@ def _finding(evidence: Evidence, rules: Rules) -> str:
     how = side(effect, "lower", "raise", "are not shown to lower")
     return (
         f"Inoculating prompts {how} the loss of answers with the trait, beside that of ordinary ones, more than "
-        f"harmless ones do: by {told(effect, units='nats/token')}."
+        f"harmless ones do: {told(effect, units='nats/token')}."
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.specification import CELL, DECLARED, Specifications, curve_of
@@ -25,6 +29,13 @@ MEASURES = {
     POOLED: "cosine of the mean gradient",
 }
 ABOVE, BELOW = "#0072B2", "#D55E00"
+DOT = 3.4  # points, of a cell
+RING: dict[str, Any] = {
+    "linestyle": "", "marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": INK,
+    "markeredgewidth": 2.2,
+}  # fmt: skip
+DASHED: dict[str, Any] = {"color": INK, "linewidth": 1.6, "linestyle": (0, (5, 2))}
+GREY: dict[str, Any] = {"color": SOFT, "alpha": 0.22}
 CHOICE = 0.235  # inches of a row of choices
 THIRDS = {0: "lower third of layers", 1: "middle third of layers", 2: "upper third of layers"}
 WORDS = {TRAIT_DIRECTION: "v, as declared", "responses": "v of responses", FROZEN: "frozen model"}
@@ -55,7 +66,7 @@ def in_words(column: str, value: str | int) -> str:
 
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
-    """A column a measure: above, its cells sorted by size, the declared one ringed; below, the choices of each cell."""
+    """A column a measure: above, its cells sorted by size, below, the choices of each; C1's own as ring and line."""
     found = if_measured(curve_of, evidence)
     if found is None or found.cells.empty:
         figure = new_figure("Specification curve", width=WIDE)
@@ -67,14 +78,15 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     rows = choices(cells)
     measures = [measure for measure in MEASURES if measure in set(cells["measure"])]
     heights = [3.0, CHOICE * (len(rows) + 2)]
-    figure = new_figure("Specification curve: harmless − inoculating prompts", sum(heights) + 1.5, WIDE)
+    figure = new_figure("Specification curve: harmless − inoculating prompts", sum(heights) + 2.1, WIDE)
     panels = figure.subplots(2, len(measures), squeeze=False, sharex="col", height_ratios=heights)
     for column, measure in enumerate(measures):
         own = cells[cells["measure"] == measure].sort_values("value", ignore_index=True)
         _draw_curve(panels[0, column], own, measure)
         _draw_choices(panels[1, column], own, rows, named=column == 0)
     if measures[0] == COSINE:
-        _shade_random(panels[0, 0], evidence)
+        _draw_decides(panels[0, 0], evidence, found)
+    _name_marks(figure, evidence, measures)
     table = cells.assign(declared=cells.index.isin(_declared(cells)))
     return Drawn(figure, _caption(evidence, found, rules), _finding(found), table)
 
@@ -84,26 +96,11 @@ def _draw_curve(axes: Axes, own: pd.DataFrame, measure: str) -> None:
     for sign, colour, marker in ((1, ABOVE, "o"), (-1, BELOW, "v"), (0, SOFT, "o")):
         at = own.index[np.sign(own["value"]) == sign]
         axes.plot(
-            at, own.loc[at, "value"], linestyle="", marker=marker, markersize=3.4, color=colour, markeredgewidth=0
+            at, own.loc[at, "value"], linestyle="", marker=marker, markersize=DOT, color=colour, markeredgewidth=0
         )
     declared = _declared(own)
     if len(declared):
-        place = (float(declared[0]), float(own.loc[declared[0], "value"]))
-        axes.plot(
-            *place,
-            linestyle="",
-            marker="o",
-            markersize=13,
-            markerfacecolor="none",
-            markeredgecolor=INK,
-            markeredgewidth=2.2,
-            zorder=6,
-        )
-        left = place[0] > len(own) / 2
-        axes.annotate(
-            "declared", place, (0, 16), textcoords="offset points", ha="right" if left else "left", va="bottom",
-            fontweight="bold", fontsize=13,
-        )  # fmt: skip
+        axes.plot([float(declared[0])], [float(own.loc[declared[0], "value"])], zorder=6, **RING)
     positive, negative = (100 * float((sign * own["value"] > 0).mean()) for sign in (1, -1))
     label, *unit = MEASURES[measure].split("\n")
     axes.set_title(f"{label}\n{positive:.0f} % above zero, {negative:.0f} % below", loc="left", fontsize=13)
@@ -139,10 +136,27 @@ def random_cells(evidence: Evidence) -> tuple[float, float] | None:
     return None if draws is None else spread_of(draws)
 
 
-def _shade_random(axes: Axes, evidence: Evidence) -> None:
+def _draw_decides(axes: Axes, evidence: Evidence, found: Specifications) -> None:
+    """What C1 decides by, the mean over the band, which is no cell; grey the same along instruction contrasts."""
+    axes.axhline(found.decides, **DASHED, zorder=2)
     random = random_cells(evidence)
     if random is not None:
-        axes.axhspan(*random, color=SOFT, alpha=0.22, linewidth=0, zorder=0)
+        axes.axhspan(*random, **GREY, linewidth=0, zorder=0)
+
+
+def _name_marks(figure: Figure, evidence: Evidence, measures: list[str]) -> None:
+    """A legend below the panels."""
+    dots: dict[str, dict[str, Any]] = {
+        "above zero": {"linestyle": "", "marker": "o", "color": ABOVE, "markersize": 2 * DOT},
+        "below zero": {"linestyle": "", "marker": "v", "color": BELOW, "markersize": 2 * DOT},
+    }
+    if measures[0] == COSINE:
+        dots["what decides: C1, mean over the band"] = DASHED
+        dots["C1's choices, but the upper third of layers"] = RING
+        if random_cells(evidence) is not None:
+            dots[f"{NULLS[INSTRUCTION].label}, central 95 %"] = {**GREY, "linewidth": 9, "solid_capstyle": "butt"}
+    handles = [Line2D([], [], label=label, **given) for label, given in dots.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=12.5, frameon=False)
 
 
 def _caption(evidence: Evidence, found: Specifications, rules: Rules) -> str:
@@ -156,22 +170,23 @@ def _caption(evidence: Evidence, found: Specifications, rules: Rules) -> str:
     return (
         f"The mean of harmless prompts less that of inoculating ones in {curve.cells} specifications: four directions, "
         f"three positions, thirds of the layers, the frozen model and thirds of training, and three measures, each in "
-        f"its own units and sorted by size; below, the choices that each cell took. Ringed: the declared cell, "
-        f"{rounded(curve.declared)}. {100 * curve.positive:.0f} % of cells lie above zero, {100 * curve.negative:.0f} "
-        f"% below; the verdict warns where fewer than {100 * rules.signs:g} % have the sign of the contrast that "
-        f"decides (C1, mean over the band), {rounded(found.decides)}. Cells share data, so shares have no interval."
-        f"{shade}{_harmless(evidence)}"
+        f"its own units and sorted by size (blue above zero, orange triangles below); below, the choices that each "
+        f"cell took. Dashed: what decides, C1's mean over the band, {rounded(found.decides)}, which is no cell, since "
+        f"cells have thirds of the layers and no band. Ringed: the cell of C1's own choices but for the layers, of "
+        f"which it has the upper third, {rounded(curve.declared)}. {100 * curve.positive:.0f} % of cells lie above "
+        f"zero, {100 * curve.negative:.0f} % below; the verdict warns where fewer than {100 * rules.signs:g} % have "
+        f"the sign of what decides. Cells share data, so shares have no interval.{shade}{_harmless(evidence)}"
     )
 
 
 def _harmless(evidence: Evidence) -> str:
-    """How far single harmless prompts lie from each other in the declared cell."""
+    """How far single harmless prompts lie from each other in the ringed cell."""
     rows = evidence.cells[(evidence.cells[list(CELL)] == list(DECLARED)).all(axis=1)]
     values = rows.groupby("condition", observed=True)["value"].mean()
     own = values.reindex(list(evidence.family(Family.HARMLESS, list(values.index)))).dropna()
     if own.empty:
         return ""
-    return f" Single harmless prompts lie from {rounded(own.min())} to {rounded(own.max())} in the declared cell."
+    return f" Single harmless prompts lie from {rounded(own.min())} to {rounded(own.max())} in the ringed cell."
 
 
 def _finding(found: Specifications) -> str:

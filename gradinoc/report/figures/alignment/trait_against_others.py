@@ -28,8 +28,10 @@ from gradinoc.study.rules import Rules
 
 LABELS = {null: kind.label for null, kind in NULLS.items()}
 NEAR = 0.55  # height of an unrelated trait's row, that of a violin being 1
+SINGLE = {Family.HARMLESS: -0.2, Family.INOCULATION: 0.2}  # where single prompts of a family stand
 TOP = -0.6  # the row of T(v)'s name, above those of prompts
 UNRELATED = "unrelated traits"
+NAMED = {null: label if label.endswith("s") else f"{label} directions" for null, label in LABELS.items()}
 
 
 @dataclass(frozen=True)
@@ -115,21 +117,12 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
 
 def _draw_prompts(axes: Axes, places: Places) -> None:
     """How far each prompt's own alignment along v lies below the mean of harmless ones: the spread of prompts."""
-    for family, offset in ((Family.HARMLESS, -0.18), (Family.INOCULATION, 0.18)):
+    for family, offset in SINGLE.items():
         own, style = places.prompts.get(family, np.empty(0)), LOOKS[family]
         axes.plot(
             own, np.full(len(own), offset), linestyle="", marker=style.marker, markersize=9, color=style.colour,
             markeredgecolor="white", alpha=0.85,
         )  # fmt: skip
-        axes.text(
-            0.008,
-            offset,
-            NAMES[family],
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=12,
-            color=style.ink,
-        )
     axes.annotate(
         "T(v)", (places.effect.estimate, TOP), (6, 0), textcoords="offset points", va="center", fontweight="bold",
         annotation_clip=False,
@@ -176,10 +169,14 @@ def _write_p(axes: Axes, row: float, text: str, **style: Any) -> None:
 
 def _name_rows(axes: Axes, traits: list[str]) -> None:
     """What each row holds, down the y axis; p to the right."""
-    names = ["single prompts, along v", *LABELS.values(), UNRELATED]
+    single = [f"each {NAMES[family]} prompt, along v" for family in SINGLE]
+    names = [*single, *LABELS.values(), UNRELATED]
     heights = [len(LABELS) + 1 + NEAR * (row + 1) for row in range(len(traits))]
-    axes.set_yticks([*range(len(names)), *heights], [*names, *map(shown, traits)])
-    for tick in axes.get_yticklabels()[len(names) :]:
+    axes.set_yticks([*SINGLE.values(), *range(1, len(LABELS) + 2), *heights], [*names, *map(shown, traits)])
+    ticks = axes.get_yticklabels()
+    for tick, family in zip(ticks, SINGLE, strict=False):
+        tick.set(color=LOOKS[family].ink, fontsize=12.5)
+    for tick in ticks[len(names) :]:
         tick.set(color=SOFT, fontsize=12.5)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(max([len(LABELS) + 1, *heights]) + 0.5, TOP - 0.25)
@@ -216,8 +213,8 @@ def _caption(places: Places, rules: Rules) -> str:
         )
     return (
         f"T is the mean alignment of harmless prompts less that of inoculating ones, a cosine. Line and shade: T along "
-        f"the trait direction v with its interval, {told(places.effect)}. First row: how far each single prompt's "
-        f"alignment along v lies below the harmless mean (triangles harmless, squares inoculating); the {len(spread)} "
+        f"the trait direction v with its interval, {told(places.effect)}. First rows: how far each single prompt's "
+        f"alignment along v lies below the harmless mean; the {len(spread)} "
         f"harmless ones lie from {rounded(float(spread.min()))} to {rounded(float(spread.max()))}. Violins: T along "
         f"random directions, bars their central 95 %; p counts T(v)'s own error. Points: T along unrelated traits' "
         f"directions with intervals; the pale bar reaches {rules.lead:g} times as far, to either side, which T(v) has "
@@ -231,7 +228,7 @@ def _finding(places: Places, rules: Rules) -> str:
         return NOT_MEASURED
     worst = max(known, key=lambda key: known[key])
     how = "exceeds" if known[worst] <= rules.alpha else "is not shown to exceed"
-    against = f"{LABELS[worst]} directions" if worst in LABELS else f"{rules.lead:g} times that of {UNRELATED}"
+    against = NAMED.get(worst) or f"{rules.lead:g} times that of {UNRELATED}"
     return (
         f"The trait direction's effect, {rounded(places.effect.estimate)}, {how} what other directions show: the "
         f"largest p is {rounded(known[worst])}, against {against}."

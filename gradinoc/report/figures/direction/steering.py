@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from gradinoc.claims.finding import Measured
 from gradinoc.claims.gates.direction import G8A
 from gradinoc.claims.measures import question_groups
-from gradinoc.claims.tables import TRAIT_DRAW, Evidence
+from gradinoc.claims.tables import PROMOTE, TRAIT_DRAW, Evidence
+from gradinoc.report.figures.direction.projection_distributions import SIDES
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import BESIDE, FAINT, INK, SOFT, new_figure, not_measured, styled
 from gradinoc.report.numbers import if_measured
@@ -22,7 +23,7 @@ from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect
 from gradinoc.study.rules import Rules
 
-TRAIT = "#D55E00"
+TRAIT = SIDES[PROMOTE]  # v leads there; no condition's colour
 
 
 def by_strength(evidence: Evidence, table: str = "steering", column: str = "log_odds") -> dict[float, Effect]:
@@ -136,10 +137,10 @@ def _finding(measured: Measured) -> str:
     if "slope" not in measured:
         return NOT_MEASURED
     slope, place, loss = (measured[key] for key in ("slope", "place", "loss"))
+    among = f"p = {number(place.p)} among directions of the same length"
     return (
-        f"Adding the direction moves the decision log-odds by {told(slope, units='nats per unit of strength')} "
-        f"(p {number(place.p)} among directions of the same length), and the loss of either form by at most "
-        f"{rounded(loss.estimate)} nats."
+        f"Adding the direction moves the decision log-odds by {told(slope, among, units='nats per unit of strength')}, "
+        f"and the loss of either form by at most {rounded(loss.estimate)} nats."
     )
 
 

@@ -62,7 +62,11 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     _draw_neutral(axes, evidence, measure)
     axes.margins(0.09, 0.14)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    beside = {"random\ndirections": {"color": SOFT, "linewidth": 6, "alpha": 0.5}} if random is not None else {}
+    beside = (
+        {"random\ndirections": {"color": SOFT, "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}}
+        if random is not None
+        else {}
+    )
     neutral = {**HOLLOW, "markeredgecolor": LOOKS[Family.NEUTRAL].colour}
     family_key(axes, evidence, x, {"neutral runs\n(left out)": neutral, **beside})
     name_points(axes, evidence, x, y, [*PLANNED, *extremes(y), *extremes(x)])
@@ -124,7 +128,7 @@ def _finding(measured: Measured | None, evidence: Evidence) -> str:
         return f"Whether prompts with more early alignment drift more cannot be told: {slope.method}."
     who = "At equal elicitation, length and loss prompts with more early alignment"
     way = side(slope, "drift more", "drift less", "are not shown to drift more or less")
-    return f"{who} {way}: by {told(slope, f'p = {number(slope.p)}', units='per unit of cosine')}."
+    return f"{who} {way}: {told(slope, f'p = {number(slope.p)}', units='per unit of cosine')}."
 
 
 FIGURE = StudyFigure("plot7_alignment_against_drift", ("C4",), draw)

@@ -17,7 +17,7 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import PLANNED, in_order, look
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
-from gradinoc.report.figures.style import HEIGHT, INK, SOFT, WIDE, new_figure, not_measured, styled
+from gradinoc.report.figures.style import HEIGHT, INK, SOFT, WIDE, contrast_of, new_figure, not_measured, styled
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, shown
 from gradinoc.stats.clustered import grouped_mean
@@ -85,7 +85,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
             len(columns) - 0.4, len(trained_rows) - 0.5 + APART / 2, "for evaluation alone", ha="right", va="center",
             fontsize=11, color=SOFT, style="italic",
         )  # fmt: skip
-    return Drawn(figure, _caption(), _finding(evidence, rules), matrix_table(found))
+    return Drawn(figure, _caption(found), _finding(evidence, rules), matrix_table(found))
 
 
 def _draw_cells(
@@ -100,8 +100,7 @@ def _draw_cells(
     for (trained, evaluation), effect in found.items():
         x, y = columns.index(trained), places[evaluation]
         shade = COLOURS(norm(effect.estimate))
-        luminance = float(np.dot(shade[:3], (0.299, 0.587, 0.114)))
-        ink = "white" if luminance < 0.52 else INK
+        ink = max("white", "black", key=lambda each: contrast_of(each, shade))  # one has 4.5 on any shade
         if size is not None:
             axes.text(
                 x,
@@ -182,11 +181,14 @@ def _name(axes: Axes, evidence: Evidence, columns: list[str], places: dict[str, 
     axes.set_ylabel("evaluated under")
 
 
-def _caption() -> str:
+def _caption(found: dict[tuple[str, str], Effect]) -> str:
+    counts = sorted({each.n for each in found.values()})
+    questions = " to ".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
     return (
         "Drift of the decision log-odds (nats), after minus before training: a column the prompt that models were "
-        "trained under, a row the prompt that they are evaluated under; mean over questions and seeds, ± half a 95 % "
-        "interval by question template where it fits (all are in the table). Framed: a model's own training prompt, "
+        "trained under, a row the prompt that they are evaluated under; mean over seeds and "
+        f"n = {questions} questions, ± half a 95 % interval by question template where it fits (all are in the table). "
+        "Blue: towards the trait; orange: away from it. Framed: a model's own training prompt, "
         "where it shows what it learned. Rows below the gap: prompts for evaluation alone. Names are coloured by "
         "family."
     )

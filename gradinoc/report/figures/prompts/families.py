@@ -121,7 +121,7 @@ def shade_random(axes: Axes, evidence: Evidence) -> dict[str, Mapping[str, Any]]
     if table is None:
         return {}
     axes.axhspan(*spread_of(table.mean(axis=1)), color=SOFT, alpha=0.2, linewidth=0, zorder=0)
-    return {"instruction\ncontrasts": {"color": SOFT, "alpha": 0.4, "linewidth": 9}}
+    return {"instruction\ncontrasts": {"color": SOFT, "alpha": 0.4, "linewidth": 9, "solid_capstyle": "butt"}}
 
 
 def difference(evidence: Evidence, wide: pd.DataFrame) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ from matplotlib.axes import Axes
 
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.lettering import drawable, fitted, within
-from gradinoc.report.figures.prompts.families import SMALL, family_of, in_order, is_rephrased, look
+from gradinoc.report.figures.prompts.families import PLANNED, SMALL, family_of, in_order, is_rephrased, look
 from gradinoc.report.figures.style import PANEL
 from gradinoc.report.wording import shown
 from gradinoc.stats.effect import Array
 from gradinoc.study.prompts.family import Family
 
 Box = tuple[float, float, float, float]  # left, low, right, high, in inches of the figure
+MARKER, CLEAR = 0.08, 0.17  # inches: half a marker, and how far a name keeps from points that it does not name
 FAR = 14  # points from a point to its name, from which on a line joins them
 NEIGHBOURS = (
     (8, 7), (8, -7), (-8, 7), (-8, -7), (0, 13), (0, -13), (11, 0), (-11, 0), (18, 20), (-18, -20), (18, -20),
@@ -56,10 +58,13 @@ def name_points(
         if name not in drawn:
             continue
         text = fitted(drawable(shown(name)), within(PANEL / 2, SMALL), 1)
-        for offset in NEIGHBOURS:
-            box = _box(points[drawn.index(name)], offset, *_size(text))
+        own = drawn.index(name)
+        point, others = points[own], np.delete(points, own, axis=0)
+        for clear, offset in product((True, False) if name in PLANNED else (True,), NEIGHBOURS):
+            box = _box(point, offset, *_size(text))
             inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
-            if inside and not _covers(box, points) and not any(_meet(box, other) for other in taken):
+            free = not _covers(box, points, MARKER) and not (clear and _could_be_of(point, box, offset, others))
+            if inside and free and not any(_meet(box, other) for other in taken):
                 taken.append(box)
                 _write(axes, text, (x[name], y[name]), offset, look(evidence, name).ink)
                 break
@@ -91,10 +96,16 @@ def _size(text: str) -> tuple[float, float]:
     return wide, 0.17
 
 
-def _covers(box: Box, points: Array) -> bool:
-    near = 0.08  # inches, half a marker
+def _covers(box: Box, points: Array, near: float) -> bool:
     inside = (points[:, 0] > box[0] - near) & (points[:, 0] < box[2] + near)
     return bool((inside & (points[:, 1] > box[1] - near) & (points[:, 1] < box[3] + near)).any())
+
+
+def _could_be_of(point: Array, box: Box, offset: tuple[int, int], others: Array) -> bool:
+    """Whether a name stands as near to another point as to its own, or the line that joins them runs over one."""
+    end = np.array([box[0] if offset[0] > 0 else box[2], (box[1] + box[3]) / 2])
+    along = np.linspace(point, end, 20)[:, None] - others
+    return _covers(box, others, CLEAR) or bool((np.linalg.norm(along, axis=-1) < MARKER).any())
 
 
 def _meet(one: Box, other: Box) -> bool:
