@@ -73,7 +73,7 @@ def test_a_study_as_observed_looks_like_the_one_whose_variances_it_has():
     scenario = scenario_of(SHIPPED, OBSERVED, study)
     again = [
         estimate(simulate(scenario, np.random.default_rng(i), **vars(sizes)), Rules(), "again").scenario
-        for i in range(4)
+        for i in range(16)  # of one study alone the share removed has a standard deviation of 0.12
     ]
     for name, slack in (("alignment", 0.05), ("fall", 0.08), ("drift", 0.08), ("conditional", 0.1)):
         found = [getattr(each, name) for each in again]
