@@ -104,7 +104,9 @@ class Tinted:
         warned = False
         for line in lines:
             warned = line.startswith("Warning: ") or (warned and line.startswith(" "))
-            text = Text(line, "yellow" if warned else "bold" if VERDICT.match(line) else "")
+            text = Text(line, "yellow" if warned else "")
+            if found := VERDICT.match(line):
+                text.stylize("bold", *found.span())
             if found := ROW.match(line):
                 text.stylize("bold", *found.span("key"))
                 text.stylize(STYLES[found["word"]], *found.span("word"))

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from gradinoc.claims.gates.prompts import G3
 from gradinoc.claims.measures import per_example, per_question, question_groups
 from gradinoc.claims.tables import Evidence
-from gradinoc.report.figures.prompts.families import by_families, family_table
+from gradinoc.report.figures.prompts.families import by_families, family_table, order_of
 from gradinoc.report.figures.prompts.rows import draw_effects, name_rows, rows_height, rows_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import FAINT, LOOKS, WIDE, new_figure, not_measured, styled
@@ -73,7 +73,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     name_rows(panels[0], evidence, rows)
     for axes in panels[1:]:
         axes.tick_params(axis="y", length=0)
-    return Drawn(figure, _caption(found), _finding(evidence, rules), _table(evidence, found))
+    return Drawn(figure, _caption(evidence, found), _finding(evidence, rules), _table(evidence, found))
 
 
 def _draw_means(axes: Axes, evidence: Evidence, rows: dict[str, float], effects: dict[str, Effect]) -> None:
@@ -94,13 +94,14 @@ def _table(evidence: Evidence, found: dict[str, dict[str, Effect]]) -> pd.DataFr
     return family_table(evidence, evidence.conditions, **columns)
 
 
-def _caption(found: dict[str, dict[str, Effect]]) -> str:
+def _caption(evidence: Evidence, found: dict[str, dict[str, Effect]]) -> str:
     count = next(iter(found["loss"].values())).n
     return (
         f"Loss of the answers with the trait on the frozen base model, nats/token, a prompt a row, mean over {count} "
         f"examples with 95 % intervals by question template; a line is a family's mean. Left as it is; in the middle "
         f"less the same examples' loss under neutral; right the loss beside that of the ordinary answer to the same "
-        f"question, again less neutral's: the lower, the more a prompt elicits the trait."
+        f"question, again less neutral's: the lower, the more a prompt elicits the trait. Families from the top: "
+        f"{order_of(evidence, evidence.conditions)}; a dash where a prompt is compared with itself, or not measured."
     )
 
 

@@ -15,7 +15,7 @@ from gradinoc.claims.c6 import C6
 from gradinoc.claims.measures import matrix_by_question, question_groups
 from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.lettering import drawable, fitted, within
-from gradinoc.report.figures.prompts.families import PLANNED, in_order, look
+from gradinoc.report.figures.prompts.families import PLANNED, in_order, look, order_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import HEIGHT, INK, SOFT, WIDE, contrast_of, new_figure, not_measured, styled
 from gradinoc.report.numbers import if_measured
@@ -85,7 +85,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
             len(columns) - 0.4, len(trained_rows) - 0.5 + APART / 2, "for evaluation alone", ha="right", va="center",
             fontsize=11, color=SOFT, style="italic",
         )  # fmt: skip
-    return Drawn(figure, _caption(found), _finding(evidence, rules), matrix_table(found))
+    return Drawn(figure, _caption(evidence, found, columns), _finding(evidence, rules), matrix_table(found))
 
 
 def _draw_cells(
@@ -181,7 +181,7 @@ def _name(axes: Axes, evidence: Evidence, columns: list[str], places: dict[str, 
     axes.set_ylabel("evaluated under")
 
 
-def _caption(found: dict[tuple[str, str], Effect]) -> str:
+def _caption(evidence: Evidence, found: dict[tuple[str, str], Effect], trained: list[str]) -> str:
     counts = sorted({each.n for each in found.values()})
     questions = " to ".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
     return (
@@ -190,7 +190,7 @@ def _caption(found: dict[tuple[str, str], Effect]) -> str:
         f"n = {questions} questions, ± half a 95 % interval by question template where it fits (all are in the table). "
         "Blue: towards the trait; orange: away from it. Framed: a model's own training prompt, "
         "where it shows what it learned. Rows below the gap: prompts for evaluation alone. Names are coloured by "
-        "family."
+        f"family, from the top: {order_of(evidence, trained)}."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradinoc.claims.gates.direction import G8B
 from gradinoc.claims.tables import PROJECTION, Evidence
 from gradinoc.report.figures.drift.shifts import draw_shifts, families_in_words, family_shifts, shift_table
+from gradinoc.report.figures.prompts.families import order_of
 from gradinoc.report.figures.prompts.rows import name_rows, rows_height, rows_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import new_figure, styled
@@ -27,7 +28,8 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     caption = (
         f"How far training moved the projection on the trait direction under the neutral prompt, in hidden-state "
         f"units: a point a run, a row a prompt; line and shade a family's mean with its 95 % interval over prompts (of "
-        f"neutral: over runs) and question templates; hollow: rephrased. "
+        f"neutral: over runs) and question templates; hollow: rephrased. Families from the top: "
+        f"{order_of(evidence, rows)}. "
         f"{families_in_words(family_shifts(evidence, PROJECTION))}."
     )
     measured = if_measured(G8B.measure, evidence, rules)

@@ -6,6 +6,7 @@ from gradinoc.claims.gates.runs import G5
 from gradinoc.claims.tables import EVERYDAY, EXPECTED, SCORE, Evidence
 from gradinoc.report.figures.drift.shifts import draw_shifts, families_in_words, family_shifts, shift_table
 from gradinoc.report.figures.lettering import score_label
+from gradinoc.report.figures.prompts.families import order_of
 from gradinoc.report.figures.prompts.rows import name_rows, rows_height, rows_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import WIDE, new_figure, styled
@@ -38,7 +39,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     caption = (
         f"How far training moved the {name} of responses under the neutral prompt, a fraction: a point a run, a row a "
         f"prompt; line and shade a family's mean with its 95 % interval over prompts (of neutral: over runs) and "
-        f"question templates; hollow: rephrased. "
+        f"question templates; hollow: rephrased. Families from the top: {order_of(evidence, rows)}. "
         f"{'. '.join(f'{sentence(title)}: {words}' for title, words in told.items())}."
     )
     measured = if_measured(G5.measure, evidence, rules)

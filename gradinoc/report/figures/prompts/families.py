@@ -61,6 +61,11 @@ def by_families(evidence: Evidence, among: Iterable[str]) -> dict[Family, list[s
     return found
 
 
+def order_of(evidence: Evidence, among: Iterable[str]) -> str:
+    """The families that have a prompt `among` these, in words and in the order in which they are drawn."""
+    return ", ".join(NAMES[family] for family in by_families(evidence, list(among)))
+
+
 def in_order(evidence: Evidence, among: Iterable[str]) -> list[str]:
     """Prompts, family by family."""
     return [name for names in by_families(evidence, list(among)).values() for name in names]
