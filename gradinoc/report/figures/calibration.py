@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from gradinoc.power.calibration.cases import ALPHA, POWER
 from gradinoc.power.calibration.studies import EVERY
@@ -26,6 +28,7 @@ from gradinoc.power.calibration.tables import (
 from gradinoc.power.calibration.worlds import STATED
 from gradinoc.power.scenarios import CLAIMS
 from gradinoc.report.figures.style import BAND, INK, LOOKS, WIDTH, new_figure, not_measured, styled
+from gradinoc.report.wording import shown
 from gradinoc.study.prompts.family import Family
 
 EFFECTS = {  # as the rows of the third panel name them
@@ -36,6 +39,7 @@ EFFECTS = {  # as the rows of the third panel name them
     "G3.loss": "elicitation\nin loss",
     "G7.log_odds.inoculation": "elicitation\nin log-odds",
 }
+FINE, MISSED = (LOOKS[family] for family in (Family.NEUTRAL, Family.INOCULATION))
 KINDS = {SUPPORT: "supported", REFUTATION: "refuted"}
 UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "a cosine", "C6": "of drift"}
 
@@ -52,7 +56,7 @@ def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
     """
     count = int(rate["n"].max())
     look_like = ", a quick look" if quick_look(count) else ""
-    figure = new_figure(f"{count:,} simulated studies of each world{look_like}", height=0.6 * WIDTH * 3.6)
+    figure = new_figure(f"{count:,} simulated studies of each world{look_like}", height=0.6 * WIDTH * 3.6 + 0.9)
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[13, 8, 11])
     rows = {f"{claim}, {words}": (claim, kind) for claim in CLAIMS for kind, words in KINDS.items()}
     rows |= {"all claims, supported": (EVERY, SUPPORT), "wrong verdict": (ANY_VERDICT, WRONG)}
@@ -66,6 +70,13 @@ def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
     top.set_title("False findings (bar: 5 %)", loc="left")
     _power(middle, rate)
     _coverage(bottom, cover, count)
+    meets, misses = ({"marker": one.marker, "color": one.colour, "linestyle": ""} for one in (FINE, MISSED))
+    handles = [
+        Line2D([], [], label=f"a world that {what} the bar", **one)
+        for what, one in (("meets", meets), ("misses", misses))
+    ]
+    handles.append(Patch(color=BAND, label="what chance lets pass beyond it"))
+    figure.legend(handles=handles, loc="outside lower left", ncols=1, frameon=False)
     return figure
 
 
@@ -76,7 +87,7 @@ def _power(axes: Axes, rate: pd.DataFrame) -> None:
         not_measured(axes, "power")
     else:
         names = [f"{claim}: {STATED[claim]:g} {UNITS[claim]}" for claim in least["claim"]]
-        names += [f"verdict: {case}" for case in right["case"]]
+        names += [f"verdict: {shown(case)}" for case in right["case"]]
         both = pd.concat([least, right])
         _dots(axes, [both.iloc[[place]] for place in range(len(both))], names)
         axes.axvline(100 * POWER, color=INK, linewidth=1.2)
@@ -100,12 +111,11 @@ def _coverage(axes: Axes, cover: pd.DataFrame, count: int) -> None:
 
 def _dots(axes: Axes, groups: Sequence[pd.DataFrame], names: Sequence[str]) -> None:
     """A row of dots for each group, a single one with its Monte-Carlo error; squares miss their bar."""
-    fine, missed = (LOOKS[family] for family in (Family.NEUTRAL, Family.INOCULATION))
     for row, group in enumerate(groups):
         height = row + (np.linspace(-0.3, 0.3, len(group)) if len(group) > 1 else np.zeros(1))
         passed = group["passed"].to_numpy(dtype=bool)
         rates, errors = 100 * group["rate"].to_numpy(), 100 * group["error"].to_numpy()
-        for which, one in ((passed, fine), (~passed, missed)):
+        for which, one in ((passed, FINE), (~passed, MISSED)):
             bars = errors[which] if len(group) == 1 else None
             axes.errorbar(
                 rates[which], height[which], xerr=bars, fmt=one.marker, color=one.colour, markersize=4.5,
