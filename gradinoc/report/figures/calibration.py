@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -70,10 +71,9 @@ def plot_calibration(rate: pd.DataFrame, cover: pd.DataFrame) -> Figure:
     top.set_title("False findings (bar: 5 %)", loc="left")
     _power(middle, rate)
     _coverage(bottom, cover, count)
-    meets, misses = ({"marker": one.marker, "color": one.colour, "linestyle": ""} for one in (FINE, MISSED))
-    handles = [
-        Line2D([], [], label=f"a world that {what} the bar", **one)
-        for what, one in (("meets", meets), ("misses", misses))
+    handles: list[Artist] = [
+        Line2D([], [], marker=one.marker, color=one.colour, linestyle="", label=f"a world that {what} the bar")
+        for what, one in (("meets", FINE), ("misses", MISSED))
     ]
     handles.append(Patch(color=BAND, label="what chance lets pass beyond it"))
     figure.legend(handles=handles, loc="outside lower left", ncols=1, frameon=False)
