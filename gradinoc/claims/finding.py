@@ -133,7 +133,7 @@ class Claim:
         status, reason = outcome.status, outcome.reason
         if failed:
             words = " ".join(f"{gate.key}: {gate.statement}" for gate in failed)
-            keys = " and ".join(gate.key for gate in failed)
+            keys = listed([gate.key for gate in failed])
             status, reason = Status.UNDECIDED, f"Undecided because {keys} failed, on which it rests. {words}"
         return Finding(
             self.key, self.text, status, found.statement, reason, tuple(found.effects.values()),
@@ -162,6 +162,12 @@ class Claim:
             share=f"{rules.share:g}",
             room=f"{rules.room:g}",
         )
+
+
+def listed(keys: Sequence[str]) -> str:
+    """`C1`, `C1 and C2`, `C1, C2 and C3`."""
+    *first, last = keys
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def undecided(reason: str, *criteria: Criterion) -> Outcome:

@@ -11,7 +11,7 @@ from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
 from gradinoc.claims.c6 import C6, any_prompt
-from gradinoc.claims.finding import Claim, Finding, Status
+from gradinoc.claims.finding import Claim, Finding, Status, listed
 from gradinoc.claims.gates import GATES, gates_of
 from gradinoc.claims.specification import curve_of
 from gradinoc.claims.tables import Evidence
@@ -90,7 +90,7 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
         return Verdict.ANY_PROMPT, f"harmless prompts keep the drift down too, at the doses tried. {c6.statement}"
     failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
     if failed:
-        return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {' and '.join(failed)} failed."
+        return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {listed(failed)} failed."
     status = {claim.key: claim.status for claim in claims}
     return _pronounced(status) or (Verdict.UNDECIDED, _left_open(claims))
 

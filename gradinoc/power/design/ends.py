@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradinoc.claims.c4 import COVARIATES
+from gradinoc.claims.finding import listed
 from gradinoc.claims.verdict import CLAIMS as JUDGED
 from gradinoc.power.design.sizes import AT_EQUAL_LOSS, BOTH, FAMILIES, SUPPORTED, WORDS, Design, counts
 from gradinoc.stats.reach import (
@@ -35,12 +36,6 @@ class DeadEnd:
     def __str__(self) -> str:
         """In a sentence: `C6 cannot be supported: no rephrased pair is trained; add ... to prompts.trained`."""
         return f"{listed(self.claims)} cannot be {' or '.join(self.excluded)}: {self.reason}; {self.cure}"
-
-
-def listed(words: tuple[str, ...]) -> str:
-    """`C1`, `C1 and C2`, `C1, C2 and C3`."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def dead_ends(design: Design) -> list[DeadEnd]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradinoc.claims.criteria import Criterion
-from gradinoc.claims.finding import Finding, Status
+from gradinoc.claims.finding import Finding, Status, listed
 from gradinoc.claims.measures import HARMLESS, INOCULATING, PROMPTS_AND_RUNS, question_groups, run_families
 from gradinoc.claims.tables import BASE, DECISION, Evidence
 from gradinoc.claims.verdict import NOT_RUN, Judgement
@@ -141,7 +141,7 @@ def what_flips(finding: Finding) -> str:
     met = [criterion for criterion in finding.criteria if criterion.holds and math.isfinite(criterion.slack)]
     short = [criterion for criterion in finding.criteria if not criterion.holds]
     if finding.failed_gates:
-        gates = " and ".join(finding.failed_gates)
+        gates = listed(finding.failed_gates)
         ways = "; ".join(f"{each.rule}{_by(each)}" for each in short)
         own = f" Of its own criteria these are not met: {ways}." if ways else " Its own criteria are all met."
         own = own if finding.criteria else f" {finding.statement}"
