@@ -250,7 +250,7 @@ def test_a_report_of_a_study_with_a_run_that_diverged_says_so(
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "UNDECIDED" in text
     assert "neutral seed 0" in text
-    assert "C6 says nothing while G4 and G5 and G6 fail. Not computed, because runs diverged" in text
+    assert "C6 says nothing while G4, G5 and G6 fail. Not computed, because runs diverged" in text
     assert "because runs diverged" in text
     table = pd.read_csv(tmp_path / "runs.csv").set_index(["condition", "seed"])
     lost = [each for each in table if each.endswith(("_post", "_drift", "final_loss"))]
