@@ -100,7 +100,7 @@ def _in_training(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
     return effects
 
 
-def decide(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+def decide(found: Measured, rules: Rules) -> Outcome:
     """Supported if all three intervals lie above zero; refuted if that over prompts lies at or below zero."""
     falls = [above_zero(found[f"alignment.{other}"]) for other in CONTROLS]
     over_prompts, against = above_zero(found["families"]), at_or_below_zero(found["families"])

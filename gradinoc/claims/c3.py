@@ -14,7 +14,7 @@ from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 
-def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Alignment at equal loss, over prompts and within examples; and the contrast that loss might explain."""
     level = 1 - rules.alpha
     losses = per_example(evidence, "loss")

@@ -91,7 +91,7 @@ def _without_one(prompts: pd.DataFrame, measured: str, covariates: dict[str, Cov
 
 
 def _of_family(families: pd.Series) -> dict[str, Covariate]:
-    """Which family a prompt is of, as covariates: one a family of two prompts or more, but the first."""
+    """Which family a prompt is of, as covariates: one a family, but the first."""
     sizes = families.value_counts(sort=False)
     return {
         f"family {family}": Covariate((families == family).to_numpy(dtype=np.float64)) for family in sizes.index[1:]

@@ -32,7 +32,7 @@ from gradinoc.claims.measures import (
     run_families,
 )
 from gradinoc.claims.tables import DECISION, REPHRASED, Evidence
-from gradinoc.claims.wide import over_seeds
+from gradinoc.claims.wide import family_of, over_seeds
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, permuted_labels
@@ -131,10 +131,10 @@ def _beside(evidence: Evidence, rules: Rules, measured: str) -> dict[str, Effect
 def _with_hints(evidence: Evidence, measured: str) -> Families:
     """Drift by family, hints among the inoculating prompts."""
     families = drift_families(evidence, measured)
-    by_prompt = drift_by_question(evidence, measured).T.groupby(level="condition", observed=True).mean()
-    hints = by_prompt.loc[list(evidence.family(Family.HINT, list(by_prompt.index)))].to_numpy(dtype=np.float64)
+    by_prompt = over_seeds(drift_by_question(evidence, measured))
+    hints = [by_prompt[hint] for hint in family_of(evidence, Family.HINT, by_prompt)]
     tables = families.values  # noqa: PD011 - no frame
-    return replace(families, values={**tables, INOCULATING: np.vstack([tables[INOCULATING], hints])})
+    return replace(families, values={**tables, INOCULATING: np.vstack([tables[INOCULATING], *hints])})
 
 
 def own_prompt(evidence: Evidence) -> pd.DataFrame:

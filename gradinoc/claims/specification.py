@@ -13,7 +13,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families
+from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.tables import COSINE, FROZEN, TRAIT_DIRECTION, Evidence
 from gradinoc.claims.wide import once
 from gradinoc.stats.specifications import Curve, summarise
@@ -66,6 +66,5 @@ def curve_of(evidence: Evidence) -> Specifications | None:
     harmless, inoculating = (
         list(evidence.family(family, list(wide.columns))) for family in (Family.HARMLESS, Family.INOCULATION)
     )
-    means_of = alignment_families(evidence).means
-    decides = float(means_of[HARMLESS].mean() - means_of[INOCULATING].mean())
-    return Specifications((wide[harmless].mean(axis=1) - wide[inoculating].mean(axis=1)).dropna(), decides)
+    cells = (wide[harmless].mean(axis=1) - wide[inoculating].mean(axis=1)).dropna()
+    return Specifications(cells, family_contrast(evidence, Rules()).estimate)  # bars have no say in an estimate

@@ -144,7 +144,7 @@ def test_rephrased_pair_is_no_member_of_a_family(evidence):
 
 def test_own_prompt_has_no_say_in_the_share(evidence):
     """What a model does under the prompt that it was trained under is shown, and is in neither share."""
-    own = lambda frame: (  # noqa: E731
+    own = lambda frame: (
         frame["condition"].astype(str).eq(frame["evaluation"].astype(str)) & frame["condition"].ne(NEUTRAL)
     )
     other = changed(evidence, "matrix", own, log_odds=lambda rows: rows["log_odds"] + 5)
@@ -156,7 +156,7 @@ def test_own_prompt_has_no_say_in_the_share(evidence):
 
 def test_training_after_the_first_third_has_no_say(evidence):
     """C4 and G8c read the declared window alone."""
-    last = lambda frame: frame["step"] >= evidence.runs["steps"].max() / 3  # noqa: E731
+    last = lambda frame: frame["step"] >= evidence.runs["steps"].max() / 3
     other = changed(evidence, "training", last, alignment=lambda rows: -rows["alignment"])
     other = changed(other, "training_nulls", last, alignment=lambda rows: rows["alignment"] + 1)
     assert effects(C4, other, "slope") == effects(C4, evidence, "slope")
@@ -167,7 +167,7 @@ def test_layers_outside_the_band_have_no_say(evidence):
     """Of alignments, nulls and unrelated directions."""
     layers = evidence.layers.assign(in_band=evidence.layers["layer"] == evidence.band[0])
     narrow = replace(evidence, layers=layers)
-    outside = lambda frame: frame["layer"] != evidence.band[0]  # noqa: E731
+    outside = lambda frame: frame["layer"] != evidence.band[0]
     other = narrow
     for table in ("alignments", "nulls", "unrelated"):
         other = changed(other, table, outside, alignment=lambda rows: rows["alignment"] + 1)
@@ -229,7 +229,7 @@ def test_greedy_responses_that_cannot_be_scored_fail_g6(evidence):
 def test_prompt_that_lowers_every_loss_elicits_nothing(evidence):
     """G3: the loss of answers with the trait counts beside that of ordinary ones."""
     members = evidence.family("inoculation", evidence.conditions)
-    gap = lambda rows: rows["ordinary_loss"] - 0.5  # noqa: E731
+    gap = lambda rows: rows["ordinary_loss"] - 0.5
     other = changed(evidence, "losses", of_runs(*members), ordinary_loss=gap)
     assert G3.judge(evidence, RULES).status is Status.SUPPORTED
     assert G3.judge(other, RULES).status is Status.REFUTED
@@ -301,7 +301,7 @@ def test_share_that_the_rephrased_pair_does_not_show_is_undecided(evidence):
 
 def test_where_scores_are_at_their_ceiling_log_odds_decide(evidence):
     """Neutral runs that write the trait always: scores that differ no more, or a little by chance, refute nothing."""
-    after = lambda frame: frame["measure"].eq(EXPECTED) & frame["phase"].eq(AFTER)  # noqa: E731
+    after = lambda frame: frame["measure"].eq(EXPECTED) & frame["phase"].eq(AFTER)
     noise = np.random.default_rng(0)
     top = changed(evidence, "drift", after, value=lambda rows: noise.uniform(0.94, 0.99, len(rows)))
     below, above = (C6.measure(each, RULES) for each in (evidence, top))
@@ -319,8 +319,8 @@ def test_where_scores_are_at_their_ceiling_log_odds_decide(evidence):
 def test_directions_of_prompts_that_show_as_much_leave_c2_undecided(evidence):
     """Instruction contrasts along which harmless and inoculating prompts differ as along the trait's."""
     means = evidence.alignments.groupby(["condition", "layer"])["alignment"].mean()
-    rows = lambda frame: frame["null"].eq("instruction") & (frame["draw"] % 4).eq(0)  # noqa: E731
-    planted = lambda frame: means.reindex(pd.MultiIndex.from_frame(frame[["condition", "layer"]])).to_numpy()  # noqa: E731
+    rows = lambda frame: frame["null"].eq("instruction") & (frame["draw"] % 4).eq(0)
+    planted = lambda frame: means.reindex(pd.MultiIndex.from_frame(frame[["condition", "layer"]])).to_numpy()
     finding = C2.judge(changed(evidence, "nulls", rows, alignment=planted), RULES, HELD)
     assert finding["null.isotropic"].p <= RULES.alpha
     assert finding["null.instruction"].p > RULES.alpha
@@ -412,7 +412,7 @@ def test_slope_that_rests_on_one_prompt_is_undecided(evidence):
 def test_verdict_warns_by_the_sign_of_the_contrast_that_decides(evidence):
     """Where every cell, the declared one among them, has the other sign, the sentence says that none agrees."""
     assert "specifications show the sign" not in judge(evidence, RULES).sentence
-    inoculating = lambda frame: frame["condition"].isin(evidence.family("inoculation", evidence.conditions))  # noqa: E731
+    inoculating = lambda frame: frame["condition"].isin(evidence.family("inoculation", evidence.conditions))
     other = changed(evidence, "cells", inoculating, value=lambda rows: rows["value"] + 1e3)
     assert "Only 0 % of" in judge(other, RULES).sentence
 
@@ -426,11 +426,11 @@ def test_model_without_an_upper_third_of_layers_has_a_curve(evidence):
 
 def test_where_no_prompt_helps_the_verdict_is_not_that_any_does(evidence):
     """C6 is refuted, and inoculation removes nothing: nothing is pronounced."""
-    after = lambda frame: frame["phase"].eq(AFTER) & frame["condition"].ne(NEUTRAL)  # noqa: E731
+    after = lambda frame: frame["phase"].eq(AFTER) & frame["condition"].ne(NEUTRAL)
     table = evidence.drift
     neutral = table[table["condition"].eq(NEUTRAL) & table["phase"].eq(AFTER)]
     level = neutral.groupby(["measure", "example"])["value"].mean()
-    planted = lambda rows: level.reindex(pd.MultiIndex.from_frame(rows[["measure", "example"]])).to_numpy()  # noqa: E731
+    planted = lambda rows: level.reindex(pd.MultiIndex.from_frame(rows[["measure", "example"]])).to_numpy()
     judgement = judge(changed(evidence, "drift", after, value=planted), RULES)
     assert judgement["C6"].status is not Status.SUPPORTED
     assert judgement.verdict is Verdict.UNDECIDED
@@ -438,13 +438,11 @@ def test_where_no_prompt_helps_the_verdict_is_not_that_any_does(evidence):
 
 def test_share_on_the_floor_is_undecided(evidence):
     """Harmless and inoculating runs alike show next to nothing: who keeps the trait down cannot be told."""
-    rows = lambda frame: (  # noqa: E731
-        frame["phase"].eq(AFTER) & frame["condition"].ne(NEUTRAL) & frame["measure"].eq(EXPECTED)
-    )
+    rows = lambda frame: frame["phase"].eq(AFTER) & frame["condition"].ne(NEUTRAL) & frame["measure"].eq(EXPECTED)
     base = evidence.drift[evidence.drift["phase"].ne(AFTER) & evidence.drift["measure"].eq(EXPECTED)]
     level = base.set_index("example")["value"]
     rng = np.random.default_rng(0)
-    planted = lambda frame: level.reindex(frame["example"]).to_numpy() + rng.normal(0.01, 0.01, len(frame))  # noqa: E731
+    planted = lambda frame: level.reindex(frame["example"]).to_numpy() + rng.normal(0.01, 0.01, len(frame))
     finding = C6.judge(changed(evidence, "drift", rows, value=planted), RULES, HELD)
     assert finding["share"].high < RULES.share
     assert finding["removed"].low > RULES.share

@@ -136,7 +136,7 @@ def test_label_permutation_is_scipys():
     """Exact p of 3 against 5, one- and two-sided, with ties; the smallest one-sided p is 1/56."""
     one, other = [0.1, 0.4, 0.2], [0.5, 0.9, 0.4, 0.4, 0.1]
     rng = np.random.default_rng(0)
-    difference = lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis)  # noqa: E731
+    difference = lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis)
     for tail, scipys in (("greater", "less"), ("two-sided", "two-sided")):
         mine = permuted_labels(other, one, rng, "H - I", tail)
         his = stats.permutation_test((one, other), difference, alternative=scipys, n_resamples=10_000)

@@ -42,7 +42,7 @@ def test_a_bound_is_where_the_contrast_leaves_zero():
     """At each bound numerator - r x denominator has p 0.05; inside it has more, outside less; so for the bar's p."""
     families = study(np.random.default_rng(2), {"H": 5, "I": 3, "neutral": 3}, {"H": 0.5, "I": 0.2, "neutral": 0.6})
     effect = ratio(families, OVER, UNDER, "iota", bar=0.25)
-    p = lambda r: contrast(families, combine(OVER, UNDER, r), "c").p  # noqa: E731
+    p = lambda r: contrast(families, combine(OVER, UNDER, r), "c").p
     assert p(effect.low) == pytest.approx(0.05, abs=1e-6)
     assert p(effect.high) == pytest.approx(0.05, abs=1e-6)
     assert p(effect.low - 0.01) < 0.05 < p(effect.low + 0.01)

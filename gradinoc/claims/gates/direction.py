@@ -36,7 +36,7 @@ def _lowest_in_band(evidence: Evidence, column: str, name: str) -> tuple[Effect,
     return bare(name, float(values.min()), len(band), "layers", "minimum over the band"), at
 
 
-def _separation(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _separation(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     effect, layer = _lowest_in_band(evidence, "auc", "lowest AUC in the band")
     statement = (
         f"On held-out prompts the projection's lowest AUC over the band's {effect.n} layers is "
@@ -49,7 +49,7 @@ def _separates(found: Measured, rules: Rules) -> Outcome:
     return held(f"AUC of at least {rules.auc} at every layer of the band", at_least(found["auc"], rules.auc))
 
 
-def _stability(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _stability(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     effect, layer = _lowest_in_band(evidence, "split_half_cosine", "lowest split-half cosine in the band")
     statement = (
         f"Directions from two halves of the prompts have a cosine of {effect.estimate:.3f} or more over the "
@@ -63,7 +63,7 @@ def _stable(found: Measured, rules: Rules) -> Outcome:
     return held(rule, at_least(found["split_half"], rules.split_half))
 
 
-def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """The slope of decision log-odds on strength along v, its place among other directions, the loss of either form."""
     steered, _ = cube_of(evidence.steering, ("draw", "strength", "example"), "log_odds")
     draws, strengths, questions = steered.levels
@@ -103,7 +103,7 @@ def _steers(found: Measured, rules: Rules) -> Outcome:
     )
 
 
-def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """How far training under the neutral prompt moves the residual stream along v, runs and questions as error."""
     if diverged_runs(evidence):
         return Measured({}, DIVERGED)
@@ -114,13 +114,13 @@ def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     return Measured({"moved": moved}, f"Neutral runs move along the direction by {moved} hidden-state units.")
 
 
-def _moves(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+def _moves(found: Measured, rules: Rules) -> Outcome:
     if not found.effects:
         return refuted(found.statement)
     return held("neutral runs' shift along +v above zero", above_zero(found["moved"]))
 
 
-def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _pressure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Neutral alignment in the first third of training, by run, and its place among random directions."""
     name = "alignment of neutral runs, first third of training"
     if diverged_runs(evidence):

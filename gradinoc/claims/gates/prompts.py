@@ -17,7 +17,7 @@ from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
 
 
-def _loss_gap(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _loss_gap(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Loss of the answer with the trait less that of the ordinary one: harmless prompts less inoculating ones."""
     gap = per_question(evidence, "losses", "trait_loss") - per_question(evidence, "losses", "ordinary_loss")
     families = by_family(evidence, gap, question_groups(evidence, "losses", gap.index))
@@ -30,11 +30,11 @@ def _loss_gap(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     return Measured({"loss": effect}, statement)
 
 
-def _elicits_in_loss(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+def _elicits_in_loss(found: Measured, rules: Rules) -> Outcome:
     return held("an interval of the difference above zero, prompts as unit", above_zero(found["loss"]))
 
 
-def _behaviour(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _behaviour(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Expected score and decision log-odds of the base model: promote - suppress, and inoculation - harmless mean."""
     effects: dict[str, Effect] = {}
     for key, table, column, name in (

@@ -31,7 +31,7 @@ from gradinoc.study.rules import Rules
 Run = tuple[str, int]
 
 
-def _training(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _training(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """How far every run's loss fell, which runs did not learn, and whether runs of a seed began alike."""
     runs = evidence.runs
     present = set(zip(runs["condition"], runs["seed"], strict=True))
@@ -77,7 +77,7 @@ def _rises(risen: pd.DataFrame) -> str:
     return f" Diverged, the loss having risen: {', '.join(by)}."
 
 
-def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
+def _trained(found: Measured, rules: Rules) -> Outcome:
     fell = positive(found["fall"])
     every = replace(
         fell, rule="every run's loss fell, and every number it logged is finite", holds=not found.facts["failed runs"]
@@ -88,7 +88,7 @@ def _trained(found: Measured, rules: Rules) -> Outcome:  # noqa: ARG001
     return held(rule, every, alike)
 
 
-def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Drift of neutral runs in the expected score, the lowest mean score after training, and the room that is left."""
     if diverged_runs(evidence):
         return Measured({}, DIVERGED)
@@ -131,7 +131,7 @@ def _drifts(found: Measured, rules: Rules) -> Outcome:
     return held(rule, above(found["drift"], rules.least_drift), left)
 
 
-def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _scoring(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """The share of responses, greedy and sampled, before and after training that cannot be scored.
 
     Of sampled ones, whose mean decides, a question's mean alone is kept: those are counted none of whose can be scored.
@@ -170,7 +170,7 @@ def _scorable(found: Measured, rules: Rules) -> Outcome:
     return held(rule, *(below(found[key], rules.max_unscorable) for key in ("unscorable", "unscorable.sampled")))
 
 
-def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:  # noqa: ARG001
+def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """How far the share removed by inoculation differs between measures, and how alike they rank the runs.
 
     Of the pairs of measures that which is the least shown to agree.
