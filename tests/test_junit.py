@@ -17,7 +17,7 @@ from fixtures.small_study import as_options
 from gradinoc.api import report_study
 
 PROJECT = Path(__file__).parents[1]
-NUMBERS = ("estimate", "low", "high", "level", "p", "n")
+NUMBERS = ("estimate", "low", "high", "level", "p", "against", "n")
 
 
 def claims_session(finished, folder, *arguments):

@@ -14,7 +14,6 @@ import pandas as pd
 
 from gradinoc.claims.tables import MEASURES
 from gradinoc.errors import StudyError, reason
-from gradinoc.report.tables import CLAIM_COLUMNS
 
 ONE, OTHER = "first", "second"
 PARTS = ["claim", "p", "drift"]
@@ -58,7 +57,7 @@ def read_artifacts(folder: Path) -> StudyArtifacts:
         StudyError: a file is missing, damaged, or of another version.
     """
     study, verdict = (_read(folder / name, _object) for name in ("study.json", "verdict.json"))
-    claims = _read(folder / "claims.csv", partial(_table, CLAIM_COLUMNS))
+    claims = _read(folder / "claims.csv", partial(_table, ("claim", "effect", "key", *NUMBERS)))
     runs = _read(folder / "runs.csv", partial(_table, ("condition", "seed")))
     for column in NUMBERS:
         claims[column] = pd.to_numeric(claims[column], errors="coerce")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gradinoc.study.description import Study
     from gradinoc.study.rules import Rules
 
-EFFECT_FIELDS = ("estimate", "low", "high", "level", "p", "n", "unit", "method")
+EFFECT_FIELDS = ("estimate", "low", "high", "level", "p", "against", "n", "unit", "method")
 
 
 def _session(config: pytest.Config) -> StudySession:

@@ -17,7 +17,9 @@ from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, MEASURES, Evid
 from gradinoc.disk import write_atomically
 from gradinoc.report.numbers import by_run, if_measured
 
-CLAIM_COLUMNS = ("claim", "status", "effect", "key", "estimate", "low", "high", "level", "p", "n", "unit", "method")
+CLAIM_COLUMNS = (
+    "claim", "status", "effect", "key", "estimate", "low", "high", "level", "p", "against", "n", "unit", "method",
+)  # fmt: skip
 METRIC_COLUMNS = ("condition", "seed", "step", "layer", "position", "metric", "value")
 GRADIENT_METRICS = ("alignment", "projection", "grad_norm")
 

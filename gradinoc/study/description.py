@@ -100,7 +100,7 @@ class Null:
     """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions`).
 
     Attributes:
-        label: what readers see.
+        label: what readers see, in the plural.
         spread: in simulated studies, the sd of the mean alignment (cosine) of such a direction under one prompt.
     """
 
@@ -110,8 +110,8 @@ class Null:
 
 ISOTROPIC, COVARIANCE, INSTRUCTION = "isotropic", "covariance", "instruction"
 NULLS = {
-    ISOTROPIC: Null("isotropic", 0.004),
-    COVARIANCE: Null("covariance-matched", 0.006),
+    ISOTROPIC: Null("isotropic directions", 0.004),
+    COVARIANCE: Null("covariance-matched directions", 0.006),
     INSTRUCTION: Null("instruction contrasts", 0.008),
 }  # a key names the draws in tables, and their number in a study file
 MOST_PAIRS = math.comb(len(HARMLESS), 2)

@@ -138,7 +138,7 @@ def test_cosines_stand_beside_the_spread_of_prompts_and_directions(written: Path
     for key in ("C1", "C2", "C3"):
         section = html.partition(f'<section class="card" id="{key}"')[2].partition("</section>")[0]
         assert "alignment along v, harmless prompts" in section
-        assert all(f"T along other directions, {kind}" in section for kind in ("isotropic", "covariance-matched"))
+        assert all(f"T along {kind}" in section for kind in ("isotropic directions", "instruction contrasts"))
         assert number(sd) in section
     assert "Cosines are to be read beside these spreads" in (written / "summary.txt").read_text(encoding="utf-8")
 

@@ -144,7 +144,7 @@ class WriteUp:
             f"{len(study.prompts_trained)} further prompts",
             "training": f"LoRA of rank {study.training.lora_rank}, {length} of {study.training.batch_size}, "
             f"learning rate {study.training.lr:g}",
-            "random directions": f"{', '.join(f'{count} {NULLS[null].label}' for null, count in draws)} per layer",
+            "random directions": f"{', '.join(f'{count} {NULLS[null].label}' for null, count in draws)}, in each layer",
         }
 
     def render(self, template: str) -> str:

@@ -91,7 +91,7 @@ def _spreads(evidence: Evidence) -> Iterator[dict[str, object]]:
         if found is not None:
             table, first = found
             drawn = table[:, first].mean(axis=1) - table[:, ~first].mean(axis=1)
-            yield _row(f"T along other directions, {kind.label}", drawn, "directions")
+            yield _row(f"T along {kind.label}", drawn, "directions")
 
 
 def _row(of: str, values: np.ndarray, unit: str) -> dict[str, object]:

@@ -31,7 +31,6 @@ NEAR = 0.55  # height of an unrelated trait's row, that of a violin being 1
 SINGLE = {Family.HARMLESS: -0.2, Family.INOCULATION: 0.2}  # where single prompts of a family stand
 TOP = -0.6  # the row of T(v)'s name, above those of prompts
 UNRELATED = "unrelated traits"
-NAMED = {null: label if label.endswith("s") else f"{label} directions" for null, label in LABELS.items()}
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ def _finding(places: Places, rules: Rules) -> str:
         return NOT_MEASURED
     worst = max(known, key=lambda key: known[key])
     how = "exceeds" if known[worst] <= rules.alpha else "is not shown to exceed"
-    against = NAMED.get(worst) or f"{rules.lead:g} times that of {UNRELATED}"
+    against = LABELS.get(worst) or f"{rules.lead:g} times that of {UNRELATED}"
     return (
         f"The trait direction's effect, {rounded(places.effect.estimate)}, {how} what other directions show: the "
         f"largest p is {rounded(known[worst])}, against {against}."
