@@ -45,9 +45,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     effects, fewest = {}, 0
     for null in NULLS:
         table, first = null_by_prompt(evidence, null)
-        effects[f"null.{null}"] = replace(
-            place_among(observed, table, first), name=f"T(v) among {NULLS[null].label}"
-        )
+        effects[f"null.{null}"] = replace(place_among(observed, table, first), name=f"T(v) among {NULLS[null].label}")
         fewest = min(fewest or len(table), len(table))
     others = unrelated_families(evidence)
     lead = leads(alignment_families(evidence), others, DIFFERENCE, rules.lead)

@@ -92,7 +92,7 @@ def test_interrupted_study_resumes_and_repeats_nothing(finished, tmp_path):
 def test_kernels_change_no_table(finished, tmp_path):
     """From the directions to the drift of one seed: with the model's own modules, padded, the same, rounding away."""
     plain, fused = smallest(tmp_path, "model.kernels=plain"), smallest(finished.store, "model.kernels=fused")
-    plain.complete([StepKey("gradients", "inoculation"), StepKey("drift", seed=0, phase=AFTER)])
+    plain.complete([StepKey("gradients", "inoculation"), StepKey("drift", "neutral", 0, AFTER)])
     assert is_fused(fused.context.language_model.model)
     assert not is_fused(plain.context.language_model.model)
     done = {key: entry.path for key, entry in plain.entries.items() if entry.complete()}

@@ -11,7 +11,7 @@ import pandas as pd
 from gradinoc.data.examples import Example
 from gradinoc.measure.decisions import decision_log_odds, decisions
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.runs import Subject, models, runs_of
+from gradinoc.pipeline.steps.runs import Subject, groups, models
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.training import adapter_after, checkpoint_steps
 from gradinoc.pipeline.steps.work import Counting, Work
@@ -20,14 +20,14 @@ from gradinoc.study.prompts import NEUTRAL
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield a step a seed, which measures the kept adapters of all its runs."""
+    """Yield a step for each group of runs, which measures their kept adapters."""
     settings = context.study.drift
     inputs = {"questions": settings.log_odds, "batch": settings.batch_size, "system": context.systems[NEUTRAL]}
-    for seed in context.study.seeds:
-        runs = runs_of(context, seed)
+    for group in groups(context):
+        runs = group.runs
         yield Step(
-            StepKey("checkpoints", seed=seed), f"drift during training of seed {seed}", "drift during training",
-            partial(compute, context, runs), partial(works, len(runs)), inputs, tuple(runs),
+            StepKey("checkpoints", group.condition, runs[0].seed), f"drift during training of {group.label}",
+            "drift during training", partial(compute, context, runs), partial(works, len(runs)), inputs, runs,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from gradinoc.measure.drift import measure_drift
 from gradinoc.models.chat.encoding import encode
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, trait_directions
-from gradinoc.pipeline.steps.runs import Subject, finished, models, runs_of
+from gradinoc.pipeline.steps.runs import Group, Subject, finished, groups, models
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import save_table
@@ -29,17 +29,17 @@ def base_steps(context: StudyContext) -> Iterator[Step]:
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield a step a seed, which measures the adapters of all its runs."""
-    yield from (_step(context, AFTER, seed) for seed in context.study.seeds)
+    """Yield a step for each group of runs, which measures their adapters."""
+    yield from (_step(context, AFTER, group) for group in groups(context))
 
 
-def _step(context: StudyContext, phase: str, seed: int | None) -> Step:
-    runs = [] if seed is None else runs_of(context, seed)
+def _step(context: StudyContext, phase: str, group: Group | None) -> Step:
+    runs = group.runs if group else ()
     settings = context.study.drift.model_dump(exclude={"checkpoints", "matrix"})
     inputs = {"drift": settings, "system": context.systems[NEUTRAL], "seed": context.study.data.seed}
     return Step(
-        StepKey("drift", seed=seed, phase=phase),
-        LABELS[phase] if seed is None else f"{LABELS[phase]} of seed {seed}",
+        StepKey("drift", group.condition, runs[0].seed, phase) if group else StepKey("drift", phase=phase),
+        f"{LABELS[phase]} of {group.label}" if group else LABELS[phase],
         LABELS[phase],
         partial(_compute_step, context, phase, runs),
         partial(works, max(1, len(runs))),

@@ -11,7 +11,7 @@ import pandas as pd
 from gradinoc.measure.decisions import Decision, decision_log_odds, decisions
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.checkpoints import odds_table
-from gradinoc.pipeline.steps.runs import finished, models, runs_of
+from gradinoc.pipeline.steps.runs import Group, finished, groups, models
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import save_table
@@ -23,19 +23,19 @@ def base_steps(context: StudyContext) -> Iterator[Step]:
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield a step a seed, which evaluates all its runs under every evaluation prompt."""
-    yield from (_step(context, seed) for seed in context.study.seeds)
+    """Yield a step for each group of runs, which evaluates them under every evaluation prompt."""
+    yield from (_step(context, group) for group in groups(context))
 
 
-def _step(context: StudyContext, seed: int | None) -> Step:
-    runs = [] if seed is None else runs_of(context, seed)
+def _step(context: StudyContext, group: Group | None) -> Step:
+    runs = group.runs if group else ()
     prompts = {key: list(prompt.templates) or prompt.text for key, prompt in context.evaluations.items()}
     settings = context.study.drift
     inputs = {"questions": settings.matrix, "batch": settings.batch_size, "prompts": prompts}
-    label = "matrix of the base model" if seed is None else f"matrix of seed {seed}"
+    key = StepKey("matrix", group.condition, runs[0].seed) if group else StepKey("matrix")
     return Step(
-        StepKey("matrix", seed=seed), label, "matrix",
-        partial(compute, context, runs), partial(works, max(1, len(runs))), inputs, tuple(runs),
+        key, f"matrix of {group.label if group else 'the base model'}", "matrix",
+        partial(compute, context, runs), partial(works, max(1, len(runs))), inputs, runs,
     )  # fmt: skip
 
 
