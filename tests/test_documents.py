@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
@@ -183,6 +185,22 @@ def test_gradinoc_command_is_known(command, options):
     """The command and each of its options are in its own help."""
     text = run([sys.executable, "-m", "gradinoc", *([command] if command else []), "--help"], ROOT, COLUMNS="200")
     assert {option for option in options if option not in text} == set()
+
+
+def test_tables_of_results_are_those_of_the_studies():
+    """Pages under docs/results have the numbers of the claims.csv beside them; a marked place is found, and filled."""
+    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    for page in made.PAGES:
+        assert made.page(page) == page.read_text(encoding="utf-8"), "run: python docs/make_results.py"
+    claims = pd.read_csv(ROOT / "docs" / "smollm2" / "claims.csv").dropna(subset="estimate")
+    row = re.compile(r"^\| (\w+) \| (.+?) \| ([+−]?\d[^ ,]*)", re.MULTILINE)
+    written = row.findall(made.page(ROOT / "docs" / "results" / "smollm2.md"))
+    assert len(written) == len(claims)
+    for (claim, _, number), (_, stored) in zip(written, claims.iterrows(), strict=True):
+        assert claim == stored["claim"]
+        assert float(number.replace("−", "-")) == pytest.approx(stored["estimate"], rel=6e-3)
 
 
 @pytest.mark.exhaustive
