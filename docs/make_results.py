@@ -44,17 +44,19 @@ def _rows(claim: str, studies: Sequence[pd.DataFrame]) -> Iterator[str]:
     for key in dict.fromkeys(key for study in reversed(studies) for key in study.index):
         found = [study.loc[key] if key in study.index else None for study in studies]
         name = next(effect["effect"] for effect in reversed(found) if effect is not None)
-        yield f"| {claim} | {name} | {' | '.join('' if each is None else _cell(each) for each in found)} |"
+        # What p tests is the rule's: a study that was written down before the column was there has it from the others.
+        against = max(each.get("against", 0.0) for each in found if each is not None)
+        cells = ("" if each is None else _cell(each, against) for each in found)
+        yield f"| {claim} | {name} | {' | '.join(cells)} |"
 
 
-def _cell(effect: pd.Series) -> str:
+def _cell(effect: pd.Series, against: float) -> str:
     """Estimate, interval, p with what it tests where that is not zero, and n."""
     estimate = effect["estimate"]
     words = f"{estimate:{'+' if estimate else ''}.3g}" if pd.notna(estimate) else "not measurable"
     if pd.notna(effect["low"]):
         words += f" [{effect['low']:+.3g}, {effect['high']:+.3g}]"
     if pd.notna(effect["p"]):
-        against = effect.get("against", 0.0)
         words += f", p {effect['p']:.2g}" + (f" against {against:g}" if against else "")
     return f"{words} (n {effect['n']} {effect['unit']})".replace("e-0", "e−").replace("-", "−")
 
