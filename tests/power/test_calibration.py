@@ -5,6 +5,7 @@ fail its bar by chance alone, so rates are pooled over worlds.
 """
 
 import importlib
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,12 @@ import pytest
 from gradinoc.claims import verdict
 from gradinoc.claims.verdict import Verdict
 from gradinoc.power.calibration import tables
-from gradinoc.power.calibration.cases import ALPHA
+from gradinoc.power.calibration.cases import ALPHA, Case, truths
 from gradinoc.power.calibration.printed import text
 from gradinoc.power.calibration.studies import COVERED, EVERY, judge_study, run_studies, study_rng
 from gradinoc.power.calibration.worlds import STATED, cases, with_variances
 from gradinoc.power.scenarios import Noise, Scenario
+from gradinoc.power.simulate import latent_of
 
 CASES = cases()
 CLAIM = {claim.key: claim for claim in verdict.CLAIMS}
@@ -152,12 +154,14 @@ def test_every_gate_has_a_world_in_which_it_is_false():
 
 def test_a_study_of_ones_own_makes_three_worlds():
     """With its variances and levels, and what it shows removed by alignment, by nothing, by any prompt."""
-    mine = Scenario(noise=Noise(run_drift=0.2), drift=0.4, conditional=0.1, follows=-1.0, elicits=0.9, rise=9.0)
+    noise = Noise(run_drift=0.2, prompt_drift=0.3)
+    mine = Scenario(noise=noise, drift=0.4, conditional=0.1, follows=-1.0, elicits=0.9, rise=9.0)
     worlds = with_variances("mine", mine)
     assert list(worlds) == ["effect, mine", "no_effect, mine", "any_prompt, mine"]
     effect, nothing, anything = (case.scenario for case in worlds.values())
     for truth in (effect, nothing, anything):
-        assert (truth.noise, truth.drift, truth.rise) == (mine.noise, 0.4, Scenario().rise)
+        assert (truth.drift, truth.rise, truth.noise.run_drift) == (0.4, Scenario().rise, 0.2)
+    assert nothing.noise == anything.noise == noise
     fall = effect.fall + effect.slope * effect.loss
     removed = 0.9 - fall
     assert (effect.follows * fall, effect.elicits) == (pytest.approx(removed), 0)
@@ -165,6 +169,37 @@ def test_a_study_of_ones_own_makes_three_worlds():
     assert (nothing.conditional, nothing.follows, nothing.elicits, nothing.fall) == (0, 0, 0, 0)
     assert anything.conditional == pytest.approx(0.1 + 0.7 * removed)
     assert (anything.holds, anything.verdicts) == ((), ("ANY_PROMPT",))
+
+
+@pytest.mark.parametrize(("fall", "wholly"), [(0.2, True), (0.002, False)])
+def test_prompts_differ_in_drift_as_in_the_study_that_is_imitated(fall, wholly):
+    """However little alignment falls: what it cannot carry by its own chance goes another way.
+
+    A fall of 0.002 that removes half would make drift follow chance in alignment beyond both ends of its scale.
+    """
+    noise = Noise(prompt_drift=0.12, prompt_alignment=0.003, prompt_elicitation=0.0)
+    mine = Scenario(
+        noise=noise, fall=fall, slope=0.0, any_prompt=-0.004, conditional=0.3, follows=3.0, elicits=0.5, drift=0.5
+    )
+    worlds = with_variances("mine", mine)
+    effect = worlds["effect, mine"].scenario
+    assert effect.follows * fall + effect.elicits == pytest.approx(3.0 * fall + 0.5)
+    assert (effect.elicits == pytest.approx(0)) == wholly
+    assert effect.conditional + effect.follows * effect.any_prompt == pytest.approx(0.3 - 3.0 * 0.004)
+    chance = math.hypot(effect.noise.prompt_drift, effect.follows * effect.noise.prompt_alignment)
+    assert chance == pytest.approx(math.hypot(0.12, 3.0 * 0.003))
+    latent = latent_of(effect, np.random.default_rng(0), **vars(replace(worlds["effect, mine"].sizes, harmless=400)))
+    harmless = latent.measured[latent.measured["family"] == "harmless"]["left"]
+    assert harmless.std() == pytest.approx(chance, rel=0.2)
+    assert harmless.mean() == pytest.approx(1 - 0.3 + 3.0 * 0.004, abs=0.03)
+
+
+def test_shares_at_the_end_of_the_scale_have_no_known_value():
+    """Where harmless prompts drift to the top of the scale scores are cut off there; away from it shares are known."""
+    for conditional, known in ((0.1, True), (-0.8, False)):
+        case = Case(Scenario(conditional=conditional))
+        latent = latent_of(case.scenario, np.random.default_rng(0), **vars(case.sizes))
+        assert ("C6.share" in truths(case, latent)) == known
 
 
 def judged(rate, covered=0.95, count=1000):

@@ -52,7 +52,9 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     noise = truth.noise
     widest = math.sqrt(3) * (noise.drift_template + noise.drift_family + noise.drift_prompt)  # of a template
     spread = noise.ratio * math.hypot(truth.follows * noise.prompt_alignment, noise.prompt_drift)  # of prompts
-    if removed + spread < MOST and LEAST < truth.drift < MOST and widest < 1:
+    left = 1 - min(removed, removed - share)  # of neutral's drift, where most of it is left
+    on_scale = LEAST < truth.drift < MOST and truth.drift * (left + spread) < MOST
+    if removed + spread < MOST and on_scale and widest < 1:
         known |= {"C6.share": share, "C6.removed": removed}
         if not truth.progress and not truth.between:
             known["C4.slope"] = _slope(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -199,8 +200,10 @@ def with_variances(name: str, like: Scenario) -> dict[str, Case]:
     """The worlds effect, no_effect and any_prompt as they would be in a study that looks `like` this one.
 
     Chance, levels and templates are its own; the apparatus is sound, and what inoculation removes is removed by the
-    fall of alignment, by nothing, or by any prompt. Other directions differ as they do in that study, so whether the
-    trait's leads them (C2) differs from study to study.
+    fall of alignment, by nothing, or by any prompt. By the fall no more is removed than prompts' chance in alignment
+    allows, which then makes all of their chance in drift; the rest, where a fall is too small for what was removed,
+    goes another way. Other directions differ as they do in that study, so whether the trait's leads them (C2) differs
+    from study to study.
     """
     plain = SCENARIOS["effect"]
     sound = {
@@ -208,9 +211,20 @@ def with_variances(name: str, like: Scenario) -> dict[str, Case]:
     }
     fall = like.fall + like.slope * like.loss
     removed = like.follows * fall + like.elicits
+    chance = math.hypot(like.noise.prompt_drift, like.follows * like.noise.prompt_alignment)
+    most = chance / like.noise.prompt_alignment if like.noise.prompt_alignment else math.inf
+    follows = math.copysign(min(abs(removed / fall), most), removed / fall)
+    rest = math.sqrt(max(0.0, chance**2 - (follows * like.noise.prompt_alignment) ** 2))
     nothing = {"fall": 0.0, "any_prompt": 0.0, "slope": 0.0, "follows": 0.0, "elicits": 0.0}
     changes: dict[str, dict[str, Any]] = {
-        "effect": {"follows": removed / fall, "elicits": 0.0, "vary": ("C2", *_unsure(like.conditional, removed))},
+        "effect": {
+            "follows": follows,
+            "elicits": removed - follows * fall,
+            "noise": replace(like.noise, prompt_drift=rest),
+            # Harmless prompts remove what they did, whatever their alignment.
+            "conditional": like.conditional + (like.follows - follows) * like.any_prompt,
+            "vary": ("C2", *_unsure(like.conditional + like.follows * like.any_prompt, removed)),
+        },
         "no_effect": {**nothing, "conditional": 0.0},
         "any_prompt": {**nothing, "conditional": min(like.conditional + removed * MIDDLE, 1.0)},
     }
