@@ -154,13 +154,13 @@ def test_every_gate_has_a_world_in_which_it_is_false():
 
 def test_a_study_of_ones_own_makes_three_worlds():
     """With its variances and levels, and what it shows removed by alignment, by nothing, by any prompt."""
-    noise = Noise(run_drift=0.2, prompt_drift=0.3)
+    noise = Noise(run_drift=0.2, prompt_drift=0.3, seed_drift=0.1)
     mine = Scenario(noise=noise, drift=0.4, conditional=0.1, follows=-1.0, elicits=0.9, rise=9.0)
     worlds = with_variances("mine", mine)
     assert list(worlds) == ["effect, mine", "no_effect, mine", "any_prompt, mine"]
     effect, nothing, anything = (case.scenario for case in worlds.values())
     for truth in (effect, nothing, anything):
-        assert (truth.drift, truth.rise, truth.noise.run_drift) == (0.4, Scenario().rise, 0.2)
+        assert (truth.drift, truth.rise, truth.noise.response) == (0.4, Scenario().rise, noise.response)
     assert nothing.noise == anything.noise == noise
     fall = effect.fall + effect.slope * effect.loss
     removed = 0.9 - fall
@@ -177,7 +177,10 @@ def test_prompts_differ_in_drift_as_in_the_study_that_is_imitated(fall, wholly):
 
     A fall of 0.002 that removes half would make drift follow chance in alignment beyond both ends of its scale.
     """
-    noise = Noise(prompt_drift=0.12, prompt_alignment=0.003, prompt_elicitation=0.0)
+    noise = Noise(
+        prompt_drift=0.12, prompt_alignment=0.003, prompt_elicitation=0.0, run_drift=0.2, run=0.001, seed_drift=0.1,
+        seed=0.002,
+    )  # fmt: skip
     mine = Scenario(
         noise=noise, fall=fall, slope=0.0, any_prompt=-0.004, conditional=0.3, follows=3.0, elicits=0.5, drift=0.5
     )
@@ -188,6 +191,11 @@ def test_prompts_differ_in_drift_as_in_the_study_that_is_imitated(fall, wholly):
     assert effect.conditional + effect.follows * effect.any_prompt == pytest.approx(0.3 - 3.0 * 0.004)
     chance = math.hypot(effect.noise.prompt_drift, effect.follows * effect.noise.prompt_alignment)
     assert chance == pytest.approx(math.hypot(0.12, 3.0 * 0.003))
+    between_seeds = math.hypot(effect.noise.seed_drift, effect.follows * effect.noise.seed)
+    assert between_seeds == pytest.approx(math.hypot(0.1, 3.0 * 0.002))
+    assert math.hypot(effect.noise.run_drift, effect.follows * effect.noise.run) == pytest.approx(
+        math.hypot(0.2, 0.003)
+    )
     latent = latent_of(effect, np.random.default_rng(0), **vars(replace(worlds["effect, mine"].sizes, harmless=400)))
     harmless = latent.measured[latent.measured["family"] == "harmless"]["left"]
     assert harmless.std() == pytest.approx(chance, rel=0.2)

@@ -196,13 +196,17 @@ def _of_shipped_studies() -> dict[str, Case]:
     return {name: case for each in found for name, case in with_variances(each.study, each.scenario).items()}
 
 
+# Chance in drift, and the chance in alignment that it has more of where drift follows alignment.
+FOLLOWING = {"prompt_drift": "prompt_alignment", "run_drift": "run", "seed_drift": "seed"}
+
+
 def with_variances(name: str, like: Scenario) -> dict[str, Case]:
     """The worlds effect, no_effect and any_prompt as they would be in a study that looks `like` this one.
 
     Chance, levels and templates are its own; the apparatus is sound, and what inoculation removes is removed by the
-    fall of alignment, by nothing, or by any prompt. By the fall no more is removed than prompts' chance in alignment
-    allows, which then makes all of their chance in drift; the rest, where a fall is too small for what was removed,
-    goes another way. Other directions differ as they do in that study, so whether the trait's leads them (C2) differs
+    fall of alignment, by nothing, or by any prompt. By the fall no more is removed than chance in alignment allows: of
+    prompts, runs and seeds it then makes chance in drift, of which there is as much as in the study. The rest, where
+    the fall is too small for what was removed, goes another way. Other directions differ as they do in that study, so whether the trait's leads them (C2) differs
     from study to study.
     """
     plain = SCENARIOS["effect"]
@@ -211,16 +215,17 @@ def with_variances(name: str, like: Scenario) -> dict[str, Case]:
     }
     fall = like.fall + like.slope * like.loss
     removed = like.follows * fall + like.elicits
-    chance = math.hypot(like.noise.prompt_drift, like.follows * like.noise.prompt_alignment)
-    most = chance / like.noise.prompt_alignment if like.noise.prompt_alignment else math.inf
+    chance = {name: (getattr(like.noise, name), getattr(like.noise, of)) for name, of in FOLLOWING.items()}
+    whole = {name: math.hypot(own, like.follows * alignment) for name, (own, alignment) in chance.items()}
+    most = min([whole[name] / alignment for name, (_, alignment) in chance.items() if alignment], default=math.inf)
     follows = math.copysign(min(abs(removed / fall), most), removed / fall)
-    rest = math.sqrt(max(0.0, chance**2 - (follows * like.noise.prompt_alignment) ** 2))
+    rest = {name: math.sqrt(max(0.0, whole[name] ** 2 - (follows * of) ** 2)) for name, (_, of) in chance.items()}
     nothing = {"fall": 0.0, "any_prompt": 0.0, "slope": 0.0, "follows": 0.0, "elicits": 0.0}
     changes: dict[str, dict[str, Any]] = {
         "effect": {
             "follows": follows,
             "elicits": removed - follows * fall,
-            "noise": replace(like.noise, prompt_drift=rest),
+            "noise": replace(like.noise, **rest),
             # Harmless prompts remove what they did, whatever their alignment.
             "conditional": like.conditional + (like.follows - follows) * like.any_prompt,
             "vary": ("C2", *_unsure(like.conditional + like.follows * like.any_prompt, removed)),
