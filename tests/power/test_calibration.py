@@ -193,9 +193,8 @@ def test_prompts_differ_in_drift_as_in_the_study_that_is_imitated(fall, wholly):
     assert chance == pytest.approx(math.hypot(0.12, 3.0 * 0.003))
     between_seeds = math.hypot(effect.noise.seed_drift, effect.follows * effect.noise.seed)
     assert between_seeds == pytest.approx(math.hypot(0.1, 3.0 * 0.002))
-    assert math.hypot(effect.noise.run_drift, effect.follows * effect.noise.run) == pytest.approx(
-        math.hypot(0.2, 0.003)
-    )
+    between_runs = math.hypot(effect.noise.run_drift, effect.follows * effect.noise.run)
+    assert between_runs == pytest.approx(math.hypot(0.2, 3.0 * 0.001))
     latent = latent_of(effect, np.random.default_rng(0), **vars(replace(worlds["effect, mine"].sizes, harmless=400)))
     harmless = latent.measured[latent.measured["family"] == "harmless"]["left"]
     assert harmless.std() == pytest.approx(chance, rel=0.2)
