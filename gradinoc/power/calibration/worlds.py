@@ -206,8 +206,8 @@ def with_variances(name: str, like: Scenario) -> dict[str, Case]:
     Chance, levels and templates are its own; the apparatus is sound, and what inoculation removes is removed by the
     fall of alignment, by nothing, or by any prompt. By the fall no more is removed than chance in alignment allows: of
     prompts, runs and seeds it then makes chance in drift, of which there is as much as in the study. The rest, where
-    the fall is too small for what was removed, goes another way. Other directions differ as they do in that study, so whether the trait's leads them (C2) differs
-    from study to study.
+    the fall is too small for what was removed, goes another way. Other directions differ as they do in that study, so
+    whether the trait's leads them (C2) differs from study to study.
     """
     plain = SCENARIOS["effect"]
     sound = {
