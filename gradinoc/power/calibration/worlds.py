@@ -219,7 +219,9 @@ def with_variances(name: str, like: Scenario) -> dict[str, Case]:
     whole = {name: math.hypot(own, like.follows * alignment) for name, (own, alignment) in chance.items()}
     most = min([whole[name] / alignment for name, (_, alignment) in chance.items() if alignment], default=math.inf)
     follows = math.copysign(min(abs(removed / fall), most), removed / fall)
-    rest = {name: math.sqrt(max(0.0, whole[name] ** 2 - (follows * of) ** 2)) for name, (_, of) in chance.items()}
+    rest: dict[str, Any] = {
+        name: math.sqrt(max(0.0, whole[name] ** 2 - (follows * of) ** 2)) for name, (_, of) in chance.items()
+    }
     nothing = {"fall": 0.0, "any_prompt": 0.0, "slope": 0.0, "follows": 0.0, "elicits": 0.0}
     changes: dict[str, dict[str, Any]] = {
         "effect": {
