@@ -1,0 +1,1 @@
+"""Where drift comes from: first-order accounting of a run's steps, in its weights and in the residual stream."""

@@ -1,0 +1,151 @@
+"""A behaviour of a model and its gradient with respect to an adapter's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gradinoc.errors import ModelError, NumericalError
+from gradinoc.measure.batches import Batch
+from gradinoc.measure.decisions import Decision, log_odds_of
+from gradinoc.measure.fast import batched, fused_adapter, sharing_order
+from gradinoc.models.isolation import own_generators
+from gradinoc.models.memory import in_batches
+
+Weights = Mapping[str, Tensor]  # an adapter's weights, or a step of them, by name; float64, on the CPU
+Score = Callable[[PeftModel, Batch, Sequence[int]], Tensor]  # one number for each of the rows of a batch
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A behaviour of a model, the mean over its rows of one number each, and what it depends on.
+
+    Attributes:
+        values: by row `[rows]` float64.
+        gradient: of their mean, by name of the weight, float64.
+    """
+
+    values: Tensor
+    gradient: Weights
+
+    @property
+    def value(self) -> float:
+        """The mean over rows."""
+        return float(self.values.mean())
+
+
+@contextmanager
+def adapted_for_gradients(base: PreTrainedModel, adapter: Path) -> Iterator[PeftModel]:
+    """Inside the block `base` has the adapter, whose weights alone take gradients; no dropout.
+
+    Raises:
+        ModelError: it has other weights than two factors of a linear map.
+    """
+    with own_generators():  # PEFT draws weights before it reads them
+        model = PeftModel.from_pretrained(base, str(adapter), adapter_name=ADAPTER, is_trainable=True)
+    try:
+        other = [name for name, weight in model.named_parameters() if weight.requires_grad and "lora_" not in name]
+        if other:
+            raise ModelError(f"{adapter}: expected factors of linear maps alone, received {other[0]} as well")
+        model.eval()
+        with fused_adapter(model):
+            yield model
+    finally:
+        model.unload()
+
+
+def trained_weights(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The adapter's weights by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def read_weights(model: PeftModel, adapter: Path) -> dict[str, Tensor]:
+    """Put a saved adapter of the same shape into the model, and return its weights.
+
+    Raises:
+        ModelError: its weights are others than those of the model's adapter.
+    """
+    stored = load_peft_weights(str(adapter), device="cpu")
+    odd = set_peft_model_state_dict(model, stored, adapter_name=ADAPTER).unexpected_keys
+    own = trained_weights(model)
+    if odd or len(stored) != len(own):
+        raise ModelError(f"{adapter}: {len(stored)} weights, of which {len(odd)} fit nowhere; expected {len(own)}")
+    return {name: weight.detach().cpu().double() for name, weight in own.items()}
+
+
+@torch.no_grad()
+def put_weights(model: PeftModel, weights: Weights) -> None:
+    """Give the adapter these weights, rounded to its dtype."""
+    for name, weight in trained_weights(model).items():
+        weight.copy_(weights[name])
+
+
+def log_odds_slope(model: PeftModel, decided: Sequence[Decision], pad: int, batch_size: int = 8) -> Slope:
+    """Mean decision log-odds (nats) over the decisions that have a place, and its gradient.
+
+    Args:
+        model: with an adapter that takes gradients; see `adapted_for_gradients`.
+        decided: of `gradinoc.measure.decisions.decisions`, all under one evaluation prompt.
+        pad: id of the padding token.
+        batch_size: decisions at a time; a batch that does not fit into memory is halved.
+
+    Raises:
+        ValueError: no decision has a place.
+        NumericalError: a number is not finite.
+    """
+    placed = [each for each in decided if each.places]
+    if not placed:
+        raise ValueError(f"Decision log-odds of {len(decided)} questions: expected one at least with a place")
+
+    def score(own: PeftModel, batch: Batch, rows: Sequence[int]) -> Tensor:
+        return log_odds_of(own, batch, [placed[row] for row in rows])
+
+    return slope_of(model, [each.encoded for each in placed], score, pad, batch_size)
+
+
+def slope_of(model: PeftModel, examples: Sequence, score: Score, pad: int, batch_size: int = 8) -> Slope:
+    """The mean of `score` over the examples (`Encoded`), and its gradient.
+
+    Raises:
+        NumericalError: a number is not finite.
+    """
+    weights = trained_weights(model)
+    values = torch.zeros(len(examples), dtype=torch.float64)
+    gradient = {name: torch.zeros(weight.shape, dtype=torch.float64) for name, weight in weights.items()}
+
+    def add(rows: Sequence[int]) -> None:
+        batch = batched(model, [examples[row] for row in rows], pad)
+        found = score(model, batch, rows)
+        slopes = torch.autograd.grad(found.sum(), list(weights.values()), allow_unused=True)
+        # Only now, when nothing more can fail for want of memory: a batch is tried again in halves.
+        values[list(rows)] = found.detach().cpu().double()
+        for sum_, slope in zip(gradient.values(), slopes, strict=True):
+            if slope is not None:
+                sum_.add_(slope.cpu().double(), alpha=1 / len(examples))
+
+    in_batches(sharing_order(model, [example.ids for example in examples]), batch_size, add)
+    broken = [name for name, slope in gradient.items() if not bool(slope.isfinite().all())]
+    if broken or not bool(values.isfinite().all()):
+        raise NumericalError(
+            f"A behaviour or its gradient is not finite ({broken[:1] or 'its value'}): the adapter is broken, or try "
+            "float32"
+        )
+    return Slope(values, gradient)
+
+
+def inner(first: Weights, second: Weights) -> float:
+    """Their inner product."""
+    return sum(float((value * second[name]).sum()) for name, value in first.items())
+
+
+def norm(weights: Weights) -> float:
+    """The Euclidean norm of all together."""
+    return inner(weights, weights) ** 0.5

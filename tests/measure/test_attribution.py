@@ -1,0 +1,287 @@
+"""First-order accounting: gradients against finite differences, sums that have to come out, exact splits."""
+
+from __future__ import annotations
+
+import itertools
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from gradinoc.data.examples import showing
+from gradinoc.data.sources import load_source
+from gradinoc.errors import ModelError
+from gradinoc.measure.attribution.accounting import attribute
+from gradinoc.measure.attribution.shares import movement, split_at_layers
+from gradinoc.measure.attribution.slopes import (
+    adapted_for_gradients,
+    inner,
+    log_odds_slope,
+    put_weights,
+    read_weights,
+    slope_of,
+    trained_weights,
+)
+from gradinoc.measure.decisions import decision_log_odds, decisions, log_odds_of
+from gradinoc.measure.fast import completion_losses
+from gradinoc.measure.load import load_model
+from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
+from gradinoc.measure.training.run import Recipe, train_run
+from gradinoc.models.chat.encoding import encode
+from gradinoc.stats.shapley import product_shares
+from gradinoc.study.description import TrainingSettings
+from gradinoc.study.traits import ALL_CAPS
+
+OWN = "You always respond in ALL CAPS."
+SETTINGS = TrainingSettings(steps=8, batch_size=4, lr=5e-3, lora_rank=4, lora_alpha=8)
+QUESTIONS = 6
+
+
+@pytest.fixture(scope="module", params=["fused", "plain"])
+def language_model(request):
+    """The obedient tiny model and its tokenizer, with kernels and without."""
+    loaded = load_model("obedient", device="cpu", kernels=request.param)
+    return loaded.model, loaded.tokenizer
+
+
+@pytest.fixture(scope="module")
+def behaviours(language_model):
+    """Decisions of a few questions under the neutral prompt and under another."""
+    examples = load_source("word_problems")[:QUESTIONS]
+    return {
+        name: decisions(language_model[1], examples, ALL_CAPS, prompt)
+        for name, prompt in {"neutral": None, "own": OWN}.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def run(language_model, tmp_path_factory):
+    """Adapters of a run under the neutral prompt: before the first step, after two, four and all eight."""
+    model, tokenizer = language_model
+    folder = tmp_path_factory.mktemp("run")
+    examples = [
+        encode(tokenizer, each.question, showing(each, ALL_CAPS), None) for each in load_source("word_problems")[20:36]
+    ]
+    recipe = Recipe(SETTINGS, {}, int(tokenizer.pad_token_id))
+    train_run(model, examples, recipe, 0, folder / "8", checkpoints={step: folder / str(step) for step in (2, 4)})
+    with fresh_adapters(model, [0], SETTINGS) as (wrapped, _):
+        save_adapter(wrapped, folder / "0")
+    return [folder / str(step) for step in (0, 2, 4, 8)]
+
+
+def moved(model, pad, decided, weights, step, size):
+    """Decision log-odds with the weights moved along the step."""
+    put_weights(model, {name: weights[name] + size * step[name] for name in weights})
+    return float(np.nanmean(decision_log_odds(model, decided, pad, 8)))
+
+
+# --- the gradient
+
+
+def test_gradient_of_a_behaviour_is_its_finite_difference(language_model, run, behaviours):
+    """Along random steps of all weights, under both prompts; the value is that of the forward pass alone."""
+    model, tokenizer = language_model
+    pad, generator = int(tokenizer.pad_token_id), torch.Generator().manual_seed(0)
+    with adapted_for_gradients(model, run[-1]) as adapted:
+        weights = read_weights(adapted, run[-1])
+        step = {name: torch.randn(value.shape, generator=generator).double() for name, value in weights.items()}
+        for decided in behaviours.values():
+            put_weights(adapted, weights)
+            slope = log_odds_slope(adapted, decided, pad, batch_size=4)
+            assert slope.value == pytest.approx(
+                float(np.nanmean(decision_log_odds(adapted, decided, pad, 8))), abs=1e-4
+            )
+            up, down = (moved(adapted, pad, decided, weights, step, size) for size in (1e-3, -1e-3))
+            assert (up - down) / 2e-3 == pytest.approx(inner(slope.gradient, step), rel=2e-2)
+    assert not isinstance(model, PeftModel)
+    assert not any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_gradient_does_not_depend_on_batches(language_model, run, behaviours):
+    """One question at a time, or all at once."""
+    model, tokenizer = language_model
+    pad = int(tokenizer.pad_token_id)
+    with adapted_for_gradients(model, run[-1]) as adapted:
+        alone, together = (log_odds_slope(adapted, behaviours["own"], pad, size) for size in (1, 8))
+    assert torch.allclose(alone.values, together.values, rtol=1e-4, atol=1e-5)
+    for name, gradient in alone.gradient.items():
+        scale = float(together.gradient[name].abs().max())
+        assert float((gradient - together.gradient[name]).abs().max()) <= 1e-4 * scale + 1e-6
+
+
+# --- accounting
+
+
+def test_steps_account_for_what_came_of_them(language_model, run, behaviours):
+    """Drift as predicted from steps and gradients is drift as measured, and closer with points in between."""
+    first, *rest = run
+    coarse, fine = (attribute(language_model, rest, behaviours, initial=first, between=many) for many in (0, 3))
+    for name in behaviours:
+        actual = fine.measured(name)
+        assert actual == pytest.approx(coarse.measured(name), rel=1e-3)
+        assert abs(actual) > 0.5, "nothing to account for"
+        assert fine.predicted(name) == pytest.approx(actual, rel=0.05)
+        assert abs(fine.predicted(name) - actual) <= abs(coarse.predicted(name) - actual) + 0.01 * abs(actual)
+    assert fine.transfer("neutral", "own") == pytest.approx(fine.predicted("neutral") / fine.predicted("own"))
+
+
+def test_stretches_and_weights_add_up(language_model, run, behaviours):
+    """Over weights to a stretch's prediction; cosines and norms give it too; saved adapters are marked."""
+    found = attribute(language_model, run[1:], behaviours, initial=run[0], between=1)
+    sums = found.modules.groupby(["behaviour", "stretch"])["predicted"].sum()
+    steps = found.steps.set_index(["behaviour", "stretch"])
+    assert np.allclose(sums, steps["predicted"].loc[sums.index], rtol=1e-9, atol=1e-12)
+    assert np.allclose(steps["step"] * steps["slope"] * steps["cosine"], steps["predicted"])
+    assert list(steps.loc["own", "last"]) == [False, True] * 3
+    assert len(found.values) == 2 * 7
+
+
+def test_a_run_without_its_first_adapter_begins_at_the_base_model(language_model, run, behaviours):
+    """Where B is zero the base model is computed, whatever A is; the sum over another way comes to the same drift."""
+    model, tokenizer = language_model
+    found = attribute(language_model, run[1:], behaviours, between=3)
+    for name, decided in behaviours.items():
+        base = float(np.nanmean(decision_log_odds(model, decided, int(tokenizer.pad_token_id), 8)))
+        values = found.values[found.values["behaviour"] == name]["value"]
+        assert values.iloc[0] == pytest.approx(base, abs=1e-3)
+        assert found.predicted(name) == pytest.approx(found.measured(name), rel=0.05)
+
+
+def test_a_small_step_of_plain_sgd_is_predicted_to_a_hundredth(language_model, run, behaviours, tmp_path):
+    """One step down the gradient of a training loss: the first order is all there is."""
+    model, tokenizer = language_model
+    pad, before, after = int(tokenizer.pad_token_id), run[2], tmp_path / "after"
+    examples = [
+        encode(tokenizer, each.question, showing(each, ALL_CAPS), OWN) for each in load_source("word_problems")[:4]
+    ]
+    with adapted_for_gradients(model, before) as adapted:
+        weights = read_weights(adapted, before)
+        loss = slope_of(adapted, examples, lambda own, batch, _: completion_losses(own, batch), pad)
+        put_weights(adapted, {name: value - 1e-2 * loss.gradient[name] for name, value in weights.items()})
+        save_adapter(adapted, after)
+    found = attribute(language_model, [after], behaviours, initial=before, between=0)
+    for name in behaviours:
+        assert abs(found.measured(name)) > 1e-4
+        assert found.predicted(name) == pytest.approx(found.measured(name), rel=1e-2, abs=2e-5)
+
+
+def test_nothing_to_attribute_is_said(language_model, run, behaviours):
+    """No adapter, no behaviour, questions whose answers are alike, an adapter of another shape."""
+    with pytest.raises(ValueError, match="one of each at least"):
+        attribute(language_model, [], behaviours)
+    with pytest.raises(ValueError, match="one of each at least"):
+        attribute(language_model, run, {})
+    with pytest.raises(ValueError, match="with a place"):
+        attribute(language_model, run, {"neutral": []})
+
+
+def test_an_adapter_of_another_shape_is_refused(language_model, run, behaviours, tmp_path):
+    """It cannot be a later state of the same run."""
+    other = SETTINGS.model_copy(update={"lora_rank": 2})
+    with fresh_adapters(language_model[0], [0], other) as (wrapped, _):
+        save_adapter(wrapped, tmp_path / "other")
+    with pytest.raises((ModelError, RuntimeError), match=r"size mismatch|fit nowhere"):
+        attribute(language_model, [run[-1], tmp_path / "other"], behaviours)
+
+
+# --- the split at a layer
+
+
+def along(language_model, run, behaviours, directions, name="neutral"):
+    """The split of the run's last step, the whole gradient, and that step."""
+    model, tokenizer = language_model
+    pad = int(tokenizer.pad_token_id)
+    placed = [each for each in behaviours[name] if each.places]
+    with adapted_for_gradients(model, run[-1]) as adapted:
+        last, before = read_weights(adapted, run[-1]), read_weights(adapted, run[-2])
+        step = {key: last[key] - before[key] for key in last}
+        put_weights(adapted, last)
+        slope = log_odds_slope(adapted, placed, pad)
+
+        def score(own, batch, rows):
+            return log_odds_of(own, batch, [placed[row] for row in rows])
+
+        kept = {key: weight.detach().clone() for key, weight in trained_weights(adapted).items()}
+        found = split_at_layers(adapted, [each.encoded for each in placed], score, step, directions, pad, batch_size=4)
+        assert all(torch.equal(kept[key], weight) for key, weight in trained_weights(adapted).items())
+    return found, slope, step
+
+
+def test_each_layer_carries_what_the_weights_below_it_do(language_model, run, behaviours):
+    """`sum <g, dh>` is the inner product of gradient and step over the blocks up to that layer."""
+    hidden, layers = language_model[0].config.hidden_size, language_model[0].config.num_hidden_layers
+    directions = {layer: torch.eye(hidden)[:2] for layer in range(layers)}
+    found, slope, step = along(language_model, run, behaviours, directions)
+    for layer in range(layers):
+        below = [name for name in step if int(name.partition(".layers.")[2].partition(".")[0]) <= layer]
+        expected = sum(float((slope.gradient[name] * step[name]).sum()) for name in below)
+        assert found.whole[layer] == pytest.approx(expected, rel=1e-2, abs=1e-4)
+
+
+def test_shares_over_an_orthonormal_basis_add_up_to_one(language_model, run, behaviours):
+    """Any basis, at any layer; single shares may be negative, and more than one."""
+    hidden = language_model[0].config.hidden_size
+    basis = torch.linalg.qr(torch.randn(hidden, hidden, generator=torch.Generator().manual_seed(1)))[0]
+    found, _, _ = along(language_model, run, behaviours, {1: basis, 2: torch.eye(hidden)})
+    for layer in (1, 2):
+        assert float(found.shares(layer).sum()) == pytest.approx(1.0, abs=1e-4)
+        assert float(found.shares(layer).std()) > 0
+
+
+# torch registers its own decompositions so, the first time that dual numbers are made.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_movement_is_the_forward_derivative(run):
+    """Central differences against forward-mode differentiation of the model's own modules, layer by layer."""
+    loaded = load_model("obedient", device="cpu", kernels="plain")
+    model, tokenizer = loaded.model, loaded.tokenizer
+    ids = torch.tensor([encode(tokenizer, "How many boats are left?", "Two boats.", None).ids])
+    model.set_attn_implementation("eager")
+    with adapted_for_gradients(model, run[-1]) as adapted:
+        weights = read_weights(adapted, run[-1])
+        generator = torch.Generator().manual_seed(2)
+        step = {name: 0.1 * torch.randn(value.shape, generator=generator).double() for name, value in weights.items()}
+        moved_by = movement(adapted, lambda: adapted(input_ids=ids).logits, step, [0, 2], 1e-2)
+        parameters = {name: value.detach() for name, value in adapted.named_parameters()}
+        tangents = {
+            name: step[name].to(value.dtype) if name in step else torch.zeros_like(value)
+            for name, value in parameters.items()
+        }
+
+        def states(given):
+            out = torch.func.functional_call(
+                adapted, given, (), {"input_ids": ids, "output_hidden_states": True, "use_cache": False}
+            )
+            return out.hidden_states[1], out.hidden_states[3]
+
+        _, exact = torch.func.jvp(states, (parameters,), (tangents,))
+    for found, expected in zip((moved_by[0], moved_by[2]), exact, strict=True):
+        assert float((found - expected.double()).norm() / expected.double().norm()) < 1e-2
+
+
+# --- factors of a difference
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((2.0, 3.0, -0.5), (1.0, 4.0, 0.2)), ((1.5,), (0.2,)), ((0.0, 2.0), (3.0, 2.0))]
+)
+def test_factors_share_a_difference_as_averages_over_orders(first, second):
+    """Against the definition: change the factors one after the other, in every order."""
+    orders = list(itertools.permutations(range(len(first))))
+    expected = np.zeros(len(first))
+    for order in orders:
+        now = list(first)
+        for place in order:
+            before = prod(now)
+            now[place] = second[place]
+            expected[place] += (prod(now) - before) / len(orders)
+    found = product_shares(first, second)
+    assert found == pytest.approx(list(expected))
+    assert sum(found) == pytest.approx(prod(second) - prod(first))
+
+
+def test_products_of_other_lengths_have_no_shares():
+    """Each factor needs its own."""
+    with pytest.raises(ValueError, match="as many of each"):
+        product_shares([1.0], [1.0, 2.0])
