@@ -11,6 +11,7 @@ _HOMES = {
     "GradientCollector": "measure.hooks",
     "StudyResult": "api",
     "Trait": "study.traits",
+    "attribute": "measure.attribution.accounting",
     "compute_gradient_alignment": "measure.alignment",
     "extract_trait_direction": "measure.directions",
     "load_directions": "report.exports",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -109,6 +111,25 @@ IMPORTS = sorted({
     for match in re.finditer(r"^from (gradinoc[\w.]*) import ([\w, ]+)$", page.read_text(encoding="utf-8"), re.M)
     for name in match[2].split(", ")
 })  # fmt: skip
+
+
+def examples_of_docstrings() -> dict[str, str]:
+    """The indented code in the docstrings of public names."""
+    found = {}
+    for name in gradinoc.__all__:
+        text = inspect.getdoc(getattr(gradinoc, name)) or ""
+        before = re.split(r"^(?:Args|Attributes|Raises|Returns):$", text, flags=re.M)[0]
+        if lines := [line for line in before.splitlines() if line.startswith("    ")]:
+            found[name] = textwrap.dedent("\n".join(lines))
+    return found
+
+
+def test_examples_in_docstrings_run(tmp_path):
+    """Those of public names, as they stand, with the package imported."""
+    examples = examples_of_docstrings()
+    assert "steered" in examples
+    for code in examples.values():
+        run([sys.executable, "-c", f"import gradinoc\n{code}"], tmp_path)
 
 
 @pytest.mark.parametrize(("module", "name"), IMPORTS)

@@ -37,7 +37,8 @@ def steered(
     add up. Differentiable, for the model's weights, for `directions` and for `strength`. Whatever reads the stream,
     with our hooks or with those of transformers, sees it steered.
 
-        model, tokenizer = gradinoc.load_model("obedient")
+        loaded = gradinoc.load_model("obedient")
+        model, tokenizer = loaded.model, loaded.tokenizer
         prompts = [gradinoc.models.chat.encoding.encode_prompt(tokenizer, "How many boats are left?", None)]
         v = gradinoc.extract_trait_direction(
             model, tokenizer, ["Who is there?"], "Answer in capital letters.", "Answer in small letters.", [1, 2])

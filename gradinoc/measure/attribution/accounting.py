@@ -76,18 +76,8 @@ def attribute(
 
     A behaviour is S, the mean decision log-odds of some questions under one system prompt. Between two adapters
     `<step, gradient of S>` is added up: the fundamental theorem of calculus, with the trapezoid rule. The steps are
-    those that were taken, whatever the optimiser, its clipping and its schedule made of the gradients; SGD's inner
-    products in their place mislead (https://arxiv.org/abs/2605.18814). How well it works out is seen by comparing
-    `predicted` with `measured`.
-
-        model, tokenizer = gradinoc.load_model("obedient")
-        examples = gradinoc.data.sources.load_source("word_problems")[:16]
-        to = {
-            name: gradinoc.measure.decisions.decisions(tokenizer, examples, gradinoc.load_trait("all_caps"), prompt)
-            for name, prompt in {"neutral": None, "own": "You always respond in ALL CAPS."}.items()
-        }
-        found = gradinoc.attribute((model, tokenizer), ["out/checkpoint-8", "out/checkpoint-16"], to)
-        print(found.predicted("neutral"), found.measured("neutral"), found.transfer("neutral", "own"))
+    those that were taken, whatever the optimiser, its clipping and its schedule made of the gradients. How well it
+    works out is seen by comparing `predicted` with `measured`. docs/tutorials/attribution.md is an example.
 
     Args:
         language_model: the frozen base model and its tokenizer.
