@@ -8,12 +8,13 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from gradinoc.data.examples import showing
 from gradinoc.data.sources import load_source
 from gradinoc.errors import ModelError
 from gradinoc.measure.attribution.accounting import attribute
+from gradinoc.measure.attribution.kernel import kernel_matrix
 from gradinoc.measure.attribution.shares import movement, split_at_layers
 from gradinoc.measure.attribution.slopes import (
     adapted_for_gradients,
@@ -25,7 +26,7 @@ from gradinoc.measure.attribution.slopes import (
     trained_weights,
 )
 from gradinoc.measure.decisions import decision_log_odds, decisions, log_odds_of
-from gradinoc.measure.fast import completion_losses
+from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.run import Recipe, train_run
@@ -258,6 +259,61 @@ def test_movement_is_the_forward_derivative(run):
         _, exact = torch.func.jvp(states, (parameters,), (tangents,))
     for found, expected in zip((moved_by[0], moved_by[2]), exact, strict=True):
         assert float((found - expected.double()).norm() / expected.double().norm()) < 1e-2
+
+
+# --- before training
+
+
+def test_kernel_is_what_a_small_step_does(language_model, behaviours, tmp_path):
+    """A small step down the gradient under each prompt moves each behaviour as its row says."""
+    model, tokenizer = language_model
+    pad, rate = int(tokenizer.pad_token_id), 1e-2
+    with fresh_adapters(model, [0], SETTINGS) as (wrapped, _):
+        save_adapter(wrapped, tmp_path / "fresh")
+    training = {
+        name: [encode(tokenizer, e.question, showing(e, ALL_CAPS), prompt) for e in load_source("word_problems")[:4]]
+        for name, prompt in {"neutral": None, "own": OWN}.items()
+    }
+    with adapted_for_gradients(model, tmp_path / "fresh") as adapted:
+        table = kernel_matrix(adapted, training, behaviours, pad).set_index(["training", "evaluation"])
+        weights = read_weights(adapted, tmp_path / "fresh")
+        before = {name: log_odds_slope(adapted, decided, pad).value for name, decided in behaviours.items()}
+        for prompt, examples in training.items():
+            put_weights(adapted, weights)
+            loss = slope_of(adapted, examples, lambda own, batch, _: completion_losses(own, batch), pad)
+            put_weights(adapted, {name: value - rate * loss.gradient[name] for name, value in weights.items()})
+            for name, decided in behaviours.items():
+                row = table.loc[(prompt, name)]
+                change = log_odds_slope(adapted, decided, pad).value - before[name]
+                assert change == pytest.approx(rate * row["kernel"], rel=3e-2, abs=2e-5)
+                assert row["kernel"] == pytest.approx(row["cosine"] * row["training_norm"] * row["evaluation_norm"])
+    assert len(table) == 4
+
+
+def test_kernel_of_a_fresh_adapter_is_that_of_the_full_weights(behaviours):
+    """But for a factor, and for the projection's noise: with a high rank rows of the two are parallel."""
+    loaded = load_model("obedient", device="cpu", kernels="plain")
+    model, tokenizer = loaded.model, loaded.tokenizer
+    pad, layer = int(tokenizer.pad_token_id), "model.layers.1.mlp.down_proj"
+    placed = {name: [each for each in decided if each.places] for name, decided in behaviours.items()}
+    full = []
+    model.get_submodule(layer).weight.requires_grad_(True)
+    for decided in placed.values():
+        batch = batched(model, [each.encoded for each in decided], pad)
+        (gradient,) = torch.autograd.grad(log_odds_of(model, batch, decided).mean(), model.get_submodule(layer).weight)
+        full.append(gradient.double())
+    model.get_submodule(layer).weight.requires_grad_(False)
+    width = model.get_submodule(layer).weight.shape[1]
+    torch.manual_seed(0)
+    config = LoraConfig(r=8 * width, lora_alpha=1, target_modules=[layer], init_lora_weights="gaussian")
+    wrapped = get_peft_model(model, config)
+    try:
+        low = [log_odds_slope(wrapped, decided, pad).gradient for decided in placed.values()]
+    finally:
+        wrapped.unload()
+    ups = [next(value for name, value in gradient.items() if "lora_B" in name) for gradient in low]
+    cosines = [float((one * other).sum() / one.norm() / other.norm()) for one, other in (full, ups)]
+    assert cosines[0] == pytest.approx(cosines[1], abs=0.05)
 
 
 # --- factors of a difference

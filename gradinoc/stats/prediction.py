@@ -1,0 +1,67 @@
+"""How well a number known beforehand predicts an outcome over prompts: each is predicted from all others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from gradinoc.stats.effect import Array, Effect, bare, finite
+
+
+def left_out_r2(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> float:
+    """Leave-one-out R^2 of a straight line, `1 - sum of squared prediction errors / that of the others' mean`.
+
+    Both are [n]. Each value is predicted by the line through all others, and compared with their mean: 1 where it is
+    predicted exactly, 0 where the line is no better, negative where it is worse. Source: Allen, Technometrics 16
+    (1974), PRESS. NaN for fewer than four values, or where the predictor or the outcome does not vary.
+
+    Raises:
+        ValueError: unequal shapes, or a value that is not finite.
+    """
+    x, y = _pair(predictor, outcome)
+    if len(x) < 4 or not np.ptp(x) or not np.ptp(y):
+        return math.nan
+    centred = x - x.mean()
+    leverage = 1 / len(x) + centred**2 / (centred @ centred)
+    if np.any(leverage > 1 - 1e-9):  # all others are alike: there is no line through them
+        return math.nan
+    line = y.mean() + centred * (centred @ y) / (centred @ centred)
+    by_line, by_mean = (y - line) / (1 - leverage), (y - y.mean()) / (1 - 1 / len(y))
+    return float(1 - (by_line @ by_line) / (by_mean @ by_mean))
+
+
+def prediction(
+    predictor: npt.ArrayLike, outcome: npt.ArrayLike, name: str, rng: np.random.Generator, draws: int = 9999
+) -> Effect:
+    """`left_out_r2` with a one-sided p by permutation over prompts; there is no interval.
+
+    p is the share of permutations (itself among them) whose R^2 is as large *and* whose line rises: a predictor that
+    foretells the opposite is no predictor. Source of the p: Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010).
+
+    Raises:
+        ValueError: unequal shapes, or a value that is not finite.
+    """
+    x, y = _pair(predictor, outcome)
+    found = left_out_r2(x, y)
+    effect = bare(name, found, len(x), "prompts", "leave-one-out R2, permutation over prompts, one-sided")
+    if math.isnan(found):
+        return effect
+    observed = _rising(x, y)
+    reached = sum(_rising(x, rng.permutation(y)) >= observed - 1e-12 for _ in range(draws))
+    return Effect(
+        effect.name, found, math.nan, math.nan, (1 + reached) / (1 + draws), effect.n, effect.unit, effect.method
+    )
+
+
+def _rising(x: Array, y: Array) -> float:
+    """The left-out R^2 where the line rises; minus infinity where it does not."""
+    return left_out_r2(x, y) if float((x - x.mean()) @ y) > 0 else -math.inf
+
+
+def _pair(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[Array, Array]:
+    x, y = finite(predictor, "predictor").ravel(), finite(outcome, "outcome").ravel()
+    if x.shape != y.shape:
+        raise ValueError(f"Prediction: expected an outcome for each value, received {x.size} and {y.size}")
+    return x, y
