@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -111,7 +112,7 @@ def attribute(
                     step = {weight: value - before[0][weight] for weight, value in weights.items()}
                     mean = {w: (value + before[1][name].gradient[w]) / 2 for w, value in slope.gradient.items()}
                     by_weight = {weight: float((step[weight] * mean[weight]).sum()) for weight in step}
-                    at = {"behaviour": name, "stretch": point - 1}
+                    at: dict[str, Any] = {"behaviour": name, "stretch": point - 1}
                     sizes = {"step": norm(step), "slope": norm(mean)}
                     cosine = inner(step, mean) / (norm(step) * norm(mean)) if all(sizes.values()) else float("nan")
                     steps.append({**at, "last": saved, "predicted": inner(step, mean), **sizes, "cosine": cosine})

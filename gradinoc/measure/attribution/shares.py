@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -85,7 +86,7 @@ def split_at_layers(
         with _Stream(model, layers) as stream:
             found = score(model, batch, rows).sum()
             gradients = torch.autograd.grad(found, [stream.states[layer] for layer in layers])
-        moved = movement(model, lambda batch=batch, rows=rows: score(model, batch, rows), step, layers, size)
+        moved = movement(model, partial(score, model, batch, rows), step, layers, size)
         for layer, gradient in zip(layers, gradients, strict=True):
             g, dh = (each.detach().flatten(0, -2).double().cpu() for each in (gradient, moved[layer]))
             units = directions[layer].double().cpu()

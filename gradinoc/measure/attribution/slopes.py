@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
@@ -16,6 +18,7 @@ from gradinoc.errors import ModelError, NumericalError
 from gradinoc.measure.batches import Batch
 from gradinoc.measure.decisions import Decision, log_odds_of
 from gradinoc.measure.fast import batched, fused_adapter, sharing_order
+from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import in_batches
 
@@ -74,7 +77,8 @@ def read_weights(model: PeftModel, adapter: Path) -> dict[str, Tensor]:
         ModelError: its weights are others than those of the model's adapter.
     """
     stored = load_peft_weights(str(adapter), device="cpu")
-    odd = set_peft_model_state_dict(model, stored, adapter_name=ADAPTER).unexpected_keys
+    loaded: Any = set_peft_model_state_dict(model, stored, adapter_name=ADAPTER)
+    odd = loaded.unexpected_keys
     own = trained_weights(model)
     if odd or len(stored) != len(own):
         raise ModelError(f"{adapter}: {len(stored)} weights, of which {len(odd)} fit nowhere; expected {len(own)}")
@@ -111,8 +115,8 @@ def log_odds_slope(model: PeftModel, decided: Sequence[Decision], pad: int, batc
     return slope_of(model, [each.encoded for each in placed], score, pad, batch_size)
 
 
-def slope_of(model: PeftModel, examples: Sequence, score: Score, pad: int, batch_size: int = 8) -> Slope:
-    """The mean of `score` over the examples (`Encoded`), and its gradient.
+def slope_of(model: PeftModel, examples: Sequence[Encoded], score: Score, pad: int, batch_size: int = 8) -> Slope:
+    """The mean of `score` over the examples, and its gradient.
 
     Raises:
         NumericalError: a number is not finite.
@@ -148,4 +152,4 @@ def inner(first: Weights, second: Weights) -> float:
 
 def norm(weights: Weights) -> float:
     """The Euclidean norm of all together."""
-    return inner(weights, weights) ** 0.5
+    return math.sqrt(inner(weights, weights))
