@@ -137,6 +137,25 @@ def test_stretches_and_weights_add_up(language_model, run, behaviours):
     assert np.allclose(steps["step"] * steps["slope"] * steps["cosine"], steps["predicted"])
     assert list(steps.loc["own", "last"]) == [False, True] * 3
     assert len(found.values) == 2 * 7
+    halves = steps.loc["own", "step"].to_numpy().reshape(3, 2)
+    assert np.allclose(halves[:, 0], halves[:, 1]), "a point between two adapters is not in the middle"
+
+
+def test_a_stretch_has_the_mean_of_the_slopes_at_both_ends(language_model, run, behaviours):
+    """The whole run in one stretch: the slope along it by finite differences, at its beginning and at its end."""
+    model, tokenizer = language_model
+    pad, first, last = int(tokenizer.pad_token_id), run[0], run[-1]
+    found = attribute(language_model, [last], behaviours, initial=first, between=0)
+    with adapted_for_gradients(model, first) as adapted:
+        start, end = read_weights(adapted, first), read_weights(adapted, last)
+        step = {name: end[name] - start[name] for name in start}
+        for name, decided in behaviours.items():
+            slopes = []
+            for weights in (start, end):
+                up, down = (moved(adapted, pad, decided, weights, step, size) for size in (5e-3, -5e-3))
+                slopes.append((up - down) / 1e-2)
+            assert abs(slopes[0] - slopes[1]) > 0.2 * abs(slopes[1]), "either end would do"
+            assert found.predicted(name) == pytest.approx(np.mean(slopes), rel=2e-2, abs=1e-3)
 
 
 def test_a_run_without_its_first_adapter_begins_at_the_base_model(language_model, run, behaviours):
