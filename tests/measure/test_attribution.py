@@ -130,15 +130,15 @@ def test_steps_account_for_what_came_of_them(language_model, run, behaviours):
 
 def test_stretches_and_weights_add_up(language_model, run, behaviours):
     """Over weights to a stretch's prediction; cosines and norms give it too; saved adapters are marked."""
-    found = attribute(language_model, run[1:], behaviours, initial=run[0], between=1)
+    found = attribute(language_model, run[1:], behaviours, initial=run[0], between=2)
     sums = found.modules.groupby(["behaviour", "stretch"])["predicted"].sum()
     steps = found.steps.set_index(["behaviour", "stretch"])
     assert np.allclose(sums, steps["predicted"].loc[sums.index], rtol=1e-9, atol=1e-12)
     assert np.allclose(steps["step"] * steps["slope"] * steps["cosine"], steps["predicted"])
-    assert list(steps.loc["own", "last"]) == [False, True] * 3
-    assert len(found.values) == 2 * 7
-    halves = steps.loc["own", "step"].to_numpy().reshape(3, 2)
-    assert np.allclose(halves[:, 0], halves[:, 1]), "a point between two adapters is not in the middle"
+    assert list(steps.loc["own", "last"]) == [False, False, True] * 3
+    assert len(found.values) == 2 * 10
+    thirds = steps.loc["own", "step"].to_numpy().reshape(3, 3)
+    assert np.allclose(thirds, thirds[:, :1]), "points between two adapters are not at equal distances"
 
 
 def test_a_stretch_has_the_mean_of_the_slopes_at_both_ends(language_model, run, behaviours):
