@@ -89,7 +89,7 @@ def test_runs_together_are_each_what_it_is_alone(obedient, recipe, make, alone, 
         np.testing.assert_allclose(log.initial_loss, expected.initial_loss, rtol=1e-5)
         torch.testing.assert_close(log.direction_means, expected.direction_means, **CLOSE)
         assert list(log.table) == list(expected.table)
-        # Rounding is that of the longest gradient, and a cosine divides it by its own, which may be 10,000 times shorter.
+        # Rounding is that of the longest gradient; a cosine divides it by its own, which may be 10,000 times shorter.
         length = expected.table["grad_norm"] / expected.table["grad_norm"].max()
         for column in log.table:
             if log.table[column].dtype.kind == "f":
