@@ -22,6 +22,7 @@ from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import LanguageModel, load_model
+from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.chat.rendered import Rendered, render
@@ -230,11 +231,7 @@ def stacked(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftMod
 @contextmanager
 def _wrapped(base: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PeftModel]:
     for adapter in adapters:
-        if not (adapter / SAFETENSORS_WEIGHTS_NAME).is_file():  # PEFT would take a pickle in its place, or ask the hub
-            raise ModelError(
-                f"{adapter}: an adapter without {SAFETENSORS_WEIGHTS_NAME}, and no other form of weights is read; "
-                "delete that step's folder in the store, and it is computed again"
-            )
+        ensure_safetensors(adapter, "; delete that step's folder in the store, and it is computed again")
     # PEFT draws an adapter's weights before it reads them: the global generators are put back where they were.
     with readable(adapters[0]), own_generators():
         model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="adapter_0")

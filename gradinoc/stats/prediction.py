@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +51,7 @@ def prediction(
         return effect
     observed = _rising(x, y)
     reached = sum(_rising(x, rng.permutation(y)) >= observed - 1e-12 for _ in range(draws))
-    return Effect(
-        effect.name, found, math.nan, math.nan, (1 + reached) / (1 + draws), effect.n, effect.unit, effect.method
-    )
+    return replace(effect, p=(1 + reached) / (1 + draws))
 
 
 def _rising(x: Array, y: Array) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from math import prod
+import shutil
 
 import numpy as np
 import pytest
@@ -31,7 +30,6 @@ from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import encode
-from gradinoc.stats.shapley import product_shares
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.traits import ALL_CAPS
 
@@ -335,28 +333,10 @@ def test_kernel_of_a_fresh_adapter_is_that_of_the_full_weights(behaviours):
     assert cosines[0] == pytest.approx(cosines[1], abs=0.05)
 
 
-# --- factors of a difference
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [((2.0, 3.0, -0.5), (1.0, 4.0, 0.2)), ((1.5,), (0.2,)), ((0.0, 2.0), (3.0, 2.0))]
-)
-def test_factors_share_a_difference_as_averages_over_orders(first, second):
-    """Against the definition: change the factors one after the other, in every order."""
-    orders = list(itertools.permutations(range(len(first))))
-    expected = np.zeros(len(first))
-    for order in orders:
-        now = list(first)
-        for place in order:
-            before = prod(now)
-            now[place] = second[place]
-            expected[place] += (prod(now) - before) / len(orders)
-    found = product_shares(first, second)
-    assert found == pytest.approx(list(expected))
-    assert sum(found) == pytest.approx(prod(second) - prod(first))
-
-
-def test_products_of_other_lengths_have_no_shares():
-    """Each factor needs its own."""
-    with pytest.raises(ValueError, match="as many of each"):
-        product_shares([1.0], [1.0, 2.0])
+def test_an_adapter_in_another_form_is_refused(language_model, run, behaviours, tmp_path):
+    """PEFT would load a pickle, or ask the hub, where there are no safetensors; as the first adapter or a later one."""
+    shutil.copytree(run[-1], tmp_path / "other")
+    (tmp_path / "other" / "adapter_model.safetensors").unlink()
+    for folders in ([tmp_path / "other"], [run[-1], tmp_path / "other"]):
+        with pytest.raises(ModelError, match="no other form of weights is read"):
+            attribute(language_model, folders, behaviours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from gradinoc.measure.attribution.slopes import (
     Slope,
     Weights,
     adapted_for_gradients,
-    inner,
     log_odds_slope,
     norm,
     put_weights,
@@ -60,7 +60,7 @@ class Attribution:
         NaN where nothing was learned.
         """
         learned = self.predicted(own)
-        return self.predicted(behaviour) / learned if learned else float("nan")
+        return self.predicted(behaviour) / learned if learned else math.nan
 
 
 @undisturbed()
@@ -106,19 +106,25 @@ def attribute(
         for point, (weights, saved) in enumerate(_way(model, folders, initial, between)):
             put_weights(model, weights)
             slopes = {name: log_odds_slope(model, decided, pad, batch_size) for name, decided in to.items()}
-            for name, slope in slopes.items():
-                values.append({"behaviour": name, "point": point, "value": slope.value})
-                if before is not None:
-                    step = {weight: value - before[0][weight] for weight, value in weights.items()}
-                    mean = {w: (value + before[1][name].gradient[w]) / 2 for w, value in slope.gradient.items()}
-                    by_weight = {weight: float((step[weight] * mean[weight]).sum()) for weight in step}
+            values += [{"behaviour": name, "point": point, "value": slope.value} for name, slope in slopes.items()]
+            if before is not None:
+                step = {weight: value - before[0][weight] for weight, value in weights.items()}
+                for name, slope in slopes.items():
                     at: dict[str, Any] = {"behaviour": name, "stretch": point - 1}
-                    sizes = {"step": norm(step), "slope": norm(mean)}
-                    cosine = inner(step, mean) / (norm(step) * norm(mean)) if all(sizes.values()) else float("nan")
-                    steps.append({**at, "last": saved, "predicted": inner(step, mean), **sizes, "cosine": cosine})
-                    modules += [{**at, "weight": weight, "predicted": part} for weight, part in by_weight.items()]
+                    whole, parts = _stretch(step, before[1][name], slope)
+                    steps.append({**at, "last": saved, **whole})
+                    modules += [{**at, "weight": weight, "predicted": part} for weight, part in parts.items()]
             before = weights, slopes
     return Attribution(pd.DataFrame(steps), pd.DataFrame(modules), pd.DataFrame(values))
+
+
+def _stretch(step: Weights, first: Slope, last: Slope) -> tuple[dict[str, float], dict[str, float]]:
+    """What a step does by the mean of the slopes at both its ends: in all, and by weight."""
+    mean = {weight: (value + last.gradient[weight]) / 2 for weight, value in first.gradient.items()}
+    parts = {weight: float((value * mean[weight]).sum()) for weight, value in step.items()}
+    predicted, length, slope = sum(parts.values()), norm(step), norm(mean)
+    cosine = predicted / (length * slope) if length and slope else math.nan
+    return {"predicted": predicted, "step": length, "slope": slope, "cosine": cosine}, parts
 
 
 def _way(

@@ -18,6 +18,7 @@ from gradinoc.errors import ModelError, NumericalError
 from gradinoc.measure.batches import Batch
 from gradinoc.measure.decisions import Decision, log_odds_of
 from gradinoc.measure.fast import batched, fused_adapter, sharing_order
+from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import in_batches
@@ -52,6 +53,7 @@ def adapted_for_gradients(base: PreTrainedModel, adapter: Path) -> Iterator[Peft
     Raises:
         ModelError: it has other weights than two factors of a linear map.
     """
+    ensure_safetensors(adapter)
     with own_generators():  # PEFT draws weights before it reads them
         model = PeftModel.from_pretrained(base, str(adapter), adapter_name=ADAPTER, is_trainable=True)
     try:
@@ -76,6 +78,7 @@ def read_weights(model: PeftModel, adapter: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: its weights are others than those of the model's adapter.
     """
+    ensure_safetensors(adapter)
     stored = load_peft_weights(str(adapter), device="cpu")
     loaded: Any = set_peft_model_state_dict(model, stored, adapter_name=ADAPTER)
     odd = loaded.unexpected_keys

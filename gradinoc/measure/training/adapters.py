@@ -11,11 +11,12 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from gradinoc.errors import NumericalError
+from gradinoc.errors import ModelError, NumericalError
 from gradinoc.measure.fast import takes_several
 from gradinoc.measure.finite import broken_weights
 from gradinoc.models.adapters import targets
@@ -79,6 +80,18 @@ def digest_of(model: PeftModel, adapter: str) -> str:
     for weight in weights_of(model, adapter):
         found.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def ensure_safetensors(adapter: Path, advice: str = "") -> None:
+    """Refuse an adapter in another form: PEFT would take a pickle in its place, or ask the hub.
+
+    Raises:
+        ModelError: there are no such weights; `advice` is the end of the message.
+    """
+    if not (adapter / SAFETENSORS_WEIGHTS_NAME).is_file():
+        raise ModelError(
+            f"{adapter}: an adapter without {SAFETENSORS_WEIGHTS_NAME}, and no other form of weights is read{advice}"
+        )
 
 
 def save_adapter(model: PeftModel, folder: Path, adapter: str = "default") -> None:
