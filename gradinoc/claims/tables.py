@@ -28,6 +28,9 @@ TRAIT_DRAW = -1  # the `draw` of the trait's own direction in `steering`
 TRAIT_DIRECTION, FROZEN = "trait", "frozen"  # of `cells`: the direction and window that decide
 COSINE, PUSH, POOLED = "alignment", "push", "pooled alignment"  # measures of `cells`
 WINDOWS = ("first", "middle", "last")  # thirds of a run's steps; the first decides
+WHOLE, LEARNED = "whole", "learned"  # directions of `shares`: none in particular, and that of the neutral runs' own drift
+IN_PROMPT, IN_ANSWER = "prompt", "answer"  # positions of `shares`
+FULL, LORA = "full", "lora"  # spaces of `kernel`: all weights of linear maps, and a fresh adapter's
 FIXED, REPHRASED = "fixed", "rephrased"  # kinds of prompts under which is measured or trained; others: `Kind`
 
 PROMPTS = "prompts"  # the table that comes from the study and not from its steps
@@ -58,14 +61,20 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "cells": ("condition", "seed", "direction", "position", "window", "third", "measure", "value"),
     "runs": ("condition", "seed", "steps", "seconds", "initial_loss", "final_loss", "initial_adapter"),
+    "attribution": ("condition", "seed", "evaluation", "step", "example", "predicted", "measured"),
+    "lengths": ("condition", "seed", "evaluation", "step", "length", "slope"),
+    "modules": ("condition", "seed", "evaluation", "step", "layer", "module", "predicted"),
+    "shares": ("condition", "seed", "step", "example", "layer", "position", "direction", "along"),
+    "share_nulls": ("condition", "seed", "null", "draw", "layer", "along"),
+    "kernel": ("condition", "evaluation", "space", "kernel", "training_norm", "evaluation_norm"),
 }  # fmt: skip
 
 
 # Columns that hold words, and those that say what a row is.
 TEXT = ("condition", "side", "position", "null", "trait", "family", "kind", "text", "evaluation", "direction", "window",
-        "measure", "phase", "domain", "question", "response", "initial_adapter")  # fmt: skip
+        "measure", "phase", "domain", "question", "response", "initial_adapter", "module", "space")  # fmt: skip
 KEYS = ("condition", "side", "position", "null", "trait", "evaluation", "direction", "window", "third", "measure",
-        "phase", "domain", "seed", "step", "example", "sample", "strength", "layer", "draw")  # fmt: skip
+        "phase", "domain", "seed", "step", "example", "sample", "strength", "layer", "draw", "module", "space")  # fmt: skip
 LONG = ("question", "response", "text")  # too long for a message
 
 
@@ -100,6 +109,17 @@ class Evidence:
     |   |   | specification curve chooses: direction, position, `third` of the layers, measure | per hidden unit |
     | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; | nats/token, seconds |
     |   |   | SHA-256 of its adapter before the first step |  |
+    | `attribution` | a run x `evaluation` prompt x stretch that ends at `step` x question: what the run's steps | nats |
+    |   |   | account for (`predicted`) and the change of its decision log-odds (`measured`) |  |
+    | `lengths` | a run x `evaluation` x `step`: norms of the stretch's weight change and of the mean | weights, nats |
+    |   |   | gradient of the decision log-odds along it | per weight |
+    | `modules` | a run x `evaluation` x `step` x block x kind of linear map: its part of `predicted`, mean over | nats |
+    |   |   | questions |  |
+    | `shares` | a run x `step` from which on x training example x layer x tokens of prompt or answer x direction: | nats |
+    |   |   | what the loss's gradient does to the neutral decision log-odds along it, until the next such step |  |
+    | `share_nulls` | a run x null direction x layer: the same, summed over steps, mean over examples | nats |
+    | `kernel` | a prompt x `evaluation` prompt x `space`: inner product of the descent direction of the loss and | nats |
+    |   |   | the gradient of the decision log-odds, frozen model, and both norms | per learning rate |
     """
 
     prompts: pd.DataFrame
@@ -121,6 +141,12 @@ class Evidence:
     responses: pd.DataFrame
     cells: pd.DataFrame
     runs: pd.DataFrame
+    attribution: pd.DataFrame
+    lengths: pd.DataFrame
+    modules: pd.DataFrame
+    shares: pd.DataFrame
+    share_nulls: pd.DataFrame
+    kernel: pd.DataFrame
     planned_runs: tuple[tuple[str, int], ...] = ()  # (condition, seed), those that the study trains
     primary_position: str = POSITIONS[0]
     caveats: tuple[str, ...] = ()  # on how the tables were computed; told beside the verdict
