@@ -114,3 +114,11 @@ def test_g9_measures_of_drift_agree(finding, rules):
     close = tost(apart, rules.agreement, rules.alpha)
     assert close.p <= rules.alpha, f"{apart.name} = {apart}; G9 needs it shown to be within {rules.agreement} of zero"
     assert ranks.estimate >= rules.rank_agreement, f"{ranks.name} = {ranks}; G9 needs {rules.rank_agreement}"
+
+
+@pytest.mark.claim("G10")
+def test_g10_steps_account_for_drift(finding, rules):
+    """G10: the change of the log-odds is what the run's steps account for: slope 0.8 to 1.25, R2 of 0.9 or more."""
+    slope, r2, (low, high) = finding["slope"], finding["r2"], rules.accounted
+    assert low <= slope.estimate < high, f"{slope.name} = {slope}; G10 needs {low} to {high}"
+    assert r2.estimate >= rules.accounted_r2, f"{r2.name} = {r2}; G10 needs {rules.accounted_r2}"

@@ -110,6 +110,7 @@ class Claim:
         rests_on: keys of the gates that have to hold.
         rule: how it is decided, in words, with the study's bars as fields (see `words`).
         headline: key of the effect that stands for it in a summary; empty for the first.
+        needs: the table without which it is not run; empty if a study always has its tables.
         measure: tables to effects.
         decide: effects to an outcome; pure.
     """
@@ -121,6 +122,11 @@ class Claim:
     rests_on: tuple[str, ...] = ()
     rule: str = ""
     headline: str = ""
+    needs: str = ""
+
+    def ran(self, evidence: Evidence) -> bool:
+        """Whether the study measured what it takes."""
+        return not self.needs or not evidence.tables[self.needs].empty
 
     def judge(self, evidence: Evidence, rules: Rules, gates: Sequence[Finding] = ()) -> Finding:
         """The finding from the evidence; undecided where a gate on which it rests failed, whatever its numbers.
@@ -161,6 +167,8 @@ class Claim:
             equal_loss=f"{100 * rules.equal_loss:g} %",
             share=f"{rules.share:g}",
             room=f"{rules.room:g}",
+            turned=f"{rules.turned:g}",
+            carried=f"{rules.carried:g}",
         )
 
 

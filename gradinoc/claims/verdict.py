@@ -11,6 +11,7 @@ from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
 from gradinoc.claims.c6 import C6, any_prompt
+from gradinoc.claims.c7 import C7A, C7B, C7C, by_size
 from gradinoc.claims.finding import Claim, Finding, Status, listed
 from gradinoc.claims.gates import GATES, gates_of
 from gradinoc.claims.specification import curve_of
@@ -18,9 +19,9 @@ from gradinoc.claims.tables import Evidence
 from gradinoc.claims.warnings import warnings_of
 from gradinoc.study.rules import Rules
 
-CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C6)
+CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C6, C7A, C7B, C7C)
 RULES_OF = {rule.key: rule for rule in (*GATES, *CLAIMS)}
-NOT_RUN = {  # claims that a verdict needs and this version's studies train no arms for: what they would show
+OPTIONAL = {  # claims that a verdict needs and a study may not run: what they would show
     "C5": "removing the component along the direction removes the drift",
     "C7a": "the update turns away from what raises drift",
     "C7b": "what it turns away from lies along the direction",
@@ -62,7 +63,7 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
         ValueError: a number that decides is missing.
     """
     gates = gates_of(evidence, rules)
-    claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS)
+    claims = tuple(claim.judge(evidence, rules, gates) for claim in CLAIMS if claim.ran(evidence))
     verdict, why = conclusion(gates, claims, rules)
     curve = curve_of(evidence)
     sentence = f"{verdict.name.replace('_', ' ')}: {why}"
@@ -92,10 +93,17 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
     if failed:
         return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {listed(failed)} failed."
     status = {claim.key: claim.status for claim in claims}
-    return _pronounced(status) or (Verdict.UNDECIDED, _left_open(claims))
+    sized = any(claim.key == C7A.key and by_size(claim, rules) for claim in claims)
+    return _pronounced(status, sized=sized) or (Verdict.UNDECIDED, _left_open(claims))
 
 
-def _pronounced(status: Mapping[str, Status]) -> tuple[Verdict, str] | None:
+def not_run(claims: Sequence[Finding]) -> dict[str, str]:
+    """The claims that a verdict needs and that were not run: what each would show."""
+    present = {claim.key for claim in claims}
+    return {key: words for key, words in OPTIONAL.items() if key not in present}
+
+
+def _pronounced(status: Mapping[str, Status], *, sized: bool) -> tuple[Verdict, str] | None:
     """What the claims come to where the apparatus is sound; None if they leave it open."""
 
     def all_are(wanted: Status, *keys: str) -> bool:
@@ -114,7 +122,7 @@ def _pronounced(status: Mapping[str, Status]) -> tuple[Verdict, str] | None:
         ),
         (
             Verdict.MAGNITUDE,
-            all_are(Status.SUPPORTED, "C6") and all_are(Status.REFUTED, "C7a"),
+            all_are(Status.SUPPORTED, "C6") and all_are(Status.REFUTED, "C7a") and sized,
             "updates are smaller, not turned.",
         ),
         (
@@ -136,8 +144,7 @@ def _left_open(claims: Sequence[Finding]) -> str:
     parts = [
         f"{claim.key} is {claim.status}: {claim.reason}" for claim in claims if claim.status is not Status.SUPPORTED
     ]
-    present = {claim.key for claim in claims}
-    absent = [f"{key} ({words})" for key, words in NOT_RUN.items() if key not in present]
+    absent = [f"{key} ({words})" for key, words in not_run(claims).items()]
     if absent:
         parts.append(f"Not run: {'; '.join(absent)}; what needs them cannot be pronounced.")
     return " ".join(parts)

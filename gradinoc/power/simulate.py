@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.tables import COLUMNS, PROMPTS, Evidence
 from gradinoc.power.scenarios import SCENARIOS, Scenario, Sizes
 from gradinoc.power.simulated import beside, frozen, trained
 from gradinoc.power.simulated.latent import Latent, draw, evaluated
@@ -25,7 +25,7 @@ def latent_of(scenario: str | Scenario, rng: np.random.Generator, **sizes: Any) 
 
 def evidence_of(latent: Latent, rng: np.random.Generator) -> Evidence:
     """What is measured of these prompts and runs: every table, with the errors of measurement."""
-    tables: dict[str, pd.DataFrame] = {}
+    tables = {name: pd.DataFrame(columns=list(COLUMNS[name])) for name in COLUMNS if name != PROMPTS}
     for make in (frozen.layers, frozen.gradients, frozen.directions, frozen.elicitation, frozen.steering):
         tables |= make(latent, rng)
     for make in (trained.training, trained.drift, beside.tables):

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.verdict import NOT_RUN, Judgement, Verdict
+from gradinoc.claims.verdict import Judgement, Verdict, not_run
 from gradinoc.errors import printable
 from gradinoc.report.wording import status_word
 from gradinoc.stats.effect import Effect
@@ -27,7 +27,7 @@ PLACES = {
     "What would change our mind": "what-would-change-our-mind.md",
     "Every number": "claims.csv",
 }
-ROW = re.compile(rf"(?P<key>[GC]\d[a-z]?) +(?P<word>{'|'.join(STYLES)})\b")
+ROW = re.compile(rf"(?P<key>[GC]\d+[a-z]?) +(?P<word>{'|'.join(STYLES)})\b")
 VERDICT = re.compile(rf"(?:{'|'.join(verdict.name.replace('_', ' ') for verdict in Verdict)}): ")
 
 
@@ -41,7 +41,8 @@ def closing_summary(judgement: Judgement, directory: Path | None = None, beside:
     failed = [gate for gate in judgement.gates if gate.status is not Status.SUPPORTED]
     said = [judgement.sentence, *filter(None, beside)]
     said += [f"{gate.key} fails: {gate.statement}" for gate in failed]
-    said.append(f"Not run: {', '.join(NOT_RUN)}; a verdict that needs them cannot be reached.")
+    if absent := not_run(judgement.claims):
+        said.append(f"Not run: {', '.join(absent)}; a verdict that needs it cannot be reached.")
     if any(claim.status is Status.REFUTED for claim in judgement.claims):
         said.append("A refuted claim is a finding, not a fault: the apparatus worked, and this is what the data say.")
     if failed:

@@ -14,23 +14,25 @@ from gradinoc.stats.effect import Array, Effect, bare, finite
 def left_out_r2(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> float:
     """Leave-one-out R^2 of a straight line, `1 - sum of squared prediction errors / that of the others' mean`.
 
-    Both are [n]. Each value is predicted by the line through all others, and compared with their mean: 1 where it is
-    predicted exactly, 0 where the line is no better, negative where it is worse. Source: Allen, Technometrics 16
-    (1974), PRESS. NaN for fewer than four values, or where the predictor or the outcome does not vary.
+    Both are [n], or [n, columns]: then a row is left out as a whole, each column has its own mean, and all share a
+    slope. Each row is predicted by the line through all others, and compared with their mean: 1 where it is predicted
+    exactly, 0 where the line is no better, negative where it is worse. Source: Allen, Technometrics 16 (1974), PRESS.
+    NaN for fewer than four rows, or where the predictor or the outcome does not vary.
 
     Raises:
         ValueError: unequal shapes, or a value that is not finite.
     """
-    x, y = _pair(predictor, outcome)
-    if len(x) < 4 or not np.ptp(x) or not np.ptp(y):
+    x, y = (each - each.mean(axis=0) for each in _pair(predictor, outcome))
+    n = len(x)
+    if n < 4 or not x.any() or not y.any():
         return math.nan
-    centred = x - x.mean()
-    leverage = 1 / len(x) + centred**2 / (centred @ centred)
-    if np.any(leverage > 1 - 1e-9):  # all others are alike: there is no line through them
+    grown = n / (n - 1)  # without a row the others' mean is so much farther from it
+    squares = (x * x).sum() - grown * (x * x).sum(axis=1)
+    if np.any(squares <= 1e-9 * (x * x).sum()):  # all others are alike: there is no line through them
         return math.nan
-    line = y.mean() + centred * (centred @ y) / (centred @ centred)
-    by_line, by_mean = (y - line) / (1 - leverage), (y - y.mean()) / (1 - 1 / len(y))
-    return float(1 - (by_line @ by_line) / (by_mean @ by_mean))
+    slopes = ((x * y).sum() - grown * (x * y).sum(axis=1)) / squares
+    errors = y - slopes[:, None] * x
+    return float(1 - (errors * errors).sum() / (y * y).sum())
 
 
 def prediction(
@@ -56,11 +58,12 @@ def prediction(
 
 def _rising(x: Array, y: Array) -> float:
     """The left-out R^2 where the line rises; minus infinity where it does not."""
-    return left_out_r2(x, y) if float((x - x.mean()) @ y) > 0 else -math.inf
+    return left_out_r2(x, y) if float(((x - x.mean(axis=0)) * y).sum()) > 0 else -math.inf
 
 
 def _pair(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[Array, Array]:
-    x, y = finite(predictor, "predictor").ravel(), finite(outcome, "outcome").ravel()
+    x, y = finite(predictor, "predictor"), finite(outcome, "outcome")
     if x.shape != y.shape:
-        raise ValueError(f"Prediction: expected an outcome for each value, received {x.size} and {y.size}")
-    return x, y
+        raise ValueError(f"Prediction: expected an outcome for each value, received {x.shape} and {y.shape}")
+    rows = (x.shape[0], -1) if x.ndim else (1, 1)
+    return x.reshape(rows), y.reshape(rows)

@@ -61,6 +61,40 @@ def ratio(
     return replace(effect, low=_edge(away, estimate, -1), high=_edge(away, estimate, 1), p=p)
 
 
+def part_of(part: Families, whole: Families, coefficients: Coefficients, name: str, bar: float = 0.0) -> Effect:
+    """Which share of a contrast is a part's: the same contrast of two numbers of every prompt and question.
+
+    Fieller's method as in `ratio`: a value r is in the interval where the contrast of part - r x whole, of each prompt
+    and question, does not differ from zero. So part and whole of a prompt err together.
+
+    Raises:
+        ValueError: part and whole are not of the same families, prompts and questions.
+    """
+    shapes = [{key: each.values[key].shape for key in coefficients} for each in (part, whole)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"Part and whole: expected the same prompts and questions, received {shapes}")
+
+    def apart(value: float) -> Effect:
+        tables = {key: part.values[key] - value * whole.values[key] for key in coefficients}
+        return contrast(Families(tables, part.groups), coefficients, name)
+
+    over, under = apart(0.0), contrast(whole, coefficients, f"denominator of {name}")
+    estimate = over.estimate / under.estimate if under.estimate else math.nan
+    how = "Fieller, prompts and question templates, two-sided p"
+    effect = replace(bare(name, estimate, over.n, "prompts", how), against=bar)
+    if not math.isfinite(under.low):
+        return replace(effect, method=under.method)
+    if not under.low > 0:
+        return replace(effect, method=f"no interval: the denominator may be zero ({under})")
+
+    def away(value: float) -> float:
+        """How far part - value x whole is from zero, less half its interval."""
+        found = apart(value)
+        return abs(found.estimate) - float(special.stdtrit(found.df, 0.975)) * found.standard_error
+
+    return replace(effect, low=_edge(away, estimate, -1), high=_edge(away, estimate, 1), p=apart(bar).p)
+
+
 def share_removed(families: Families, removed_by: str, baseline: str, name: str, bar: float = 0.0) -> Effect:
     """The share of `baseline`'s mean that family `removed_by` does not have: 1 - mean / mean; see `ratio`."""
     return ratio(families, {baseline: 1.0, removed_by: -1.0}, {baseline: 1.0}, name, bar)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from math import factorial, prod
+from typing import Any
 
 
-def product_shares(first: Sequence[float], second: Sequence[float]) -> list[float]:
+def product_shares(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
     """How much each factor adds to `prod(second) - prod(first)`: its Shapley value, one a factor.
 
     They add up to the difference, a factor that does not change has none, and factors that change alike share alike.
-    Source: Shapley, "A value for n-person games" (1953).
+    Factors are numbers, or arrays that broadcast. Source: Shapley, "A value for n-person games" (1953).
 
     Raises:
         ValueError: other numbers of factors on the two sides.

@@ -184,6 +184,19 @@ class DriftSettings(Section):
     batch_size: Count = 32
 
 
+class AttributionSettings(Section):
+    """Where drift comes from (claim C7): how much is measured.
+
+    Of every run the change of the decision log-odds of `questions` is accounted for (0: of none, and C7 is not run),
+    under the neutral prompt, its own, and `evaluations`, keys of evaluation prompts. Before training the gradient under
+    each prompt is that of `examples`.
+    """
+
+    questions: CountOrNone = 6
+    examples: Count = 4
+    evaluations: tuple[Name, ...] = ()
+
+
 class Study(Section):
     """One experiment: model, trait, data, conditions, seeds, budgets, rules.
 
@@ -204,6 +217,7 @@ class Study(Section):
     training: TrainingSettings = TrainingSettings()
     steering: SteeringSettings = SteeringSettings()
     drift: DriftSettings = DriftSettings()
+    attribution: AttributionSettings = AttributionSettings()
     rules: Rules = Rules()
     published: Published = Published()
 
@@ -228,6 +242,8 @@ class Study(Section):
             "drift.log_odds": (drift.log_odds, held_out),
             "drift.answer_loss_gap": (drift.answer_loss_gap, held_out),
             "drift.matrix": (drift.matrix, held_out),
+            "attribution.questions": (self.attribution.questions, held_out),
+            "attribution.examples": (self.attribution.examples, "data.measure"),
             "steering.questions": (self.steering.questions, "data.calibration"),
             "prompts.behaviour": (prompts.behaviour, "data.calibration"),
             "prompts.examples": (prompts.examples, "data.measure"),

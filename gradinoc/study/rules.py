@@ -11,6 +11,9 @@ from gradinoc.study.fields import Fraction, Name, Section
 VERSION = 2  # of the rules: what is measured, and what decides
 
 
+Positive = Annotated[float, Field(strict=True, gt=0)]
+
+
 class Rules(Section):
     """The bars that decide, fixed before any result was seen that they decide.
 
@@ -30,6 +33,11 @@ class Rules(Section):
         lead: how many times its size along an unrelated trait the effect has to be (C2).
         equal_loss: share of the effect that may be left where loss is said to explain it (C3).
         share: least share of the neutral drift that is inoculation's own (C6).
+        accounted: between which slopes of measured on accounted change, and accounted_r2: with which R^2 at least, a
+            run's steps account for what came of them (G10).
+        turned: share of the difference in accounted drift that is due to the turn of updates (C7a), or to their size
+            (MAGNITUDE).
+        carried: share of that difference which runs along the direction (C7b).
         signs: least share of specifications whose sign is that of a contrast which decides; below it the verdict warns.
     """
 
@@ -48,6 +56,10 @@ class Rules(Section):
     lead: Annotated[float, Field(strict=True, ge=1)] = 2.0
     equal_loss: Fraction = 0.25
     share: Fraction = 0.25
+    accounted: tuple[Positive, Positive] = (0.8, 1.25)
+    accounted_r2: Fraction = 0.9
+    turned: Fraction = 0.5
+    carried: Fraction = 0.25
     signs: Fraction = 0.8
 
 

@@ -14,10 +14,11 @@ from gradinoc.data.sources import load_source
 from gradinoc.errors import ModelError
 from gradinoc.measure.attribution.accounting import attribute
 from gradinoc.measure.attribution.kernel import kernel_matrix
-from gradinoc.measure.attribution.shares import movement, split_at_layers
+from gradinoc.measure.attribution.shares import layer_gradients, movement, split_at_layers
 from gradinoc.measure.attribution.slopes import (
     adapted_for_gradients,
     inner,
+    log_odds_score,
     log_odds_slope,
     put_weights,
     read_weights,
@@ -74,6 +75,13 @@ def moved(model, pad, decided, weights, step, size):
     """Decision log-odds with the weights moved along the step."""
     put_weights(model, {name: weights[name] + size * step[name] for name in weights})
     return float(np.nanmean(decision_log_odds(model, decided, pad, 8)))
+
+
+def log_odds_at(language_model, adapter, decided):
+    """Decision log-odds of the model with an adapter, by question."""
+    model, tokenizer = language_model
+    with adapted_for_gradients(model, adapter) as adapted:
+        return decision_log_odds(adapted, decided, int(tokenizer.pad_token_id), 8)
 
 
 # --- the gradient
@@ -134,7 +142,8 @@ def test_stretches_and_weights_add_up(language_model, run, behaviours):
     assert np.allclose(sums, steps["predicted"].loc[sums.index], rtol=1e-9, atol=1e-12)
     assert np.allclose(steps["step"] * steps["slope"] * steps["cosine"], steps["predicted"])
     assert list(steps.loc["own", "last"]) == [False, False, True] * 3
-    assert len(found.values) == 2 * 10
+    by_question = found.questions.groupby(["behaviour", "stretch"])[["predicted", "measured"]].mean()
+    assert np.allclose(by_question, steps[["predicted", "measured"]].loc[by_question.index], rtol=1e-6, atol=1e-9)
     thirds = steps.loc["own", "step"].to_numpy().reshape(3, 3)
     assert np.allclose(thirds, thirds[:, :1]), "points between two adapters are not at equal distances"
 
@@ -162,8 +171,8 @@ def test_a_run_without_its_first_adapter_begins_at_the_base_model(language_model
     found = attribute(language_model, run[1:], behaviours, between=3)
     for name, decided in behaviours.items():
         base = float(np.nanmean(decision_log_odds(model, decided, int(tokenizer.pad_token_id), 8)))
-        values = found.values[found.values["behaviour"] == name]["value"]
-        assert values.iloc[0] == pytest.approx(base, abs=1e-3)
+        end = float(np.nanmean(log_odds_at(language_model, run[-1], decided)))
+        assert found.measured(name) == pytest.approx(end - base, abs=1e-3)
         assert found.predicted(name) == pytest.approx(found.measured(name), rel=0.05)
 
 
@@ -211,20 +220,16 @@ def along(language_model, run, behaviours, directions, name="neutral"):
     """The split of the run's last step, the whole gradient, and that step."""
     model, tokenizer = language_model
     pad = int(tokenizer.pad_token_id)
-    placed = [each for each in behaviours[name] if each.places]
+    examples, score = log_odds_score(behaviours[name])
     with adapted_for_gradients(model, run[-1]) as adapted:
         last, before = read_weights(adapted, run[-1]), read_weights(adapted, run[-2])
         step = {key: last[key] - before[key] for key in last}
         put_weights(adapted, last)
-        slope = log_odds_slope(adapted, placed, pad)
-
-        def score(own, batch, rows):
-            return log_odds_of(own, batch, [placed[row] for row in rows])
-
         kept = {key: weight.detach().clone() for key, weight in trained_weights(adapted).items()}
-        found = split_at_layers(adapted, [each.encoded for each in placed], score, step, directions, pad, batch_size=4)
+        gradients = layer_gradients(adapted, examples, score, sorted(directions), pad, [step])
+        found = split_at_layers(adapted, examples, gradients, step, directions, pad)
         assert all(torch.equal(kept[key], weight) for key, weight in trained_weights(adapted).items())
-    return found, slope, step
+    return found, gradients.slope, step
 
 
 def test_each_layer_carries_what_the_weights_below_it_do(language_model, run, behaviours):
@@ -235,7 +240,10 @@ def test_each_layer_carries_what_the_weights_below_it_do(language_model, run, be
     for layer in range(layers):
         below = [name for name in step if int(name.partition(".layers.")[2].partition(".")[0]) <= layer]
         expected = sum(float((slope.gradient[name] * step[name]).sum()) for name in below)
-        assert found.whole[layer] == pytest.approx(expected, rel=1e-2, abs=1e-4)
+        assert float(found.whole[layer].sum(1).mean()) == pytest.approx(expected, rel=1e-2, abs=1e-4)
+    by_question = found.whole[layers - 1].sum(1)
+    assert torch.allclose(by_question, slope.along[:, 0], rtol=1e-2, atol=1e-3), "the last layer carries everything"
+    assert float(by_question.std()) > 0
 
 
 def test_shares_over_an_orthonormal_basis_add_up_to_one(language_model, run, behaviours):
@@ -246,6 +254,23 @@ def test_shares_over_an_orthonormal_basis_add_up_to_one(language_model, run, beh
     for layer in (1, 2):
         assert float(found.shares(layer).sum()) == pytest.approx(1.0, abs=1e-4)
         assert float(found.shares(layer).std()) > 0
+    quadratic = torch.einsum("dh,hk,dk->d", basis.double(), found.outer[1], basis.double())
+    assert torch.allclose(quadratic, found.along[1].sum((0, 1)))
+
+
+def test_splits_of_all_points_are_the_trapezoid_below_a_layer(language_model, run, behaviours):
+    """Half of the step that led to a point and half of the next: together what the weights below a layer did."""
+    model = language_model[0]
+    layers = range(model.config.num_hidden_layers)
+    directions = {layer: torch.eye(model.config.hidden_size)[:1] for layer in layers}
+    found = attribute(language_model, run[1:], behaviours, initial=run[0], between=0, split={"neutral": directions})
+    assert list(found.splits) == ["neutral"]
+    assert len(found.splits["neutral"]) == len(run)
+    blocks = found.modules["weight"].str.extract(r"layers\.(\d+)\.", expand=False).astype(int)
+    for layer in layers:
+        below = found.modules[(found.modules["behaviour"] == "neutral") & (blocks <= layer)]
+        carried = sum(float(split.whole[layer].sum(1).mean()) for split in found.splits["neutral"])
+        assert carried == pytest.approx(below["predicted"].sum(), rel=1e-2, abs=1e-3)
 
 
 # torch registers its own decompositions so, the first time that dual numbers are made.

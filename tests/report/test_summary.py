@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from gradinoc.claims.finding import Status
-from gradinoc.claims.verdict import NOT_RUN, Judgement, Verdict, judge
+from gradinoc.claims.verdict import Judgement, Verdict, judge, not_run
 from gradinoc.power.simulate import simulate
 from gradinoc.report import closing_summary, tinted
 from gradinoc.report.page.versions import versions_sentence
@@ -33,7 +33,7 @@ def test_summary_has_two_lines_a_finding_that_fit_a_terminal(judgement):
     assert max(map(len, lines)) <= WIDTH
     findings = {finding.key: finding for finding in (*judgement.gates, *judgement.claims)}
     text = " ".join(" ".join(lines).split())
-    assert [line.split()[0] for line in lines if re.match(r"[GC]\d[a-z]? ", line)][: len(findings)] == list(findings)
+    assert [line.split()[0] for line in lines if re.match(r"[GC]\d+[a-z]? ", line)][: len(findings)] == list(findings)
     for key, finding in findings.items():
         word = {"G": {"supported": "holds", "refuted": "fails"}}.get(key[0], {}).get(finding.status, finding.status)
         effect = deciding(finding)
@@ -63,7 +63,7 @@ def test_summary_shows_both_versions_and_what_was_not_run(judgement):
     assert versions_sentence(Published(), judgement) == ""
     text = " ".join(" ".join(closing_summary(judgement, beside=(said, ""))).split())
     assert said in text
-    assert f"Not run: {', '.join(NOT_RUN)}" in text
+    assert f"Not run: {', '.join(not_run(judgement.claims))}" in text
     assert Verdict.SUPPORTED.name not in judgement.sentence.split(":")[0] or judgement.verdict is Verdict.SUPPORTED
 
 

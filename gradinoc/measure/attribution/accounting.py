@@ -6,21 +6,24 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import pandas as pd
 import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gradinoc.measure.attribution.shares import Split, layer_gradients, split_at_layers
 from gradinoc.measure.attribution.slopes import (
     Slope,
     Weights,
     adapted_for_gradients,
-    log_odds_slope,
+    log_odds_score,
     norm,
     put_weights,
     read_weights,
+    slope_of,
 )
 from gradinoc.measure.decisions import Decision
 from gradinoc.models.isolation import undisturbed
@@ -33,26 +36,31 @@ class Attribution:
     """What the steps of a run did to behaviours, to first order, and what came of it.
 
     Attributes:
-        steps: a row for each behaviour and stretch between two saved adapters: `behaviour`, `stretch` (from 0), `last`
-            (whether a saved adapter is at its end), `predicted` (nats, the step's inner product with the mean of the
-            gradients at both ends), `step` and `slope` (norms of the two), `cosine` between them (NaN where one is
-            zero).
-        modules: `behaviour`, `stretch`, `weight`, `predicted`: the same by weight.
-        values: `behaviour`, `point` (0 is the start), `value`: decision log-odds at both ends of every stretch, nats.
+        steps: a row for each behaviour and stretch between two points on the way: `behaviour`, `stretch` (from 0),
+            `adapter` (which of the run's adapters the way leads to there, from 0), `last` (whether it is reached),
+            `predicted` (nats, the step's inner product with the mean of the gradients at both ends), `measured` (nats,
+            the change as it is), `step` and `slope` (norms of the step and of that mean), `cosine` between them (NaN
+            where one is zero).
+        questions: `behaviour`, `stretch`, `adapter`, `example`, `predicted`, `measured`: the same by question, those that
+            have no place left out.
+        modules: `behaviour`, `stretch`, `adapter`, `weight`, `predicted`: the same by weight.
+        splits: of each behaviour that was to be split, the part of it by way of each layer, and along each direction
+            there: one for each point, whose steps are half of that which led there and half of the next, so that all
+            together are the trapezoid's sum over the weights below the layer.
     """
 
     steps: pd.DataFrame
+    questions: pd.DataFrame
     modules: pd.DataFrame
-    values: pd.DataFrame
+    splits: Mapping[str, Sequence[Split]]
 
     def predicted(self, behaviour: str) -> float:
         """The change over the whole run that the steps account for, nats: phi."""
-        return float(self.steps.loc[self.steps["behaviour"] == behaviour, "predicted"].sum())
+        return self._sum(behaviour, "predicted")
 
     def measured(self, behaviour: str) -> float:
         """The change over the whole run as it is, nats."""
-        values = self.values.loc[self.values["behaviour"] == behaviour, "value"]
-        return float(values.iloc[-1] - values.iloc[0])
+        return self._sum(behaviour, "measured")
 
     def transfer(self, behaviour: str, own: str) -> float:
         """How much of what is learned under the run's `own` prompt reaches another: T, a ratio of predicted changes.
@@ -61,6 +69,9 @@ class Attribution:
         """
         learned = self.predicted(own)
         return self.predicted(behaviour) / learned if learned else math.nan
+
+    def _sum(self, behaviour: str, column: str) -> float:
+        return float(self.steps.loc[self.steps["behaviour"] == behaviour, column].sum())
 
 
 @undisturbed()
@@ -71,7 +82,7 @@ def attribute(
     *,
     initial: str | Path | None = None,
     between: int = 1,
-    batch_size: int = 8,
+    split: Mapping[str, Mapping[int, Tensor]] = MappingProxyType({}),
 ) -> Attribution:
     """What the optimiser's own steps between a run's saved adapters did to behaviours.
 
@@ -87,8 +98,10 @@ def attribute(
         initial: the adapter before the first step. Without it the way begins where the first adapter's B is zero,
             which computes what the base model does, as every fresh LoRA adapter.
         between: so many further points on the straight line between two adapters, for a finer sum. Each point costs one
-            backward pass over the questions of every behaviour.
-        batch_size: questions at a time.
+            backward pass for every question of every behaviour.
+        split: behaviour -> layer -> `[directions, hidden]`, unit vectors: how much of what moved it ran along these
+            (`Attribution.splits`), at each layer. Two more passes forwards for each question and point. In half
+            precision the movement of the residual stream is lost in rounding: hold the model in float32.
 
     Raises:
         ValueError: no adapter or no behaviour, or one whose answers are all alike.
@@ -100,46 +113,81 @@ def attribute(
     base, tokenizer = language_model
     pad = int(tokenizer.pad_token_id)
     folders = [Path(folder) for folder in run]
-    steps, modules, values = [], [], []
-    before: tuple[Weights, dict[str, Slope]] | None = None
+    steps, questions, modules = [], [], []
+    before: dict[str, Slope] = {}
+    splits: dict[str, list[Split]] = {name: [] for name in split}
     with adapted_for_gradients(base, folders[0]) as model:
-        for point, (weights, saved) in enumerate(_way(model, folders, initial, between)):
-            put_weights(model, weights)
-            slopes = {name: log_odds_slope(model, decided, pad, batch_size) for name, decided in to.items()}
-            values += [{"behaviour": name, "point": point, "value": slope.value} for name, slope in slopes.items()]
-            if before is not None:
-                step = {weight: value - before[0][weight] for weight, value in weights.items()}
-                for name, slope in slopes.items():
-                    at: dict[str, Any] = {"behaviour": name, "stretch": point - 1}
-                    whole, parts = _stretch(step, before[1][name], slope)
-                    steps.append({**at, "last": saved, **whole})
-                    modules += [{**at, "weight": weight, "predicted": part} for weight, part in parts.items()]
-            before = weights, slopes
-    return Attribution(pd.DataFrame(steps), pd.DataFrame(modules), pd.DataFrame(values))
+        way = _way(model, folders, initial, between)
+        for number, point in enumerate(way):
+            put_weights(model, point.weights)
+            slopes = {}
+            for name, decided in to.items():
+                slopes[name], parted = _seen(model, decided, point, split.get(name), pad)
+                if parted:
+                    splits[name].append(parted)
+            for name, slope in slopes.items() if point.came is not None else ():
+                at = {"behaviour": name, "stretch": number - 1, "adapter": point.adapter}
+                whole, parts, each = _stretch(point.came, before[name], slope)
+                steps.append({**at, "last": point.saved, **whole})
+                modules += [{**at, "weight": weight, "predicted": part} for weight, part in parts.items()]
+                placed = [place for place, decision in enumerate(to[name]) if decision.places]
+                questions.append(each.assign(example=placed, **at))
+            before = slopes
+    return Attribution(pd.DataFrame(steps), pd.concat(questions, ignore_index=True), pd.DataFrame(modules), splits)
 
 
-def _stretch(step: Weights, first: Slope, last: Slope) -> tuple[dict[str, float], dict[str, float]]:
-    """What a step does by the mean of the slopes at both its ends: in all, and by weight."""
+def _seen(
+    model: PeftModel, decided: Sequence[Decision], point: _Point, directions: Mapping[int, Tensor] | None, pad: int
+) -> tuple[Slope, Split | None]:
+    """A behaviour's slope at a point, and how the steps on both its sides move it through the layers, if asked."""
+    steps = [step for step in (point.came, point.goes) if step is not None]
+    examples, score = log_odds_score(decided)
+    if directions is None:
+        return slope_of(model, examples, score, pad, along=steps), None
+    gradients = layer_gradients(model, examples, score, sorted(directions), pad, steps)
+    half = {name: sum(step[name] for step in steps) / 2 for name in point.weights}
+    return gradients.slope, split_at_layers(model, examples, gradients, half, directions, pad)
+
+
+def _stretch(step: Weights, first: Slope, last: Slope) -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
+    """What a step does by the mean of the slopes at both its ends: in all, by weight, and by question."""
     mean = {weight: (value + last.gradient[weight]) / 2 for weight, value in first.gradient.items()}
     parts = {weight: float((value * mean[weight]).sum()) for weight, value in step.items()}
     predicted, length, slope = sum(parts.values()), norm(step), norm(mean)
     cosine = predicted / (length * slope) if length and slope else math.nan
-    return {"predicted": predicted, "step": length, "slope": slope, "cosine": cosine}, parts
+    whole = {"predicted": predicted, "measured": last.value - first.value, "step": length, "slope": slope}
+    # Of what follows a point the derivatives come last, of what leads to it first.
+    each = {"predicted": (first.along[:, -1] + last.along[:, 0]) / 2, "measured": last.values - first.values}
+    return {**whole, "cosine": cosine}, parts, pd.DataFrame(each)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A point on the way of a run: its weights, the steps that lead to it and on, and which adapter it belongs to."""
+
+    weights: Weights
+    came: Weights | None
+    goes: Weights | None
+    adapter: int
+    saved: bool
 
 
 def _way(
     model: PeftModel, folders: Sequence[Path], initial: str | Path | None, between: int
-) -> Iterator[tuple[Weights, bool]]:
-    """Yield the weights on the way through a run's adapters, and whether they are saved ones."""
+) -> Iterator[_Point]:
+    """Yield the points on the way through a run's adapters, those between them on straight lines."""
     saved = [read_weights(model, folder) for folder in folders]
-    start = (
+    at: Weights = (
         read_weights(model, Path(initial))
         if initial is not None
         else {name: torch.zeros_like(value) if UP in name else value for name, value in saved[0].items()}
     )
-    yield start, True
-    for first, last in zip([start, *saved], saved, strict=False):
-        for part in range(1, between + 1):
-            share = part / (between + 1)
-            yield {name: torch.lerp(value, last[name], share) for name, value in first.items()}, False
-        yield last, True
+    parts, came = between + 1, None
+    for number, last in enumerate(saved):
+        goes = {name: (last[name] - value) / parts for name, value in at.items()}
+        for part in range(parts):
+            weights = {name: value + part * goes[name] for name, value in at.items()}
+            yield _Point(weights, came, goes, number - (part == 0), part == 0)
+            came = goes
+        at = last
+    yield _Point(at, came, None, len(saved) - 1, True)

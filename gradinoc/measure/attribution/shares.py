@@ -11,8 +11,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from gradinoc.measure.attribution.slopes import Score, Weights, put_weights, trained_weights
-from gradinoc.measure.fast import batched
+from gradinoc.measure.attribution.slopes import Score, Slope, Weights, put_weights, slope_of, trained_weights
+from gradinoc.measure.batches import Batch
+from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.hooks import BlockHooks
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed
@@ -20,19 +21,22 @@ from gradinoc.models.isolation import undisturbed
 
 @dataclass(frozen=True)
 class Split:
-    """How a step moves the mean of a score through each layer of the residual stream, to first order.
+    """How a step moves a score through each layer of the residual stream, to first order.
 
     Attributes:
-        whole: layer -> sum over tokens of `<g, dh>`: all that the step does by way of the layer.
-        along: layer -> the part of that along each direction, `sum (g.u)(u.dh)`, `[directions]` float64.
+        whole: layer -> sum over tokens of `<g, dh>`, all that the step does by way of the layer, `[examples, 2]`
+            float64: of an example's prompt, and of its answer.
+        along: layer -> the part of that along each direction, `sum (g.u)(u.dh)`, `[examples, 2, directions]`.
+        outer: layer -> `sum g dh^T` over all examples, `[hidden, hidden]` float64: along any unit vector u is `u^T . u`.
     """
 
-    whole: dict[int, float]
+    whole: dict[int, Tensor]
     along: dict[int, Tensor]
+    outer: dict[int, Tensor]
 
     def shares(self, layer: int) -> Tensor:
         """Part of the whole along each direction, `[directions]`; over an orthonormal basis they add up to 1."""
-        return self.along[layer] / self.whole[layer]
+        return self.along[layer].sum((0, 1)) / self.whole[layer].sum()
 
 
 class _Stream(BlockHooks):
@@ -46,15 +50,62 @@ class _Stream(BlockHooks):
         self.states[layer] = hidden
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """A score's gradients at one point: of the weights, and of each example's residual stream.
+
+    Attributes:
+        slope: the mean of the score over the examples, and its gradient.
+        streams: a mapping layer -> `[seq, hidden]` for each example.
+    """
+
+    slope: Slope
+    streams: list[dict[int, Tensor]]
+
+
+@undisturbed()
+def layer_gradients(
+    model: PeftModel,
+    examples: Sequence[Encoded],
+    score: Score,
+    layers: Sequence[int],
+    pad: int,
+    along: Sequence[Weights] = (),
+) -> Gradients:
+    """The gradients of a score with respect to the weights and to the residual stream, from one pass an example.
+
+    Args:
+        model: with an adapter that takes gradients; see `gradinoc.measure.attribution.slopes`.
+        examples: prompts with answers, as tokens.
+        score: a number for each of a batch's rows: losses, or decision log-odds.
+        layers: of whose output gradients are wanted.
+        pad: id of the padding token.
+        along: steps of the weights along which each example's own derivative is wanted.
+
+    Raises:
+        NumericalError: a number is not finite.
+    """
+    streams: list[dict[int, Tensor]] = [{} for _ in examples]
+
+    def kept(own: PeftModel, batch: Batch, rows: Sequence[int]) -> Tensor:
+        found = score(own, batch, rows)
+        for layer, state in stream.states.items():
+            state.register_hook(partial(streams[rows[0]].__setitem__, layer))
+        return found
+
+    with _Stream(model, layers) as stream:
+        slope = slope_of(model, examples, kept, pad, 1, along)
+    return Gradients(slope, streams)
+
+
 @undisturbed()
 def split_at_layers(
     model: PeftModel,
     examples: Sequence[Encoded],
-    score: Score,
+    gradients: Gradients,
     step: Weights,
     directions: Mapping[int, Tensor],
     pad: int,
-    batch_size: int = 8,
     size: float = 1e-2,
 ) -> Split:
     """How a step of an adapter's weights moves a score through each layer, and how much of that runs along directions.
@@ -65,34 +116,34 @@ def split_at_layers(
     difference. Isotropic directions have a share of 1/hidden on average.
 
     Args:
-        model: with an adapter that takes gradients; see `gradinoc.measure.attribution.slopes`.
+        model: with the adapter at which the gradients were taken.
         examples: prompts with answers, as tokens.
-        score: a number for each of a batch's rows: losses, or decision log-odds.
+        gradients: of the score on these examples, at the directions' layers (`layer_gradients`).
         step: by name of the weight, of any length: the split is linear in it.
         directions: layer -> `[directions, hidden]`, unit vectors.
         pad: id of the padding token.
-        batch_size: examples at a time.
         size: of the weights' movement to either side, relative to the adapter's norm.
 
     Raises:
-        ValueError: a layer the model does not have; a step of zero length.
+        ValueError: a step of zero length.
     """
     layers = sorted(directions)
-    whole = dict.fromkeys(layers, 0.0)
-    along = {layer: torch.zeros(len(directions[layer]), dtype=torch.float64) for layer in layers}
-    for start in range(0, len(examples), batch_size):
-        rows = range(start, min(start + batch_size, len(examples)))
-        batch = batched(model, [examples[row] for row in rows], pad)
-        with _Stream(model, layers) as stream:
-            found = score(model, batch, rows).sum()
-            gradients = torch.autograd.grad(found, [stream.states[layer] for layer in layers])
-        moved = movement(model, partial(score, model, batch, rows), step, layers, size)
-        for layer, gradient in zip(layers, gradients, strict=True):
-            g, dh = (each.detach().flatten(0, -2).double().cpu() for each in (gradient, moved[layer]))
-            units = directions[layer].double().cpu()
-            whole[layer] += float((g * dh).sum()) / len(examples)
-            along[layer] += ((g @ units.T) * (dh @ units.T)).sum(0) / len(examples)
-    return Split(whole, along)
+    whole: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    along: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    outer: dict[int, Tensor] = {}
+    units = {layer: directions[layer].double().cpu() for layer in layers}
+    for example, stream in zip(examples, gradients.streams, strict=True):
+        batch = batched(model, [example], pad)
+        moved = movement(model, partial(completion_losses, model, batch), step, layers, size)
+        answer = slice(example.prompt_length, None)
+        for layer in layers:
+            g, dh = (each.detach().flatten(0, -2).double().cpu() for each in (stream[layer], moved[layer]))
+            of_token, of_unit = (g * dh).sum(1), (g @ units[layer].T) * (dh @ units[layer].T)
+            for totals, values in ((whole, of_token), (along, of_unit)):
+                in_answer = values[answer].sum(0)
+                totals[layer].append(torch.stack([values.sum(0) - in_answer, in_answer]))
+            outer[layer] = outer.get(layer, 0) + g.T @ dh
+    return Split(*({layer: torch.stack(rows) for layer, rows in totals.items()} for totals in (whole, along)), outer)
 
 
 @torch.no_grad()

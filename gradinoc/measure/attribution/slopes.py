@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradinoc.errors import ModelError, NumericalError
@@ -20,6 +20,7 @@ from gradinoc.measure.decisions import Decision, log_odds_of
 from gradinoc.measure.fast import batched, fused_adapter, sharing_order
 from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.adapters import targets
 from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import in_batches
 
@@ -35,10 +36,12 @@ class Slope:
     Attributes:
         values: by row `[rows]` float64.
         gradient: of their mean, by name of the weight, float64.
+        along: each row's own derivative along some steps of the weights, `[rows, steps]` float64.
     """
 
     values: Tensor
     gradient: Weights
+    along: Tensor
 
     @property
     def value(self) -> float:
@@ -67,8 +70,21 @@ def adapted_for_gradients(base: PreTrainedModel, adapter: Path) -> Iterator[Peft
         model.unload()
 
 
-def trained_weights(model: PeftModel) -> dict[str, torch.nn.Parameter]:
-    """The adapter's weights by name."""
+@contextmanager
+def whole_weights(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Inside the block the weights themselves take gradients, of all linear maps that an adapter would be put beside."""
+    weights = [model.get_submodule(name).weight for name in targets(model).adapted]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        yield model
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+
+
+def trained_weights(model: nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The weights that take gradients, by name."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
@@ -95,37 +111,60 @@ def put_weights(model: PeftModel, weights: Weights) -> None:
         weight.copy_(weights[name])
 
 
-def log_odds_slope(model: PeftModel, decided: Sequence[Decision], pad: int, batch_size: int = 8) -> Slope:
-    """Mean decision log-odds (nats) over the decisions that have a place, and its gradient.
+def log_odds_score(decided: Sequence[Decision]) -> tuple[list[Encoded], Score]:
+    """The examples of the decisions that have a place, and their decision log-odds (nats) as a score.
+
+    Raises:
+        ValueError: no decision has a place.
+    """
+    placed = [each for each in decided if each.places]
+    if not placed:
+        raise ValueError(f"Decision log-odds of {len(decided)} questions: expected one at least with a place")
+
+    def score(model: PeftModel, batch: Batch, rows: Sequence[int]) -> Tensor:
+        return log_odds_of(model, batch, [placed[row] for row in rows])
+
+    return [each.encoded for each in placed], score
+
+
+def log_odds_slope(
+    model: PeftModel, decided: Sequence[Decision], pad: int, batch_size: int = 8, along: Sequence[Weights] = ()
+) -> Slope:
+    """Mean decision log-odds (nats) over the decisions that have a place, and its gradient; see `slope_of`.
 
     Args:
         model: with an adapter that takes gradients; see `adapted_for_gradients`.
         decided: of `gradinoc.measure.decisions.decisions`, all under one evaluation prompt.
         pad: id of the padding token.
         batch_size: decisions at a time; a batch that does not fit into memory is halved.
+        along: steps of the weights along which each decision's own derivative is wanted.
 
     Raises:
         ValueError: no decision has a place.
         NumericalError: a number is not finite.
     """
-    placed = [each for each in decided if each.places]
-    if not placed:
-        raise ValueError(f"Decision log-odds of {len(decided)} questions: expected one at least with a place")
-
-    def score(own: PeftModel, batch: Batch, rows: Sequence[int]) -> Tensor:
-        return log_odds_of(own, batch, [placed[row] for row in rows])
-
-    return slope_of(model, [each.encoded for each in placed], score, pad, batch_size)
+    return slope_of(model, *log_odds_score(decided), pad, batch_size, along)
 
 
-def slope_of(model: PeftModel, examples: Sequence[Encoded], score: Score, pad: int, batch_size: int = 8) -> Slope:
+def slope_of(
+    model: PeftModel,
+    examples: Sequence[Encoded],
+    score: Score,
+    pad: int,
+    batch_size: int = 8,
+    along: Sequence[Weights] = (),
+) -> Slope:
     """The mean of `score` over the examples, and its gradient.
+
+    `along` names steps of the weights along which each example's own derivative is wanted; examples then go through the
+    model one by one.
 
     Raises:
         NumericalError: a number is not finite.
     """
     weights = trained_weights(model)
     values = torch.zeros(len(examples), dtype=torch.float64)
+    derivatives = torch.zeros(len(examples), len(along), dtype=torch.float64)
     gradient = {name: torch.zeros(weight.shape, dtype=torch.float64) for name, weight in weights.items()}
 
     def add(rows: Sequence[int]) -> None:
@@ -134,18 +173,21 @@ def slope_of(model: PeftModel, examples: Sequence[Encoded], score: Score, pad: i
         slopes = torch.autograd.grad(found.sum(), list(weights.values()), allow_unused=True)
         # Only now, when nothing more can fail for want of memory: a batch is tried again in halves.
         values[list(rows)] = found.detach().cpu().double()
-        for sum_, slope in zip(gradient.values(), slopes, strict=True):
+        for (name, sum_), slope in zip(gradient.items(), slopes, strict=True):
             if slope is not None:
-                sum_.add_(slope.cpu().double(), alpha=1 / len(examples))
+                exact = slope.cpu().double()
+                sum_.add_(exact, alpha=1 / len(examples))
+                for place, step in enumerate(along):
+                    derivatives[rows[0], place] += float((exact * step[name]).sum())
 
-    in_batches(sharing_order(model, [example.ids for example in examples]), batch_size, add)
+    in_batches(sharing_order(model, [example.ids for example in examples]), 1 if along else batch_size, add)
     broken = [name for name, slope in gradient.items() if not bool(slope.isfinite().all())]
     if broken or not bool(values.isfinite().all()):
         raise NumericalError(
             f"A behaviour or its gradient is not finite ({broken[:1] or 'its value'}): the adapter is broken, or try "
             "float32"
         )
-    return Slope(values, gradient)
+    return Slope(values, gradient, derivatives)
 
 
 def inner(first: Weights, second: Weights) -> float:

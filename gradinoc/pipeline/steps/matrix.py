@@ -55,19 +55,20 @@ def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, fo
     questions = context.splits.evaluation[: settings.matrix]
     for model, group in models(context, subjects):
         rows = max(1, settings.batch_size // len(group))
-        for done, (key, prompt) in enumerate(context.evaluations.items()):
+        for done, key in enumerate(context.evaluations):
             callback("evaluation prompt", done, len(context.evaluations))
-            decided = _decisions(context, context.messages(prompt, len(questions), context.study.data.seed))
+            decided = decided_under(context, key, len(questions))
             odds = decision_log_odds(model, decided, context.pad, rows, len(group)).reshape(len(group), -1)
             tables = [odds_table(subject, own, questions) for subject, own in zip(group, odds, strict=True)]
             frames += [table.assign(evaluation=key) for table in tables]
     save_table(pd.concat(frames, ignore_index=True).drop(columns="step"), folder / "matrix.parquet")
 
 
-def _decisions(context: StudyContext, messages: Sequence[str | None]) -> list[Decision]:
+def decided_under(context: StudyContext, evaluation: str, count: int) -> list[Decision]:
     """Return where the answers to the first evaluation questions part, each under its own system message."""
-    tokenizer, trait = context.language_model.tokenizer, context.trait
-    questions = context.splits.evaluation[: len(messages)]
+    tokenizer, trait = context.tokenizer, context.trait
+    messages = context.messages(context.evaluations[evaluation], count, context.study.data.seed)
     return [
-        decisions(tokenizer, [question], trait, system)[0] for question, system in zip(questions, messages, strict=True)
+        decisions(tokenizer, [question], trait, system)[0]
+        for question, system in zip(context.splits.evaluation, messages, strict=False)
     ]

@@ -11,11 +11,14 @@ from gradinoc.models.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import code_version, library_versions
 from gradinoc.pipeline.steps import (
+    attribution,
     checkpoints,
     directions,
     drift,
     elicitation,
     gradients,
+    kernel,
+    learned,
     matrix,
     steering,
     training,
@@ -26,7 +29,8 @@ from gradinoc.pipeline.store import Entry, Store
 from gradinoc.study.chat_template import SHIPPED
 
 STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
-    directions, unrelated, elicitation, steering, gradients, drift, training, checkpoints, matrix
+    directions, unrelated, elicitation, steering, gradients, drift, training, checkpoints, matrix,
+    learned, attribution, kernel,
 )}  # fmt: skip
 # Their values are inputs of the steps that use them; how they are written, counted or shown changes no result.
 UNCOUNTED = (
@@ -49,10 +53,13 @@ def plan(context: StudyContext) -> dict[StepKey, Step]:
         gradients.steps(context),
         drift.base_steps(context),
         matrix.base_steps(context),
+        kernel.steps(context),
         training.steps(context),
         drift.steps(context),
         checkpoints.steps(context),
         matrix.steps(context),
+        learned.steps(context),
+        attribution.steps(context),
     )
     return {step.key: step for step in steps}
 

@@ -20,7 +20,7 @@ class StepKey:
     phase: str = ""  # of drift: before or after training
 
 
-DIRECTIONS, UNRELATED = StepKey("directions"), StepKey("unrelated")
+DIRECTIONS, UNRELATED, LEARNED = StepKey("directions"), StepKey("unrelated"), StepKey("learned")
 
 
 class Callback(Protocol):

@@ -49,6 +49,10 @@ class Work:
         passes = max(self.passes, round(more.tokens / self.gathered))
         return replace(more, passes=passes, longest=min(number * self.longest, max(self.gathered, self.longest)))
 
+    def to(self, backward: str) -> Work:
+        """Return the same passes, with this for a backward pass."""
+        return replace(self, backward=backward)
+
     def stacked(self, copies: int) -> Work:
         """Return the same passes with each sequence in them once for every adapter of a stack."""
         return replace(

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import NOT_RUN, RULES_OF, Judgement
+from gradinoc.claims.verdict import RULES_OF, Judgement, not_run
 from gradinoc.errors import printable
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.report.figures import FIGURES, Drawn
@@ -126,7 +126,7 @@ class WriteUp:
             "questions": questions(evidence),
             "settings": self._settings(),
             "surroundings": surroundings(self.environment),
-            "not_run": NOT_RUN,
+            "not_run": not_run(self.judgement.claims),
             "in_cosines": IN_COSINES,
         }
 

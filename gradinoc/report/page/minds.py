@@ -11,7 +11,7 @@ from gradinoc.claims.criteria import Criterion
 from gradinoc.claims.finding import Finding, Status, listed
 from gradinoc.claims.measures import HARMLESS, INOCULATING, PROMPTS_AND_RUNS, question_groups, run_families
 from gradinoc.claims.tables import BASE, DECISION, Evidence
-from gradinoc.claims.verdict import NOT_RUN, Judgement
+from gradinoc.claims.verdict import Judgement, not_run
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
 from gradinoc.report.wording import number, status_word
@@ -58,7 +58,7 @@ def mind(judgement: Judgement, evidence: Evidence) -> Mind:
     findings = (*judgement.claims, *judgement.gates)
     rows = [row for finding in findings for row in _criteria(finding)]
     sentences = tuple(map(what_flips, judgement.claims))
-    return Mind(sides, grid("How far from flipping", FLIPS, rows, about), sentences, tuple(_not_run()))
+    return Mind(sides, grid("How far from flipping", FLIPS, rows, about), sentences, tuple(_open(judgement)))
 
 
 def _sides(judgement: Judgement, evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -79,7 +79,7 @@ def _sides(judgement: Judgement, evidence: Evidence) -> Iterator[dict[str, Any]]
     yield from _rows("dose", drift, {"drift": "below the bar: there is nothing to explain"})
     for effect in dose_window(evidence):
         yield effect_row(effect, what="dose", reads="another order of the families at another dose")
-    for key, words in NOT_RUN.items():
+    for key, words in not_run(judgement.claims).items():
         yield _blank(f"cause ({key})", f"{words}: not run", NEEDED[key])
 
 
@@ -157,6 +157,6 @@ def _by(criterion: Criterion) -> str:
     return f" (short by {number(abs(criterion.slack))})" if math.isfinite(criterion.slack) else ""
 
 
-def _not_run() -> Iterator[str]:
-    for key, words in NOT_RUN.items():
+def _open(judgement: Judgement) -> Iterator[str]:
+    for key, words in not_run(judgement.claims).items():
         yield f"{key} was not run: whether {words} is open. It takes {NEEDED[key]}."
