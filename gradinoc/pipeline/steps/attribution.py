@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from gradinoc.claims.tables import IN_ANSWER, IN_PROMPT, LEARNED, WHOLE
 from gradinoc.errors import ModelError
 from gradinoc.measure.attribution.accounting import Attribution, attribute
 from gradinoc.measure.attribution.shares import Split
 from gradinoc.measure.decisions import Decision
-from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter
+from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter, weights_of
 from gradinoc.measure.training.order import step_count
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band
@@ -112,9 +113,18 @@ def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, fo
         save_table(pd.concat(tables, ignore_index=True), folder / f"{name}.parquet")
 
 
-def _initial(context: StudyContext, model: object, run: StepKey, trained: Path, folder: Path) -> Path:
-    """The adapter of a run before its first step, drawn again from its seed."""
+def _initial(context: StudyContext, model: PreTrainedModel, run: StepKey, trained: Path, folder: Path) -> Path:
+    """The adapter of a run before its first step, drawn again from its seed.
+
+    PEFT draws in float32 and rounds to the dtype of the model that it is put beside, here the study's.
+
+    Raises:
+        ModelError: it is not the adapter that the run began with.
+    """
     with fresh_adapters(model, [int(run.seed or 0)], context.study.training) as (wrapped, names):
+        with torch.no_grad():
+            for weight in weights_of(wrapped, names[0]):
+                weight.copy_(weight.to(context.dtype))
         drawn, began = digest_of(wrapped, names[0]), load_table(trained / "runs.parquet")["initial_adapter"].item()
         if drawn != began:
             raise ModelError(
