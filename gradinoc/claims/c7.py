@@ -129,11 +129,14 @@ def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
         return Measured({}, DIVERGED)
     whole = families_of(evidence, along(evidence, WHOLE), "attribution")
     trait = families_of(evidence, along(evidence, TRAIT_DIRECTION), "attribution")
-    effects = {"share": part_of(trait, whole, DIFFERENCE, "share of the difference that runs along v", rules.carried)}
+    share = part_of(trait, whole, DIFFERENCE, "share of the difference that runs along v", rules.carried)
+    effects, fewest = {"share": share}, 0
     observed = contrast(trait, DIFFERENCE, "accounted along v, harmless - inoculating, nats", 1 - rules.alpha)
     total = contrast(whole, DIFFERENCE, "accounted by way of the band, harmless - inoculating, nats", 1 - rules.alpha)
+    effects["whole"] = total
+    if not np.isfinite(observed.standard_error):
+        return Measured(effects, f"What runs along v cannot be told: {observed.method}.")
     harmless, inoculating = (prompts_of(evidence, family) for family in (HARMLESS, INOCULATING))
-    fewest = 0
     for null, kind in NULLS.items():
         table = along_nulls(evidence, null)[[*harmless, *inoculating]].to_numpy(dtype=np.float64)
         first = np.arange(table.shape[1]) < len(harmless)
@@ -142,7 +145,6 @@ def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
         if secondary:
             shares = (table[:, first].mean(axis=1) - table[:, ~first].mean(axis=1)) / total.estimate
             effects[f"random.{null}"] = _spread(shares, f"share along {kind.label}", rules)
-    effects["whole"] = total
     if secondary:
         effects |= _named(evidence, whole)
     places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
@@ -177,7 +179,7 @@ def _runs_along(found: Measured, rules: Rules) -> Outcome:
         return undecided(found.statement)
     share = found["share"]
     enough, less = above(share, rules.carried), interval_below(share, rules.carried)
-    tails = [p_at_most(found[f"null.{null}"], rules.alpha) for null in NULLS]
+    tails = [p_at_most(found[f"null.{null}"], rules.alpha) for null in NULLS if f"null.{null}" in found]
     criteria = (enough, less, *tails)
     if not np.isfinite(share.low):
         return undecided(f"Undecided because the share has no interval: {share.method}.", *criteria)

@@ -31,7 +31,8 @@ def steps(context: StudyContext) -> Iterator[Step]:
         "system": context.systems[NEUTRAL],
         **context.extraction_inputs,
     }
-    yield Step(LEARNED, "direction of the neutral drift", "directions", partial(compute, context), works, inputs, runs)
+    name = "direction of the neutral drift"
+    yield Step(LEARNED, name, name, partial(compute, context), works, inputs, runs)
 
 
 def works(counting: Counting) -> Iterator[Work]:
