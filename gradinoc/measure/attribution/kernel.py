@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
-from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from gradinoc.measure.attribution.slopes import Slope, log_odds_slope, slope_of
+from gradinoc.measure.attribution.slopes import inner, log_odds_slope, norm, slope_of
+from gradinoc.measure.batches import Batch
 from gradinoc.measure.decisions import Decision
 from gradinoc.measure.fast import completion_losses
 from gradinoc.models.chat.encoding import Encoded
@@ -18,7 +18,7 @@ from gradinoc.models.isolation import undisturbed
 
 @undisturbed()
 def kernel_matrix(
-    model: PeftModel,
+    model: nn.Module,
     training: Mapping[str, Sequence[Encoded]],
     behaviours: Mapping[str, Sequence[Decision]],
     pad: int,
@@ -26,14 +26,14 @@ def kernel_matrix(
 ) -> pd.DataFrame:
     """How far a step of gradient descent under each training prompt would move each behaviour, to first order.
 
-    `K[a, e] = <-gradient of the loss under a, gradient of S under e>` over the adapter's weights: the neural tangent
+    `K[a, e] = <-gradient of the loss under a, gradient of S under e>` over the weights that take gradients: the neural tangent
     kernel between training and behaviour (Jacot et al. 2018, https://arxiv.org/abs/1806.07572), per unit of learning
     rate of plain SGD. At a fresh LoRA adapter (B = 0) gradients with respect to B are those of the full weights through
     a random projection, so that K is, but for a factor, an estimate of the full weights' kernel, the better the higher
     the rank.
 
     Args:
-        model: with an adapter that takes gradients, fresh or not.
+        model: with an adapter that takes gradients, fresh or not, or with weights of its own that do (`whole_weights`).
         training: prompt -> questions with trait-bearing answers under it.
         behaviours: evaluation prompt -> decisions under it.
         pad: id of the padding token.
@@ -47,19 +47,21 @@ def kernel_matrix(
         ValueError: no decision of a behaviour has a place.
         NumericalError: a number is not finite.
     """
-    wanted = {name: _flat(log_odds_slope(model, decided, pad, batch_size)) for name, decided in behaviours.items()}
-    rows = []
+    wanted = {
+        name: log_odds_slope(model, decided, pad, batch_size, torch.float32).gradient
+        for name, decided in behaviours.items()
+    }
+    lengths, rows = {name: norm(gradient) for name, gradient in wanted.items()}, []
     for prompt, examples in training.items():
-        loss = slope_of(model, examples, lambda own, batch, _: completion_losses(own, batch), pad, batch_size)
-        descent = -_flat(loss)
+        loss = slope_of(model, examples, _losses, pad, batch_size, dtype=torch.float32).gradient
+        length = norm(loss)
         for evaluation, gradient in wanted.items():
-            norms = float(descent.norm()), float(gradient.norm())
-            found = float(descent @ gradient)
+            norms, found = (length, lengths[evaluation]), -inner(loss, gradient)
             cosine = found / (norms[0] * norms[1]) if all(norms) else float("nan")
             rows.append((prompt, evaluation, found, cosine, *norms))
     columns = ["training", "evaluation", "kernel", "cosine", "training_norm", "evaluation_norm"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _flat(slope: Slope) -> Tensor:
-    return torch.cat([gradient.flatten() for gradient in slope.gradient.values()])
+def _losses(model: nn.Module, batch: Batch, _rows: Sequence[int]) -> Tensor:
+    return completion_losses(model, batch)

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradinoc.measure.attribution.slopes import Score, Slope, Weights, put_weights, slope_of, trained_weights
 from gradinoc.measure.batches import Batch
@@ -87,7 +87,7 @@ def layer_gradients(
     """
     streams: list[dict[int, Tensor]] = [{} for _ in examples]
 
-    def kept(own: PeftModel, batch: Batch, rows: Sequence[int]) -> Tensor:
+    def kept(own: nn.Module, batch: Batch, rows: Sequence[int]) -> Tensor:
         found = score(own, batch, rows)
         for layer, state in stream.states.items():
             state.register_hook(partial(streams[rows[0]].__setitem__, layer))

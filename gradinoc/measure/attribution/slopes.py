@@ -25,7 +25,7 @@ from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import in_batches
 
 Weights = Mapping[str, Tensor]  # an adapter's weights, or a step of them, by name; float64, on the CPU
-Score = Callable[[PeftModel, Batch, Sequence[int]], Tensor]  # one number for each of the rows of a batch
+Score = Callable[[nn.Module, Batch, Sequence[int]], Tensor]  # one number for each of the rows of a batch
 ADAPTER = "default"
 
 
@@ -35,7 +35,7 @@ class Slope:
 
     Attributes:
         values: by row `[rows]` float64.
-        gradient: of their mean, by name of the weight, float64.
+        gradient: of their mean, by name of the weight, float64 unless asked for otherwise.
         along: each row's own derivative along some steps of the weights, `[rows, steps]` float64.
     """
 
@@ -121,14 +121,14 @@ def log_odds_score(decided: Sequence[Decision]) -> tuple[list[Encoded], Score]:
     if not placed:
         raise ValueError(f"Decision log-odds of {len(decided)} questions: expected one at least with a place")
 
-    def score(model: PeftModel, batch: Batch, rows: Sequence[int]) -> Tensor:
+    def score(model: nn.Module, batch: Batch, rows: Sequence[int]) -> Tensor:
         return log_odds_of(model, batch, [placed[row] for row in rows])
 
     return [each.encoded for each in placed], score
 
 
 def log_odds_slope(
-    model: PeftModel, decided: Sequence[Decision], pad: int, batch_size: int = 8, along: Sequence[Weights] = ()
+    model: nn.Module, decided: Sequence[Decision], pad: int, batch_size: int = 8, dtype: torch.dtype = torch.float64
 ) -> Slope:
     """Mean decision log-odds (nats) over the decisions that have a place, and its gradient; see `slope_of`.
 
@@ -137,27 +137,29 @@ def log_odds_slope(
         decided: of `gradinoc.measure.decisions.decisions`, all under one evaluation prompt.
         pad: id of the padding token.
         batch_size: decisions at a time; a batch that does not fit into memory is halved.
-        along: steps of the weights along which each decision's own derivative is wanted.
+        dtype: in which the gradient is added up.
 
     Raises:
         ValueError: no decision has a place.
         NumericalError: a number is not finite.
     """
-    return slope_of(model, *log_odds_score(decided), pad, batch_size, along)
+    return slope_of(model, *log_odds_score(decided), pad, batch_size, dtype=dtype)
 
 
 def slope_of(
-    model: PeftModel,
+    model: nn.Module,
     examples: Sequence[Encoded],
     score: Score,
     pad: int,
     batch_size: int = 8,
     along: Sequence[Weights] = (),
+    dtype: torch.dtype = torch.float64,
 ) -> Slope:
     """The mean of `score` over the examples, and its gradient.
 
     `along` names steps of the weights along which each example's own derivative is wanted; examples then go through the
-    model one by one.
+    model one by one. The gradient is added up in `dtype`, which of a whole model's weights decides how much memory it
+    takes.
 
     Raises:
         NumericalError: a number is not finite.
@@ -165,7 +167,7 @@ def slope_of(
     weights = trained_weights(model)
     values = torch.zeros(len(examples), dtype=torch.float64)
     derivatives = torch.zeros(len(examples), len(along), dtype=torch.float64)
-    gradient = {name: torch.zeros(weight.shape, dtype=torch.float64) for name, weight in weights.items()}
+    gradient = {name: torch.zeros(weight.shape, dtype=dtype) for name, weight in weights.items()}
 
     def add(rows: Sequence[int]) -> None:
         batch = batched(model, [examples[row] for row in rows], pad)
@@ -175,7 +177,7 @@ def slope_of(
         values[list(rows)] = found.detach().cpu().double()
         for (name, sum_), slope in zip(gradient.items(), slopes, strict=True):
             if slope is not None:
-                exact = slope.cpu().double()
+                exact = slope.cpu().to(dtype)
                 sum_.add_(exact, alpha=1 / len(examples))
                 for place, step in enumerate(along):
                     derivatives[rows[0], place] += float((exact * step[name]).sum())
@@ -191,8 +193,8 @@ def slope_of(
 
 
 def inner(first: Weights, second: Weights) -> float:
-    """Their inner product."""
-    return sum(float((value * second[name]).sum()) for name, value in first.items())
+    """Their inner product, added up weight by weight in float64."""
+    return sum(float((value.double() * second[name]).sum()) for name, value in first.items())
 
 
 def norm(weights: Weights) -> float:
