@@ -25,12 +25,13 @@ TITLES = {
     "training": "Training step",
     "growth": "Training step, logged over unlogged",
     "evaluation": "Evaluating nine adapters and the base",
+    "attribution": "Kernel of three prompts and behaviours",
     "study": "Whole study",
     "cuda": "GPU training step",
 }
 # A job's side, or a side of any job -> what it is
 NAMES = {
-    "captum": "captum", "nnsight": "nnsight", "transformer_lens": "TransformerLens",
+    "captum": "captum", "attribution captum": "captum's TracInCP", "nnsight": "nnsight", "transformer_lens": "TransformerLens",
     "saklas": "saklas", "steering_vectors": "steering-vectors", "repeng": "repeng",
     "floor": "matrix products alone",
     "ours": "ours",

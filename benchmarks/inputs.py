@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from benchmarks.workers import Sample
-from gradinoc.data.examples import Example
+from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import split
 from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.sources.locate import locate
 from gradinoc.pipeline.context import StudyContext
@@ -52,7 +53,7 @@ class Setting:
     @cached_property
     def context(self) -> StudyContext:
         """The model's tokenizer and the questions, those of `data` if given."""
-        sizes = ["data.direction=250", "data.measure=16", "data.train=200", "data.evaluation=48", "data.calibration=8"]
+        sizes = ["data.direction=250", "data.measure=32", "data.train=200", "data.evaluation=48"]
         study = load_study("smollm2", [*sizes, *([f"data.source={self.data}"] if self.data else [])])
         return StudyContext(study, split(study.data))
 
@@ -80,7 +81,9 @@ class Setting:
 
     def encoded(self, examples: Sequence[Example], system: str | None) -> list[tuple[list[int], int]]:
         """Each example as token ids and how many of them are prompt."""
-        return [(list(found.ids), found.prompt_length) for found in self.context.encoded(examples, system)]
+        tokenizer, trait = self.context.tokenizer, self.context.trait
+        found = [encode(tokenizer, each.question, showing(each, trait), system) for each in examples]
+        return [(list(each.ids), each.prompt_length) for each in found]
 
     def prompts(self, count: int, name: str) -> str:
         """A file of `count` questions, and as rendered under the promoting and the suppressing system prompt."""

@@ -61,6 +61,13 @@ def test_job_is_a_module_that_imports(name):
     assert find(name).__module__ == f"benchmarks.jobs.{name}"
 
 
+def test_jobs_have_a_study_to_take_examples_from(tmp_path):
+    """Its budgets fit the questions that jobs ask for, and they come as tokens."""
+    setting = Setting(tmp_path)
+    (found,) = setting.encoded(setting.context.splits.train[:1], "Answer directly.")
+    assert len(found[0]) > found[1] > 10
+
+
 def test_command_runs_a_job(tmp_path, capsys):
     """The one that needs no other library and, without a GPU, times nothing: table, figure and exit code."""
     assert main(["cuda", "--out", str(tmp_path)]) == 0

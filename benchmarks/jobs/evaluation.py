@@ -27,7 +27,7 @@ STRENGTH = 0.004  # standard deviation of an adapter's upper factor: texts diffe
 
 def run(setting: Setting, outcome: Outcome) -> None:
     """Check that all write the same in float32, word for word, then time them in bfloat16."""
-    adapters = _make_adapters(setting.scratch / "adapters", setting.model)
+    adapters = make_adapters(setting.scratch / "adapters", setting.model)
     questions = [vars(example) for example in setting.context.splits.evaluation[: TIMED["asked"]]]
     work = {"adapters": adapters, "questions": questions}
     _check(setting, outcome, work)
@@ -60,7 +60,7 @@ def _check(setting: Setting, outcome: Outcome, work: dict[str, Any]) -> None:
     setting.log(f"  {kinds} of {ADAPTERS + 1} models write something of their own")
 
 
-def _make_adapters(folder: Path, model: str) -> list[str]:
+def make_adapters(folder: Path, model: str) -> list[str]:
     """Folders of random adapters, of the shapes that a study trains; only the shapes of the model are needed."""
     with torch.device("meta"):
         shapes = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
