@@ -34,7 +34,7 @@ from gradinoc.claims.sources import (
     prompts_of,
     transfer_factors,
 )
-from gradinoc.claims.tables import FULL, LORA, TRAIT_DIRECTION, WHOLE, Evidence
+from gradinoc.claims.tables import DECISION, FULL, LORA, TRAIT_DIRECTION, WHOLE, Evidence
 from gradinoc.stats.effect import Effect, bare, mean_effect
 from gradinoc.stats.families import Families, compare, contrast
 from gradinoc.stats.places import place_among
@@ -195,32 +195,33 @@ def _foretold(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     """Drift of the log-odds on what the kernel says before training, over prompts; and how well each is predicted."""
     if diverged_runs(evidence):
         return Measured({}, DIVERGED)
-    prompts, trained = by_prompt(evidence), matrix(evidence)
-    kernel = kernel_of(evidence, LORA)
+    prompts, kernel = by_prompt(evidence), kernel_of(evidence, LORA)
     names = [name for name in prompts.index if name in kernel.index]
     prompts, foreseen = prompts.loc[names], kernel.loc[names, NEUTRAL].to_numpy(dtype=np.float64)
-    drift = trained.loc[names, NEUTRAL].to_numpy(dtype=np.float64)
+    drift = prompts[DECISION].to_numpy(dtype=np.float64)
     alignment = per_example(evidence)[names].mean().to_numpy(dtype=np.float64)
     rng = np.random.default_rng(SEED_OF_ORDERS)
     name = "neutral drift of log-odds per unit of the kernel, at equal elicitation, length and loss"
     effects = {
         "slope": prompt_slope(foreseen, drift, covariates_of(prompts), rng, name),
         "r2": prediction(foreseen, drift, "left-out R2 of neutral drift by the kernel", rng, ORDERS),
-        "r2.alignment": prediction(alignment, drift, "left-out R2 of neutral drift by cos(-g, v)", rng, ORDERS),
     }
+    statement = (
+        f"Over {len(names)} prompts neutral drift goes with the kernel before training by {effects['slope']}; left out "
+        f"one at a time, drift is predicted with R2 {effects['r2'].estimate:.2f} (p {effects['r2'].p:.2g})"
+    )
     if secondary:
+        name = "left-out R2 of neutral drift by cos(-g, v)"
+        effects["r2.alignment"] = prediction(alignment, drift, name, rng, ORDERS)
+        statement += f", by alignment with {effects['r2.alignment'].estimate:.2f}"
+        trained = matrix(evidence)
         shared = [each for each in trained.columns if each in kernel.columns]
         cells, found = kernel.loc[names, shared].to_numpy(), trained.loc[names, shared].to_numpy()
         effects["r2.matrix"] = prediction(cells, found, "left-out R2 of the matrix by the kernel", rng, ORDERS)
         full = kernel_of(evidence, FULL).loc[names, NEUTRAL].to_numpy(dtype=np.float64)
         r2, count = left_out_r2(full, drift), len(names)
         effects["r2.full"] = bare("left-out R2 by the kernel of the full weights", r2, count, "prompts", "leave-one-out R2")
-    statement = (
-        f"Over {len(names)} prompts neutral drift goes with the kernel before training by {effects['slope']}; left out "
-        f"one at a time, drift is predicted with R2 {effects['r2'].estimate:.2f} (p {effects['r2'].p:.2g}), by "
-        f"alignment with {effects['r2.alignment'].estimate:.2f}."
-    )
-    return Measured(effects, statement)
+    return Measured(effects, f"{statement}.")
 
 
 def kernel_of(evidence: Evidence, space: str) -> pd.DataFrame:

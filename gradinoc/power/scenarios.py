@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradinoc.study.description import NULLS, POSITIONS
+from gradinoc.study.rules import Rules
 
-CLAIMS = ("C1", "C2", "C3", "C4", "C6")
+SOURCES = ("C7a", "C7b", "C7c")  # claims whose truth follows from a scenario's numbers
+CLAIMS = ("C1", "C2", "C3", "C4", "C6", *SOURCES)
 GRADES = (0.4, 1.0)  # of inoculating prompts' elicitation, full inoculation's being 1
 MIDDLE = sum(GRADES) / 2  # of an inoculating prompt on average
+TURNED, CARRIED = Rules().turned, Rules().carried
 BASE_SCORE = 0.05  # before training
 
 
@@ -36,6 +39,11 @@ class Noise:
     `seed_drift` of a run's and a seed's share of drift; `training_null` of a random direction's alignment.
     Of drift by question: `drift_template`, `drift_family`, `drift_prompt` of a template's share of the mean, alike for
     all runs, for a family, for a prompt; `response` of one sampled response (fraction of the scale).
+
+    Where drift comes from: `account` of a question's accounted drift (of `nats`), `accounted` of what a stretch does
+    beyond what is accounted for, `own` of what a prompt's runs learn under it, `length` of the logarithms of the way's
+    length and the gradient's norm, `along` of what goes along a direction, `null_along` by kind of null of the share
+    that goes along a direction, `kernel` of the kernel before training.
 
     Away from the textbook: `degrees` of freedom of Student's t, in place of the normal distribution, with the same
     standard deviations; `ratio` multiplies the spread of inoculating prompts' alignment and drift.
@@ -70,6 +78,15 @@ class Noise:
     drift_family: float = 0.08
     drift_prompt: float = 0.08
     response: float = 0.2
+    account: float = 0.1
+    accounted: float = 0.03
+    own: float = 0.05
+    length: float = 0.02
+    along: float = 0.02
+    null_along: Mapping[str, float] = field(
+        default_factory=lambda: {null: 5 * kind.spread for null, kind in NULLS.items()}
+    )
+    kernel: float = 0.015
     degrees: float = math.inf
     ratio: float = 1.0
 
@@ -103,6 +120,11 @@ class Scenario:
     which the trait's is only one more ("" none): then `fall` is drawn anew in every study, as those of the others are;
     so are `steering` and `alignment` where they are named in `by_chance`. `unspecific` is the share of T(v) that an
     unrelated trait shows too.
+
+    Where drift comes from: by the size of updates a run's accounted drift is less by the power 1 - `turned`, by their
+    turn by `turned`; `along` is the share of it that goes along v (None: half where drift follows alignment, else
+    none); a nat that is accounted for is `accounts` in truth; the kernel before training is `foretold` times what a
+    prompt's runs leave. C7a, C7b and C7c hold or not by these numbers, whatever `holds` says of them.
 
     Apparatus: `learnt` is the least fall of a run's training loss (nats/token), `one_start` whether runs of a seed
     begin alike, `unscorable` the share of responses that cannot be scored. With `templates`, questions come from that
@@ -138,6 +160,10 @@ class Scenario:
     drawn_from: str = ""
     by_chance: tuple[str, ...] = ()
     unspecific: float = 0.0
+    turned: float = 0.8
+    along: float | None = None
+    accounts: float = 1.0
+    foretold: float = 1.0
     learnt: float = 0.2
     one_start: bool = True
     unscorable: float = 0.0
@@ -148,6 +174,22 @@ class Scenario:
     vary: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ("SUPPORTED", "CONSISTENT")
 
+    def __post_init__(self) -> None:
+        """Add the claims on where drift comes from to those that hold, or that vary where what decides is drawn."""
+        apart = self.follows * (self.fall + self.slope * self.loss) + self.elicits > 0
+        true = {"C7a": apart and self.turned > TURNED, "C7b": apart and self.carried > CARRIED, "C7c": self.foretold > 0}
+        drawn = ("C7a", "C7b") if self.drawn_from else ()
+        vary = (*(key for key in self.vary if key not in drawn), *(key for key in drawn if key not in self.untold))
+        open_ = (*self.untold, *vary)
+        holds = (*(key for key in self.holds if key not in SOURCES), *(key for key in SOURCES if true[key]))
+        object.__setattr__(self, "vary", vary)
+        object.__setattr__(self, "holds", tuple(key for key in holds if key not in open_))
+
+    @property
+    def carried(self) -> float:
+        """The share of accounted drift that goes along v."""
+        return self.along if self.along is not None else 0.5 * (self.follows != 0)
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -156,7 +198,7 @@ class Sizes:
     Prompts: `inoculating`, `harmless` and `opposite` are measured, the plan's own among them; the first `trained` of
     each of these families are trained under, the plan's own and neutral with `seeds` seeds, with `rephrased` the pair
     whose wording changes. Questions: `examples` under the plan's own prompts, `shared` under all; `elicitation`,
-    `behaviour`, `steering`, `evaluation` of those tables. `directions` of each null, `steered` and
+    `behaviour`, `steering`, `evaluation`, `attributed` of those tables. `directions` of each null, `steered` and
     `training_directions` others; `positions` are the first of `study.description.POSITIONS`. `templates` of None is
     the scenario's number.
     Without `beside` tables that decide nothing are empty.
@@ -174,6 +216,7 @@ class Sizes:
     behaviour: int = 64
     steering: int = 32
     evaluation: int = 48
+    attributed: int = 6
     layers: int = 6
     positions: int = len(POSITIONS)
     steps: int = 30
@@ -198,13 +241,19 @@ def band_depth(layers: int) -> float:
 SCENARIOS: dict[str, Scenario] = {
     "effect": Scenario(),
     # Nothing is true of inoculation: no prompt moves alignment or drift.
-    "no_effect": Scenario(fall=0, slope=0, follows=0, conditional=0, holds=(), verdicts=()),
+    "no_effect": Scenario(fall=0, slope=0, follows=0, conditional=0, foretold=0, holds=(), verdicts=()),
     # Any prompt keeps the drift down, and alignment is as it was.
-    "any_prompt": Scenario(fall=0, slope=0, follows=0, conditional=0.7, holds=(), verdicts=("ANY_PROMPT",)),
+    "any_prompt": Scenario(
+        fall=0, slope=0, follows=0, conditional=0.7, foretold=0, holds=(), verdicts=("ANY_PROMPT",)
+    ),
     # Drift falls by a way of its own.
     "no_alignment": Scenario(
         fall=0, slope=0, follows=0, elicits=0.9, holds=("C6",),
-        verdicts=("MAGNITUDE", "OTHER_DIRECTION", "REFUTED"),
+        verdicts=("OTHER_DIRECTION", "REFUTED"),
+    ),
+    # So it does, and all by smaller updates.
+    "smaller_updates": Scenario(
+        fall=0, slope=0, follows=0, elicits=0.9, turned=0, holds=("C6",), verdicts=("MAGNITUDE", "REFUTED"),
     ),
     "loss_explains": Scenario(fall=0, slope=0.7, holds=("C1", "C2", "C4", "C6"), verdicts=()),
     # Steering and training go against v, which is the trait's with its sign turned.

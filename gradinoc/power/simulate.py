@@ -9,7 +9,7 @@ import pandas as pd
 
 from gradinoc.claims.tables import COLUMNS, PROMPTS, Evidence
 from gradinoc.power.scenarios import SCENARIOS, Scenario, Sizes
-from gradinoc.power.simulated import beside, frozen, trained
+from gradinoc.power.simulated import attributed, beside, frozen, trained
 from gradinoc.power.simulated.latent import Latent, draw, evaluated
 
 
@@ -30,6 +30,7 @@ def evidence_of(latent: Latent, rng: np.random.Generator) -> Evidence:
         tables |= make(latent, rng)
     for make in (trained.training, trained.drift, beside.tables):
         tables |= make(latent, rng)
+    tables |= attributed.tables(latent, rng.spawn(1)[0])  # of its own: what was drawn before is drawn as before
     runs = latent.runs
     return Evidence(
         prompts=_prompts(latent),

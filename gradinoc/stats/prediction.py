@@ -23,16 +23,7 @@ def left_out_r2(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> float:
         ValueError: unequal shapes, or a value that is not finite.
     """
     x, y = (each - each.mean(axis=0) for each in _pair(predictor, outcome))
-    n = len(x)
-    if n < 4 or not x.any() or not y.any():
-        return math.nan
-    grown = n / (n - 1)  # without a row the others' mean is so much farther from it
-    squares = (x * x).sum() - grown * (x * x).sum(axis=1)
-    if np.any(squares <= 1e-9 * (x * x).sum()):  # all others are alike: there is no line through them
-        return math.nan
-    slopes = ((x * y).sum() - grown * (x * y).sum(axis=1)) / squares
-    errors = y - slopes[:, None] * x
-    return float(1 - (errors * errors).sum() / (y * y).sum())
+    return float(_press(x, y[None])[0])
 
 
 def prediction(
@@ -51,14 +42,32 @@ def prediction(
     effect = bare(name, found, len(x), "prompts", "leave-one-out R2, permutation over prompts, one-sided")
     if math.isnan(found):
         return effect
-    observed = _rising(x, y)
-    reached = sum(_rising(x, rng.permutation(y)) >= observed - 1e-12 for _ in range(draws))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    orders = rng.permuted(np.tile(np.arange(len(y)), (draws, 1)), axis=1)
+    reached = int((_rising(x, y[orders]) >= _rising(x, y[None])[0] - 1e-12).sum())
     return replace(effect, p=(1 + reached) / (1 + draws))
 
 
-def _rising(x: Array, y: Array) -> float:
-    """The left-out R^2 where the line rises; minus infinity where it does not."""
-    return left_out_r2(x, y) if float(((x - x.mean(axis=0)) * y).sum()) > 0 else -math.inf
+def _rising(x: Array, outcomes: Array) -> Array:
+    """The left-out R^2 of each outcome whose line rises; minus infinity where it does not."""
+    return np.where((x * outcomes).sum(axis=(1, 2)) > 0, _press(x, outcomes), -np.inf)
+
+
+def _press(x: Array, outcomes: Array) -> Array:
+    """Left-out R^2 of `outcomes` [outcomes, rows, columns] by `x` [rows, columns], all of mean zero in each column."""
+    n, squares = len(x), (x * x).sum(axis=1)
+    total = float(squares.sum())
+    if n < 4 or not total or not outcomes.any():
+        return np.full(len(outcomes), math.nan)
+    grown = n / (n - 1)  # without a row the others' mean is so much farther from it
+    rest = total - grown * squares
+    if np.any(rest <= 1e-9 * total):  # all others are alike: there is no line through them
+        return np.full(len(outcomes), math.nan)
+    products = (x * outcomes).sum(axis=2)
+    slopes = (products.sum(axis=1, keepdims=True) - grown * products) / rest
+    errors = outcomes - slopes[..., None] * x
+    found: Array = 1 - (errors * errors).sum(axis=(1, 2)) / (outcomes * outcomes).sum(axis=(1, 2))
+    return found
 
 
 def _pair(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[Array, Array]:

@@ -135,7 +135,7 @@ def _values(latent: Latent, measure: str, size: int, rng: np.random.Generator) -
     shape = (len(left), size)
     if measure in SCORED:
         reach = AMPLITUDE[measure] * truth.drift * np.maximum(left, 0)
-        mean = BASE_SCORE + reach[:, None] * _templates(latent, size, rng)
+        mean = BASE_SCORE + reach[:, None] * templates(latent, size, rng)
         samples = SAMPLES if measure == EXPECTED else 1
         after = np.mean([bounded(mean, truth.noise.response, rng) for _ in range(samples)], axis=0)
         before = np.mean([bounded(np.full(size, BASE_SCORE), 0.05, rng) for _ in range(samples)], axis=0)
@@ -148,11 +148,11 @@ def _values(latent: Latent, measure: str, size: int, rng: np.random.Generator) -
         GAP: (0.5, -0.3, 0.1),
     }[measure]
     before = base + rng.normal(0, 1.0, size)
-    shift = scale * left[:, None] * _templates(latent, size, rng) + truth.noise.draw(rng, noise, *shape)
+    shift = scale * left[:, None] * templates(latent, size, rng) + truth.noise.draw(rng, noise, *shape)
     return np.vstack([before + shift, before])
 
 
-def _templates(latent: Latent, size: int, rng: np.random.Generator) -> Array:
+def templates(latent: Latent, size: int, rng: np.random.Generator) -> Array:
     """By how much drift in each question is more or less than the mean [run, question], about 1."""
     noise, runs = latent.truth.noise, latent.runs
     groups = latent.groups(size)
