@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from gradinoc.power.design import CLAIMS, design_of, floor, reach_table
-from gradinoc.power.planning import ALL, OWN, SIZED, recommendation
+from gradinoc.power.design import design_of, floor, reach_table
+from gradinoc.power.planning import ALL, OWN, PLANNED, SIZED, recommendation
 from gradinoc.power.prospects import CORRELATION, OBSERVED, OF_INTEREST, smallest_of_interest
 from gradinoc.power.variances import Variances
 from gradinoc.study.description import Study
@@ -81,7 +81,7 @@ def counted(number: int, units: str) -> str:
 
 
 def _power_rows(table: pd.DataFrame) -> list[list[str]]:
-    keys = [*SIZED, *CLAIMS, ALL]
+    keys = [*SIZED, *(claim.key for claim in PLANNED), ALL]
     rows = [["prompts a family", "seeds", "questions", *keys]]
     for (prompts, seeds, questions), part in table.groupby(["prompts", "seeds", "questions"]):
         shown = part.set_index("key")

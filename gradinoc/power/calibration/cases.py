@@ -47,6 +47,10 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
         return known
     fall = truth.fall + truth.slope * truth.loss
     share = (truth.follows * fall + truth.elicits) * MIDDLE
+    if share > 0:
+        known |= {"C7b.share": truth.carried}
+        if truth.turned == 1:  # a power below splits prompts that leave little in another way
+            known |= {"C7a.share.turn": 1.0, "C7a.share.size": 0.0}
     known["C1.families"] = fall * MIDDLE * band_depth(case.sizes.layers)
     removed = truth.conditional + truth.follows * truth.any_prompt + share
     noise = truth.noise

@@ -19,7 +19,7 @@ RULES = Rules()
 ALL = tuple(claim.key for claim in CLAIMS)
 ON_ALIGNMENT = ("C1", "C2", "C3")
 ANY_PROMPT = ("ANY_PROMPT",)
-NOT_ALONG_V = ("MAGNITUDE", "OTHER_DIRECTION", "REFUTED")  # right where drift falls by another way than alignment
+NOT_ALONG_V = ("OTHER_DIRECTION", "REFUTED")  # right where drift falls by another way than alignment
 FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"].loss  # full inoculation's, cosine
 
 # Effects that each claim is stated to find in four of five studies of `DESIGN`. C1 to C3: full inoculation's fall of
@@ -30,7 +30,8 @@ FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"
 # measured prompt is trained under, and drift is read on 48 questions.
 MANY = replace(DESIGN, inoculating=20, harmless=20)
 WHOLE = replace(DESIGN, trained=(10, 10, 4), evaluation=48)
-STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.24, "C4": 4.0, "C6": 0.55}
+# C7a and C7b: the share of the difference in accounted drift that is due to the turn, or runs along v.
+STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.24, "C4": 4.0, "C6": 0.55, "C7a": 0.8, "C7b": 0.5}
 
 
 def cases() -> dict[str, Case]:
@@ -38,6 +39,7 @@ def cases() -> dict[str, Case]:
     return {
         **_typical(),
         **_mechanisms(),
+        **_sources(),
         **_at_the_bars(),
         **_gates(),
         **_small(),
@@ -85,6 +87,24 @@ def _mechanisms() -> dict[str, Case]:
         "backfire": _of("no_effect", elicits=-0.5),
         "unspecific": _of("effect", unspecific=1.0, holds=("C1", "C3", "C4", "C6"), verdicts=()),
         "hard examples": _of("loss_explains", between=-0.8),
+    }  # fmt: skip
+    return {name: Case(scenario) for name, scenario in worlds.items()}
+
+
+def _sources() -> dict[str, Case]:
+    """Where drift comes from, told apart by as little as can be: turn and size, v and other directions, prediction."""
+    own_way: dict[str, Any] = {"fall": 0.0, "slope": 0.0, "follows": 0.0, "elicits": 0.9, "holds": ("C6",)}
+    worlds = {
+        # All of it turns, none of it along v; and as much by the turn as by the size.
+        "turn alone": _of("effect", **own_way, turned=1.0, verdicts=NOT_ALONG_V),
+        "turn and size alike": _of("effect", turned=RULES.turned),
+        "along v, the bar": _of("effect", along=RULES.carried, verdicts=("OTHER_DIRECTION", "REFUTED")),
+        "along v, no more than anywhere": _of(
+            "effect", along=0.3, noise=Noise(null_along=dict.fromkeys(NULLS, 0.5)), vary=("C7b",), verdicts=()
+        ),
+        "nothing foretold": _of("effect", foretold=0.0),
+        # Accounted drift is too small by a little more than the gate lets pass.
+        "G10 false": _without("G10", {"accounts": RULES.accounted[1] + 0.01, "noise": Noise(accounted=0.001)}),
     }  # fmt: skip
     return {name: Case(scenario) for name, scenario in worlds.items()}
 
@@ -183,6 +203,7 @@ def _stated() -> dict[str, Case]:
     changes["C6"] = {
         "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6"), "verdicts": NOT_ALONG_V,
     }  # fmt: skip
+    changes |= {"C7a": {"turned": STATED["C7a"]}, "C7b": {"along": STATED["C7b"]}}
     sizes = {"C3": MANY, "C4": WHOLE}
     return {
         f"stated {key}": Case(_of("effect", **change), sizes.get(key, DESIGN), power=(key,))

@@ -40,7 +40,10 @@ class DeadEnd:
 
 def dead_ends(design: Design) -> list[DeadEnd]:
     """What claims cannot become under this design, whatever the data say."""
-    return [*_of_prompts(design), *_of_seeds(design), *_of_directions(design), *_of_bars(design.rules)]
+    return [
+        *_of_prompts(design), *_of_seeds(design), *_of_directions(design), *_of_questions(design),
+        *_of_bars(design.rules),
+    ]  # fmt: skip
 
 
 def resting_on(*gates: str) -> tuple[str, ...]:
@@ -53,7 +56,7 @@ def _of_prompts(design: Design) -> list[DeadEnd]:
     prompts, found = design.prompts, []
     for counted, key, what, claims in (
         (prompts.measured, "measured", "measured on the frozen model", resting_on("G3")),
-        (prompts.trained, "trained", "trained", ("C6",)),
+        (prompts.trained, "trained", "trained", ("C6", "C7a", "C7b")),
     ):
         for family in (family for family in FAMILIES if counted[family] < 2):
             number = _number(counted[family], f"{WORDS[family]} prompt")
@@ -69,7 +72,8 @@ def _of_prompts(design: Design) -> list[DeadEnd]:
             f"a slope with {len(COVARIATES)} covariates takes {fewest} trained prompts, neutral left out, and there "
             f"are {prompts.sloped}"
         )
-        found.append(DeadEnd(("C4",), BOTH, reason, f"name {fewest - prompts.sloped} more in prompts.trained"))
+        cure = f"name {fewest - prompts.sloped} more in prompts.trained"
+        found.append(DeadEnd(("C4", "C7c"), BOTH, reason, cure))
     if not prompts.rephrased:
         cure = "name rephrased_inoculation and rephrased_harmless in prompts.trained"
         found.append(DeadEnd(("C6",), (SUPPORTED,), "no rephrased pair is trained", cure))
@@ -88,7 +92,7 @@ def _of_directions(design: Design) -> list[DeadEnd]:
     """Too few directions for a place among them to be significant."""
     alpha, found = design.rules.alpha, []
     for key, count, field, claims in (
-        ("", design.directions.frozen, "nulls", ("C2",)),
+        ("", design.directions.frozen, "nulls", ("C2", "C7b")),
         ("G8a", design.directions.steered, "steering.draws", resting_on("G8a")),
         ("G8c", design.directions.training, "nulls.training", resting_on("G8c")),
     ):
@@ -103,8 +107,15 @@ def _of_directions(design: Design) -> list[DeadEnd]:
         reason = (
             f"a permutation of {design.prompts.sloped} prompts has no p below {least:.3g}, and {alpha:g} is asked for"
         )
-        found.append(DeadEnd(("C4",), (SUPPORTED,), reason, "raise rules.alpha or train more prompts"))
+        found.append(DeadEnd(("C4", "C7c"), (SUPPORTED,), reason, "raise rules.alpha or train more prompts"))
     return found
+
+
+def _of_questions(design: Design) -> list[DeadEnd]:
+    """Nothing is accounted for."""
+    if design.attributed:
+        return []
+    return [DeadEnd(("C7a", "C7b", "C7c"), BOTH, "attribution.questions is 0, so that they are not run", "raise it")]
 
 
 def _of_bars(rules: Rules) -> list[DeadEnd]:

@@ -48,6 +48,7 @@ def reaches(design: Design) -> list[Reach]:
     at_equal_loss = 1.0 if all_measured < AT_EQUAL_LOSS else unmeasured
     untrained = 1.0 if math.isinf(wide_trained) else 0.0
     one_seed = 1.0 if design.seeds < 2 else 0.0
+    untold = untrained if design.attributed else 1.0
     return [
         Reach("G3", over, "gate", all_measured, "prompts", unmeasured, wide_measured),
         Reach("G5", "t over neutral runs", "gate", design.seeds, "runs", one_seed, of_seeds),
@@ -69,6 +70,12 @@ def reaches(design: Design) -> list[Reach]:
               smallest_slope_p(sloped, len(COVARIATES))),
         Reach("C6", f"ratio, {over}", both, all_trained, "prompts", max(untrained, one_seed), wide_trained),
         Reach("C6", "labels of prompts permuted", beside, all_trained, "prompts", labels_p(trained)),
+        Reach("C7a", f"share, {over}", both, all_trained, "prompts", untold, wide_trained),
+        Reach("C7b", f"share, {over}", both, all_trained, "prompts", untold, wide_trained),
+        Reach("C7b", "place among directions, each kind", SUPPORTED, directions.frozen, "directions",
+              smallest_rank_p(directions.frozen)),
+        Reach("C7c", "slope over prompts, residuals permuted", both, sloped, "prompts",
+              smallest_slope_p(sloped, len(COVARIATES)) if design.attributed else 1.0),
     ]  # fmt: skip
 
 

@@ -58,6 +58,7 @@ class Design:
         seeds: neutral runs.
         examples: measured on the frozen model under the plan's own prompts.
         questions: held out, answered by every run.
+        attributed: of these, whose change of log-odds is accounted for.
         directions: those without the trait.
         rules: the bars.
     """
@@ -66,6 +67,7 @@ class Design:
     seeds: int
     examples: int
     questions: int
+    attributed: int
     directions: Directions
     rules: Rules
 
@@ -85,6 +87,7 @@ def design_of(study: Study) -> Design:
         seeds=len(study.seeds),
         examples=study.data.measure,
         questions=study.drift.generations,
+        attributed=study.attribution.questions,
         directions=Directions(min(study.nulls.draws.values()), study.nulls.training, study.steering.draws),
         rules=study.rules,
     )

@@ -36,13 +36,16 @@ EFFECTS = {  # as the rows of the third panel name them
     "C1.families": "alignment,\nfamilies",
     "C6.share": "share of drift,\ninoculation's own",
     "C6.removed": "share of drift\nremoved",
+    "C7a.share.turn": "share due\nto the turn",
+    "C7a.share.size": "share due\nto size",
+    "C7b.share": "share\nalong v",
     "C4.slope": "drift on\nalignment",
     "G3.loss": "elicitation\nin loss",
     "G7.log_odds.inoculation": "elicitation\nin log-odds",
 }
 FINE, MISSED = (LOOKS[family] for family in (Family.NEUTRAL, Family.INOCULATION))
 KINDS = {SUPPORT: "supported", REFUTATION: "refuted"}
-UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "a cosine", "C6": "of drift"}
+UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "a cosine", "C6": "of drift", "C7b": "of the difference"}
 
 
 @styled
