@@ -155,7 +155,7 @@ def shares(outcomes: Sequence[Outcomes]) -> dict[str, tuple[float, float, float]
     """Gate, claim, and all claims together -> share supported, its standard error, share refuted."""
     keys = [test.key for test in TESTS]
     found = {key: _share(column) for key, column in zip(keys, zip(*outcomes, strict=True), strict=True)}
-    claims = len(JUDGED)
+    claims = len(PLANNED)
     return found | {ALL: _share(max(study[-claims:], key=_weight) for study in outcomes)}
 
 

@@ -18,7 +18,7 @@ import pytest
 from gradinoc.claims.finding import Status
 from gradinoc.claims.gates import gates_of
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import NOT_RUN, RULES_OF
+from gradinoc.claims.verdict import OPTIONAL, RULES_OF, judge, not_run
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.study.rules import Rules
@@ -94,13 +94,22 @@ def test_simulated_studies_meet_every_status():
     assert all(Status.UNDECIDED in met[key] for key in ("C1", "C2", "C3", "C4")), met
 
 
-def test_claims_that_were_not_run_are_tested_by_none():
-    """C5 and C7 are skipped by a test of their own, and have no rule that a test could meet."""
-    assert not set(NOT_RUN) & set(RULES_OF)
-    skipping = importlib.import_module("claims.test_c5_c7_not_run")
-    for key in NOT_RUN:
-        with pytest.raises(pytest.skip.Exception, match=f"{key} not run in study any: {NOT_RUN[key]}"):
-            skipping.test_claim_is_not_run(key, SimpleNamespace(name="any"))
+def test_a_claim_that_no_study_runs_is_skipped():
+    """C5 has no rule that a test could meet, and says what it would show."""
+    assert set(OPTIONAL) - set(RULES_OF) == {"C5"}
+    skipping = importlib.import_module("claims.test_c5_not_run")
+    with pytest.raises(pytest.skip.Exception, match=f"C5 not run in study any: {OPTIONAL['C5']}"):
+        skipping.test_c5_is_not_run(SimpleNamespace(name="any"))
+
+
+def test_claims_on_where_drift_comes_from_are_not_run_without_their_tables():
+    """A study that asks for no attribution has no finding of theirs, and the verdict says so."""
+    evidence = simulate("effect", np.random.default_rng(0), **SIZES)
+    bare = {name: evidence.tables[name].iloc[:0] for name in ("attribution", "lengths", "shares", "share_nulls", "kernel")}
+    judgement = judge(replace(evidence, **bare), RULES)
+    assert not {"C7a", "C7b", "C7c", "G10"} & {finding.key for finding in (*judgement.gates, *judgement.claims)}
+    assert set(not_run(judgement.claims)) == set(OPTIONAL)
+    assert set(not_run(judge(evidence, RULES).claims)) == {"C5"}
 
 
 SMALL = {

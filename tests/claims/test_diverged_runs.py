@@ -19,7 +19,7 @@ from gradinoc.power.simulate import simulate
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
-OF_RUNS = ("G5", "G6", "G8b", "G8c", "G9", "C4", "C6")  # what needs the runs
+OF_RUNS = ("G5", "G6", "G8b", "G8c", "G9", "G10", "C4", "C6", "C7a", "C7b", "C7c")  # what needs the runs
 
 
 @pytest.fixture(scope="module")

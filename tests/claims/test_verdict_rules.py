@@ -60,13 +60,13 @@ def of_runs(*conditions):
 
 
 def test_effect_supports_every_claim_that_is_run(evidence):
-    """Gates hold, C1 to C4 and C6 are supported; what C5 and C7 would show is not pronounced."""
+    """Gates hold and every claim but C5 is supported, so that no causal word is said."""
     judgement = judge(evidence, RULES)
     assert {finding.key: finding.status for finding in (*judgement.gates, *judgement.claims)} == dict.fromkeys(
         [*(gate.key for gate in GATES), *BY_KEY], Status.SUPPORTED
     )
-    assert judgement.verdict is Verdict.UNDECIDED
-    assert "Not run: C5" in judgement.sentence
+    assert judgement.verdict is Verdict.CONSISTENT
+    assert "was not tested" in judgement.sentence
 
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.key)
@@ -342,13 +342,15 @@ def test_unrelated_trait_that_shows_most_of_it_leaves_c2_undecided(evidence):
 
 
 def planted_findings(**statuses):
-    """Findings of claims with these statuses; C6 with what inoculation removes and harmless prompts leave."""
+    """Findings of claims with these statuses; C6 with what inoculation removes and harmless prompts leave.
+
+    C7a has most of the difference due to size where it is refuted.
+    """
     removed = replace(bare("removed", 0.8, 8, "prompts", "planted"), key="removed", low=0.6, high=0.9)
     room = replace(bare("room", 0.4, 8, "prompts", "planted"), key="room", low=0.3, high=0.5)
-    return [
-        Finding(key, key, Status(status), "", "", (removed, room) if key == "C6" else ())
-        for key, status in statuses.items()
-    ]
+    size = replace(bare("size", 0.8, 8, "prompts", "planted"), key="share.size", low=0.6, high=0.9)
+    effects = {"C6": (removed, room), "C7a": (size,)}
+    return [Finding(key, key, Status(status), "", "", effects.get(key, ())) for key, status in statuses.items()]
 
 
 ALL = dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), "supported")
@@ -374,6 +376,17 @@ ALL = dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), "supported")
 def test_verdict_is_the_first_that_applies(claims, verdict):
     """In the order of the rules, the apparatus being sound."""
     assert conclusion(HELD, planted_findings(**claims), RULES)[0] is verdict
+
+
+def test_updates_are_called_smaller_only_where_size_is_shown_to_make_the_difference():
+    """C7a is refuted as well where the gradient of the log-odds is what differs."""
+    claims = planted_findings(**ALL, C7a="refuted", C7b="undecided")
+    doubtful = [
+        replace(each, effects=tuple(replace(effect, low=0.4) for effect in each.effects)) if each.key == "C7a" else each
+        for each in claims
+    ]
+    assert conclusion(HELD, claims, RULES)[0] is Verdict.MAGNITUDE
+    assert conclusion(HELD, doubtful, RULES)[0] is Verdict.UNDECIDED
 
 
 def test_failed_gate_leaves_any_prompt_alone():

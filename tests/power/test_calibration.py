@@ -6,6 +6,7 @@ fail its bar by chance alone, so rates are pooled over worlds.
 
 import importlib
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_intervals_cover_the_truth():
     """Of the main effects, in two worlds together: 93 to 97 %, two Monte-Carlo errors of 1,000 studies farther out."""
     found = tables.coverage(studies(16, "effect", "any_prompt, clustered"))
     assert set(found["effect"]) == {
-        "C1.families", "C4.slope", "C6.share", "C6.removed", "G3.loss", "G7.log_odds.inoculation",
+        "C1.families", "C4.slope", "C6.share", "C6.removed", "C7b.share", "G3.loss", "G7.log_odds.inoculation",
     }  # fmt: skip
     rate = float((found["rate"] * found["n"]).sum() / found["n"].sum())
     assert tables.at_least(tables.COVERAGE[0], 0) <= rate <= tables.at_most(tables.COVERAGE[1], 0), found
@@ -139,14 +140,14 @@ def test_every_world_says_what_is_right_in_it():
         assert set(truth.verdicts) <= set(Verdict.__members__), name
         assert {*case.power} <= {*truth.holds}, name
         if {"SUPPORTED", "CONSISTENT"} & set(truth.verdicts):
-            assert {*truth.holds, *truth.vary} == set(CLAIM), name
+            assert set(verdict.ON_DIRECTION) <= {*truth.holds, *truth.vary}, name
 
 
 def test_every_gate_has_a_world_in_which_it_is_false():
     """And what rests on it is what may not be told there."""
     gates = {gate for claim in verdict.CLAIMS for gate in claim.rests_on}
     for gate in gates:
-        worlds = [case for name, case in CASES.items() if name.startswith(gate) and name.endswith("false")]
+        worlds = [case for name, case in CASES.items() if re.fullmatch(rf"{gate}(,.*)? false", name)]
         assert worlds, gate
         for case in worlds:
             assert set(case.scenario.untold) == {key for key, claim in CLAIM.items() if gate in claim.rests_on}

@@ -110,9 +110,9 @@ def test_a_family_of_one_leaves_c6_undecided_however_clear_the_answers(harmless,
     design = design_of(tiny())
     trained = {"harmless": harmless, "inoculation": inoculating}
     found = dead_ends(replace(design, prompts=replace(design.prompts, trained=trained)))
-    assert [end.claims for end in found] == [("C6",)]
+    assert [end.claims for end in found] == [("C6", "C7a", "C7b")]
     word = "harmless" if harmless == 1 else "inoculating"
-    assert str(found[0]).startswith(f"C6 cannot be supported or refuted: one {word} prompt is trained")
+    assert str(found[0]).startswith(f"C6, C7a and C7b cannot be supported or refuted: one {word} prompt is trained")
     assert "prompts.trained" in str(found[0])
 
 
@@ -167,20 +167,21 @@ def test_a_place_among_too_few_directions_is_never_significant(count):
     decided = bool(p_at_most(replace(best, p=p), RULES.alpha))
     assert [bool(each) for each in found.values()] == [not decided] * 3
     if not decided:
-        assert {end.claims for each in found.values() for end in each} == {("C2",), resting_on("G8a")}
+        assert {end.claims for each in found.values() for end in each} == {("C2", "C7b"), resting_on("G8a"), resting_on("G8c")}
         assert "steering.draws to 19 or more" in str(found["steered"][0])
 
 
 def test_bars_that_nothing_passes_are_dead_ends():
     """No score below a ceiling of 0, no share of responses below 0, no drift above the whole scale."""
     for bar in ("ceiling=0.0", "max_unscorable=0.0", "least_drift=1.0"):
-        assert ends(f"rules.{bar}") == {("C4", "C6"): ("supported", "refuted")}, bar
+        assert ends(f"rules.{bar}") == {("C4", "C6", "C7a", "C7b", "C7c"): ("supported", "refuted")}, bar
 
 
 def test_claims_rest_on_the_gates_that_they_say_they_rest_on():
-    """Gates of the direction carry C1 to C4, those of drift C4 and C6."""
-    assert resting_on("G8a") == ("C1", "C2", "C3", "C4")
-    assert resting_on("G5") == ("C4", "C6")
+    """Gates of the direction carry C1 to C4, those of drift C4, C6 and C7; C7b is of both."""
+    assert resting_on("G8a") == ("C1", "C2", "C3", "C4", "C7b")
+    assert resting_on("G5") == ("C4", "C6", "C7a", "C7b", "C7c")
+    assert resting_on("G10") == ("C7a", "C7b")
     assert set(RESTS_ON) == set(CLAIMS)
 
 
@@ -190,10 +191,13 @@ def test_claims_rest_on_the_gates_that_they_say_they_rest_on():
 def test_smallest_p_by_claim():
     """No floor for t tests; a place counts directions; eight prompts have 40,320 orders."""
     design = design_of(tiny())
-    assert floors(design) == {"C1": 0, "C2": 1 / 201, "C3": 0, "C4": 1e-4, "C6": 0}
+    assert floors(design) == {
+        "C1": 0, "C2": 1 / 201, "C3": 0, "C4": 1e-4, "C6": 0, "C7a": 0, "C7b": 1 / 201, "C7c": 1e-4,
+    }  # fmt: skip
     eight = replace(design, prompts=replace(design.prompts, sloped=8))
     assert floors(eight)["C4"] == 1 / math.factorial(8)
     assert floors(replace(design, seeds=1))["C6"] == 1
+    assert {floors(replace(design, attributed=0))[claim] for claim in ("C7a", "C7b", "C7c")} == {1}
 
 
 def test_table_has_a_row_for_every_test_and_says_what_a_claim_can_become():
@@ -244,7 +248,7 @@ def test_session_opens_with_what_a_design_can_decide():
     assert "C2 0.00498" in first
     assert rest == []
     _, end = opening(tiny(ONE_SEED))
-    assert end.startswith("design: C1, C2, C3, C4 and C6 cannot be supported or refuted: with one seed")
+    assert end.startswith("design: C1, C2, C3, C4, C6, C7a, C7b and C7c cannot be supported or refuted: with one seed")
 
 
 def test_design_is_a_value():

@@ -10,7 +10,7 @@ from gradinoc.api import VARIANCES
 from gradinoc.claims.finding import Status
 from gradinoc.cli import main
 from gradinoc.power import planning
-from gradinoc.power.design import CLAIMS, design_of
+from gradinoc.power.design import design_of
 from gradinoc.power.planning import ALL, OWN, PROMPTS, QUESTIONS, SEEDS, plans_of, power, recommendation, shares
 from gradinoc.power.prospects import (
     CORRELATION,
@@ -30,6 +30,7 @@ from gradinoc.study.rules import Rules
 
 YES, NO, AGAINST = Status.SUPPORTED, Status.UNDECIDED, Status.REFUTED
 SHIPPED = load_variances(TINY)
+CLAIMS = [claim.key for claim in planning.PLANNED]
 
 
 def tiny(*settings: str) -> Study:
@@ -139,7 +140,7 @@ def test_power_is_a_share_of_simulated_studies_and_the_same_in_any_number_of_pro
     alone = power(tiny(), SHIPPED, [OF_INTEREST], 3, 1)
     pd.testing.assert_frame_equal(alone, found[found["axis"] == SEEDS].reset_index(drop=True))
     wide = found[found["axis"] == OWN].set_index("key")["power"]
-    assert wide[ALL] <= wide[list(CLAIMS)].min()
+    assert wide[ALL] <= wide[CLAIMS].min()
 
 
 def test_claims_of_one_study_go_together():
@@ -180,7 +181,7 @@ def test_a_difference_that_simulations_cannot_tell_is_not_told():
 def test_reach_is_written_a_test_a_line():
     """Smallest p, interval in standard deviations, and what the claim can become."""
     said = written_reach(tiny())
-    assert len(said.strip().splitlines()) == 3 + 15
+    assert len(said.strip().splitlines()) == 3 + 19
     line = next(each for each in said.splitlines() if each.startswith("C6") and "ratio" in each)
     assert "no floor" in line
     assert "± " in line
@@ -202,6 +203,6 @@ def test_a_plan_leaves_table_and_figure_and_adds_what_a_past_study_observed(monk
     found = pd.read_csv(folder / "design.csv")
     assert list(found.columns) == list(planning.COLUMNS)
     assert set(found["effect"]) == {OF_INTEREST, OBSERVED}
-    assert len(pd.read_csv(folder / "design_reach.csv")) == 15
+    assert len(pd.read_csv(folder / "design_reach.csv")) == 19
     assert (folder / "figures" / "design_power.png").stat().st_size > 10_000
     assert not (tmp_path / "store").exists()

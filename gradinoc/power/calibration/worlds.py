@@ -253,8 +253,8 @@ def with_variances(name: str, like: Scenario) -> dict[str, Case]:
             "conditional": like.conditional + (like.follows - follows) * like.any_prompt,
             "vary": ("C2", *_unsure(like.conditional + like.follows * like.any_prompt, removed)),
         },
-        "no_effect": {**nothing, "conditional": 0.0},
-        "any_prompt": {**nothing, "conditional": min(like.conditional + removed * MIDDLE, 1.0)},
+        "no_effect": {**nothing, "conditional": 0.0, "foretold": 0.0},
+        "any_prompt": {**nothing, "foretold": 0.0, "conditional": min(like.conditional + removed * MIDDLE, 1.0)},
     }
     worlds = {}
     for world, changed in changes.items():
