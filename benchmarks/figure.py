@@ -31,7 +31,8 @@ TITLES = {
 }
 # A job's side, or a side of any job -> what it is
 NAMES = {
-    "captum": "captum", "attribution captum": "captum's TracInCP", "nnsight": "nnsight", "transformer_lens": "TransformerLens",
+    "captum": "captum", "attribution captum": "captum's TracInCP", "nnsight": "nnsight",
+    "transformer_lens": "TransformerLens",
     "saklas": "saklas", "steering_vectors": "steering-vectors", "repeng": "repeng",
     "floor": "matrix products alone",
     "ours": "ours",

@@ -8,7 +8,18 @@ from importlib import import_module
 from benchmarks.inputs import Setting
 from benchmarks.outcome import Outcome
 
-JOBS = ("alignment", "directions", "training", "growth", "evaluation", "attribution", "together", "memory", "study", "cuda")
+JOBS = (
+    "alignment",
+    "directions",
+    "training",
+    "growth",
+    "evaluation",
+    "attribution",
+    "together",
+    "memory",
+    "study",
+    "cuda",
+)
 
 Run = Callable[[Setting, Outcome], None]
 

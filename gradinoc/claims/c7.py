@@ -102,7 +102,7 @@ def _transfer(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
 
 
 def _turns(found: Measured, rules: Rules) -> Outcome:
-    """Supported if the cosine is lower under inoculation and has at least half of the difference; refuted below that."""
+    """Supported if the cosine is lower under inoculation and has half of the difference or more; refuted below that."""
     if not found.effects:
         return undecided(found.statement)
     turn, share, size = found["turn"], found["share.turn"], found["share.size"]
@@ -149,8 +149,8 @@ def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
         effects |= _named(evidence, whole)
     places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
     statement = (
-        f"Of the difference between harmless and inoculating runs, by way of the band, {effects['share']} runs along v; "
-        f"its p among other directions: {places}."
+        f"Of the difference between harmless and inoculating runs, by way of the band, {effects['share']} runs along "
+        f"v; its p among other directions: {places}."
     )
     return Measured(effects, statement, {"smallest p": smallest_rank_p(fewest)})
 
@@ -220,7 +220,9 @@ def _foretold(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
         effects["r2.matrix"] = prediction(cells, found, "left-out R2 of the matrix by the kernel", rng, ORDERS)
         full = kernel_of(evidence, FULL).loc[names, NEUTRAL].to_numpy(dtype=np.float64)
         r2, count = left_out_r2(full, drift), len(names)
-        effects["r2.full"] = bare("left-out R2 by the kernel of the full weights", r2, count, "prompts", "leave-one-out R2")
+        effects["r2.full"] = bare(
+            "left-out R2 by the kernel of the full weights", r2, count, "prompts", "leave-one-out R2"
+        )
     return Measured(effects, f"{statement}.")
 
 

@@ -14,10 +14,14 @@ from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
 from gradinoc.stats.shapley import product_shares
 from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts.family import Family
 
 OWN = "own"  # in place of an evaluation prompt: that under which each run was trained
 TURN, SIZE, STEEPNESS = "turn", "size", "steepness"  # factors of phi: cosine, length of the way, norm of the gradient
-LEARNED_LESS, TRANSFER = "learned", "transfer"  # factors of phi: what is learned under the own prompt, what of it reaches
+LEARNED_LESS, TRANSFER = (
+    "learned",
+    "transfer",
+)  # factors of phi: what is learned under the own prompt, what of it reaches
 
 
 def _under(evidence: Evidence, table: pd.DataFrame, evaluation: str) -> pd.DataFrame:
@@ -47,7 +51,7 @@ def points(evidence: Evidence) -> pd.DataFrame:
 
 @once
 def ways(evidence: Evidence) -> pd.DataFrame:
-    """Index (condition, seed): length of the way of a run's weights, and norm of the neutral gradient, mean along it."""
+    """Length of the way of a run's weights, and norm of the neutral gradient, mean on it: index (condition, seed)."""
     rows = _under(evidence, evidence.lengths, NEUTRAL)
     rows = rows.assign(steep=rows["length"] * rows["slope"])
     sums = rows.groupby(["condition", "seed"], observed=True)[["length", "steep"]].sum()
@@ -64,7 +68,7 @@ class Factors:
     """Neutral phi of harmless and inoculating prompts as a product, and how its difference splits among the factors.
 
     Attributes:
-        parts: factor -> family -> [prompts, questions], such that harmless mean - inoculating mean is the factor's part.
+        parts: factor -> family -> [prompts, questions]: harmless mean - inoculating mean is the factor's part.
         whole: the same of phi itself: the sum of the parts.
         turns: cosine of update and gradient, by question.
     """
@@ -106,7 +110,7 @@ def prompts_of(evidence: Evidence, family: str) -> list[str]:
     """The prompts of a family that runs were trained under, in the order of `families_of`."""
     trained = over_seeds(accounted(evidence))
     rows = evidence.prompts
-    return [name for name in evidence.family(family, list(rows["condition"])) if name in trained]
+    return [name for name in evidence.family(Family(family), list(rows["condition"])) if name in trained]
 
 
 def _split(names: tuple[str, ...], sides: dict[str, list[Array]], phi: Families) -> dict[str, Families]:
@@ -128,11 +132,11 @@ def _split(names: tuple[str, ...], sides: dict[str, list[Array]], phi: Families)
 
 
 def _sum(parts: dict[str, Families]) -> Families:
-    tables = [each.values for each in parts.values()]
-    return Families(
-        {key: np.sum([table[key] for table in tables], axis=0) for key in (HARMLESS, INOCULATING)},
-        next(iter(parts.values())).groups,
-    )
+    first, *rest = parts.values()
+    tables = dict(first.values)
+    for part in rest:
+        tables = {key: table + part.values[key] for key, table in tables.items()}  # noqa: PD011
+    return Families(tables, first.groups)
 
 
 @once

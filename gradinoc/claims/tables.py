@@ -28,7 +28,10 @@ TRAIT_DRAW = -1  # the `draw` of the trait's own direction in `steering`
 TRAIT_DIRECTION, FROZEN = "trait", "frozen"  # of `cells`: the direction and window that decide
 COSINE, PUSH, POOLED = "alignment", "push", "pooled alignment"  # measures of `cells`
 WINDOWS = ("first", "middle", "last")  # thirds of a run's steps; the first decides
-WHOLE, LEARNED = "whole", "learned"  # directions of `shares`: none in particular, and that of the neutral runs' own drift
+WHOLE, LEARNED = (
+    "whole",
+    "learned",
+)  # directions of `shares`: none in particular, and that of the neutral runs' own drift
 IN_PROMPT, IN_ANSWER = "prompt", "answer"  # positions of `shares`
 FULL, LORA = "full", "lora"  # spaces of `kernel`: all weights of linear maps, and a fresh adapter's
 FIXED, REPHRASED = "fixed", "rephrased"  # kinds of prompts under which is measured or trained; others: `Kind`
@@ -74,7 +77,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 TEXT = ("condition", "side", "position", "null", "trait", "family", "kind", "text", "evaluation", "direction", "window",
         "measure", "phase", "domain", "question", "response", "initial_adapter", "module", "space")  # fmt: skip
 KEYS = ("condition", "side", "position", "null", "trait", "evaluation", "direction", "window", "third", "measure",
-        "phase", "domain", "seed", "step", "example", "sample", "strength", "layer", "draw", "module", "space")  # fmt: skip
+        "phase", "domain", "seed", "step", "example", "sample", "strength", "layer", "draw", "module",
+        "space")  # fmt: skip
 LONG = ("question", "response", "text")  # too long for a message
 
 
@@ -109,17 +113,17 @@ class Evidence:
     |   |   | specification curve chooses: direction, position, `third` of the layers, measure | per hidden unit |
     | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; | nats/token, seconds |
     |   |   | SHA-256 of its adapter before the first step |  |
-    | `attribution` | a run x `evaluation` prompt x stretch that ends at `step` x question: what the run's steps | nats |
-    |   |   | account for (`predicted`) and the change of its decision log-odds (`measured`) |  |
+    | `attribution` | a run x `evaluation` prompt x stretch that ends at `step` x question: change of its | nats |
+    |   | decision log-odds that the run's steps account for (`predicted`), and as it is (`measured`) |  |
     | `lengths` | a run x `evaluation` x `step`: norms of the stretch's weight change and of the mean | weights, nats |
     |   |   | gradient of the decision log-odds along it | per weight |
-    | `modules` | a run x `evaluation` x `step` x block x kind of linear map: its part of `predicted`, mean over | nats |
-    |   |   | questions |  |
-    | `shares` | a run x `step` from which on x training example x layer x tokens of prompt or answer x direction: | nats |
-    |   |   | what the loss's gradient does to the neutral decision log-odds along it, until the next such step |  |
-    | `share_nulls` | a run x null direction x layer: the same, summed over steps, mean over examples | nats |
-    | `kernel` | a prompt x `evaluation` prompt x `space`: inner product of the descent direction of the loss and | nats |
-    |   |   | the gradient of the decision log-odds, frozen model, and both norms | per learning rate |
+    | `modules` | a run x `evaluation` x `step` x block x kind of linear map: its part of `predicted`, mean | nats |
+    |   | over questions |  |
+    | `shares` | a run x kept adapter, after `step` (0: before any) x question x layer x tokens of prompt or | nats |
+    |   | answer x direction: what the halves of the stretches beside it did along it, neutral prompt |  |
+    | `share_nulls` | a run x null direction x layer: the same, summed over steps, mean over questions | nats |
+    | `kernel` | a prompt x `evaluation` prompt x `space`: inner product of the loss's descent direction and | nats |
+    |   | the gradient of the decision log-odds, frozen model, and both norms | per learning rate |
     """
 
     prompts: pd.DataFrame

@@ -177,7 +177,11 @@ class Scenario:
     def __post_init__(self) -> None:
         """Add the claims on where drift comes from to those that hold, or that vary where what decides is drawn."""
         apart = self.follows * (self.fall + self.slope * self.loss) + self.elicits > 0
-        true = {"C7a": apart and self.turned > TURNED, "C7b": apart and self.carried > CARRIED, "C7c": self.foretold > 0}
+        true = {
+            "C7a": apart and self.turned > TURNED,
+            "C7b": apart and self.carried > CARRIED,
+            "C7c": self.foretold > 0,
+        }
         drawn = ("C7a", "C7b") if self.drawn_from else ()
         vary = (*(key for key in self.vary if key not in drawn), *(key for key in drawn if key not in self.untold))
         open_ = (*self.untold, *vary)

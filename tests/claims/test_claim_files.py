@@ -105,7 +105,9 @@ def test_a_claim_that_no_study_runs_is_skipped():
 def test_claims_on_where_drift_comes_from_are_not_run_without_their_tables():
     """A study that asks for no attribution has no finding of theirs, and the verdict says so."""
     evidence = simulate("effect", np.random.default_rng(0), **SIZES)
-    bare = {name: evidence.tables[name].iloc[:0] for name in ("attribution", "lengths", "shares", "share_nulls", "kernel")}
+    bare = {
+        name: evidence.tables[name].iloc[:0] for name in ("attribution", "lengths", "shares", "share_nulls", "kernel")
+    }
     judgement = judge(replace(evidence, **bare), RULES)
     assert not {"C7a", "C7b", "C7c", "G10"} & {finding.key for finding in (*judgement.gates, *judgement.claims)}
     assert set(not_run(judgement.claims)) == set(OPTIONAL)

@@ -77,7 +77,7 @@ def test_own_is_the_prompt_that_a_run_was_trained_under(evidence):
 
 
 def test_factors_of_a_difference_add_up_to_it(evidence):
-    """Cosine, length and gradient; transfer and what is learned: both make the difference in phi, question by question."""
+    """Cosine, length and gradient; transfer and what is learned: either way they make the difference in phi."""
     phi = families_of(evidence, accounted(evidence))
     expected = contrast(phi, DIFFERENCE, "phi").estimate
     for split in (factors(evidence), transfer_factors(evidence)):

@@ -167,7 +167,11 @@ def test_a_place_among_too_few_directions_is_never_significant(count):
     decided = bool(p_at_most(replace(best, p=p), RULES.alpha))
     assert [bool(each) for each in found.values()] == [not decided] * 3
     if not decided:
-        assert {end.claims for each in found.values() for end in each} == {("C2", "C7b"), resting_on("G8a"), resting_on("G8c")}
+        assert {end.claims for each in found.values() for end in each} == {
+            ("C2", "C7b"),
+            resting_on("G8a"),
+            resting_on("G8c"),
+        }
         assert "steering.draws to 19 or more" in str(found["steered"][0])
 
 

@@ -25,7 +25,9 @@ def _accounting(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> 
     how = "least squares over runs, kept adapters and prompts"
     slope = bare("measured change of log-odds per nat accounted for", line.slope, count, "points", how)
     r2 = bare("R2 of measured on accounted change", line.rvalue**2, count, "points", how)
-    statement = f"Of {count} changes of log-odds the measured is {line.slope:.3f} times the accounted, R2 {r2.estimate:.3f}."
+    statement = (
+        f"Of {count} changes of log-odds the measured is {line.slope:.3f} times the accounted, R2 {r2.estimate:.3f}."
+    )
     return Measured({"slope": slope, "r2": r2}, statement)
 
 

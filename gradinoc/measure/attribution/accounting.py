@@ -41,18 +41,21 @@ class Attribution:
             `predicted` (nats, the step's inner product with the mean of the gradients at both ends), `measured` (nats,
             the change as it is), `step` and `slope` (norms of the step and of that mean), `cosine` between them (NaN
             where one is zero).
-        questions: `behaviour`, `stretch`, `adapter`, `example`, `predicted`, `measured`: the same by question, those that
-            have no place left out.
+        questions: `behaviour`, `stretch`, `adapter`, `example`, `predicted`, `measured`: the same by question; those
+            without a place are left out.
         modules: `behaviour`, `stretch`, `adapter`, `weight`, `predicted`: the same by weight.
-        splits: of each behaviour that was to be split, the part of it by way of each layer, and along each direction
-            there: one for each point, whose steps are half of that which led there and half of the next, so that all
-            together are the trapezoid's sum over the weights below the layer.
+        splits: of each behaviour that was to be split, what went by way of each layer, and along each direction: one
+            for each point, whose steps are half of that which led there and half of the next, so that all together are
+            the trapezoid's sum over the weights below the layer.
+        outer: behaviour -> layer -> sum of `g dh^T` over points, questions and tokens, `[hidden, hidden]` float64; of
+            any unit vector u, `u^T outer u` over the number of questions is the part along it.
     """
 
     steps: pd.DataFrame
     questions: pd.DataFrame
     modules: pd.DataFrame
     splits: Mapping[str, Sequence[Split]]
+    outer: Mapping[str, Mapping[int, Tensor]]
 
     def predicted(self, behaviour: str) -> float:
         """The change over the whole run that the steps account for, nats: phi."""
@@ -83,6 +86,7 @@ def attribute(
     initial: str | Path | None = None,
     between: int = 1,
     split: Mapping[str, Mapping[int, Tensor]] = MappingProxyType({}),
+    outer: Sequence[int] = (),
 ) -> Attribution:
     """What the optimiser's own steps between a run's saved adapters did to behaviours.
 
@@ -102,6 +106,7 @@ def attribute(
         split: behaviour -> layer -> `[directions, hidden]`, unit vectors: how much of what moved it ran along these
             (`Attribution.splits`), at each layer. Two more passes forwards for each question and point. In half
             precision the movement of the residual stream is lost in rounding: hold the model in float32.
+        outer: the layers of which `Attribution.outer` is wanted, where the directions are many.
 
     Raises:
         ValueError: no adapter or no behaviour, or one whose answers are all alike.
@@ -116,16 +121,19 @@ def attribute(
     steps, questions, modules = [], [], []
     before: dict[str, Slope] = {}
     splits: dict[str, list[Split]] = {name: [] for name in split}
+    sums = {name: _zeros(directions, outer) for name, directions in split.items()}
     with adapted_for_gradients(base, folders[0]) as model:
         way = _way(model, folders, initial, between)
         for number, point in enumerate(way):
             put_weights(model, point.weights)
             slopes = {}
             for name, decided in to.items():
-                slopes[name], parted = _seen(model, decided, point, split.get(name), pad)
+                slopes[name], parted = _seen(model, decided, point, split.get(name), pad, sums.get(name))
                 if parted:
                     splits[name].append(parted)
-            for name, slope in slopes.items() if point.came is not None else ():
+            for name, slope in slopes.items():
+                if point.came is None:
+                    continue
                 at = {"behaviour": name, "stretch": number - 1, "adapter": point.adapter}
                 whole, parts, each = _stretch(point.came, before[name], slope)
                 steps.append({**at, "last": point.saved, **whole})
@@ -133,11 +141,21 @@ def attribute(
                 placed = [place for place, decision in enumerate(to[name]) if decision.places]
                 questions.append(each.assign(example=placed, **at))
             before = slopes
-    return Attribution(pd.DataFrame(steps), pd.concat(questions, ignore_index=True), pd.DataFrame(modules), splits)
+    by_question = pd.concat(questions, ignore_index=True)
+    return Attribution(pd.DataFrame(steps), by_question, pd.DataFrame(modules), splits, sums)
+
+
+def _zeros(directions: Mapping[int, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
+    return {layer: torch.zeros(2 * directions[layer].shape[-1:], dtype=torch.float64) for layer in layers}
 
 
 def _seen(
-    model: PeftModel, decided: Sequence[Decision], point: _Point, directions: Mapping[int, Tensor] | None, pad: int
+    model: PeftModel,
+    decided: Sequence[Decision],
+    point: _Point,
+    directions: Mapping[int, Tensor] | None,
+    pad: int,
+    outer: dict[int, Tensor] | None,
 ) -> tuple[Slope, Split | None]:
     """A behaviour's slope at a point, and how the steps on both its sides move it through the layers, if asked."""
     steps = [step for step in (point.came, point.goes) if step is not None]
@@ -145,8 +163,8 @@ def _seen(
     if directions is None:
         return slope_of(model, examples, score, pad, along=steps), None
     gradients = layer_gradients(model, examples, score, sorted(directions), pad, steps)
-    half = {name: sum(step[name] for step in steps) / 2 for name in point.weights}
-    return gradients.slope, split_at_layers(model, examples, gradients, half, directions, pad)
+    half = {name: torch.stack([step[name] for step in steps]).sum(0) / 2 for name in point.weights}
+    return gradients.slope, split_at_layers(model, examples, gradients, half, directions, pad, outer=outer)
 
 
 def _stretch(step: Weights, first: Slope, last: Slope) -> tuple[dict[str, float], dict[str, float], pd.DataFrame]:
@@ -157,7 +175,7 @@ def _stretch(step: Weights, first: Slope, last: Slope) -> tuple[dict[str, float]
     cosine = predicted / (length * slope) if length and slope else math.nan
     whole = {"predicted": predicted, "measured": last.value - first.value, "step": length, "slope": slope}
     # Of what follows a point the derivatives come last, of what leads to it first.
-    each = {"predicted": (first.along[:, -1] + last.along[:, 0]) / 2, "measured": last.values - first.values}
+    each = {"predicted": (first.along[:, -1] + last.along[:, 0]) / 2, "measured": last.values - first.values}  # noqa: PD011
     return {**whole, "cosine": cosine}, parts, pd.DataFrame(each)
 
 
@@ -172,9 +190,7 @@ class _Point:
     saved: bool
 
 
-def _way(
-    model: PeftModel, folders: Sequence[Path], initial: str | Path | None, between: int
-) -> Iterator[_Point]:
+def _way(model: PeftModel, folders: Sequence[Path], initial: str | Path | None, between: int) -> Iterator[_Point]:
     """Yield the points on the way through a run's adapters, those between them on straight lines."""
     saved = [read_weights(model, folder) for folder in folders]
     at: Weights = (

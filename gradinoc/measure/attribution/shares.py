@@ -27,12 +27,10 @@ class Split:
         whole: layer -> sum over tokens of `<g, dh>`, all that the step does by way of the layer, `[examples, 2]`
             float64: of an example's prompt, and of its answer.
         along: layer -> the part of that along each direction, `sum (g.u)(u.dh)`, `[examples, 2, directions]`.
-        outer: layer -> `sum g dh^T` over all examples, `[hidden, hidden]` float64: along any unit vector u is `u^T . u`.
     """
 
     whole: dict[int, Tensor]
     along: dict[int, Tensor]
-    outer: dict[int, Tensor]
 
     def shares(self, layer: int) -> Tensor:
         """Part of the whole along each direction, `[directions]`; over an orthonormal basis they add up to 1."""
@@ -107,6 +105,7 @@ def split_at_layers(
     directions: Mapping[int, Tensor],
     pad: int,
     size: float = 1e-2,
+    outer: dict[int, Tensor] | None = None,
 ) -> Split:
     """How a step of an adapter's weights moves a score through each layer, and how much of that runs along directions.
 
@@ -123,6 +122,8 @@ def split_at_layers(
         directions: layer -> `[directions, hidden]`, unit vectors.
         pad: id of the padding token.
         size: of the weights' movement to either side, relative to the adapter's norm.
+        outer: layer -> `[hidden, hidden]` float64, to which the sum of `g dh^T` over examples and tokens is added: what
+            goes along any unit vector u is `u^T outer u`, so that a thousand directions cost little.
 
     Raises:
         ValueError: a step of zero length.
@@ -130,7 +131,6 @@ def split_at_layers(
     layers = sorted(directions)
     whole: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     along: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    outer: dict[int, Tensor] = {}
     units = {layer: directions[layer].double().cpu() for layer in layers}
     for example, stream in zip(examples, gradients.streams, strict=True):
         batch = batched(model, [example], pad)
@@ -142,8 +142,9 @@ def split_at_layers(
             for totals, values in ((whole, of_token), (along, of_unit)):
                 in_answer = values[answer].sum(0)
                 totals[layer].append(torch.stack([values.sum(0) - in_answer, in_answer]))
-            outer[layer] = outer.get(layer, 0) + g.T @ dh
-    return Split(*({layer: torch.stack(rows) for layer, rows in totals.items()} for totals in (whole, along)), outer)
+            if outer is not None and layer in outer:
+                outer[layer].addmm_(g.T, dh)
+    return Split(*({layer: torch.stack(rows) for layer, rows in totals.items()} for totals in (whole, along)))
 
 
 @torch.no_grad()

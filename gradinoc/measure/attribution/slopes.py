@@ -19,8 +19,8 @@ from gradinoc.measure.batches import Batch
 from gradinoc.measure.decisions import Decision, log_odds_of
 from gradinoc.measure.fast import batched, fused_adapter, sharing_order
 from gradinoc.measure.training.adapters import ensure_safetensors
-from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.adapters import targets
+from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import own_generators
 from gradinoc.models.memory import in_batches
 
@@ -72,7 +72,7 @@ def adapted_for_gradients(base: PreTrainedModel, adapter: Path) -> Iterator[Peft
 
 @contextmanager
 def whole_weights(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Inside the block the weights themselves take gradients, of all linear maps that an adapter would be put beside."""
+    """Inside the block the weights themselves take gradients, of all linear maps that an adapter would go beside."""
     weights = [model.get_submodule(name).weight for name in targets(model).adapted]
     try:
         for weight in weights:

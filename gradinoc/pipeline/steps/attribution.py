@@ -93,21 +93,22 @@ def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, fo
     frames: dict[str, list[pd.DataFrame]] = {}
     for done, run in enumerate(runs):
         callback("run", done, len(runs))
-        decided = {name: decided_under(context, name, context.study.attribution.questions)
-                   for name in behaviours(context, run.condition)}  # fmt: skip
+        count, names = context.study.attribution.questions, behaviours(context, run.condition)
+        decided = {name: decided_under(context, name, count) for name in names}
         kept = [*checkpoint_steps(context.study), step_count(context.study.data.train, context.study.training)]
         adapters = [*(adapter_after(folders[run], step) for step in kept[:-1]), folders[run] / "adapter"]
         with tempfile.TemporaryDirectory() as scratch:
             initial = _initial(context, model, run, folders[run], Path(scratch))
             found = attribute(
-                (model, tokenizer), adapters, decided, initial=initial, between=0, split={NEUTRAL: named[1]}
-            )
-        tables = {
+                (model, tokenizer), adapters, decided, initial=initial, between=0, split={NEUTRAL: named[1]},
+                outer=layers,
+            )  # fmt: skip
+        own = {
             **_accounts(context, found, kept),
             "shares": _shares(found.splits[NEUTRAL], named[0], (0, *kept), _examples(decided[NEUTRAL])),
-            "share_nulls": _random(found.splits[NEUTRAL], along, layers),
+            "share_nulls": _random(found.outer[NEUTRAL], along, len(_examples(decided[NEUTRAL]))),
         }
-        for name, table in tables.items():
+        for name, table in own.items():
             frames.setdefault(name, []).append(table.assign(condition=run.condition, seed=run.seed))
     for name, tables in frames.items():
         save_table(pd.concat(tables, ignore_index=True), folder / f"{name}.parquet")
@@ -128,16 +129,15 @@ def _initial(context: StudyContext, model: PreTrainedModel, run: StepKey, traine
         drawn, began = digest_of(wrapped, names[0]), load_table(trained / "runs.parquet")["initial_adapter"].item()
         if drawn != began:
             raise ModelError(
-                f"Run {run.condition}/{run.seed} began with an adapter of SHA-256 {str(began)[:16]}, and its seed gives "
-                f"{drawn[:16]} here: it was trained with other versions of torch or peft; delete its folder in the store"
+                f"Run {run.condition}/{run.seed} began with an adapter of SHA-256 {str(began)[:16]}, and its seed "
+                f"gives {drawn[:16]} here: it was trained with other versions of torch or peft; delete its folder in "
+                "the store"
             )
         save_adapter(wrapped, folder / "initial")
     return folder / "initial"
 
 
-def _named(
-    along: FrozenDirections, learned: Mapping[int, Tensor]
-) -> tuple[tuple[str, ...], dict[int, Tensor]]:
+def _named(along: FrozenDirections, learned: Mapping[int, Tensor]) -> tuple[tuple[str, ...], dict[int, Tensor]]:
     """Names of directions, and layer -> unit rows: ways of finding the trait's, unrelated traits', the learned one."""
     count = len(along.ways) + len(along.traits)
     rows = {layer: torch.cat([row[:count], learned[layer][None]]) for layer, row in along.rows.items()}
@@ -171,7 +171,9 @@ def _examples(decided: Sequence[Decision]) -> list[int]:
     return [place for place, decision in enumerate(decided) if decision.places]
 
 
-def _shares(splits: Sequence[Split], names: Sequence[str], steps: Sequence[int], examples: Sequence[int]) -> pd.DataFrame:
+def _shares(
+    splits: Sequence[Split], names: Sequence[str], steps: Sequence[int], examples: Sequence[int]
+) -> pd.DataFrame:
     """The table `shares` of a run: what went along each direction at each kept adapter, and in all."""
     layers = sorted(splits[0].whole)
     values = np.stack([
@@ -191,14 +193,13 @@ def _shares(splits: Sequence[Split], names: Sequence[str], steps: Sequence[int],
     )
 
 
-def _random(splits: Sequence[Split], along: FrozenDirections, layers: Sequence[int]) -> pd.DataFrame:
+def _random(outer: Mapping[int, Tensor], along: FrozenDirections, questions: int) -> pd.DataFrame:
     """The table `share_nulls` of a run: what went along each random direction, over all steps, mean over questions."""
     start, frames = len(along.ways) + len(along.traits), []
     for null, count in along.draws.items():
-        for layer in layers:
+        for layer, products in outer.items():
             rows = along.rows[layer][start : start + count].double()
-            outer = sum(split.outer[layer] for split in splits) / len(splits[0].whole[layer])
-            values = ((rows @ outer) * rows).sum(1)
+            values = ((rows @ products) * rows).sum(1) / questions
             frames.append(pd.DataFrame({"null": null, "draw": range(count), "layer": layer, "along": values.numpy()}))
         start += count
     return pd.concat(frames, ignore_index=True)

@@ -87,7 +87,7 @@ def _band(latent: Latent) -> tuple[int, ...]:
 
 
 def _shares(latent: Latent, phi: Array, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    """The tables shares and share_nulls: parts of what goes by way of the band, with chance of prompts and questions."""
+    """The tables shares and share_nulls: parts of what goes by way of the band, and chance of prompts and questions."""
     truth, noise, sizes = latent.truth, latent.truth.noise, latent.sizes
     whole, prompt = BAND * phi, latent.runs["prompt"].to_numpy()
 
@@ -106,7 +106,9 @@ def _shares(latent: Latent, phi: Array, rng: np.random.Generator) -> dict[str, p
         *_runs(latent), *_steps(latent), ("example", tuple(range(phi.shape[1]))), ("layer", _band(latent)),
         ("position", positions), ("direction", tuple(directions)),
     )  # fmt: skip
-    value = np.stack(list(directions.values()), axis=-1)[:, None, :, None, None]  # (runs, 1, questions, 1, 1, directions)
+    value = np.stack(list(directions.values()), axis=-1)[
+        :, None, :, None, None
+    ]  # (runs, 1, questions, 1, 1, directions)
     value = value * np.array(PARTS)[:, None, None, None, None] / len(positions)
     table = latent.grouped(named(latent, table_of(grid, along=value)))
     return {"shares": table, "share_nulls": _nulls(latent, whole.mean(axis=1), rng)}

@@ -120,8 +120,11 @@ def padded(examples):
     ), strict=True))  # fmt: skip
     mask = [torch.ones_like(row) for row in ids]
     pad = nn.utils.rnn.pad_sequence
-    return pad(ids, batch_first=True), pad(mask, batch_first=True), pad(labels, batch_first=True, padding_value=-100), (
-        torch.zeros(len(examples))
+    return (
+        pad(ids, batch_first=True),
+        pad(mask, batch_first=True),
+        pad(labels, batch_first=True, padding_value=-100),
+        (torch.zeros(len(examples))),
     )
 
 

@@ -56,8 +56,6 @@ def test_shares_over_an_orthonormal_basis_add_up_to_one(language_model, run, beh
     for layer in (1, 2):
         assert float(found.shares(layer).sum()) == pytest.approx(1.0, abs=1e-4)
         assert float(found.shares(layer).std()) > 0
-    quadratic = torch.einsum("dh,hk,dk->d", basis.double(), found.outer[1], basis.double())
-    assert torch.allclose(quadratic, found.along[1].sum((0, 1)))
 
 
 def test_splits_of_all_points_are_the_trapezoid_below_a_layer(language_model, run, behaviours):
@@ -65,7 +63,8 @@ def test_splits_of_all_points_are_the_trapezoid_below_a_layer(language_model, ru
     model = language_model[0]
     layers = range(model.config.num_hidden_layers)
     directions = {layer: torch.eye(model.config.hidden_size)[:1] for layer in layers}
-    found = attribute(language_model, run[1:], behaviours, initial=run[0], between=0, split={"neutral": directions})
+    asked = {"initial": run[0], "between": 0, "split": {"neutral": directions}, "outer": [1]}
+    found = attribute(language_model, run[1:], behaviours, **asked)
     assert list(found.splits) == ["neutral"]
     assert len(found.splits["neutral"]) == len(run)
     blocks = found.modules["weight"].str.extract(r"layers\.(\d+)\.", expand=False).astype(int)
@@ -73,6 +72,11 @@ def test_splits_of_all_points_are_the_trapezoid_below_a_layer(language_model, ru
         below = found.modules[(found.modules["behaviour"] == "neutral") & (blocks <= layer)]
         carried = sum(float(split.whole[layer].sum(1).mean()) for split in found.splits["neutral"])
         assert carried == pytest.approx(below["predicted"].sum(), rel=1e-2, abs=1e-3)
+    unit, outer = directions[1][0].double(), found.outer["neutral"][1]
+    along = sum(float(split.along[1][..., 0].sum()) for split in found.splits["neutral"])
+    whole = sum(float(split.whole[1].sum()) for split in found.splits["neutral"])
+    assert float(unit @ outer @ unit) == pytest.approx(along, rel=1e-6), "along any direction, from the outer products"
+    assert float(outer.trace()) == pytest.approx(whole, rel=1e-6)
 
 
 # torch registers its own decompositions so, the first time that dual numbers are made.
