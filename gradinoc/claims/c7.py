@@ -146,6 +146,8 @@ def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
             shares = (table[:, first].mean(axis=1) - table[:, ~first].mean(axis=1)) / total.estimate
             effects[f"random.{null}"] = _spread(shares, f"share along {kind.label}", rules)
     if secondary:
+        name = "share along v of the difference neutral - inoculating runs"
+        effects["share.neutral"] = part_of(trait, whole, {NEUTRAL: 1.0, INOCULATING: -1.0}, name, rules.carried)
         effects |= _named(evidence, whole)
     places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
     statement = (
