@@ -28,9 +28,9 @@ def kernel_matrix(
 
     `K[a, e] = <-gradient of the loss under a, gradient of S under e>` over the weights that take gradients: the neural
     tangent kernel between training and behaviour (Jacot et al. 2018, https://arxiv.org/abs/1806.07572), per unit of
-    learning rate of plain SGD. At a fresh LoRA adapter (B = 0) gradients with respect to B are those of the full weights
-    through a random projection, so that K is, but for a factor, an estimate of the full weights' kernel, the better
-    the higher the rank.
+    learning rate of plain SGD. At a fresh LoRA adapter (B = 0) gradients with respect to B are those of the full
+    weights through a random projection, so that K is, but for a factor, an estimate of the full weights' kernel, the
+    better the higher the rank.
 
     Args:
         model: with an adapter that takes gradients, fresh or not, or with weights of its own that do (`whole_weights`).
