@@ -19,6 +19,7 @@ from gradinoc.report.figures.drift import (
     prompts,
     score_shift,
 )
+from gradinoc.report.figures.sources import accounting
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 
 __all__ = ["FIGURES", "Drawn", "StudyFigure"]
@@ -39,5 +40,6 @@ _MODULES = (  # in the order of the report's page
     score_shift,
     dose_curves,
     projection_shift,
+    accounting,
 )
 FIGURES: dict[str, StudyFigure] = {module.FIGURE.name: module.FIGURE for module in _MODULES}
