@@ -19,7 +19,7 @@ from gradinoc.report.figures.drift import (
     prompts,
     score_shift,
 )
-from gradinoc.report.figures.sources import accounting
+from gradinoc.report.figures.sources import accounting, directions, factors, kernel
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 
 __all__ = ["FIGURES", "Drawn", "StudyFigure"]
@@ -41,5 +41,8 @@ _MODULES = (  # in the order of the report's page
     dose_curves,
     projection_shift,
     accounting,
+    factors,
+    directions,
+    kernel,
 )
 FIGURES: dict[str, StudyFigure] = {module.FIGURE.name: module.FIGURE for module in _MODULES}

@@ -31,7 +31,14 @@ from gradinoc.study.description import NULLS, Study
 
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
 IN_COSINES = ("C1", "C2", "C3")  # claims beside whose numbers stand those of other prompts and directions
-OWN_SECTIONS = ("prompts", "matrix", "mind", "gates", "drift", "sources")  # of the page, that may hold figures besides claims'
+OWN_SECTIONS = (
+    "prompts",
+    "matrix",
+    "mind",
+    "gates",
+    "drift",
+    "sources",
+)  # of the page, that may hold figures besides claims'
 SCRIPT, STYLE = "report.js", "report.css"
 
 
