@@ -23,6 +23,7 @@ from gradinoc.report.page.courses import courses, questions, run_grid
 from gradinoc.report.page.grid import interval
 from gradinoc.report.page.minds import mind
 from gradinoc.report.page.prompts import matrix_grid, prompt_grid, spread_grid
+from gradinoc.report.page.sources import sources
 from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.page.versions import SEEN, plan_reading, versions
 from gradinoc.report.wording import finalize_markdown, number, p_of, shown, signs, status_word, visible
@@ -128,6 +129,7 @@ class WriteUp:
             "spreads": spread_grid(evidence),
             "prompts": prompt_grid(evidence),
             "matrix": matrix_grid(evidence),
+            "sources": sources(judgement, evidence),
             "courses": courses(evidence),
             "runs": run_grid(evidence),
             "questions": questions(evidence),

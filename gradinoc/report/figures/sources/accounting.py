@@ -66,7 +66,7 @@ def _caption(found: pd.DataFrame, rules: Rules) -> str:
     worst = float(np.abs(found["measured"] - found["predicted"]).max())
     low, high = rules.accounted
     return (
-        f"A point a run, adapter kept during training and prompt of evaluation, n = {len(found)} points of {runs} runs; "
+        f"A point a run, adapter kept during training and evaluation prompt, n = {len(found)} points of {runs} runs; "
         "filled under the neutral prompt, hollow under the run's own. Across: the sum, over the optimiser's steps so "
         "far, of step times gradient of the decision log-odds (nats). Up: how far the log-odds moved (nats). Mean over "
         f"questions. Line: both equal; the farthest point is {rounded(worst)} nats off it. G10 asks for a slope of "

@@ -90,8 +90,10 @@ def _draw_row(axes: Axes, row: int, key: str, effect: Effect) -> None:
     random = key.startswith(RANDOM)
     if math.isfinite(effect.low):
         ends = [effect.low, effect.high]
-        given = {"color": SOFT, "alpha": 0.45, "linewidth": 9} if random else {"color": INK, "linewidth": 2.6}
-        axes.plot(ends, [row, row], solid_capstyle="butt", label=f"_{key}", **given)
+        axes.plot(
+            ends, [row, row], solid_capstyle="butt", label=f"_{key}", color=SOFT if random else INK,
+            alpha=0.45 if random else 1.0, linewidth=9 if random else 2.6,
+        )  # fmt: skip
     axes.plot(
         [effect.estimate], [row], linestyle="", marker="|" if random else "o", markersize=13 if random else 9,
         color=SOFT if random else INK, markeredgewidth=2.4 if random else 1, zorder=4, label=f"_{key}",
@@ -110,8 +112,8 @@ def _caption(shares: dict[str, Effect], rules: Rules) -> str:
     about = f" Grey: mean (tick) and central 95 % (bar) of {spread}." if random else ""
     return (
         "Share of the difference in accounted neutral drift between harmless and inoculating runs, by way of the band, "
-        f"that runs along a direction of the residual stream (fraction, n = {first.n} {first.unit}). Directions are not "
-        "orthogonal: shares add up to nothing. Learned drift is the direction in which neutral runs moved, the response "
+        f"that runs along a direction of the residual stream (fraction, n = {first.n} {first.unit}). Directions "
+        "overlap: shares add up to nothing. Learned drift is the direction in which neutral runs moved, the response "
         f"contrast that of answers with and without the trait. {intervals}{about} Dashed: {rules.carried:g}, above "
         "which C7b asks for the interval of v."
     )

@@ -135,13 +135,13 @@ def _caption(effects: Mapping[str, Effect], reached: Mapping[str, float], rules:
     turn = effects[f"share.{TURN}"]
     intervals = why_bare(turn) or f"Lines: {100 * turn.level:g} % intervals."
     right = (
-        f" Right: for each of {len(reached)} prompts, how much of the drift accounted for under its own prompt is found "
-        "under neutral; ticks and lines below are family means and their 95 % intervals over prompts."
+        f" Right: for each of {len(reached)} prompts, how much of the drift accounted for under itself is found under "
+        "neutral; ticks and lines below are family means and their 95 % intervals over prompts."
     )
     return (
         "Left: shares of the difference in accounted neutral drift between harmless and inoculating runs (fraction, "
         f"n = {turn.n} {turn.unit}), split twice; each split adds up to 1, and a share may be negative or above 1. "
-        "First three: cosine of update and gradient of the neutral log-odds, size of the update, size of that gradient. "
+        "First three: cosine of update and gradient of the neutral log-odds, size of the update, of that gradient. "
         "Last two: how much of what is learned reaches neutral, and how much is learned under the own prompt. Dashed: "
         f"C7a's bar of {rules.turned:g} for the turn. {intervals}{right if reached else ''}"
     )

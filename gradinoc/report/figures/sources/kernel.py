@@ -118,8 +118,12 @@ def _name(axes: Axes, evidence: Evidence, table: pd.DataFrame, *, names: bool) -
 
 def _table(both: tuple[pd.DataFrame, pd.DataFrame]) -> pd.DataFrame:
     """A row a cell: trained, evaluation, kernel, drift."""
-    kernel, trained = (table.rename_axis("evaluation").rename_axis("trained", axis=1).T.stack() for table in both)
-    return pd.DataFrame({"kernel": kernel, "drift": trained}).reset_index()
+    keys = ["trained", "evaluation"]
+    long = [
+        table.rename_axis("evaluation").reset_index().melt("evaluation", var_name="trained", value_name=name)
+        for table, name in zip(both, ("kernel", "drift"), strict=True)
+    ]
+    return long[0].merge(long[1], on=keys)[[*keys, "kernel", "drift"]]
 
 
 def _caption(evidence: Evidence, kernel: pd.DataFrame, measured: Measured | None) -> str:
@@ -137,10 +141,10 @@ def _caption(evidence: Evidence, kernel: pd.DataFrame, measured: Measured | None
         "A column the prompt of training, a row that of evaluation, in the same order on both sides "
         f"({len(kernel.columns)} × {len(kernel)} prompts); framed a model's own prompt, below the line prompts for "
         "evaluation alone. Left: inner product of the descent direction of the training loss and the gradient of the "
-        "decision log-odds in the space of a fresh adapter, before any training (nats per learning rate). Right: drift "
-        "of the decision log-odds after training (nats, mean over seeds and questions). Each side has a colour scale of "
-        f"its own, blue towards the trait; white is zero, or the least where all cells have one sign.{told} Names are coloured by family: "
-        f"{order_of(evidence, kernel.columns)}."
+        "decision log-odds in the space of a fresh adapter, before any training (nats per learning rate). Right: "
+        "drift of the decision log-odds after training (nats, mean over seeds and questions). Each side has a scale of "
+        f"its own, blue towards the trait; white is zero, or the least where all cells have one sign.{told} "
+        f"Names are coloured by family: {order_of(evidence, kernel.columns)}."
     )
 
 
