@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fixtures.diverged import diverged
+from fixtures.traced import traced
 from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
@@ -62,7 +63,8 @@ RULES = Rules()
 @cache
 def world(name: str = "effect", seed: int = 7, **sizes) -> Evidence:
     """A small simulated study."""
-    return simulate(SCENARIOS[name], np.random.default_rng(seed), **{**SIZES, **sizes})
+    rng = np.random.default_rng(seed)
+    return traced(simulate(SCENARIOS[name], rng, **{**SIZES, **sizes}), rng)
 
 
 def drawn(name: str, evidence: Evidence, rules: Rules = RULES) -> Drawn:
@@ -201,7 +203,7 @@ def test_figures_have_their_names_and_a_place() -> None:
     assert all(figure.shows[0] in {*RULES_OF, *OWN_SECTIONS} for figure in FIGURES.values())
     assert all({*figure.shows[1:]} <= set(RULES_OF) for figure in FIGURES.values())
     shown = {key for figure in FIGURES.values() for key in figure.shows}
-    assert {"C1", "C2", "C3", "C4", "C6", "G1", "G5", "G8a", "G8b", "G8c"} <= shown
+    assert {"C1", "C2", "C3", "C4", "C6", "G1", "G5", "G8a", "G8b", "G8c", "G10", "C7a", "C7b", "C7c"} <= shown
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from fixtures.browser import chromium
+from fixtures.traced import traced
 from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import NOT_RUN, Judgement, judge
+from gradinoc.claims.verdict import OPTIONAL, Judgement, judge, not_run
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
@@ -56,6 +57,7 @@ COMMAND = "make claims\npytest claims --study 'simulated' --set 'seeds=[0, 1]'"
 def evidence() -> Evidence:
     """A small study; none of one run's responses could be scored."""
     made = simulate("effect", np.random.default_rng(5), layers=3, steps=6, directions=100)
+    made = traced(made, np.random.default_rng(6))
     drift = made.drift.copy()
     run = (drift["condition"] == "neutral") & (drift["seed"] == 1) & (drift["measure"] == "score_ood")
     drift.loc[run, "value"] = np.nan
@@ -136,7 +138,9 @@ def test_a_claim_s_numbers_stand_in_a_table(opened, judgement: Judgement) -> Non
         assert not page.locator(f"#{finding.key} > p:not(.note)").all_text_contents()
 
 
-def test_the_page_shows_prompts_matrix_and_what_would_change_our_mind(opened, evidence: Evidence) -> None:
+def test_the_page_shows_prompts_matrix_and_what_would_change_our_mind(
+    opened, evidence: Evidence, judgement: Judgement
+) -> None:
     """Tables whose rows are prompts; conditionalization, dose and cause side by side; claims that were not run."""
     page = opened()
     prompts = page.locator("#prompts .runs tbody tr")
@@ -144,9 +148,10 @@ def test_the_page_shows_prompts_matrix_and_what_would_change_our_mind(opened, ev
     trained = page.locator("#matrix .runs tbody tr th").all_inner_texts()
     assert trained == [name.replace("_", " ") for name in evidence.trained]
     sides = [row.locator("th").inner_text() for row in page.locator("#mind .runs").first.locator("tbody tr").all()]
-    assert [*dict.fromkeys(sides)] == ["conditionalization", "dose", *(f"cause ({key})" for key in NOT_RUN)]
-    assert all(f"{key} was not run" in page.locator("#not-run").inner_text() for key in NOT_RUN)
-    assert set(NEEDED) == set(NOT_RUN)
+    absent = not_run(judgement.claims)
+    assert [*dict.fromkeys(sides)] == ["conditionalization", "dose", *(f"cause ({key})" for key in absent)]
+    assert all(f"{key} was not run" in page.locator("#not-run").inner_text() for key in absent)
+    assert set(NEEDED) == set(OPTIONAL) >= set(absent)
 
 
 @pytest.mark.parametrize(

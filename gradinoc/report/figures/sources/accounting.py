@@ -28,8 +28,8 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     figure = new_figure("Do a run's steps account for its drift?", 5.4)
     axes = figure.add_subplot()
     axes.set(xlabel="accounted change of log-odds (nats)", ylabel="measured change of log-odds\n(nats)")
-    found = if_measured(points, evidence)
-    found = pd.DataFrame() if found is None else found.dropna()
+    measured_points = if_measured(points, evidence) if len(evidence.attribution) else None
+    found = pd.DataFrame() if measured_points is None else measured_points.dropna()
     if found.empty:
         not_measured(axes, "what a run's steps account for")
         return Drawn(figure)
