@@ -41,8 +41,8 @@ _MODULES = (  # in the order of the report's page
     dose_curves,
     projection_shift,
     accounting,
-    factors,
     directions,
+    factors,
     kernel,
 )
 FIGURES: dict[str, StudyFigure] = {module.FIGURE.name: module.FIGURE for module in _MODULES}

@@ -127,7 +127,7 @@ def _finding(shares: dict[str, Effect], rules: Rules) -> str:
     parts = [(key, shares[key]) for key in ("named.learned", "named.responses") if key in shares]
     beside = f"; {listed((words_of(key), rounded(effect.estimate)) for key, effect in parts)}" if parts else ""
     random = [effect for key, effect in shares.items() if key.startswith(RANDOM)]
-    spread = f"; single random directions {number(min(each.low for each in random))} to " if random else ""
+    spread = f"; 95 % of random directions lie from {number(min(each.low for each in random))} to " if random else ""
     spread += number(max(each.high for each in random)) if random else ""
     return f"Along v runs a share of {told(share)} of the difference, {side}{beside}{spread}."
 
