@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fixtures.diverged import diverged
-from fixtures.traced import traced
 from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
@@ -63,8 +62,7 @@ RULES = Rules()
 @cache
 def world(name: str = "effect", seed: int = 7, **sizes) -> Evidence:
     """A small simulated study."""
-    rng = np.random.default_rng(seed)
-    return traced(simulate(SCENARIOS[name], rng, **{**SIZES, **sizes}), rng)
+    return simulate(SCENARIOS[name], np.random.default_rng(seed), **{**SIZES, **sizes})
 
 
 def drawn(name: str, evidence: Evidence, rules: Rules = RULES) -> Drawn:

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from fixtures.diverged import diverged
-from fixtures.traced import traced
 from gradinoc.claims.criteria import above
 from gradinoc.claims.finding import Finding, Status
 from gradinoc.claims.measures import matrix
@@ -42,7 +41,6 @@ HOSTILE = "<script>alert('x')</script> | **bold** [a](http://example.org) `code`
 def evidence() -> Evidence:
     """A small study in which inoculation works; one response, and one prompt, try to be markup."""
     made = simulate("effect", np.random.default_rng(5), layers=4, steps=10, directions=100)
-    made = traced(made, np.random.default_rng(6))
     responses, prompts = made.responses.copy(), made.prompts.copy()
     first = responses.index[(responses["condition"] == "inoculation") & (responses["phase"] == "post")]
     responses.loc[first[responses.loc[first, "example"] == responses.loc[first, "example"].min()], "response"] = HOSTILE

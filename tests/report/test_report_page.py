@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from fixtures.browser import chromium
-from fixtures.traced import traced
 from gradinoc.claims.tables import Evidence
 from gradinoc.claims.verdict import OPTIONAL, Judgement, judge, not_run
 from gradinoc.models.chat.rendered import Rendered
@@ -57,7 +56,6 @@ COMMAND = "make claims\npytest claims --study 'simulated' --set 'seeds=[0, 1]'"
 def evidence() -> Evidence:
     """A small study; none of one run's responses could be scored."""
     made = simulate("effect", np.random.default_rng(5), layers=3, steps=6, directions=100)
-    made = traced(made, np.random.default_rng(6))
     drift = made.drift.copy()
     run = (drift["condition"] == "neutral") & (drift["seed"] == 1) & (drift["measure"] == "score_ood")
     drift.loc[run, "value"] = np.nan

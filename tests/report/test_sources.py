@@ -33,6 +33,7 @@ SIZES = {"inoculating": 5, "harmless": 5, "opposite": 1, "trained": (4, 4, 1), "
          "directions": 40, "examples": 16, "shared": 12, "evaluation": 8}  # fmt: skip
 SINGLE = {"inoculating": 1, "harmless": 1, "opposite": 0, "trained": (1, 1, 0), "rephrased": False, "seeds": 1}
 OURS = [name for name, figure in FIGURES.items() if figure.shows[0] == "sources"]
+TABLES = ("attribution", "lengths", "modules", "shares", "share_nulls", "kernel")
 RULES = Rules()
 DIFFERENCE = PHI[Family.HARMLESS] - PHI[Family.INOCULATION]
 
@@ -40,7 +41,8 @@ DIFFERENCE = PHI[Family.HARMLESS] - PHI[Family.INOCULATION]
 @cache
 def plain(**sizes) -> Evidence:
     """A study without tables of attribution."""
-    return simulate(SCENARIOS["effect"], np.random.default_rng(3), **{**SIZES, **sizes})
+    made = simulate(SCENARIOS["effect"], np.random.default_rng(3), **{**SIZES, **sizes})
+    return replace(made, **{name: getattr(made, name).iloc[:0] for name in TABLES})
 
 
 @cache

@@ -54,7 +54,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     effects = measured.effects if measured is not None else {}
     shares = {key: effects[key] for key in BARS if key in effects and math.isfinite(effects[key].estimate)}
     left.set_xlabel("share of the difference,\nharmless − inoculating (fraction)")
-    right.set_xlabel("transfer T: accounted drift under neutral\nper nat under the own prompt (nats per nat)")
+    right.set_xlabel("transfer T: accounted drift under neutral\nover that under own prompt (fraction)")
     reached = (if_measured(transfers, evidence) or {}) if shares else {}
     if shares:
         _draw_shares(left, shares, rules)
@@ -156,7 +156,11 @@ def _finding(effects: Mapping[str, Effect], shares: Mapping[str, Effect]) -> str
         for key, (_, words) in BARS.items()
         if key in shares and key != f"share.{TURN}"
     )
-    bare = "" if math.isfinite(shares[f"share.{TURN}"].low) else " Shares have no interval: estimates show nothing."
+    bare = (
+        ""
+        if math.isfinite(shares[f"share.{TURN}"].low)
+        else " Shares have no interval: none is shown to differ from zero."
+    )
     return f"Of the difference the turn of the update has a share of {first}; {others}.{bare}"
 
 

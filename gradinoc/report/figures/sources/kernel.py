@@ -160,7 +160,7 @@ def _finding(measured: Measured | None) -> str:
         return measured.statement
     r2 = measured["r2"]
     if not math.isfinite(r2.estimate):
-        return f"Whether gradients before training foretell drift cannot be told: {r2.method}."
+        return f"Whether gradients before training foretell drift cannot be told from {r2.n} {r2.unit}."
     return f"Of prompts left out, gradients before training predict neutral drift with R² {_r2(r2)}."
 
 
