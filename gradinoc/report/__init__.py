@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,13 @@ def write_finding(finding: Finding, directory: Path) -> None:
     path = write_table(claims_table([finding]), directory / "findings" / f"{finding.key}.csv")
     whole = directory / "claims.csv"
     rows = pd.concat([_others(whole, finding.key), pd.read_csv(path, dtype=str, keep_default_na=False)])
-    # As text, so that no number changes on its way through; gates come before claims.
-    write_table(rows.sort_values("claim", key=lambda key: key.str.replace("C", "c"), kind="stable"), whole)
+    # As text, so that no number changes on its way through; gates come before claims, G10 after G9.
+    write_table(rows.sort_values("claim", key=lambda key: key.map(_place), kind="stable"), whole)
+
+
+def _place(key: str) -> str:
+    """A finding's key, to sort by."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(3), key.replace("C", "c"))
 
 
 def _others(path: Path, key: str) -> pd.DataFrame:
