@@ -14,6 +14,7 @@ from gradinoc.claims.sources import prompts_of
 from gradinoc.claims.tables import IN_ANSWER, IN_PROMPT, TRAIT_DIRECTION, WHOLE, Evidence
 from gradinoc.claims.verdict import Judgement
 from gradinoc.claims.wide import band_of
+from gradinoc.report.figures.study_figure import told
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
 from gradinoc.stats.effect import Effect
@@ -33,8 +34,8 @@ KINDS = {  # what inoculation may do -> claim and effect -> how to read it
     },
     "rotation": {
         ("C7a", "share.turn"): "near one: updates point elsewhere, and are no smaller",
-        ("C7b", "share"): "how much runs along the trait direction; directions overlap, so these shares add up to "
-        "nothing",
+        ("C7b", "share"): "how much runs along the trait direction; directions overlap, so that these "
+        "shares do not add up to one",
         ("C7b", "named.learned"): "how much runs along the direction in which neutral runs moved",
         ("C7b", "named.responses"): "how much runs along the contrast of answers with and without the trait",
         **{
@@ -84,7 +85,7 @@ def _about(judgement: Judgement) -> str:
     """What shares are of, with its interval."""
     found = {finding.key: finding for finding in judgement.claims}
     totals = [(found[claim].get(key), words) for (claim, key), words in TOTALS.items() if claim in found]
-    known = "; ".join(f"{effect} nats {words}" for effect, words in totals if effect is not None)
+    known = "; ".join(f"{told(effect, units='nats')} {words}" for effect, words in totals if effect is not None)
     return (
         "Shares are of the difference between harmless and inoculating runs in the neutral drift that their steps "
         f"account for{': ' if known else ''}{known}. They are estimates alone where that difference may be zero. Two "
