@@ -113,9 +113,9 @@ def _caption(shares: dict[str, Effect], rules: Rules) -> str:
     return (
         "Share of the difference in accounted neutral drift between harmless and inoculating runs, by way of the band, "
         f"that runs along a direction of the residual stream (fraction, n = {first.n} {first.unit}). Directions "
-        "overlap, so shares do not add up to 1. Learned drift is the direction in which neutral runs moved, the response "
-        f"contrast that of answers with and without the trait. {intervals}{about} Dashed: {rules.carried:g}, above "
-        "which C7b asks for the interval of v."
+        "overlap, so shares do not add up to 1. Learned drift is the direction in which neutral runs moved, the "
+        f"response contrast that of answers with and without the trait. {intervals}{about} Dashed: {rules.carried:g}, "
+        "above which C7b asks for the interval of v."
     )
 
 
