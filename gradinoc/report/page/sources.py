@@ -134,8 +134,8 @@ def token_grid(evidence: Evidence) -> Grid:
         rows += [{"tokens": PLACES[name], "direction": words, **found[name]} for name in PLACES if name in found]
     columns = (Column("tokens", "tokens of", numeric=False), Column("direction", "along", numeric=False), *FAMILIES)
     about = (
-        "Neutral drift that goes by way of the training loss's gradient at these tokens (nats of decision log-odds), "
-        f"mean over the layers of the band, training examples and prompts{_counts(evidence)}. Difference: harmless − "
+        "Neutral drift that goes by way of the residual stream at these tokens (nats of decision log-odds), "
+        f"mean over the layers of the band, evaluation questions and prompts{_counts(evidence)}. Difference: harmless − "
         "inoculating."
     )
     return grid("By tokens of prompt or answer", columns, rows, about)
