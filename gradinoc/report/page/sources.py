@@ -135,7 +135,7 @@ def token_grid(evidence: Evidence) -> Grid:
     columns = (Column("tokens", "tokens of", numeric=False), Column("direction", "along", numeric=False), *FAMILIES)
     about = (
         "Neutral drift that goes by way of the residual stream at these tokens (nats of decision log-odds), "
-        f"mean over the layers of the band, evaluation questions and prompts{_counts(evidence)}. Difference: harmless − "
+        f"mean over the band's layers, evaluation questions and prompts{_counts(evidence)}. Difference: harmless − "
         "inoculating."
     )
     return grid("By tokens of prompt or answer", columns, rows, about)
