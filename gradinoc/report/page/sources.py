@@ -36,6 +36,7 @@ KINDS = {  # what inoculation may do -> claim and effect -> how to read it
         ("C7a", "share.turn"): "near one: updates point elsewhere, and are no smaller",
         ("C7b", "share"): "how much runs along the trait direction; directions overlap, so that these "
         "shares do not add up to one",
+        ("C7b", "share.neutral"): "the same of the difference between neutral and inoculating runs",
         ("C7b", "named.learned"): "how much runs along the direction in which neutral runs moved",
         ("C7b", "named.responses"): "how much runs along the contrast of answers with and without the trait",
         **{
