@@ -42,7 +42,7 @@ def test_deaf_study_is_the_tiny_one_with_another_model():
     ("setting", "nearest"),
     [
         ("training.batchsize=3", "'training.batch_size'"),
-        ("xyzzy=1", "['conditions', 'data', 'drift', "),
+        ("xyzzy=1", "['attribution', 'conditions', 'data', "),
         ("model.xyzzy=1", "['chat_template', 'date', 'device', "),
     ],
 )
