@@ -17,7 +17,16 @@ from gradinoc.claims.c4 import by_prompt, covariates_of
 from gradinoc.claims.criteria import above, above_zero, at_or_below_zero, interval_below, p_at_most
 from gradinoc.claims.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
 from gradinoc.claims.gates import OF_DRIFT
-from gradinoc.claims.measures import DIVERGED, HARMLESS, INOCULATING, diverged_runs, matrix, per_example
+from gradinoc.claims.measures import (
+    DIVERGED,
+    HARMLESS,
+    INOCULATING,
+    NOT_SCORED,
+    diverged_runs,
+    matrix,
+    nothing_scored,
+    per_example,
+)
 from gradinoc.claims.sources import (
     LEARNED_LESS,
     OWN,
@@ -197,6 +206,8 @@ def _foretold(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     """Drift of the log-odds on what the kernel says before training, over prompts; and how well each is predicted."""
     if diverged_runs(evidence):
         return Measured({}, DIVERGED)
+    if nothing_scored(evidence):
+        return Measured({}, NOT_SCORED)
     prompts, kernel = by_prompt(evidence), kernel_of(evidence, LORA)
     names = [name for name in prompts.index if name in kernel.index]
     prompts, foreseen = prompts.loc[names], kernel.loc[names, NEUTRAL].to_numpy(dtype=np.float64)
