@@ -52,9 +52,7 @@ def run_studies(
 def judge_block(portion: tuple[str, Case, range]) -> list[dict[str, object]]:
     """The rows of `run_studies` of some studies of one case: its name, the case, the studies' numbers."""
     name, case, numbers = portion
-    # Tables of a few hundred rows are read a fifth faster where texts are Python's, not Arrow's.
-    with pd.option_context("mode.string_storage", "python"):
-        return [{"case": name, "study": number, **judge_study(case, study_rng(name, number))} for number in numbers]
+    return [{"case": name, "study": number, **judge_study(case, study_rng(name, number))} for number in numbers]
 
 
 def study_rng(name: str, number: int) -> np.random.Generator:
