@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gradinoc.claims.verdict import OPTIONAL
+from gradinoc.claims.rules.verdict import OPTIONAL
 
 
 def test_c5_is_not_run(study):

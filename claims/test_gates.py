@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gradinoc.claims.measures import diverged_runs, scores_after_training
+from gradinoc.claims.evidence.measures import diverged_runs, scores_after_training
 from gradinoc.stats.effect import tost
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradinoc.claims.verdict import Verdict
+from gradinoc.claims.rules.verdict import Verdict
 
 
 def test_inoculation_works_by_rotating_gradients(study, evidence, judgement, artifacts):

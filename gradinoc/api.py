@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock
 
-from gradinoc.claims.finding import Finding
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import Judgement, Verdict, judge
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Finding
+from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
 from gradinoc.disk import disk_errors, encodable, write_atomically
 from gradinoc.errors import StudyError, printable
 from gradinoc.pipeline.progress import OnProgress, Progress, ProgressFile

@@ -19,7 +19,7 @@ import gradinoc
 from fixtures.finished import SETTINGS
 from fixtures.small_study import manifests
 from gradinoc.api import StudyResult, prepare_folder
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.provenance import loading_notes, self_tests
 from gradinoc.power.simulate import simulate

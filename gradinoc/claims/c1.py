@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.claims.criteria import above_zero, at_or_below_zero
-from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
-from gradinoc.claims.gates import OF_DIRECTION
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     HARMLESS,
     INOCULATING,
     alignment_families,
@@ -20,7 +17,10 @@ from gradinoc.claims.measures import (
     per_example,
     question_groups,
 )
-from gradinoc.claims.tables import WINDOWS, Evidence
+from gradinoc.claims.evidence.tables import WINDOWS, Evidence
+from gradinoc.claims.gates import OF_DIRECTION
+from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, paired_effect
 from gradinoc.stats.families import Families, contrast, permuted_labels, rank_among

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gradinoc.claims.c1 import family_contrast
-from gradinoc.claims.criteria import Criterion, p_at_most, positive
-from gradinoc.claims.finding import Claim, Measured, Outcome, supported, undecided
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING, alignment_families, null_table, unrelated_families
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.evidence.wide import family_of
 from gradinoc.claims.gates import OF_DIRECTION
-from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, null_table, unrelated_families
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.wide import family_of
+from gradinoc.claims.rules.criteria import Criterion, p_at_most, positive
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, supported, undecided
 from gradinoc.stats.effect import Array
 from gradinoc.stats.families import contrast
 from gradinoc.stats.places import leads, place_among

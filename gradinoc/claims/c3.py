@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from gradinoc.claims.c1 import CONTROLS, CORE, family_contrast, plan_contrast
-from gradinoc.claims.criteria import above_zero, equivalent
-from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.evidence.measures import (
+    HARMLESS,
+    INOCULATING,
+    alignment_families,
+    by_family,
+    per_example,
+    question_groups,
+)
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates import OF_DIRECTION
-from gradinoc.claims.measures import HARMLESS, INOCULATING, alignment_families, by_family, per_example, question_groups
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.rules.criteria import above_zero, equivalent
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.effect import at_level
 from gradinoc.stats.equal_loss import Paired, families_at_equal_loss, within_example
 from gradinoc.study.prompts import INOCULATION, NEUTRAL

@@ -11,10 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.criteria import above_zero, at_or_below_zero, p_at_most
-from gradinoc.claims.finding import Claim, Measured, Outcome, refuted, supported, undecided
-from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     BY,
     DIVERGED,
     NOT_SCORED,
@@ -27,8 +24,11 @@ from gradinoc.claims.measures import (
     per_question,
     question_groups,
 )
-from gradinoc.claims.tables import DECISION, EXPECTED, FIXED, Evidence
-from gradinoc.claims.wide import conditions_of
+from gradinoc.claims.evidence.tables import DECISION, EXPECTED, FIXED, Evidence
+from gradinoc.claims.evidence.wide import conditions_of
+from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
+from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.correlation import stratified_correlation
 from gradinoc.stats.effect import Effect

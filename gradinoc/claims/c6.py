@@ -11,10 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.criteria import Criterion, above, interval_below, positive
-from gradinoc.claims.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
-from gradinoc.claims.gates import OF_DRIFT
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     BY,
     DIVERGED,
     HARMLESS,
@@ -31,8 +28,11 @@ from gradinoc.claims.measures import (
     question_groups,
     run_families,
 )
-from gradinoc.claims.tables import DECISION, REPHRASED, Evidence
-from gradinoc.claims.wide import family_of, over_seeds
+from gradinoc.claims.evidence.tables import DECISION, REPHRASED, Evidence
+from gradinoc.claims.evidence.wide import family_of, over_seeds
+from gradinoc.claims.gates import OF_DRIFT
+from gradinoc.claims.rules.criteria import Criterion, above, interval_below, positive
+from gradinoc.claims.rules.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, permuted_labels

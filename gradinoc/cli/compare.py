@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradinoc.claims.tables import DECISION, EXPECTED, WINDOWS
-from gradinoc.claims.verdict import RULES_OF
+from gradinoc.claims.evidence.tables import DECISION, EXPECTED, WINDOWS
+from gradinoc.claims.rules.verdict import RULES_OF
 from gradinoc.cli.comparison import ONE, OTHER, StudyArtifacts, comparison, differing_settings, read_artifacts, verdicts
 from gradinoc.cli.output import MISSING, print_table
 from gradinoc.errors import StudyError, printable

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.tables import MEASURES
+from gradinoc.claims.evidence.tables import MEASURES
 from gradinoc.errors import StudyError, reason
 
 ONE, OTHER = "first", "second"

@@ -16,7 +16,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradinoc.claims.tables import FIXED, REPHRASED
+from gradinoc.claims.evidence.tables import FIXED, REPHRASED
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
@@ -188,7 +188,10 @@ class StudyContext:
 
 
 def prompt_table(context: StudyContext) -> pd.DataFrame:
-    """Return one row a prompt that is measured, trained under or evaluated under (see `claims.tables.Evidence`)."""
+    """Return one row a prompt that is measured, trained under or evaluated under.
+
+    Its columns are those of `gradinoc.claims.evidence.tables.Evidence`.
+    """
     study, rows = context.study, []
     for key, prompt in (context.evaluations | context.prompts).items():
         own = key in context.prompts

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gradinoc.claims.verdict import Judgement
+from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.data.splits import split
 from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason, shown
@@ -32,7 +32,7 @@ KIND = "gradinoc frozen plan"
 DIGEST, FROZEN, CODE = "sha256", "frozen", "code"
 ASIDE = ("kind", FROZEN, DIGEST)  # of the file itself
 TRAINED = ("training", "drift", "checkpoints", "matrix")  # stages of runs
-JUDGED = "gradinoc.claims.verdict"
+JUDGED = "gradinoc.claims.rules.verdict"
 DESCRIBES_NOTHING = ("published",)  # of a study: what decides or measures nothing
 
 

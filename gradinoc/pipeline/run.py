@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 
-from gradinoc.claims.tables import COLUMNS, PROMPTS, Evidence
+from gradinoc.claims.evidence.tables import COLUMNS, PROMPTS, Evidence
 from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_step

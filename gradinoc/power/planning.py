@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.finding import Claim, Status
 from gradinoc.claims.gates import GATES
-from gradinoc.claims.verdict import CLAIMS as JUDGED
+from gradinoc.claims.rules.finding import Claim, Status
+from gradinoc.claims.rules.verdict import CLAIMS as JUDGED
 from gradinoc.power.pool import each
 from gradinoc.power.prospects import scenario_of, sizes_of
 from gradinoc.power.scenarios import SOURCES, Scenario, Sizes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import COLUMNS, PROMPTS, Evidence
+from gradinoc.claims.evidence.tables import COLUMNS, PROMPTS, Evidence
 from gradinoc.power.scenarios import SCENARIOS, Scenario, Sizes
 from gradinoc.power.simulated import attributed, beside, frozen, trained
 from gradinoc.power.simulated.latent import Latent, draw, evaluated

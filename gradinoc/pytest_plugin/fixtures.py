@@ -11,9 +11,9 @@ import pytest
 from gradinoc.pytest_plugin.session import FINDING, SESSION, StudySession, option
 
 if TYPE_CHECKING:
-    from gradinoc.claims.finding import Finding
-    from gradinoc.claims.tables import Evidence
-    from gradinoc.claims.verdict import Judgement
+    from gradinoc.claims.evidence.tables import Evidence
+    from gradinoc.claims.rules.finding import Finding
+    from gradinoc.claims.rules.verdict import Judgement
     from gradinoc.pipeline.run import Pipeline
     from gradinoc.study.description import Study
     from gradinoc.study.rules import Rules
@@ -63,7 +63,7 @@ def gates(evidence: Evidence, rules: Rules) -> Sequence[Finding]:
 @pytest.fixture(scope="session")
 def judgement(evidence: Evidence, rules: Rules) -> Judgement:
     """Every gate and claim, and the verdict."""
-    from gradinoc.claims.verdict import judge
+    from gradinoc.claims.rules.verdict import judge
 
     return judge(evidence, rules)
 
@@ -84,7 +84,7 @@ def finding(
     its statement are written before the test asserts, which an undecided finding skips.
     """
     from gradinoc.claims.gates import gates_of
-    from gradinoc.claims.verdict import RULES_OF
+    from gradinoc.claims.rules.verdict import RULES_OF
 
     mark = request.node.get_closest_marker("claim")
     (key,), stages = mark.args, mark.kwargs.get("stages", ())
@@ -136,7 +136,7 @@ class Artifacts:
 
         With `--undecided fail` the test goes on.
         """
-        from gradinoc.claims.finding import Status
+        from gradinoc.claims.rules.finding import Status
 
         self._request.node.user_properties += finding_properties(finding)
         self._skip_if(finding.status is Status.UNDECIDED, f"{finding.key} undecided: {finding.reason}")
@@ -146,7 +146,7 @@ class Artifacts:
         from filelock import FileLock
 
         from gradinoc.api import write_artifacts
-        from gradinoc.claims.verdict import Verdict
+        from gradinoc.claims.rules.verdict import Verdict
 
         unsettled = (Verdict.UNDECIDED, Verdict.CONSISTENT)  # consistent: whether v is the cause was not tested
         refuted = judgement.verdict not in (Verdict.SUPPORTED, *unsettled)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.finding import Finding
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import Judgement
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Finding
+from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.disk import write_atomically
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.report.figures import FIGURES

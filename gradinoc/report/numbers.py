@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.measures import drift_by_question, question_groups
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, Evidence
+from gradinoc.claims.evidence.measures import drift_by_question, question_groups
+from gradinoc.claims.evidence.tables import AFTER, BASE, BEFORE, Evidence
 from gradinoc.stats.clustered import Groups, grouped_mean
 from gradinoc.stats.effect import Effect, bare
 

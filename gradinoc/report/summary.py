@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.verdict import Judgement, Verdict, not_run
+from gradinoc.claims.rules.finding import Finding, Status
+from gradinoc.claims.rules.verdict import Judgement, Verdict, not_run
 from gradinoc.errors import printable
 from gradinoc.report.wording import status_word
 from gradinoc.stats.effect import Effect

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.finding import Finding
-from gradinoc.claims.measures import in_window
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, MEASURES, Evidence
+from gradinoc.claims.evidence.measures import in_window
+from gradinoc.claims.evidence.tables import AFTER, BASE, BEFORE, DECISION, MEASURES, Evidence
+from gradinoc.claims.rules.finding import Finding
 from gradinoc.disk import write_atomically
 from gradinoc.report.numbers import by_run, if_measured
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.tables import DECISION, EVERYDAY, EXPECTED, GAP, MEASURES, PROJECTION, SCORE
+from gradinoc.claims.evidence.tables import DECISION, EVERYDAY, EXPECTED, GAP, MEASURES, PROJECTION, SCORE
+from gradinoc.claims.rules.finding import Finding, Status
 from gradinoc.stats.effect import Effect
 from gradinoc.study.traits import Trait
 

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gradinoc.claims.finding import Status
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates import gates_of
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import OPTIONAL, RULES_OF, judge, not_run
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import OPTIONAL, RULES_OF, judge, not_run
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.study.rules import Rules

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradinoc.claims import criteria
-from gradinoc.claims.verdict import CLAIMS, GATES, judge
+from gradinoc.claims.rules import criteria
+from gradinoc.claims.rules.verdict import CLAIMS, GATES, judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import bare, from_standard_error

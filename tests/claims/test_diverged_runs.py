@@ -10,11 +10,11 @@ import pytest
 
 from fixtures.diverged import OF_RUNS as TABLES
 from fixtures.diverged import diverged
-from gradinoc.claims.finding import Status
+from gradinoc.claims.evidence.measures import DIVERGED, diverged_runs
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates import GATES, gates_of
-from gradinoc.claims.measures import DIVERGED, diverged_runs
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import Verdict, judge
 from gradinoc.power.simulate import simulate
 from gradinoc.study.rules import Rules
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradinoc.claims.c7 import C7A, C7B, C7C
-from gradinoc.claims.finding import Status
-from gradinoc.claims.gates.accounts import G10
-from gradinoc.claims.measures import HARMLESS, INOCULATING
-from gradinoc.claims.sources import (
+from gradinoc.claims.c7.c7a import C7A
+from gradinoc.claims.c7.c7b import C7B
+from gradinoc.claims.c7.c7c import C7C
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
+from gradinoc.claims.evidence.sources import (
     OWN,
     SIZE,
     STEEPNESS,
@@ -25,7 +25,9 @@ from gradinoc.claims.sources import (
     transfer_factors,
     ways,
 )
-from gradinoc.claims.tables import TRAIT_DIRECTION, WHOLE
+from gradinoc.claims.evidence.tables import TRAIT_DIRECTION, WHOLE
+from gradinoc.claims.gates.accounts import G10
+from gradinoc.claims.rules.finding import Status
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.families import contrast

@@ -14,14 +14,14 @@ from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
 from gradinoc.claims.c6 import C6
-from gradinoc.claims.finding import Finding, Measured, Status
+from gradinoc.claims.evidence.tables import AFTER, DECISION, EXPECTED, REPHRASED, SCORE
 from gradinoc.claims.gates import GATES
 from gradinoc.claims.gates.direction import G8A, G8C
 from gradinoc.claims.gates.prompts import G3, G7
 from gradinoc.claims.gates.runs import G4, G5, G6, G9
-from gradinoc.claims.specification import curve_of
-from gradinoc.claims.tables import AFTER, DECISION, EXPECTED, REPHRASED, SCORE
-from gradinoc.claims.verdict import CLAIMS, Verdict, conclusion, judge
+from gradinoc.claims.rules.finding import Finding, Measured, Status
+from gradinoc.claims.rules.specification import curve_of
+from gradinoc.claims.rules.verdict import CLAIMS, Verdict, conclusion, judge
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import bare
 from gradinoc.study.prompts import INOCULATION, NEUTRAL

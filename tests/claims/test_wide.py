@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradinoc.claims.wide import by_run, cube_of, over_seeds, side_by_side
+from gradinoc.claims.evidence.wide import by_run, cube_of, over_seeds, side_by_side
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import typer
 
 from fixtures.finished import SETTINGS
 from fixtures.small_study import SMALLEST, as_options
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
 from gradinoc.cli.comparison import comparison, read_artifacts

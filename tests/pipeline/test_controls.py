@@ -15,11 +15,11 @@ import pytest
 from fixtures.held import HELD
 from fixtures.small_study import SMALL
 from gradinoc.claims.c1 import C1, family_contrast
-from gradinoc.claims.finding import Status
+from gradinoc.claims.evidence.measures import drift_by_question, per_example
+from gradinoc.claims.evidence.tables import FIXED, MEASURES, Evidence
 from gradinoc.claims.gates.prompts import G3
-from gradinoc.claims.measures import drift_by_question, per_example
-from gradinoc.claims.tables import FIXED, MEASURES, Evidence
-from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import Verdict, judge
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.pytest_plugin.session import option

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradinoc.claims.verdict import Judgement, Verdict
+from gradinoc.claims.rules.verdict import Judgement, Verdict
 from gradinoc.cli import main
 from gradinoc.data.splits import split
 from gradinoc.errors import StudyError

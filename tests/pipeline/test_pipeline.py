@@ -13,9 +13,9 @@ from fixtures.finished import SETTINGS
 from fixtures.small_study import assert_same, manifests, tables
 from fixtures.smallest import smallest
 from gradinoc.claims import c6
-from gradinoc.claims.finding import Status
-from gradinoc.claims.tables import AFTER, Evidence
-from gradinoc.claims.verdict import Verdict, judge
+from gradinoc.claims.evidence.tables import AFTER, Evidence
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import Verdict, judge
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.pipeline import estimate
 from gradinoc.pipeline.run import Pipeline

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradinoc.claims.measures import null_table
-from gradinoc.claims.tables import BASE, BASE_SEED
+from gradinoc.claims.evidence.measures import null_table
+from gradinoc.claims.evidence.tables import BASE, BASE_SEED
 from gradinoc.pipeline.steps.training import checkpoint_steps
 from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import CONDITIONS

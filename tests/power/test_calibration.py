@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradinoc.claims import verdict
-from gradinoc.claims.verdict import Verdict
+from gradinoc.claims.rules import verdict
+from gradinoc.claims.rules.verdict import Verdict
 from gradinoc.power.calibration import tables
 from gradinoc.power.calibration.cases import ALPHA, Case, truths
 from gradinoc.power.calibration.printed import text

@@ -8,8 +8,8 @@ import pytest
 
 from gradinoc.claims.c4 import C4, COVARIATES
 from gradinoc.claims.c6 import C6, DENOMINATOR, NUMERATOR
-from gradinoc.claims.criteria import p_at_most
-from gradinoc.claims.finding import Measured, Status
+from gradinoc.claims.rules.criteria import p_at_most
+from gradinoc.claims.rules.finding import Measured, Status
 from gradinoc.power.design import (
     CLAIMS,
     Design,

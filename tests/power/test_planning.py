@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gradinoc.api import VARIANCES
-from gradinoc.claims.finding import Status
+from gradinoc.claims.rules.finding import Status
 from gradinoc.cli import main
 from gradinoc.power import planning
 from gradinoc.power.design import design_of

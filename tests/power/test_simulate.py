@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradinoc.claims import measures
+from gradinoc.claims.evidence import measures
+from gradinoc.claims.evidence.tables import COLUMNS, DECISION, EXPECTED, PROJECTION
 from gradinoc.claims.gates.direction import G1, G2, G8A
-from gradinoc.claims.tables import COLUMNS, DECISION, EXPECTED, PROJECTION
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.power.scenarios import SCENARIOS, Noise
 from gradinoc.power.simulate import evidence_of, latent_of, simulate
 from gradinoc.power.simulated.trained import fading

@@ -22,7 +22,7 @@ from scipy import stats
 from transformers import AutoTokenizer
 
 import gradinoc
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.errors import DataError
 from gradinoc.measure.load import load_model
 from gradinoc.models.adapters import NOTE

@@ -19,8 +19,7 @@ from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4, by_prompt, elicitation
-from gradinoc.claims.gates.direction import G8A
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     drift_by_question,
     drift_families,
     in_window,
@@ -30,9 +29,10 @@ from gradinoc.claims.measures import (
     per_example,
     question_groups,
 )
-from gradinoc.claims.specification import DECLARED, curve_of
-from gradinoc.claims.tables import COLUMNS, DECISION, EXPECTED, PROJECTION, SCORED, TRAIT_DRAW, Evidence
-from gradinoc.claims.verdict import RULES_OF
+from gradinoc.claims.evidence.tables import COLUMNS, DECISION, EXPECTED, PROJECTION, SCORED, TRAIT_DRAW, Evidence
+from gradinoc.claims.gates.direction import G8A
+from gradinoc.claims.rules.specification import DECLARED, curve_of
+from gradinoc.claims.rules.verdict import RULES_OF
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES

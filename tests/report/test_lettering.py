@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.cli.compare import plot_comparison
 from gradinoc.cli.comparison import ONE, OTHER
 from gradinoc.power.scenarios import SCENARIOS

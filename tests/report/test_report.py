@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from fixtures.diverged import diverged
-from gradinoc.claims.criteria import above
-from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.measures import matrix
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import Judgement, judge
+from gradinoc.claims.evidence.measures import matrix
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.criteria import above
+from gradinoc.claims.rules.finding import Finding, Status
+from gradinoc.claims.rules.verdict import Judgement, judge
 from gradinoc.pipeline.provenance import environment
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_finding, write_report

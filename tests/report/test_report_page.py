@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from fixtures.browser import chromium
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import OPTIONAL, Judgement, judge, not_run
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.verdict import OPTIONAL, Judgement, judge, not_run
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report

@@ -12,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
 from fixtures.traced import ALONG, MODULES, OWN, PARTS, PHI, STEPS, traced
-from gradinoc.claims.c7 import C7A, C7B, C7C, kernel_of
-from gradinoc.claims.measures import matrix
-from gradinoc.claims.sources import points
-from gradinoc.claims.tables import LORA, Evidence
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.c7.c7a import C7A
+from gradinoc.claims.c7.c7b import C7B
+from gradinoc.claims.c7.c7c import C7C, kernel_of
+from gradinoc.claims.evidence.measures import matrix
+from gradinoc.claims.evidence.sources import points
+from gradinoc.claims.evidence.tables import LORA, Evidence
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gradinoc.claims.finding import Status
-from gradinoc.claims.verdict import Judgement, Verdict, judge, not_run
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import Judgement, Verdict, judge, not_run
 from gradinoc.power.simulate import simulate
 from gradinoc.report import closing_summary, tinted
 from gradinoc.report.page.versions import versions_sentence

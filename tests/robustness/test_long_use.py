@@ -13,7 +13,7 @@ import pytest
 from matplotlib import pyplot
 
 from fixtures.smallest import quick_collection, smallest
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.pipeline.provenance import environment
 from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.steps.training import run_key

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from fixtures.complaints import complaint as one_line
-from gradinoc.claims.finding import Status
-from gradinoc.claims.tables import BEFORE, COLUMNS, SCORED, Evidence
-from gradinoc.claims.verdict import Judgement, Verdict, judge
+from gradinoc.claims.evidence.tables import BEFORE, COLUMNS, SCORED, Evidence
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
 from gradinoc.data.sources import load_source
 from gradinoc.errors import NumericalError
 from gradinoc.measure.alignment import answer_losses, measure_alignments

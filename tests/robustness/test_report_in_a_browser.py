@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from playwright.sync_api import Browser
 
 from fixtures.browser import chromium
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import judge
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.verdict import judge
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report

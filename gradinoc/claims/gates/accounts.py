@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from gradinoc.claims.criteria import at_least, below
-from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
-from gradinoc.claims.measures import DIVERGED, diverged_runs
-from gradinoc.claims.sources import points
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.measures import DIVERGED, diverged_runs
+from gradinoc.claims.evidence.sources import points
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.criteria import at_least, below
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.stats.effect import bare
 from gradinoc.study.rules import Rules
 

@@ -7,9 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.criteria import above_zero, at_least, interval_below, p_at_most
-from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     DIVERGED,
     diverged_runs,
     drift_by_question,
@@ -18,8 +16,10 @@ from gradinoc.claims.measures import (
     question_groups,
     run_families,
 )
-from gradinoc.claims.tables import PROJECTION, TRAIT_DRAW, Evidence
-from gradinoc.claims.wide import cube_of
+from gradinoc.claims.evidence.tables import PROJECTION, TRAIT_DRAW, Evidence
+from gradinoc.claims.evidence.wide import cube_of
+from gradinoc.claims.rules.criteria import above_zero, at_least, interval_below, p_at_most
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
 from gradinoc.stats.families import contrast

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gradinoc.claims.criteria import Criterion, above, above_zero
-from gradinoc.claims.finding import Claim, Measured, Outcome, held
-from gradinoc.claims.measures import HARMLESS, INOCULATING, by_family, per_question, question_groups
-from gradinoc.claims.tables import PROMOTE, SUPPRESS, Evidence
-from gradinoc.claims.wide import family_of
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING, by_family, per_question, question_groups
+from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, Evidence
+from gradinoc.claims.evidence.wide import family_of
+from gradinoc.claims.rules.criteria import Criterion, above, above_zero
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect
 from gradinoc.stats.families import contrast

@@ -7,9 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.criteria import Criterion, above, at_least, below, equivalent, positive
-from gradinoc.claims.finding import Claim, Measured, Outcome, held, refuted
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     DIVERGED,
     HARMLESS,
     INOCULATING,
@@ -21,7 +19,9 @@ from gradinoc.claims.measures import (
     nothing_scored,
     scores_after_training,
 )
-from gradinoc.claims.tables import AGREEING, EXPECTED, Evidence
+from gradinoc.claims.evidence.tables import AGREEING, EXPECTED, Evidence
+from gradinoc.claims.rules.criteria import Criterion, above, at_least, below, equivalent, positive
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.stats.agreement import ranks_agree, shares_apart
 from gradinoc.stats.effect import Effect, bare, tost
 from gradinoc.stats.families import contrast

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gradinoc.claims.tables import IN_ANSWER, IN_PROMPT, LEARNED, WHOLE
+from gradinoc.claims.evidence.tables import IN_ANSWER, IN_PROMPT, LEARNED, WHOLE
 from gradinoc.errors import ModelError
 from gradinoc.measure.attribution.accounting import Attribution, attribute
 from gradinoc.measure.attribution.shares import Split

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradinoc.claims.tables import PROMOTE, SUPPRESS
+from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS
 from gradinoc.data.examples import Example, showing
 from gradinoc.errors import ModelError
 from gradinoc.measure.directions import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BEFORE
+from gradinoc.claims.evidence.tables import AFTER, BEFORE
 from gradinoc.data.examples import showing
 from gradinoc.measure.drift import measure_drift
 from gradinoc.models.chat.encoding import encode

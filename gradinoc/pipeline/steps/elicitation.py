@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.tables import PROMOTE, SUPPRESS
+from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS
 from gradinoc.measure.decisions import decision_log_odds, decisions
 from gradinoc.measure.scores import scored_samples
 from gradinoc.models.chat.encoding import encode_prompt

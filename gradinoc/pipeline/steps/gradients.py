@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradinoc.claims.tables import COSINE, FROZEN, POOLED, PUSH
+from gradinoc.claims.evidence.tables import COSINE, FROZEN, POOLED, PUSH
 from gradinoc.data.examples import Example
 from gradinoc.measure.alignment import Measured, answer_losses, direction_means, measure_alignments
 from gradinoc.measure.nulls import covariance_directions, instruction_directions, isotropic_directions

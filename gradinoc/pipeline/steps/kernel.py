@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.tables import FULL, LORA
+from gradinoc.claims.evidence.tables import FULL, LORA
 from gradinoc.measure.attribution.kernel import kernel_matrix
 from gradinoc.measure.attribution.slopes import whole_weights
 from gradinoc.measure.fast import fused_adapter

@@ -10,7 +10,7 @@ import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from gradinoc.claims.tables import BASE, BASE_SEED
+from gradinoc.claims.evidence.tables import BASE, BASE_SEED
 from gradinoc.measure.fast import adapters_in_one_pass
 from gradinoc.pipeline.context import StudyContext, adapted, stacked
 from gradinoc.pipeline.steps.step import Folders, StepKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradinoc.claims.tables import TRAIT_DRAW
+from gradinoc.claims.evidence.tables import TRAIT_DRAW
 from gradinoc.measure.decisions import decisions
 from gradinoc.measure.steering_effects import STRENGTHS, steering_effects, with_matched
 from gradinoc.pipeline.context import StudyContext

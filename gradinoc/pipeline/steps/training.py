@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradinoc.claims.tables import COSINE, POOLED, PUSH, WINDOWS
+from gradinoc.claims.evidence.tables import COSINE, POOLED, PUSH, WINDOWS
 from gradinoc.measure.fast import takes_several
 from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.order import data_order, early_examples, step_count

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from gradinoc.claims.finding import Status
+from gradinoc.claims.rules.finding import Status
 from gradinoc.power.calibration.cases import ALPHA, POWER, Case
 from gradinoc.power.calibration.tables import confusion, coverage, error_of, failures, gates, quick_look, rates
 from gradinoc.power.scenarios import CLAIMS

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.finding import Claim, Status
 from gradinoc.claims.gates import gates_of
-from gradinoc.claims.verdict import CLAIMS, conclusion
+from gradinoc.claims.rules.finding import Claim, Status
+from gradinoc.claims.rules.verdict import CLAIMS, conclusion
 from gradinoc.power.calibration.cases import Case, truths
 from gradinoc.power.calibration.worlds import cases
 from gradinoc.power.pool import each

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.finding import Status
-from gradinoc.claims.verdict import Verdict
+from gradinoc.claims.rules.finding import Status
+from gradinoc.claims.rules.verdict import Verdict
 from gradinoc.power.calibration.cases import ALPHA, POWER, Case
 from gradinoc.power.calibration.studies import COVERED, ESTIMATE, EVERY
 from gradinoc.power.scenarios import CLAIMS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gradinoc.claims.verdict import CLAIMS
+from gradinoc.claims.rules.verdict import CLAIMS
 from gradinoc.power.calibration.cases import DESIGN, Case
 from gradinoc.power.scenarios import MIDDLE, SCENARIOS, Noise, Scenario
 from gradinoc.power.variances import load_variances

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradinoc.claims.c4 import COVARIATES
-from gradinoc.claims.finding import listed
-from gradinoc.claims.verdict import CLAIMS as JUDGED
+from gradinoc.claims.rules.finding import listed
+from gradinoc.claims.rules.verdict import CLAIMS as JUDGED
 from gradinoc.power.design.sizes import AT_EQUAL_LOSS, BOTH, FAMILIES, SUPPORTED, WORDS, Design, counts
 from gradinoc.stats.reach import (
     fewest_others,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gradinoc.claims.measures import HARMLESS, INOCULATING
-from gradinoc.claims.verdict import CLAIMS as JUDGED
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
+from gradinoc.claims.rules.verdict import CLAIMS as JUDGED
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family, Prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import FULL, IN_ANSWER, IN_PROMPT, LEARNED, LORA, TRAIT_DIRECTION, WHOLE
+from gradinoc.claims.evidence.tables import FULL, IN_ANSWER, IN_PROMPT, LEARNED, LORA, TRAIT_DIRECTION, WHOLE
 from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.scenarios import depths
 from gradinoc.power.simulated.latent import UNSEEN, Array, Latent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import PROMOTE, SUPPRESS, TRAIT_DRAW
+from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, TRAIT_DRAW
 from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.scenarios import BASE_SCORE, MIDDLE, depths
 from gradinoc.power.simulated.latent import CORE, Array, Latent

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gradinoc.claims.tables import FIXED, REPHRASED
+from gradinoc.claims.evidence.tables import FIXED, REPHRASED
 from gradinoc.power.grids import Grid
 from gradinoc.power.scenarios import GRADES, MIDDLE, Scenario, Sizes
 from gradinoc.study.description import POSITIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.tables import (
+from gradinoc.claims.evidence.tables import (
     AFTER,
     BASE,
     BASE_SEED,

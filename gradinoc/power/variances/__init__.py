@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.power.scenarios import Noise, Scenario
 from gradinoc.power.variances.frozen import Measured, of_directions, of_elicitation, of_prompts
 from gradinoc.power.variances.runs import of_runs

@@ -11,8 +11,7 @@ import pandas as pd
 
 from gradinoc.claims.c2 import null_by_prompt
 from gradinoc.claims.c4 import elicitation
-from gradinoc.claims.gates.direction import G1, G2, G8A
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     HARMLESS,
     INOCULATING,
     per_example,
@@ -20,7 +19,8 @@ from gradinoc.claims.measures import (
     question_groups,
     unrelated_families,
 )
-from gradinoc.claims.tables import PROMOTE, SUPPRESS, TRAIT_DRAW, Evidence
+from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, TRAIT_DRAW, Evidence
+from gradinoc.claims.gates.direction import G1, G2, G8A
 from gradinoc.power.scenarios import MIDDLE
 from gradinoc.power.variances.moments import (
     interaction,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.gates.direction import G8B
-from gradinoc.claims.gates.runs import G4, G6
-from gradinoc.claims.measures import (
+from gradinoc.claims.evidence.measures import (
     HARMLESS,
     INOCULATING,
     drift_by_question,
@@ -17,7 +15,9 @@ from gradinoc.claims.measures import (
     question_groups,
     within,
 )
-from gradinoc.claims.tables import DECISION, EXPECTED, WINDOWS, Evidence
+from gradinoc.claims.evidence.tables import DECISION, EXPECTED, WINDOWS, Evidence
+from gradinoc.claims.gates.direction import G8B
+from gradinoc.claims.gates.runs import G4, G6
 from gradinoc.power.simulated.trained import SAMPLES
 from gradinoc.power.variances.frozen import Measured, Values
 from gradinoc.power.variances.moments import by_template, interaction_square, pooled, pooled_slope, root

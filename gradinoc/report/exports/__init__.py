@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradinoc.claims.finding import Finding
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Finding
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.report.exports.adapters import write_adapters
 from gradinoc.report.exports.directions import load_directions, write_directions

@@ -17,7 +17,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.data.sources import source_path
 from gradinoc.disk import disk_errors, sync, write_atomically
 from gradinoc.errors import printable

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.disk import disk_errors, write_atomically
 from gradinoc.errors import DataError, reason
 from gradinoc.models.files import config_of

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, Evidence
+from gradinoc.claims.evidence.tables import AFTER, BASE, BEFORE, Evidence
 from gradinoc.report.tables import write_table
 from gradinoc.stats.effect import clustered_mean
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL

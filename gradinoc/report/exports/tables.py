@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.claims.finding import Finding
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Finding
 from gradinoc.disk import write_atomically
 from gradinoc.report.prompts import matrix_table, prompts_table
 from gradinoc.report.tables import claims_table, metrics_table, plain, runs_table

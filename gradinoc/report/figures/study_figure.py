@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.wording import NOT_MEASURED, between, rounded
 from gradinoc.stats.effect import Effect
 from gradinoc.study.rules import Rules

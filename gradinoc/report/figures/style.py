@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.disk import write_atomically
 from gradinoc.report.figures.lettering import FONT, drawable, families, fitted, within
 from gradinoc.study.prompts.family import Family

@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from gradinoc.claims.finding import Finding, Status
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.verdict import RULES_OF, Judgement, not_run
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Finding, Status
+from gradinoc.claims.rules.verdict import RULES_OF, Judgement, not_run
 from gradinoc.errors import printable
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.report.figures import FIGURES, Drawn

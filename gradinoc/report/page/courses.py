@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gradinoc.claims.measures import drift_by_question
-from gradinoc.claims.tables import AFTER, BASE, Evidence
+from gradinoc.claims.evidence.measures import drift_by_question
+from gradinoc.claims.evidence.tables import AFTER, BASE, Evidence
 from gradinoc.report.numbers import PHASES, drift_course, mean_interval
 from gradinoc.report.page.grid import Column, Grid, grid
 from gradinoc.report.tables import runs_table

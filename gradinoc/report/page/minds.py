@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradinoc.claims.criteria import Criterion
-from gradinoc.claims.finding import Finding, Status, listed
-from gradinoc.claims.measures import HARMLESS, INOCULATING, PROMPTS_AND_RUNS, question_groups, run_families
-from gradinoc.claims.tables import BASE, DECISION, Evidence
-from gradinoc.claims.verdict import Judgement, not_run
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING, PROMPTS_AND_RUNS, question_groups, run_families
+from gradinoc.claims.evidence.tables import BASE, DECISION, Evidence
+from gradinoc.claims.rules.criteria import Criterion
+from gradinoc.claims.rules.finding import Finding, Status, listed
+from gradinoc.claims.rules.verdict import Judgement, not_run
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
 from gradinoc.report.wording import number, status_word

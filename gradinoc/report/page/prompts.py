@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.c2 import null_by_prompt
-from gradinoc.claims.measures import alignment_families, matrix
-from gradinoc.claims.tables import REPHRASED, Evidence
+from gradinoc.claims.evidence.measures import alignment_families, matrix
+from gradinoc.claims.evidence.tables import REPHRASED, Evidence
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import Column, Grid, grid
 from gradinoc.report.prompts import prompts_table

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.finding import Finding
-from gradinoc.claims.measures import HARMLESS, INOCULATING
-from gradinoc.claims.sources import prompts_of
-from gradinoc.claims.tables import IN_ANSWER, IN_PROMPT, TRAIT_DIRECTION, WHOLE, Evidence
-from gradinoc.claims.verdict import Judgement
-from gradinoc.claims.wide import band_of
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
+from gradinoc.claims.evidence.sources import prompts_of
+from gradinoc.claims.evidence.tables import IN_ANSWER, IN_PROMPT, TRAIT_DIRECTION, WHOLE, Evidence
+from gradinoc.claims.evidence.wide import band_of
+from gradinoc.claims.rules.finding import Finding
+from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.report.figures.study_figure import told
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid

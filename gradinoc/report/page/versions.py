@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gradinoc.claims.verdict import Judgement
+from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
 from gradinoc.report.wording import p_of
 from gradinoc.stats.effect import Effect

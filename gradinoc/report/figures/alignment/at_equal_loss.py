@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c3 import C3
-from gradinoc.claims.measures import alignment_families, per_example
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.measures import alignment_families, per_example
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.prompts.families import effect_table, family_key, family_table, shade_random, spread_of
 from gradinoc.report.figures.prompts.points import draw_prompts, extremes, name_points
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

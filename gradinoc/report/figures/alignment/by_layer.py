@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c1 import family_contrast
-from gradinoc.claims.measures import HARMLESS, INOCULATING, by_family, question_groups
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING, by_family, question_groups
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.alignment.trait_against_others import draws_along
 from gradinoc.report.figures.prompts.families import by_families, difference, family_key, look, spread_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gradinoc.claims.evidence.measures import per_example, per_question, question_groups
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates.prompts import G3
-from gradinoc.claims.measures import per_example, per_question, question_groups
-from gradinoc.claims.tables import Evidence
 from gradinoc.report.figures.prompts.families import by_families, family_table, order_of
 from gradinoc.report.figures.prompts.rows import draw_effects, name_rows, rows_height, rows_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

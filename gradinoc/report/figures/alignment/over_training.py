@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING, in_window, nulls_in_window
+from gradinoc.claims.evidence.tables import WINDOWS, Evidence
+from gradinoc.claims.evidence.wide import band_rows
 from gradinoc.claims.gates.direction import G8C
-from gradinoc.claims.measures import HARMLESS, INOCULATING, in_window, nulls_in_window
-from gradinoc.claims.tables import WINDOWS, Evidence
-from gradinoc.claims.wide import band_rows
 from gradinoc.report.figures.prompts.families import by_families, difference, family_key, is_rephrased, look, spread_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import BESIDE, FAINT, INK, SOFT, new_figure, not_measured, styled

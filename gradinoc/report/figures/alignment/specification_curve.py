@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.specification import CELL, DECLARED, Specifications, curve_of
-from gradinoc.claims.tables import COSINE, FROZEN, POOLED, PUSH, TRAIT_DIRECTION, WINDOWS, Evidence
+from gradinoc.claims.evidence.tables import COSINE, FROZEN, POOLED, PUSH, TRAIT_DIRECTION, WINDOWS, Evidence
+from gradinoc.claims.rules.specification import CELL, DECLARED, Specifications, curve_of
 from gradinoc.report.figures.alignment.trait_against_others import draws_along
 from gradinoc.report.figures.prompts.families import spread_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure

@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c1 import family_contrast
 from gradinoc.claims.c2 import C2, null_by_prompt
-from gradinoc.claims.finding import Measured
-from gradinoc.claims.measures import alignment_families
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.measures import alignment_families
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.prompts.families import NAMES
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import FAINT, LOOKS, SOFT, WIDE, new_figure, not_measured, styled

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradinoc.claims.tables import BASE, Evidence
-from gradinoc.claims.warnings import trait_tracking
+from gradinoc.claims.evidence.tables import BASE, Evidence
+from gradinoc.claims.rules.warnings import trait_tracking
 from gradinoc.report.figures.lettering import fitted, score_label
 from gradinoc.report.figures.prompts.families import by_families, family_key
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

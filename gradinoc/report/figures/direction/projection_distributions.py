@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.tables import PROMOTE, SUPPRESS, Evidence
+from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, Evidence
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import SOFT, new_figure, not_measured, note, styled
 from gradinoc.report.wording import NOT_MEASURED, rounded

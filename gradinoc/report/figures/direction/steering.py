@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.finding import Measured
+from gradinoc.claims.evidence.measures import question_groups
+from gradinoc.claims.evidence.tables import PROMOTE, TRAIT_DRAW, Evidence
 from gradinoc.claims.gates.direction import G8A
-from gradinoc.claims.measures import question_groups
-from gradinoc.claims.tables import PROMOTE, TRAIT_DRAW, Evidence
+from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.direction.projection_distributions import SIDES
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import BESIDE, FAINT, INK, SOFT, new_figure, not_measured, styled

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c4 import C4, by_prompt
-from gradinoc.claims.finding import Measured
-from gradinoc.claims.measures import deciding_measure, drift_by_question, in_window, nulls_in_window
-from gradinoc.claims.tables import DECISION, Evidence
+from gradinoc.claims.evidence.measures import deciding_measure, drift_by_question, in_window, nulls_in_window
+from gradinoc.claims.evidence.tables import DECISION, Evidence
+from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.lettering import fitted, score_label
 from gradinoc.report.figures.prompts.families import HOLLOW, PLANNED, family_key, family_table, spread_of
 from gradinoc.report.figures.prompts.points import draw_prompts, extremes, name_points

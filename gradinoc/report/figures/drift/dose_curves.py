@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.measures import drift_by_question
-from gradinoc.claims.tables import BASE, BEFORE, DECISION, Evidence
+from gradinoc.claims.evidence.measures import drift_by_question
+from gradinoc.claims.evidence.tables import BASE, BEFORE, DECISION, Evidence
 from gradinoc.report.figures.prompts.families import NAMES, by_families, family_key, family_of, is_rephrased, look
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
 from gradinoc.report.figures.style import FAINT, LOOKS, new_figure, not_measured, styled

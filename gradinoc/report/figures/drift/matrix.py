@@ -12,8 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.patches import Rectangle
 
 from gradinoc.claims.c6 import C6
-from gradinoc.claims.measures import matrix_by_question, question_groups
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.measures import matrix_by_question, question_groups
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import PLANNED, in_order, look, order_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

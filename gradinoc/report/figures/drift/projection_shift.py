@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gradinoc.claims.evidence.tables import PROJECTION, Evidence
 from gradinoc.claims.gates.direction import G8B
-from gradinoc.claims.tables import PROJECTION, Evidence
 from gradinoc.report.figures.drift.shifts import draw_shifts, families_in_words, family_shifts, shift_table
 from gradinoc.report.figures.prompts.families import order_of
 from gradinoc.report.figures.prompts.rows import name_rows, rows_height, rows_of

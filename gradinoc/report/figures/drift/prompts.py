@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c4 import elicitation
-from gradinoc.claims.measures import drift_by_question, per_example
-from gradinoc.claims.tables import EXPECTED, Evidence
+from gradinoc.claims.evidence.measures import drift_by_question, per_example
+from gradinoc.claims.evidence.tables import EXPECTED, Evidence
 from gradinoc.report.figures.lettering import fitted, score_label
 from gradinoc.report.figures.prompts.families import HOLLOW, PLANNED, family_key, family_table, shade_random
 from gradinoc.report.figures.prompts.points import draw_prompts, extremes, name_points

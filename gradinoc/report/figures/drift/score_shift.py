@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gradinoc.claims.evidence.tables import EVERYDAY, EXPECTED, SCORE, Evidence
 from gradinoc.claims.gates.runs import G5
-from gradinoc.claims.tables import EVERYDAY, EXPECTED, SCORE, Evidence
 from gradinoc.report.figures.drift.shifts import draw_shifts, families_in_words, family_shifts, shift_table
 from gradinoc.report.figures.lettering import score_label
 from gradinoc.report.figures.prompts.families import order_of

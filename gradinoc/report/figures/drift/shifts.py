@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.measures import drift_by_question, drift_families
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.measures import drift_by_question, drift_families
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.prompts.families import NAMES, by_families, family_of, is_rephrased, look
 from gradinoc.report.figures.prompts.rows import draw_family_means
 from gradinoc.report.figures.study_figure import told

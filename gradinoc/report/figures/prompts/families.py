@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradinoc.claims.measures import null_table
-from gradinoc.claims.tables import REPHRASED, Evidence
+from gradinoc.claims.evidence.measures import null_table
+from gradinoc.claims.evidence.tables import REPHRASED, Evidence
 from gradinoc.report.figures.style import BESIDE, LOOKS, SOFT, Look
 from gradinoc.report.numbers import if_measured
 from gradinoc.stats.effect import Effect, finite

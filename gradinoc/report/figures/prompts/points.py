@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import PLANNED, SMALL, family_of, in_order, is_rephrased, look
 from gradinoc.report.figures.style import PANEL

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import PLANNED, SMALL, by_families, is_rephrased, look
 from gradinoc.report.figures.style import INK, LOOKS, SOFT

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.finding import Measured
+from gradinoc.claims.evidence.sources import points
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates.accounts import G10
-from gradinoc.claims.sources import points
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.prompts.families import HOLLOW, family_key, family_of, in_order, look
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import FAINT, SOFT, new_figure, not_measured, note, signed, styled

@@ -7,9 +7,9 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.c7 import C7B
-from gradinoc.claims.finding import Measured
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.c7.c7b import C7B
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import effect_table
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

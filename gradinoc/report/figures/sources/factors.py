@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradinoc.claims.c7 import C7A
-from gradinoc.claims.measures import HARMLESS, INOCULATING
-from gradinoc.claims.sources import LEARNED_LESS, SIZE, STEEPNESS, TRANSFER, TURN, prompts_of, transfer_factors
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.c7.c7a import C7A
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
+from gradinoc.claims.evidence.sources import LEARNED_LESS, SIZE, STEEPNESS, TRANSFER, TURN, prompts_of, transfer_factors
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.prompts.families import NAMES, effect_table, family_of, family_table
 from gradinoc.report.figures.sources.directions import below, why_bare
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told

@@ -11,10 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.patches import Rectangle
 
-from gradinoc.claims.c7 import C7C, kernel_of
-from gradinoc.claims.finding import Measured
-from gradinoc.claims.measures import matrix
-from gradinoc.claims.tables import LORA, Evidence
+from gradinoc.claims.c7.c7c import C7C, kernel_of
+from gradinoc.claims.evidence.measures import matrix
+from gradinoc.claims.evidence.tables import LORA, Evidence
+from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.drift.matrix import COLOURS
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import in_order, look, order_of

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gradinoc.claims.tables import AFTER, BASE, BEFORE, DECISION, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
-from gradinoc.claims.wide import (
+from gradinoc.claims.evidence.tables import AFTER, BASE, BEFORE, DECISION, EXPECTED, SCORE, SCORED, WINDOWS, Evidence
+from gradinoc.claims.evidence.wide import (
     band_cube,
     band_of,
     band_rows,

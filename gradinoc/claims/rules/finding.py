@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
-from gradinoc.claims.criteria import Criterion
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.criteria import Criterion
 from gradinoc.stats.effect import Effect
 from gradinoc.study.rules import Rules
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradinoc.claims.finding import Finding
+from gradinoc.claims.evidence.measures import diverged_runs, nothing_scored, per_layer
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates.runs import G5
-from gradinoc.claims.measures import diverged_runs, nothing_scored, per_layer
-from gradinoc.claims.specification import curve_of
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.rules.finding import Finding
+from gradinoc.claims.rules.specification import curve_of
 from gradinoc.stats.correlation import repeated_measures
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.study.prompts.family import Family

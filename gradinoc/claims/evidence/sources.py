@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.measures import HARMLESS, INOCULATING, question_groups, run_families
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.wide import band_of, by_run, once, over_seeds
+from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING, question_groups, run_families
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.evidence.wide import band_of, by_run, once, over_seeds
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
 from gradinoc.stats.shapley import product_shares

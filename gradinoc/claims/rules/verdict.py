@@ -11,12 +11,14 @@ from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
 from gradinoc.claims.c6 import C6, any_prompt
-from gradinoc.claims.c7 import C7A, C7B, C7C, by_size
-from gradinoc.claims.finding import Claim, Finding, Status, listed
+from gradinoc.claims.c7.c7a import C7A, by_size
+from gradinoc.claims.c7.c7b import C7B
+from gradinoc.claims.c7.c7c import C7C
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates import GATES, gates_of
-from gradinoc.claims.specification import curve_of
-from gradinoc.claims.tables import Evidence
-from gradinoc.claims.warnings import warnings_of
+from gradinoc.claims.rules.finding import Claim, Finding, Status, listed
+from gradinoc.claims.rules.specification import curve_of
+from gradinoc.claims.rules.warnings import warnings_of
 from gradinoc.study.rules import Rules
 
 CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C6, C7A, C7B, C7C)

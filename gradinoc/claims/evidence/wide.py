@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gradinoc.claims.tables import Evidence
+from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.stats.effect import Array, finite
 from gradinoc.study.prompts.family import Family
 

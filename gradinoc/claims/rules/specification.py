@@ -14,8 +14,8 @@ from functools import cached_property
 import pandas as pd
 
 from gradinoc.claims.c1 import family_contrast
-from gradinoc.claims.tables import COSINE, FROZEN, TRAIT_DIRECTION, Evidence
-from gradinoc.claims.wide import once
+from gradinoc.claims.evidence.tables import COSINE, FROZEN, TRAIT_DIRECTION, Evidence
+from gradinoc.claims.evidence.wide import once
 from gradinoc.stats.specifications import Curve, summarise
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts.family import Family

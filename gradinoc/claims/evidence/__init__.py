@@ -1,0 +1,1 @@
+"""From the tables that a study leaves behind to the numbers that are compared."""
