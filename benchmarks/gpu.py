@@ -26,7 +26,7 @@ from shapes import shaped_model
 from stepping import Task
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.training.run import Recipe, Run, train_runs
 from gradinoc.study.description import TrainingSettings
 

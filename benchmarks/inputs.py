@@ -15,7 +15,7 @@ import torch
 from benchmarks.workers import Sample
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import split
-from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.sources.locate import locate

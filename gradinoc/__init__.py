@@ -7,20 +7,20 @@ from typing import Any
 
 # Where each public name lives; looked up on first use, so that importing the package loads no torch.
 _HOMES = {
-    "ActivationCollector": "measure.hooks",
-    "GradientCollector": "measure.hooks",
+    "ActivationCollector": "measure.passes.hooks",
+    "GradientCollector": "measure.passes.hooks",
     "StudyResult": "api",
     "Trait": "study.traits",
     "attribute": "measure.attribution.accounting",
-    "compute_gradient_alignment": "measure.alignment",
-    "extract_trait_direction": "measure.directions",
+    "compute_gradient_alignment": "measure.gradients.alignment",
+    "extract_trait_direction": "measure.directions.extraction",
     "load_directions": "report.exports",
     "load_model": "measure.load",
     "load_trait": "study.traits",
     "measure_caps_rate": "study.traits",
     "register_trait": "study.traits",
     "run_study": "api",
-    "steered": "measure.steering",
+    "steered": "measure.steering.steered",
     "train_with_gradient_logging": "measure.training.run",
 }
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoTokenizer
 
-from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.sources.locate import locate
 from gradinoc.study.description import TrainingSettings

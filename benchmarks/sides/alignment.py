@@ -33,7 +33,7 @@ def prepare_plain(model: str, work: str, dtype: str, only: list[int] | None = No
 
 def measure(kept: int = 1) -> Any:
     """Alignments as a study measures them."""
-    from gradinoc.measure.alignment import measure_alignments
+    from gradinoc.measure.gradients.alignment import measure_alignments
     from gradinoc.models.chat.encoding import Encoded
 
     work: Work = held["work"]

@@ -1,7 +1,7 @@
 """Sides of the evaluation job: every model in one pass, or one after another, fused or with the model's own modules.
 
-All measure as a study does, by `gradinoc.measure.drift`: responses to held-out questions, projections, log-odds. The
-adapters are loaded beforehand.
+All measure as a study does, by `gradinoc.measure.behaviour.drift`: responses to held-out questions, projections,
+log-odds. The adapters are loaded beforehand.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from serving import serve
 
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import Splits
-from gradinoc.measure.drift import measure_drift
+from gradinoc.measure.behaviour.drift import measure_drift
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.study.description import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 

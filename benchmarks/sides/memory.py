@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import Splits
-from gradinoc.measure.drift import measure_drift
+from gradinoc.measure.behaviour.drift import measure_drift
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.memory import release

@@ -13,9 +13,9 @@ from reading import torch_dtype
 from serving import peak_memory, serve
 from shapes import shaped_model
 
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.study.description import TrainingSettings

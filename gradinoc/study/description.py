@@ -97,7 +97,7 @@ class DataSettings(Section):
 
 @dataclass(frozen=True)
 class Null:
-    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions`).
+    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions.extraction`).
 
     Attributes:
         label: what readers see, in the plural.

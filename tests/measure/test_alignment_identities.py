@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gradinoc.measure.alignment import compute_gradient_alignment
+from gradinoc.measure.gradients.alignment import compute_gradient_alignment
 
 SOME = settings(max_examples=50, deadline=None)
 ELEMENT = st.integers(-1000, 1000).map(lambda value: value / 100)

@@ -13,12 +13,12 @@ from torch import nn
 
 from fixtures.apple import on_apple
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, letter_tokenizer
-from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.decisions import Decision, decision_log_odds
-from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.behaviour.decisions import Decision, decision_log_odds
+from gradinoc.measure.directions.extraction import prompt_activations
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed import is_fused
-from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.selftests import causal_leak
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking

@@ -10,8 +10,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from fixtures.architectures import build, checks, sweep
 from fixtures.architectures.entries import ENTRIES
-from gradinoc.measure import alignment as gradients
-from gradinoc.measure import hooks
+from gradinoc.measure.gradients import alignment as gradients
+from gradinoc.measure.passes import hooks
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 # No tiny model of these can be made: they draft for another model, have no settings of their own, or need a library.

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import packing
 from gradinoc.measure.fast.packing import Shared, pack, pack_ends, pack_shared, share
+from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import Encoded
 
 EXAMPLES = st.lists(

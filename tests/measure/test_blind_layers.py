@@ -11,8 +11,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.smallest import smallest
-from gradinoc.measure.directions import unmoved
-from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.directions.extraction import unmoved
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.provenance import loading_notes
 from gradinoc.pipeline.steps.directions import trait_directions

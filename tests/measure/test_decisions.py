@@ -17,8 +17,8 @@ from fixtures.small_models import ARCHITECTURES, PAD, VOCABULARY, with_lora
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.sources import load_source
 from gradinoc.errors import ModelError, NumericalError
-from gradinoc.measure import decisions as module
-from gradinoc.measure.decisions import Decision, decision_log_odds, decisions, log_odds_of, only_case_differs
+from gradinoc.measure.behaviour import decisions as module
+from gradinoc.measure.behaviour.decisions import Decision, decision_log_odds, decisions, log_odds_of, only_case_differs
 from gradinoc.measure.fast import batched, fused_adapter, scored_batch, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.plain import try_split

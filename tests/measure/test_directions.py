@@ -10,8 +10,8 @@ from scipy import stats
 from torch import nn
 
 from fixtures.small_models import HIDDEN, LAYERS, letter_tokenizer
-from gradinoc.measure.directions import declare_band, extract_trait_direction, layer_statistics, separation
-from gradinoc.measure.nulls import isotropic_directions
+from gradinoc.measure.directions.extraction import declare_band, extract_trait_direction, layer_statistics, separation
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 

@@ -11,9 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, letter_tokenizer, with_lora
-from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
-from gradinoc.measure.batches import collate
-from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.measure.fast import (
     batched,
     completion_losses,
@@ -26,6 +24,8 @@ from gradinoc.measure.fast.attention import Layout
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed import attend, is_fused
 from gradinoc.measure.fast.packing import pack, pack_shared
+from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses, measure_alignments
+from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import generate, generate_copies
 

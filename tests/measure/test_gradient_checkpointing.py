@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
-from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packing import pack
-from gradinoc.measure.hooks import GradientCollector
+from gradinoc.measure.passes.batches import collate
+from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.blocks import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))

@@ -11,7 +11,7 @@ from captum.attr import LayerGradientXActivation
 
 from fixtures.oracles import autograd_gradient, replaced_output
 from fixtures.small_models import LAYERS, with_lora
-from gradinoc.measure.hooks import GradientCollector
+from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.blocks import decoder_blocks
 
 EVERY = list(range(LAYERS))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fixtures.small_models import LAYERS, PAD
-from gradinoc.measure.batches import model_inputs
-from gradinoc.measure.hooks import ActivationCollector
+from gradinoc.measure.passes.batches import model_inputs
+from gradinoc.measure.passes.hooks import ActivationCollector
 from gradinoc.models.blocks import decoder_blocks, unwrapped
 
 EVERY = list(range(LAYERS))

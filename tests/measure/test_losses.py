@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fixtures.small_models import END, PAD
-from gradinoc.measure.alignment import answer_losses
-from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses
+from gradinoc.measure.gradients.alignment import answer_losses
+from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import Encoded
 
 

@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from fixtures.small_models import ARCHITECTURES, PAD, with_lora
-from gradinoc.measure.batches import collate
 from gradinoc.measure.fast import completion_losses, plain
 from gradinoc.measure.fast.plain import try_split
+from gradinoc.measure.passes.batches import collate
 
 IDS = list(range(5, 13))
 

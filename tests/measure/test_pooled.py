@@ -11,9 +11,9 @@ from torch import nn
 
 from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD
-from gradinoc.measure.alignment import measure_alignments
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.pooled import pooled
+from gradinoc.measure.gradients.alignment import measure_alignments
+from gradinoc.measure.gradients.pooled import pooled
 from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
 from gradinoc.study.description import POSITIONS, TrainingSettings
 

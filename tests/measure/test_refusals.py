@@ -6,8 +6,8 @@ import pytest
 
 from fixtures.small_models import letter_tokenizer
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.hooks import ActivationCollector
 from gradinoc.measure.load import load_model
+from gradinoc.measure.passes.hooks import ActivationCollector
 from gradinoc.models.generate import generate
 
 

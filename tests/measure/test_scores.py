@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.measure.scores import expected_scores
+from gradinoc.measure.behaviour.scores import expected_scores
 from gradinoc.study.traits import ALL_CAPS
 
 

@@ -15,12 +15,12 @@ from transformers import RwkvConfig, RwkvForCausalLM
 from fixtures.oracles import answer_loss, autograd_gradient, replaced_output
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
 from gradinoc import steered
-from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.batches import model_inputs
 from gradinoc.measure.fast import batched, completion_losses, frozen_batch, packing, scored_batch, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed import is_fused
-from gradinoc.measure.hooks import ActivationCollector
+from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
+from gradinoc.measure.passes.batches import model_inputs
+from gradinoc.measure.passes.hooks import ActivationCollector
 from gradinoc.models.blocks import decoder_blocks, decoder_of
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import generate, sample_copies

@@ -11,11 +11,11 @@ import torch
 from fixtures.oracles import replaced_output
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS
 from gradinoc.errors import NumericalError
-from gradinoc.measure import steering_effects as effects
-from gradinoc.measure.decisions import Decision
+from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.fast import Common, variants
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.steering_effects import half_distances, steering_effects, with_matched
+from gradinoc.measure.steering.effects import half_distances, steering_effects, with_matched
+from gradinoc.measure.steering.steered import effects as effects
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from fixtures.small_models import ARCHITECTURES
 from gradinoc.data.sources import load_source
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import passes
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packing import pack
 from gradinoc.measure.load import load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode

@@ -18,11 +18,11 @@ from fixtures.small_models import END, PAD, VOCABULARY
 from gradinoc.data.export import write_chat
 from gradinoc.data.sources import load_source
 from gradinoc.errors import DataError
-from gradinoc.measure.alignment import answer_losses, measure_alignments
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.load import load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training import run as train_lora
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.order import data_order

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fixtures.chat_families import FAMILIES, family_tokenizer, set_clock
 from gradinoc.errors import ModelError
-from gradinoc.measure.batches import collate
+from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import completion_note, encode, opening, written
 from gradinoc.models.chat.template import end_of_turn, render_prompt, tells_the_time
 from gradinoc.models.generate import _answer

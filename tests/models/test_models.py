@@ -21,7 +21,7 @@ from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, VOCABULARY, letter_tokenizer
 from gradinoc.disk import checksum
 from gradinoc.errors import ModelError
-from gradinoc.measure.alignment import answer_losses
+from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.load import load_model, separate_pad_token
 from gradinoc.models import device as devices
 from gradinoc.models.adapters import targets

@@ -9,7 +9,7 @@ from fixtures.small_study import SMALLEST, as_options
 from gradinoc.cli import main
 from gradinoc.data.examples import showing
 from gradinoc.data.splits import split
-from gradinoc.measure.batches import collate
+from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.rendered import label_mask
 from gradinoc.models.chat.template import render_prompt

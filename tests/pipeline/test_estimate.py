@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.usage import measure
 from fixtures.smallest import smallest
 from gradinoc.errors import DataError, ModelError
-from gradinoc.measure.alignment import GradientLogger, answer_losses, measure_alignments
-from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.measure.fast import batched, completion_losses
+from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses, measure_alignments
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks

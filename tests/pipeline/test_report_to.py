@@ -13,8 +13,8 @@ from tensorboardX.proto.event_pb2 import Event
 import gradinoc
 from gradinoc.data.sources import load_source
 from gradinoc.errors import StudyError
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.load import load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import encode

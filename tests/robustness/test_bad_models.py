@@ -25,9 +25,9 @@ from fixtures.jsonl import SMALL
 from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, DeviceError, ModelError
-from gradinoc.measure.directions import mean_difference
-from gradinoc.measure.hooks import ActivationCollector, GradientCollector
+from gradinoc.measure.directions.extraction import mean_difference
 from gradinoc.measure.load import load_model
+from gradinoc.measure.passes.hooks import ActivationCollector, GradientCollector
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.files import INDEX

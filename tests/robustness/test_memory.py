@@ -17,13 +17,13 @@ from fixtures.small_models import ARCHITECTURES, with_lora
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.errors import OutOfMemoryError
-from gradinoc.measure import alignment as gradients
-from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.directions import BATCH, prompt_activations
+from gradinoc.measure.directions.extraction import BATCH, prompt_activations
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.gradients import alignment as gradients
+from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.load import load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.blocks import decoder_blocks

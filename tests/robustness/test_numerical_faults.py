@@ -21,10 +21,10 @@ from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
 from gradinoc.data.sources import load_source
 from gradinoc.errors import NumericalError
-from gradinoc.measure.alignment import answer_losses, measure_alignments
-from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.directions.extraction import prompt_activations
+from gradinoc.measure.directions.nulls import isotropic_directions
+from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.load import LanguageModel, load_model
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.adapters import save_adapter
 from gradinoc.measure.training.run import Recipe, train_run

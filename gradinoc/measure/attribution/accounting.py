@@ -25,7 +25,7 @@ from gradinoc.measure.attribution.slopes import (
     read_weights,
     slope_of,
 )
-from gradinoc.measure.decisions import Decision
+from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.models.isolation import undisturbed
 
 UP = ".lora_B."  # in the names of the factors that are zero before the first step
@@ -98,7 +98,7 @@ def attribute(
     Args:
         language_model: the frozen base model and its tokenizer.
         run: folders of the run's adapters in PEFT's format (LoRA on linear maps), in their order.
-        to: behaviours by name, of `gradinoc.measure.decisions.decisions`.
+        to: behaviours by name, of `gradinoc.measure.behaviour.decisions.decisions`.
         initial: the adapter before the first step. Without it the way begins where the first adapter's B is zero,
             which computes what the base model does, as every fresh LoRA adapter.
         between: so many further points on the straight line between two adapters, for a finer sum. Each point costs one

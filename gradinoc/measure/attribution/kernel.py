@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gradinoc.measure.attribution.slopes import inner, log_odds_slope, norm, slope_of
-from gradinoc.measure.batches import Batch
-from gradinoc.measure.decisions import Decision
+from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.fast import completion_losses
+from gradinoc.measure.passes.batches import Batch
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed
 

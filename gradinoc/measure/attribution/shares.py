@@ -12,9 +12,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from gradinoc.measure.attribution.slopes import Score, Slope, Weights, put_weights, slope_of, trained_weights
-from gradinoc.measure.batches import Batch
 from gradinoc.measure.fast import batched, completion_losses
-from gradinoc.measure.hooks import BlockHooks
+from gradinoc.measure.passes.batches import Batch
+from gradinoc.measure.passes.hooks import BlockHooks
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed
 

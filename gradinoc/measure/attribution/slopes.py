@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradinoc.errors import ModelError, NumericalError
-from gradinoc.measure.batches import Batch
-from gradinoc.measure.decisions import Decision, log_odds_of
+from gradinoc.measure.behaviour.decisions import Decision, log_odds_of
 from gradinoc.measure.fast import batched, fused_adapter, sharing_order
+from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
@@ -134,7 +134,7 @@ def log_odds_slope(
 
     Args:
         model: with an adapter that takes gradients; see `adapted_for_gradients`.
-        decided: of `gradinoc.measure.decisions.decisions`, all under one evaluation prompt.
+        decided: of `gradinoc.measure.behaviour.decisions.decisions`, all under one evaluation prompt.
         pad: id of the padding token.
         batch_size: decisions at a time; a batch that does not fit into memory is halved.
         dtype: in which the gradient is added up.

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from gradinoc.measure.batches import Batch, Row, batch_at
 from gradinoc.measure.fast.attention import Layout, Sight
+from gradinoc.measure.passes.batches import Batch, Row, batch_at
 from gradinoc.models.chat.encoding import Encoded, in_common
 
 SHARED_FROM = 16  # tokens in common from which on they are held once: each piece costs calls of its own

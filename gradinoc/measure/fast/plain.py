@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
-from gradinoc.measure.batches import Batch, logits_at, model_inputs, padded_inputs
 from gradinoc.measure.fast.kernels import CHUNK
 from gradinoc.measure.fast.packed import unembedding
+from gradinoc.measure.passes.batches import Batch, logits_at, model_inputs, padded_inputs
 from gradinoc.models.blocks import unwrapped
 
 _ATTRIBUTE = "_gradinoc_splits"

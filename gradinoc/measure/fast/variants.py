@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicLayer
 
-from gradinoc.measure.batches import Batch, batch_at, collate, padded_inputs
 from gradinoc.measure.fast.attention import Layout, Sight
 from gradinoc.measure.fast.packed import Past, final_states, is_fused
-from gradinoc.measure.rows import Ends, announcing
+from gradinoc.measure.passes.batches import Batch, batch_at, collate, padded_inputs
+from gradinoc.measure.passes.rows import Ends, announcing
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 

@@ -12,14 +12,14 @@ from torch.linalg import vector_norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.errors import GradinocError, ModelError, reason, shown
-from gradinoc.measure.alignment import gradient_at_positions
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.fast.fused import fuse, unfuse, windows
 from gradinoc.measure.fast.packed import is_fused
 from gradinoc.measure.fast.plain import try_split
 from gradinoc.measure.fast.trial import MARGIN
 from gradinoc.measure.fast.trial.float32 import in_float32
-from gradinoc.measure.hooks import GradientCollector
+from gradinoc.measure.gradients.alignment import gradient_at_positions
+from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.measure.selftests.exact import Exact, block_states, by_brute_force, kernel_texts, texts
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, completion_note

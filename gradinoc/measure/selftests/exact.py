@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradinoc.errors import ModelError
-from gradinoc.measure.alignment import gradient_at_positions
-from gradinoc.measure.batches import collate, model_inputs
 from gradinoc.measure.fast.fused import windows
 from gradinoc.measure.fast.trial import LENGTHS
-from gradinoc.measure.hooks import BlockHooks
+from gradinoc.measure.gradients.alignment import gradient_at_positions
+from gradinoc.measure.passes.batches import collate, model_inputs
+from gradinoc.measure.passes.hooks import BlockHooks
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradinoc.errors import ModelError, NumericalError
 from gradinoc.measure.fast import takes_several
-from gradinoc.measure.finite import broken_weights
+from gradinoc.measure.passes.finite import broken_weights
 from gradinoc.models.adapters import targets
 from gradinoc.study.description import TrainingSettings
 

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from gradinoc.data.examples import read_examples
 from gradinoc.errors import DataError
-from gradinoc.measure.alignment import GradientLogger, answer_losses
 from gradinoc.measure.fast import batched, fused_adapter
+from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses
+from gradinoc.measure.gradients.pooled import StepMeans
 from gradinoc.measure.load import load_model
-from gradinoc.measure.pooled import StepMeans
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
 from gradinoc.measure.training.order import data_order, early_examples

@@ -17,7 +17,8 @@ from torch.nn.utils import get_total_norm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gradinoc.errors import NumericalError, OutOfMemoryError
-from gradinoc.measure.alignment import (
+from gradinoc.measure.fast import Parts, completion_losses
+from gradinoc.measure.gradients.alignment import (
     ALIGNMENT_COLUMNS,
     GradientLogger,
     Reading,
@@ -25,10 +26,9 @@ from gradinoc.measure.alignment import (
     fault_in,
     wide,
 )
-from gradinoc.measure.batches import Batch
-from gradinoc.measure.fast import Parts, completion_losses
-from gradinoc.measure.finite import fault_in_losses, named, origin
-from gradinoc.measure.pooled import PRIMARY, Pooled, StepMeans
+from gradinoc.measure.gradients.pooled import PRIMARY, Pooled, StepMeans
+from gradinoc.measure.passes.batches import Batch
+from gradinoc.measure.passes.finite import fault_in_losses, named, origin
 from gradinoc.measure.training.adapters import save_adapter, weights_of
 from gradinoc.models.memory import is_out_of_memory, release, what_would_fit
 

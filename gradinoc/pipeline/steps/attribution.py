@@ -18,7 +18,7 @@ from gradinoc.claims.evidence.tables import IN_ANSWER, IN_PROMPT, LEARNED, WHOLE
 from gradinoc.errors import ModelError
 from gradinoc.measure.attribution.accounting import Attribution, attribute
 from gradinoc.measure.attribution.shares import Split
-from gradinoc.measure.decisions import Decision
+from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter, weights_of
 from gradinoc.measure.training.order import step_count
 from gradinoc.pipeline.context import StudyContext

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.data.examples import Example
-from gradinoc.measure.decisions import decision_log_odds, decisions
+from gradinoc.measure.behaviour.decisions import decision_log_odds, decisions
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.runs import Subject, groups, models
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey

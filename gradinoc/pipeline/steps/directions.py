@@ -12,7 +12,7 @@ from torch import Tensor
 from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS
 from gradinoc.data.examples import Example, showing
 from gradinoc.errors import ModelError
-from gradinoc.measure.directions import (
+from gradinoc.measure.directions.extraction import (
     answer_activations,
     declare_band,
     layer_statistics,
@@ -22,7 +22,7 @@ from gradinoc.measure.directions import (
     unmoved,
 )
 from gradinoc.measure.load import LanguageModel
-from gradinoc.measure.steering_effects import half_distances
+from gradinoc.measure.steering.effects import half_distances
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode
 from gradinoc.pipeline.context import StudyContext, save_loading

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gradinoc.claims.evidence.tables import AFTER, BEFORE
 from gradinoc.data.examples import showing
-from gradinoc.measure.drift import measure_drift
+from gradinoc.measure.behaviour.drift import measure_drift
 from gradinoc.models.chat.encoding import encode
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, trait_directions

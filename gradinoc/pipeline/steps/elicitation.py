@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS
-from gradinoc.measure.decisions import decision_log_odds, decisions
-from gradinoc.measure.scores import scored_samples
+from gradinoc.measure.behaviour.decisions import decision_log_odds, decisions
+from gradinoc.measure.behaviour.scores import scored_samples
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import sample_copies
 from gradinoc.models.sampling import Sampling

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gradinoc.claims.evidence.tables import COSINE, FROZEN, POOLED, PUSH
 from gradinoc.data.examples import Example
-from gradinoc.measure.alignment import Measured, answer_losses, direction_means, measure_alignments
-from gradinoc.measure.nulls import covariance_directions, instruction_directions, isotropic_directions
-from gradinoc.measure.pooled import pooled
+from gradinoc.measure.directions.nulls import covariance_directions, instruction_directions, isotropic_directions
+from gradinoc.measure.gradients.alignment import Measured, answer_losses, direction_means, measure_alignments
+from gradinoc.measure.gradients.pooled import pooled
 from gradinoc.pipeline.context import StudyContext, save_loading
 from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.directions import named_directions, trait_directions

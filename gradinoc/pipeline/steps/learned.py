@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.directions import prompt_activations
+from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.pipeline.context import StudyContext, adapted
 from gradinoc.pipeline.steps.step import LEARNED, Callback, Folders, Step

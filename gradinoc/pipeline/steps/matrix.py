@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.measure.decisions import Decision, decision_log_odds, decisions
+from gradinoc.measure.behaviour.decisions import Decision, decision_log_odds, decisions
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.checkpoints import odds_table
 from gradinoc.pipeline.steps.runs import Group, finished, groups, models

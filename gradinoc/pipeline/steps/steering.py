@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradinoc.claims.evidence.tables import TRAIT_DRAW
-from gradinoc.measure.decisions import decisions
-from gradinoc.measure.steering_effects import STRENGTHS, steering_effects, with_matched
+from gradinoc.measure.behaviour.decisions import decisions
+from gradinoc.measure.steering.effects import STRENGTHS, steering_effects, with_matched
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.directions import band, half_lengths, trait_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gradinoc.claims.evidence.tables import COSINE, POOLED, PUSH, WINDOWS
+from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import takes_several
-from gradinoc.measure.nulls import isotropic_directions
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext

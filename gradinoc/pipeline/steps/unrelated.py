@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gradinoc.measure.directions import mean_difference, prompt_activations, unmoved
+from gradinoc.measure.directions.extraction import mean_difference, prompt_activations, unmoved
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.step import UNRELATED, Callback, Step

@@ -15,7 +15,8 @@ What to know of the versions that these were tried with:
 * repeng 0.4.0 needs NumPy below 2. On transformers 5 it steers `generate` right only where prompts are padded on the
   left. It has no direction for block 0: leave 0 out of the layers given to `ControlModel`. Directions that it finds
   itself are taken after the final norm at the last block, and there they are not comparable with these.
-* `hidden_states` of a steered model may or may not show the steering; see `gradinoc.measure.hooks.ActivationCollector`.
+* `hidden_states` of a steered model may or may not show the steering; see
+  `gradinoc.measure.passes.hooks.ActivationCollector`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from fixtures.attributed import OWN, QUESTIONS, SETTINGS
 from gradinoc.data.examples import showing
 from gradinoc.data.sources import load_source
-from gradinoc.measure.decisions import decisions
+from gradinoc.measure.behaviour.decisions import decisions
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.run import Recipe, train_run

@@ -22,7 +22,7 @@ from gradinoc.measure.attribution.slopes import (
     read_weights,
     slope_of,
 )
-from gradinoc.measure.decisions import decision_log_odds
+from gradinoc.measure.behaviour.decisions import decision_log_odds
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.models.chat.encoding import encode

@@ -21,7 +21,7 @@ from gradinoc.measure.attribution.slopes import (
     slope_of,
     whole_weights,
 )
-from gradinoc.measure.decisions import log_odds_of
+from gradinoc.measure.behaviour.decisions import log_odds_of
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.linalg import vector_norm  # on Apple's GPU `Tensor.norm` takes a way that warns
 
-from gradinoc.measure.batches import Batch
 from gradinoc.measure.fast import completion_losses, frozen_batch, scored_batch, sharing_order
-from gradinoc.measure.finite import fault_in_gradients, fault_in_losses, stop
-from gradinoc.measure.hooks import GradientCollector
+from gradinoc.measure.passes.batches import Batch
+from gradinoc.measure.passes.finite import fault_in_gradients, fault_in_losses, stop
+from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
@@ -180,7 +180,7 @@ class Measured(NamedTuple):
             float64, CPU.
         at_positions: mean alignment of these at every position, `[layers, positions, kept]` float64, CPU.
         descent: minus the mean gradient over examples, `[layers, positions, hidden]` float64, CPU; see
-            `gradinoc.measure.pooled`.
+            `gradinoc.measure.gradients.pooled`.
     """
 
     table: pd.DataFrame

@@ -30,7 +30,7 @@ def pooled(descent: Tensor, directions: Mapping[int, Tensor]) -> Pooled:
     NaN where the mean gradient is zero.
 
     Args:
-        descent: `[layers, positions, hidden]`, as in `gradinoc.measure.alignment.Measured`.
+        descent: `[layers, positions, hidden]`, as in `gradinoc.measure.gradients.alignment.Measured`.
         directions: layer -> rows `[directions, hidden]`, those layers; an alignment is the cosine times the length of
             a row, as it is there.
     """

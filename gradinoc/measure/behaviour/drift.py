@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
-from gradinoc.measure.alignment import answer_losses
-from gradinoc.measure.decisions import decision_log_odds, decisions
-from gradinoc.measure.directions import prompt_activations
-from gradinoc.measure.scores import expected_scores, score_of
+from gradinoc.measure.behaviour.decisions import decision_log_odds, decisions
+from gradinoc.measure.behaviour.scores import expected_scores, score_of
+from gradinoc.measure.directions.extraction import prompt_activations
+from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate_copies, sample_copies
 from gradinoc.models.sampling import Sampling
@@ -55,9 +55,9 @@ def measure_drift(
         measures: columns measure, example, value, group. `score` (held-out questions) and `score_ood` (everyday
         requests) are the trait's score of a greedy response, `expected_score` the mean score of `settings.samples`
         responses at temperature 1, fractions, NaN where none can be scored; `decision_log_odds` (nats) are those of
-        `gradinoc.measure.decisions`, left out where a question decides nothing; `answer_loss_gap` is the mean per-token
-        log-probability of the trait's answer minus that of the ordinary one (nats/token); `projection` is that of the
-        last prompt token (hidden-state units).
+        `gradinoc.measure.behaviour.decisions`, left out where a question decides nothing; `answer_loss_gap` is the mean
+        per-token log-probability of the trait's answer minus that of the ordinary one (nats/token); `projection` is
+        that of the last prompt token (hidden-state units).
         responses: columns domain, example, question, response, score, projection; the greedy ones.
     """
     model, tokenizer = language_model

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradinoc.measure.batches import logits_at, model_inputs, right_padded
 from gradinoc.measure.fast import Prompts, prompt_pass
+from gradinoc.measure.passes.batches import logits_at, model_inputs, right_padded
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.isolation import undisturbed
 

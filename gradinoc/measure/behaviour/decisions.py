@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.data.examples import Example, showing
-from gradinoc.measure.batches import Batch
 from gradinoc.measure.fast import logits_of, scored_batch, sharing_order, token_losses
-from gradinoc.measure.finite import fault_in_values, stop
+from gradinoc.measure.passes.batches import Batch
+from gradinoc.measure.passes.finite import fault_in_values, stop
 from gradinoc.models.chat.encoding import Encoded, encode, in_common
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches

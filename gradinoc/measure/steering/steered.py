@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.hooks import BlockHooks
-from gradinoc.measure.rows import Ends, announced
+from gradinoc.measure.passes.hooks import BlockHooks
+from gradinoc.measure.passes.rows import Ends, announced
 from gradinoc.models.blocks import decoder_of
 from gradinoc.models.steered import marked
 

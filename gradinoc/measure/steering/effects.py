@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradinoc.measure.batches import Batch
-from gradinoc.measure.decisions import Decision, either_losses_of
+from gradinoc.measure.behaviour.decisions import Decision, either_losses_of
+from gradinoc.measure.directions.nulls import covariance_directions
 from gradinoc.measure.fast import Common, logits_of, resumed, variants
-from gradinoc.measure.finite import fault_in_values, stop
-from gradinoc.measure.nulls import covariance_directions
-from gradinoc.measure.steering import steered
+from gradinoc.measure.passes.batches import Batch
+from gradinoc.measure.passes.finite import fault_in_values, stop
+from gradinoc.measure.steering.steered import steered
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches
@@ -64,7 +64,7 @@ def with_matched(
 ) -> dict[int, Tensor]:
     """Each layer's direction and `draws` random ones with the stream's covariance: layer -> `[1 + draws, hidden]`.
 
-    Unit vectors, float32; see `gradinoc.measure.nulls.covariance_directions`.
+    Unit vectors, float32; see `gradinoc.measure.directions.nulls.covariance_directions`.
     """
     one, other = ({layer: side[layer] for layer in directions} for side in (promote, suppress))
     drawn = covariance_directions(one, other, draws, seed)
@@ -91,7 +91,7 @@ def steering_effects(
 
     Args:
         model: a decoder-only model, PEFT-wrapped or not.
-        decisions: of `gradinoc.measure.decisions.decisions`, under the neutral prompt.
+        decisions: of `gradinoc.measure.behaviour.decisions.decisions`, under the neutral prompt.
         directions: layer -> unit rows `[directions, hidden]`, the trait's first.
         scales: layer -> length of what strength 1 adds, in hidden-state units; see `half_distances`.
         strengths: multiples of it.

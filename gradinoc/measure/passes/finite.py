@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradinoc.errors import NumericalError
-from gradinoc.measure.hooks import BlockHooks
+from gradinoc.measure.passes.hooks import BlockHooks
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.study.description import POSITIONS
 

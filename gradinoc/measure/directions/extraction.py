@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from gradinoc.errors import NumericalError
-from gradinoc.measure.batches import Batch
 from gradinoc.measure.fast import batched, completion_losses, sharing_order
-from gradinoc.measure.finite import fault_in_states
-from gradinoc.measure.hooks import ActivationCollector, BlockHooks, Position
+from gradinoc.measure.passes.batches import Batch
+from gradinoc.measure.passes.finite import fault_in_states
+from gradinoc.measure.passes.hooks import ActivationCollector, BlockHooks, Position
 from gradinoc.models.chat.encoding import Encoded, encode_prompt
 from gradinoc.models.isolation import undisturbed
 from gradinoc.models.memory import in_batches

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradinoc.measure.batches import Batch
+from gradinoc.measure.passes.batches import Batch
 
 
 @dataclass(frozen=True)

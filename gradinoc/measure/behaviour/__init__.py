@@ -1,0 +1,1 @@
+"""How much of the trait a model shows: decision log-odds, scores of responses, drift."""

@@ -1,0 +1,1 @@
+"""Gradients with respect to the residual stream, and their alignment with directions."""
