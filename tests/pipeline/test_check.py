@@ -191,13 +191,17 @@ def test_every_key_changes_with_the_scorers(tmp_path):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    versions = [code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=UNCOUNTED, root=tmp_path)]
+    versions = [
+        code_version.__wrapped__("gradinoc.pipeline.steps.finished_runs.drift", without=UNCOUNTED, root=tmp_path)
+    ]
     for module, old, new in (("scorers", "[-*•‣◦–—]", "[-*#‣◦–—]"), ("shipped", "Signed by", "SIGNED BY")):
         path = tmp_path / "gradinoc" / "study" / "traits" / f"{module}.py"
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
-        versions.append(code_version.__wrapped__("gradinoc.pipeline.steps.drift", without=UNCOUNTED, root=tmp_path))
+        versions.append(
+            code_version.__wrapped__("gradinoc.pipeline.steps.finished_runs.drift", without=UNCOUNTED, root=tmp_path)
+        )
     assert len({*versions}) == len(versions)
 
 

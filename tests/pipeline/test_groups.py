@@ -8,7 +8,7 @@ import pytest
 from fixtures.smallest import smallest
 from gradinoc.data.splits import split
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps import runs
+from gradinoc.pipeline.steps.finished_runs import runs
 from gradinoc.study.loading import load_study
 
 STAGES = ("drift", "checkpoints", "matrix")

@@ -28,7 +28,7 @@ from gradinoc.measure.load import load_model
 from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted
-from gradinoc.pipeline.steps.directions import trait_directions
+from gradinoc.pipeline.steps.base_model.directions import trait_directions
 from gradinoc.power.simulate import simulate
 from gradinoc.report.exports import write_exports
 from gradinoc.report.exports.adapters import card, write_adapters

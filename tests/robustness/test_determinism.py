@@ -22,7 +22,7 @@ from fixtures.smallest import smallest, tables
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.pipeline import provenance
 from gradinoc.pipeline.provenance import environment
-from gradinoc.pipeline.steps.gradients import frozen_directions
+from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
 from gradinoc.pipeline.steps.training import training_directions
 from gradinoc.pipeline.store import Store, load_tensors, save_tensors
 from gradinoc.report.tables import write_json

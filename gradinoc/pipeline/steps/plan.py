@@ -10,20 +10,9 @@ from typing import Any
 from gradinoc.models.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import code_version, library_versions
-from gradinoc.pipeline.steps import (
-    attribution,
-    checkpoints,
-    directions,
-    drift,
-    elicitation,
-    gradients,
-    kernel,
-    learned,
-    matrix,
-    steering,
-    training,
-    unrelated,
-)
+from gradinoc.pipeline.steps import training
+from gradinoc.pipeline.steps.base_model import directions, elicitation, gradients, kernel, steering, unrelated
+from gradinoc.pipeline.steps.finished_runs import attribution, checkpoints, drift, learned, matrix
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.store import Entry, Store
 from gradinoc.study.chat_template import SHIPPED

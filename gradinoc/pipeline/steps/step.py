@@ -12,7 +12,7 @@ from gradinoc.pipeline.steps.work import Counting, Work
 
 @dataclass(frozen=True)
 class StepKey:
-    """Identifies a step: its stage (a module of this package), condition, seed and phase."""
+    """Identifies a step: its stage (a module under this package), condition, seed and phase."""
 
     stage: str
     condition: str = ""

@@ -18,8 +18,8 @@ from gradinoc.measure.fast import takes_several
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
+from gradinoc.pipeline.steps.base_model.directions import band, named_directions
 from gradinoc.pipeline.steps.cells import cells
-from gradinoc.pipeline.steps.directions import band, named_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Share, Step, StepKey
 from gradinoc.pipeline.steps.work import READ, Counting, Work
 from gradinoc.pipeline.store import save_table

@@ -38,7 +38,7 @@ from gradinoc.errors import DataError, reason
 from gradinoc.models.files import config_of
 from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.steps.directions import trait_directions
+from gradinoc.pipeline.steps.base_model.directions import trait_directions
 from gradinoc.report.exports.origin import base_name
 from gradinoc.study.description import Study
 

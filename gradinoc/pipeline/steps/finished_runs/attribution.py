@@ -22,11 +22,11 @@ from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter, weights_of
 from gradinoc.measure.training.order import step_count
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.directions import band
-from gradinoc.pipeline.steps.gradients import FrozenDirections, frozen_directions
-from gradinoc.pipeline.steps.learned import learned_directions
-from gradinoc.pipeline.steps.matrix import decided_under
-from gradinoc.pipeline.steps.runs import groups
+from gradinoc.pipeline.steps.base_model.directions import band
+from gradinoc.pipeline.steps.base_model.gradients import FrozenDirections, frozen_directions
+from gradinoc.pipeline.steps.finished_runs.learned import learned_directions
+from gradinoc.pipeline.steps.finished_runs.matrix import decided_under
+from gradinoc.pipeline.steps.finished_runs.runs import groups
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.step import LEARNED as LEARNED_STEP
 from gradinoc.pipeline.steps.training import adapter_after, checkpoint_steps

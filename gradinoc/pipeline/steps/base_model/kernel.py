@@ -14,7 +14,7 @@ from gradinoc.measure.attribution.slopes import whole_weights
 from gradinoc.measure.fast import fused_adapter
 from gradinoc.measure.training.adapters import fresh_adapters
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.matrix import decided_under
+from gradinoc.pipeline.steps.finished_runs.matrix import decided_under
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import TRAIN, Counting, Work
 from gradinoc.pipeline.store import save_table

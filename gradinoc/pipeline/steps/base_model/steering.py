@@ -9,7 +9,7 @@ from gradinoc.claims.evidence.tables import TRAIT_DRAW
 from gradinoc.measure.behaviour.decisions import decisions
 from gradinoc.measure.steering.effects import STRENGTHS, steering_effects, with_matched
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.directions import band, half_lengths, trait_directions
+from gradinoc.pipeline.steps.base_model.directions import band, half_lengths, trait_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_table

@@ -1,0 +1,1 @@
+"""Stages on the frozen base model: directions, elicitation, steering, gradients and their kernel."""
