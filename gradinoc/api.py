@@ -106,7 +106,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    from gradinoc.models.isolation import undisturbed  # here: with it comes torch
+    from gradinoc.models.machine.isolation import undisturbed  # here: with it comes torch
 
     with undisturbed():
         yield

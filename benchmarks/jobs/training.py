@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.inputs import Setting
 from benchmarks.outcome import Comparison, Outcome, Value
 from benchmarks.workers import HERE, Side, Worker, take_turns, workers
-from gradinoc.models.device import bfloat16_pays
+from gradinoc.models.machine.device import bfloat16_pays
 
 # Option -> the script that knows it
 SCRIPTS = {"ours": "ours", "unlogged": "ours", "plain": "plain", "autocast": "plain", "floor": "floor"}

@@ -19,7 +19,7 @@ from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.memory import release
+from gradinoc.models.machine.memory import release
 from gradinoc.models.sources.locate import locate
 from gradinoc.study.description import DriftSettings, TrainingSettings
 from gradinoc.study.traits import ALL_CAPS

@@ -16,7 +16,7 @@ from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.rules.criteria import above_zero, equivalent
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.effect import at_level
-from gradinoc.stats.equal_loss import Paired, families_at_equal_loss, within_example
+from gradinoc.stats.regression.equal_loss import Paired, families_at_equal_loss, within_example
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 

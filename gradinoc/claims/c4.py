@@ -30,10 +30,10 @@ from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
 from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.clustered import grouped_mean
-from gradinoc.stats.correlation import stratified_correlation
 from gradinoc.stats.effect import Effect
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope, weakest_without_one
 from gradinoc.stats.reach import fewest_prompts
+from gradinoc.stats.regression.correlation import stratified_correlation
+from gradinoc.stats.regression.prompt_slope import Covariate, prompt_slope, weakest_without_one
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 

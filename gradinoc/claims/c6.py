@@ -36,7 +36,7 @@ from gradinoc.claims.rules.finding import Claim, Finding, Measured, Outcome, ref
 from gradinoc.stats.clustered import grouped_pairs
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, permuted_labels
-from gradinoc.stats.ratios import ratio, share_removed
+from gradinoc.stats.shares.ratios import ratio, share_removed
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules

@@ -25,7 +25,7 @@ from gradinoc.data.splits import split
 from gradinoc.disk import cache_folder
 from gradinoc.errors import GradinocError, printable, reason
 from gradinoc.measure.load import LanguageModel, load_model
-from gradinoc.models.device import bfloat16_pays, choose_device, choose_dtype, product_speeds
+from gradinoc.models.machine.device import bfloat16_pays, choose_device, choose_dtype, product_speeds
 from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import StudyContext

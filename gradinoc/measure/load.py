@@ -20,13 +20,13 @@ from transformers.utils import logging as transformers_logging
 
 from gradinoc.errors import ModelError, reason, shown
 from gradinoc.measure.selftests import SelfTest, examine
-from gradinoc.models.accepted import ensure_inert, ensure_unquantised, unpacking
 from gradinoc.models.adapters import note as adapters_note
 from gradinoc.models.chat.template import end_of_turn
-from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import read_tokenizer, template_notes
-from gradinoc.models.isolation import own_generators, undisturbed
-from gradinoc.models.memory import is_out_of_memory
+from gradinoc.models.machine.device import choose_device, choose_dtype, precision
+from gradinoc.models.machine.isolation import own_generators, undisturbed
+from gradinoc.models.machine.memory import is_out_of_memory
+from gradinoc.models.sources.accepted import ensure_inert, ensure_unquantised, unpacking
 from gradinoc.models.sources.gguf import no_progress_bars
 from gradinoc.models.sources.locate import locate
 from gradinoc.study.chat_template import DAY, read_template
@@ -83,7 +83,7 @@ def load_model(
 
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where the device has it, on a processor
     where it is the faster one, and float32 elsewhere or for fewer than 20 million weights; see
-    `gradinoc.models.device.precision`. `kernels` "plain" leaves the model's own modules alone; see
+    `gradinoc.models.machine.device.precision`. `kernels` "plain" leaves the model's own modules alone; see
     `gradinoc.measure.fast.fused`. `chat_template` takes the place of the model's own: "plain", the path of a `.jinja`
     file, or a template's text; templates write every date as `day`. Code in a repository is never run.
 

@@ -25,8 +25,8 @@ from gradinoc.errors import NumericalError
 from gradinoc.models.blocks import unwrapped
 from gradinoc.models.chat.encoding import opening
 from gradinoc.models.chat.template import end_of_turn
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import in_batches
 from gradinoc.models.past import can_share, past_of
 from gradinoc.models.sampling import GumbelNoise, Sampling, noise_keys
 from gradinoc.models.steered import is_steered, refuse_reordering

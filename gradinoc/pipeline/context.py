@@ -26,10 +26,10 @@ from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.chat.rendered import Rendered, render
-from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import tokenizer_of
-from gradinoc.models.isolation import own_generators
-from gradinoc.models.memory import is_out_of_memory, release
+from gradinoc.models.machine.device import choose_device, choose_dtype, precision
+from gradinoc.models.machine.isolation import own_generators
+from gradinoc.models.machine.memory import is_out_of_memory, release
 from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.provenance import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import readable, save_json

@@ -21,8 +21,8 @@ from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_step
 from gradinoc.measure.training.tracking import Tracking
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import device_memory, release
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import device_memory, release
 from gradinoc.pipeline.context import StudyContext, prompt_table
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, seconds_left, time_left
 from gradinoc.pipeline.steps.plan import entries, plan

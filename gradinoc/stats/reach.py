@@ -11,7 +11,7 @@ import math
 from scipy import stats
 
 from gradinoc.stats.families import EXACT_LABELS, RANDOM_LABELS
-from gradinoc.stats.prompt_slope import EXACT_PROMPTS, RANDOM_ORDERS, SPARE
+from gradinoc.stats.regression.prompt_slope import EXACT_PROMPTS, RANDOM_ORDERS, SPARE
 
 
 def smallest_label_p(first: int, second: int, tail: str = "greater") -> float:

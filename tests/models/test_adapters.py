@@ -25,7 +25,7 @@ from gradinoc.measure.load import load_model
 from gradinoc.measure.training.adapters import lora_config, save_adapter
 from gradinoc.models.adapters import ROUTER, is_linear, kind, map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.memory import OF_ADAPTER
+from gradinoc.models.machine.memory import OF_ADAPTER
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import adapted

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from gradinoc.models import device as devices
-from gradinoc.models.device import BFLOAT16_ERROR, bfloat16_pays, precision, product_speeds
+from gradinoc.models.machine import device as devices
+from gradinoc.models.machine.device import BFLOAT16_ERROR, bfloat16_pays, precision, product_speeds
 
 CPU = torch.device("cpu")
 

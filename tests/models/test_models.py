@@ -23,12 +23,12 @@ from gradinoc.disk import checksum
 from gradinoc.errors import ModelError
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.load import load_model, separate_pad_token
-from gradinoc.models import device as devices
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import config_of, sizes_of
 from gradinoc.models.generate import end_tokens, generate
+from gradinoc.models.machine import device as devices
+from gradinoc.models.machine.device import choose_device, choose_dtype, precision
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.models.sources.locate import fingerprint
 

@@ -23,7 +23,7 @@ from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
-from gradinoc.models.memory import training_memory
+from gradinoc.models.machine.memory import training_memory
 from gradinoc.pipeline.estimate import LEAST, LONGEST, MOST, STARTING, Stopwatch, estimate, shapes_of
 from gradinoc.pipeline.estimate.footprint import LIBRARIES, TOTAL
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED

@@ -25,8 +25,8 @@ from gradinoc.power.design import (
 from gradinoc.power.design.ends import RESTS_ON
 from gradinoc.stats.effect import Effect, bare, from_standard_error, mean_effect, noisy_null_p
 from gradinoc.stats.families import Families, contrast
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope, weakest_without_one
-from gradinoc.stats.ratios import ratio
+from gradinoc.stats.regression.prompt_slope import Covariate, prompt_slope, weakest_without_one
+from gradinoc.stats.shares.ratios import ratio
 from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.rules import Rules

@@ -12,7 +12,7 @@ from fixtures.smallest import smallest
 from gradinoc.cli import main
 from gradinoc.data.export import write_datasets
 from gradinoc.errors import ModelError, StudyError
-from gradinoc.models.accepted import ensure_revision
+from gradinoc.models.sources.accepted import ensure_revision
 from gradinoc.pytest_plugin import pytest_report_header
 from gradinoc.pytest_plugin.session import SESSION
 from gradinoc.study.description import Study

@@ -29,7 +29,14 @@ from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.generate import generate
-from gradinoc.models.memory import GIB, TrainingMemory, in_batches, is_out_of_memory, training_memory, what_would_fit
+from gradinoc.models.machine.memory import (
+    GIB,
+    TrainingMemory,
+    in_batches,
+    is_out_of_memory,
+    training_memory,
+    what_would_fit,
+)
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
@@ -112,7 +119,7 @@ def test_every_row_is_done_once_and_in_order(fitting, caplog):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         done.append(list(rows))
 
-    with caplog.at_level(logging.WARNING, logger="gradinoc.models.memory"):
+    with caplog.at_level(logging.WARNING, logger="gradinoc.models.machine.memory"):
         in_batches(range(20), 8, work)
     assert [row for rows in done for row in rows] == list(range(20))
     assert max(map(len, done)) <= fitting
@@ -297,8 +304,8 @@ TOKENS = TrainingMemory(weights=2 * GIB, adapter=GIB, token=GIB // 100, checkpoi
 )
 def test_advice_follows_from_the_arithmetic(model, monkeypatch, there, advice):
     """Four examples of at most 200 tokens; 90 % of the memory can be used, 3 GiB of it is taken."""
-    monkeypatch.setattr("gradinoc.models.memory.training_memory", lambda *_: TOKENS)
-    monkeypatch.setattr("gradinoc.models.memory.capacity", lambda _device: int(there * GIB))
+    monkeypatch.setattr("gradinoc.models.machine.memory.training_memory", lambda *_: TOKENS)
+    monkeypatch.setattr("gradinoc.models.machine.memory.capacity", lambda _device: int(there * GIB))
     said = what_would_fit(model.model, [180, 150, 170, 200], 200)
     assert said.startswith("4 examples of 700 tokens need about 10.00 GiB")
     assert re.search(advice, said), said

@@ -20,9 +20,9 @@ from fixtures.smallest import smallest, tables
 from gradinoc import run_study
 from gradinoc.errors import ModelError, StudyError
 from gradinoc.measure.load import load_model
-from gradinoc.models.accepted import ensure_inert
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.generate import generate
+from gradinoc.models.sources.accepted import ensure_inert
 from gradinoc.models.sources.locate import fingerprint
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted, stacked

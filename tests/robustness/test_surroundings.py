@@ -36,9 +36,9 @@ from gradinoc.measure.load import load_model
 from gradinoc.measure.training.arguments import ensure_trainable
 from gradinoc.measure.training.trainer import GradientLoggingTrainer
 from gradinoc.models.chat.encoding import encode, encode_prompt
-from gradinoc.models.device import precision_overrides
 from gradinoc.models.generate import generate
-from gradinoc.models.isolation import SETTINGS
+from gradinoc.models.machine.device import precision_overrides
+from gradinoc.models.machine.isolation import SETTINGS
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.study.loading import load_study

@@ -5,8 +5,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from gradinoc.stats.equal_loss import families_at_equal_loss
 from gradinoc.stats.families import Families
+from gradinoc.stats.regression.equal_loss import families_at_equal_loss
 
 
 def study(rng, sizes, slope=0.5, family=0.0, questions=1, spread=(0.1, 0.1)):

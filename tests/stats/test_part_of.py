@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradinoc.stats.families import Families
-from gradinoc.stats.ratios import part_of
+from gradinoc.stats.shares.ratios import part_of
 
 DIFFERENCE = {"first": 1.0, "second": -1.0}
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gradinoc.stats.prediction import left_out_r2, prediction
+from gradinoc.stats.regression.prediction import left_out_r2, prediction
 
 
 @pytest.mark.parametrize("seed", range(4))

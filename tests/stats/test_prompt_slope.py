@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from gradinoc.stats import prompt_slope as sloping
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope, weakest_without_one
+from gradinoc.stats.regression import prompt_slope as sloping
+from gradinoc.stats.regression.prompt_slope import Covariate, prompt_slope, weakest_without_one
 
 
 def world(rng, kind, prompts, error):

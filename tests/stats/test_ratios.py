@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradinoc.stats.agreement import ranks_agree, shares_apart
 from gradinoc.stats.families import Families, contrast
-from gradinoc.stats.ratios import combine, ratio, share_removed
+from gradinoc.stats.shares.agreement import ranks_agree, shares_apart
+from gradinoc.stats.shares.ratios import combine, ratio, share_removed
 
 OVER, UNDER = {"H": 1.0, "I": -1.0}, {"neutral": 1.0}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gradinoc.stats import families as comparing
-from gradinoc.stats import prompt_slope as sloping
 from gradinoc.stats import reach
 from gradinoc.stats.families import Families, compare, permuted_labels, rank_among
-from gradinoc.stats.prompt_slope import Covariate, prompt_slope
+from gradinoc.stats.regression import prompt_slope as sloping
+from gradinoc.stats.regression.prompt_slope import Covariate, prompt_slope
 from gradinoc.stats.specifications import summarise
 
 

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from gradinoc.stats.shapley import product_shares
+from gradinoc.stats.shares.shapley import product_shares
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import statsmodels.api as sm
 from scipy import integrate, stats
 
 from gradinoc.stats import clustered as clustering
-from gradinoc.stats import correlation
 from gradinoc.stats import effect as statistics
-from gradinoc.stats import equal_loss as adjustment
-from gradinoc.stats.equal_loss import Paired
+from gradinoc.stats.regression import correlation
+from gradinoc.stats.regression import equal_loss as adjustment
+from gradinoc.stats.regression.equal_loss import Paired
 
 # Hours of sleep gained with two drugs, ten patients:
 # Student, "The probable error of a mean", Biometrika 6 (1908), p. 20.

@@ -28,7 +28,7 @@ from gradinoc.claims.rules.criteria import above, above_zero, interval_below
 from gradinoc.claims.rules.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.effect import Effect, mean_effect
 from gradinoc.stats.families import compare, contrast
-from gradinoc.stats.ratios import part_of
+from gradinoc.stats.shares.ratios import part_of
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 

@@ -19,8 +19,8 @@ from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, sup
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, contrast
 from gradinoc.stats.places import place_among
-from gradinoc.stats.ratios import part_of
 from gradinoc.stats.reach import smallest_rank_p
+from gradinoc.stats.shares.ratios import part_of
 from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules

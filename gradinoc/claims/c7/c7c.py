@@ -12,8 +12,8 @@ from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.effect import bare
-from gradinoc.stats.prediction import left_out_r2, prediction
-from gradinoc.stats.prompt_slope import prompt_slope
+from gradinoc.stats.regression.prediction import left_out_r2, prediction
+from gradinoc.stats.regression.prompt_slope import prompt_slope
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 

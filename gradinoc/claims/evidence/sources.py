@@ -12,7 +12,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.evidence.wide import band_of, by_run, once, over_seeds
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
-from gradinoc.stats.shapley import product_shares
+from gradinoc.stats.shares.shapley import product_shares
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family
 

@@ -22,9 +22,9 @@ from gradinoc.claims.evidence.measures import (
 from gradinoc.claims.evidence.tables import AGREEING, EXPECTED, Evidence
 from gradinoc.claims.rules.criteria import Criterion, above, at_least, below, equivalent, positive
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
-from gradinoc.stats.agreement import ranks_agree, shares_apart
 from gradinoc.stats.effect import Effect, bare, tost
 from gradinoc.stats.families import contrast
+from gradinoc.stats.shares.agreement import ranks_agree, shares_apart
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 

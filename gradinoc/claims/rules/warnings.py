@@ -12,8 +12,8 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates.runs import G5
 from gradinoc.claims.rules.finding import Finding
 from gradinoc.claims.rules.specification import curve_of
-from gradinoc.stats.correlation import repeated_measures
 from gradinoc.stats.effect import Effect, bare
+from gradinoc.stats.regression.correlation import repeated_measures
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
 

@@ -26,7 +26,7 @@ from gradinoc.measure.attribution.slopes import (
     slope_of,
 )
 from gradinoc.measure.behaviour.decisions import Decision
-from gradinoc.models.isolation import undisturbed
+from gradinoc.models.machine.isolation import undisturbed
 
 UP = ".lora_B."  # in the names of the factors that are zero before the first step
 

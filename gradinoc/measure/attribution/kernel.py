@@ -13,7 +13,7 @@ from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.passes.batches import Batch
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.isolation import undisturbed
+from gradinoc.models.machine.isolation import undisturbed
 
 
 @undisturbed()

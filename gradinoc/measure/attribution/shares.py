@@ -16,7 +16,7 @@ from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.hooks import BlockHooks
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.isolation import undisturbed
+from gradinoc.models.machine.isolation import undisturbed
 
 
 @dataclass(frozen=True)

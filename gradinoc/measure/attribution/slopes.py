@@ -21,8 +21,8 @@ from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.isolation import own_generators
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import own_generators
+from gradinoc.models.machine.memory import in_batches
 
 Weights = Mapping[str, Tensor]  # an adapter's weights, or a step of them, by name; float64, on the CPU
 Score = Callable[[nn.Module, Batch, Sequence[int]], Tensor]  # one number for each of the rows of a batch

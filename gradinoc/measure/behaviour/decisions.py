@@ -18,8 +18,8 @@ from gradinoc.measure.fast import logits_of, scored_batch, sharing_order, token_
 from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.finite import fault_in_values, stop
 from gradinoc.models.chat.encoding import Encoded, encode, in_common
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import in_batches
 from gradinoc.study.traits import Trait, has_letters
 
 WORDS = 8  # of an answer whose case is the trait: those behind follow the case of the words before them

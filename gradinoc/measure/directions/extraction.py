@@ -16,8 +16,8 @@ from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.finite import fault_in_states
 from gradinoc.measure.passes.hooks import ActivationCollector, BlockHooks, Position
 from gradinoc.models.chat.encoding import Encoded, encode_prompt
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import in_batches
 from gradinoc.stats.effect import auc, cohens_d
 
 UNMOVED = 1e-5  # of a mean state's norm: rounding in float32. SmolLM2's smallest contrast is 8e-3 of it

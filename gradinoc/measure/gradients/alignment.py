@@ -19,8 +19,8 @@ from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.finite import fault_in_gradients, fault_in_losses, stop
 from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import in_batches
 from gradinoc.study.description import POSITIONS
 
 ALIGNMENT_COLUMNS = ("example", "layer", "position", "loss", "alignment", "projection", "grad_norm")

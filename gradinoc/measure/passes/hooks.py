@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from gradinoc.measure.fast import Prompts, prompt_pass
 from gradinoc.measure.passes.batches import logits_at, model_inputs, right_padded
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.isolation import undisturbed
+from gradinoc.models.machine.isolation import undisturbed
 
 Position = str | int
 

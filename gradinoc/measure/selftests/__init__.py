@@ -24,7 +24,7 @@ from gradinoc.measure.selftests.exact import Exact, block_states, by_brute_force
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, completion_note
 from gradinoc.models.generate import Batching, Way, generated_logits, set_way
-from gradinoc.models.memory import is_out_of_memory
+from gradinoc.models.machine.memory import is_out_of_memory
 
 # What rounding may change, as a share of a hidden state's norm: of the most changed token in float32, in the mean over
 # tokens in half precision, where a router that decides otherwise changes a token wholly.

@@ -21,8 +21,8 @@ from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.finite import fault_in_values, stop
 from gradinoc.measure.steering.steered import steered
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import in_batches
 
 STRENGTHS = (-1.0, 0.0, 1.0, 2.0)  # times half the distance between the promoting and the suppressing prompt
 TOKENS = 2048  # a pass: results do not depend on it

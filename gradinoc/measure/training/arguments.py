@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from gradinoc.errors import DeviceError
 from gradinoc.measure.training.tracking import Tracking
-from gradinoc.models.isolation import own_generators, undisturbed
+from gradinoc.models.machine.isolation import own_generators, undisturbed
 from gradinoc.study.description import TrainingSettings
 
 

@@ -27,7 +27,7 @@ from gradinoc.measure.training.order import data_order, early_examples
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
 from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters
 from gradinoc.models.chat.encoding import Encoded, encode
-from gradinoc.models.isolation import own_generators, undisturbed
+from gradinoc.models.machine.isolation import own_generators, undisturbed
 from gradinoc.study.description import TrainingSettings
 
 

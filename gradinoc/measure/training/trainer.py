@@ -30,7 +30,7 @@ from gradinoc.measure.gradients.pooled import PRIMARY, Pooled, StepMeans
 from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.finite import fault_in_losses, named, origin
 from gradinoc.measure.training.adapters import save_adapter, weights_of
-from gradinoc.models.memory import is_out_of_memory, release, what_would_fit
+from gradinoc.models.machine.memory import is_out_of_memory, release, what_would_fit
 
 EVERY_SECONDS = 1.0  # between looks at numbers that are on another device
 AT_ONCE = ("cpu",)  # devices on which numbers can be looked at in every step: nothing has to be waited for

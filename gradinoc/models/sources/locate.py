@@ -15,7 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from gradinoc.data.formats import instead_of
 from gradinoc.disk import is_address
 from gradinoc.errors import ModelError, quoted, reason, shown
-from gradinoc.models.accepted import ensure_revision
+from gradinoc.models.sources.accepted import ensure_revision
 from gradinoc.models.sources.converted import converted, digest_of
 from gradinoc.models.sources.packaged import BUNDLED, PACKAGED, bundled_folder, packaged_digest
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from gradinoc.data.splits import split
 from gradinoc.errors import StudyError
 from gradinoc.measure.training.arguments import ensure_trainable
-from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.adapters import targets
-from gradinoc.models.device import choose_device, choose_dtype
 from gradinoc.models.files import config_of, look_at_weights, sizes_of, skeleton, template_notes, tokenizer_of
+from gradinoc.models.machine.device import choose_device, choose_dtype
+from gradinoc.models.sources.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.sources.locate import described
 from gradinoc.pipeline.check.answers import check_answers, check_response_length, check_scores
 from gradinoc.pipeline.check.prompts import (

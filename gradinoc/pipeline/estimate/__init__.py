@@ -23,14 +23,14 @@ from gradinoc.data.sources import source_path
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, ModelError, shown
 from gradinoc.measure.training.adapters import lora_config
-from gradinoc.models.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.adapters import map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks, layer_configs
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.models.device import choose_device, choose_dtype, precision
 from gradinoc.models.files import config_of, skeleton, tokenizer_of
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import OF_ADAPTER, TrainingMemory, training_memory
+from gradinoc.models.machine.device import choose_device, choose_dtype, precision
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import OF_ADAPTER, TrainingMemory, training_memory
+from gradinoc.models.sources.accepted import ensure_inert, ensure_unquantised
 from gradinoc.models.sources.locate import DESCRIPTION, described, is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
 from gradinoc.pipeline.context import StudyContext

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gradinoc.measure.fast.kernels import CHUNK
-from gradinoc.models.memory import OF_ADAPTER
+from gradinoc.models.machine.memory import OF_ADAPTER
 from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Work
 from gradinoc.study.description import Study
 from gradinoc.study.traits.registry import find_trait

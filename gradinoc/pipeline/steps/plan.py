@@ -7,7 +7,7 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
-from gradinoc.models.device import precision_overrides
+from gradinoc.models.machine.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import code_version, library_versions
 from gradinoc.pipeline.steps import training

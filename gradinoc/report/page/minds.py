@@ -16,7 +16,7 @@ from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
 from gradinoc.report.wording import number, status_word
 from gradinoc.stats.effect import Effect
-from gradinoc.stats.ratios import ratio
+from gradinoc.stats.shares.ratios import ratio
 from gradinoc.study.prompts import NEUTRAL
 
 NEEDED = {  # claim that was not run -> the arms that it takes
@@ -105,8 +105,8 @@ def _blank(what: str, name: str, reads: str) -> dict[str, Any]:
 def dose_window(evidence: Evidence) -> list[Effect]:
     """Share of neutral runs' drift that harmless and inoculating prompts leave, at each kept step of training.
 
-    Of decision log-odds under the neutral prompt, prompts as the unit (see `stats.ratios.ratio`); none where it was not
-    measured.
+    Of decision log-odds under the neutral prompt, prompts as the unit (see `gradinoc.stats.shares.ratios.ratio`); none
+    where it was not measured.
     """
     rows, found = evidence.drift, []
     base = rows[(rows["condition"] == BASE) & (rows["measure"] == DECISION)].set_index("example")["value"]

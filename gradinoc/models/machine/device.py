@@ -19,7 +19,7 @@ from torch import nn
 from gradinoc.disk import cache_folder, write_atomically
 from gradinoc.errors import DeviceError, StoreError
 from gradinoc.models.files import config_of, skeleton
-from gradinoc.models.isolation import own_generators, undisturbed
+from gradinoc.models.machine.isolation import own_generators, undisturbed
 
 TINY = 20_000_000  # weights: 40 MB of bfloat16
 PAYS = 1.2  # times as fast as float32 that bfloat16 has to be on a processor: it is less exact

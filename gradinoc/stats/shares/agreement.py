@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from gradinoc.stats.correlation import spearman
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, contrast
+from gradinoc.stats.regression.correlation import spearman
 
 
 def shares_apart(measures: Mapping[str, Families], removed_by: str, baseline: str) -> list[Effect]:
