@@ -225,7 +225,7 @@ def write_artifacts(pipeline: Pipeline, evidence: Evidence, judgement: Judgement
     study, findings = pipeline.study, (*judgement.gates, *judgement.claims)
     rendered, surroundings = _rendered(pipeline.context), environment_of(pipeline, evidence)
     if (folder / FROZEN_PLAN).is_file():
-        from gradinoc.pipeline.frozen import beside_plan
+        from gradinoc.pipeline.steps.frozen_plan import beside_plan
 
         judgement = beside_plan(folder / FROZEN_PLAN, study, judgement, surroundings)
     write_report(judgement, evidence, study, folder, surroundings, command, rendered)

@@ -19,7 +19,7 @@ from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import completion_losses, fused_adapter
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.kernels import CHUNK
-from gradinoc.measure.fast.packing import pack
+from gradinoc.measure.fast.packed.packing import pack
 from gradinoc.measure.gradients.alignment import measure_alignments
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.run import Recipe, train_run

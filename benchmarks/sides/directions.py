@@ -60,7 +60,7 @@ def _last_states(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
 def load_floor(folder: str, dtype: torch.dtype, texts: Texts) -> Extract:
     """No directions: the blocks' matrix products over our batches, bare, of tokens that are held once."""
     from gradinoc.measure.directions.extraction import BATCH
-    from gradinoc.measure.fast.packing import share
+    from gradinoc.measure.fast.packed.packing import share
 
     tokenizer, batches = AutoTokenizer.from_pretrained(folder), []
     for side in ("promote", "suppress"):

@@ -61,7 +61,7 @@ def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, 
 
 def _freeze(study: Study, store: Path, file: Path) -> None:
     """Write the plan to `file`, and print how it is used."""
-    from gradinoc.pipeline.frozen import freeze  # here: with it comes torch
+    from gradinoc.pipeline.steps.frozen_plan import freeze  # here: with it comes torch
     from gradinoc.pipeline.store import Store
 
     digest = freeze(study, Store(store), file)

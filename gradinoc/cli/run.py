@@ -56,7 +56,7 @@ def _planned(study: Study, places: Places) -> list[str]:
     """Return what a frozen plan says of the study, and put a copy of it into the artifacts, where reports find it."""
     if places.frozen is None:
         return []
-    from gradinoc.pipeline.frozen import registration  # here: with it comes torch
+    from gradinoc.pipeline.steps.frozen_plan import registration  # here: with it comes torch
 
     found, folder = registration(places.frozen, study), places.artifacts / study.name
     content = places.frozen.read_bytes()

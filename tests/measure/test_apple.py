@@ -17,7 +17,7 @@ from gradinoc.measure.behaviour.decisions import Decision, decision_log_odds
 from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.selftests import causal_leak
 from gradinoc.measure.training.run import Recipe, train_run

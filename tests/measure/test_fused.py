@@ -22,8 +22,8 @@ from gradinoc.measure.fast import (
 )
 from gradinoc.measure.fast.attention import Layout
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.fast.packed import attend, is_fused
-from gradinoc.measure.fast.packing import pack, pack_shared
+from gradinoc.measure.fast.packed.forward import attend, is_fused
+from gradinoc.measure.fast.packed.packing import pack, pack_shared
 from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses, measure_alignments
 from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import Encoded

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from fixtures.small_models import ARCHITECTURES, LAYERS, with_lora
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.fast.packing import pack
+from gradinoc.measure.fast.packed.packing import pack
 from gradinoc.measure.passes.batches import collate
 from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.blocks import decoder_blocks, unwrapped

@@ -13,7 +13,7 @@ from gradinoc.measure.fast import fused, packed
 from gradinoc.measure.fast.attention import Layout, packed_attention
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.kernels import rotate
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 
 
 def frozen(name):

@@ -18,7 +18,7 @@ from gradinoc.errors import ModelError
 from gradinoc.measure import selftests
 from gradinoc.measure.fast import fused, packed
 from gradinoc.measure.fast.fused import fuse, windows
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine
 from gradinoc.measure.selftests.exact import texts

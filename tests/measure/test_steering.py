@@ -17,7 +17,7 @@ from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, VOCAB
 from gradinoc import steered
 from gradinoc.measure.fast import batched, completion_losses, frozen_batch, packing, scored_batch, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.passes.batches import model_inputs
 from gradinoc.measure.passes.hooks import ActivationCollector

@@ -20,7 +20,7 @@ from gradinoc.data.sources import load_source
 from gradinoc.errors import DataError
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training import run as train_lora

@@ -12,7 +12,15 @@ from gradinoc.cli import main
 from gradinoc.data.splits import split
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.frozen import DIGEST, beside_plan, described, differences, freeze, load_frozen, registration
+from gradinoc.pipeline.steps.frozen_plan import (
+    DIGEST,
+    beside_plan,
+    described,
+    differences,
+    freeze,
+    load_frozen,
+    registration,
+)
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.store import Store
 from gradinoc.study.description import Study

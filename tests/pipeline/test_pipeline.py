@@ -16,7 +16,7 @@ from gradinoc.claims import c6
 from gradinoc.claims.evidence.tables import AFTER, Evidence
 from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Verdict, judge
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.pipeline import estimate
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey

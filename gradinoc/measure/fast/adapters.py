@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from gradinoc.measure.fast.kernels import gated, made_of, once
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.fast.recurrent import recurrence_of
 
 Each = TypeVar("Each")

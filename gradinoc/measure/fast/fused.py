@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from gradinoc.measure.fast.kernels import rms_norm, rotate, swiglu
-from gradinoc.measure.fast.packed import PACKED, handing, is_fused
+from gradinoc.measure.fast.packed.forward import PACKED, handing, is_fused
 from gradinoc.measure.fast.recurrent import recurrence_of
 from gradinoc.measure.fast.trial import RoundingError, UntrustedError, own_results, random_rows, try_kernels
 from gradinoc.models.blocks import decoder_blocks, is_swiglu, layer_configs

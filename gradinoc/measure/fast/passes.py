@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gradinoc.measure.fast.attention import Layout
-from gradinoc.measure.fast.packed import Past, final_states, is_fused, unembedding
-from gradinoc.measure.fast.packing import Shared, pack, pack_ends, pack_shared, share
+from gradinoc.measure.fast.packed.forward import Past, final_states, is_fused, unembedding
+from gradinoc.measure.fast.packed.packing import Shared, pack, pack_ends, pack_shared, share
 from gradinoc.measure.fast.plain import plain_logits, plain_losses
 from gradinoc.measure.passes.batches import Batch, Row, collate, model_inputs, right_padded
 from gradinoc.measure.passes.rows import Ends, announcing

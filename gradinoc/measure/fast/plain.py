@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
 from gradinoc.measure.fast.kernels import CHUNK
-from gradinoc.measure.fast.packed import unembedding
+from gradinoc.measure.fast.packed.forward import unembedding
 from gradinoc.measure.passes.batches import Batch, logits_at, model_inputs, padded_inputs
 from gradinoc.models.blocks import unwrapped
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.fast.packed import handed
+from gradinoc.measure.fast.packed.forward import handed
 
 
 def recurrence_of(module: Any) -> Any:

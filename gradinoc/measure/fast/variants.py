@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicLayer
 
 from gradinoc.measure.fast.attention import Layout, Sight
-from gradinoc.measure.fast.packed import Past, final_states, is_fused
+from gradinoc.measure.fast.packed.forward import Past, final_states, is_fused
 from gradinoc.measure.passes.batches import Batch, batch_at, collate, padded_inputs
 from gradinoc.measure.passes.rows import Ends, announcing
 from gradinoc.models.blocks import decoder_blocks

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gradinoc.errors import GradinocError, ModelError, reason, shown
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.fast.fused import fuse, unfuse, windows
-from gradinoc.measure.fast.packed import is_fused
+from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.fast.plain import try_split
 from gradinoc.measure.fast.trial import MARGIN
 from gradinoc.measure.fast.trial.float32 import in_float32

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from gradinoc.data.examples import Example, showing
 from gradinoc.measure.behaviour.decisions import decisions
 from gradinoc.measure.directions.extraction import BATCH as PROMPTS
-from gradinoc.measure.fast.packing import share
+from gradinoc.measure.fast.packed.packing import share
 from gradinoc.measure.steering.effects import TOKENS as VARIANTS
 from gradinoc.models.chat.encoding import Encoded, encode, encode_prompt
 from gradinoc.pipeline.context import StudyContext

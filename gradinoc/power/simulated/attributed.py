@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.evidence.tables import FULL, IN_ANSWER, IN_PROMPT, LEARNED, LORA, TRAIT_DIRECTION, WHOLE
-from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.scenarios import depths
+from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import UNSEEN, Array, Latent
 from gradinoc.power.simulated.trained import named, templates
 from gradinoc.study.description import NULLS

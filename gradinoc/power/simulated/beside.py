@@ -15,8 +15,8 @@ from gradinoc.claims.evidence.tables import (
     TRAIT_DIRECTION,
     WINDOWS,
 )
-from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.frozen import BASE_ODDS, REACH
+from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import UNSEEN, Array, Latent
 from gradinoc.power.simulated.trained import fading, named
 from gradinoc.study.description import POSITIONS

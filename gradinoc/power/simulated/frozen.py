@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, TRAIT_DRAW
-from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.scenarios import BASE_SCORE, MIDDLE, depths
+from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import CORE, Array, Latent
 from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import UNRELATED

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from gradinoc.claims.evidence.tables import FIXED, REPHRASED
-from gradinoc.power.grids import Grid
 from gradinoc.power.scenarios import GRADES, MIDDLE, Scenario, Sizes
+from gradinoc.power.simulated.grids import Grid
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.prompts.family import Family, Kind

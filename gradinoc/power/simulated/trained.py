@@ -19,9 +19,9 @@ from gradinoc.claims.evidence.tables import (
     SCORE,
     SCORED,
 )
-from gradinoc.power.grids import Grid, stacked, table_of
 from gradinoc.power.scenarios import BASE_SCORE, depths
 from gradinoc.power.simulated.frozen import BASE_ODDS, LOSS, at_positions, bounded
+from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import CORE, Array, Latent
 
 BATCH = 4

@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 from transformers import PreTrainedModel
 
 from gradinoc.measure.fast.attention import Layout
-from gradinoc.measure.fast.packed import final_states, unembedding
+from gradinoc.measure.fast.packed.forward import final_states, unembedding
 from gradinoc.measure.fast.trial.float32 import in_float32
 
 # Largest relative difference in float32, of losses and of gradients: rounding, seen through every block.

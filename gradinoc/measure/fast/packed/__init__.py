@@ -1,0 +1,1 @@
+"""Sequences in one row without padding: how they are packed, and forward passes on them."""
