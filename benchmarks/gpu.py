@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.training.run import Recipe, Run, train_runs
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 BATCH, WARM, STEPS, RUNS = 4, 3, 12, 9
 TOKENS = {"cuda": 512, "cpu": 48}

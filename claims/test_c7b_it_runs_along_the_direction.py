@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from gradinoc.study.description import NULLS
+from gradinoc.study.settings import NULLS
 
 pytestmark = pytest.mark.claim("C7b")
 

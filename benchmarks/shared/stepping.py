@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.sources.locate import locate
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 MODEL = "smollm2-135m-instruct"
 

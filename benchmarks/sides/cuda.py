@@ -24,7 +24,7 @@ from gradinoc.measure.gradients.alignment import measure_alignments
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 LAYERS, BATCH = 2, 4
 

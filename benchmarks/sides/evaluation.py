@@ -20,7 +20,7 @@ from gradinoc.measure.behaviour.drift import measure_drift
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
 from gradinoc.measure.load import load_model
-from gradinoc.study.description import DriftSettings
+from gradinoc.study.settings import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 
 MODEL, LAYERS = "smollm2-135m-instruct", range(12, 18)  # of a band in the middle

@@ -21,7 +21,7 @@ from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.machine.memory import release
 from gradinoc.models.sources.locate import locate
-from gradinoc.study.description import DriftSettings, TrainingSettings
+from gradinoc.study.settings import DriftSettings, TrainingSettings
 from gradinoc.study.traits import ALL_CAPS
 
 TOKENIZER = "smollm2-135m-instruct"  # random weights understand any text

@@ -18,7 +18,7 @@ from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 MODEL, BATCH, DIRECTIONS = "smollm2-135m-instruct", 4, 101
 held: dict[str, Any] = {}

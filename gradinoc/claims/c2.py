@@ -23,9 +23,9 @@ from gradinoc.stats.effect import Array
 from gradinoc.stats.families import contrast
 from gradinoc.stats.places import leads, place_among
 from gradinoc.stats.reach import smallest_rank_p
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 DIFFERENCE = {HARMLESS: 1.0, INOCULATING: -1.0}
 

@@ -15,7 +15,7 @@ from gradinoc.data.formats import instead_of
 from gradinoc.data.sources import line_of, load_source, place_of, source_path
 from gradinoc.disk import is_address
 from gradinoc.errors import DataError, quoted, shown
-from gradinoc.study.description import DataSettings
+from gradinoc.study.settings import DataSettings
 
 ANSWERED = ("direction", "measure", "train", "evaluation", "calibration")  # parts whose answers a study uses
 

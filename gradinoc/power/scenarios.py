@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradinoc.study.description import NULLS, POSITIONS
+from gradinoc.study.description import POSITIONS
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 SOURCES = ("C7a", "C7b", "C7c")  # claims whose truth follows from a scenario's numbers
 CLAIMS = ("C1", "C2", "C3", "C4", "C6", *SOURCES)

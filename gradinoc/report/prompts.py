@@ -6,12 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.c4 import elicitation
-from gradinoc.claims.evidence.measures import (
-    drift_by_question,
-    in_window,
-    matrix_by_question,
-    per_example,
-)
+from gradinoc.claims.evidence.measures import drift_by_question, in_window, matrix_by_question, per_example
 from gradinoc.claims.evidence.tables import DECISION, EXPECTED, Evidence
 from gradinoc.report.numbers import groups_of, if_measured, mean_interval
 

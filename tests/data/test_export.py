@@ -10,7 +10,7 @@ from fixtures.jsonl import SIZES, messages
 from gradinoc.data.examples import read_examples
 from gradinoc.data.export import source_name, write_chat, write_datasets
 from gradinoc.data.splits import split
-from gradinoc.study.description import DataSettings
+from gradinoc.study.settings import DataSettings
 from gradinoc.study.traits import ALL_CAPS
 
 

@@ -13,8 +13,8 @@ from fixtures.jsonl import ENOUGH, SIZES, chat, raw, written
 from gradinoc.data.examples import Example
 from gradinoc.data.splits import ANSWERED, Splits, split
 from gradinoc.errors import DataError, StudyError
-from gradinoc.study.description import DataSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import DataSettings
 
 PARTS = ANSWERED
 

@@ -25,7 +25,7 @@ from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import generate, sample_copies
 from gradinoc.models.sampling import Sampling
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 EXAMPLES = [Encoded((*range(start, start + 9), END), 4) for start in (5, 20, 30)]
 DECISIONS = [Decision(tuple(range(start, start + 9)), 4, (5, 8), (33, 44)) for start in (5, 20, 30)]

@@ -18,7 +18,7 @@ from gradinoc.measure.load import load_model
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.generate import generate
-from gradinoc.study.description import DriftSettings
+from gradinoc.study.settings import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 
 BAND = (1, 2)

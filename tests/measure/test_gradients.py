@@ -10,11 +10,7 @@ from torch import nn
 from fixtures.oracles import answer_loss, autograd_gradient, replaced_output
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, with_lora
 from gradinoc.measure.fast import completion_losses
-from gradinoc.measure.gradients.alignment import (
-    GradientLogger,
-    alignment_frame,
-    measure_alignments,
-)
+from gradinoc.measure.gradients.alignment import GradientLogger, alignment_frame, measure_alignments
 from gradinoc.measure.passes.batches import collate
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.study.description import POSITIONS

@@ -13,7 +13,7 @@ from gradinoc.measure.directions.nulls import covariance_directions, instruction
 from gradinoc.measure.gradients.alignment import measure_alignments
 from gradinoc.pipeline.steps.base_model.gradients import _by_trait, _cells, _random, frozen_directions
 from gradinoc.pipeline.store import load_tensors, save_tensors
-from gradinoc.study.description import NULLS, NullSettings
+from gradinoc.study.settings import NULLS, NullSettings
 
 PAD, QUESTIONS = 0, 40
 COUNTS = {null: 201 + place for place, null in enumerate(NULLS)}

@@ -21,7 +21,7 @@ from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import generate_copies
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 EVERY = list(range(LAYERS))
 

@@ -15,7 +15,8 @@ from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.gradients.alignment import measure_alignments
 from gradinoc.measure.gradients.pooled import pooled
 from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
-from gradinoc.study.description import POSITIONS, TrainingSettings
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.settings import TrainingSettings
 
 DIRECTIONS = 4
 SETTINGS = TrainingSettings(batch_size=2, lr=1e-2, lora_rank=4)  # five examples: the last step has one

@@ -20,7 +20,7 @@ from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 SYSTEMS = (None, "Be brief.", "You always respond in ALL CAPS.")
 SETTINGS = TrainingSettings(batch_size=2, lr=1e-3)

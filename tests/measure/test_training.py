@@ -29,7 +29,8 @@ from gradinoc.measure.training.order import data_order
 from gradinoc.measure.training.run import Recipe, train_run, train_with_gradient_logging
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, encode
-from gradinoc.study.description import POSITIONS, TrainingSettings
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(steps=5, batch_size=3, lr=1e-3, lora_rank=4, lora_alpha=8)
 COUNT = 8  # examples: the second epoch begins in the middle of a step

@@ -20,8 +20,8 @@ from gradinoc.models.files import config_of, skeleton
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.estimate import estimate
-from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import TrainingSettings
 
 DOORS = {
     "check": lambda folder: check(load_study("tiny", [f"model.id={folder}"])),

@@ -30,8 +30,8 @@ from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import adapted
 from gradinoc.pipeline.estimate import estimate, shapes_of
-from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(lora_rank=4, lora_alpha=8)
 STEPS = 3

@@ -24,8 +24,9 @@ from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS
 from gradinoc.pipeline.store import Store
 from gradinoc.study.chat_template import PLAIN
-from gradinoc.study.description import ModelSettings, Study
+from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import ModelSettings
 
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 ASKS = "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -28,8 +28,8 @@ from gradinoc.pipeline.estimate import LEAST, LONGEST, MOST, STARTING, Stopwatch
 from gradinoc.pipeline.estimate.footprint import LIBRARIES, TOTAL
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED
 from gradinoc.pipeline.steps.work import Counting, Work
-from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import TrainingSettings
 from gradinoc.study.traits import ALL_CAPS
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,8 @@ from gradinoc.measure.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import encode
-from gradinoc.study.description import POSITIONS, TrainingSettings
+from gradinoc.study.description import POSITIONS
+from gradinoc.study.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(steps=3, batch_size=2, lr=1e-3, warmup_steps=2, lora_rank=2)
 BAND = (1, 2)

@@ -8,8 +8,8 @@ import pytest
 from gradinoc.claims.evidence.measures import null_table
 from gradinoc.claims.evidence.tables import BASE, BASE_SEED
 from gradinoc.pipeline.steps.training import checkpoint_steps
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.settings import NULLS
 from gradinoc.study.traits import find_trait
 
 

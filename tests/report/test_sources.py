@@ -26,10 +26,11 @@ from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.sources.directions import words_of
 from gradinoc.report.page.sources import HOW_MUCH, KINDS, Sources, sources
 from gradinoc.report.wording import NOT_MEASURED, number
-from gradinoc.study.description import NULLS, Study
+from gradinoc.study.description import Study
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 SIZES = {"inoculating": 5, "harmless": 5, "opposite": 1, "trained": (4, 4, 1), "layers": 3, "steps": 6,
          "directions": 40, "examples": 16, "shared": 12, "evaluation": 8}  # fmt: skip

@@ -28,8 +28,8 @@ from gradinoc.errors import DataError, StoreError, StudyError
 from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.store import Store
-from gradinoc.study.description import DataSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import DataSettings
 
 BAD = pytest.mark.fault("Bad data", "a line that is no example")
 USER, ANSWER = messages("q", "a")

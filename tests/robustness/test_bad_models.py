@@ -34,8 +34,8 @@ from gradinoc.models.files import INDEX
 from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import TrainingSettings
 
 SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}"
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"

@@ -26,8 +26,8 @@ from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
 from gradinoc.pipeline.steps.training import training_directions
 from gradinoc.pipeline.store import Store, load_tensors, save_tensors
 from gradinoc.report.tables import write_json
-from gradinoc.study.description import NullSettings, TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import NullSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 

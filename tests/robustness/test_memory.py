@@ -38,8 +38,8 @@ from gradinoc.models.machine.memory import (
     what_would_fit,
 )
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
+from gradinoc.study.settings import TrainingSettings
 
 FAMILY = "Memory"
 COUNT = 7

@@ -35,9 +35,9 @@ from gradinoc.pipeline import run as pipeline_module
 from gradinoc.pipeline.store import Store
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import bare
-from gradinoc.study.description import TrainingSettings
 from gradinoc.study.loading import load_study
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import TrainingSettings
 
 FAMILY = "Numerical faults"
 COUNT, STEPS, BATCH = 6, 4, 2

@@ -21,9 +21,9 @@ from gradinoc.stats.families import Families, contrast
 from gradinoc.stats.places import place_among
 from gradinoc.stats.reach import smallest_rank_p
 from gradinoc.stats.shares.ratios import part_of
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 
 def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:

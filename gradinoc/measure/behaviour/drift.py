@@ -20,7 +20,7 @@ from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate_copies, sample_copies
 from gradinoc.models.sampling import Sampling
-from gradinoc.study.description import DriftSettings
+from gradinoc.study.settings import DriftSettings
 from gradinoc.study.traits import Trait
 
 HELD_OUT, EVERYDAY = "in_distribution", "everyday"  # domains of questions

@@ -20,7 +20,7 @@ from gradinoc.errors import ModelError, NumericalError
 from gradinoc.measure.fast import takes_several
 from gradinoc.measure.passes.finite import broken_weights
 from gradinoc.models.adapters import targets
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 
 def lora_config(model: PreTrainedModel, settings: TrainingSettings) -> LoraConfig:

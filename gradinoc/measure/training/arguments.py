@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from gradinoc.errors import DeviceError
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import own_generators, undisturbed
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 
 def training_arguments(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 EARLY = 0.2  # share of a run's steps whose examples are scored again when it is over
 

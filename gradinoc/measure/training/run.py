@@ -28,7 +28,7 @@ from gradinoc.measure.training.tracking import ShowSteps, Tracking
 from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters
 from gradinoc.models.chat.encoding import Encoded, encode
 from gradinoc.models.machine.isolation import own_generators, undisturbed
-from gradinoc.study.description import TrainingSettings
+from gradinoc.study.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

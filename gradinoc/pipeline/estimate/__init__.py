@@ -38,7 +38,8 @@ from gradinoc.pipeline.estimate.footprint import footprint
 from gradinoc.pipeline.steps.plan import plan
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
 from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Counting, Work
-from gradinoc.study.description import Study, TrainingSettings
+from gradinoc.study.description import Study
+from gradinoc.study.settings import TrainingSettings
 
 STARTING = 10.0  # seconds: libraries, the model in both dtypes, a trial of the kernels
 LEAST, MOST = 0.6, 1.8  # of the estimate: the range of repeated measurements, and of two studies whose times are known

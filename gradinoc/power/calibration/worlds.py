@@ -11,9 +11,9 @@ from gradinoc.claims.rules.verdict import CLAIMS
 from gradinoc.power.calibration.cases import DESIGN, Case
 from gradinoc.power.scenarios import MIDDLE, SCENARIOS, Noise, Scenario
 from gradinoc.power.variances import load_variances
-from gradinoc.study.description import NULLS
 from gradinoc.study.loading import STUDIES
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 RULES = Rules()
 ALL = tuple(claim.key for claim in CLAIMS)

@@ -10,8 +10,8 @@ from gradinoc.power.scenarios import depths
 from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import UNSEEN, Array, Latent
 from gradinoc.power.simulated.trained import named, templates
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.settings import NULLS
 
 PARTS = (0.6, 0.4)  # of what a run changes, in the first and in the second stretch of its steps
 OWN = "own"

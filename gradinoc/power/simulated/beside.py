@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.evidence.tables import (
-    BASE_SEED,
-    COLUMNS,
-    COSINE,
-    FROZEN,
-    POOLED,
-    PUSH,
-    TRAIT_DIRECTION,
-    WINDOWS,
-)
+from gradinoc.claims.evidence.tables import BASE_SEED, COLUMNS, COSINE, FROZEN, POOLED, PUSH, TRAIT_DIRECTION, WINDOWS
 from gradinoc.power.simulated.frozen import BASE_ODDS, REACH
 from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import UNSEEN, Array, Latent

@@ -9,9 +9,9 @@ from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, TRAIT_DRAW
 from gradinoc.power.scenarios import BASE_SCORE, MIDDLE, depths
 from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import CORE, Array, Latent
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import UNRELATED
 from gradinoc.study.prompts.family import Family
+from gradinoc.study.settings import NULLS
 
 LOSS, ORDINARY_LOSS = 2.0, 1.5  # of the average example under the neutral prompt, nats/token
 BASE_ODDS = -8.0  # decision log-odds of the average question under the neutral prompt

@@ -22,21 +22,14 @@ from gradinoc.claims.evidence.measures import (
 from gradinoc.claims.evidence.tables import PROMOTE, SUPPRESS, TRAIT_DRAW, Evidence
 from gradinoc.claims.gates.direction import G1, G2, G8A
 from gradinoc.power.scenarios import MIDDLE
-from gradinoc.power.variances.moments import (
-    interaction,
-    interaction_square,
-    nested,
-    pooled,
-    root,
-    templates_behind,
-)
+from gradinoc.power.variances.moments import interaction, interaction_square, nested, pooled, root, templates_behind
 from gradinoc.stats.clustered import Groups
 from gradinoc.stats.effect import Array
 from gradinoc.stats.places import slope_on_strength
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 FAMILIES = {HARMLESS: Family.HARMLESS, INOCULATING: Family.INOCULATION}
 Values = dict[str, Any]

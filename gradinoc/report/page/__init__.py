@@ -28,7 +28,8 @@ from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.page.versions import SEEN, plan_reading, versions
 from gradinoc.report.wording import finalize_markdown, number, p_of, shown, signs, status_word, visible
 from gradinoc.stats.effect import Effect
-from gradinoc.study.description import NULLS, Study
+from gradinoc.study.description import Study
+from gradinoc.study.settings import NULLS
 
 QUESTION = "Does inoculation prompting reduce persona drift by rotating gradients away from a trait direction?"
 IN_COSINES = ("C1", "C2", "C3")  # claims beside whose numbers stand those of other prompts and directions

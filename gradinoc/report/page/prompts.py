@@ -15,7 +15,7 @@ from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import Column, Grid, grid
 from gradinoc.report.prompts import prompts_table
 from gradinoc.report.wording import number, shown
-from gradinoc.study.description import NULLS
+from gradinoc.study.settings import NULLS
 
 PROMPT_COLUMNS = (
     Column("prompt", "prompt", numeric=False), Column("family", "family", numeric=False),

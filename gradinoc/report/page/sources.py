@@ -18,8 +18,8 @@ from gradinoc.report.figures.study_figure import told
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
 from gradinoc.stats.effect import Effect
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.settings import NULLS
 
 TITLE = "Where the drift comes from"
 KINDS = {  # what inoculation may do -> claim and effect -> how to read it

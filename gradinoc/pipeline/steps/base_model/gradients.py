@@ -24,8 +24,8 @@ from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_table
-from gradinoc.study.description import COVARIANCE, INSTRUCTION, ISOTROPIC, NullSettings
 from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.settings import COVARIANCE, INSTRUCTION, ISOTROPIC, NullSettings
 
 BATCH = 4  # examples a pass: with more, memory grows and no pass is faster
 

@@ -21,8 +21,8 @@ from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, rounded, shown, side
 from gradinoc.stats.effect import Effect
 from gradinoc.stats.families import contrast
-from gradinoc.study.description import INSTRUCTION, NULLS
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import INSTRUCTION, NULLS
 
 RANDOM = "instruction\ncontrasts,\ncentral 95 %"
 

@@ -19,9 +19,10 @@ from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 from gradinoc.report.figures.style import FAINT, INK, SOFT, WIDE, new_figure, not_measured, styled
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import rounded, shown
-from gradinoc.study.description import INSTRUCTION, NULLS, POSITIONS
+from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import INSTRUCTION, NULLS
 
 MEASURES = {
     COSINE: "mean cosine",

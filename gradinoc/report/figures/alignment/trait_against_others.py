@@ -22,9 +22,9 @@ from gradinoc.report.figures.style import FAINT, LOOKS, SOFT, WIDE, new_figure, 
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, number, rounded, shown
 from gradinoc.stats.effect import Array, Effect
-from gradinoc.study.description import NULLS
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 LABELS = {null: kind.label for null, kind in NULLS.items()}
 NEAR = 0.55  # height of an unrelated trait's row, that of a violin being 1

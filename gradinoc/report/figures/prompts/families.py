@@ -15,9 +15,9 @@ from gradinoc.claims.evidence.tables import REPHRASED, Evidence
 from gradinoc.report.figures.style import BESIDE, LOOKS, SOFT, Look
 from gradinoc.report.numbers import if_measured
 from gradinoc.stats.effect import Effect, finite
-from gradinoc.study.description import INSTRUCTION
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED
 from gradinoc.study.prompts.family import Family
+from gradinoc.study.settings import INSTRUCTION
 
 NAMES = {
     Family.NEUTRAL: "neutral",

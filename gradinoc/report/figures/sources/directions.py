@@ -17,8 +17,8 @@ from gradinoc.report.figures.style import FAINT, INK, SOFT, new_figure, not_meas
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, between, listed, number, rounded, shown
 from gradinoc.stats.effect import Effect
-from gradinoc.study.description import NULLS
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 ROW, AROUND = 0.34, 2.5  # inches: of a row, and of what the panel has around them
 SMALL, NAME = 12.0, 2.6  # points and inches, of a row's name
