@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinoc.measure.fast.packed.forward import packing
+from gradinoc.measure.fast.packed import packing
 from gradinoc.measure.fast.packed.packing import Shared, pack, pack_ends, pack_shared, share
 from gradinoc.measure.passes.batches import collate
 from gradinoc.models.chat.encoding import Encoded

@@ -12,9 +12,10 @@ from peft import LoraConfig, get_peft_model
 from fixtures.oracles import answer_loss, autograd_gradient
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, letter_tokenizer, with_lora
 from gradinoc.measure.directions.extraction import prompt_activations
-from gradinoc.measure.fast import batched, completion_losses, fused, fused_adapter, packing, stacked_adapters
+from gradinoc.measure.fast import batched, completion_losses, fused, fused_adapter, stacked_adapters
 from gradinoc.measure.fast.attention import Layout
 from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.packed import packing
 from gradinoc.measure.fast.packed.forward import attend, is_fused
 from gradinoc.measure.fast.packed.packing import pack, pack_shared
 from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses, measure_alignments

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
 from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.measure.directions.nulls import isotropic_directions
-from gradinoc.measure.fast import batched, completion_losses, fused_adapter, packing, stacked_adapters
+from gradinoc.measure.fast import batched, completion_losses, fused_adapter, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.packed import packing
 from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses
 from gradinoc.measure.passes.hooks import ActivationCollector
 from gradinoc.measure.training import trainer

@@ -15,8 +15,9 @@ from transformers import RwkvConfig, RwkvForCausalLM
 from fixtures.oracles import answer_loss, autograd_gradient, replaced_output
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, VOCABULARY, letter_tokenizer, with_lora
 from gradinoc import steered
-from gradinoc.measure.fast import batched, completion_losses, frozen_batch, packing, scored_batch, stacked_adapters
+from gradinoc.measure.fast import batched, completion_losses, frozen_batch, scored_batch, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.fast.packed import packing
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
 from gradinoc.measure.passes.batches import model_inputs

@@ -14,8 +14,8 @@ from gradinoc.errors import NumericalError
 from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.fast import Common, variants
 from gradinoc.measure.fast.fused import fuse
+from gradinoc.measure.steering import effects
 from gradinoc.measure.steering.effects import half_distances, steering_effects, with_matched
-from gradinoc.measure.steering.steered import effects as effects
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded
 
