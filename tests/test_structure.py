@@ -1,4 +1,4 @@
-"""Nothing reads pickles or runs foreign code; public names keep their arguments."""
+"""Nothing reads pickles or runs foreign code; public names keep their arguments; packages stay small."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def test_nothing_reads_a_pickle_or_trusts_remote_code(path):
             text = ast.unparse(node)
             assert not text.startswith(("torch.load(", "pd.read_pickle(", "np.load(")), text
             assert "trust_remote_code=True" not in text, text
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/**/__init__.py")), ids=lambda path: str(path.parent.name))
+def test_package_has_at_most_ten_modules(path):
+    """Whoever looks for something reads a folder at a glance; figures are a list."""
+    rooms = [each.name for each in path.parent.iterdir() if each.suffix == ".py" or (each / "__init__.py").is_file()]
+    assert len(rooms) - 1 <= 10 or "figures" in path.parts, sorted(rooms)
 
 
 PUBLIC = {
