@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from gradinoc.errors import shown
+from gradinoc.study.arms import Arm, ArmName, ArmRun, arm_runs, check_arms
 from gradinoc.study.fields import Condition, Section, Seed, Text
 from gradinoc.study.prompts import CONDITIONS, INOCULATION, LOSS_MATCHED, NEUTRAL, PLACEHOLDERS, RESERVED, system_prompt
 from gradinoc.study.prompts.family import Family, Prompt
@@ -35,7 +36,8 @@ class Study(Section):
     `trait` is the name of a trait or its description (see `gradinoc.study.traits.vocabulary`).
     `conditions` maps a condition, trained with every seed, to its system prompt. An empty string stands for no system
     message at all (the chat template may then insert the model's own default), the word "trait" for the trait's
-    inoculation prompt. `prompts` names further ones, of the trait's families, trained with the first seed alone.
+    inoculation prompt. `prompts` names further ones, of the trait's families, trained with the first seed alone. `arms`
+    are runs with an intervention while they train (see `gradinoc.study.arms`).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
@@ -50,6 +52,7 @@ class Study(Section):
     steering: SteeringSettings = SteeringSettings()
     drift: DriftSettings = DriftSettings()
     attribution: AttributionSettings = AttributionSettings()
+    arms: dict[ArmName, Arm] = {}
     rules: Rules = Rules()
     published: Published = Published()
 
@@ -89,6 +92,11 @@ class Study(Section):
             raise ValueError(
                 f"seeds: {shown(list(self.seeds))} repeats a seed; a run is identified by condition and seed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _armed(self) -> Study:
+        check_arms(self.arms, self.seeds, self.conditions)
         return self
 
     @model_validator(mode="before")
@@ -163,3 +171,8 @@ class Study(Section):
         further = [(key, self.seeds[0]) for key in self.prompts_trained]
         return [*((name, self.seeds[0]) for name in self.conditions), *further,
                 *((name, seed) for seed in self.seeds[1:] for name in self.conditions)]  # fmt: skip
+
+    @property
+    def arm_runs(self) -> dict[tuple[str, int], ArmRun]:
+        """Every run with an intervention, by condition and seed; they are taken up after `runs`."""
+        return {(run.condition, run.seed): run for run in arm_runs(self.arms, self.seeds)}

@@ -20,7 +20,8 @@ class StepKey:
     phase: str = ""  # of drift: before or after training
 
 
-DIRECTIONS, UNRELATED, LEARNED = StepKey("directions"), StepKey("unrelated"), StepKey("learned")
+DIRECTIONS, UNRELATED = StepKey("directions"), StepKey("unrelated")
+LEARNED, MATCHED = StepKey("learned"), StepKey("matched")  # those that neutral runs moved along; drawn ones
 
 
 class Callback(Protocol):
