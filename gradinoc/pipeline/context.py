@@ -16,7 +16,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gradinoc.claims.evidence.tables import FIXED, REPHRASED
+from gradinoc.claims.evidence.tables import ARMS, COLUMNS, FIXED, REPHRASED
 from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
@@ -159,6 +159,11 @@ class StudyContext:
         """Key -> prompt, of those that are measured on the frozen model or trained under."""
         return self.study.measured | self.study.trained
 
+    def trained_under(self, condition: str, seed: int) -> Prompt:
+        """Return the prompt of a run: its condition's, or that of the condition whose arm it is."""
+        arm = self.study.arm_runs.get((condition, seed))
+        return self.prompts[arm.settings.prompt if arm else condition]
+
     @property
     def systems(self) -> dict[str, str | None]:
         """Key -> system message of each measured prompt, None for no system message."""
@@ -206,6 +211,22 @@ def prompt_table(context: StudyContext) -> pd.DataFrame:
         )  # fmt: skip
     order = [*context.prompts, *(key for key in context.evaluations if key not in context.prompts)]
     return pd.DataFrame(rows).set_index("condition").loc[order].reset_index()
+
+
+def arm_table(context: StudyContext) -> pd.DataFrame:
+    """Return one row a kind of run with an intervention (see `claims.tables.Evidence`)."""
+    runs = {run.condition: run for run in context.study.arm_runs.values()}
+    return pd.DataFrame(
+        [
+            {
+                "condition": name, "arm": run.arm, "prompt": run.settings.prompt,
+                "intervention": run.settings.intervention, "direction": run.settings.direction,
+                "strength": run.strength, "draw": run.draw,
+            }
+            for name, run in runs.items()
+        ],
+        columns=list(COLUMNS[ARMS]),
+    )  # fmt: skip
 
 
 def save_loading(language_model: LanguageModel, folder: Path, further: Sequence[str] = ()) -> None:

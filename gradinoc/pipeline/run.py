@@ -16,14 +16,14 @@ from typing import Any
 import psutil
 import torch
 
-from gradinoc.claims.evidence.tables import COLUMNS, PROMPTS, Evidence
+from gradinoc.claims.evidence.tables import COLUMNS, OF_STUDY, Evidence
 from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_step
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import undisturbed
 from gradinoc.models.machine.memory import device_memory, release
-from gradinoc.pipeline.context import StudyContext, prompt_table
+from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, seconds_left, time_left
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
@@ -91,16 +91,17 @@ class Pipeline:
             NumericalError: a number that is neither measured nor allowed to be missing.
         """
         folders = self.complete([key for key in self.steps if not stages or key.stage in stages])
-        tables = {name: load_tables(folders, name, columns) for name, columns in COLUMNS.items() if name != PROMPTS}
+        tables = {name: load_tables(folders, name, columns) for name, columns in COLUMNS.items() if name not in OF_STUDY}
         evidence = Evidence(
             **tables,
             prompts=prompt_table(self.context),
-            planned_runs=tuple(self.study.runs),
+            arms=arm_table(self.context),
+            planned_runs=(*self.study.runs, *self.study.arm_runs),
             trait=self.context.trait,
             caveats=tuple(self.context.caveats),
         )
         evidence.ensure_measured()
-        return evidence
+        return evidence.without_arms()
 
     @undisturbed()
     def complete(self, keys: Sequence[StepKey] | None = None) -> list[Path]:

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+<<<<<<< HEAD
 from gradinoc.claims.evidence.tables import COLUMNS, PROMPTS, Evidence
+=======
+from gradinoc.claims.tables import COLUMNS, OF_STUDY, Evidence
+>>>>>>> e12ce75 (Train arms as runs of a study, and keep their rows apart from the other runs')
 from gradinoc.power.scenarios import SCENARIOS, Scenario, Sizes
 from gradinoc.power.simulated import attributed, beside, frozen, trained
 from gradinoc.power.simulated.latent import Latent, draw, evaluated
@@ -25,7 +29,7 @@ def latent_of(scenario: str | Scenario, rng: np.random.Generator, **sizes: Any) 
 
 def evidence_of(latent: Latent, rng: np.random.Generator) -> Evidence:
     """What is measured of these prompts and runs: every table, with the errors of measurement."""
-    tables = {name: pd.DataFrame(columns=list(COLUMNS[name])) for name in COLUMNS if name != PROMPTS}
+    tables = {name: pd.DataFrame(columns=list(COLUMNS[name])) for name in COLUMNS if name not in OF_STUDY}
     for make in (frozen.layers, frozen.gradients, frozen.directions, frozen.elicitation, frozen.steering):
         tables |= make(latent, rng)
     for make in (trained.training, trained.drift, beside.tables):

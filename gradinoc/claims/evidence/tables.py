@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ IN_PROMPT, IN_ANSWER = "prompt", "answer"  # positions of `shares`
 FULL, LORA = "full", "lora"  # spaces of `kernel`: all weights of linear maps, and a fresh adapter's
 FIXED, REPHRASED = "fixed", "rephrased"  # kinds of prompts under which is measured or trained; others: `Kind`
 
-PROMPTS = "prompts"  # the table that comes from the study and not from its steps
+PROMPTS, ARMS = "prompts", "arms"  # tables that come from the study and not from its steps
+OF_STUDY = (PROMPTS, ARMS)
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompts": ("condition", "family", "kind", "text", "tokens", "measured", "trained"),
     "layers": ("layer", "cohens_d", "auc", "split_half_cosine", "in_band"),
@@ -64,6 +65,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "cells": ("condition", "seed", "direction", "position", "window", "third", "measure", "value"),
     "runs": ("condition", "seed", "steps", "seconds", "initial_loss", "final_loss", "initial_adapter"),
+    "weights": ("condition", "seed", "layer", "moved", "leak"),
+    "arms": ("condition", "arm", "prompt", "intervention", "direction", "strength", "draw"),
+    "energies": ("direction", "draw", "kind", "rank", "energy", "target"),
     "attribution": ("condition", "seed", "evaluation", "step", "example", "predicted", "measured"),
     "lengths": ("condition", "seed", "evaluation", "step", "length", "slope"),
     "modules": ("condition", "seed", "evaluation", "step", "layer", "module", "predicted"),
@@ -75,7 +79,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 # Columns that hold words, and those that say what a row is.
 TEXT = ("condition", "side", "position", "null", "trait", "family", "kind", "text", "evaluation", "direction", "window",
-        "measure", "phase", "domain", "question", "response", "initial_adapter", "module", "space")  # fmt: skip
+        "measure", "phase", "domain", "question", "response", "initial_adapter", "module", "space", "arm",
+        "prompt", "intervention")  # fmt: skip
 KEYS = ("condition", "side", "position", "null", "trait", "evaluation", "direction", "window", "third", "measure",
         "phase", "domain", "seed", "step", "example", "sample", "strength", "layer", "draw", "module",
         "space")  # fmt: skip
@@ -113,6 +118,12 @@ class Evidence:
     |   |   | specification curve chooses: direction, position, `third` of the layers, measure | per hidden unit |
     | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; | nats/token, seconds |
     |   |   | SHA-256 of its adapter before the first step |  |
+    | `weights` | a run x layer of the band: norm of the change of all weights of its adapter, and which share | weights, |
+    |   | of what the maps of that block that write into the stream have learned points along v (`leak`) | fraction |
+    | `arms` | a kind of run with an intervention, its `prompt`, and the direction that it acts along (`draw` |  |
+    |   | -1: that itself; others: directions that are matched to it) |  |
+    | `energies` | a drawn direction or subspace: share of the frozen model's gradient energy that it holds, | fraction |
+    |   | and that of the direction to which it is matched |  |
     | `attribution` | a run x `evaluation` prompt x stretch that ends at `step` x question: change of its | nats |
     |   | decision log-odds that the run's steps account for (`predicted`), and as it is (`measured`) |  |
     | `lengths` | a run x `evaluation` x `step`: norms of the stretch's weight change and of the mean | weights, nats |
@@ -124,6 +135,9 @@ class Evidence:
     | `share_nulls` | a run x null direction x layer: the same, summed over steps, mean over questions | nats |
     | `kernel` | a prompt x `evaluation` prompt x `space`: inner product of the loss's descent direction and | nats |
     |   | the gradient of the decision log-odds, frozen model, and both norms | per learning rate |
+
+    Runs with an intervention are in no table but `arms`: `with_arms` is the evidence of all runs, theirs among them,
+    None where a study has none.
     """
 
     prompts: pd.DataFrame
@@ -151,10 +165,14 @@ class Evidence:
     shares: pd.DataFrame
     share_nulls: pd.DataFrame
     kernel: pd.DataFrame
+    weights: pd.DataFrame = field(default_factory=lambda: _no("weights"))
+    arms: pd.DataFrame = field(default_factory=lambda: _no("arms"))
+    energies: pd.DataFrame = field(default_factory=lambda: _no("energies"))
     planned_runs: tuple[tuple[str, int], ...] = ()  # (condition, seed), those that the study trains
     primary_position: str = POSITIONS[0]
     caveats: tuple[str, ...] = ()  # on how the tables were computed; told beside the verdict
     trait: Trait = ALL_CAPS
+    with_arms: Evidence | None = None
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # by `measures`
 
     def __post_init__(self) -> None:
@@ -167,6 +185,16 @@ class Evidence:
             missing = [column for column in columns if column not in getattr(self, name).columns]
             if missing:
                 raise ValueError(f"Evidence table {name!r} lacks the columns {missing}; it needs {columns}")
+
+    def without_arms(self) -> Evidence:
+        """The evidence of the runs without an intervention; the whole is its `with_arms`."""
+        if self.arms.empty:
+            return self
+        names = set(self.arms["condition"])
+        tables = {name: table for name, table in self.tables.items() if name != ARMS and "condition" in table}
+        kept = {name: table[~table["condition"].isin(names)].reset_index(drop=True) for name, table in tables.items()}
+        planned = tuple(run for run in self.planned_runs if run[0] not in names)
+        return replace(self, **kept, planned_runs=planned, with_arms=self)
 
     def ensure_measured(self) -> None:
         """Stop if a number was not measured: responses that cannot be scored are the only ones that may be missing.
@@ -212,6 +240,10 @@ class Evidence:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name in COLUMNS}
+
+
+def _no(table: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(COLUMNS[table]))
 
 
 def _unmeasured(name: str, table: pd.DataFrame, column: str) -> str | None:

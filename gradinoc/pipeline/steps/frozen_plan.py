@@ -93,7 +93,7 @@ def described(study: Study) -> dict[str, Any]:
             }
             for key, prompt in known.items()
         },
-        "runs": [f"{condition}, seed {seed}" for condition, seed in study.runs],
+        "runs": [f"{condition}, seed {seed}" for condition, seed in (*study.runs, *study.arm_runs)],
         "trait": {
             "name": context.trait.name,
             "promote": context.trait.promote_system,

@@ -24,6 +24,11 @@ DIRECTIONS, UNRELATED = StepKey("directions"), StepKey("unrelated")
 LEARNED, MATCHED = StepKey("learned"), StepKey("matched")  # those that neutral runs moved along; drawn ones
 
 
+def run_key(condition: str, seed: int) -> StepKey:
+    """Return the key of the run of a condition and seed."""
+    return StepKey("training", condition, seed)
+
+
 class Callback(Protocol):
     """Reports progress within a step: its present part, and how many of the part's units are done.
 

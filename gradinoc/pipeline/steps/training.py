@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,51 +16,71 @@ from torch import Tensor
 from gradinoc.claims.evidence.tables import COSINE, POOLED, PUSH, WINDOWS
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import takes_several
+from gradinoc.measure.interventions import Intervention
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.base_model.directions import band, named_directions
+from gradinoc.pipeline.steps.base_model.directions import band, half_lengths, named_directions
 from gradinoc.pipeline.steps.cells import cells
-from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Share, Step, StepKey
+from gradinoc.pipeline.steps.base_model.matched import arm_directions, needs
+from gradinoc.pipeline.steps.step import DIRECTIONS, MATCHED, Callback, Folders, Share, Step, StepKey, run_key
 from gradinoc.pipeline.steps.work import READ, Counting, Work
 from gradinoc.pipeline.store import save_table
+from gradinoc.study.arms import RESTORE, STEER, ArmRun
 from gradinoc.study.description import Study
-
-
-def run_key(condition: str, seed: int) -> StepKey:
-    """Return the key of the run of a condition and seed."""
-    return StepKey("training", condition, seed)
+from gradinoc.study.prompts import NEUTRAL
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
     """Yield one step a run."""
-    study = context.study
-    for condition, seed in study.runs:
-        prompt = context.prompts[condition]
+    for condition, seed in context.study.runs:
+        yield _step(context, condition, seed, {}, (DIRECTIONS,))
+
+
+def arm_steps(context: StudyContext) -> Iterator[Step]:
+    """Yield one step a run with an intervention."""
+    for (condition, seed), run in context.study.arm_runs.items():
+        arm = run.settings
         inputs = {
-            "seed": seed,
-            "system": list(prompt.templates) or prompt.text,
-            "training": study.training.model_dump(exclude={"together"}),
-            "nulls": study.nulls.model_dump(include={"training", "seed"}),
-            "checkpoints": checkpoint_steps(study),
+            "intervention": [arm.intervention, arm.direction, run.strength, run.draw],
+            "counterpart": context.systems[NEUTRAL] if arm.intervention == RESTORE else "",
         }
-        key = run_key(condition, seed)
-        yield Step(
-            key, f"run {condition}/{seed}", "training runs",
-            partial(_compute_one, context, key), partial(works, condition, seed), inputs, (DIRECTIONS,),
-            partial(compute, context), partial(_most, context),
-        )  # fmt: skip
+        drawn = (MATCHED,) if arm.draws else ()
+        yield _step(context, condition, seed, inputs, (*needs((arm.direction,)), *drawn))
+
+
+def _step(
+    context: StudyContext, condition: str, seed: int, further: Mapping[str, Any], needed: tuple[StepKey, ...]
+) -> Step:
+    study, prompt, key = context.study, context.trained_under(condition, seed), run_key(condition, seed)
+    inputs = {
+        "seed": seed,
+        "system": list(prompt.templates) or prompt.text,
+        "training": study.training.model_dump(exclude={"together"}),
+        "nulls": study.nulls.model_dump(include={"training", "seed"}),
+        "checkpoints": checkpoint_steps(study),
+        **further,
+    }
+    return Step(
+        key, f"run {condition}/{seed}", "runs of arms" if further else "training runs",
+        partial(_compute_one, context, key), partial(works, condition, seed), inputs, needed,
+        partial(compute, context), partial(_most, context),
+    )  # fmt: skip
 
 
 def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     """Count every step of a run, and its first examples once more at the end."""
     settings, examples = counting.context.study.training, counting.context.splits.train
-    prompt = counting.context.prompts[condition]
+    prompt = counting.context.trained_under(condition, seed)
     messages = counting.context.messages(prompt, len(examples), seed)
     answers, size = counting.answers_under(examples, messages), settings.batch_size
     met = [answers[row] for row in data_order(len(answers), settings, seed)]
     trained = counting.trained(met, size)
     yield trained
+    arm = counting.context.study.arm_runs.get((condition, seed))
+    if arm and arm.settings.intervention == RESTORE:  # the same answers under the neutral prompt, too
+        again = counting.answers(examples, counting.context.systems[NEUTRAL])
+        yield counting.trained([again[row] for row in data_order(len(again), settings, seed)], size)
     if settings.gradient_checkpointing:  # each block computes forwards once more
         yield replace(trained, logits=0, backward=READ)
     yield counting.scored(met[: early_examples(trained.passes, size)], size)
@@ -128,9 +149,20 @@ def _compute_one(context: StudyContext, key: StepKey, needed: Folders, folder: P
 
 def _run(context: StudyContext, share: Share) -> Run:
     condition, seed = share.key.condition, int(share.key.seed or 0)
-    examples = context.encoded(context.splits.train, context.prompts[condition], seed)
+    examples = context.encoded(context.splits.train, context.trained_under(condition, seed), seed)
     checkpoints = {step: adapter_after(share.folder, step) for step in checkpoint_steps(context.study)}
-    return Run(examples, seed, share.folder / "adapter", checkpoints)
+    run, arm = Run(examples, seed, share.folder / "adapter", checkpoints), context.study.arm_runs.get((condition, seed))
+    return _intervened(context, run, arm, share.needed) if arm else run
+
+
+def _intervened(context: StudyContext, run: Run, arm: ArmRun, folders: Folders) -> Run:
+    """Return the run with the intervention of its arm."""
+    kind, rows = arm.settings.intervention, arm_directions(folders, arm.settings.direction, arm.draw)
+    if kind == STEER:  # in half-distances between the prompts
+        lengths = half_lengths(folders[DIRECTIONS])
+        rows = {layer: lengths[layer] * each for layer, each in rows.items()}
+    counterpart = context.encoded(context.splits.train, context.prompts[NEUTRAL]) if kind == RESTORE else ()
+    return replace(run, intervention=Intervention(kind, rows, arm.strength), counterpart=counterpart)
 
 
 @dataclass(frozen=True)
@@ -151,6 +183,7 @@ def _save(log: RunLog, share: Share, logged: Logged) -> None:
         "initial_adapter": log.initial_adapter,
     }
     tables = {
+        "weights": pd.DataFrame({"layer": logged.band, "moved": log.moved, "leak": log.leak}),
         "training": log.table,
         "training_nulls": _random(log, logged),
         "cells": pd.concat(_cells(log, logged), ignore_index=True),

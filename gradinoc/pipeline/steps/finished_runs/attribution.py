@@ -42,7 +42,7 @@ def steps(context: StudyContext) -> Iterator[Step]:
     """Yield a step for each group of runs, where the study asks where drift comes from."""
     settings = context.study.attribution
     for group in groups(context) if settings.questions else ():
-        prompts = {name: _text(context, name) for run in group.runs for name in behaviours(context, run.condition)}
+        prompts = {name: _text(context, name) for run in group.runs for name in behaviours(context, run)}
         inputs = {
             "questions": settings.questions,
             "prompts": prompts,
@@ -56,9 +56,10 @@ def steps(context: StudyContext) -> Iterator[Step]:
         )  # fmt: skip
 
 
-def behaviours(context: StudyContext, condition: str) -> list[str]:
+def behaviours(context: StudyContext, run: StepKey) -> list[str]:
     """The evaluation prompts of which a run's behaviours are accounted for: neutral, its own, and any further ones."""
-    return [*dict.fromkeys((NEUTRAL, condition, *context.study.attribution.evaluations))]
+    own = context.trained_under(run.condition, int(run.seed or 0)).key
+    return [*dict.fromkeys((NEUTRAL, own, *context.study.attribution.evaluations))]
 
 
 def _text(context: StudyContext, name: str) -> str | list[str] | None:
@@ -72,7 +73,7 @@ def works(runs: Sequence[StepKey], counting: Counting) -> Iterator[Work]:
     questions = context.splits.evaluation[: context.study.attribution.questions]
     points = 2 + len(checkpoint_steps(context.study))
     for run in runs:
-        for name in behaviours(context, run.condition):
+        for name in behaviours(context, run):
             prompt = context.evaluations[name]
             work = counting.decided(questions, prompt.templates[0] if prompt.templates else prompt.text, 1)
             yield work.times(points).to(TRAIN)
@@ -93,7 +94,7 @@ def compute(context: StudyContext, runs: Sequence[StepKey], folders: Folders, fo
     frames: dict[str, list[pd.DataFrame]] = {}
     for done, run in enumerate(runs):
         callback("run", done, len(runs))
-        count, names = context.study.attribution.questions, behaviours(context, run.condition)
+        count, names = context.study.attribution.questions, behaviours(context, run)
         decided = {name: decided_under(context, name, count) for name in names}
         kept = [*checkpoint_steps(context.study), step_count(context.study.data.train, context.study.training)]
         adapters = [*(adapter_after(folders[run], step) for step in kept[:-1]), folders[run] / "adapter"]

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.pipeline.context import StudyContext, adapted
-from gradinoc.pipeline.steps.step import LEARNED, Callback, Folders, Step
-from gradinoc.pipeline.steps.training import run_key
+from gradinoc.pipeline.steps.step import LEARNED, Callback, Folders, Step, run_key
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_tensors
+from gradinoc.study import arms
 from gradinoc.study.prompts import NEUTRAL
 
 SHIFT = "shift"
 
 
 def steps(context: StudyContext) -> Iterator[Step]:
-    """Yield the one step of this stage, where the study asks where drift comes from."""
-    if not context.study.attribution.questions:
+    """Yield the one step of this stage, where the study asks where drift comes from, or arms act along it."""
+    along = {arm.direction for arm in context.study.arms.values()}
+    if not context.study.attribution.questions and arms.LEARNED not in along:
         return
     runs = tuple(run_key(condition, seed) for condition, seed in context.study.runs if condition == NEUTRAL)
     inputs = {

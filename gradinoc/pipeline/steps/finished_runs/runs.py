@@ -13,8 +13,7 @@ from transformers import PreTrainedModel
 from gradinoc.claims.evidence.tables import BASE, BASE_SEED
 from gradinoc.measure.fast import adapters_in_one_pass
 from gradinoc.pipeline.context import StudyContext, adapted, stacked
-from gradinoc.pipeline.steps.step import Folders, StepKey
-from gradinoc.pipeline.steps.training import run_key
+from gradinoc.pipeline.steps.step import Folders, StepKey, run_key
 
 # Adapters that are measured in one step. More at a time are no faster (2.5 ms a token with 6 and with 17 of SmolLM2,
 # 16 responses each) and take more memory, and the last step would keep one worker busy while the others wait.
@@ -57,13 +56,17 @@ class Group:
 
 
 def groups(context: StudyContext) -> Iterator[Group]:
-    """Yield the runs of every seed in as few groups of at most `TOGETHER` as there can be, nearly alike in size."""
-    for seed in context.study.seeds:
-        runs = [run_key(condition, other) for condition, other in context.study.runs if other == seed]
-        parts = np.array_split(np.arange(len(runs)), -(-len(runs) // TOGETHER))
-        for number, part in enumerate(parts, start=1):
-            several = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
-            yield Group(tuple(runs[place] for place in part), f"seed {seed}{several}")
+    """Yield the runs of every seed in as few groups of at most `TOGETHER` as there can be, nearly alike in size.
+
+    Arms have groups of their own: those of the other runs are the same with arms and without.
+    """
+    for kind, planned in (("", context.study.runs), ("arms of ", [*context.study.arm_runs])):
+        for seed in context.study.seeds:
+            runs = [run_key(condition, other) for condition, other in planned if other == seed]
+            parts = np.array_split(np.arange(len(runs)), -(-len(runs) // TOGETHER)) if runs else []
+            for number, part in enumerate(parts, start=1):
+                several = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
+                yield Group(tuple(runs[place] for place in part), f"{kind}seed {seed}{several}")
 
 
 def models(
