@@ -122,3 +122,11 @@ def test_g10_steps_account_for_drift(finding, rules):
     slope, r2, (low, high) = finding["slope"], finding["r2"], rules.accounted
     assert low <= slope.estimate < high, f"{slope.name} = {slope}; G10 needs {low} to {high}"
     assert r2.estimate >= rules.accounted_r2, f"{r2.name} = {r2}; G10 needs {rules.accounted_r2}"
+
+
+@pytest.mark.claim("G11")
+def test_g11_the_intervention_took(finding, rules):
+    """G11: nothing but rounding is left of the projected gradient along v, and 80 % of the shift along v is gone."""
+    left, cut = finding["alignment"], finding["cut"]
+    assert left.estimate < rules.projected, f"{left.name} = {left}; G11 needs less than {rules.projected}"
+    assert cut.estimate >= rules.cut, f"{cut.name} = {cut}; G11 needs {rules.cut}"

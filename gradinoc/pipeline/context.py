@@ -214,7 +214,7 @@ def prompt_table(context: StudyContext) -> pd.DataFrame:
 
 
 def arm_table(context: StudyContext) -> pd.DataFrame:
-    """Return one row a kind of run with an intervention (see `claims.tables.Evidence`)."""
+    """Return one row a kind of run with an intervention (see `claims.evidence.tables.Evidence`)."""
     runs = {run.condition: run for run in context.study.arm_runs.values()}
     return pd.DataFrame(
         [

@@ -91,7 +91,9 @@ class Pipeline:
             NumericalError: a number that is neither measured nor allowed to be missing.
         """
         folders = self.complete([key for key in self.steps if not stages or key.stage in stages])
-        tables = {name: load_tables(folders, name, columns) for name, columns in COLUMNS.items() if name not in OF_STUDY}
+        tables = {
+            name: load_tables(folders, name, columns) for name, columns in COLUMNS.items() if name not in OF_STUDY
+        }
         evidence = Evidence(
             **tables,
             prompts=prompt_table(self.context),

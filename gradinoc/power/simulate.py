@@ -7,11 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-<<<<<<< HEAD
-from gradinoc.claims.evidence.tables import COLUMNS, PROMPTS, Evidence
-=======
-from gradinoc.claims.tables import COLUMNS, OF_STUDY, Evidence
->>>>>>> e12ce75 (Train arms as runs of a study, and keep their rows apart from the other runs')
+from gradinoc.claims.evidence.tables import COLUMNS, OF_STUDY, Evidence
 from gradinoc.power.scenarios import SCENARIOS, Scenario, Sizes
 from gradinoc.power.simulated import attributed, beside, frozen, trained
 from gradinoc.power.simulated.latent import Latent, draw, evaluated

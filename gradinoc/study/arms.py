@@ -84,7 +84,9 @@ def check_arms(arms: Mapping[str, Arm], seeds: Sequence[int], conditions: Mappin
     """
     for name, arm in arms.items():
         if arm.prompt not in conditions:
-            raise ValueError(f"arms.{name}.prompt: expected a condition of {sorted(conditions)}, received {arm.prompt!r}")
+            raise ValueError(
+                f"arms.{name}.prompt: expected a condition of {sorted(conditions)}, received {arm.prompt!r}"
+            )
         if arm.seeds > len(seeds):
             raise ValueError(f"arms.{name}.seeds: more than the study has, which is {len(seeds)}; lower it")
         if arm.intervention == RESTORE and arm.prompt == NEUTRAL:
@@ -94,7 +96,9 @@ def check_arms(arms: Mapping[str, Arm], seeds: Sequence[int], conditions: Mappin
         if arm.intervention in (RESTORE, ABLATE, SHRINK) and arm.strengths != (1.0,):
             raise ValueError(f"arms.{name}.strengths: {arm.intervention!r} has no strength; leave it out")
         if len(set(arm.strengths)) != len(arm.strengths) or 0.0 in arm.strengths:
-            raise ValueError(f"arms.{name}.strengths: expected different numbers other than 0, received {arm.strengths}")
+            raise ValueError(
+                f"arms.{name}.strengths: expected different numbers other than 0, received {arm.strengths}"
+            )
     names = [run.condition for run in arm_runs(arms, seeds)]
     taken = {each.casefold() for each in conditions} & {each.casefold() for each in names}
     runs = {(run.condition, run.seed) for run in arm_runs(arms, seeds)}

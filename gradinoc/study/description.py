@@ -52,7 +52,7 @@ class Study(Section):
     steering: SteeringSettings = SteeringSettings()
     drift: DriftSettings = DriftSettings()
     attribution: AttributionSettings = AttributionSettings()
-    arms: dict[ArmName, Arm] = {}
+    arms: dict[ArmName, Arm] = Field(default_factory=dict)
     rules: Rules = Rules()
     published: Published = Published()
 

@@ -38,6 +38,10 @@ class Rules(Section):
         turned: share of the difference in accounted drift that is due to the turn of updates (C7a), or to their size
             (MAGNITUDE).
         carried: share of that difference which runs along the direction (C7b).
+        removed: share of what inoculation removes that removing the component along the direction has to remove (C5).
+        projected: |cosine| with the direction below which a projected gradient has no component left but rounding;
+            cut: share of the neutral runs' shift along it that has to be gone (G11).
+        alike: by how much loss or weights may change more or less for runs to be compared at their ends (C5).
         signs: least share of specifications whose sign is that of a contrast which decides; below it the verdict warns.
     """
 
@@ -60,6 +64,10 @@ class Rules(Section):
     accounted_r2: Fraction = 0.9
     turned: Fraction = 0.5
     carried: Fraction = 0.25
+    removed: Fraction = 0.25
+    projected: Positive = 0.005
+    cut: Fraction = 0.8
+    alike: Fraction = 0.05
     signs: Fraction = 0.8
 
 

@@ -118,12 +118,12 @@ class Evidence:
     |   |   | specification curve chooses: direction, position, `third` of the layers, measure | per hidden unit |
     | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; | nats/token, seconds |
     |   |   | SHA-256 of its adapter before the first step |  |
-    | `weights` | a run x layer of the band: norm of the change of all weights of its adapter, and which share | weights, |
-    |   | of what the maps of that block that write into the stream have learned points along v (`leak`) | fraction |
+    | `weights` | a run x layer of the band: norm of its adapter's change, and which share of what | weights, |
+    |   | that block's maps into the stream have learned points along v (`leak`) | fraction |
     | `arms` | a kind of run with an intervention, its `prompt`, and the direction that it acts along (`draw` |  |
     |   | -1: that itself; others: directions that are matched to it) |  |
-    | `energies` | a drawn direction or subspace: share of the frozen model's gradient energy that it holds, | fraction |
-    |   | and that of the direction to which it is matched |  |
+    | `energies` | a drawn direction or subspace: share of the frozen model's gradient energy that it | fraction |
+    |   | holds, and that of the direction to which it is matched |  |
     | `attribution` | a run x `evaluation` prompt x stretch that ends at `step` x question: change of its | nats |
     |   | decision log-odds that the run's steps account for (`predicted`), and as it is (`measured`) |  |
     | `lengths` | a run x `evaluation` x `step`: norms of the stretch's weight change and of the mean | weights, nats |

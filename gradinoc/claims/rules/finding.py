@@ -169,6 +169,8 @@ class Claim:
             room=f"{rules.room:g}",
             turned=f"{rules.turned:g}",
             carried=f"{rules.carried:g}",
+            removed=f"{rules.removed:g}",
+            alike=f"{100 * rules.alike:g} %",
         )
 
 

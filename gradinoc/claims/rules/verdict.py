@@ -10,6 +10,7 @@ from gradinoc.claims.c1 import C1
 from gradinoc.claims.c2 import C2
 from gradinoc.claims.c3 import C3
 from gradinoc.claims.c4 import C4
+from gradinoc.claims.c5 import C5
 from gradinoc.claims.c6 import C6, any_prompt
 from gradinoc.claims.c7.c7a import C7A, by_size
 from gradinoc.claims.c7.c7b import C7B
@@ -21,13 +22,15 @@ from gradinoc.claims.rules.specification import curve_of
 from gradinoc.claims.rules.warnings import warnings_of
 from gradinoc.study.rules import Rules
 
-CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C6, C7A, C7B, C7C)
+CLAIMS: tuple[Claim, ...] = (C1, C2, C3, C4, C5, C6, C7A, C7B, C7C)
 RULES_OF = {rule.key: rule for rule in (*GATES, *CLAIMS)}
 OPTIONAL = {  # claims that a verdict needs and a study may not run: what they would show
     "C5": "removing the component along the direction removes the drift",
     "C7a": "the update turns away from what raises drift",
     "C7b": "what it turns away from lies along the direction",
 }
+# Gates on which C5 alone rests: where one fails it is undecided, and the rest of the verdict as it would be without.
+OF_CAUSE = set(C5.rests_on).difference(*(claim.rests_on for claim in CLAIMS if claim is not C5))
 ON_DIRECTION = ("C1", "C2", "C3", "C4", "C6", "C7b")  # what it takes to speak of the trait's direction
 
 
@@ -80,7 +83,7 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
     1. ANY_PROMPT: C6 is refuted, the gates on which it rests being sound, and inoculation is shown to remove drift.
     2. UNDECIDED: a gate failed on which the following rest.
     3. SUPPORTED: C1, C2, C3, C4, C6, C7b and C5.
-    4. CONSISTENT: the same without C5; no causal word.
+    4. CONSISTENT: the same where C5 was not run or is left open; no causal word.
     5. MAGNITUDE: C6 supported, C7a refuted with at least half of the difference due to the size of updates.
     6. OTHER_DIRECTION: C6 and C7a supported, C7b refuted: gradients rotate, not along v.
     7. REFUTED: C6 supported, C7b and, where run, C5 refuted.
@@ -91,7 +94,7 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
     c6 = next(claim for claim in claims if claim.key == C6.key)
     if c6.status is Status.REFUTED and all(any_prompt(c6, rules)):
         return Verdict.ANY_PROMPT, f"harmless prompts keep the drift down too, at the doses tried. {c6.statement}"
-    failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED]
+    failed = [gate.key for gate in gates if gate.status is not Status.SUPPORTED and gate.key not in OF_CAUSE]
     if failed:
         return Verdict.UNDECIDED, f"the apparatus is not shown to be sound, {listed(failed)} failed."
     status = {claim.key: claim.status for claim in claims}
@@ -119,8 +122,9 @@ def _pronounced(status: Mapping[str, Status], *, sized: bool) -> tuple[Verdict, 
         ),
         (
             Verdict.CONSISTENT,
-            all_are(Status.SUPPORTED, *ON_DIRECTION) and "C5" not in status,
-            "every claim that was run is supported; whether the component causes the drift was not tested.",
+            all_are(Status.SUPPORTED, *ON_DIRECTION) and status.get("C5") is not Status.REFUTED,
+            "every claim but C5 is supported; whether the component along the direction causes the drift is "
+            f"{'not shown' if 'C5' in status else 'not tested'}.",
         ),
         (
             Verdict.MAGNITUDE,

@@ -1,0 +1,82 @@
+"""G11: did removing the component along the direction do to the gradient, and to the stream, what it should?"""
+
+from __future__ import annotations
+
+from gradinoc.claims.evidence.arms import (
+    FULL,
+    arms_of,
+    largest_alignment,
+    leak,
+    learned,
+    mean_alignment,
+    moved,
+    shift,
+    whole,
+)
+from gradinoc.claims.evidence.measures import DIVERGED, diverged_runs
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.criteria import at_least, below
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
+from gradinoc.stats.effect import bare
+from gradinoc.study.arms import PROJECT
+from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.rules import Rules
+
+
+def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
+    """What is left of the gradient along v, of the stream's movement along it, and of what was learned."""
+    if diverged_runs(whole(evidence)):
+        return Measured({}, DIVERGED)
+    own = arms_of(evidence, PROJECT).own.get(FULL)
+    if own is None:
+        return Measured({}, "Not computed, because no arm removes the whole component along the direction.")
+    runs = len([run for run in whole(evidence).planned_runs if run[0] == own])
+    before, after = shift(evidence, NEUTRAL), shift(evidence, own)
+    how = "mean over runs and band"
+    effects = {
+        "alignment": bare(
+            "largest |cosine| of the projected gradient with v", largest_alignment(evidence, (own,)), runs, "runs",
+            "largest over steps, examples and band",
+        ),
+        "cut": bare(
+            "share of the shift along v that is cut", 1 - abs(after) / abs(before) if before else float("nan"), runs,
+            "runs", how,
+        ),
+    }  # fmt: skip
+    if secondary:
+        effects |= {
+            "alignment.neutral": bare(
+                "mean |cosine| of neutral runs", mean_alignment(evidence, NEUTRAL), runs, "runs", how
+            ),
+            "shift.neutral": bare("shift along v of neutral runs, hidden-state units", before, runs, "runs", how),
+            "shift.removed": bare("shift along v of removed runs, hidden-state units", after, runs, "runs", how),
+            "leak.neutral": bare(
+                "share of the weights learned along v, neutral", leak(evidence, NEUTRAL), runs, "runs", how
+            ),
+            "leak.removed": bare(
+                "share of the weights learned along v, removed", leak(evidence, own), runs, "runs", how
+            ),
+        }
+    effects["loss"] = bare(
+        "fall of the training loss, removed / neutral", learned(evidence, own) / learned(evidence, NEUTRAL), runs,
+        "runs", how,
+    )  # fmt: skip
+    effects["step"] = bare(
+        "change of weights, removed / neutral", moved(evidence, own) / moved(evidence, NEUTRAL), runs, "runs", how
+    )
+    statement = (
+        f"The projected gradient's cosine with v is {effects['alignment'].estimate:.2g} at most; of the shift along v "
+        f"{100 * effects['cut'].estimate:.0f} % is cut; the training loss falls by {effects['loss'].estimate:.3f} "
+        f"times as much, and weights change by {effects['step'].estimate:.3f} times as much."
+    )
+    return Measured(effects, statement)
+
+
+def _took(found: Measured, rules: Rules) -> Outcome:
+    if not found.effects:
+        return refuted(found.statement)
+    rule = f"a cosine of less than {rules.projected:g}, and at least {rules.cut:g} of the shift along v cut"
+    return held(rule, below(found["alignment"], rules.projected), at_least(found["cut"], rules.cut))
+
+
+G11 = Claim("G11", "The intervention took.", _taken, _took, needs="arms")
