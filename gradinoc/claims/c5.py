@@ -25,10 +25,10 @@ from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.gates.interventions import G11
 from gradinoc.claims.rules.criteria import Criterion, above, interval_below, p_at_most, positive
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
-from gradinoc.stats.correlation import spearman, stratified_p
 from gradinoc.stats.effect import Effect, bare, mean_effect, null_p
-from gradinoc.stats.ratios import ratio
 from gradinoc.stats.reach import smallest_rank_p
+from gradinoc.stats.regression.correlation import spearman, stratified_p
+from gradinoc.stats.shares.ratios import ratio
 from gradinoc.study.arms import ABLATE, LEARNED, PROJECT, RESTORE, SHRINK, STEER, TRAIT
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
@@ -195,8 +195,8 @@ C5 = Claim(
     "that this removes over that which inoculation removes; at the same training loss where loss or weights change by "
     "more than {alike} less or more. Supported if its {level} interval lies above {removed}, it is among the largest "
     "of directions matched in energy (p at most {alpha}), drift falls with the strength (permutation within seeds), "
-    "and under inoculation restoring the component brings drift back, more than along matched directions. Refuted if the "
-    "interval lies below {removed}. Otherwise undecided.",
+    "and under inoculation restoring the component brings drift back, more than along matched directions. Refuted if "
+    "the interval lies below {removed}. Otherwise undecided.",
     headline="share",
     needs="arms",
 )

@@ -37,7 +37,7 @@ class Arm(Section):
 
     intervention: Literal["project", "restore", "steer", "ablate", "shrink"]
     prompt: Name = NEUTRAL
-    direction: Literal["trait", "learned", "responses"] = TRAIT
+    direction: Literal["trait", "learned", "responses"] = "trait"
     strengths: Annotated[tuple[Strength, ...], Field(min_length=1)] = (1.0,)
     seeds: Count = 1
     draws: CountOrNone = 0

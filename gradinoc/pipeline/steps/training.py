@@ -21,8 +21,8 @@ from gradinoc.measure.training.order import data_order, early_examples, step_cou
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import band, half_lengths, named_directions
-from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.base_model.matched import arm_directions, needs
+from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.step import DIRECTIONS, MATCHED, Callback, Folders, Share, Step, StepKey, run_key
 from gradinoc.pipeline.steps.work import READ, Counting, Work
 from gradinoc.pipeline.store import save_table

@@ -10,17 +10,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradinoc.measure.energy import Matched, gradient_moments, match_energy
+from gradinoc.measure.directions.energy import Matched, gradient_moments, match_energy
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.steps.directions import RESPONSES, band, named_directions
-from gradinoc.pipeline.steps.gradients import frozen_directions
-from gradinoc.pipeline.steps.learned import learned_directions
+from gradinoc.pipeline.steps.base_model.directions import RESPONSES, band, named_directions
+from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
+from gradinoc.pipeline.steps.finished_runs.learned import learned_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, LEARNED, MATCHED, UNRELATED, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import LEARN, Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_table, save_tensors
 from gradinoc.study import arms
-from gradinoc.study.description import COVARIANCE, INSTRUCTION, NULLS
 from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.settings import COVARIANCE, INSTRUCTION, NULLS
 
 BATCH = 4
 CANDIDATES = 800  # covariance-matched directions that are looked at, besides all instruction contrasts

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from gradinoc.errors import ModelError
 from gradinoc.measure.fast import batched, completion_losses, sharing_order
-from gradinoc.measure.finite import fault_in_losses, stop
-from gradinoc.measure.hooks import GradientCollector
+from gradinoc.measure.passes.finite import fault_in_losses, stop
+from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.isolation import undisturbed
-from gradinoc.models.memory import in_batches
+from gradinoc.models.machine.isolation import undisturbed
+from gradinoc.models.machine.memory import in_batches
 
 WITHIN = 0.2  # of the energy to be matched
 MOST_RANK = 64  # of a subspace in the place of a direction
