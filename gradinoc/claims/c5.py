@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from gradinoc.claims.evidence.arms import (
-    FULL,
     REMOVED,
     Chosen,
     arm_families,
@@ -29,7 +28,7 @@ from gradinoc.stats.effect import Effect, bare, mean_effect, null_p
 from gradinoc.stats.reach import smallest_rank_p
 from gradinoc.stats.regression.correlation import spearman, stratified_p
 from gradinoc.stats.shares.ratios import ratio
-from gradinoc.study.arms import ABLATE, LEARNED, PROJECT, RESTORE, SHRINK, STEER, TRAIT
+from gradinoc.study.arms import ABLATE, FULL, LEARNED, PROJECT, RESTORE, SHRINK, STEER, TRAIT
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 

@@ -13,6 +13,7 @@ from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 PROJECT, RESTORE, STEER, ABLATE, SHRINK = "project", "restore", "steer", "ablate", "shrink"
 TRAIT, LEARNED, RESPONSES = "trait", "learned", "responses"  # directions that an arm may act along
+FULL = 1.0  # the strength at which projecting removes a component
 ITSELF = -1  # the `draw` of an arm that acts along its direction and not along one that is drawn
 
 ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,23}$")]

@@ -13,11 +13,10 @@ from gradinoc.claims.evidence.tables import PROJECTION, Evidence
 from gradinoc.claims.evidence.wide import band_rows, once
 from gradinoc.stats.effect import Array, finite
 from gradinoc.stats.families import Families
-from gradinoc.study.arms import ITSELF, PROJECT, RESTORE, TRAIT
+from gradinoc.study.arms import FULL, ITSELF, PROJECT, RESTORE, TRAIT
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
 REMOVED, RESTORED = "removed", "restored"  # families of runs, beside `NEUTRAL` and `INOCULATION`
-FULL = 1.0  # the strength at which projecting removes a component
 
 
 @dataclass(frozen=True)

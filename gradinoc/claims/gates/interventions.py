@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gradinoc.claims.evidence.arms import (
-    FULL,
     arms_of,
     largest_alignment,
     leak,
@@ -18,7 +17,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.criteria import at_least, below
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.stats.effect import bare
-from gradinoc.study.arms import PROJECT
+from gradinoc.study.arms import FULL, PROJECT
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.rules import Rules
 

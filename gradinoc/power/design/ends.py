@@ -42,7 +42,7 @@ def dead_ends(design: Design) -> list[DeadEnd]:
     """What claims cannot become under this design, whatever the data say."""
     return [
         *_of_prompts(design), *_of_seeds(design), *_of_directions(design), *_of_questions(design),
-        *_of_bars(design.rules),
+        *_of_arms(design), *_of_bars(design.rules),
     ]  # fmt: skip
 
 
@@ -116,6 +116,25 @@ def _of_questions(design: Design) -> list[DeadEnd]:
     if design.attributed:
         return []
     return [DeadEnd(("C7a", "C7b", "C7c"), BOTH, "attribution.questions is 0, so that they are not run", "raise it")]
+
+
+def _of_arms(design: Design) -> list[DeadEnd]:
+    """No run with an intervention, one alone, none to bring drift back, or too few along matched directions."""
+    arms, alpha, found = design.arms, design.rules.alpha, []
+    if arms.removed < 2:
+        reason = "no run has" if not arms.removed else "a single run has"
+        reason += " the component along the direction removed"
+        return [DeadEnd(("C5",), BOTH, reason, "add it to [arms], as the study causal-smollm2 does")]
+    if not arms.restored:
+        reason = "under inoculation no run has the component restored"
+        found.append(DeadEnd(("C5",), (SUPPORTED,), reason, 'add an arm of intervention "restore"'))
+    for count, what in ((arms.drawn, "removed"), (arms.restored_drawn, "restored")):
+        least = smallest_rank_p(count)
+        if least > alpha:
+            reason = f"{count} runs have it {what} along matched directions: p of a place is {least:.3g} or more"
+            cure = f"give their arm {fewest_others(alpha)} draws or more"
+            found.append(DeadEnd(("C5",), (SUPPORTED,), reason, cure))
+    return found
 
 
 def _of_bars(rules: Rules) -> list[DeadEnd]:

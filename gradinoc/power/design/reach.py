@@ -48,6 +48,7 @@ def reaches(design: Design) -> list[Reach]:
     at_equal_loss = 1.0 if all_measured < AT_EQUAL_LOSS else unmeasured
     untrained = 1.0 if math.isinf(wide_trained) else 0.0
     one_seed = 1.0 if design.seeds < 2 else 0.0
+    arms, drawn = design.arms, min(design.arms.drawn, design.arms.restored_drawn)
     untold = untrained if design.attributed else 1.0
     return [
         Reach("G3", over, "gate", all_measured, "prompts", unmeasured, wide_measured),
@@ -68,6 +69,10 @@ def reaches(design: Design) -> list[Reach]:
         Reach("C3", "intercept over differences of examples", SUPPORTED, design.examples, "examples", 0.0),
         Reach("C4", "slope over prompts, residuals permuted", both, sloped, "prompts",
               smallest_slope_p(sloped, len(COVARIATES))),
+        Reach("C5", "ratio, t over runs", both, arms.removed, "runs", 0.0 if arms.removed > 1 else 1.0,
+              seeds_half_width(arms.removed, 1.0)),
+        Reach("C5", "place among matched directions, removed and restored", SUPPORTED, drawn, "directions",
+              smallest_rank_p(drawn) if arms.removed else 1.0),
         Reach("C6", f"ratio, {over}", both, all_trained, "prompts", max(untrained, one_seed), wide_trained),
         Reach("C6", "labels of prompts permuted", beside, all_trained, "prompts", labels_p(trained)),
         Reach("C7a", f"share, {over}", both, all_trained, "prompts", untold, wide_trained),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
 from gradinoc.claims.rules.verdict import CLAIMS as JUDGED
+from gradinoc.study.arms import FULL, ITSELF, PROJECT, RESTORE, TRAIT
 from gradinoc.study.description import Study
-from gradinoc.study.prompts import NEUTRAL
+from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.prompts.family import Family, Prompt
 from gradinoc.study.rules import Rules
 
@@ -50,6 +51,23 @@ class Directions:
 
 
 @dataclass(frozen=True)
+class Arms:
+    """How many runs with an intervention claim C5 rests on.
+
+    Attributes:
+        removed: seeds of the arm that removes the whole component along the direction.
+        drawn: runs along directions matched to it.
+        restored: seeds of the arm that restores it.
+        restored_drawn: runs along directions matched to that.
+    """
+
+    removed: int
+    drawn: int
+    restored: int
+    restored_drawn: int
+
+
+@dataclass(frozen=True)
 class Design:
     """What a study's decisions can rest on, and the bars that they have to pass.
 
@@ -60,6 +78,7 @@ class Design:
         questions: held out, answered by every run.
         attributed: of these, whose change of log-odds is accounted for.
         directions: those without the trait.
+        arms: runs with an intervention.
         rules: the bars.
     """
 
@@ -69,6 +88,7 @@ class Design:
     questions: int
     attributed: int
     directions: Directions
+    arms: Arms
     rules: Rules
 
 
@@ -89,8 +109,22 @@ def design_of(study: Study) -> Design:
         questions=study.drift.generations,
         attributed=study.attribution.questions,
         directions=Directions(min(study.nulls.draws.values()), study.nulls.training, study.steering.draws),
+        arms=_armed(study),
         rules=study.rules,
     )
+
+
+def _armed(study: Study) -> Arms:
+    """How many runs along the trait's direction, and matched to it, are projected and restored."""
+    found = []
+    for intervention, prompt in ((PROJECT, NEUTRAL), (RESTORE, INOCULATION)):
+        runs = [
+            run for run in study.arm_runs.values()
+            if (run.settings.intervention, run.settings.prompt, run.settings.direction) == (intervention, prompt, TRAIT)
+            and run.strength == FULL
+        ]  # fmt: skip
+        found += [sum(run.draw == ITSELF for run in runs), sum(run.draw != ITSELF for run in runs)]
+    return Arms(*found)
 
 
 def _counted(prompts: Mapping[str, Prompt]) -> dict[str, int]:
