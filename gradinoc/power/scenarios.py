@@ -12,11 +12,11 @@ from gradinoc.study.description import POSITIONS
 from gradinoc.study.rules import Rules
 from gradinoc.study.settings import NULLS
 
-SOURCES = ("C7a", "C7b", "C7c")  # claims whose truth follows from a scenario's numbers
+SOURCES = ("C5", "C7a", "C7b", "C7c")  # claims whose truth follows from a scenario's numbers
 CLAIMS = ("C1", "C2", "C3", "C4", "C6", *SOURCES)
 GRADES = (0.4, 1.0)  # of inoculating prompts' elicitation, full inoculation's being 1
 MIDDLE = sum(GRADES) / 2  # of an inoculating prompt on average
-TURNED, CARRIED = Rules().turned, Rules().carried
+TURNED, CARRIED, REMOVED = Rules().turned, Rules().carried, Rules().removed
 BASE_SCORE = 0.05  # before training
 
 
@@ -45,6 +45,8 @@ class Noise:
     beyond what is accounted for, `own` of what a prompt's runs learn under it, `length` of the logarithms of the way's
     length and the gradient's norm, `along` of what goes along a direction, `null_along` by kind of null of the share
     that goes along a direction, `kernel` of the kernel before training.
+
+    Runs with an intervention: `matched` of what a direction of the same energy removes, of inoculation's effect.
 
     Away from the textbook: `degrees` of freedom of Student's t, in place of the normal distribution, with the same
     standard deviations; `ratio` multiplies the spread of inoculating prompts' alignment and drift.
@@ -88,6 +90,7 @@ class Noise:
         default_factory=lambda: {null: 5 * kind.spread for null, kind in NULLS.items()}
     )
     kernel: float = 0.015
+    matched: float = 0.1
     degrees: float = math.inf
     ratio: float = 1.0
 
@@ -125,7 +128,10 @@ class Scenario:
     Where drift comes from: by the size of updates a run's accounted drift is less by the power 1 - `turned`, by their
     turn by `turned`; `along` is the share of it that goes along v (None: half where drift follows alignment, else
     none); a nat that is accounted for is `accounts` in truth; the kernel before training is `foretold` times what a
-    prompt's runs leave. C7a, C7b and C7c hold or not by these numbers, whatever `holds` says of them.
+    prompt's runs leave. C5, C7a, C7b and C7c hold or not by these numbers, whatever `holds` says of them.
+
+    Cause: removing the component along v removes `caused` of what the plan's inoculation prompt removes, and cuts `cut`
+    of the movement along v; restoring it brings as much back.
 
     Apparatus: `learnt` is the least fall of a run's training loss (nats/token), `one_start` whether runs of a seed
     begin alike, `unscorable` the share of responses that cannot be scored. With `templates`, questions come from that
@@ -165,6 +171,8 @@ class Scenario:
     along: float | None = None
     accounts: float = 1.0
     foretold: float = 1.0
+    caused: float = 0.8
+    cut: float = 0.95
     learnt: float = 0.2
     one_start: bool = True
     unscorable: float = 0.0
@@ -179,6 +187,7 @@ class Scenario:
         """Add the claims on where drift comes from to those that hold, or that vary where what decides is drawn."""
         apart = self.follows * (self.fall + self.slope * self.loss) + self.elicits > 0
         true = {
+            "C5": apart and self.caused > REMOVED,
             "C7a": apart and self.turned > TURNED,
             "C7b": apart and self.carried > CARRIED,
             "C7c": self.foretold > 0,
@@ -204,7 +213,8 @@ class Sizes:
     each of these families are trained under, the plan's own and neutral with `seeds` seeds, with `rephrased` the pair
     whose wording changes. Questions: `examples` under the plan's own prompts, `shared` under all; `elicitation`,
     `behaviour`, `steering`, `evaluation`, `attributed` of those tables. `directions` of each null, `steered` and
-    `training_directions` others; `positions` are the first of `study.description.POSITIONS`. `templates` of None is
+    `training_directions` others; `matched` runs have a component along another direction removed, and as many restored
+    (0: no run has an intervention); `positions` are the first of `study.description.POSITIONS`. `templates` of None is
     the scenario's number.
     Without `beside` tables that decide nothing are empty.
     """
@@ -229,6 +239,7 @@ class Sizes:
     steered: int = 39
     training_directions: int = 40
     templates: int | None = None
+    matched: int = 0
     beside: bool = True
 
 

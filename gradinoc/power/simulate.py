@@ -9,7 +9,7 @@ import pandas as pd
 
 from gradinoc.claims.evidence.tables import COLUMNS, OF_STUDY, Evidence
 from gradinoc.power.scenarios import SCENARIOS, Scenario, Sizes
-from gradinoc.power.simulated import attributed, beside, frozen, trained
+from gradinoc.power.simulated import arms, attributed, beside, frozen, trained
 from gradinoc.power.simulated.latent import Latent, draw, evaluated
 
 
@@ -30,13 +30,14 @@ def evidence_of(latent: Latent, rng: np.random.Generator) -> Evidence:
         tables |= make(latent, rng)
     for make in (trained.training, trained.drift, beside.tables):
         tables |= make(latent, rng)
+    tables |= arms.tables(latent.truth, latent.sizes, latent.runs, rng)
     tables |= attributed.tables(latent, rng.spawn(1)[0])  # of its own: what was drawn before is drawn as before
     runs = latent.runs
     return Evidence(
         prompts=_prompts(latent),
         **tables,
         planned_runs=tuple(zip(runs["condition"], (int(seed) for seed in runs["seed"]), strict=True)),
-    )
+    ).without_arms()
 
 
 def _prompts(latent: Latent) -> pd.DataFrame:

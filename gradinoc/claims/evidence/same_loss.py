@@ -72,7 +72,9 @@ def drift_courses(evidence: Evidence) -> dict[Run, pd.DataFrame]:
         columns = {0: 0.0 * ends[run], **{step: wide[run].reindex(ends.index) for step, wide in kept.items()}}
         columns[int(steps[run])] = ends[run]
         found[str(run[0]), int(run[1])] = pd.DataFrame(columns).sort_index(axis=1)
-    return found
+    asked = [table.notna().all(axis=1) for table in found.values()]
+    everywhere = np.logical_and.reduce([each.to_numpy() for each in asked])
+    return {run: table[everywhere] for run, table in found.items()}
 
 
 def _steps_to(losses: Array, level: float) -> float:

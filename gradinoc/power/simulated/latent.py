@@ -11,6 +11,7 @@ import pandas as pd
 
 from gradinoc.claims.evidence.tables import FIXED, REPHRASED
 from gradinoc.power.scenarios import GRADES, MIDDLE, Scenario, Sizes
+from gradinoc.power.simulated import arms
 from gradinoc.power.simulated.grids import Grid
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED, NEUTRAL
@@ -35,7 +36,8 @@ class Latent:
             elicitation (full inoculation: 1), `loss` and `gap` that it takes off loss and alignment (nats/token, cosine
             at depth 1), `left` share of the neutral drift.
         runs: a row a run: condition, seed, `prompt` (its row in `prompts`), `shift` of its alignment by chance
-            (cosine), `left` share of the neutral drift.
+            (cosine), `left` share of the neutral drift, `taken` share of the gradient's component along v; those with
+            an intervention come last.
     """
 
     truth: Scenario
@@ -52,6 +54,11 @@ class Latent:
     def measured(self) -> pd.DataFrame:
         """The prompts that are measured on the frozen model."""
         return self.prompts[self.prompts["measured"]].reset_index(drop=True)
+
+    @property
+    def ordinary(self) -> int:
+        """How many runs have no intervention."""
+        return len(self.runs) - len(arms.planned(self.sizes))
 
     @property
     def places(self) -> Grid:
@@ -125,10 +132,12 @@ def _runs(truth: Scenario, sizes: Sizes, prompts: pd.DataFrame, rng: np.random.G
         for seed in range(sizes.seeds if name in CORE else 1)
     ]
     table = pd.DataFrame(rows, columns=["condition", "seed", "prompt"])
+    table = table.assign(left=prompts["left"].to_numpy()[table["prompt"]], taken=0.0)
+    table = pd.concat([table, arms.runs(truth, sizes, prompts, rng)], ignore_index=True) if sizes.matched else table
     seed = table["seed"].to_numpy()
     shift = noise.draw(rng, noise.seed, sizes.seeds)[seed] + noise.draw(rng, noise.run, len(table))
     chance = noise.draw(rng, noise.seed_drift, sizes.seeds)[seed] + noise.draw(rng, noise.run_drift, len(table))
-    left = prompts["left"].to_numpy()[table["prompt"]] + truth.follows * shift + chance
+    left = table["left"].to_numpy() + truth.follows * shift + chance
     return table.assign(shift=shift, left=left)
 
 

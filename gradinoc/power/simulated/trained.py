@@ -60,6 +60,7 @@ def training(latent: Latent, rng: np.random.Generator) -> dict[str, pd.DataFrame
     level = truth.alignment - prompts["gap"].to_numpy() + runs["shift"].to_numpy()
     level = level + truth.progress * (runs["left"].to_numpy() - 1)
     alignment = level[:, None, None] * learnt + 0.02 * batch + noise.draw(rng, noise.step, *shape)
+    alignment = alignment * (1 - runs["taken"].to_numpy())[:, None, None]
     grid = (*keys(latent), ("step", tuple(range(sizes.steps))), ("row", tuple(range(BATCH))), *latent.places)
     columns = at_positions(alignment[..., None] * depths(sizes.layers), loss, sizes.positions, rng)
     table = named(latent, table_of(grid, **columns))
@@ -94,10 +95,11 @@ def _runs(latent: Latent, rng: np.random.Generator) -> pd.DataFrame:
     """The table runs; the last run learns least, and starts elsewhere where runs of a seed do not begin alike."""
     truth, runs = latent.truth, latent.runs
     fall = 0.2 + np.abs(rng.normal(0, 0.1, len(runs)))
-    fall[-1] = truth.learnt
+    last = latent.ordinary - 1
+    fall[last] = truth.learnt
     starts = runs["seed"].map("adapter of seed {}".format)
     if not truth.one_start:
-        starts.iloc[-1] = "another adapter"
+        starts.iloc[last] = "another adapter"
     return runs[["condition", "seed"]].assign(
         steps=latent.sizes.steps, seconds=60.0, initial_loss=LOSS, final_loss=LOSS - fall, initial_adapter=starts
     )
@@ -148,6 +150,8 @@ def _values(latent: Latent, measure: str, size: int, rng: np.random.Generator) -
         GAP: (0.5, -0.3, 0.1),
     }[measure]
     before = base + rng.normal(0, 1.0, size)
+    if measure == PROJECTION:
+        left = left * (1 - truth.cut * latent.runs["taken"].to_numpy())
     shift = scale * left[:, None] * templates(latent, size, rng) + truth.noise.draw(rng, noise, *shape)
     return np.vstack([before + shift, before])
 
