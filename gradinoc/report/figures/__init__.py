@@ -17,6 +17,7 @@ from gradinoc.report.figures.drift import (
     matrix,
     projection_shift,
     prompts,
+    removal,
     score_shift,
 )
 from gradinoc.report.figures.sources import accounting, directions, factors, kernel
@@ -40,6 +41,7 @@ _MODULES = (  # in the order of the report's page
     score_shift,
     dose_curves,
     projection_shift,
+    removal,
     accounting,
     directions,
     factors,
