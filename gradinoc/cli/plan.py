@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from gradinoc.api import VARIANCES
+from gradinoc.claims.c7.c7b import C7B
 from gradinoc.cli.output import duration, print_notes, print_table, size
 from gradinoc.errors import GradinocError, StudyError, printable
 from gradinoc.power.design import cautions, dead_ends, design_of, reach_table
@@ -19,6 +22,7 @@ from gradinoc.power.written import written_power, written_reach
 from gradinoc.report.figures.power import plot_power
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.tables import write_table
+from gradinoc.study.arms import TRAIT
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
 
@@ -50,12 +54,16 @@ def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, 
     sys.stdout.flush()
     if wanted.freeze:
         _freeze(study, store, wanted.freeze)
+    past = _past(wanted.past, store, artifacts) if wanted.past else None
+    carried = _carried(study, wanted.past, artifacts)
+    if design.arms.removed and carried is not None and carried < study.rules.carried:
+        sys.stdout.write(f"{_nothing_to_remove(study, carried)}\n\n")
     if wanted.cost:
         _print_cost(study, folder)
     sys.stdout.write(written_reach(study))
     write_table(reach_table(study), folder / "design_reach.csv")
     if wanted.power:
-        _print_power(study, wanted, store, artifacts)
+        _print_power(study, wanted, past, artifacts)
     sys.stdout.write(f"\nTables{' and figure' if wanted.power else ''}: {printable(folder)}\n")
 
 
@@ -71,10 +79,31 @@ def _freeze(study: Study, store: Path, file: Path) -> None:
     )
 
 
-def _print_power(study: Study, wanted: Wanted, store: Path, artifacts: Path) -> None:
+def _carried(study: Study, past: str | None, artifacts: Path) -> float | None:
+    """Return the share that C7b found along the direction, in the past study's report, else as published; if any."""
+    report = artifacts / load_study(past).name / "claims.csv" if past else None
+    if report is not None and report.is_file():
+        table = pd.read_csv(report)
+        found = table.loc[(table["claim"] == C7B.key) & (table["key"] == "share"), "estimate"]
+        return float(found.item()) if len(found) and found.notna().all() else None
+    return study.published.carried
+
+
+def _nothing_to_remove(study: Study, carried: float) -> str:
+    """Return what C7b says beforehand of arms that remove the component along the trait's direction."""
+    spent = [run for run in study.arm_runs.values() if run.settings.direction == TRAIT]
+    others = sorted({run.settings.direction for run in study.arm_runs.values()} - {TRAIT})
+    beside = f"; arms along {' and '.join(others)} directions are trained as well" if others else ""
+    return (
+        f"C7b found that {carried:.2g} of what inoculation changes runs along the direction: there is next to nothing "
+        f"to remove, and {len(spent)} of the {len(study.arm_runs)} runs with an intervention are spent on it{beside}."
+    )
+
+
+def _print_power(study: Study, wanted: Wanted, past: Variances | None, artifacts: Path) -> None:
     folder = artifacts / study.name
-    variances = _past(wanted.past, store, artifacts) if wanted.past else load_variances(TINY)
-    effects = [OF_INTEREST, OBSERVED] if wanted.past else [OF_INTEREST]
+    variances = past or load_variances(TINY)
+    effects = [OF_INTEREST, OBSERVED] if past else [OF_INTEREST]
     table = power(study, variances, effects, wanted.simulations, wanted.jobs, _counter())
     sys.stdout.write(f"\n{written_power(study, variances, table)}")
     write_table(table, folder / "design.csv")

@@ -76,8 +76,10 @@ class Published(Section):
 
     Attributes:
         dtype: that in which the published numbers were computed.
+        carried: share along the direction that C7b found of what inoculation changes, on this model and trait.
         first_verdict: by version 1 of the rules. It had been seen when version 2's were made.
     """
 
     dtype: Name | None = None
+    carried: float | None = None
     first_verdict: Literal["supported", "loss_mediated", "refuted", "undecided"] | None = None
