@@ -19,6 +19,7 @@ from gradinoc.models.machine.memory import in_batches
 WITHIN = 0.2  # of the energy to be matched
 MOST_RANK = 64  # of a subspace in the place of a direction
 TRIED = 20  # subspaces drawn for each that is wanted
+INDEPENDENT = 1e-4  # length of what a unit row adds to the span of others, at least
 SUBSPACE = "subspace"
 
 Moments = Mapping[int, Tensor]  # layer -> second moments of the gradient, `[hidden, hidden]` float64
@@ -162,7 +163,10 @@ def _subspaces(
     smallest = min(each.shape[-1] for each in rows.values())
     for rank in range(2, min(MOST_RANK, drawn, smallest) + 1):
         chosen = torch.stack([torch.randperm(drawn, generator=generator)[:rank] for _ in range(TRIED * count)])
-        bases = {layer: torch.linalg.qr(each[chosen].double().mT).Q.mT for layer, each in rows.items()}
+        factors = {layer: torch.linalg.qr(each[chosen].double().mT) for layer, each in rows.items()}
+        if any(float(each.R.diagonal(dim1=-2, dim2=-1).abs().min()) < INDEPENDENT for each in factors.values()):
+            break  # no more candidates are independent
+        bases = {layer: each.Q.mT for layer, each in factors.items()}
         values = energy(moments, bases)
         if float(values.median()) < (1 - WITHIN) * wanted:
             continue
