@@ -47,7 +47,7 @@ class ChosenTokens(BlockHooks):
         first = self._first
         if first is not None and (first.dim() != 1 or first.is_floating_point() or bool((first < 0).any())):
             raise ValueError(f"Positions: expected for each row an index from 0 on, received {first.tolist()}")
-        self._run = run
+        self._run, self._decoder = run, decoder_of(model)
         self._rows: int | None = None
         self.by_row = False
         self._agree([])
@@ -70,7 +70,7 @@ class ChosenTokens(BlockHooks):
     def _with_tokens(self) -> Self:
         """Look at what the decoder is given, if it takes that to know the chosen tokens."""
         if self.by_row or not self._everywhere or self._run is not None:
-            self._handles.append(decoder_of(self.model).register_forward_pre_hook(self._begin, with_kwargs=True))
+            self._handles.append(self._decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
         return self
 
     def _tokens_of(self, layer: int, hidden: Tensor) -> Tokens | None:
