@@ -1,4 +1,4 @@
-"""Marks on a model that is steered, for code that packs its rows together or puts them in another order."""
+"""Marks on a model whose passes are changed, for code that packs its rows together or puts them in another order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from gradinoc.models.blocks import unwrapped
 
 _ATTRIBUTE = "_gradinoc_steered"  # one flag for each steering in place: whether rows are steered differently
+_APART = "_gradinoc_apart"  # how many ask that examples share no tokens
 
 
 @contextmanager
@@ -41,3 +42,21 @@ def refuse_reordering(model: nn.Module) -> None:
             "The model is steered row by row, and this function sorts rows and splits them into batches: expected one "
             "vector and 'last_prompt_token' or 'all' for every row; or call the model on batches of your own"
         )
+
+
+@contextmanager
+def apart(model: nn.Module) -> Iterator[None]:
+    """Inside the block examples of batches for backward passes share no tokens: each token's gradient is of one."""
+    own = vars(unwrapped(model))
+    own[_APART] = own.get(_APART, 0) + 1
+    try:
+        yield
+    finally:
+        own[_APART] -= 1
+        if not own[_APART]:
+            del own[_APART]
+
+
+def is_apart(model: nn.Module) -> bool:
+    """Whether examples of `model`, wrapped by PEFT or not, are to share no tokens."""
+    return _APART in vars(unwrapped(model))

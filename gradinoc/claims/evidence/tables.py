@@ -118,7 +118,7 @@ class Evidence:
     |   |   | specification curve chooses: direction, position, `third` of the layers, measure | per hidden unit |
     | `runs` | a LoRA run; losses of the first fifth of its examples, when met and afterwards; | nats/token, seconds |
     |   |   | SHA-256 of its adapter before the first step |  |
-    | `weights` | a run x layer of the band: norm of its adapter's change, and which share of what | weights, |
+    | `weights` | a run x layer of the band: norm of its adapter's update, and which share of what | weights, |
     |   | that block's maps into the stream have learned points along v (`leak`) | fraction |
     | `arms` | a kind of run with an intervention, its `prompt`, and the direction that it acts along (`draw` |  |
     |   | -1: that itself; others: directions that are matched to it) |  |
@@ -256,6 +256,8 @@ def _unmeasured(name: str, table: pd.DataFrame, column: str) -> str | None:
     if name == "drift":
         bad &= ~(table["measure"].isin(SCORED) & table[column].isna()).to_numpy()
     if (name, column) in (("responses", "score"), ("behaviour", "score")):
+        bad &= ~table[column].isna().to_numpy()
+    if (name, column) == ("weights", "leak"):  # maps into the stream may have names that are not known
         bad &= ~table[column].isna().to_numpy()
     if not bad.any():
         return None

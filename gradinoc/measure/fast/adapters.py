@@ -130,9 +130,20 @@ class Parts:
 
     Attributes:
         sizes: one number an adapter; of no account where there is one.
+        only: the one adapter that a pass is through; None for all that are active.
     """
 
     sizes: tuple[int, ...] = ()
+    only: str | None = None
+
+    @contextmanager
+    def through(self, adapter: str) -> Iterator[None]:
+        """Inside the block passes are through this one of the active adapters."""
+        before, self.only = self.only, adapter
+        try:
+            yield
+        finally:
+            self.only = before
 
 
 @contextmanager
@@ -183,7 +194,7 @@ def _adapted(parts: Parts) -> Any:
     def forward(layer: Any, x: Tensor) -> Tensor:
         if layer.disable_adapters:
             return torch.as_tensor(layer.base_layer(x))
-        names, base = layer.active_adapters, layer.base_layer
+        names, base = [parts.only] if parts.only else layer.active_adapters, layer.base_layer
         factors = [(layer.lora_A[name].weight, layer.lora_B[name].weight) for name in names]
         return lora_linear(x, (base.weight, base.bias), factors, layer.scaling[names[0]], parts.sizes)
 

@@ -16,7 +16,7 @@ from gradinoc.measure.fast.plain import plain_logits, plain_losses
 from gradinoc.measure.passes.batches import Batch, Row, collate, model_inputs, right_padded
 from gradinoc.measure.passes.rows import Ends, announcing
 from gradinoc.models.chat.encoding import Encoded
-from gradinoc.models.steered import is_steered, refuse_reordering
+from gradinoc.models.steered import is_apart, is_steered, refuse_reordering
 
 
 def sharing_order(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[int]:
@@ -39,8 +39,9 @@ def batched(model: nn.Module, examples: Sequence[Encoded], pad: int, runs: int =
     for all takes no longer than a small one, their parts are made equally long.
     """
     device = next(model.parameters()).device
-    batch = pack(examples, runs, even=device.type != "cpu") if is_fused(model) else collate(examples, pad)
-    return batch.to(device)
+    if not is_fused(model):
+        return collate(examples, pad).to(device)
+    return pack(examples, runs, even=device.type != "cpu", shared=not is_apart(model)).to(device)
 
 
 def frozen_batch(model: nn.Module, examples: Sequence[Encoded], pad: int) -> Batch:

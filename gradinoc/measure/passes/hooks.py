@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,10 +14,11 @@ from torch.utils.hooks import RemovableHandle
 
 from gradinoc.measure.fast import Prompts, prompt_pass
 from gradinoc.measure.passes.batches import logits_at, model_inputs, right_padded
-from gradinoc.models.blocks import decoder_blocks
+from gradinoc.models.blocks import decoder_blocks, unwrapped
 from gradinoc.models.machine.isolation import undisturbed
 
 Position = str | int
+_ALONE = "_gradinoc_alone"  # the one collector that reads, where others are not to
 
 
 class BlockHooks(ABC):
@@ -174,8 +176,23 @@ class GradientCollector(BlockHooks):
         self._reduce = reduce if reduce is not None else lambda _layer, gradient: gradient.detach().clone()
         self._gradients: dict[int, Tensor] = {}
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block no other collector of the model reads a pass."""
+        own = vars(unwrapped(self.model))
+        before = own.get(_ALONE)
+        own[_ALONE] = self
+        try:
+            yield
+        finally:
+            own[_ALONE] = before
+            if before is None:
+                del own[_ALONE]
+
     def _see(self, layer: int, hidden: Tensor) -> None:
         if not torch.is_grad_enabled():  # the first pass of reentrant checkpointing: the second one has the gradient
+            return
+        if vars(unwrapped(self.model)).get(_ALONE, self) is not self:
             return
         if not hidden.requires_grad:
             hidden.requires_grad_()

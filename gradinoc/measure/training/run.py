@@ -23,6 +23,7 @@ from gradinoc.measure.gradients.pooled import StepMeans
 from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
+from gradinoc.measure.training.interventions import Arm, Intervention, intervening
 from gradinoc.measure.training.order import data_order, early_examples
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
 from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters
@@ -83,12 +84,17 @@ class Run:
         seed: decides their order and the adapter's initial weights.
         adapter_dir: receives the adapter.
         checkpoints: number of steps -> where the adapter as it is after so many is saved too.
+        intervention: what is done to its gradients or its stream in each step; what is logged is what its weights learn
+            from then, and `RunLog.losses` are those of the steps. `RunLog.final_loss` is measured without it.
+        counterpart: for `"restore"` the same examples, encoded under the prompt whose gradients have the components.
     """
 
     examples: Sequence[Encoded]
     seed: int
     adapter_dir: Path
     checkpoints: Mapping[int, Path] = field(default_factory=dict)
+    intervention: Intervention | None = None
+    counterpart: Sequence[Encoded] | None = None
 
 
 def train_run(
@@ -114,11 +120,11 @@ def train_runs(
     part of them, its own loss, gradient clipping and optimiser's state. Adapters are saved, and the frozen `model` is
     handed back as it came. The order of examples and an adapter's initial weights depend on the seed alone, so that
     runs of one seed under different prompts are paired batch by batch. Adapter weights are float32 whatever the
-    model's dtype.
+    model's dtype. Runs may have interventions of their own, or none; those of a run do nothing to the others.
 
     Raises:
         ValueError: the runs differ in their number of examples, or several are tracked, or the model takes one adapter
-            at a time (`takes_several`).
+            at a time (`takes_several`): then train each alone; or an intervention is not as it should be.
         NumericalError: a loss, gradient or weight is not finite; the message names step, examples and layer.
         OutOfMemoryError: memory does not suffice; the message says what would fit.
     """
@@ -132,7 +138,10 @@ def train_runs(
         began_as = [digest_of(wrapped, name) for name in names]
         logged = GradientLogger(wrapped, recipe.directions) if recipe.directions else nullcontext()
         shown = tracking.places() if tracking else nullcontext()
-        with fused_adapter(wrapped) as parts, logged as logger, shown:
+        named = zip(names, runs, strict=True)
+        arms = [Arm(name, run.intervention, run.examples, run.counterpart) for name, run in named]
+        in_place = fused_adapter(wrapped)
+        with in_place as parts, logged as logger, shown, intervening(wrapped, arms, parts, recipe.pad) as around:
             trainer = GradientLoggingTrainer(
                 wrapped,
                 logger,
@@ -143,6 +152,7 @@ def train_runs(
                 data_collator=lambda items: _collate(wrapped, runs, items, recipe.pad),
                 longest=max(len(example.ids) for run in runs for example in run.examples),
                 kept=recipe.kept,
+                around=around,
             )
             checkpoints = {name: run.checkpoints for name, run in zip(names, runs, strict=True)}
             trainer.add_callback(SaveAdapters(checkpoints, trainer.ensure_sound))

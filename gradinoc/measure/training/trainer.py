@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class GradientLoggingTrainer(Trainer):
 
     Several runs may be trained at once, each an adapter of its own: a batch holds the examples of all, run by run, as
     many of each. What is read stays on the model's device until the runs are over: no step waits for a transfer.
+    `around`, of the numbers of a batch's examples, is what a step's forward and backward pass are made in.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class GradientLoggingTrainer(Trainer):
         parts: Parts,
         longest: int,
         kept: int = 1,
+        around: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _rows: nullcontext(),
         **arguments: Any,
     ) -> None:
         super().__init__(model, **arguments)
@@ -71,7 +74,7 @@ class GradientLoggingTrainer(Trainer):
         self._rate = math.nan  # the last step's learning rate
         self._direction_sums: Tensor | float = 0.0
         self._steps: list[tuple[Tensor, ...]] = []  # as `StepMeans` has them, of all runs
-        self._kept = kept
+        self._kept, self._around = kept, around
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Mean over a run's batch of each example's mean-token loss, nats/token; the sum over the runs."""
@@ -91,7 +94,8 @@ class GradientLoggingTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
         """Trainer's own step; afterwards the gradients are read."""
-        loss = super().training_step(model, inputs, *rest, **named)
+        with self._around(inputs["rows"]):
+            loss = super().training_step(model, inputs, *rest, **named)
         if self.optimizer is not None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._norms.append(torch.stack([get_total_norm(_gradients(weights)) for weights in self._weights]))

@@ -12,14 +12,14 @@ from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.provenance import code_version, library_versions
 from gradinoc.pipeline.steps import training
 from gradinoc.pipeline.steps.base_model import directions, elicitation, gradients, kernel, matched, steering, unrelated
-from gradinoc.pipeline.steps.finished_runs import attribution, checkpoints, drift, learned, matrix
+from gradinoc.pipeline.steps.finished_runs import attribution, checkpoints, drift, learned, matrix, weights
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.store import Entry, Store
 from gradinoc.study.chat_template import SHIPPED
 
 STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
     directions, unrelated, elicitation, steering, gradients, drift, training, checkpoints, matrix,
-    learned, attribution, kernel, matched,
+    learned, attribution, kernel, matched, weights,
 )}  # fmt: skip
 # Their values are inputs of the steps that use them; how they are written, counted or shown changes no result.
 UNCOUNTED = (
@@ -50,6 +50,7 @@ def plan(context: StudyContext) -> dict[StepKey, Step]:
         drift.steps(context),
         checkpoints.steps(context),
         matrix.steps(context),
+        weights.steps(context),
         attribution.steps(context),
     )
     return {step.key: step for step in steps}

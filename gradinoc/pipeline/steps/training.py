@@ -16,7 +16,7 @@ from torch import Tensor
 from gradinoc.claims.evidence.tables import COSINE, POOLED, PUSH, WINDOWS
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import takes_several
-from gradinoc.measure.interventions import Intervention
+from gradinoc.measure.training.interventions import Intervention
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
@@ -160,8 +160,8 @@ def _intervened(context: StudyContext, run: Run, arm: ArmRun, folders: Folders) 
     kind, rows = arm.settings.intervention, arm_directions(folders, arm.settings.direction, arm.draw)
     if kind == STEER:  # in half-distances between the prompts
         lengths = half_lengths(folders[DIRECTIONS])
-        rows = {layer: lengths[layer] * each for layer, each in rows.items()}
-    counterpart = context.encoded(context.splits.train, context.prompts[NEUTRAL]) if kind == RESTORE else ()
+        rows = {layer: lengths[layer] * each[0] for layer, each in rows.items()}
+    counterpart = context.encoded(context.splits.train, context.prompts[NEUTRAL]) if kind == RESTORE else None
     return replace(run, intervention=Intervention(kind, rows, arm.strength), counterpart=counterpart)
 
 
@@ -183,7 +183,6 @@ def _save(log: RunLog, share: Share, logged: Logged) -> None:
         "initial_adapter": log.initial_adapter,
     }
     tables = {
-        "weights": pd.DataFrame({"layer": logged.band, "moved": log.moved, "leak": log.leak}),
         "training": log.table,
         "training_nulls": _random(log, logged),
         "cells": pd.concat(_cells(log, logged), ignore_index=True),

@@ -22,11 +22,11 @@ def planned(sizes: Sizes) -> list[ArmRun]:
     if not sizes.matched:
         return []
     arms = {
-        "removed": Arm(intervention=PROJECT, seeds=sizes.seeds),
-        "dose": Arm(intervention=PROJECT, strengths=STRENGTHS, seeds=min(2, sizes.seeds)),
-        "removed_matched": Arm(intervention=PROJECT, draws=sizes.matched),
-        "restored": Arm(intervention=RESTORE, prompt=INOCULATION, seeds=sizes.seeds),
-        "restored_matched": Arm(intervention=RESTORE, prompt=INOCULATION, draws=sizes.matched),
+        "removed": Arm(intervention="project", seeds=sizes.seeds),
+        "dose": Arm(intervention="project", strengths=STRENGTHS, seeds=min(2, sizes.seeds)),
+        "removed_matched": Arm(intervention="project", draws=sizes.matched),
+        "restored": Arm(intervention="restore", prompt=INOCULATION, seeds=sizes.seeds),
+        "restored_matched": Arm(intervention="restore", prompt=INOCULATION, draws=sizes.matched),
     }
     return [*arm_runs(arms, range(sizes.seeds))]
 

@@ -110,15 +110,17 @@ def _alike(sequences: Sequence[tuple[int, ...]], rows: Sequence[int], tokens: in
     return groups
 
 
-def pack(examples: Sequence[Encoded], runs: int = 1, even: bool = False) -> Batch:
+def pack(examples: Sequence[Encoded], runs: int = 1, even: bool = False, shared: bool = True) -> Batch:
     """The examples in one row, with what several prompts begin with held once: for forward and backward passes.
+
+    Nothing is held once if they are not to be `shared`.
 
     From its last prompt token on each is its own: gradients are read there. The examples of several `runs`, as many of
     each, lie run by run and share nothing, each run's with as many tokens as the others' if they are to be `even`.
     """
     size = len(examples) // runs
     rows = [
-        share([each.ids for each in run], [each.prompt_length - 1 for each in run])
+        share([each.ids for each in run], [shared * (each.prompt_length - 1) for each in run])
         for run in (examples[start : start + size] for start in range(0, len(examples), size))
     ]
     if even:

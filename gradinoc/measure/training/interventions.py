@@ -1,0 +1,164 @@
+"""Interventions in training: what is done to a run's gradients, or to its residual stream, in each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor, nn
+
+from gradinoc.measure.fast import Parts, frozen_batch
+from gradinoc.measure.interventions.ablation import Ablation
+from gradinoc.measure.interventions.bases import bases
+from gradinoc.measure.interventions.components import components_of
+from gradinoc.measure.interventions.gradients import giving
+from gradinoc.measure.interventions.hooks import GradientHooks, projected, shrunk
+from gradinoc.measure.steering.chosen import ALL, ChosenTokens
+from gradinoc.measure.steering.steered import Steering
+from gradinoc.models.chat.encoding import Encoded
+from gradinoc.models.steered import apart
+
+Kind = Literal["project", "steer", "ablate", "shrink", "restore"]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What is done in every training step of a run, and in no other pass: at every token, but where restored.
+
+    Attributes:
+        kind: `"project"`: the gradient δ of each named block's output becomes δ − strength · (δ·v) v, see
+            `gradinoc.project_gradient`; `"shrink"`: δ gets, token by token, the length that this would leave it, see
+            `gradinoc.shrink_gradient`; `"restore"`: at the last prompt token and the answer's tokens, δ + strength ·
+            (a − δ·v) v, where a is the component of the same examples under the prompt of `Run.counterpart`, at the
+            weights as they are, see `gradinoc.add_gradient`; `"steer"`: h + strength · v forward, see
+            `gradinoc.steered` (preventative steering, Chen et al. 2025, https://arxiv.org/abs/2507.21509);
+            `"ablate"`: h − strength · (h·v) v forward, see `gradinoc.ablate`.
+        directions: layer (0-based block) -> v, `[hidden]`: of any length, which counts for `"steer"` alone. For the
+            others `[rank, hidden]` too, with orthonormal rows.
+        strength: a number.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+
+    kind: Kind
+    directions: Mapping[int, Tensor]
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"Intervention {self.kind!r}: expected one of {get_args(Kind)}")
+
+
+class Arm(NamedTuple):
+    """One of the runs that are trained together: its adapter's name, what is done to it, and the examples for that."""
+
+    adapter: str
+    intervention: Intervention | None
+    examples: Sequence[Encoded]
+    counterpart: Sequence[Encoded] | None
+
+
+class _Restored(NamedTuple):
+    """A run whose gradient's components are those of its examples under another prompt."""
+
+    run: int
+    basis: Mapping[int, Tensor]  # layer -> [rank, hidden]
+    components: dict[int, Tensor]  # layer -> those of the step to come
+
+
+class Interventions:
+    """Those of runs that are trained together; each acts on its own run's tokens alone.
+
+    Attributes:
+        apart: whether examples must share no tokens in a batch.
+
+    Args:
+        model: with an adapter for each of the runs.
+        arms: the runs, in the order in which they lie in a batch.
+        parts: by which a pass is through one of the adapters.
+        pad: id of the padding token.
+
+    Raises:
+        ValueError: directions that are not as they should be, or a counterpart that is missing, not wanted, or of other
+            completions.
+    """
+
+    def __init__(self, model: nn.Module, arms: Sequence[Arm], parts: Parts, pad: int) -> None:
+        self._model, self._arms, self._parts, self._pad = model, arms, parts, pad
+        self._restored: list[_Restored] = []
+        for arm in arms:
+            _ensure_counterpart(arm)
+        of_run = [(run, arm.intervention) for run, arm in enumerate(arms)]
+        self._hooks = [self._made(run, each) for run, each in of_run if each and each.strength]
+        self.apart = any(each.kind == "shrink" for _, each in of_run if each)
+
+    def _made(self, run: int, what: Intervention) -> ChosenTokens:
+        model, v, amount = self._model, what.directions, what.strength
+        own = run if len(self._arms) > 1 else None
+        if what.kind == "steer":
+            return Steering(model, v, amount, ALL, own)
+        if (
+            what.kind == "ablate"
+        ):  # behind the hooks that log: what they see is the gradient that goes on to the weights
+            return Ablation(model, v, amount, ALL, own, before=True)
+        if what.kind == "restore":
+            restored = _Restored(run, bases(model, v), {})
+            self._restored.append(restored)
+            return giving(model, v, amount, restored.components, run=own)
+        linear = what.kind == "project"
+        return GradientHooks.along(model, v, amount, projected if linear else shrunk, ALL, run=own, linear=linear)
+
+    @contextmanager
+    def in_step(self, rows: Sequence[int]) -> Iterator[None]:
+        """Inside the block, a step's forward and backward pass, they are in place.
+
+        Hooks that were in place before see gradients after they are changed, which is what weights learn from.
+
+        Args:
+            rows: numbers of the batch's examples, run by run, as many of each.
+        """
+        size = len(rows) // len(self._arms)
+        for each in self._restored:
+            own = rows[each.run * size : (each.run + 1) * size]
+            each.components.update(self._components(self._arms[each.run], own, each.basis))
+        with ExitStack() as stack:
+            for hooks in self._hooks:
+                stack.enter_context(hooks)
+            yield
+
+    def _components(self, arm: Arm, rows: Sequence[int], basis: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Those of a run's examples under the other prompt, of the mean of their losses, as a step goes along it."""
+        counterpart = arm.counterpart or ()
+        batch = frozen_batch(self._model, [counterpart[row] for row in rows], self._pad)
+        with self._parts.through(arm.adapter):
+            return components_of(self._model, batch, basis, 1 / len(rows))
+
+
+@contextmanager
+def intervening(
+    model: nn.Module, arms: Sequence[Arm], parts: Parts, pad: int
+) -> Iterator[Callable[[Sequence[int]], AbstractContextManager[None]]]:
+    """Inside the block batches are made as `Interventions` need them, whose `in_step` it gives."""
+    interventions = Interventions(model, arms, parts, pad)
+    with apart(model) if interventions.apart else nullcontext():
+        yield interventions.in_step
+
+
+def _ensure_counterpart(arm: Arm) -> None:
+    """Refuse examples under another prompt that are missing, not wanted, or other ones."""
+    wanted = arm.intervention is not None and arm.intervention.kind == "restore"
+    if wanted != (arm.counterpart is not None):
+        raise ValueError(
+            "A counterpart, the same examples under another prompt: expected for 'restore', and only there"
+        )
+    completions = [
+        [each.ids[each.prompt_length :] for each in those] for those in (arm.examples, arm.counterpart or ())
+    ]
+    if wanted and completions[0] != completions[1]:
+        raise ValueError(
+            f"A counterpart of {len(completions[1])} examples: expected the {len(completions[0])} of the run, in their "
+            "order, with the same completion tokens"
+        )
