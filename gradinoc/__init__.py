@@ -15,7 +15,7 @@ _HOMES = {
     "compute_gradient_alignment": "measure.gradients.alignment",
     "extract_trait_direction": "measure.directions.extraction",
     "load_directions": "report.exports",
-    "load_model": "measure.load",
+    "load_model": "measure.loading.load",
     "load_trait": "study.traits",
     "measure_caps_rate": "study.traits",
     "register_trait": "study.traits",

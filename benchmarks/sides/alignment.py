@@ -17,7 +17,7 @@ held: dict[str, Any] = {}
 
 def prepare_ours(model: str, work: str, dtype: str, only: list[int] | None = None) -> None:
     """Load the model as a study does."""
-    from gradinoc.measure.load import load_model
+    from gradinoc.measure.loading.load import load_model
 
     held.update(work=read_work(work, only), model=load_model(model, device="cpu", dtype=dtype).model)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from gradinoc.measure.attribution.slopes import inner, slope_of
 from gradinoc.measure.fast import completion_losses, fused_adapter
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.chat.encoding import Encoded
 
 MODEL, BATCH, IGNORED = "smollm2-135m-instruct", 4, -100

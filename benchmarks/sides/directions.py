@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 def load_ours(folder: str, dtype: torch.dtype, texts: Texts) -> Extract:
     """Our directions, of a model as a study loads it; rendering and tokenizing the questions is part of it."""
     from gradinoc import extract_trait_direction
-    from gradinoc.measure.load import load_model
+    from gradinoc.measure.loading.load import load_model
 
     loaded = load_model(folder, device="cpu", dtype=str(dtype).removeprefix("torch."))
     layers = range(loaded.model.config.num_hidden_layers)

@@ -19,7 +19,7 @@ from gradinoc.data.splits import Splits
 from gradinoc.measure.behaviour.drift import measure_drift
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.study.settings import DriftSettings
 from gradinoc.study.traits import ALL_CAPS
 

@@ -15,7 +15,7 @@ from shapes import shaped_model
 
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.study.settings import TrainingSettings

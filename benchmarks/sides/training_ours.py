@@ -12,7 +12,7 @@ from shapes import device, shaped_model
 from stepping import MODEL, Task, serve_run
 
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
 
 

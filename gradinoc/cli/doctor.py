@@ -24,7 +24,7 @@ from gradinoc.cli.plan import PROMPTS
 from gradinoc.data.splits import split
 from gradinoc.disk import cache_folder
 from gradinoc.errors import GradinocError, printable, reason
-from gradinoc.measure.load import LanguageModel, load_model
+from gradinoc.measure.loading.load import LanguageModel, load_model
 from gradinoc.models.machine.device import bfloat16_pays, choose_device, choose_dtype, product_speeds
 from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.pipeline.check import check

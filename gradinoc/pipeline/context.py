@@ -21,7 +21,7 @@ from gradinoc.data.examples import Example, showing
 from gradinoc.data.splits import Splits
 from gradinoc.errors import ModelError, OutOfMemoryError
 from gradinoc.measure.fast import fused_adapter, stacked_adapters
-from gradinoc.measure.load import LanguageModel, load_model
+from gradinoc.measure.loading.load import LanguageModel, load_model
 from gradinoc.measure.training.adapters import ensure_safetensors
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded, encode

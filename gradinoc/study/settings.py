@@ -32,8 +32,8 @@ class ModelSettings(Section):
     """Which language model, and how it is held in memory.
 
     `id` is a bundled name, a folder, a GGUF file, or a hub id; `revision` pins a hub model. `device` and `dtype` of
-    "auto" are chosen per machine (see `gradinoc.measure.load`). `extraction_dtype` is that in which directions are
-    found ("auto": that of all else): a contrast of mean activations is small beside them, and half precision rounds
+    "auto" are chosen per machine (see `gradinoc.measure.loading.load`). `extraction_dtype` is that in which directions
+    are found ("auto": that of all else): a contrast of mean activations is small beside them, and half precision rounds
     alike at every prompt, which no number of prompts averages out. `threads` = 0 leaves the number of CPU threads to
     the machine. `kernels` "plain" computes with the model's own modules on padded batches (see
     `gradinoc.measure.fast.fused`). `chat_template` takes the place of the model's own, which a base model has none of:

@@ -28,7 +28,7 @@ from gradinoc.cli.comparison import comparison, read_artifacts
 from gradinoc.cli.output import duration, print_table
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
-from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
+from gradinoc.measure.loading.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.run import Pipeline

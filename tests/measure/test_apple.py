@@ -19,7 +19,7 @@ from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
-from gradinoc.measure.selftests import causal_leak
+from gradinoc.measure.loading.selftests import causal_leak
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import Encoded

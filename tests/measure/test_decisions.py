@@ -22,7 +22,7 @@ from gradinoc.measure.behaviour.decisions import Decision, decision_log_odds, de
 from gradinoc.measure.fast import batched, fused_adapter, scored_batch, stacked_adapters
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.plain import try_split
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.sources.packaged import bundled_folder

@@ -14,7 +14,7 @@ from gradinoc.measure.behaviour import drift
 from gradinoc.measure.behaviour.decisions import decision_log_odds, decisions
 from gradinoc.measure.behaviour.drift import measure_drift
 from gradinoc.measure.directions.nulls import isotropic_directions
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.chat.template import end_of_turn, render_prompt
 from gradinoc.models.generate import generate

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.small_models import letter_tokenizer
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.passes.hooks import ActivationCollector
 from gradinoc.models.generate import generate
 

@@ -10,13 +10,21 @@ from transformers.masking_utils import sdpa_mask
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, SPREAD, VOCABULARY, letter_tokenizer
 from gradinoc.errors import ModelError
-from gradinoc.measure import selftests
 from gradinoc.measure.fast import fused, packed
 from gradinoc.measure.fast.fused import fuse, windows
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses
-from gradinoc.measure.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING, causal_leak, examine
-from gradinoc.measure.selftests.exact import texts
+from gradinoc.measure.loading import selftests
+from gradinoc.measure.loading.selftests import (
+    CAUSALITY,
+    COMPLETION,
+    GENERATION,
+    GRADIENT,
+    PADDING,
+    causal_leak,
+    examine,
+)
+from gradinoc.measure.loading.selftests.exact import texts
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import Batching, Way, generate, set_way, way
 

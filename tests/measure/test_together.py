@@ -16,7 +16,7 @@ from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import passes
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.packed.packing import pack
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.run import Recipe, Run, train_run, train_runs
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode

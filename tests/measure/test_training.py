@@ -22,7 +22,7 @@ from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training import run as train_lora
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.order import data_order

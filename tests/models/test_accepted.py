@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from fixtures.architectures.build import Entry, random_model
 from fixtures.small_models import letter_tokenizer
 from gradinoc.errors import ModelError
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded

@@ -21,7 +21,7 @@ from fixtures.small_study import SMALLEST
 from gradinoc.errors import ModelError
 from gradinoc.measure.fast import stacked_adapters
 from gradinoc.measure.fast.fused import fuse
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import lora_config, save_adapter
 from gradinoc.models.adapters import ROUTER, is_linear, kind, map_shapes, targets
 from gradinoc.models.blocks import decoder_blocks

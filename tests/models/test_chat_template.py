@@ -13,7 +13,7 @@ from fixtures.chat_families import set_clock
 from fixtures.complaints import complaint
 from fixtures.small_study import SMALLEST
 from gradinoc.errors import ModelError, StudyError
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.chat.encoding import encode
 from gradinoc.models.chat.template import render_prompt
 from gradinoc.models.files import tokenizer_of

@@ -22,7 +22,7 @@ from fixtures.small_models import ARCHITECTURES, END, VOCABULARY, letter_tokeniz
 from gradinoc.disk import checksum
 from gradinoc.errors import ModelError
 from gradinoc.measure.gradients.alignment import answer_losses
-from gradinoc.measure.load import load_model, separate_pad_token
+from gradinoc.measure.loading.load import load_model, separate_pad_token
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.files import config_of, sizes_of
@@ -178,7 +178,7 @@ def test_missing_package_is_answered_with_the_command_to_run(monkeypatch):
 LOAD = """
 import sys, time
 from gradinoc.errors import ModelError
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.sources.locate import fingerprint
 for request in sys.argv[1:]:
     name, _, revision = request.partition("@")

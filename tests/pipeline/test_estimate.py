@@ -18,7 +18,7 @@ from gradinoc.errors import DataError, ModelError
 from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.measure.fast import batched, completion_losses
 from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses, measure_alignments
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt

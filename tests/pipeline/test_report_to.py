@@ -14,7 +14,7 @@ import gradinoc
 from gradinoc.data.sources import load_source
 from gradinoc.errors import StudyError
 from gradinoc.measure.directions.nulls import isotropic_directions
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.chat.encoding import encode

@@ -261,6 +261,6 @@ def test_code_version_parses_a_module_once_for_all_steps(toy, tmp_path, monkeypa
 
 def test_code_version_covers_this_package():
     """Real modules are found; one that is not there is named."""
-    assert code_version("gradinoc.measure.load") != code_version("gradinoc.pipeline.store")
+    assert code_version("gradinoc.measure.loading.load") != code_version("gradinoc.pipeline.store")
     with pytest.raises(FileNotFoundError, match=r"no_such\.py"):
         code_version("gradinoc.no_such")

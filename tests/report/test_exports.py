@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 import gradinoc
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.errors import DataError
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.packaged import bundled_folder
 from gradinoc.pipeline.context import adapted

@@ -26,7 +26,7 @@ from fixtures.small_models import ARCHITECTURES, letter_tokenizer
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, DeviceError, ModelError
 from gradinoc.measure.directions.extraction import mean_difference
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.passes.hooks import ActivationCollector, GradientCollector
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.models.blocks import decoder_blocks

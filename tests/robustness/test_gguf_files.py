@@ -19,7 +19,7 @@ from fixtures.gguf_files import build, byte_level, metadata_of, plain, tensors_o
 from gradinoc.cli.data import IN_A_PACKAGE
 from gradinoc.cli.doctor import State, _packaged
 from gradinoc.errors import ModelError, StoreError
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.sources import converted
 from gradinoc.models.sources import packaged as bundled
 from gradinoc.models.sources.gguf import convert, weights

@@ -23,7 +23,7 @@ from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.gradients import alignment as gradients
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.blocks import decoder_blocks

@@ -24,7 +24,7 @@ from gradinoc.errors import NumericalError
 from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
-from gradinoc.measure.load import LanguageModel, load_model
+from gradinoc.measure.loading.load import LanguageModel, load_model
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.adapters import save_adapter
 from gradinoc.measure.training.run import Recipe, train_run

@@ -19,7 +19,7 @@ from fixtures.small_study import SMALLEST
 from fixtures.smallest import smallest, tables
 from gradinoc import run_study
 from gradinoc.errors import ModelError, StudyError
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.files import tokenizer_of
 from gradinoc.models.generate import generate
 from gradinoc.models.sources.accepted import ensure_inert

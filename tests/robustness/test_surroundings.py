@@ -32,7 +32,7 @@ from gradinoc.data.export import write_chat
 from gradinoc.data.sources import load_source
 from gradinoc.errors import DeviceError
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.arguments import ensure_trainable
 from gradinoc.measure.training.trainer import GradientLoggingTrainer
 from gradinoc.models.chat.encoding import encode, encode_prompt

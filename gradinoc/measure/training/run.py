@@ -20,7 +20,7 @@ from gradinoc.errors import DataError
 from gradinoc.measure.fast import batched, fused_adapter
 from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses
 from gradinoc.measure.gradients.pooled import StepMeans
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
 from gradinoc.measure.training.order import data_order, early_examples

@@ -8,7 +8,7 @@ from fixtures.attributed import OWN, QUESTIONS, SETTINGS
 from gradinoc.data.examples import showing
 from gradinoc.data.sources import load_source
 from gradinoc.measure.behaviour.decisions import decisions
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.models.chat.encoding import encode

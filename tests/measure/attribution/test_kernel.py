@@ -23,7 +23,7 @@ from gradinoc.measure.attribution.slopes import (
 )
 from gradinoc.measure.behaviour.decisions import log_odds_of
 from gradinoc.measure.fast import batched, completion_losses
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import fresh_adapters, save_adapter
 from gradinoc.models.adapters import targets
 from gradinoc.models.chat.encoding import encode

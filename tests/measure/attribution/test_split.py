@@ -14,7 +14,7 @@ from gradinoc.measure.attribution.slopes import (
     read_weights,
     trained_weights,
 )
-from gradinoc.measure.load import load_model
+from gradinoc.measure.loading.load import load_model
 from gradinoc.models.chat.encoding import encode
 
 

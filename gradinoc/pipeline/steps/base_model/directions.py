@@ -21,7 +21,7 @@ from gradinoc.measure.directions.extraction import (
     separation,
     unmoved,
 )
-from gradinoc.measure.load import LanguageModel
+from gradinoc.measure.loading.load import LanguageModel
 from gradinoc.measure.steering.effects import half_distances
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode

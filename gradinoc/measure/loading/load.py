@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.utils import logging as transformers_logging
 
 from gradinoc.errors import ModelError, reason, shown
-from gradinoc.measure.selftests import SelfTest, examine
+from gradinoc.measure.loading.selftests import SelfTest, examine
 from gradinoc.models.adapters import note as adapters_note
 from gradinoc.models.chat.template import end_of_turn
 from gradinoc.models.files import read_tokenizer, template_notes
@@ -36,7 +36,7 @@ class LanguageModel:
         name: what it was loaded by.
         fingerprint: identity of its weights, configuration and tokenizer; see `fingerprint`.
         notes: what was decided or worked around while loading, for the report.
-        self_tests: what the model was tried on while loading; see `gradinoc.measure.selftests`.
+        self_tests: what the model was tried on while loading; see `gradinoc.measure.loading.selftests`.
     """
 
     model: PreTrainedModel

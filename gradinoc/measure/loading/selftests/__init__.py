@@ -19,8 +19,8 @@ from gradinoc.measure.fast.plain import try_split
 from gradinoc.measure.fast.trial import MARGIN
 from gradinoc.measure.fast.trial.float32 import in_float32
 from gradinoc.measure.gradients.alignment import gradient_at_positions
+from gradinoc.measure.loading.selftests.exact import Exact, block_states, by_brute_force, kernel_texts, texts
 from gradinoc.measure.passes.hooks import GradientCollector
-from gradinoc.measure.selftests.exact import Exact, block_states, by_brute_force, kernel_texts, texts
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import Encoded, completion_note
 from gradinoc.models.generate import Batching, Way, generated_logits, set_way
