@@ -18,8 +18,7 @@ PLAIN = {
     GGMLQuantizationType.F16: torch.float16,
     GGMLQuantizationType.BF16: torch.bfloat16,
 }
-# Numbers of a model that is small enough for its unpacked blocks to be kept in float32, as `gradinoc.measure.loading.load`
-# says.
+# Numbers of a model so small that its unpacked blocks are kept in float32; see `gradinoc.measure.loading.load`.
 SMALL = 10_000_000
 AT_A_TIME = 1 << 22  # numbers that are unpacked at a time: 17 MB of float32 and what unpacking needs beside them
 
