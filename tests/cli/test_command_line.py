@@ -1,4 +1,4 @@
-"""The command line: what it takes, what it says on which stream, with which exit code, and what it leaves."""
+"""The command line: help, errors, what is printed, data, runs and reports."""
 
 from __future__ import annotations
 
@@ -14,36 +14,26 @@ from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import typer
 
 from fixtures.finished import SETTINGS
 from fixtures.small_study import SMALLEST, as_options
-from gradinoc.claims.rules.verdict import judge
 from gradinoc.cli import main
 from gradinoc.cli.commands import app
-from gradinoc.cli.comparison import comparison, read_artifacts
 from gradinoc.cli.output import duration, print_table
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
-from gradinoc.measure.loading.selftests import CAUSALITY, COMPLETION, GENERATION, GRADIENT, PADDING
-from gradinoc.models.sources import packaged as bundled
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.plan import plan
 from gradinoc.pipeline.store import Store
-from gradinoc.power.simulate import simulate
-from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
 from gradinoc.study.loading import STUDIES, load_study
-from gradinoc.study.prompts import CONDITIONS
-from gradinoc.study.rules import VERSION
 
 ROOT = Path(__file__).parents[2]
 FEW = ["drift.generations=9", "drift.log_odds=9", "drift.matrix=9"]  # within nine questions that are held out
 COMMANDS = typer.main.get_command(app).commands
-SIZES = {"layers": 2, "steps": 6, "directions": 100, "positions": 1}
 
 
 def run_alone(*words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -268,145 +258,7 @@ def test_a_report_is_that_of_the_study_its_folder_describes(reported, tmp_path, 
     assert "--set: belongs to a study's name or TOML file" in capsys.readouterr().err
 
 
-# --- compare
-
-
-def leave(folder: Path, world: str, *settings: str, **sizes: int) -> Path:
-    """What the report of a simulated study leaves for a comparison."""
-    study = load_study("tiny", list(settings))
-    evidence = simulate(world, np.random.default_rng(0), **{**SIZES, **sizes})
-    judgement = judge(evidence, study.rules)
-    published = study.published.model_dump()
-    write_json(
-        {"study": study.name, "rules": VERSION, "published": published, **vars(judgement)}, folder / "verdict.json"
-    )
-    write_table(claims_table((*judgement.gates, *judgement.claims)), folder / "claims.csv")
-    write_table(runs_table(evidence), folder / "runs.csv")
-    (folder / "study.json").write_text(study.model_dump_json(), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def two(tmp_path) -> tuple[Path, Path]:
-    """An effect, and none, with another model, learning rate and number of seeds."""
-    other = ("model.id=deaf", "training.lr=0.001", "seeds=[0, 1]", "name=second")
-    return leave(tmp_path / "first", "effect"), leave(tmp_path / "second", "no_effect", *other, seeds=2)
-
-
-def test_comparison_sets_two_studies_side_by_side(two, capsys, tmp_path):
-    """Verdicts, claims, drift and settings on stdout; every effect in the table; a figure."""
-    before = {path: path.read_bytes() for folder in two for path in folder.iterdir()}
-    assert main(["compare", *map(str, two), "--out", str(tmp_path / "out")]) == 0
-    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    verdicts = [json.loads((folder / "verdict.json").read_text())["verdict"] for folder in two]
-    assert f"verdict {' '.join(verdicts)}" in said
-    assert f"version of the rules {VERSION} {VERSION}" in said
-    assert "verdict by rules 1, published supported –" in said
-    assert "training.lr 0.003 0.001" in said
-    assert 'model.id "obedient" "deaf"' in said
-    assert "seeds [0, 1, 2] [0, 1]" in said
-    assert not any(line.startswith("training.steps") for line in said)
-    assert (tmp_path / "out" / "compare.png").stat().st_size > 20_000
-    table = pd.read_csv(tmp_path / "out" / "compare.csv")
-    for number, folder in enumerate(two, start=1):
-        claims = pd.read_csv(folder / "claims.csv").dropna(subset=["effect", "estimate"])
-        pairs = set(zip(claims["claim"], claims["key"], strict=True))
-        listed = table[table["part"] == "claim"].dropna(subset=["first" if number == 1 else "second"])
-        assert pairs == set(zip(listed["item"], listed["key"], strict=True))
-    assert {path: path.read_bytes() for folder in two for path in folder.iterdir()} == before
-
-
-def test_difference_is_the_second_less_the_first_where_it_says_something(two):
-    """Of effects and drift; not of p, and not of what is in the units of another model."""
-    table = comparison(*map(read_artifacts, two))
-    known = table["difference"].notna()
-    assert np.allclose(table.loc[known, "difference"], table.loc[known, "second"] - table.loc[known, "first"])
-    assert known[table["key"] == "alignment.neutral"].any()
-    assert (table["part"] == "p").sum() > 10
-    in_units = table["key"].str.contains("projection|grad_norm")
-    assert in_units.sum() >= len(CONDITIONS)
-    assert not known[in_units | (table["part"] == "p")].any()
-    both = table[["first", "second"]].notna().all(axis=1)
-    assert known[both & ~in_units & (table["part"] != "p")].all()
-
-
-def test_same_models_are_compared_in_their_own_units_and_other_traits_scores_are_not(tmp_path):
-    """The projection of one model against itself; direction, answers and score are of their trait."""
-    paths = [leave(tmp_path / "one", "effect"), leave(tmp_path / "two", "no_effect", "name=two")]
-    same = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
-    of_the_trait = [("drift", "neutral", measure) for measure in ("projection", "expected_score", "decision_log_odds")]
-    of_the_trait += [("claim", "C1", "alignment.neutral"), ("claim", "C6", "share")]
-    assert np.isfinite(same[of_the_trait]).all()
-    note = paths[1] / "study.json"
-    note.write_text(note.read_text().replace('"all_caps"', '"lower_case"'))
-    other = comparison(*map(read_artifacts, paths)).set_index(["part", "item", "key"])["difference"]
-    assert other[of_the_trait].isna().all()
-    assert np.isfinite(other[[("claim", "G3", "loss"), ("claim", "G4", "fall"), ("claim", "G1", "auc")]]).all()
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("verdict.json", None),
-        ("verdict.json", b"[1]"),
-        ("study.json", b"\xff\xfe{"),
-        ("claims.csv", b"a,b\n1,2\n"),
-        ("runs.csv", b""),
-    ],
-)
-def test_comparison_of_what_is_no_report_is_refused(two, capsys, file, content):
-    """In one line that names the file; nothing is written."""
-    path = two[1] / file
-    path.unlink() if content is None else path.write_bytes(content)
-    assert main(["compare", *map(str, two)]) == 2
-    assert f"{file}: " in capsys.readouterr().err
-    assert not list(two[1].glob("compared-with-*"))
-
-
 def test_version_is_that_of_the_package(capsys):
     """As pip has it."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"gradinoc {version('gradinoc')}\n"
-
-
-# --- doctor
-
-
-def test_doctor_finds_this_machine_well(tmp_path, capsys):
-    """Exit code 0, a line a look; nothing is left in the folders that were tried."""
-    assert main(["doctor", "--store", str(tmp_path / "s"), "--artifacts", str(tmp_path / "a")]) == 0
-    said = capsys.readouterr().out
-    for what in ("torch", "device", "causality, float32", "gradients, float32", "model obedient", "hub", "store"):
-        assert any(f" {what} " in line for line in said.splitlines()), what
-    assert not list(tmp_path.iterdir())
-
-
-def test_doctor_of_a_model_shows_how_a_study_would_read_it(tmp_path, capsys):
-    """Self-tests in either dtype, notes on files and model, every condition's prompt, and which tokens carry loss."""
-    turns = (bundled.ORGANISMS / "obedient" / "chat_template.jinja").read_text(encoding="utf-8")
-    (tmp_path / "opened.jinja").write_text(turns.replace("<|assistant|>", "<|assistant|>Well, "), encoding="utf-8")
-    changed = [f"--set=model.chat_template={tmp_path / 'opened.jinja'}", "--set=model.extraction_dtype=bfloat16"]
-    assert main(["doctor", "obedient", "--set=model.device=cpu", *changed]) == 0
-    said = capsys.readouterr().out
-    rows = [line.split("  ")[0] for line in said.splitlines()]
-    for test in (COMPLETION, CAUSALITY, PADDING, GENERATION, GRADIENT):
-        for dtype in ("float32", "bfloat16"):
-            assert rows.count(f"{test}, {dtype}") == 1
-    for note in ("not the model's (model.chat_template)", "LoRA on 28 linear maps"):
-        assert said.count(note) == 1
-    prompts = list(load_study("tiny").measured)
-    mask = ["inoculation: without loss", "inoculation: with loss"]
-    assert [row for row in rows if row.split(":")[0] in prompts] == [*prompts, *mask]
-
-
-def test_doctor_says_what_is_broken(tmp_path, capsys, monkeypatch):
-    """A bundled model that is not there, a packaged one that was changed, a store that cannot be: exit code 1."""
-    folder = tmp_path / "organisms"
-    shutil.copytree(bundled.ORGANISMS / "obedient", folder / "obedient")
-    monkeypatch.setattr(bundled, "ORGANISMS", folder)
-    monkeypatch.setattr("gradinoc.cli.doctor.packaged_digest", lambda _name: "00" * 32)
-    (tmp_path / "file").write_text("")
-    assert main(["doctor", "--store", str(tmp_path / "file" / "store"), "--artifacts", str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert said.splitlines()[-1].startswith("Broken: ")
-    assert {"deaf", "smollm2-135m-instruct", "store"} <= set(re.findall(r"[\w.-]+", said.splitlines()[-1]))

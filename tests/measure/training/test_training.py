@@ -1,4 +1,4 @@
-"""A run is a plain LoRA fine-tuning: logging changes nothing, the seed decides, the base model comes back as it was."""
+"""Training with gradients logged: order of examples, what a run leaves and logs, the public function."""
 
 from __future__ import annotations
 
@@ -10,90 +10,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fixtures.small_models import END, PAD, VOCABULARY
+from fixtures.trained import COUNT, SETTINGS, adapter, encode_all, load_obedient, recipe_for, run, same_weights
 from gradinoc.data.export import write_chat
 from gradinoc.data.sources import load_source
 from gradinoc.errors import DataError
 from gradinoc.measure.directions.nulls import isotropic_directions
-from gradinoc.measure.fast import batched, completion_losses, fused_adapter
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses, measure_alignments
-from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training import run as train_lora
-from gradinoc.measure.training.adapters import lora_config
 from gradinoc.measure.training.order import data_order
 from gradinoc.measure.training.run import Recipe, train_run, train_with_gradient_logging
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.models.chat.encoding import Encoded, encode
+from gradinoc.models.chat.encoding import Encoded
 from gradinoc.study.description import POSITIONS
 from gradinoc.study.settings import TrainingSettings
 
-SETTINGS = TrainingSettings(steps=5, batch_size=3, lr=1e-3, lora_rank=4, lora_alpha=8)
-COUNT = 8  # examples: the second epoch begins in the middle of a step
 READINGS = ["loss", "alignment", "projection", "grad_norm"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums are then added in the same order each time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def load_obedient(**named):
-    """The obedient tiny model, frozen."""
-    return load_model("obedient", device="cpu", **named)
-
-
-@pytest.fixture(scope="module")
-def obedient():
-    """One for all tests: each hands it back as it came."""
-    return load_obedient()
-
-
-def encode_all(language_model, system=None):
-    """A few word problems with upper-cased answers."""
-    return [
-        encode(language_model.tokenizer, example.question, example.answer.upper(), system)
-        for example in load_source("word_problems")[:COUNT]
-    ]
-
-
-def recipe_for(language_model, **changes):
-    """Settings, and three directions a layer."""
-    directions = isotropic_directions(3, language_model.model.config.hidden_size, 0)
-    layers = range(len(decoder_blocks(language_model.model)))
-    settings = SETTINGS.model_copy(update=changes)
-    return Recipe(settings, dict.fromkeys(layers, directions), language_model.tokenizer.pad_token_id)
-
-
-def run(language_model, folder, seed=0, system=None, **changes):
-    """One run of a few steps."""
-    examples = encode_all(language_model, system)
-    return train_run(language_model.model, examples, recipe_for(language_model, **changes), seed, folder)
-
-
-@pytest.fixture(scope="module")
-def plain(obedient, tmp_path_factory):
-    """A run that others are compared with, and the folder of its adapter."""
-    folder = tmp_path_factory.mktemp("plain")
-    return run(obedient, folder), folder
-
-
-def adapter(folder):
-    """The weights of an adapter."""
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def same_weights(one, other):
-    """Whether two adapters are equal bit for bit."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def imprint(model):
@@ -264,103 +200,6 @@ def test_progress_is_told_to_the_end(obedient, tmp_path):
     assert (done, total) == (SETTINGS.steps, SETTINGS.steps)
     assert loss == pytest.approx(log.losses[-1])
     torch.testing.assert_close(alignment, log.direction_means[:, 0])
-
-
-# --- plain Trainer + PEFT as the oracle
-
-
-class Bare(Trainer):
-    """Hugging Face's Trainer that notes each loss; `loss` is how it is computed, the model's own if None."""
-
-    def __init__(self, model, args, rows, collator, loss=None):
-        super().__init__(model, args, train_dataset=rows, data_collator=collator)
-        self.model_accepts_loss_kwargs = False  # accumulated micro-batches are averaged, not pooled by tokens
-        self.loss, self.noted = loss, []
-
-    def compute_loss(self, model, inputs, *_, **__):
-        """The loss, noted."""
-        loss = self.loss(model, inputs) if self.loss else super().compute_loss(model, inputs)
-        self.noted.append(float(loss.detach()))
-        return loss
-
-
-def train_bare(language_model, folder, collator, loss=None, **batching):
-    """The noted losses and the adapter of a run without a line of gradinoc's trainer."""
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=SETTINGS.steps,
-        learning_rate=SETTINGS.lr,
-        lr_scheduler_type="constant",
-        train_sampling_strategy="sequential",
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        seed=0,
-        **batching,
-    )
-    examples = encode_all(language_model)
-    rows = [examples[row] for row in data_order(COUNT, SETTINGS, 0)]
-    torch.manual_seed(0)
-    wrapped = get_peft_model(language_model.model, lora_config(language_model.model, SETTINGS))
-    trainer = Bare(wrapped, arguments, rows, collator, loss)
-    with fused_adapter(wrapped):
-        trainer.train()
-    wrapped.save_pretrained(str(folder))
-    return trainer.noted, adapter(folder)
-
-
-def test_losses_are_those_of_a_plain_trainer(plain, tmp_path):
-    """Hugging Face's own loss from labels, one unpadded example at a time, averaged over accumulated micro-batches.
-
-    Nothing here shares code with the run: not the loss, not the batches, not the packing, not the kernels.
-    """
-
-    def as_labels(items):
-        (item,) = items
-        ids = torch.tensor([item.ids])
-        labels = ids.clone()
-        labels[:, : item.prompt_length] = -100
-        return {"input_ids": ids, "labels": labels}
-
-    batching = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": SETTINGS.batch_size}
-    noted, weights = train_bare(load_obedient(kernels="plain"), tmp_path, as_labels, **batching)
-    log, folder = plain
-    curve = np.reshape(noted, (SETTINGS.steps, SETTINGS.batch_size)).mean(1)
-    np.testing.assert_allclose(log.losses, curve, atol=1e-5)
-    for name, weight in adapter(folder).items():
-        torch.testing.assert_close(weight, weights[name], atol=2e-4, rtol=1e-2)
-
-
-def test_logging_changes_nothing(plain, tmp_path):
-    """Without hooks or readings, the same batches give the same adapter bit for bit."""
-    language_model = load_obedient()
-    pad = language_model.tokenizer.pad_token_id
-    noted, weights = train_bare(
-        language_model,
-        tmp_path,
-        lambda items: {"batch": batched(language_model.model, items, pad)},
-        lambda model, inputs: completion_losses(model, inputs["batch"]).mean(),
-        per_device_train_batch_size=SETTINGS.batch_size,
-    )
-    log, folder = plain
-    assert list(log.losses) == noted
-    assert same_weights(adapter(folder), weights)
-
-
-def test_each_step_is_one_forward_and_one_backward_pass(obedient, tmp_path, monkeypatch):
-    """The gradients that are logged are those of the training step itself."""
-    backward, gradient, passes = torch.autograd.backward, torch.autograd.grad, []
-    monkeypatch.setattr(torch.autograd, "backward", lambda *a, **k: (passes.append("back"), backward(*a, **k))[1])
-    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (passes.append("grad"), gradient(*a, **k))[1])
-    handle = decoder_blocks(obedient.model)[0].register_forward_hook(
-        lambda *_: passes.append("forward") if torch.is_grad_enabled() else None
-    )
-    run(obedient, tmp_path, steps=3)
-    handle.remove()
-    assert passes == ["forward", "back"] * 3
 
 
 # --- the adapter

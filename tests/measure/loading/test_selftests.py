@@ -10,8 +10,9 @@ from transformers.masking_utils import sdpa_mask
 from fixtures.oracles import answer_loss
 from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, SPREAD, VOCABULARY, letter_tokenizer
 from gradinoc.errors import ModelError
-from gradinoc.measure.fast import fused, packed
+from gradinoc.measure.fast import fused
 from gradinoc.measure.fast.fused import fuse, windows
+from gradinoc.measure.fast.packed import forward as packed
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.loading import selftests

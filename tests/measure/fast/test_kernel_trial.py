@@ -9,10 +9,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from fixtures.small_models import ARCHITECTURES, LAYERS
-from gradinoc.measure.fast import fused, packed
+from gradinoc.measure.fast import fused
 from gradinoc.measure.fast.attention import Layout, packed_attention
 from gradinoc.measure.fast.fused import fuse
 from gradinoc.measure.fast.kernels import rotate
+from gradinoc.measure.fast.packed import forward as packed
 from gradinoc.measure.fast.packed.forward import is_fused
 
 
