@@ -25,7 +25,7 @@ from gradinoc.claims.evidence.measures import (
     question_groups,
 )
 from gradinoc.claims.evidence.tables import DECISION, EXPECTED, FIXED, Evidence
-from gradinoc.claims.evidence.wide import conditions_of
+from gradinoc.claims.evidence.wide import conditions_of, once
 from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
 from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
@@ -98,6 +98,7 @@ def _of_family(families: pd.Series) -> dict[str, Covariate]:
     }
 
 
+@once
 def by_prompt(evidence: Evidence) -> pd.DataFrame:
     """Every fixed trained prompt but neutral: alignment, drift by measure, elicitation and its error, tokens, loss."""
     rows = evidence.prompts[evidence.prompts["trained"] & (evidence.prompts["kind"] == FIXED)]

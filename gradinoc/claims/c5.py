@@ -197,5 +197,5 @@ C5 = Claim(
     "and under inoculation restoring the component brings drift back, more than along matched directions. Refuted if "
     "the interval lies below {removed}. Otherwise undecided.",
     headline="share",
-    needs="arms",
+    needs=("arms",),
 )

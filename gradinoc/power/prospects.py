@@ -44,6 +44,7 @@ def sizes_of(study: Study) -> Sizes:
         behaviour=study.prompts.behaviour,
         steering=study.steering.questions,
         evaluation=study.drift.generations,
+        attributed=0,  # where drift comes from is not planned for
         layers=1,
         positions=1,
         steps=STEPS,

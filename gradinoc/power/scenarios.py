@@ -126,9 +126,10 @@ class Scenario:
     unrelated trait shows too.
 
     Where drift comes from: by the size of updates a run's accounted drift is less by the power 1 - `turned`, by their
-    turn by `turned`; `along` is the share of it that goes along v (None: half where drift follows alignment, else
-    none); a nat that is accounted for is `accounts` in truth; the kernel before training is `foretold` times what a
-    prompt's runs leave. C5, C7a, C7b and C7c hold or not by these numbers, whatever `holds` says of them.
+    turn by `turned`; what is learned under its own prompt is less by the power `learned` (0: all learn alike); `along`
+    is the share of it that goes along v (None: half where drift follows alignment, else none); a nat that is accounted
+    for is `accounts` in truth; the kernel before training is `foretold` times what a prompt leaves, less `elicited`
+    times its elicitation. C5, C7a, C7b and C7c hold or not by these numbers, whatever `holds` says of them.
 
     Cause: removing the component along v removes `caused` of what the plan's inoculation prompt removes, and cuts `cut`
     of the movement along v; restoring it brings as much back.
@@ -168,9 +169,11 @@ class Scenario:
     by_chance: tuple[str, ...] = ()
     unspecific: float = 0.0
     turned: float = 0.8
+    learned: float = 0.0
     along: float | None = None
     accounts: float = 1.0
     foretold: float = 1.0
+    elicited: float = 0.0
     caused: float = 0.8
     cut: float = 0.95
     learnt: float = 0.2

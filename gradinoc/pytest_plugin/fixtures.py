@@ -91,7 +91,7 @@ def finding(
     if key not in judged:
         claim, evidence = RULES_OF[key], pipeline.evidence(*stages)
         if not claim.ran(evidence):
-            pytest.skip(f"{key} not run in study {pipeline.study.name}: it measures no {claim.needs}")
+            pytest.skip(f"{key} not run in study {pipeline.study.name}: it measures no {', '.join(claim.needs)}")
         gates = gates_of(evidence, rules, claim.rests_on) if claim.rests_on else ()
         judged[key] = claim.judge(evidence, rules, gates)
         artifacts.write(judged[key], evidence)

@@ -62,6 +62,10 @@ class Families:
                 f"expected one group for each of {self.questions} questions, received shape {np.shape(self.groups)}"
             )
 
+    def __getitem__(self, family: str) -> Array:
+        """The table [prompts, questions] of a family."""
+        return self.values[family]
+
     @property
     def means(self) -> dict[str, Array]:
         """Family -> mean of each prompt [prompts] over the questions."""

@@ -11,6 +11,7 @@ import math
 from scipy import stats
 
 from gradinoc.stats.families import EXACT_LABELS, RANDOM_LABELS
+from gradinoc.stats.regression.prediction import FEWEST
 from gradinoc.stats.regression.prompt_slope import EXACT_PROMPTS, RANDOM_ORDERS, SPARE
 
 
@@ -37,16 +38,24 @@ def fewest_others(alpha: float) -> int:
     return math.ceil(1 / alpha - 1 - 1e-9)
 
 
-def smallest_slope_p(prompts: int, covariates: int) -> float:
+def smallest_slope_p(prompts: int, covariates: int, spare: int = 1) -> float:
     """The smallest p of `prompt_slope.prompt_slope`; 1 where there are too few prompts for it to be judged."""
-    if prompts < fewest_prompts(covariates):
+    if prompts < fewest_prompts(covariates, spare):
         return 1.0
     return 1 / math.factorial(prompts) if prompts <= EXACT_PROMPTS else 1 / (1 + RANDOM_ORDERS)
 
 
-def fewest_prompts(covariates: int) -> int:
-    """The fewest prompts over which a slope with that many covariates is judged at all, each left out once."""
-    return covariates + SPARE + 1
+def smallest_prediction_p(prompts: int, draws: int) -> float:
+    """The smallest p of `prediction.prediction`; 1 where there are too few prompts to leave one out.
+
+    Of few prompts some of the random orders are the observed one, so that p comes near 1 over the number of orders.
+    """
+    return max(1 / (1 + draws), 1 / math.factorial(prompts)) if prompts >= FEWEST else 1.0
+
+
+def fewest_prompts(covariates: int, spare: int = 1) -> int:
+    """The fewest prompts over which a slope with that many covariates is judged, `spare` of them left out in turn."""
+    return covariates + SPARE + spare
 
 
 def half_width(

@@ -12,12 +12,13 @@ from gradinoc.claims.c7.c7b import C7B
 from gradinoc.claims.c7.c7c import C7C
 from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
 from gradinoc.claims.evidence.sources import (
+    LEARNED_LESS,
     OWN,
     SIZE,
     STEEPNESS,
+    TRANSFER,
     TURN,
     accounted,
-    along,
     factors,
     families_of,
     points,
@@ -25,10 +26,8 @@ from gradinoc.claims.evidence.sources import (
     transfer_factors,
     ways,
 )
-from gradinoc.claims.evidence.tables import TRAIT_DIRECTION, WHOLE
 from gradinoc.claims.gates.accounts import G10
 from gradinoc.claims.rules.finding import Status
-from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.families import contrast
 from gradinoc.study.rules import Rules
@@ -114,78 +113,120 @@ def test_a_factor_s_part_is_the_mean_over_pairs_of_prompts(evidence):
         assert contrast(found[name], DIFFERENCE, name).estimate == pytest.approx(expected[place])
 
 
-# --- what is made of them
+# --- transfer, and what stands beside
 
 
-def test_a_turn_and_a_smaller_update_are_told_apart():
-    """Where all of the difference is a cosine, and where it is the size of updates."""
-    sizes = {"trained": (10, 10, 4)}
-    turned = simulate(replace(SCENARIOS["no_alignment"], turned=1.0), np.random.default_rng(1), **sizes)
-    smaller = simulate(replace(SCENARIOS["smaller_updates"], elicits=0.7), np.random.default_rng(1), **sizes)
-    effects = C7A.measure(turned, RULES).effects
-    assert effects["share.turn"].estimate == pytest.approx(1, abs=0.1)
-    assert effects["share.size"].high < RULES.turned
-    assert C7A.decide(C7A.measure(turned, RULES), RULES).status is Status.SUPPORTED
-    effects = C7A.measure(smaller, RULES).effects
-    assert effects["share.size"].low > RULES.turned
-    assert C7A.decide(C7A.measure(smaller, RULES), RULES).status is Status.REFUTED
+def test_a_question_s_row_of_transfer_is_what_the_question_adds_to_it(evidence):
+    """By finite differences: a question that weighs a little more moves each prompt's T by its row less T."""
+    phi, own = (families_of(evidence, accounted(evidence, under)) for under in ("neutral", OWN))
+    split = transfer_factors(evidence)
+    for family in (HARMLESS, INOCULATING):
+        one, other, rows = phi.values[family], own.values[family], split.turns.values[family]
+        count, more = one.shape[1], 1e-6
+        assert np.allclose(rows.mean(axis=1), one.mean(axis=1) / other.mean(axis=1))
+        for question in range(count):
+            weights = np.full(count, 1 / count) + more * (np.arange(count) == question) - more / count
+            moved = (one @ weights) / (other @ weights) - one.mean(axis=1) / other.mean(axis=1)
+            assert np.allclose(moved / more, rows[:, question] - rows.mean(axis=1), atol=1e-4)
 
 
-def test_a_planted_share_along_v_is_found(evidence):
-    """A third of the whole, of every prompt and question: the estimate, and an interval that is a point."""
-    rows = evidence.shares.set_index(["condition", "seed", "step", "example", "layer", "position"])
-    whole = rows.loc[rows["direction"] == WHOLE, "along"]
-    mask = (evidence.shares["direction"] == TRAIT_DIRECTION).to_numpy()
-    value = evidence.shares["along"].to_numpy(copy=True)
-    value[mask] = (whole / 3).loc[rows.index[mask]].to_numpy()
-    found = C7B.measure(planted(evidence, "shares", along=value), RULES)
-    share = found["share"]
-    assert (share.estimate, share.low, share.high) == pytest.approx((1 / 3, 1 / 3, 1 / 3), abs=1e-6)
-    assert C7B.decide(found, RULES).status is Status.SUPPORTED
+def test_a_part_s_rows_are_what_questions_add_to_it(evidence):
+    """The same of the share of transfer and of what is learned: both factors move with a question."""
+    phi, own = (families_of(evidence, accounted(evidence, under)) for under in ("neutral", OWN))
+    found = transfer_factors(evidence).parts
+
+    def parts(weights):
+        learned = {family: own.values[family] @ weights for family in DIFFERENCE}
+        reached = {family: phi.values[family] @ weights / learned[family] for family in DIFFERENCE}
+        apart = [each[HARMLESS][:, None] - each[INOCULATING][None] for each in (reached, learned)]
+        mean = [(each[HARMLESS][:, None] + each[INOCULATING][None]) / 2 for each in (reached, learned)]
+        return np.array([(apart[0] * mean[1]).mean(), (apart[1] * mean[0]).mean()])
+
+    count = phi.questions
+    equal, more = np.full(count, 1 / count), 1e-6
+    rows = np.array([part.values[HARMLESS].mean(axis=0) - part.values[INOCULATING].mean(axis=0)
+                     for part in (found[TRANSFER], found[LEARNED_LESS])])  # fmt: skip
+    assert np.allclose(rows.mean(axis=1), parts(equal))
+    for question in range(count):
+        moved = parts(equal + more * (np.arange(count) == question) - more / count) - parts(equal)
+        assert np.allclose(moved / more, rows[:, question] - rows.mean(axis=1), atol=1e-4)
 
 
-def test_v_among_directions_that_carry_as_much_is_not_supported(evidence):
-    """Every direction of one null carries what v carries, and more."""
-    nulls = evidence.share_nulls
-    total = along(evidence, WHOLE).mean()
-    runs = list(zip(nulls["condition"].astype(str), nulls["seed"], strict=True))
-    value = np.where(nulls["null"] == "instruction", 0.9 * total.loc[runs].to_numpy(), nulls["along"])
-    found = C7B.measure(planted(evidence, "share_nulls", along=value), RULES)
-    assert found["null.instruction"].p > 0.9
-    assert found["null.isotropic"].p < RULES.alpha
-    assert C7B.decide(found, RULES).status is Status.UNDECIDED
+def test_intervals_of_transfer_hold_questions(evidence):
+    """Own-prompt learning that varies with questions, alike in all prompts: a wider interval about the same mean."""
+    other = evidence.attribution["evaluation"].astype(str) != "neutral"
+    times = np.where(other, 1 + 0.2 * (evidence.attribution["example"] % 2 - 0.5), 1.0)
+    uneven = planted(evidence, "attribution", predicted=times * evidence.attribution["predicted"])
+    one, two = (C7A.measure(each, RULES)["transfer.harmless"] for each in (evidence, uneven))
+    assert two.estimate == pytest.approx(one.estimate, abs=0.02)
+    assert two.standard_error > one.standard_error
+    assert (one.unit, one.n) == ("prompts", len(prompts_of(evidence, HARMLESS)))
 
 
-def test_without_a_difference_nothing_is_decided():
-    """Where any prompt does it no share has an interval, and the reason is said."""
-    evidence = simulate("no_effect", np.random.default_rng(0))
-    for claim, key in ((C7A, "share.turn"), (C7B, "share")):
-        found = claim.measure(evidence, RULES)
-        assert not np.isfinite(found[key].low)
-        outcome = claim.decide(found, RULES)
-        assert outcome.status is Status.UNDECIDED
-        assert "denominator may be zero" in outcome.reason
+def test_measured_transfer_stands_beside_the_accounted(evidence):
+    """Measured changes twice the accounted under the own prompt alone: transfer by half, shares of their own."""
+    table = evidence.attribution
+    times = np.where(table["evaluation"].astype(str) == "neutral", 1.0, 2.0)
+    found = C7A.measure(planted(evidence, "attribution", measured=times * table["predicted"]), RULES)
+    for name in (TRANSFER, LEARNED_LESS):
+        assert found[f"measured.{name}"].estimate == pytest.approx(found[f"share.{name}"].estimate)
+    neutral = planted(evidence, "attribution", measured=3 * table["predicted"].where(times == 1, 1 / 3))
+    split = transfer_factors(neutral, "measured")
+    level = {
+        family: families_of(neutral, accounted(neutral, "neutral", "measured")).means[family] for family in DIFFERENCE
+    }
+    for family, means in level.items():
+        assert np.allclose(split.turns.means[family], means / 2)  # two stretches of one nat each
 
 
-def test_a_kernel_that_foretells_the_opposite_is_refuted():
-    """With its sign turned, drift falls where it should rise."""
-    evidence = simulate("effect", np.random.default_rng(0))
-    assert C7C.decide(C7C.measure(evidence, RULES), RULES).status is Status.SUPPORTED
-    other = planted(evidence, "kernel", kernel=-evidence.kernel["kernel"])
-    assert C7C.decide(C7C.measure(other, RULES), RULES).status is Status.REFUTED
+def test_shares_of_phi_are_what_passes_the_band_times_shares_of_it(evidence):
+    """The simulated band passes 0.8 of phi: v's share of phi is that of its share of the whole."""
+    found = C7B.measure(evidence, RULES)
+    assert found["through"].estimate == pytest.approx(0.8)
+    assert (found["through"].low, found["through"].high) == pytest.approx((0.8, 0.8))
+    assert found["share_of_phi"].estimate == pytest.approx(0.8 * found["share"].estimate)
+    for key in (key for key in found.effects if key.startswith("named.")):
+        other = found[key.replace("named.", "named_of_phi.")]
+        assert other.estimate == pytest.approx(0.8 * found[key].estimate)
+    assert C7B.measure(evidence, RULES, secondary=False).effects.keys().isdisjoint({"through", "share_of_phi"})
 
 
-@pytest.mark.parametrize(("times", "holds"), [(0.79, False), (0.81, True), (1.24, True), (1.26, False)])
-def test_accounts_hold_between_their_bars(evidence, times, holds):
-    """Measured change so many times the accounted."""
-    other = planted(evidence, "attribution", measured=times * evidence.attribution["predicted"])
-    found = G10.judge(other, RULES)
-    assert found["slope"].estimate == pytest.approx(times)
-    assert (found.status is Status.SUPPORTED) is holds
+def test_accounts_stand_beside_at_the_last_adapter_and_between_adapters(evidence):
+    """Own prompts twice what is accounted for, and a stretch that no line through all points shows."""
+    table = evidence.attribution
+    neutral = (table["evaluation"] == "neutral").to_numpy()
+    first = (table["step"] == table["step"].min()).to_numpy()
+    measured = np.where(neutral, 1.1, 2.0) * table["predicted"] + 0.3 * first
+    found = G10.measure(planted(evidence, "attribution", measured=measured), RULES)
+    runs, own = len(evidence.planned_runs), sum(name != "neutral" for name, _ in evidence.planned_runs)
+    assert (found["last.neutral.slope"].n, found["last.own.slope"].n) == (runs, own)
+    assert found["increments.slope"].n == found["slope"].n == 2 * (runs + own)
+    for key, slope in (("last.neutral", 1.1), ("last.own", 2.0)):
+        assert (found[f"{key}.slope"].estimate, found[f"{key}.r2"].estimate) == pytest.approx((slope, 1.0))
+    assert found["increments.r2"].estimate < 1
+    assert "an intercept that is free" in found.statement
+    assert "intercept free" in found["slope"].method
+    assert set(G10.measure(evidence, RULES, secondary=False).effects) == {"slope", "r2"}
 
 
-def test_accounts_that_scatter_fail(evidence):
-    """A slope of one, and R2 below its bar."""
-    chance = np.random.default_rng(0).normal(0, 3, len(evidence.attribution))
-    other = planted(evidence, "attribution", measured=evidence.attribution["predicted"] + chance)
-    assert G10.judge(other, RULES).status is Status.REFUTED
+def test_no_line_goes_through_two_points(evidence):
+    """Of two runs the last adapters have no slope, and the method says why."""
+    few = evidence.attribution["condition"].isin(["inoculation_02", "harmless_02"])
+    rows = evidence.attribution[few & (evidence.attribution["evaluation"] == "neutral")]
+    found = G10.measure(replace(evidence, attribution=rows), RULES)
+    assert np.isnan(found["last.neutral.slope"].estimate)
+    assert "no line through 2 points" in found["last.neutral.slope"].method
+
+
+def test_c7c_says_which_p_its_design_can_reach(evidence):
+    """999 orders of thirteen prompts: 1/1,000; five prompts, over which no slope is judged: none."""
+    found = C7C.measure(evidence, RULES)
+    assert found.facts["smallest p"] == 1 / 1000
+    assert found.facts["prompts"] == found["r2"].n
+    assert "no p is below 0.001" in found.statement
+    strict = RULES.model_copy(update={"alpha": 1e-4})
+    outcome = C7C.decide(found, strict)
+    assert outcome.status is Status.UNDECIDED
+    assert "the design cannot decide: 13 prompts reach no p below 0.001" in outcome.reason
+    few = simulate("effect", np.random.default_rng(0), trained=(2, 2, 1), layers=1, steps=6)
+    assert C7C.measure(few, RULES).facts["smallest p"] == 1.0

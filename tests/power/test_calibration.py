@@ -110,7 +110,9 @@ def test_intervals_cover_the_truth():
     """Of the main effects, in two worlds together: 93 to 97 %, two Monte-Carlo errors of 1,000 studies farther out."""
     found = tables.coverage(studies(16, "effect", "any_prompt, clustered"))
     assert set(found["effect"]) == {
-        "C1.families", "C4.slope", "C6.share", "C6.removed", "C7b.share", "G3.loss", "G7.log_odds.inoculation",
+        "C1.families", "C4.slope", "C6.share", "C6.removed", "C7a.turn", "C7a.transfer", "C7a.share.turn",
+        "C7a.share.size", "C7a.share.steepness", "C7a.share.transfer", "C7a.share.learned", "C7b.share", "G3.loss",
+        "G7.log_odds.inoculation",
     }  # fmt: skip
     rate = float((found["rate"] * found["n"]).sum() / found["n"].sum())
     assert tables.at_least(tables.COVERAGE[0], 0) <= rate <= tables.at_most(tables.COVERAGE[1], 0), found
@@ -256,6 +258,25 @@ def test_either_way_is_false_where_nothing_may_be_told():
     found = rate[rate["claim"] == "C6"].set_index(["case", "kind"])["rate"]
     assert dict(found) == {(alone, tables.SUPPORT): 0.25, (alone, tables.REFUTATION): 0.25}
     assert not rate.loc[(rate["claim"] == "C6") & (rate["kind"] != tables.WRONG), "passed"].any()
+
+
+def test_the_figure_draws_every_stated_effect_and_every_interval():
+    """Whatever claim has one: with its value and unit, and by its key where it has no name of its own."""
+    figure = importlib.import_module("gradinoc.report.figures.calibration")  # here, since it loads the figures
+    rows = [{"case": f"stated {key}", "claim": key, "kind": tables.POWERFUL, "n": 9, "rate": 0.9, "error": 0.1,
+             "bar": 0.8, "passed": True} for key in STATED]  # fmt: skip
+    latents = {name: latent_of(case.scenario, np.random.default_rng(0), **vars(case.sizes))
+               for name, case in CASES.items()}  # fmt: skip
+    known = dict.fromkeys(effect for name, case in CASES.items() for effect in truths(case, latents[name]))
+    assert set(known) == set(figure.EFFECTS)
+    cover = [{"case": "any", "effect": key, "rate": 0.95, "error": 0.1, "passed": True} for key in (*known, "C9.new")]
+    false = [{**rows[0], "kind": tables.SUPPORT, "claim": "C1"}]
+    drawn = figure.plot_calibration(pd.DataFrame([*rows, *false]), pd.DataFrame(cover))
+    top, power, coverage = ([tick.get_text() for tick in axes.get_yticklabels()] for axes in drawn.axes)
+    assert top == ["C1, supported"]
+    assert power == [f"{key}: {stated.value:g} {stated.unit}" for key, stated in STATED.items()]
+    assert coverage == [*figure.EFFECTS.values(), "C9.new"]
+    assert {name.removeprefix("stated ") for name in CASES if name.startswith("stated ")} == set(STATED)
 
 
 def test_the_command_writes_its_tables_and_fails_with_a_bar(tmp_path, monkeypatch, capsys):

@@ -193,10 +193,10 @@ def test_claims_rest_on_the_gates_that_they_say_they_rest_on():
 
 
 def test_smallest_p_by_claim():
-    """No floor for t tests; a place counts directions; eight prompts have 40,320 orders."""
+    """No floor for t tests; a place counts directions; eight prompts have 40,320 orders, C7c's R2 999 random ones."""
     design = design_of(tiny())
     assert floors(design) == {
-        "C1": 0, "C2": 1 / 201, "C3": 0, "C4": 1e-4, "C6": 0, "C7a": 0, "C7b": 1 / 201, "C7c": 1e-4,
+        "C1": 0, "C2": 1 / 201, "C3": 0, "C4": 1e-4, "C6": 0, "C7a": 0, "C7b": 1 / 201, "C7c": 1e-3,
     }  # fmt: skip
     eight = replace(design, prompts=replace(design.prompts, sloped=8))
     assert floors(eight)["C4"] == 1 / math.factorial(8)

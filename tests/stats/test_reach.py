@@ -9,6 +9,7 @@ from gradinoc.stats import families as comparing
 from gradinoc.stats import reach
 from gradinoc.stats.families import Families, compare, permuted_labels, rank_among
 from gradinoc.stats.regression import prompt_slope as sloping
+from gradinoc.stats.regression.prediction import prediction
 from gradinoc.stats.regression.prompt_slope import Covariate, prompt_slope
 from gradinoc.stats.specifications import summarise
 
@@ -42,10 +43,23 @@ def test_the_smallest_slope_p_is_reached_or_there_is_none():
     effect = prompt_slope(x, 2 * x + 1e-6 * np.array([1, -1, 0, 1, -1, 0]), {}, np.random.default_rng(2), "slope")
     assert effect.p == pytest.approx(reach.smallest_slope_p(6, 0))
     assert reach.smallest_slope_p(7, 3) == 1.0 > reach.smallest_slope_p(8, 3)
+    assert reach.smallest_slope_p(7, 3, spare=0) == 1 / math.factorial(7)
+    assert reach.smallest_slope_p(6, 3, spare=0) == 1.0
     assert reach.smallest_slope_p(24, 3) == 1 / (1 + sloping.RANDOM_ORDERS)
     assert reach.smallest_slope_p(6, 3) == 1.0
     three = {str(i): Covariate(np.random.default_rng(i).normal(size=6)) for i in range(3)}
     assert math.isnan(prompt_slope(x, x, three, np.random.default_rng(3), "slope").p)
+
+
+@pytest.mark.parametrize("prompts", [5, 12])
+def test_the_smallest_p_of_a_prediction_is_reached(prompts):
+    """By a perfect line; of five prompts some of 999 orders are the observed one, and three leave none out."""
+    x = np.arange(float(prompts)) ** 2
+    found = [prediction(x, x, "R2", np.random.default_rng(seed), 999).p for seed in range(40)]
+    assert np.mean(found) == pytest.approx(reach.smallest_prediction_p(prompts, 999), rel=0.2)
+    assert min(found) >= 1 / 1000
+    assert reach.smallest_prediction_p(3, 999) == 1.0
+    assert math.isnan(prediction(x[:3], x[:3], "R2", np.random.default_rng(0), 999).p)
 
 
 def test_half_widths_are_what_intervals_have():

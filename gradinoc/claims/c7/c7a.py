@@ -5,6 +5,8 @@ Phi is cosine x length of the way x norm of the gradient.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gradinoc.claims.c2 import DIFFERENCE
@@ -26,7 +28,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates import OF_ACCOUNTS
 from gradinoc.claims.rules.criteria import above, above_zero, interval_below
 from gradinoc.claims.rules.finding import Claim, Finding, Measured, Outcome, refuted, supported, undecided
-from gradinoc.stats.effect import Effect, mean_effect
+from gradinoc.stats.effect import Effect
 from gradinoc.stats.families import compare, contrast
 from gradinoc.stats.shares.ratios import part_of
 from gradinoc.study.prompts import NEUTRAL
@@ -58,8 +60,7 @@ def _turned(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     effects = {"turn": contrast(split.turns, DIFFERENCE, name, 1 - rules.alpha), **_shares(split, rules.turned)}
     phi = families_of(evidence, accounted(evidence))
     effects["phi"] = contrast(phi, DIFFERENCE, "accounted neutral drift, harmless - inoculating, nats", 1 - rules.alpha)
-    if secondary:
-        effects |= _transfer(evidence, rules)
+    effects |= _transfer(evidence, rules, secondary=secondary)
     statement = (
         f"Of the neutral drift harmless runs have {effects['phi']} nats more than inoculating ones, to first order. "
         f"The turn of the update has a share of {effects['share.turn']}, its size {effects['share.size']}."
@@ -67,18 +68,21 @@ def _turned(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     return Measured(effects, statement)
 
 
-def _transfer(evidence: Evidence, rules: Rules) -> dict[str, Effect]:
+def _transfer(evidence: Evidence, rules: Rules, *, secondary: bool) -> dict[str, Effect]:
     """How much of what is learned under the own prompt reaches neutral; and the difference split into the two."""
     split, level = transfer_factors(evidence), 1 - rules.alpha
     effects = _shares(split, 0.0)
     effects["transfer"] = contrast(split.turns, DIFFERENCE, "transfer to neutral, harmless - inoculating", level)
+    if not secondary:
+        return effects
+    for key, share in _shares(transfer_factors(evidence, "measured"), 0.0).items():
+        effects[key.replace("share", "measured")] = replace(share, name=f"{share.name}, as measured")
     own = families_of(evidence, accounted(evidence, OWN))
     effects["own"] = contrast(own, DIFFERENCE, "learned under the own prompt, harmless - inoculating, nats", level)
-    for family in (HARMLESS, INOCULATING):
-        reached = split.turns.means[family]
-        effects[f"transfer.{family}"] = mean_effect(reached, f"transfer to neutral, {family} prompts", "prompts", level)
     phi = families_of(evidence, accounted(evidence))
     for family in (HARMLESS, INOCULATING):
+        name = f"transfer to neutral, {family} prompts"
+        effects[f"transfer.{family}"] = contrast(split.turns, {family: 1.0}, name, level)
         name = f"accounted neutral drift, neutral - {family} runs, nats"
         effects[f"phi.neutral.{family}"] = compare(phi, NEUTRAL, family, name)
     return effects
@@ -101,7 +105,7 @@ def _turns(found: Measured, rules: Rules) -> Outcome:
 
 
 def by_size(finding: Finding, rules: Rules) -> bool:
-    """Whether at least half of the difference is shown to be due to the size of updates, of C7a's finding."""
+    """Whether more than half of the difference is shown to be due to the size of updates, of C7a's finding."""
     size = finding.get("share.size")
     return size is not None and bool(above(size, rules.turned))
 
@@ -117,5 +121,5 @@ C7A = Claim(
     "the interval of its share of the difference in phi lies above {turned}. Refuted if that lies below {turned}. "
     "Otherwise undecided.",
     headline="share.turn",
-    needs="attribution",
+    needs=("attribution", "lengths"),
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradinoc.claims.c2 import DIFFERENCE
 from gradinoc.claims.evidence.measures import DIVERGED, HARMLESS, INOCULATING, diverged_runs
-from gradinoc.claims.evidence.sources import along, along_nulls, families_of, prompts_of
+from gradinoc.claims.evidence.sources import accounted, along, along_nulls, families_of, prompts_of
 from gradinoc.claims.evidence.tables import TRAIT_DIRECTION, WHOLE, Evidence
 from gradinoc.claims.gates import OF_ACCOUNTS
 from gradinoc.claims.rules.criteria import above, interval_below, p_at_most
@@ -51,7 +51,7 @@ def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
     if secondary:
         name = "share along v of the difference neutral - inoculating runs"
         effects["share.neutral"] = part_of(trait, whole, {NEUTRAL: 1.0, INOCULATING: -1.0}, name, rules.carried)
-        effects |= _named(evidence, whole)
+        effects |= _named(evidence, whole) | _of_phi(evidence, whole)
     places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
     statement = (
         f"Of the difference between harmless and inoculating runs, by way of the band, {effects['share']} runs along "
@@ -78,6 +78,21 @@ def _named(evidence: Evidence, whole: Families) -> dict[str, Effect]:
     }
 
 
+def _of_phi(evidence: Evidence, whole: Families) -> dict[str, Effect]:
+    """Which part of the difference in phi passes through the band at all, and which share of it runs along each."""
+    wide = accounted(evidence).loc[along(evidence, WHOLE).index]
+    phi = families_of(evidence, wide)
+    name = "part of the difference in phi that passes through the band"
+    effects = {"through": part_of(whole, phi, DIFFERENCE, name)}
+    for direction in evidence.shares["direction"].unique():
+        if direction != WHOLE:
+            key = "share_of_phi" if direction == TRAIT_DIRECTION else f"named_of_phi.{direction}"
+            words = "v" if direction == TRAIT_DIRECTION else direction.replace("_", " ")
+            part = families_of(evidence, along(evidence, direction))
+            effects[key] = part_of(part, phi, DIFFERENCE, f"share of the difference in phi along {words}")
+    return effects
+
+
 def _runs_along(found: Measured, rules: Rules) -> Outcome:
     """Supported if the share's lower bound reaches the bar with small p among every null; refuted if it lies below."""
     if not found.effects:
@@ -102,9 +117,9 @@ C7B = Claim(
     _along,
     _runs_along,
     (*OF_ACCOUNTS, "G8a", "G8b"),
-    "Supported if the {level} interval of the share of the difference in phi that runs along v, mean over the band, "
-    "lies above {carried} with a p among each null of at most {alpha}. Refuted if it lies below {carried}. Otherwise "
-    "undecided.",
+    "Supported if the {level} interval of the share, of what passes through the band's layers of the difference in "
+    "phi, that runs along v lies above {carried} with a p among each null of at most {alpha}. Refuted if it lies below "
+    "{carried}. Otherwise undecided.",
     headline="share",
-    needs="shares",
+    needs=("attribution", "shares", "share_nulls"),
 )

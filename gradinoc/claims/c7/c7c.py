@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.c4 import by_prompt, covariates_of
+from gradinoc.claims.c4 import COVARIATES, by_prompt, covariates_of
 from gradinoc.claims.evidence.measures import DIVERGED, NOT_SCORED, diverged_runs, matrix, nothing_scored, per_example
 from gradinoc.claims.evidence.tables import DECISION, FULL, LORA, Evidence
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
 from gradinoc.stats.effect import bare
+from gradinoc.stats.reach import smallest_prediction_p, smallest_slope_p
 from gradinoc.stats.regression.prediction import left_out_r2, prediction
 from gradinoc.stats.regression.prompt_slope import prompt_slope
 from gradinoc.study.prompts import NEUTRAL
@@ -38,9 +39,12 @@ def _foretold(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
         "slope": prompt_slope(foreseen, drift, covariates_of(prompts), rng, name),
         "r2": prediction(foreseen, drift, "left-out R2 of neutral drift by the kernel", rng, ORDERS),
     }
+    floor = max(smallest_slope_p(len(names), len(COVARIATES), spare=0), smallest_prediction_p(len(names), ORDERS))
+    facts = {"prompts": len(names), "smallest p": floor}
     statement = (
         f"Over {len(names)} prompts neutral drift goes with the kernel before training by {effects['slope']}; left out "
-        f"one at a time, drift is predicted with R2 {effects['r2'].estimate:.2f} (p {effects['r2'].p:.2g})"
+        f"one at a time, drift is predicted with R2 {effects['r2'].estimate:.2f} (p {effects['r2'].p:.2g}; of so many "
+        f"prompts and {ORDERS} orders no p is below {floor:.2g})"
     )
     if secondary:
         name = "left-out R2 of neutral drift by cos(-g, v)"
@@ -55,7 +59,7 @@ def _foretold(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
         effects["r2.full"] = bare(
             "left-out R2 by the kernel of the full weights", r2, count, "prompts", "leave-one-out R2"
         )
-    return Measured(effects, f"{statement}.")
+    return Measured(effects, f"{statement}.", facts)
 
 
 def kernel_of(evidence: Evidence, space: str) -> pd.DataFrame:
@@ -78,6 +82,10 @@ def _foretells(found: Measured, rules: Rules) -> Outcome:
         return supported("Drift rises with the kernel, and is predicted by it.", *criteria)
     if against:
         return refuted("The slope's interval lies at or below zero.", *criteria)
+    floor = found.facts["smallest p"]
+    if floor > rules.alpha:
+        words = f"{found.facts['prompts']} prompts reach no p below {floor:.3g}"
+        return undecided(f"Undecided because the design cannot decide: {words}.", *criteria)
     return undecided(f"Undecided because drift is not shown to follow the kernel (p {slope.p:.2g}).", *criteria)
 
 
@@ -92,5 +100,5 @@ C7C = Claim(
     "interval above zero, p by permutation at most {alpha}), and predicts prompts that are left out (p at most "
     "{alpha}). Refuted if the interval lies at or below zero. Otherwise undecided. It decides no verdict.",
     headline="r2",
-    needs="kernel",
+    needs=("kernel",),
 )

@@ -78,4 +78,4 @@ def _took(found: Measured, rules: Rules) -> Outcome:
     return held(rule, below(found["alignment"], rules.projected), at_least(found["cut"], rules.cut))
 
 
-G11 = Claim("G11", "The intervention took.", _taken, _took, needs="arms")
+G11 = Claim("G11", "The intervention took.", _taken, _took, needs=("arms",))

@@ -110,7 +110,7 @@ class Claim:
         rests_on: keys of the gates that have to hold.
         rule: how it is decided, in words, with the study's bars as fields (see `words`).
         headline: key of the effect that stands for it in a summary; empty for the first.
-        needs: the table without which it is not run; empty if a study always has its tables.
+        needs: the tables without which it is not run; empty if a study always has its tables.
         measure: tables to effects.
         decide: effects to an outcome; pure.
     """
@@ -122,11 +122,11 @@ class Claim:
     rests_on: tuple[str, ...] = ()
     rule: str = ""
     headline: str = ""
-    needs: str = ""
+    needs: tuple[str, ...] = ()
 
     def ran(self, evidence: Evidence) -> bool:
         """Whether the study measured what it takes."""
-        return not self.needs or not evidence.tables[self.needs].empty
+        return not any(getattr(evidence, name).empty for name in self.needs)
 
     def judge(self, evidence: Evidence, rules: Rules, gates: Sequence[Finding] = ()) -> Finding:
         """The finding from the evidence; undecided where a gate on which it rests failed, whatever its numbers.

@@ -84,8 +84,8 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
     2. UNDECIDED: a gate failed on which the following rest.
     3. SUPPORTED: C1, C2, C3, C4, C6, C7b and C5.
     4. CONSISTENT: the same where C5 was not run or is left open; no causal word.
-    5. MAGNITUDE: C6 supported, C7a refuted with at least half of the difference due to the size of updates.
-    6. OTHER_DIRECTION: C6 and C7a supported, C7b refuted: gradients rotate, not along v.
+    5. MAGNITUDE: C6 supported, C7a refuted with more than half of the difference due to the size of updates.
+    6. OTHER_DIRECTION: C6 and C7a supported, C7b refuted: updates turn, and little of the difference runs along v.
     7. REFUTED: C6 supported, C7b and, where run, C5 refuted.
     8. UNDECIDED: none of these could be shown.
 
@@ -129,17 +129,18 @@ def _pronounced(status: Mapping[str, Status], *, sized: bool) -> tuple[Verdict, 
         (
             Verdict.MAGNITUDE,
             all_are(Status.SUPPORTED, "C6") and all_are(Status.REFUTED, "C7a") and sized,
-            "updates are smaller, not turned.",
+            "more than half of the difference is the size of updates, less than half their turn.",
         ),
         (
             Verdict.OTHER_DIRECTION,
             all_are(Status.SUPPORTED, "C6", "C7a") and all_are(Status.REFUTED, "C7b"),
-            "updates turn away from the drift, but not along the trait's direction.",
+            "updates turn, and less than a quarter of the difference runs along the trait's direction.",
         ),
         (
             Verdict.REFUTED,
             all_are(Status.SUPPORTED, "C6") and all_are(Status.REFUTED, "C7b", *({"C5"} & set(status))),
-            "the trait's direction carries less than a quarter of what inoculation changes.",
+            "of what passes through the layer band of the difference between harmless and inoculating runs, less than "
+            "a quarter runs along the trait's direction.",
         ),
     )
     return next(((verdict, why) for verdict, holds, why in rules if holds), None)

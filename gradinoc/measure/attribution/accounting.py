@@ -175,7 +175,8 @@ def _stretch(step: Weights, first: Slope, last: Slope) -> tuple[dict[str, float]
     cosine = predicted / (length * slope) if length and slope else math.nan
     whole = {"predicted": predicted, "measured": last.value - first.value, "step": length, "slope": slope}
     # Of what follows a point the derivatives come last, of what leads to it first.
-    each = {"predicted": (first.along[:, -1] + last.along[:, 0]) / 2, "measured": last.values - first.values}  # noqa: PD011
+    moved = last.values - first.values  # noqa: PD011 - tensors, no frame's
+    each = {"predicted": (first.along[:, -1] + last.along[:, 0]) / 2, "measured": moved}
     return {**whole, "cosine": cosine}, parts, pd.DataFrame(each)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gradinoc.power.calibration.splits import true_splits
 from gradinoc.power.scenarios import MIDDLE, Scenario, Sizes, band_depth
 from gradinoc.power.simulated.latent import CORE, Latent
 from gradinoc.power.simulated.trained import BATCH, fading
@@ -49,8 +50,7 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     share = (truth.follows * fall + truth.elicits) * MIDDLE
     if share > 0:
         known |= {"C7b.share": truth.carried}
-        if truth.turned == 1:  # a power below splits prompts that leave little in another way
-            known |= {"C7a.share.turn": 1.0, "C7a.share.size": 0.0}
+        known |= {f"C7a.{key}": value for key, value in true_splits(truth).items()}
     known["C1.families"] = fall * MIDDLE * band_depth(case.sizes.layers)
     removed = truth.conditional + truth.follows * truth.any_prompt + share
     noise = truth.noise

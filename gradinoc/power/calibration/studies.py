@@ -22,6 +22,7 @@ from gradinoc.study.rules import Rules
 SEED = 20250  # of every table; another gives another draw of the same distribution
 PORTION = 10  # studies that a process is handed at a time
 ESTIMATE, COVERED = "estimate: ", "covered: "  # prefixes of the columns of an effect with a known truth
+NOT_RUN = "not run"  # in place of the status of a claim whose tables a study has not
 EVERY = "all claims"  # column: whether every claim that is run is supported, which CONSISTENT and SUPPORTED rest on
 
 
@@ -67,9 +68,10 @@ def judge_study(case: Case, rng: np.random.Generator) -> dict[str, object]:
     latent = latent_of(case.scenario, rng, **vars(case.sizes))
     evidence = evidence_of(latent, rng)
     gates = gates_of(evidence, rules)
-    claims = tuple(deciding(claim).judge(evidence, rules, gates) for claim in CLAIMS)
+    claims = tuple(deciding(claim).judge(evidence, rules, gates) for claim in CLAIMS if claim.ran(evidence))
     verdict, _ = conclusion(gates, claims, rules)
-    row: dict[str, object] = {finding.key: str(finding.status) for finding in claims}
+    row: dict[str, object] = {claim.key: NOT_RUN for claim in CLAIMS}
+    row |= {finding.key: str(finding.status) for finding in claims}
     row[EVERY] = all(finding.status is Status.SUPPORTED for finding in claims)
     row |= {"verdict": verdict.name, "failed": " ".join(gate.key for gate in gates if gate.status != "supported")}
     effects = {f"{finding.key}.{effect.key}": effect for finding in (*gates, *claims) for effect in finding.effects}

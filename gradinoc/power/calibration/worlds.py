@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from scipy import stats
 
 from gradinoc.claims.rules.verdict import CLAIMS
 from gradinoc.power.calibration.cases import DESIGN, Case
@@ -22,6 +24,15 @@ ANY_PROMPT = ("ANY_PROMPT",)
 NOT_ALONG_V = ("OTHER_DIRECTION", "REFUTED")  # right where drift falls by another way than alignment
 FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"].loss  # full inoculation's, cosine
 
+
+@dataclass(frozen=True)
+class Stated:
+    """An effect at which a claim is stated to be found, and its unit as figures name it."""
+
+    value: float
+    unit: str
+
+
 # Effects that each claim is stated to find in four of five studies of `DESIGN`. C1 to C3: full inoculation's fall of
 # alignment (cosine); C4: share of drift per cosine; C6: share of neutral drift that is inoculation's own, on average.
 # At equal loss (C3) no effect is found as often with 10 prompts a family: where inoculation elicits, too few losses are
@@ -31,7 +42,18 @@ FALL = SCENARIOS["effect"].fall + SCENARIOS["effect"].slope * SCENARIOS["effect"
 MANY = replace(DESIGN, inoculating=20, harmless=20)
 WHOLE = replace(DESIGN, trained=(10, 10, 4), evaluation=48)
 # C7a and C7b: the share of the difference in accounted drift that is due to the turn, or runs along v.
-STATED: Mapping[str, float] = {"C1": 0.16, "C2": 0.18, "C3": 0.24, "C4": 4.0, "C6": 0.55, "C7a": 0.8, "C7b": 0.5}
+# C7c: the share of drift's variance at equal elicitation, length and loss that the kernel before training foretells.
+STATED: Mapping[str, Stated] = {
+    "C1": Stated(0.16, "cosine"),
+    "C2": Stated(0.18, "cosine"),
+    "C3": Stated(0.24, "cosine"),
+    "C4": Stated(4.0, "a cosine"),
+    "C6": Stated(0.55, "of drift"),
+    "C7a": Stated(0.8, "of the difference"),
+    "C7b": Stated(0.5, "of the difference"),
+    "C7c": Stated(0.75, "of variance"),
+}
+SCATTER = 0.45  # of what a question's stretch does, of neutral drift, beyond what is accounted for: R2 about 0.8
 
 
 def cases() -> dict[str, Case]:
@@ -94,19 +116,44 @@ def _mechanisms() -> dict[str, Case]:
 def _sources() -> dict[str, Case]:
     """Where drift comes from, told apart by as little as can be: turn and size, v and other directions, prediction."""
     own_way: dict[str, Any] = {"fall": 0.0, "slope": 0.0, "follows": 0.0, "elicits": 0.9, "holds": ("C6",)}
+    away = {**own_way, "elicits": 0.6}  # no run leaves next to nothing, of which a power would be no split
+    carry, (low, high) = RULES.carried + 0.01, RULES.accounted
     worlds = {
         # All of it turns, none of it along v; and as much by the turn as by the size.
         "turn alone": _of("effect", **own_way, turned=1.0, verdicts=NOT_ALONG_V),
-        "turn and size alike": _of("effect", turned=RULES.turned),
+        "turn and size alike": _of("effect", **away, turned=RULES.turned, verdicts=("REFUTED",)),
+        # Harmless and inoculating runs differ in what they learn at all, half as a power, and by that they turn.
+        "learned and transfer alike": _of("effect", **away, learned=0.5, verdicts=NOT_ALONG_V),
         "along v, the bar": _of("effect", along=RULES.carried, verdicts=("OTHER_DIRECTION", "REFUTED")),
-        "along v, no more than anywhere": _of(
-            "effect", along=0.3, noise=Noise(null_along=dict.fromkeys(NULLS, 0.5)), vary=("C7b",), verdicts=()
+        "along v, just above the bar": _of("effect", along=carry),
+        # A share that is twice the bar, and 6 % of all directions, or 10 % of v's own kind, carry as much.
+        "along v, one of many": _of(
+            "effect", along=0.5, noise=Noise(null_along=dict.fromkeys(NULLS, _spread(0.5, 0.06))), untold=("C7b",),
+            verdicts=(),
+        ),
+        "along v, one of its kind": _of(
+            "effect", along=0.5, noise=Noise(null_along={**Noise().null_along, "instruction": _spread(0.5, 0.1)}),
+            untold=("C7b",), verdicts=(),
+        ),
+        # Elicitation goes its own way along v, along which steering does nothing.
+        "v not causal": _of(
+            "effect", **{**own_way, "holds": ("C6",)}, along=0.5, by_chance=("steering",),
+            untold=(*ON_ALIGNMENT, "C4", "C7b"), verdicts=(),
         ),
         "nothing foretold": _of("effect", foretold=0.0),
-        # Accounted drift is too small by a little more than the gate lets pass.
-        "G10 false": _without("G10", {"accounts": RULES.accounted[1] + 0.01, "noise": Noise(accounted=0.001)}),
+        # The kernel goes with elicitation, as drift does, and beyond that with nothing.
+        "nothing foretold but elicitation": _of("effect", foretold=0.0, elicited=0.6, noise=Noise(kernel=0.05)),
+        # Accounted drift is too small or too large by a little more than the gate lets pass, or scatters.
+        "G10 false": _without("G10", {"accounts": high + 0.01, "noise": Noise(accounted=0.001)}),
+        "G10, too much false": _without("G10", {"accounts": low - 0.01, "noise": Noise(accounted=0.001)}),
+        "G10, scatter false": _without("G10", {"noise": Noise(accounted=SCATTER)}),
     }  # fmt: skip
     return {name: Case(scenario) for name, scenario in worlds.items()}
+
+
+def _spread(share: float, above: float) -> float:
+    """The standard deviation of shares along directions of which `above`, a fraction, lie beyond `share`."""
+    return share / float(stats.norm.isf(above))
 
 
 def _at_the_bars() -> dict[str, Case]:
@@ -198,12 +245,16 @@ def _misspecified() -> dict[str, Case]:
 def _stated() -> dict[str, Case]:
     """The effects at which a claim is stated to be found in four of five studies."""
     slope = SCENARIOS["effect"].slope * SCENARIOS["effect"].loss
-    changes: dict[str, dict[str, Any]] = {key: {"fall": STATED[key] - slope} for key in ON_ALIGNMENT}
-    changes["C4"] = {"fall": 0.1, "follows": STATED["C4"]}
+    changes: dict[str, dict[str, Any]] = {key: {"fall": STATED[key].value - slope} for key in ON_ALIGNMENT}
+    changes["C4"] = {"fall": 0.1, "follows": STATED["C4"].value}
     changes["C6"] = {
-        "follows": 0.0, "elicits": STATED["C6"] / MIDDLE, "holds": (*ON_ALIGNMENT, "C6"), "verdicts": NOT_ALONG_V,
+        "follows": 0.0, "elicits": STATED["C6"].value / MIDDLE, "holds": (*ON_ALIGNMENT, "C6"), "verdicts": NOT_ALONG_V,
     }  # fmt: skip
-    changes |= {"C7a": {"turned": STATED["C7a"]}, "C7b": {"along": STATED["C7b"]}}
+    changes |= {"C7a": {"turned": STATED["C7a"].value}, "C7b": {"along": STATED["C7b"].value}}
+    # What a prompt leaves beside its elicitation and loss, and chance of the kernel in proportion.
+    plain, foretold = SCENARIOS["effect"], STATED["C7c"].value
+    own = math.hypot(plain.follows * plain.noise.prompt_alignment, plain.noise.prompt_drift)
+    changes["C7c"] = {"noise": Noise(kernel=own * math.sqrt(1 / foretold - 1))}
     sizes = {"C3": MANY, "C4": WHOLE}
     return {
         f"stated {key}": Case(_of("effect", **change), sizes.get(key, DESIGN), power=(key,))

@@ -8,9 +8,16 @@ from dataclasses import astuple, dataclass, fields
 import pandas as pd
 
 from gradinoc.claims.c4 import COVARIATES
+from gradinoc.claims.c7.c7c import ORDERS
 from gradinoc.power.design.ends import cautions, dead_ends, labels_p
 from gradinoc.power.design.sizes import AT_EQUAL_LOSS, BOTH, CLAIMS, REFUTED, SUPPORTED, Design, counts, design_of
-from gradinoc.stats.reach import half_width, seeds_half_width, smallest_rank_p, smallest_slope_p
+from gradinoc.stats.reach import (
+    half_width,
+    seeds_half_width,
+    smallest_prediction_p,
+    smallest_rank_p,
+    smallest_slope_p,
+)
 from gradinoc.study.description import Study
 
 
@@ -81,6 +88,8 @@ def reaches(design: Design) -> list[Reach]:
               smallest_rank_p(directions.frozen)),
         Reach("C7c", "slope over prompts, residuals permuted", both, sloped, "prompts",
               smallest_slope_p(sloped, len(COVARIATES)) if design.attributed else 1.0),
+        Reach("C7c", "left-out R2 over prompts, permuted", SUPPORTED, sloped, "prompts",
+              smallest_prediction_p(sloped, ORDERS) if design.attributed else 1.0),
     ]  # fmt: skip
 
 

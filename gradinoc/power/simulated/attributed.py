@@ -15,16 +15,22 @@ from gradinoc.study.settings import NULLS
 
 PARTS = (0.6, 0.4)  # of what a run changes, in the first and in the second stretch of its steps
 OWN = "own"
+LEAST = 0.02  # of neutral runs' way, the shortest
 STEEP, COSINE, BAND = 8.0, 0.1, 0.8  # norm of the gradient, neutral cosine, what goes by way of the band
 MODULES = ("self_attn.v_proj", "mlp.down_proj")
 
 
 def tables(latent: Latent, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    """The tables attribution, lengths, modules, shares, share_nulls and kernel; modules alone decides nothing."""
+    """The tables attribution, lengths, modules, shares, share_nulls and kernel; modules alone decides nothing.
+
+    None of a study that accounts for no question.
+    """
+    if not latent.sizes.attributed:
+        return {}
     phi = _accounted(latent, rng)
     found = {
         "attribution": _attribution(latent, phi, rng),
-        "lengths": _lengths(latent, phi.mean(axis=1), rng),
+        "lengths": _lengths(latent, rng),
         "kernel": _kernel(latent, rng),
         **_shares(latent, phi, rng),
     }
@@ -40,10 +46,20 @@ def _runs(latent: Latent) -> Grid:
     return (("run", tuple(range(len(latent.runs)))),)
 
 
+def _left(latent: Latent) -> Array:
+    """What each run leaves of the neutral drift by log-odds [run]."""
+    left: Array = latent.runs["left"].to_numpy()
+    return left + latent.truth.disagree * (1 - left)
+
+
+def relative(left: Array) -> Array:
+    """How far runs went, of neutral runs' way: the size of what is left of the drift, which is never nothing."""
+    return np.maximum(np.abs(left), LEAST)
+
+
 def _accounted(latent: Latent, rng: np.random.Generator) -> Array:
     """What the steps of each run account for, nats [run, question]: the drift of its log-odds, over `accounts`."""
-    truth, left = latent.truth, latent.runs["left"].to_numpy()
-    left = left + truth.disagree * (1 - left)
+    truth, left = latent.truth, _left(latent)
     by_question = templates(latent, latent.sizes.attributed, rng)
     drift = truth.nats * (left[:, None] * by_question + truth.noise.draw(rng, truth.noise.account, *by_question.shape))
     phi: Array = drift / truth.accounts
@@ -51,10 +67,11 @@ def _accounted(latent: Latent, rng: np.random.Generator) -> Array:
 
 
 def _attribution(latent: Latent, phi: Array, rng: np.random.Generator) -> pd.DataFrame:
-    """Under the neutral prompt, and under each run's own, under which all learn alike but for chance."""
+    """Under the neutral prompt, and under each run's own: what is learned there goes with drift as far as `learned`."""
     truth, conditions = latent.truth, latent.runs["condition"].to_numpy()
     others = np.flatnonzero(conditions != NEUTRAL)
-    own = truth.nats * (1 + truth.noise.draw(rng, truth.noise.own, len(others)))[:, None]
+    own = truth.nats * relative(_left(latent))[others] ** truth.learned
+    own = (own * (1 + truth.noise.draw(rng, truth.noise.own, len(others))))[:, None]
     own = own * (1 + truth.noise.draw(rng, truth.noise.account, len(others), phi.shape[1])) / truth.accounts
     parts = []
     for evaluation, runs, values in ((NEUTRAL, range(len(phi)), phi), (OWN, others, own)):
@@ -70,13 +87,15 @@ def _attribution(latent: Latent, phi: Array, rng: np.random.Generator) -> pd.Dat
     return latent.grouped(table.assign(evaluation=under))
 
 
-def _lengths(latent: Latent, phi: Array, rng: np.random.Generator) -> pd.DataFrame:
-    """Phi = cosine x length x norm: the cosine goes with phi to the power `turned`, the length makes up the rest."""
-    truth, noise = latent.truth, latent.truth.noise
+def _lengths(latent: Latent, rng: np.random.Generator) -> pd.DataFrame:
+    """Phi = cosine x length x norm: the cosine goes with drift to the power `turned`, the length makes up the rest.
+
+    Length and norm are the run's, whatever questions are asked.
+    """
+    truth, noise, size = latent.truth, latent.truth.noise, relative(_left(latent))
     most = abs(truth.nats / truth.accounts)
-    relative = np.maximum(np.abs(phi) / most, 0.02)
-    slope = STEEP * np.exp(noise.draw(rng, noise.length, len(phi)))
-    length = most / (COSINE * STEEP) * relative ** (1 - truth.turned) * np.exp(noise.draw(rng, noise.length, len(phi)))
+    slope = STEEP * np.exp(noise.draw(rng, noise.length, len(size)))
+    length = most / (COSINE * STEEP) * size ** (1 - truth.turned) * np.exp(noise.draw(rng, noise.length, len(size)))
     grid: Grid = (*_runs(latent), ("evaluation", (NEUTRAL,)), *_steps(latent))
     parts = length[:, None, None] * np.array(PARTS)
     return named(latent, table_of(grid, length=parts, slope=slope[:, None, None]))
@@ -137,12 +156,12 @@ def _modules(latent: Latent, phi: Array) -> pd.DataFrame:
 
 
 def _kernel(latent: Latent, rng: np.random.Generator) -> pd.DataFrame:
-    """Before training: what a prompt's runs leave of the neutral drift, as far as it is `foretold`, and chance."""
+    """Before training: what a prompt leaves of the neutral drift, as far as it is `foretold`; elicitation; chance."""
     truth, prompts = latent.truth, latent.measured
-    left = prompts["left"].to_numpy()
+    told = truth.foretold * prompts["left"].to_numpy() - truth.elicited * prompts["elicitation"].to_numpy()
     trained = latent.prompts.loc[latent.prompts["trained"] & (latent.prompts["kind"] == "fixed"), "condition"]
     names = (*trained, *UNSEEN) if latent.sizes.beside else (NEUTRAL,)
     grid: Grid = (("condition", tuple(prompts["condition"])), ("evaluation", names), ("space", (FULL, LORA)))
     chance = truth.noise.draw(rng, truth.noise.kernel, *(len(levels) for _, levels in grid))
-    value = 10 * (truth.foretold * left[:, None, None] + chance)
+    value = 10 * (told[:, None, None] + chance)
     return table_of(grid, kernel=value, training_norm=np.array(2.0), evaluation_norm=np.array(STEEP))

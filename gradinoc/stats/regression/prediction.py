@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from gradinoc.stats.effect import Array, Effect, bare, finite
 
+FEWEST = 4  # rows: a line through the others, and one to spare
+
 
 def left_out_r2(predictor: npt.ArrayLike, outcome: npt.ArrayLike) -> float:
     """Leave-one-out R^2 of a straight line, `1 - sum of squared prediction errors / that of the others' mean`.
@@ -57,7 +59,7 @@ def _press(x: Array, outcomes: Array) -> Array:
     """Left-out R^2 of `outcomes` [outcomes, rows, columns] by `x` [rows, columns], all of mean zero in each column."""
     n, squares = len(x), (x * x).sum(axis=1)
     total = float(squares.sum())
-    if n < 4 or not total or not outcomes.any():
+    if n < FEWEST or not total or not outcomes.any():
         return np.full(len(outcomes), math.nan)
     grown = n / (n - 1)  # without a row the others' mean is so much farther from it
     rest = total - grown * squares
