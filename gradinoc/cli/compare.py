@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradinoc.claims.evidence.tables import DECISION, EXPECTED, WINDOWS
+from gradinoc.claims.evidence.sources import LEARNED_LESS, SIZE, STEEPNESS, TRANSFER, TURN
+from gradinoc.claims.evidence.tables import DECISION, EXPECTED, LEARNED, WINDOWS
 from gradinoc.claims.rules.verdict import RULES_OF
 from gradinoc.cli.comparison import ONE, OTHER, StudyArtifacts, comparison, differing_settings, read_artifacts, verdicts
 from gradinoc.cli.output import MISSING, print_table
@@ -50,6 +51,21 @@ EFFECTS = {  # title of a panel -> claim and key -> as the figure names it
         ("C6", "removed"): "inoculation removes",
         ("C6", "share"): "beyond harmless prompts",
         ("C6", "rephrased"): "the same, rephrased pair",
+    },
+    "share of the accounted difference": {
+        ("C7a", f"share.{TURN}"): "turn of the update",
+        ("C7a", f"share.{SIZE}"): "size of the update",
+        ("C7a", f"share.{STEEPNESS}"): "size of the gradient",
+        ("C7a", f"share.{TRANSFER}"): "transfer to neutral",
+        ("C7a", f"share.{LEARNED_LESS}"): "learned under the own prompt",
+        ("C7b", "share"): "along v",
+        ("C7b", f"named.{LEARNED}"): "along learned drift",
+        ("C7b", "named.responses"): "along the response contrast",
+    },
+    "accounted difference (nats)": {
+        ("C7a", "phi"): "in all",
+        ("C7b", "whole"): "through the band",
+        ("C7a", "own"): "under the own prompt",
     },
 }
 DRIFT = {EXPECTED: "drift in the expected {score}", DECISION: "drift in decision log-odds (nats)"}
@@ -145,7 +161,7 @@ def _signed(value: float) -> str:
 
 @styled
 def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> Figure:
-    """Draw both studies' effects with their intervals, and drift of the three conditions with the range of their runs.
+    """Draw both studies' effects, with intervals where they have them, and the three conditions' drift over their runs.
 
     `table` is that of `comparison`, `score` the name of the traits' score.
     """
@@ -165,7 +181,7 @@ def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> 
     for axes, (title, rows) in zip(panels, parts, strict=True):
         axes.set_title(title, loc="left")
         _draw(axes, rows, title)
-    panels[len(EFFECTS) - 1].set_xlabel("estimate and interval,\nat each study's level")
+    panels[len(EFFECTS) - 1].set_xlabel("estimate and interval at each study's\nlevel; hollow: without an interval")
     panels[-1].set_xlabel("mean and range of the runs")
     handles = [
         panels[0].plot([], [], color=drawn.colour, marker=drawn.marker, linewidth=2, label=broken(name, 48, 2, LEGEND))[
@@ -178,7 +194,7 @@ def plot_comparison(table: pd.DataFrame, names: tuple[str, str], score: str) -> 
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
-    """Draw a row each: the first study above the second, with a line from low to high."""
+    """Draw a row each: the first study above the second, with a line from low to high; hollow where there is none."""
     if rows.empty:
         not_measured(axes, title)
         return
@@ -187,7 +203,11 @@ def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     for side, drawn, aside in ((ONE, FIRST, -APART), (OTHER, SECOND, APART)):
         middle, low, high = (rows[f"{side}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
         axes.hlines(places + aside, low, high, color=drawn.colour, linewidth=2.4)
-        axes.plot(middle, places + aside, color=drawn.colour, marker=drawn.marker, linestyle="none", markersize=8)
+        for known, face in ((np.isfinite(low), drawn.colour), (~np.isfinite(low), "white")):
+            axes.plot(
+                middle[known], places[known] + aside, color=drawn.colour, marker=drawn.marker, linestyle="none",
+                markersize=8, markerfacecolor=face, markeredgewidth=1.6,
+            )  # fmt: skip
     axes.set_yticks(places, [broken(name, WORDS, 2) for name in rows["row"]])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.locator_params(axis="x", nbins=5)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import LineCollection, QuadMesh
 
-from fixtures.traced import ALONG, MODULES, OWN, PARTS, PHI, STEPS, traced
+from fixtures.diverged import diverged
+from fixtures.traced import ALONG, COURSE, MODULES, OWN, PARTS, PHI, STEPS, traced
 from gradinoc.claims.c7.c7a import C7A
 from gradinoc.claims.c7.c7b import C7B
 from gradinoc.claims.c7.c7c import C7C, kernel_of
 from gradinoc.claims.evidence.measures import matrix
 from gradinoc.claims.evidence.sources import points
-from gradinoc.claims.evidence.tables import LORA, Evidence
-from gradinoc.claims.rules.verdict import judge
+from gradinoc.claims.evidence.tables import LORA, TRAIT_DIRECTION, WINDOWS, Evidence
+from gradinoc.claims.rules.verdict import CLAIMS, judge
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.figures.sources.directions import words_of
+from gradinoc.report.figures.sources.layers import layers_of
 from gradinoc.report.page.sources import HOW_MUCH, KINDS, Sources, sources
+from gradinoc.report.page.thirds import in_thirds, third_grid
 from gradinoc.report.wording import NOT_MEASURED, number
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import NEUTRAL
@@ -123,8 +127,7 @@ def test_accounting_shows_every_point_and_the_planted_slope(slope: float) -> Non
 def test_shares_by_direction_are_those_planted() -> None:
     """Each direction at its share, in bold v's first; an interval around it; random directions beside."""
     found = drawn("shares_by_direction", study())
-    (axes,) = found.figure.axes
-    table = found.table.set_index("key")
+    axes, table = found.figure.axes[0], found.table.dropna(subset="key").set_index("key")
     expected = {"share": ALONG["trait"], **{f"named.{key}": ALONG[key] for key in ("learned", "responses", "brevity")}}
     for key, share in expected.items():
         assert table.loc[key, "estimate"] == pytest.approx(share)
@@ -201,6 +204,98 @@ def test_bars_of_factors_add_up_to_one_twice() -> None:
         assert np.mean(values) == pytest.approx(measured[f"transfer.{family}"].estimate)
 
 
+def test_turn_of_the_update_says_what_it_measures() -> None:
+    """At its bar, in the caption, in the alternative text and in the table's row: a cosine of two things."""
+    found = drawn("how_much", study())
+    label = found.figure.axes[0].get_yticklabels()[0].get_text()
+    assert label.split("\n") == ["turn of the update:", "cosine of update and", "gradient of log-odds"]
+    assert "turn of the update (cosine of update and gradient" in found.caption
+    assert "turn of the update (cosine of update and gradient" in found.finding
+    assert section().shares.rows[4][0] == "turn of the update: cosine of update and gradient of the log-odds"
+
+
+@pytest.mark.parametrize(("spread", "says"), [(0.02, "had hardly room to differ"), (0.5, "size had room to differ")])
+def test_caption_of_factors_tells_how_much_lengths_vary(spread: float, says: str) -> None:
+    """Sizes that are nearly equal cannot have a share: the caption has the coefficient of variation over prompts."""
+    names = [name for key in (Family.HARMLESS, Family.INOCULATION) for name in study().family(key, study().trained)]
+    scale = dict(zip(names, 1 + spread * np.linspace(-1, 1, len(names)), strict=True))
+    lengths = study().lengths
+    longer = lengths["length"] * lengths["condition"].map(scale).fillna(7.0)
+    caption = drawn("how_much", replace(study(), lengths=lengths.assign(length=longer))).caption
+    expected = np.std(list(scale.values()), ddof=1) / np.mean(list(scale.values()))
+    assert f"coefficient of variation of {number(expected)} over these prompts" in caption
+    assert says in caption
+
+
+# --- single layers
+
+
+def test_layers_show_the_nats_along_each_direction() -> None:
+    """Each direction in its panel at its share of what prompts differ by, at every layer."""
+    _, upper, lower = drawn("shares_by_direction", study()).figure.axes
+    for axes, key in ((upper, "learned"), (upper, "responses"), (lower, "trait")):
+        (line,) = (line for line in axes.lines if line.get_label() == f"_{key}")
+        assert line.get_xdata().tolist() == sorted(study().layers["layer"])
+        assert line.get_ydata() == pytest.approx(np.full(3, ALONG[key] * DIFFERENCE), abs=0.05)
+
+
+def test_band_mean_along_v_is_what_c7b_takes_the_share_of() -> None:
+    """Where signs cancel over layers too: the marked line is share times whole, over the band alone."""
+    rng = np.random.default_rng(5)
+    evidence = study(layers=6)
+    signs = dict(zip(range(6), (1.0, -1.0, 1.0, -0.8, 1.1, -1.2), strict=True))
+    along_v = evidence.shares["direction"] == TRAIT_DIRECTION
+    turned = evidence.shares["along"] * evidence.shares["layer"].map(signs).where(along_v, 1.0)
+    evidence = replace(evidence, shares=evidence.shares.assign(along=turned + 1e-3 * rng.standard_normal(len(turned))))
+    measured, found = C7B.measure(evidence, RULES), layers_of(evidence)
+    assert found.mean == pytest.approx(measured["share"].estimate * measured["whole"].estimate)
+    values = found.along[TRAIT_DIRECTION]
+    assert (np.sign(values) == [1, -1, 1, -1, 1, -1]).all()
+    figure = drawn("shares_by_direction", evidence)
+    (mark,) = (part for part in figure.figure.axes[2].collections if isinstance(part, LineCollection))
+    ((start, height), (end, _)) = mark.get_segments()[0]
+    assert (start, end) == (evidence.band[0] - 0.5, evidence.band[-1] + 0.5)
+    assert height == pytest.approx(found.mean)
+    assert "of either sign" in figure.finding
+    assert len(found.band) < 6
+
+
+@pytest.mark.parametrize("band", ["none", "a layer that was not measured"])
+def test_layers_without_a_whole_band_are_not_drawn(band: str) -> None:
+    """There is no mean that decides: the panels say so."""
+    evidence = study(layers=6)
+    layers = evidence.layers.assign(in_band=evidence.layers["in_band"] & (band != "none"))
+    shares = evidence.shares[(evidence.shares["layer"] < 5) | (band == "none")]
+    figure = drawn("shares_by_direction", replace(evidence, layers=layers, shares=shares)).figure
+    assert [text.get_text() for axes in figure.axes[1:] for text in axes.texts] == [
+        "directions by layer:\nnot measured",
+        "v by layer:\nnot measured",
+    ]
+
+
+def test_range_of_random_directions_is_of_each_layer() -> None:
+    """Central 95 % of instruction contrasts; a planted one at one layer widens the range there alone."""
+    before, table = layers_of(study()).random, study().share_nulls
+    here = (table["null"] == "instruction") & (table["draw"] < 4) & (table["layer"] == study().band[-1])
+    wider = (
+        here & study().prompts.set_index("condition")["family"].reindex(table["condition"]).eq("harmless").to_numpy()
+    )
+    after = layers_of(replace(study(), share_nulls=table.assign(along=table["along"] + 9.0 * wider))).random
+    assert after["high"].iloc[-1] > before["high"].iloc[-1] + 5
+    assert after.iloc[:-1].to_numpy() == pytest.approx(before.iloc[:-1].to_numpy())
+    assert before["high"].to_numpy() == pytest.approx(0.05 * 2 * DIFFERENCE, rel=0.4)
+
+
+def test_looking_at_single_layers_is_called_exploratory() -> None:
+    """Caption and alternative text say that it was decided after the outcome was seen."""
+    found = drawn("shares_by_direction", study())
+    for words in (found.caption, found.finding):
+        assert "exploratory" in words
+        assert "after the outcome was seen" in words
+    assert found.table["layer"].nunique() == 3
+    assert FIGURES["plot20_shares_by_direction"].wide
+
+
 # --- the section
 
 
@@ -237,6 +332,109 @@ def test_modules_and_tokens_have_their_planted_parts() -> None:
         assert tokens[place, "trait direction v"] / whole == pytest.approx(part * ALONG["trait"], abs=0.01)
 
 
+def test_thirds_of_training_have_their_planted_parts() -> None:
+    """Phi as planted; along directions each kept adapter speaks for half of the steps on either side; all add up."""
+    rows = {row[0]: [float(cell) for cell in row[2:]] for row in section().thirds.rows}
+    assert list(rows) == [*WINDOWS, "all"]
+    phi, band, along_v = np.array([rows[window] for window in WINDOWS]).T
+    assert rows["all"] == pytest.approx([phi.sum(), band.sum(), along_v.sum()], rel=0.01)
+    assert phi / rows["all"][0] == pytest.approx(COURSE, abs=0.05)
+    smoothed = [0.45, 0.325, 0.225]  # 0.5/2 + (0.5+0.3)/2/2, (0.5+0.3)/2/2 + (0.3+0.2)/2/2, (0.3+0.2)/2/2 + 0.2/2
+    assert band / rows["all"][1] == pytest.approx(smoothed, abs=0.01)
+    assert along_v / band == pytest.approx(np.full(3, ALONG["trait"]), abs=0.01)
+    assert rows["all"][0] == pytest.approx(DIFFERENCE, abs=0.1)
+
+
+def test_a_stretch_counts_in_each_third_by_its_steps() -> None:
+    """Four stretches of six steps: a third of 24 steps holds one and a third of them."""
+    parts = in_thirds(pd.Series([1.0, 2.0, 3.0, 6.0]), [0, 6, 12, 18, 24])
+    assert parts == pytest.approx([1 + 2 / 3, 4 / 3 + 2, 1 + 6])
+
+
+def test_two_stretches_have_no_thirds() -> None:
+    """Half of a run cannot tell of a third."""
+    last = study().attribution["step"].max()
+    halves = study().attribution.assign(step=study().attribution["step"].where(lambda step: step == last, last // 2))
+    assert third_grid(study()).rows
+    assert not third_grid(replace(study(), attribution=halves)).rows
+
+
+TOGETHER = {"attribution": ("attribution", "lengths", "modules"), "shares": ("shares", "share_nulls"),
+            "kernel": ("kernel",)}  # fmt: skip
+READS = {  # figure or table -> the kinds of table that it reads
+    "accounting": {"attribution"},
+    "how_much": {"attribution"},
+    "shares_by_direction": {"attribution", "shares"},
+    "kernel": {"kernel"},
+}
+
+
+def without(evidence: Evidence, *names: str) -> Evidence:
+    """The study without the rows of these tables."""
+    return replace(evidence, **{name: getattr(evidence, name).iloc[:0] for name in names})
+
+
+@pytest.mark.parametrize("gone", [gone for count in (1, 2, 3) for gone in combinations(TOGETHER, count)], ids=" ".join)
+def test_what_was_not_measured_is_left_out_and_the_rest_is_shown(gone: tuple[str, ...]) -> None:
+    """Every combination of missing tables is judged, drawn and listed: what reads a missing one says so, no other."""
+    evidence = without(study(), *(name for kind in gone for name in TOGETHER[kind]))
+    for name, kinds in READS.items():
+        found = drawn(name, evidence)
+        assert (found.caption == found.finding == NOT_MEASURED) == bool(kinds & {*gone}), name
+    judgement = judge(evidence, RULES)
+    ran = {finding.key for finding in judgement.claims}
+    assert ("C7a" in ran, "C7c" in ran) == ("attribution" not in gone, "kernel" not in gone)
+    assert ("C7b" in ran) == (not {"attribution", "shares"} & {*gone})
+    found = sources(judgement, evidence)
+    if len(gone) == len(TOGETHER):
+        assert found is None
+        return
+    assert bool(found.shares.rows) == bool(found.modules.rows) == ("attribution" not in gone)
+    assert bool(found.tokens.rows) == (not {"attribution", "shares"} & {*gone})
+    dashes = [row[2:] for row in found.thirds.rows if "–" in row]
+    assert len(found.thirds.rows) == (4 if "attribution" not in gone else 0)
+    assert len(dashes) == (4 if "shares" in gone and "attribution" not in gone else 0)
+    assert all(phi != "–" and parts == ["–", "–"] for phi, *parts in dashes)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_single_empty_table_stops_nothing(name: str) -> None:
+    """A study whose store lost one of the tables is judged and has its section: claims that read it are not run."""
+    evidence = without(study(), name)
+    judgement = judge(evidence, RULES)
+    assert sources(judgement, evidence) is not None
+    needing = {claim.key for claim in CLAIMS if name in claim.needs}
+    assert needing or name == "modules"
+    assert not needing & {finding.key for finding in judgement.claims}
+    for figure in OURS:
+        assert FIGURES[figure].draw(evidence, RULES).caption
+
+
+def test_runs_that_diverged_leave_no_number_in_the_section() -> None:
+    """Their tables hold NaN, which no sum takes for zero."""
+    evidence = diverged(study(), "inoculation", 0)
+    run = {"condition": "inoculation", "seed": 0}
+    for name in ("attribution", "lengths", "modules", "shares", "share_nulls"):
+        table = getattr(evidence, name).copy()
+        table.loc[(table[list(run)] == run).all(axis=1), table.select_dtypes("float").columns] = np.nan
+        evidence = replace(evidence, **{name: table})
+    found = sources(judge(evidence, RULES), evidence)
+    assert (found.shares.rows, found.further) == ((), ())
+    for name in ("how_much", "shares_by_direction"):
+        assert drawn(name, evidence).caption == NOT_MEASURED
+
+
+def test_pages_show_what_is_left(tmp_path) -> None:
+    """The kernel's figure stands in the section though nothing else was measured; empty tables have no title."""
+    evidence = without(study(), *TOGETHER["attribution"], *TOGETHER["shares"])
+    write_report(judge(evidence, RULES), evidence, Study(name="simulated"), tmp_path, {}, "make claims")
+    found = sources(judge(evidence, RULES), evidence)
+    for page in ((tmp_path / f"report.{suffix}").read_text() for suffix in ("html", "md")):
+        assert "plot21_kernel_and_matrix" in page
+        assert found.title in page
+        assert not any(table.title in page for table in (found.shares, found.thirds, found.modules, found.tokens))
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_pages_have_the_section_where_something_was_measured(measured: bool, tmp_path) -> None:
     """With its figures and tables in both pages, and with a link; else neither page speaks of it."""
@@ -249,7 +447,7 @@ def test_pages_have_the_section_where_something_was_measured(measured: bool, tmp
         assert (name in html) == (f"figures/{name}.png" in markdown) == measured
         assert (tmp_path / "figures" / f"{name}.svg").exists()
     if measured:
-        for found in (section().shares, section().modules, section().tokens):
+        for found in (section().shares, section().thirds, section().modules, section().tokens):
             assert found.title in html
             assert found.title in markdown
         assert len(pd.read_csv(tmp_path / "figures" / "plot20_shares_by_direction.csv")) >= 8

@@ -38,6 +38,11 @@ EFFECTS = {  # as the rows of the third panel name them
     "C6.removed": "share of drift\nremoved",
     "C7a.share.turn": "share due\nto the turn",
     "C7a.share.size": "share due\nto size",
+    "C7a.share.steepness": "share due\nto gradient",
+    "C7a.share.transfer": "share due\nto transfer",
+    "C7a.share.learned": "share due\nto learning",
+    "C7a.turn": "cosine of\nthe update",
+    "C7a.transfer": "transfer",
     "C7b.share": "share\nalong v",
     "C4.slope": "drift on\nalignment",
     "G3.loss": "elicitation\nin loss",
@@ -45,7 +50,6 @@ EFFECTS = {  # as the rows of the third panel name them
 }
 FINE, MISSED = (LOOKS[family] for family in (Family.NEUTRAL, Family.INOCULATION))
 KINDS = {SUPPORT: "supported", REFUTATION: "refuted"}
-UNITS = {"C1": "cosine", "C2": "cosine", "C3": "cosine", "C4": "a cosine", "C6": "of drift", "C7b": "of the difference"}
 
 
 @styled
@@ -89,7 +93,7 @@ def _power(axes: Axes, rate: pd.DataFrame) -> None:
     if least.empty and right.empty:
         not_measured(axes, "power")
     else:
-        names = [f"{claim}: {STATED[claim]:g} {UNITS[claim]}" for claim in least["claim"]]
+        names = [f"{claim}: {STATED[claim].value:g} {STATED[claim].unit}" for claim in least["claim"]]
         names += [f"verdict: {shown(case)}" for case in right["case"]]
         both = pd.concat([least, right])
         _dots(axes, [both.iloc[[place]] for place in range(len(both))], names)
@@ -100,8 +104,9 @@ def _power(axes: Axes, rate: pd.DataFrame) -> None:
 
 
 def _coverage(axes: Axes, cover: pd.DataFrame, count: int) -> None:
-    """How often intervals cover the truth."""
-    present = {effect: name for effect, name in EFFECTS.items() if (cover["effect"] == effect).any()}
+    """How often intervals cover the truth; an effect without a name is drawn by its key."""
+    names = EFFECTS | {key: key for key in cover["effect"] if key not in EFFECTS}
+    present = {effect: name for effect, name in names.items() if (cover["effect"] == effect).any()}
     _dots(axes, [cover[cover["effect"] == effect] for effect in present], list(present.values()))
     low, high = COVERAGE
     axes.axvspan(100 * at_least(low, count), 100 * at_most(high, count), color=BAND, linewidth=0)

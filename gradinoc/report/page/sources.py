@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
-from gradinoc.claims.evidence.sources import prompts_of
+from gradinoc.claims.evidence.sources import difference_by, in_band
 from gradinoc.claims.evidence.tables import IN_ANSWER, IN_PROMPT, TRAIT_DIRECTION, WHOLE, Evidence
 from gradinoc.claims.evidence.wide import band_of
 from gradinoc.claims.rules.finding import Finding
@@ -17,11 +16,13 @@ from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.report.figures.study_figure import told
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
+from gradinoc.report.page.thirds import prompt_counts, third_grid
 from gradinoc.stats.effect import Effect
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.settings import NULLS
 
 TITLE = "Where the drift comes from"
+TABLES = ("attribution", "modules", "shares", "kernel")  # any of which makes a section
 KINDS = {  # what inoculation may do -> claim and effect -> how to read it
     "explaining away": {
         ("C7a", "share.learned"): "near one: harmless and inoculating runs differ in how much they learn under their "
@@ -32,8 +33,10 @@ KINDS = {  # what inoculation may do -> claim and effect -> how to read it
         ("C7a", "transfer.harmless"): "one: under neutral as much as under the own prompt; zero: none reaches neutral",
         ("C7a", "transfer.inoculation"): "below the row above: more of it stays under the own prompt",
     },
-    "rotation": {
+    "turn of the update: cosine of update and gradient of the log-odds": {
         ("C7a", "share.turn"): "near one: updates point elsewhere, and are no smaller",
+    },
+    "directions of the residual stream": {
         ("C7b", "share"): "how much runs along the trait direction; directions overlap, so that these "
         "shares do not add up to one",
         ("C7b", "share.neutral"): "the same of the difference between neutral and inoculating runs",
@@ -65,21 +68,26 @@ PLACES = {IN_PROMPT: "prompt", IN_ANSWER: "answer"}
 
 @dataclass(frozen=True)
 class Sources:
-    """The section: shares with how to read them, and drift by kind of linear map and by tokens."""
+    """The section: shares with how to read them, and drift by third of training, kind of linear map and tokens."""
 
     title: str
     shares: Grid
+    thirds: Grid
     modules: Grid
     tokens: Grid
+
+    @property
+    def further(self) -> tuple[Grid, ...]:
+        """The tables below the figures, those that have rows."""
+        return tuple(each for each in (self.thirds, self.modules, self.tokens) if each.rows)
 
 
 def sources(judgement: Judgement, evidence: Evidence) -> Sources | None:
     """The section of a study that was judged; None where nothing of it was measured."""
-    rows = [*_shares(judgement)]
-    if not rows:
+    if all(getattr(evidence, table).empty for table in TABLES):
         return None
-    shares = grid("Of what inoculation changes, how much …", HOW_MUCH, rows, _about(judgement))
-    return Sources(TITLE, shares, module_grid(evidence), token_grid(evidence))
+    shares = grid("Of what inoculation changes, how much …", HOW_MUCH, [*_shares(judgement)], _about(judgement))
+    return Sources(TITLE, shares, third_grid(evidence), module_grid(evidence), token_grid(evidence))
 
 
 def _about(judgement: Judgement) -> str:
@@ -113,14 +121,13 @@ def interval_or_why(effect: Effect, interval: str) -> str:
 
 def module_grid(evidence: Evidence) -> Grid:
     """Accounted neutral drift by kind of linear map, all layers together; the last row is their sum."""
-    wide = if_measured(_by_module, evidence)
-    table = pd.DataFrame() if wide is None else _by_family(evidence, wide)
+    table = _table(_by_module, evidence)
     rows = [{"module": str(name), **row} for name, row in table.to_dict("index").items()]
     if rows:
         rows.append({"module": "all", **table.sum().to_dict()})
     about = (
         "Neutral drift that steps account for (nats of decision log-odds), summed over layers and over the run, mean "
-        f"over questions and prompts{_counts(evidence)}. Difference: harmless − inoculating."
+        f"over questions and prompts{prompt_counts(evidence)}. Difference: harmless − inoculating."
     )
     return grid("By kind of linear map", (Column("module", "linear map", numeric=False), *FAMILIES), rows, about)
 
@@ -129,50 +136,30 @@ def token_grid(evidence: Evidence) -> Grid:
     """Accounted neutral drift by tokens of prompt or answer, along all directions together and along v."""
     rows = []
     for direction, words in DIRECTIONS.items():
-        wide = if_measured(_by_position, evidence, direction)
-        table = pd.DataFrame() if wide is None else _by_family(evidence, wide)
-        found = table.to_dict("index")
+        found = _table(_by_position, evidence, direction).to_dict("index")
         rows += [{"tokens": PLACES[name], "direction": words, **found[name]} for name in PLACES if name in found]
     columns = (Column("tokens", "tokens of", numeric=False), Column("direction", "along", numeric=False), *FAMILIES)
     about = (
         "Neutral drift that goes by way of the residual stream at these tokens (nats of decision log-odds), "
-        f"mean over the band's layers, evaluation questions and prompts{_counts(evidence)}. Difference: harmless − "
-        "inoculating."
+        f"mean over the band's layers, evaluation questions and prompts{prompt_counts(evidence)}. Difference: harmless "
+        "− inoculating."
     )
     return grid("By tokens of prompt or answer", columns, rows, about)
 
 
-def _counts(evidence: Evidence) -> str:
-    """How many prompts of either family were trained under and accounted for."""
-    counts = []
-    for family in (HARMLESS, INOCULATING):
-        names = if_measured(prompts_of, evidence, family)
-        counts.append(f"{len(names or ())} {family}")
-    return f", n = {' and '.join(counts)} prompts"
+def _table(measure: Callable[..., pd.DataFrame], *given: Any) -> pd.DataFrame:
+    """What `measure` finds; empty where it was not measured."""
+    found = if_measured(measure, *given)
+    return pd.DataFrame() if found is None else found
 
 
 def _by_module(evidence: Evidence) -> pd.DataFrame:
-    """Index kind of linear map, a column a prompt: accounted neutral drift, nats."""
+    """Index kind of linear map: accounted neutral drift by family, nats."""
     rows = evidence.modules[evidence.modules["evaluation"] == NEUTRAL]
-    return _prompts(rows, "module", "predicted", 1)
+    return difference_by(evidence, rows, "module", "predicted")
 
 
 def _by_position(evidence: Evidence, direction: str) -> pd.DataFrame:
-    """Index tokens of prompt or answer, a column a prompt: what went along a direction, band mean, nats."""
-    band = band_of(evidence)
-    rows = evidence.shares
-    rows = rows[(rows["direction"] == direction) & rows["layer"].isin(band)]
-    return _prompts(rows, "position", "along", len(band) * rows["example"].nunique())
-
-
-def _prompts(rows: pd.DataFrame, key: str, column: str, count: int) -> pd.DataFrame:
-    """Sums of runs over `count`, mean over seeds: index `key`, a column a prompt."""
-    sums = rows.groupby([key, "condition", "seed"], observed=True, sort=False)[column].sum() / count
-    means = sums.groupby(level=[key, "condition"], sort=False).mean().reset_index()
-    return means.pivot_table(index=key, columns="condition", values=column, sort=False)
-
-
-def _by_family(evidence: Evidence, wide: pd.DataFrame) -> pd.DataFrame:
-    """Means over harmless and inoculating prompts, and their difference."""
-    harmless, inoculating = (wide[prompts_of(evidence, family)].mean(axis=1) for family in (HARMLESS, INOCULATING))
-    return pd.DataFrame({"harmless": harmless, "inoculating": inoculating, "difference": harmless - inoculating})
+    """Index tokens of prompt or answer: what went along a direction by family, band mean, nats."""
+    rows = in_band(evidence, direction)
+    return difference_by(evidence, rows, "position", "along", len(band_of(evidence)) * rows["example"].nunique())

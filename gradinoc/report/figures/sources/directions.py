@@ -1,9 +1,10 @@
-"""Plot 20: along which directions of the residual stream runs what inoculation changes."""
+"""Plot 20: along which directions of the residual stream runs what inoculation changes; and at which layers."""
 
 from __future__ import annotations
 
 import math
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -12,8 +13,9 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.finding import Measured
 from gradinoc.report.figures.lettering import drawable, fitted, within
 from gradinoc.report.figures.prompts.families import effect_table
+from gradinoc.report.figures.sources.layers import caption_of, draw_layers, finding_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
-from gradinoc.report.figures.style import FAINT, INK, SOFT, new_figure, not_measured, signed, styled
+from gradinoc.report.figures.style import FAINT, INK, SOFT, WIDE, new_figure, not_measured, signed, styled
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, between, listed, number, rounded, shown
 from gradinoc.stats.effect import Effect
@@ -58,14 +60,28 @@ def why_bare(effect: Effect) -> str:
 
 @styled
 def draw(evidence: Evidence, rules: Rules) -> Drawn:
-    """A row a direction: its share as a point, with its interval where there is one; random ones as bars of spread."""
+    """Left, a row a direction with its share; right, what runs along some of them at each layer, in nats."""
     shares = shares_of(if_measured(C7B.measure, evidence, rules))
-    figure = new_figure("Along which directions does the difference run?", AROUND + ROW * max(6, len(shares)))
-    axes = figure.add_subplot()
+    figure = new_figure("Along which directions does the difference run?", AROUND + ROW * max(8, len(shares)), WIDE)
+    places = figure.add_gridspec(2, 2)
+    _draw_shares(figure.add_subplot(places[:, 0]), shares, rules)
+    upper, lower = (figure.add_subplot(places[row, 1]) for row in (0, 1))
+    layers = draw_layers(upper, lower, evidence)
+    figure.align_ylabels([upper, lower])
+    if not shares:
+        return Drawn(figure)
+    caption, finding, table = _caption(shares, rules), _finding(shares, rules), effect_table(shares)
+    if layers is None:
+        return Drawn(figure, caption, finding, table)
+    return Drawn(figure, caption + caption_of(layers), finding + finding_of(layers), pd.concat([table, layers.table]))
+
+
+def _draw_shares(axes: Axes, shares: dict[str, Effect], rules: Rules) -> None:
+    """A row a direction: its share as a point, with its interval where there is one; random ones as bars of spread."""
     axes.set_xlabel("share of the difference,\nharmless − inoculating (fraction)")
     if not shares:
         not_measured(axes, "shares by direction")
-        return Drawn(figure)
+        return
     axes.set_xlabel(f"{axes.get_xlabel()}{below(next(iter(shares.values())))}")
     axes.axvline(0, color=FAINT, linewidth=1)
     axes.axvline(rules.carried, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
@@ -83,7 +99,6 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    return Drawn(figure, _caption(shares, rules), _finding(shares, rules), effect_table(shares))
 
 
 def _draw_row(axes: Axes, row: int, key: str, effect: Effect) -> None:
@@ -111,8 +126,8 @@ def _caption(shares: dict[str, Effect], rules: Rules) -> str:
     spread = ", ".join(f"{effect.n} {words_of(key)}" for key, effect in random.items())
     about = f" Grey: mean (tick) and central 95 % (bar) of {spread}." if random else ""
     return (
-        "Share of the difference in accounted neutral drift between harmless and inoculating runs, by way of the band, "
-        f"that runs along a direction of the residual stream (fraction, n = {first.n} {first.unit}). Directions "
+        "Left: share of the difference in accounted neutral drift between harmless and inoculating runs, by way of the "
+        f"band, that runs along a direction of the residual stream (fraction, n = {first.n} {first.unit}). Directions "
         "overlap, so shares do not add up to 1. Learned drift is the direction in which neutral runs moved, the "
         f"response contrast that of answers with and without the trait. {intervals}{about} Dashed: {rules.carried:g}, "
         "above which C7b asks for the interval of v."
@@ -140,4 +155,4 @@ def _side(share: Effect, bar: float) -> str:
     return f"{place} {bar:g} ({between(share)})" if place.startswith("not") else f"{place} {bar:g}"
 
 
-FIGURE = StudyFigure("plot20_shares_by_direction", ("sources", "C7b"), draw)
+FIGURE = StudyFigure("plot20_shares_by_direction", ("sources", "C7b"), draw, wide=True)

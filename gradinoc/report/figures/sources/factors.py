@@ -12,7 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 from gradinoc.claims.c7.c7a import C7A
 from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
-from gradinoc.claims.evidence.sources import LEARNED_LESS, SIZE, STEEPNESS, TRANSFER, TURN, prompts_of, transfer_factors
+from gradinoc.claims.evidence.sources import (
+    LEARNED_LESS,
+    SIZE,
+    STEEPNESS,
+    TRANSFER,
+    TURN,
+    prompts_of,
+    transfer_factors,
+    ways,
+)
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.prompts.families import NAMES, effect_table, family_of, family_table
 from gradinoc.report.figures.sources.directions import below, why_bare
@@ -25,12 +34,13 @@ from gradinoc.study.prompts.family import Family
 from gradinoc.study.rules import Rules
 
 BARS = {  # C7a's effects -> where their bars stand, and what the figure calls them
-    f"share.{TURN}": (0.0, "turn of the update"),
+    f"share.{TURN}": (0.0, "turn of the update:\ncosine of update and\ngradient of log-odds"),
     f"share.{SIZE}": (1.0, "size of the update"),
     f"share.{STEEPNESS}": (2.0, "size of the gradient"),
     f"share.{TRANSFER}": (3.6, "transfer to neutral"),
     f"share.{LEARNED_LESS}": (4.6, "learned under\nthe own prompt"),
 }
+ALIKE = 0.1  # coefficient of variation below which lengths had hardly room to differ
 COLOUR = "#4d4d4d"  # no family's
 ROWS = (Family.INOCULATION, Family.HARMLESS)
 
@@ -43,6 +53,13 @@ def transfers(evidence: Evidence) -> dict[str, float]:
         for family in (INOCULATING, HARMLESS)
         for name, value in zip(prompts_of(evidence, family), means[family], strict=True)
     }
+
+
+def length_variation(evidence: Evidence) -> float:
+    """The standard deviation of update lengths over harmless and inoculating prompts, relative to their mean."""
+    means = ways(evidence)["length"].groupby(level="condition", observed=True).mean()
+    lengths = means[[*prompts_of(evidence, HARMLESS), *prompts_of(evidence, INOCULATING)]]
+    return float(lengths.std() / lengths.mean())
 
 
 @styled
@@ -67,7 +84,8 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     if not shares:
         return Drawn(figure)
     table = pd.concat([effect_table(_told(effects)), family_table(evidence, list(reached), transfer=reached)])
-    return Drawn(figure, _caption(effects, reached, rules), _finding(effects, shares), table)
+    caption = _caption(effects, reached, rules) + _room(if_measured(length_variation, evidence))
+    return Drawn(figure, caption, _finding(effects, shares), table)
 
 
 def _told(effects: Mapping[str, Effect]) -> dict[str, Effect]:
@@ -141,10 +159,20 @@ def _caption(effects: Mapping[str, Effect], reached: Mapping[str, float], rules:
     return (
         "Left: shares of the difference in accounted neutral drift between harmless and inoculating runs (fraction, "
         f"n = {turn.n} {turn.unit}), split twice; each split adds up to 1, and a share may be negative or above 1. "
-        "First three: cosine of update and gradient of the neutral log-odds, size of the update, of that gradient. "
-        "Last two: how much of what is learned reaches neutral, and how much is learned under the own prompt. Dashed: "
-        f"C7a's bar of {rules.turned:g} for the turn. {intervals}{right if reached else ''}"
+        "First three: turn of the update (cosine of update and gradient of the neutral log-odds), size of the update, "
+        "size of that gradient. Last two: how much of what is learned reaches neutral, and how much is learned under "
+        f"the own prompt. Dashed: C7a's bar of {rules.turned:g} for the turn. {intervals}{right if reached else ''}"
     )
+
+
+def _room(variation: float | None) -> str:
+    """Whether lengths of updates differ between prompts, so that size could have a share at all."""
+    if variation is None or not math.isfinite(variation):
+        return ""
+    varies = f" Update lengths have a coefficient of variation of {rounded(variation)} over these prompts"
+    if variation >= ALIKE:
+        return f"{varies}: size had room to differ."
+    return f"{varies}: AdamW scales steps to nearly equal lengths, so that size had hardly room to differ."
 
 
 def _finding(effects: Mapping[str, Effect], shares: Mapping[str, Effect]) -> str:
@@ -161,7 +189,8 @@ def _finding(effects: Mapping[str, Effect], shares: Mapping[str, Effect]) -> str
         if math.isfinite(shares[f"share.{TURN}"].low)
         else " Shares have no interval: none is shown to differ from zero."
     )
-    return f"Of the difference the turn of the update has a share of {first}; {others}.{bare}"
+    turn = "the turn of the update (cosine of update and gradient of the log-odds)"
+    return f"Of the difference {turn} has a share of {first}; {others}.{bare}"
 
 
 FIGURE = StudyFigure("plot22_how_much_of_each", ("sources", "C7a"), draw, wide=True)
