@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from gradinoc.claims.c5 import deciding_share
+from gradinoc.claims import c5
 
 pytestmark = pytest.mark.claim("C5")
 
 
 def test_removing_the_component_removes_a_quarter_of_what_inoculation_removes(finding, rules):
     """The 95 % interval of the share lies above 0.25, at the same training loss where the arm learned otherwise."""
-    share = deciding_share({effect.key: effect for effect in finding.effects}, rules)
+    share = c5.deciding_share({effect.key: effect for effect in finding.effects}, rules)
     assert share.low > rules.removed, f"{share.name} = {share}; C5 needs its lower end above {rules.removed}"
 
 

@@ -18,8 +18,8 @@ from gradinoc.claims.rules.finding import Finding, Measured, Status
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import bare
-from gradinoc.study.description import NULLS
 from gradinoc.study.rules import Rules
+from gradinoc.study.settings import NULLS
 
 RULES = Rules()
 ABOVE, BELOW, AROUND, NONE = (0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (math.nan, math.nan)  # of a bar, from it

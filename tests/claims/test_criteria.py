@@ -65,7 +65,15 @@ def test_no_interval_decides_nothing():
 def test_every_finding_shows_its_criteria_by_key(name):
     """Each names an effect of its finding, and a supported gate meets them all."""
     evidence = simulate(
-        SCENARIOS[name], np.random.default_rng(3), examples=24, shared=24, layers=4, seeds=3, steps=10, directions=100
+        SCENARIOS[name],
+        np.random.default_rng(3),
+        examples=24,
+        shared=24,
+        layers=4,
+        seeds=3,
+        steps=10,
+        directions=100,
+        matched=19,
     )
     judgement = judge(evidence, RULES)
     for finding, claim in zip((*judgement.gates, *judgement.claims), (*GATES, *CLAIMS), strict=True):

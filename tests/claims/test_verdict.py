@@ -26,17 +26,23 @@ BY_KEY = {claim.key: claim for claim in CLAIMS}
 @pytest.fixture(scope="module")
 def evidence():
     """A study in which inoculation works by rotating gradients."""
-    return simulate("effect", np.random.default_rng(2))
+    return simulate("effect", np.random.default_rng(2), matched=19)
 
 
 def test_effect_supports_every_claim_that_is_run(evidence):
-    """Gates hold and every claim but C5 is supported, so that no causal word is said."""
+    """Gates hold and every claim is supported, C5 among them."""
     judgement = judge(evidence, RULES)
     assert {finding.key: finding.status for finding in (*judgement.gates, *judgement.claims)} == dict.fromkeys(
         [*(gate.key for gate in GATES), *BY_KEY], Status.SUPPORTED
     )
+    assert judgement.verdict is Verdict.SUPPORTED
+
+
+def test_no_causal_word_is_said_where_no_run_has_an_intervention():
+    """Every other claim is supported."""
+    judgement = judge(simulate("effect", np.random.default_rng(2)), RULES)
     assert judgement.verdict is Verdict.CONSISTENT
-    assert "was not tested" in judgement.sentence
+    assert "is not tested" in judgement.sentence
 
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.key)
@@ -57,7 +63,8 @@ ALL = dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), "supported")
         (ALL, Verdict.UNDECIDED),
         ({**ALL, "C7a": "supported", "C7b": "supported"}, Verdict.CONSISTENT),
         ({**ALL, "C7a": "supported", "C7b": "supported", "C5": "supported"}, Verdict.SUPPORTED),
-        ({**ALL, "C7a": "supported", "C7b": "supported", "C5": "undecided"}, Verdict.UNDECIDED),
+        ({**ALL, "C7a": "supported", "C7b": "supported", "C5": "undecided"}, Verdict.CONSISTENT),
+        ({**ALL, "C7a": "supported", "C7b": "supported", "C5": "refuted"}, Verdict.UNDECIDED),
         ({**ALL, "C4": "undecided", "C7a": "supported", "C7b": "supported", "C5": "supported"}, Verdict.UNDECIDED),
         ({**ALL, "C7a": "refuted", "C7b": "undecided"}, Verdict.MAGNITUDE),
         ({**ALL, "C7a": "supported", "C7b": "refuted"}, Verdict.OTHER_DIRECTION),
@@ -133,7 +140,10 @@ def test_model_without_an_upper_third_of_layers_has_a_curve(evidence):
 
 
 SENTENCES = {  # verdict -> the claims that it takes, and what its sentence says
-    Verdict.CONSISTENT: ({**ALL, "C7b": "supported"}, "whether the component causes the drift was not tested"),
+    Verdict.CONSISTENT: (
+        {**ALL, "C7b": "supported"},
+        "whether the component along the direction causes the drift is not tested",
+    ),
     Verdict.MAGNITUDE: (
         {"C6": "supported", "C7a": "refuted"},
         "more than half of the difference is the size of updates, less than half their turn",
@@ -164,7 +174,9 @@ def test_sentence_says_what_its_claims_show_and_needs_each_of_them(verdict):
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.key)
 def test_no_sentence_but_any_prompt_s_is_said_where_a_gate_failed(gate):
-    """Whichever it is."""
+    """Whichever it is; but for G11, on which C5 alone rests."""
     gates = [replace(held, status=Status.REFUTED) if held.key == gate.key else held for held in HELD]
     for needed, _ in SENTENCES.values():
-        assert conclusion(gates, planted_findings(**{**ALL, **needed}), RULES)[0] is Verdict.UNDECIDED
+        with_gate = conclusion(HELD, planted_findings(**{**ALL, **needed}), RULES)[0]
+        found = conclusion(gates, planted_findings(**{**ALL, **needed}), RULES)[0]
+        assert found is (with_gate if gate.key == "G11" else Verdict.UNDECIDED)

@@ -42,6 +42,7 @@ TRAINED = ", ".join(
     )
 )  # fmt: skip
 RNG = np.random.default_rng(0)
+OF_TINY = tuple(claim for claim in CLAIMS if claim != "C5")  # what a study without arms runs
 
 
 def tiny(*settings: str) -> Study:
@@ -97,8 +98,15 @@ def test_a_condition_of_ones_own_is_in_no_family_but_in_the_slope():
 
 
 def test_the_ready_studies_have_no_dead_end():
-    """Each of their claims can become anything."""
-    assert not [end for path in STUDIES.glob("*.toml") for end in dead_ends(design_of(load_study(path.stem)))]
+    """Each of their claims can become anything; of those on cause C5 can, be it refuted alone where time is short."""
+    names = {path.stem for path in STUDIES.glob("*.toml")}
+    for name in names - {"causal-tiny", "causal-smollm2"}:
+        assert not dead_ends(design_of(load_study(name))), name
+    ways = {
+        name: [end.excluded for end in dead_ends(design_of(load_study(name))) if "C5" in end.claims] for name in names
+    }
+    assert ways["causal-tiny"] == []
+    assert ways["causal-smollm2"] == [("supported",)]
 
 
 @pytest.mark.parametrize(("harmless", "inoculating"), [(1, 3), (3, 1)])
@@ -120,7 +128,7 @@ def test_one_seed_leaves_every_claim_undecided_because_three_gates_fail():
     """The neutral drift, its movement and its alignment have no interval over one run."""
     assert math.isnan(contrast(answers(3, 3, 1), {"neutral": 1.0}, "drift of neutral runs").low)
     assert math.isnan(mean_effect(np.array([0.3]), "alignment of neutral runs", "runs", 0.95).low)
-    assert ends(ONE_SEED) == {tuple(CLAIMS): ("supported", "refuted")}
+    assert ends(ONE_SEED) == {OF_TINY: ("supported", "refuted")}
     assert ends("seeds=[0, 1]") == {}
 
 
@@ -169,7 +177,7 @@ def test_a_place_among_too_few_directions_is_never_significant(count):
     if not decided:
         assert {end.claims for each in found.values() for end in each} == {
             ("C2", "C7b"),
-            resting_on("G8a"),
+            tuple(claim for claim in resting_on("G8a") if claim in OF_TINY),
             resting_on("G8c"),
         }
         assert "steering.draws to 19 or more" in str(found["steered"][0])
@@ -183,8 +191,8 @@ def test_bars_that_nothing_passes_are_dead_ends():
 
 def test_claims_rest_on_the_gates_that_they_say_they_rest_on():
     """Gates of the direction carry C1 to C4, those of drift C4, C6 and C7; C7b is of both."""
-    assert resting_on("G8a") == ("C1", "C2", "C3", "C4", "C7b")
-    assert resting_on("G5") == ("C4", "C6", "C7a", "C7b", "C7c")
+    assert resting_on("G8a") == ("C1", "C2", "C3", "C4", "C5", "C7b")
+    assert resting_on("G5") == ("C4", "C5", "C6", "C7a", "C7b", "C7c")
     assert resting_on("G10") == ("C7a", "C7b")
     assert set(RESTS_ON) == set(CLAIMS)
 
@@ -212,7 +220,8 @@ def test_table_has_a_row_for_every_test_and_says_what_a_claim_can_become():
     assert can.loc[["C1", "C2", "C4", "C6"]].to_numpy().tolist() == [
         [True, True], [True, False], [False, False], [False, True],
     ]  # fmt: skip
-    assert set(CLAIMS) < set(table["key"])
+    assert set(CLAIMS) - {"C5"} < set(table["key"])
+    assert set(CLAIMS) < set(reach_table(load_study("causal-tiny"))["key"])
 
 
 def test_the_narrowest_interval_is_that_of_simulated_prompts():

@@ -27,7 +27,7 @@ SMALL = {"layers": 1, "positions": 1, "steps": 6, "evaluation": 24, "directions"
 @pytest.fixture(scope="module")
 def whole():
     """A study with every table."""
-    return simulate("effect", np.random.default_rng(3), examples=40, steps=6, layers=3, directions=100)
+    return simulate("effect", np.random.default_rng(3), examples=40, steps=6, layers=3, directions=100, matched=19)
 
 
 @pytest.fixture(scope="module")

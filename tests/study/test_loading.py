@@ -15,7 +15,17 @@ from gradinoc.study.description import Study
 from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.prompts import PLACEHOLDERS
 
-READY = ["deaf", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-0.6b", "smollm2", "smollm2-full", "tiny"]
+READY = [
+    "causal-smollm2",
+    "causal-tiny",
+    "deaf",
+    "qwen2.5-0.5b",
+    "qwen2.5-7b",
+    "qwen3-0.6b",
+    "smollm2",
+    "smollm2-full",
+    "tiny",
+]
 
 
 # --- the ready studies
@@ -42,7 +52,7 @@ def test_deaf_study_is_the_tiny_one_with_another_model():
     ("setting", "nearest"),
     [
         ("training.batchsize=3", "'training.batch_size'"),
-        ("xyzzy=1", "['attribution', 'conditions', 'data', "),
+        ("xyzzy=1", "['arms', 'attribution', 'conditions', 'data', "),
         ("model.xyzzy=1", "['chat_template', 'date', 'device', "),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradinoc.claims.c4 import COVARIATES
 from gradinoc.claims.rules.finding import listed
@@ -39,11 +39,13 @@ class DeadEnd:
 
 
 def dead_ends(design: Design) -> list[DeadEnd]:
-    """What claims cannot become under this design, whatever the data say."""
-    return [
+    """What claims cannot become under this design, whatever the data say; C5 is left out where no run is for it."""
+    found = [
         *_of_prompts(design), *_of_seeds(design), *_of_directions(design), *_of_questions(design),
         *_of_arms(design), *_of_bars(design.rules),
     ]  # fmt: skip
+    absent = () if any(design.arms) else ("C5",)
+    return [replace(end, claims=tuple(claim for claim in end.claims if claim not in absent)) for end in found]
 
 
 def resting_on(*gates: str) -> tuple[str, ...]:
@@ -119,18 +121,18 @@ def _of_questions(design: Design) -> list[DeadEnd]:
 
 
 def _of_arms(design: Design) -> list[DeadEnd]:
-    """No run with an intervention, one alone, none to bring drift back, or too few along matched directions."""
+    """Too few runs with an intervention, none to bring drift back, or too few along matched directions."""
     arms, alpha, found = design.arms, design.rules.alpha, []
-    if arms.removed < 2:
-        reason = "no run has" if not arms.removed else "a single run has"
-        reason += " the component along the direction removed"
-        return [DeadEnd(("C5",), BOTH, reason, "add it to [arms], as the study causal-smollm2 does")]
-    if not arms.restored:
+    if any(arms) and arms.removed < 2:
+        number = _number(arms.removed, "run").removesuffix(" is").removesuffix(" are")
+        reason = f"{number} {'have' if not arms.removed else 'has'} the component along the direction removed"
+        return [DeadEnd(("C5",), BOTH, reason, "add such runs to [arms], as the study causal-smollm2 does")]
+    if any(arms) and not arms.restored:
         reason = "under inoculation no run has the component restored"
         found.append(DeadEnd(("C5",), (SUPPORTED,), reason, 'add an arm of intervention "restore"'))
     for count, what in ((arms.drawn, "removed"), (arms.restored_drawn, "restored")):
         least = smallest_rank_p(count)
-        if least > alpha:
+        if any(arms) and least > alpha:
             reason = f"{count} runs have it {what} along matched directions: p of a place is {least:.3g} or more"
             cure = f"give their arm {fewest_others(alpha)} draws or more"
             found.append(DeadEnd(("C5",), (SUPPORTED,), reason, cure))

@@ -55,7 +55,6 @@ def reaches(design: Design) -> list[Reach]:
     at_equal_loss = 1.0 if all_measured < AT_EQUAL_LOSS else unmeasured
     untrained = 1.0 if math.isinf(wide_trained) else 0.0
     one_seed = 1.0 if design.seeds < 2 else 0.0
-    arms, drawn = design.arms, min(design.arms.drawn, design.arms.restored_drawn)
     untold = untrained if design.attributed else 1.0
     return [
         Reach("G3", over, "gate", all_measured, "prompts", unmeasured, wide_measured),
@@ -76,10 +75,7 @@ def reaches(design: Design) -> list[Reach]:
         Reach("C3", "intercept over differences of examples", SUPPORTED, design.examples, "examples", 0.0),
         Reach("C4", "slope over prompts, residuals permuted", both, sloped, "prompts",
               smallest_slope_p(sloped, len(COVARIATES))),
-        Reach("C5", "ratio, t over runs", both, arms.removed, "runs", 0.0 if arms.removed > 1 else 1.0,
-              seeds_half_width(arms.removed, 1.0)),
-        Reach("C5", "place among matched directions, removed and restored", SUPPORTED, drawn, "directions",
-              smallest_rank_p(drawn) if arms.removed else 1.0),
+        *_of_arms(design),
         Reach("C6", f"ratio, {over}", both, all_trained, "prompts", max(untrained, one_seed), wide_trained),
         Reach("C6", "labels of prompts permuted", beside, all_trained, "prompts", labels_p(trained)),
         Reach("C7a", f"share, {over}", both, all_trained, "prompts", untold, wide_trained),
@@ -93,10 +89,27 @@ def reaches(design: Design) -> list[Reach]:
     ]  # fmt: skip
 
 
+def _of_arms(design: Design) -> list[Reach]:
+    """Those of C5, where runs have an intervention."""
+    arms = design.arms
+    if not any(arms):
+        return []
+    drawn, one = min(arms.drawn, arms.restored_drawn), 1.0 if arms.removed < 2 else 0.0
+    return [
+        Reach("C5", "ratio, t over runs", " or ".join(BOTH), arms.removed, "runs", one,
+              seeds_half_width(arms.removed, 1.0)),
+        Reach("C5", "place among matched directions, removed and restored", SUPPORTED, drawn, "directions",
+              smallest_rank_p(drawn)),
+    ]  # fmt: skip
+
+
 def floors(design: Design) -> dict[str, float]:
-    """Claim -> the smallest p that all of its own tests can reach: 0 where none has a floor."""
-    tests = [reach for reach in reaches(design) if reach.decides != "beside"]
-    return {claim: max(reach.smallest_p for reach in tests if reach.key == claim) for claim in CLAIMS}
+    """Claim that has tests -> the smallest p that all of them can reach: 0 where none has a floor."""
+    tests = [reach for reach in reaches(design) if reach.decides != "beside" and reach.key in CLAIMS]
+    found: dict[str, list[float]] = {reach.key: [] for reach in tests}
+    for reach in tests:
+        found[reach.key].append(reach.smallest_p)
+    return {claim: max(found[claim]) for claim in CLAIMS if claim in found}
 
 
 def reach_table(study: Study) -> pd.DataFrame:

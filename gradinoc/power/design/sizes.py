@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gradinoc.claims.evidence.measures import HARMLESS, INOCULATING
 from gradinoc.claims.rules.verdict import CLAIMS as JUDGED
@@ -50,8 +51,7 @@ class Directions:
     steered: int
 
 
-@dataclass(frozen=True)
-class Arms:
+class Arms(NamedTuple):
     """How many runs with an intervention claim C5 rests on.
 
     Attributes:
