@@ -17,7 +17,7 @@ _HOMES = {
     "compute_gradient_alignment": "measure.gradients.alignment",
     "extract_trait_direction": "measure.directions.extraction",
     "gradient_components": "measure.interventions.components",
-    "leak": "measure.interventions.leak",
+    "leak": "measure.interventions.leakage",
     "load_directions": "report.exports",
     "load_model": "measure.loading.load",
     "load_trait": "study.traits",

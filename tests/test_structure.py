@@ -53,6 +53,12 @@ PUBLIC = {
     "run_study": ["study", "settings", "store", "artifacts", "on_progress", "report_to"],
     "load_directions": ["path"],
     "steered": ["model", "directions", "strength", "positions"],
+    "ablate": ["model", "directions", "positions", "strength"],
+    "project_gradient": ["model", "directions", "strength", "positions"],
+    "shrink_gradient": ["model", "layers", "share", "directions", "strength", "positions"],
+    "add_gradient": ["model", "directions", "components", "strength", "positions"],
+    "gradient_components": ["model", "examples", "directions", "pad", "weight"],
+    "leak": ["adapter", "directions", "modules", "name"],
 }  # fmt: skip
 
 

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from fixtures.by_hand import random_directions, trace
 from gradinoc.data.sources import load_source
+from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.loading.load import load_model
+from gradinoc.measure.training import trainer
 from gradinoc.measure.training.interventions import Intervention
 from gradinoc.measure.training.order import data_order
 from gradinoc.measure.training.run import Recipe, Run, train_runs
@@ -146,6 +148,14 @@ def test_arms_together_are_each_what_it_is_alone(obedient, recipe, arms, make, a
         assert_same_run((log, run.adapter_dir), alone[name])
 
 
+def test_restored_rows_are_those_of_its_own_order(obedient, recipe, arms, make, tmp_path):
+    """Beside a run of another seed, whose batches hold other examples."""
+    pair = [make(tmp_path / "0", arms["none"]), make(tmp_path / "1", arms["restore"], seed=1)]
+    single = replace(pair[1], adapter_dir=tmp_path / "alone")
+    log, expected = train_runs(obedient.model, pair, recipe)[1], train_runs(obedient.model, [single], recipe)[0]
+    assert_same_run((log, pair[1].adapter_dir), (expected, single.adapter_dir))
+
+
 @pytest.mark.parametrize("name", ["project", "steer", "ablate", "shrink", "restore"])
 def test_kernels_and_modules_train_alike(recipe, arms, make, alone, name, tmp_path):
     """A model that takes one adapter at a time, on padded batches of its own modules."""
@@ -268,17 +278,17 @@ def test_faults_are_named_and_nothing_stays(obedient, recipe, make, arms, encode
 
 
 def test_an_error_in_a_step_leaves_the_model_as_it_was(obedient, recipe, make, arms, tmp_path, monkeypatch):
-    """In the forward pass of a step with every kind in place."""
-    model, calls = obedient.model, []
+    """With every kind in place: when a step's losses are there and nothing has gone backward yet."""
+    model, hooked = obedient.model, []
     before = trace(model)
-    runs = [make(tmp_path / name, each) for name, each in arms.items()]
 
-    def fail(done, total, loss, alignment):
-        calls.append(done)
+    def fail(wrapped, batch):
+        completion_losses(wrapped, batch)
+        hooked.append(sum(len(block._forward_hooks) for block in decoder_blocks(wrapped)))
         raise ArithmeticError("refused")
 
-    monkeypatch.setattr("gradinoc.measure.training.trainer.EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(trainer, "completion_losses", fail)
     with pytest.raises(ArithmeticError, match="refused"):
-        train_runs(model, runs, recipe, fail)
-    assert calls == [1]
+        train_runs(model, [make(tmp_path / name, each) for name, each in arms.items()], recipe)
+    assert hooked[0] > 6 * len(decoder_blocks(model)) - 3
     assert trace(model) == before

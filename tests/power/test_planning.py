@@ -181,7 +181,7 @@ def test_a_difference_that_simulations_cannot_tell_is_not_told():
 def test_reach_is_written_a_test_a_line():
     """Smallest p, interval in standard deviations, and what the claim can become."""
     said = written_reach(tiny())
-    assert len(said.strip().splitlines()) == 3 + 19
+    assert len(said.strip().splitlines()) == 3 + 20
     line = next(each for each in said.splitlines() if each.startswith("C6") and "ratio" in each)
     assert "no floor" in line
     assert "± " in line

@@ -83,6 +83,17 @@ def strengths(model: nn.Module, strength: float | Tensor) -> Tensor:
     return found
 
 
+def alike(basis: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Bases that are the same for every row.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if by_row := [layer for layer, each in basis.items() if each.dim() != 2]:
+        raise ValueError(f"Directions of layers {by_row}: expected [hidden] or [rank, hidden], the same for every row")
+    return basis
+
+
 def row_counts(basis: Mapping[int, Tensor], strength: Tensor) -> list[int]:
     """For how many rows there are bases and strengths, where they are by row."""
     counts = [len(each) for each in basis.values() if each.dim() == 3]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradinoc.measure.fast import completion_losses, frozen_batch
-from gradinoc.measure.interventions.bases import along, bases
+from gradinoc.measure.interventions.bases import alike, along, bases
 from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.models.chat.encoding import Encoded
@@ -56,10 +56,7 @@ def gradient_components(
     Raises:
         ValueError: a layer the model does not have, or directions that are not as above.
     """
-    basis = bases(model, directions)
-    if by_row := [layer for layer, each in basis.items() if each.dim() != 2]:
-        raise ValueError(f"Directions of layers {by_row}: expected [hidden] or [rank, hidden], the same for every row")
-    return components_of(model, frozen_batch(model, examples, pad), basis, weight)
+    return components_of(model, frozen_batch(model, examples, pad), alike(bases(model, directions)), weight)
 
 
 @torch.enable_grad()

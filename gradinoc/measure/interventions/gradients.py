@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from gradinoc.measure.interventions.bases import along, bases, made_of
+from gradinoc.measure.interventions.bases import alike, along, bases, made_of, strengths
 from gradinoc.measure.interventions.hooks import GradientHooks, projected, shrunk
 from gradinoc.measure.steering.chosen import ALL, LAST_PROMPT
 from gradinoc.models.steered import apart, marked
@@ -35,7 +35,7 @@ def project_gradient(
 
     A `GradientCollector` entered before this block sees the gradient after the change, one entered inside it sees the
     gradient before. Of nested blocks the inner one changes the gradient first. In training with `train_runs` see
-    `Intervention`, which may differ from run to run.
+    `gradinoc.measure.training.interventions.Intervention`, which may differ from run to run.
 
         loaded = gradinoc.load_model("obedient")
         model, tokenizer = loaded.model, loaded.tokenizer
@@ -155,9 +155,7 @@ def giving(
     run: int | None = None,
 ) -> GradientHooks:
     """The hooks of `add_gradient`; `components` are looked up in each backward pass, and may be others each time."""
-    basis = bases(model, directions)
-    if deep := [layer for layer, each in basis.items() if each.dim() != 2]:
-        raise ValueError(f"Directions of layers {deep}: expected [hidden] or [rank, hidden], the same for every row")
+    basis, amount = alike(bases(model, directions)), strengths(model, float(strength))
 
     def given(layer: int, delta: Tensor, _rows: Tensor | None) -> Tensor:
         present = along(delta, basis[layer], None)
@@ -169,7 +167,7 @@ def giving(
                 f"Components of layer {layer}: expected {tuple(present.shape)} numbers [tokens, rank], "
                 f"received {tuple(wanted.shape)}"
             )
-        return delta + made_of(strength * (wanted - present), basis[layer], None)
+        return delta + made_of(amount * (wanted - present), basis[layer], None)
 
     return GradientHooks(model, sorted(directions), given, positions, run=run, basis=basis)
 

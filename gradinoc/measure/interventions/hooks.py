@@ -113,7 +113,10 @@ class GradientHooks(ChosenTokens):
 
 def projected(delta: Tensor, basis: Tensor, strength: Tensor, rows: Tensor | None) -> Tensor:
     """Gradients less `strength` times their part in the span of the basis."""
-    return delta - made_of(strength * along(delta, basis, rows), basis, rows)
+    removed = strength * along(delta, basis, rows)
+    if basis.dim() == 2:  # in one pass over memory
+        return torch.addmm(delta, removed, basis, alpha=-1)
+    return delta - made_of(removed, basis, rows)
 
 
 def shrunk(delta: Tensor, basis: Tensor, strength: Tensor, rows: Tensor | None) -> Tensor:

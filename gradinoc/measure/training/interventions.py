@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradinoc.measure.fast import Parts, frozen_batch
 from gradinoc.measure.interventions.ablation import Ablation
-from gradinoc.measure.interventions.bases import bases
+from gradinoc.measure.interventions.bases import alike, bases
 from gradinoc.measure.interventions.components import components_of
 from gradinoc.measure.interventions.gradients import giving
 from gradinoc.measure.interventions.hooks import GradientHooks, projected, shrunk
@@ -105,7 +105,7 @@ class Interventions:
         ):  # behind the hooks that log: what they see is the gradient that goes on to the weights
             return Ablation(model, v, amount, ALL, own, before=True)
         if what.kind == "restore":
-            restored = _Restored(run, bases(model, v), {})
+            restored = _Restored(run, alike(bases(model, v)), {})
             self._restored.append(restored)
             return giving(model, v, amount, restored.components, run=own)
         linear = what.kind == "project"

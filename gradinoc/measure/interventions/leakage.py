@@ -37,7 +37,7 @@ class _Update:
         """|ΔW|², or |V ΔW|² for the rows V of a basis, squared Frobenius norms, without forming ΔW."""
         down = self.down.double().cpu()
         up = self.up.double().cpu() if basis is None else basis @ self.up.double().cpu()
-        return self.scale**2 * float(((up.mT @ up) * (down @ down.mT)).sum())
+        return self.scale**2 * max(0.0, float(((up.mT @ up) * (down @ down.mT)).sum()))
 
 
 def leak(
