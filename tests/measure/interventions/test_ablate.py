@@ -9,7 +9,8 @@ from fixtures.by_hand import assert_same_gradients, beginning_alike, random_dire
 from fixtures.oracles import answer_loss, replaced_output
 from fixtures.small_models import HIDDEN, PAD, letter_tokenizer, with_lora
 from gradinoc import ActivationCollector, GradientCollector, ablate, steered
-from gradinoc.measure.fast import batched, completion_losses, frozen_batch, packing, scored_batch
+from gradinoc.measure.fast import batched, completion_losses, frozen_batch, scored_batch
+from gradinoc.measure.fast.packed import packing
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.models.generate import generate
 

@@ -17,7 +17,8 @@ from fixtures.by_hand import (
 )
 from fixtures.small_models import HIDDEN, LAYERS, PAD, with_lora
 from gradinoc import GradientCollector, ablate, add_gradient, gradient_components, project_gradient, shrink_gradient
-from gradinoc.measure.fast import batched, completion_losses, packing
+from gradinoc.measure.fast import batched, completion_losses
+from gradinoc.measure.fast.packed import packing
 
 BAND = (0, 2)
 KINDS = ("project", "shrink", "shrink along", "add", "ablate")

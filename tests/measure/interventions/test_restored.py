@@ -16,7 +16,8 @@ from fixtures.by_hand import (
 )
 from fixtures.small_models import HIDDEN, PAD, with_lora
 from gradinoc import GradientCollector, add_gradient, gradient_components
-from gradinoc.measure.fast import batched, completion_losses, packing
+from gradinoc.measure.fast import batched, completion_losses
+from gradinoc.measure.fast.packed import packing
 from gradinoc.models.blocks import unwrapped
 from gradinoc.models.chat.encoding import Encoded
 

@@ -22,7 +22,8 @@ from fixtures.by_hand import (
 from fixtures.oracles import answer_loss
 from fixtures.small_models import HIDDEN, LAYERS, PAD, with_lora
 from gradinoc import GradientCollector, project_gradient, steered
-from gradinoc.measure.fast import batched, completion_losses, packing
+from gradinoc.measure.fast import batched, completion_losses
+from gradinoc.measure.fast.packed import packing
 from gradinoc.measure.gradients.alignment import GradientLogger, answer_losses
 from gradinoc.models.blocks import decoder_blocks, unwrapped
 from gradinoc.models.chat.encoding import Encoded
