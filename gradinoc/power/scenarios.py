@@ -270,9 +270,10 @@ SCENARIOS: dict[str, Scenario] = {
         fall=0, slope=0, follows=0, elicits=0.9, holds=("C6",),
         verdicts=("OTHER_DIRECTION", "REFUTED"),
     ),
-    # So it does, and all by smaller updates.
+    # So it does, and all by smaller updates: hardly any run is left less than nothing, for which updates have to turn.
     "smaller_updates": Scenario(
-        fall=0, slope=0, follows=0, elicits=0.9, turned=0, holds=("C6",), verdicts=("MAGNITUDE", "REFUTED"),
+        fall=0, slope=0, follows=0, elicits=0.8, conditional=0, turned=0, holds=("C6",),
+        verdicts=("MAGNITUDE", "REFUTED"),
     ),
     "loss_explains": Scenario(fall=0, slope=0.7, holds=("C1", "C2", "C4", "C6"), verdicts=()),
     # Steering and training go against v, which is the trait's with its sign turned.

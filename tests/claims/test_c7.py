@@ -132,7 +132,7 @@ def test_a_turn_and_a_smaller_update_are_told_apart():
     """Where all of the difference is a cosine, and where it is the size of updates."""
     sizes = {"trained": (10, 10, 4)}
     turned = simulate(replace(SCENARIOS["no_alignment"], turned=1.0), np.random.default_rng(1), **sizes)
-    smaller = simulate(replace(SCENARIOS["smaller_updates"], elicits=0.7), np.random.default_rng(1), **sizes)
+    smaller = simulate("smaller_updates", np.random.default_rng(1), **sizes)
     effects = C7A.measure(turned, RULES).effects
     assert effects["share.turn"].estimate == pytest.approx(1, abs=0.1)
     assert effects["share.size"].high < RULES.turned

@@ -90,8 +90,11 @@ class Factors:
 def factors(evidence: Evidence) -> Factors:
     """Phi = cosine x length of the way x norm of the gradient, split by Shapley over pairs of prompts.
 
-    The length is the run's, whatever is asked. The norm is that of the mean gradient over questions and has no rows by
-    question: what questions do to it is left out but for what differs between prompts, which is in their spread.
+    The length is the run's, whatever is asked. The norm is that of the mean gradient over questions, has no rows by
+    question and is taken as known. What questions do to it alike in all runs leaves shares as they are, and what they
+    do to one prompt's is in the spread of prompts. What they do to one family's norm is in no interval: it goes from
+    the turn to the norm. In 570 simulated studies of `effect` the turn's interval covers 97 % without it, 86 % where it
+    is 2 % of either family's norm, and 67 % where it is 4; the size's 96 % in each.
     """
     phi, way = families_of(evidence, accounted(evidence)), ways(evidence)
     by_prompt = way.groupby(level="condition", observed=True).mean()
