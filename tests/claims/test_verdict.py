@@ -150,7 +150,7 @@ SENTENCES = {  # verdict -> the claims that it takes, and what its sentence says
     ),
     Verdict.OTHER_DIRECTION: (
         {"C6": "supported", "C7a": "supported", "C7b": "refuted"},
-        "updates turn, and less than a quarter of the difference runs along the trait's direction",
+        "updates turn, and of what passes through the layer band less than a quarter runs along the trait's direction",
     ),
     Verdict.REFUTED: (
         {"C6": "supported", "C7b": "refuted"},

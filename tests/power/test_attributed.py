@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -140,6 +142,19 @@ def test_accounts_that_are_false_fail_the_gate(name):
     short = {"G10 false": found["slope"].estimate - high, "G10, too much false": low - found["slope"].estimate}
     assert found.status == "refuted"
     assert 0 < short.get(name, RULES.accounted_r2 - found["r2"].estimate) < 0.2
+
+
+def test_the_page_s_worlds_of_c7_are_there():
+    """And each world of C7 is in its list, whose tables stand beside it."""
+    page = Path(__file__).parents[2] / "docs" / "calibration.md"
+    listed = re.findall(r'^    "(.*)",$', page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed) <= set(CASES)
+    assert {name for name in CASES if name.startswith(("turn", "learned", "along v", "v not", "nothing", "G10"))} <= {
+        *listed
+    }
+    for name in ("sources", "sources_coverage"):
+        table = pd.read_csv(page.parent / "calibration" / f"{name}.csv")
+        assert set(table["case"]) == set(listed)
 
 
 # --- without

@@ -203,6 +203,6 @@ def test_a_plan_leaves_table_and_figure_and_adds_what_a_past_study_observed(monk
     found = pd.read_csv(folder / "design.csv")
     assert list(found.columns) == list(planning.COLUMNS)
     assert set(found["effect"]) == {OF_INTEREST, OBSERVED}
-    assert len(pd.read_csv(folder / "design_reach.csv")) == 19
+    assert len(pd.read_csv(folder / "design_reach.csv")) == 20
     assert (folder / "figures" / "design_power.png").stat().st_size > 10_000
     assert not (tmp_path / "store").exists()

@@ -134,7 +134,8 @@ def _pronounced(status: Mapping[str, Status], *, sized: bool) -> tuple[Verdict, 
         (
             Verdict.OTHER_DIRECTION,
             all_are(Status.SUPPORTED, "C6", "C7a") and all_are(Status.REFUTED, "C7b"),
-            "updates turn, and less than a quarter of the difference runs along the trait's direction.",
+            "updates turn, and of what passes through the layer band less than a quarter runs along the trait's "
+            "direction.",
         ),
         (
             Verdict.REFUTED,
