@@ -1,4 +1,4 @@
-"""Is the apparatus sound? Gates G1-G9, on which the claims rest; units are in each test's docstring."""
+"""Is the apparatus sound? Gates G1-G11, on which the claims rest; units are in each test's docstring."""
 
 from __future__ import annotations
 

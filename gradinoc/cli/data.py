@@ -51,7 +51,8 @@ def _row(study: Study) -> list[str]:
     weights = "bundled" if model in WITH_THE_PROJECT else "package" if model in IN_A_PACKAGE else "hub"
     steps = study.training.steps or -(-study.training.epochs * data.train // study.training.batch_size)
     trait = study.trait if isinstance(study.trait, str) else study.trait.name
-    counts = (len(study.measured), len(study.runs), steps, data.train, data.measure, data.evaluation)
+    runs = len(study.runs) + len(study.arm_runs)
+    counts = (len(study.measured), runs, steps, data.train, data.measure, data.evaluation)
     return [study.name, model, weights, trait, *map(str, counts)]
 
 

@@ -94,6 +94,10 @@ class Noise:
     degrees: float = math.inf
     ratio: float = 1.0
 
+    def spread(self, null: str) -> float:
+        """That of T(u) of a kind of direction: of one that was not looked at, what its own `Null` says."""
+        return self.nulls.get(null, 2.5 * NULLS[null].spread)
+
     def draw(self, rng: np.random.Generator, spread: float, *shape: int) -> np.ndarray:
         """Noise [*shape] of standard deviation `spread`: normal, or Student's t."""
         if math.isinf(self.degrees):

@@ -14,7 +14,7 @@ from gradinoc.claims.rules.finding import Finding
 from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.disk import write_atomically
 from gradinoc.models.chat.rendered import Rendered
-from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures import figures_of
 from gradinoc.report.figures.style import save_figure
 from gradinoc.report.page import WriteUp
 from gradinoc.report.page.prompts import spread_sentence
@@ -62,7 +62,7 @@ def write_report(
         rendered: the prompts as the model read them, and an example; None leaves them out.
     """
     directory = Path(directory)
-    drawn = {name: figure.draw(evidence, study.rules) for name, figure in FIGURES.items()}
+    drawn = {name: figure.draw(evidence, study.rules) for name, figure in figures_of(evidence).items()}
     for name, each in drawn.items():
         save_figure(each.figure, directory / "figures", name)
         if len(table := getattr(each, "table", ())):

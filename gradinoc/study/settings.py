@@ -78,7 +78,7 @@ class DataSettings(Section):
 
 @dataclass(frozen=True)
 class Null:
-    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions.extraction`).
+    """A kind of direction without the trait, drawn at random (see `gradinoc.measure.directions.nulls`).
 
     Attributes:
         label: what readers see, in the plural.

@@ -21,7 +21,7 @@ from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Judgement, judge
 from gradinoc.pipeline.provenance import environment
 from gradinoc.report import write_report
-from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures import figures_of
 from gradinoc.report.page import WriteUp, digest
 from gradinoc.report.page.grid import interval
 from gradinoc.report.page.minds import dose_window, mind, what_flips
@@ -50,10 +50,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_everything_is_there(written: Path) -> None:
+def test_everything_is_there(written: Path, evidence: Evidence) -> None:
     """Tables, pages and each figure in both formats, and no temporary file beside them."""
     files = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
+    figures = {f"figures/{name}.{suffix}" for name in figures_of(evidence) for suffix in ("png", "svg")}
     tables = {f"{name}.csv" for name in ("claims", "metrics", "runs", "prompts", "matrix")}
     pages = {"report.md", "report.html", "what-would-change-our-mind.md"}
     others = {name for name in files if re.fullmatch(r"figures/\w+\.csv", name)}
@@ -163,7 +163,7 @@ def test_dose_window_is_the_share_of_neutral_drift_left_at_each_step(evidence: E
         assert found[f"dose.{steps[-1]}.{family}"].estimate == pytest.approx(own)
 
 
-def test_the_page_needs_nothing_but_itself(written: Path) -> None:
+def test_the_page_needs_nothing_but_itself(written: Path, evidence: Evidence) -> None:
     """No stylesheet, no address outside the page, no script but its own, whose hash its policy names."""
     html = (written / "report.html").read_text(encoding="utf-8")
     page = Page(html)
@@ -172,7 +172,7 @@ def test_the_page_needs_nothing_but_itself(written: Path) -> None:
         (own,) = re.findall(f"<{tag}[^>]*>(.*?)</{tag}>", html, flags=re.DOTALL)
         assert f"{tag}-src '{digest(own)}';" in html
     assert all(address.startswith(("#", "data:image/svg+xml;base64,")) for address in page.addresses)
-    assert sum(address.startswith("data:") for address in page.addresses) == len(FIGURES)
+    assert sum(address.startswith("data:") for address in page.addresses) == len(figures_of(evidence))
 
 
 def test_text_of_a_model_is_never_markup(written: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_report_of_a_study_with_gaps_says_so(
     """Matrix, checkpoints and nulls that were not measured leave no number, and the pages are whole."""
     gone = {name: getattr(evidence, name).iloc[:0] for name in ("matrix", "checkpoints", "nulls", "elicitation")}
     poor = replace(evidence, **gone)
-    drawn = {name: figure.draw(poor, study.rules) for name, figure in FIGURES.items()}
+    drawn = {name: figure.draw(poor, study.rules) for name, figure in figures_of(poor).items()}
     write_up = WriteUp(judgement, poor, study, written, drawn, environment(), "make claims")
     assert "Not measured in this study." in Page(write_up.render("report.html.j2")).text
     assert "nan" not in write_up.render("what-would-change-our-mind.md.j2").replace("nant", "")

@@ -28,7 +28,7 @@ def test_the_verdict_file_round_trips(written: Path, judgement: Judgement) -> No
 
     read = json.loads((written / "verdict.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert (read.pop("study"), read.pop("rules")) == ("simulated", VERSION)
-    assert read.pop("published") == {"dtype": None, "first_verdict": "refuted"}
+    assert read.pop("published") == {"dtype": None, "carried": None, "first_verdict": "refuted"}
     assert read == json.loads(
         re.sub(r"\bNaN\b", "null", json.dumps(asdict(judgement), default=lambda each: each.item()))
     )

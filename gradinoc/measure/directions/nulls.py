@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm  # on Apple's GPU `Tensor.norm` takes a way that warns
+
+from gradinoc.study.settings import COVARIANCE, INSTRUCTION, ISOTROPIC
 
 
 def isotropic_directions(count: int, hidden: int, seed: int) -> Tensor:
@@ -59,3 +62,24 @@ def instruction_directions(means: Tensor, count: int, seed: int) -> Tensor:
     sign = torch.randint(0, 2, (count, 1), generator=generator) * 2.0 - 1
     contrasts = sign * (means[:, chosen[:, 0]].double() - means[:, chosen[:, 1]].double())
     return torch.as_tensor(contrasts / vector_norm(contrasts, dim=-1, keepdim=True)).float()
+
+
+@dataclass(frozen=True)
+class States:
+    """What directions are drawn from: activations `[prompts, hidden]` by layer under the two sides of the trait's
+    contrast, and the mean state under each unrelated prompt, `[layers, prompts, hidden]`.
+    """
+
+    promote: Mapping[int, Tensor]
+    suppress: Mapping[int, Tensor]
+    unrelated: Tensor
+
+
+Draw = Callable[[States, int, int], Mapping[int, Tensor]]  # (states, count, seed) -> layer -> `[count, hidden]`
+DRAWN: dict[str, Draw] = {
+    ISOTROPIC: lambda states, count, seed: dict.fromkeys(
+        states.promote, isotropic_directions(count, states.unrelated.shape[-1], seed)
+    ),
+    COVARIANCE: lambda states, count, seed: covariance_directions(states.promote, states.suppress, count, seed),
+    INSTRUCTION: lambda states, count, seed: dict(enumerate(instruction_directions(states.unrelated, count, seed))),
+}  # how each of `study.settings.NULLS` is drawn

@@ -98,7 +98,7 @@ class ActivationCollector(BlockHooks):
                 the end.
             attention_mask: `[batch, seq]`, 1 on tokens and 0 on padding; all ones if left out.
             copies: how often the rows are put, once for each adapter of a stack (see
-                `gradinoc.measure.fast.fused.stacked_adapters`): `[copies * batch, hidden]`, copy by copy.
+                `gradinoc.measure.fast.stacked_adapters`): `[copies * batch, hidden]`, copy by copy.
 
         Raises:
             RuntimeError: called outside the `with` block.

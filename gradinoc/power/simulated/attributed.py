@@ -138,7 +138,7 @@ def _nulls(latent: Latent, whole: Array, rng: np.random.Generator) -> pd.DataFra
     count = latent.sizes.directions
     parts = []
     for null in NULLS:
-        share = noise.draw(rng, noise.null_along[null], count)
+        share = noise.draw(rng, noise.null_along.get(null, 5 * NULLS[null].spread), count)
         chance = truth.nats * noise.draw(rng, noise.along, prompt.max() + 1, count)[prompt]
         value = share * whole[:, None] + chance
         grid: Grid = (*_runs(latent), ("null", (null,)), ("draw", tuple(range(count))), ("layer", _band(latent)))

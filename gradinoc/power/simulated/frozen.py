@@ -96,7 +96,7 @@ def directions(latent: Latent, rng: np.random.Generator) -> dict[str, pd.DataFra
     """The tables nulls and unrelated: alignment falls with elicitation by an amount that is the direction's own."""
     noise, sizes, prompts = latent.truth.noise, latent.sizes, latent.measured
     elicitation, names = prompts["elicitation"].to_numpy(), tuple(prompts["condition"])
-    spreads = np.array([noise.nulls[null] for null in NULLS])
+    spreads = np.array([noise.spread(null) for null in NULLS])
     fall = noise.draw(rng, 1.0, len(NULLS), sizes.directions) * spreads[:, None] / MIDDLE
     level = -fall[..., None] * elicitation + noise.draw(rng, noise.null_prompt, *fall.shape, len(prompts))
     grid: Grid = (("null", tuple(NULLS)), ("draw", tuple(range(sizes.directions))), ("condition", names))

@@ -78,7 +78,7 @@ def draw(truth: Scenario, sizes: Sizes, rng: np.random.Generator) -> Latent:
     """The true prompts and runs of one study: what the scenario says, and chance."""
     noise = truth.noise
     if truth.drawn_from:
-        truth = replace(truth, fall=float(noise.draw(rng, noise.nulls[truth.drawn_from] / MIDDLE, 1)[0]))
+        truth = replace(truth, fall=float(noise.draw(rng, noise.spread(truth.drawn_from) / MIDDLE, 1)[0]))
     for name in truth.by_chance:
         spread = {"steering": noise.steering, "alignment": noise.training_null}[name]
         drawn: dict[str, Any] = {name: float(noise.draw(rng, spread, 1)[0])}

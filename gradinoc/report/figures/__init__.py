@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.rules.verdict import RULES_OF
 from gradinoc.report.figures.alignment import (
     at_equal_loss,
     by_layer,
@@ -23,7 +25,7 @@ from gradinoc.report.figures.drift import (
 from gradinoc.report.figures.sources import accounting, directions, factors, kernel
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure
 
-__all__ = ["FIGURES", "Drawn", "StudyFigure"]
+__all__ = ["FIGURES", "Drawn", "StudyFigure", "figures_of"]
 
 _MODULES = (  # in the order of the report's page
     projection_distributions,
@@ -48,3 +50,9 @@ _MODULES = (  # in the order of the report's page
     kernel,
 )
 FIGURES: dict[str, StudyFigure] = {module.FIGURE.name: module.FIGURE for module in _MODULES}
+
+
+def figures_of(evidence: Evidence) -> dict[str, StudyFigure]:
+    """The figures of a study: all but those whose section is of a claim that it does not run."""
+    absent = {key for key, claim in RULES_OF.items() if not claim.ran(evidence)}
+    return {name: figure for name, figure in FIGURES.items() if figure.shows[0] not in absent}

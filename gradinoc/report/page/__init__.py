@@ -71,7 +71,7 @@ class WriteUp:
     def figures_of(self, section: str) -> list[Picture]:
         """The figures of a section of the page, from the files in `directory`/figures; of "drift" those of no other."""
         sections = {*RULES_OF, *OWN_SECTIONS}
-        placed = {name: figure.shows[0] for name, figure in FIGURES.items()}
+        placed = {name: FIGURES[name].shows[0] for name in self.drawn}
         placed = {name: place if place in sections else "drift" for name, place in placed.items()}
         return [self._picture(name) for name, place in placed.items() if place == section]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradinoc.claims.evidence.tables import COSINE, FROZEN, POOLED, PUSH
 from gradinoc.data.examples import Example
-from gradinoc.measure.directions.nulls import covariance_directions, instruction_directions, isotropic_directions
+from gradinoc.measure.directions.nulls import DRAWN, States
 from gradinoc.measure.gradients.alignment import Measured, answer_losses, direction_means, measure_alignments
 from gradinoc.measure.gradients.pooled import pooled
 from gradinoc.pipeline.context import StudyContext, save_loading
@@ -25,7 +25,7 @@ from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, Callback, Folder
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.pipeline.store import load_tensors, save_table
 from gradinoc.study.prompts import CONDITIONS
-from gradinoc.study.settings import COVARIANCE, INSTRUCTION, ISOTROPIC, NullSettings
+from gradinoc.study.settings import NullSettings
 
 BATCH = 4  # examples a pass: with more, memory grows and no pass is faster
 
@@ -56,15 +56,8 @@ def frozen_directions(directions: Path, unrelated: Path, settings: NullSettings)
     sides = load_tensors(directions / "contrasts.safetensors")
     promote, suppress = ({layer: sides[side][layer] for layer in layers} for side in ("promote", "suppress"))
     means = load_tensors(unrelated / INSTRUCTIONS)["means"]
-    hidden, seed = means.shape[-1], settings.seed
-    isotropic = isotropic_directions(settings.isotropic, hidden, seed)
-    covariance = covariance_directions(promote, suppress, settings.covariance, seed)
-    instruction = instruction_directions(means, settings.instruction, seed)
-    drawn = {
-        ISOTROPIC: dict.fromkeys(layers, isotropic),
-        COVARIANCE: covariance,
-        INSTRUCTION: dict(enumerate(instruction)),
-    }
+    states = States(promote, suppress, means)
+    drawn = {null: DRAWN[null](states, count, settings.seed) for null, count in settings.draws.items()}
     rows = {
         layer: torch.cat([
             *(way[layer][None] for way in ways.values()), *(each[layer][None] for each in others.values()),

@@ -31,6 +31,8 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Left, drift by run over the strength of removing, beside drawn directions; right, every other arm."""
     figure = new_figure("Drift when the component along the direction is taken away", 4.8, WIDE)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    left.set(xlabel="share of the component removed (λ)", ylabel="drift (fraction of the scale, or nats)")
+    right.set_xlabel("drift (fraction of the scale, or nats)")
     found = if_measured(C5.measure, evidence, rules) if len(evidence.arms) else None
     if found is None or "share" not in found:
         not_measured(left, "arms")
@@ -40,7 +42,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     units = "nats" if measured == DECISION else "fraction of the scale"
     name = "decision log-odds" if measured == DECISION else f"expected {evidence.trait.score_name}"
     means = mean_drift(evidence, measured)
-    left.set(xlabel="share of the component removed (λ)", ylabel=f"drift, {name}\n({units})")
+    left.set(ylabel=f"drift, {name}\n({units})")
     right.set_xlabel(f"drift, {name}\n({units})")
     _draw_dose(left, evidence, measured, means)
     rows = _rows(evidence)
