@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import subprocess
 import sys
-import tempfile
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import transformers
-from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from torch.overrides import TorchFunctionMode
 
 import gradinoc
 from fixtures.small_study import SMALLEST, as_options, assert_same, tables
 from fixtures.smallest import quick_collection
+from fixtures.surroundings import ENVIRONMENTS, USERS, accelerator, environment, process_group, settings
 from gradinoc.data.export import write_chat
 from gradinoc.data.sources import load_source
 from gradinoc.errors import DeviceError
@@ -38,13 +31,11 @@ from gradinoc.measure.training.trainer import GradientLoggingTrainer
 from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.machine.device import precision_overrides
-from gradinoc.models.machine.isolation import SETTINGS
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
 from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[2]
-Setting = AbstractContextManager[Any]
 
 # --- what a process computes, from loading to generation
 
@@ -107,121 +98,6 @@ def assert_equal(one: Any, other: Any) -> None:
 def expected(questions, tmp_path_factory) -> dict[str, Any]:
     """The numbers of a process in which nothing is set."""
     return numbers(questions, tmp_path_factory.mktemp("expected"))
-
-
-# --- what launchers leave in the environment
-
-ENVIRONMENTS = {
-    "torchrun, the second of two": {
-        "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "none", "GROUP_RANK": "0",
-    },
-    "mixed precision": {"ACCELERATE_MIXED_PRECISION": "bf16"},
-    "compilation": {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_DYNAMO_MODE": "max-autotune"},
-    "FSDP": {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
-    "DeepSpeed": {"ACCELERATE_USE_DEEPSPEED": "true"},
-    "another device": {"ACCELERATE_TORCH_DEVICE": "meta"},
-    "Slurm": {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"},
-}  # fmt: skip
-
-
-# --- what a user's notebook has set
-
-
-@contextmanager
-def switched(write: Callable[[Any], object], value: Any, before: Any) -> Iterator[None]:
-    """A switch of the process, moved and moved back."""
-    write(value)
-    try:
-        yield
-    finally:
-        write(before)
-
-
-@contextmanager
-def strict() -> Iterator[None]:
-    """Any warning is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-class Doubling(TorchFunctionMode):
-    """Adds things up as nobody else does."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Twice the sum."""
-        found = func(*args, **(kwargs or {}))
-        return 2 * found if func in (torch.sum, torch.Tensor.sum) else found
-
-
-def with_attribute(holder: Any, name: str, value: Any) -> Setting:
-    """An attribute of a module, set and set back."""
-    return switched(lambda to: setattr(holder, name, to), value, getattr(holder, name))
-
-
-USERS: dict[str, Callable[[], Setting]] = {
-    "inference": torch.inference_mode,
-    "float64": lambda: switched(torch.set_default_dtype, torch.float64, torch.float32),
-    "a block on another device": lambda: torch.device("meta"),
-    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "deterministic": lambda: switched(torch.use_deterministic_algorithms, True, False),
-    "medium products": lambda: switched(torch.set_float32_matmul_precision, "medium", "highest"),
-    "newer switch": lambda: with_attribute(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
-    "without flash attention": lambda: switched(torch.backends.cuda.enable_flash_sdp, False, True),
-    "small numbers are zero": lambda: switched(torch.set_flush_denormal, True, False),
-    "a mode that changes sums": Doubling,
-    "warnings are errors": strict,
-    "seeds": lambda: switched(transformers.set_seed, 5, 0),
-}
-
-
-def settings() -> list[Any]:
-    """Whatever of a process could be left changed."""
-    return [
-        *(setting.read() for setting in SETTINGS),
-        torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_device(), torch.empty(1).device,
-        torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.get_num_threads(),
-        torch.get_rng_state().tolist() if torch.empty(1).device.type == "cpu" else None,
-        random.getstate(), repr(np.random.get_state()),  # noqa: NPY002 - Trainer seeds the legacy generator
-        np.geterr(), pd.get_option("mode.string_storage"), pd.get_option("display.precision"), list(warnings.filters),
-        transformers.logging.get_verbosity(), dict(os.environ), torch.is_anomaly_enabled(),
-    ]  # fmt: skip
-
-
-@contextmanager
-def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Variables of the environment, as a launcher leaves them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield
-
-
-@contextmanager
-def accelerator() -> Iterator[None]:
-    """The user's own, which accumulates and keeps its precision, and goes on doing so."""
-    own = Accelerator(gradient_accumulation_steps=4, mixed_precision="bf16", cpu=True)
-    try:
-        yield
-        assert own.gradient_state.num_steps == 4
-        assert (own.mixed_precision, own.state.mixed_precision, own.num_processes) == ("bf16", "bf16", 1)
-        assert Accelerator(cpu=True).mixed_precision == "bf16"  # the next one is still like the first
-    finally:
-        own.gradient_state._reset_state()
-        own.state._reset_state(reset_partial_state=True)
-
-
-@contextmanager
-def process_group() -> Iterator[None]:
-    """A group of one process, which is there afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
-        try:
-            yield
-            assert torch.distributed.is_initialized()
-        finally:
-            torch.distributed.destroy_process_group()
 
 
 def cases() -> Iterator[Any]:
