@@ -24,7 +24,7 @@ READY  := .venv/ready
 QUIETLY := --quiet --disable-pip-version-check
 WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
 # Kills and starts processes, waits, fills disks: minutes. `make faults` tries these, and all others at length.
-SLOW_FAULTS := concurrency converted_copy disk gguf_files interruption long_use memory sessions storage surroundings
+SLOW_FAULTS := concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
 
 .PHONY: claims test check nightly faults calibrate architectures bench design report docs audit clean
 claims: $(READY)
