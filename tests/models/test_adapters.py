@@ -13,9 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaForCausalLM
 
-from fixtures.architectures.build import VOCABULARY, Entry, random_model
+from fixtures.adapted import SETTINGS, few_steps, logits_of, mixture, token_ids, with_adapters
 from fixtures.small_models import ARCHITECTURES
 from fixtures.small_study import SMALLEST
 from gradinoc.errors import ModelError
@@ -31,10 +31,7 @@ from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import adapted
 from gradinoc.pipeline.estimate import estimate, shapes_of
 from gradinoc.study.loading import load_study
-from gradinoc.study.settings import TrainingSettings
 
-SETTINGS = TrainingSettings(lora_rank=4, lora_alpha=8)
-STEPS = 3
 # What is known of a few families, by hand: kinds of map that get an adapter.
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 KNOWN = {
@@ -58,11 +55,6 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def mixture(kind: str, device: str = "cpu", **changes) -> PreTrainedModel:
-    """The tiny model of a type, frozen; on "meta" it has shapes and no numbers."""
-    return random_model(Entry(kind, kind, changes), device).requires_grad_(False)
-
-
 # One of each kind; all of them with --exhaustive, and `make architectures` tries every type that there is.
 SHARPEST = {"mixtral", "qwen2_moe", "gpt_oss", "jamba", "mamba", "longcat_flash", "gemma3"}
 
@@ -75,44 +67,12 @@ def family(request) -> str:
     return request.param
 
 
-def _ids(rows: int = 2, length: int = 24) -> torch.Tensor:
-    return torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
-
-
-def _logits(model, ids):
-    with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits
-
-
-def _wrapped(model, **changes) -> PeftModel:
-    config = lora_config(model, SETTINGS)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        torch.manual_seed(0)
-        return get_peft_model(model, config)
-
-
-def _train(model: PeftModel, ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-    """Take a few steps, and return what the trained weights were before."""
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    before = {name: weight.detach().clone() for name, weight in weights.items()}
-    optimiser, ids = torch.optim.AdamW(weights.values(), lr=1e-2), _ids() if ids is None else ids
-    for _ in range(STEPS):
-        logits = model(input_ids=ids, use_cache=False).logits
-        nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    return before
-
-
 def test_every_adapter_is_trained_and_comes_back_alone(family, tmp_path):
     """Three steps change both factors of each; PEFT puts what is exported on a fresh base, where it does the same."""
     model = mixture(family)
     expected = set(targets(model).adapted)
-    wrapped = _wrapped(model)
-    before = _train(wrapped)
+    wrapped = with_adapters(model)
+    before = few_steps(wrapped)
     trained = {name: weight for name, weight in wrapped.named_parameters() if weight.requires_grad}
     assert {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trained} == expected
     still = [name for name, weight in trained.items() if torch.equal(weight, before[name])]
@@ -122,9 +82,9 @@ def test_every_adapter_is_trained_and_comes_back_alone(family, tmp_path):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         fresh = PeftModel.from_pretrained(mixture(family), tmp_path).eval()
-    moved = _logits(wrapped, _ids())
-    assert (_logits(fresh, _ids()) - moved).norm() < 1e-5 * moved.norm()
-    assert not torch.allclose(moved, _logits(mixture(family), _ids()), atol=1e-3)
+    moved = logits_of(wrapped, token_ids())
+    assert (logits_of(fresh, token_ids()) - moved).norm() < 1e-5 * moved.norm()
+    assert not torch.allclose(moved, logits_of(mixture(family), token_ids()), atol=1e-3)
 
 
 def test_every_linear_map_is_adapted_or_has_a_reason(family):
@@ -151,7 +111,7 @@ def test_what_is_adapted_is_called(family):
     called = set()
     for name in targets(model).adapted:
         model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
-    _logits(model, _ids())
+    logits_of(model, token_ids())
     assert called == set(targets(model).adapted)
 
 
@@ -178,16 +138,16 @@ def test_stacked_adapters_equal_one_by_one(family):
     """Each part of a batch is seen through its own adapter, whatever the blocks do with tokens."""
     model = mixture(family)
     fuse(model)
-    wrapped = _wrapped(model, init_lora_weights=False)
+    wrapped = with_adapters(model, init_lora_weights=False)
     wrapped.add_adapter("second", deepcopy(wrapped.peft_config["default"]))
     wrapped.eval()
-    ids, alone = _ids(3, 10), []
+    ids, alone = token_ids(3, 10), []
     for name in ("default", "second"):
         wrapped.set_adapter(name)
-        alone.append(_logits(wrapped, ids))
+        alone.append(logits_of(wrapped, ids))
     assert not torch.allclose(*alone, atol=1e-3)
     with stacked_adapters(wrapped, ["default", "second"]):
-        together = _logits(wrapped, ids.repeat(2, 1))
+        together = logits_of(wrapped, ids.repeat(2, 1))
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-3, rtol=1e-3)
 
 
@@ -239,7 +199,7 @@ def test_maps_of_a_block_are_those_that_a_token_goes_through():
     block = decoder_blocks(model)[1]
     expected = [(64, 64), (64, 32), (64, 32), (64, 64), *[(64, 192), (96, 64)] * 2]
     assert sorted(map_shapes(block, model.config)) == sorted(expected)
-    _wrapped(model)
+    with_adapters(model)
     assert sorted(map_shapes(block, model.config)) == sorted(expected)
 
 
@@ -251,13 +211,13 @@ def test_grown_embedding_is_no_part_of_an_adapter(tmp_path):
     base = tmp_path / "base"
     ARCHITECTURES["llama"]().save_pretrained(base)
     model = LlamaForCausalLM.from_pretrained(base).requires_grad_(False)
-    rows, ids = model.config.vocab_size, _ids() % model.config.vocab_size
+    rows, ids = model.config.vocab_size, token_ids() % model.config.vocab_size
     model.resize_token_embeddings(rows + 1, mean_resizing=False)
-    wrapped = _wrapped(model)
-    _train(wrapped, ids)
+    wrapped = with_adapters(model)
+    few_steps(wrapped, ids)
     save_adapter(wrapped.eval(), tmp_path / "adapter")
     fresh = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), tmp_path / "adapter").eval()
-    torch.testing.assert_close(_logits(fresh, ids), _logits(wrapped, ids)[..., :rows])
+    torch.testing.assert_close(logits_of(fresh, ids), logits_of(wrapped, ids)[..., :rows])
     assert all(".lora_" in name for name in load_file(tmp_path / "adapter" / SAFETENSORS_WEIGHTS_NAME))
 
 
@@ -266,7 +226,7 @@ def test_grown_embedding_is_no_part_of_an_adapter(tmp_path):
 def test_adapter_that_is_not_all_in_place_is_refused(tmp_path, change):
     """PEFT would leave random what a file lacks, with a warning, and pass over what has no place."""
     model = ARCHITECTURES["llama"]().requires_grad_(False)
-    wrapped = _wrapped(model)
+    wrapped = with_adapters(model)
     save_adapter(wrapped, tmp_path)
     wrapped.unload()
     weights = load_file(tmp_path / SAFETENSORS_WEIGHTS_NAME)
@@ -308,7 +268,7 @@ def test_plan_knows_the_size_of_the_adapters(family):
     """As many weights as training changes, whatever the blocks hold."""
     model = mixture(family)
     shapes = shapes_of(model.config, torch.float32, SETTINGS, fused=False)
-    wrapped = _wrapped(model)
+    wrapped = with_adapters(model)
     assert shapes.training.adapter == OF_ADAPTER * sum(
         weight.numel() for weight in wrapped.parameters() if weight.requires_grad
     )
