@@ -15,7 +15,8 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from huggingface_hub import HfApi
 
-from fixtures.gguf_files import build, byte_level, metadata_of, plain, tensors_of, write_gguf, written
+from fixtures.gguf_files import byte_level, metadata_of, plain, tensors_of, write_gguf, written
+from fixtures.gguf_models import build
 from gradinoc.cli.data import IN_A_PACKAGE
 from gradinoc.cli.doctor import State, _packaged
 from gradinoc.errors import ModelError, StoreError
