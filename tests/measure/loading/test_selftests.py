@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from fixtures.oracles import answer_loss
-from fixtures.small_models import ARCHITECTURES, END, HIDDEN, LAYERS, PAD, SPREAD, VOCABULARY, letter_tokenizer
+from fixtures.selftested import by_name, small
+from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS, VOCABULARY, letter_tokenizer
 from gradinoc.errors import ModelError
 from gradinoc.measure.fast import fused
-from gradinoc.measure.fast.fused import fuse, windows
-from gradinoc.measure.fast.packed import forward as packed
 from gradinoc.measure.fast.packed.forward import is_fused
-from gradinoc.measure.gradients.alignment import answer_losses
-from gradinoc.measure.loading import selftests
 from gradinoc.measure.loading.selftests import (
     CAUSALITY,
     COMPLETION,
@@ -25,28 +21,8 @@ from gradinoc.measure.loading.selftests import (
     causal_leak,
     examine,
 )
-from gradinoc.measure.loading.selftests.exact import texts
-from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.generate import Batching, Way, generate, set_way, way
 
-WINDOW = 16
-SHAPE = {
-    "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": 48, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256,
-    "initializer_range": SPREAD, "pad_token_id": PAD, "bos_token_id": None, "eos_token_id": END,
-}  # fmt: skip
-EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-SLIDING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * LAYERS}
-WINDOWED = {
-    "qwen2_moe": {**EXPERTS, **SLIDING, "use_sliding_window": True, "shared_expert_intermediate_size": 32},
-    "mistral": {"sliding_window": WINDOW},
-    "gemma3_text": SLIDING,
-    "llama4_text": {
-        **EXPERTS, "attention_chunk_size": WINDOW, "layer_types": ["chunked_attention"] * LAYERS,
-        "intermediate_size_mlp": 48,
-    },
-    "gpt_neo": {"num_layers": LAYERS, "num_heads": 4, "window_size": WINDOW, "attention_types": [[["local"], LAYERS]]},
-}  # fmt: skip
 # Decoders that count positions by column, whatever the mask says, and one whose state padding runs through.
 COLUMNS = {
     name: {
@@ -56,19 +32,6 @@ COLUMNS = {
     for name in ("bart", "trocr")
 }  # fmt: skip
 COLUMNS["rwkv"] = {"attention_hidden_size": HIDDEN, "context_length": 256}
-
-
-def small(kind, **own):
-    """A small random frozen model of a type of transformers."""
-    config = AutoConfig.for_model(kind, **{**SHAPE, **own})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
-
-
-def by_name(found):
-    """Self-tests by name."""
-    return {each.name: each for each in found}
 
 
 @pytest.mark.parametrize("kernels", ["fused", "plain"])
@@ -212,90 +175,3 @@ def test_blocks_may_put_out_a_list():
     model = small("openai-gpt", n_embd=HIDDEN, n_layer=LAYERS, n_head=4, n_positions=64)
     model.transformer.h[1].register_forward_hook(lambda *call: list(call[2]))
     assert all(each.passed for each in examine(model, letter_tokenizer()))
-
-
-# --- kernels and windows
-
-
-@pytest.mark.parametrize("name", sorted(WINDOWED))
-def test_losses_beyond_a_window_are_those_of_each_answer_alone(name):
-    """Answers shorter and longer than the window of attention, whether it is an option or in the mask alone."""
-    model, exact = (small(name, **WINDOWED[name]) for _ in range(2))
-    found = by_name(examine(model, letter_tokenizer()))
-    generator = torch.Generator().manual_seed(1)
-    examples = [
-        Encoded(tuple(torch.randint(5, VOCABULARY, (6 + answer,), generator=generator).tolist()), 6)
-        for answer in (14, 40, 70)
-    ]
-    expected = [float(answer_loss(exact, each)) for each in examples]
-    assert answer_losses(model, examples, PAD, 3).tolist() == pytest.approx(expected, rel=1e-4)
-    assert is_fused(model) == (name in ("gemma3_text", "mistral")), found[GRADIENT].note
-
-
-@pytest.mark.parametrize("name", sorted(WINDOWED))
-def test_texts_reach_beyond_every_window(name):
-    """What is tried on fewer tokens than a window holds says nothing of it."""
-    model = small(name, **WINDOWED[name])
-    long, short = texts(letter_tokenizer(), model)
-    assert len(long) > max(windows(model.config).values()) >= WINDOW
-    assert 0 < len(short) < len(long)
-
-
-def test_wrong_gradients_of_kernels_are_found_out(llama, monkeypatch):
-    """If their own trial let them pass, the comparison with autograd does not: plain modules are put back."""
-    monkeypatch.setattr(fused, "rms_norm", lambda *given: 1.05 * given[0])
-    monkeypatch.setattr(selftests, "fuse", lambda model, _rows: fuse(model, trial=False))
-    found = by_name(examine(llama, letter_tokenizer()))[GRADIENT]
-    assert found.passed
-    assert found.note.startswith("plain modules: with fused ones gradients are ")
-    assert not is_fused(llama)
-
-
-def test_kernels_that_fail_beyond_their_trial_are_taken_out(llama, monkeypatch):
-    """As where a model's code takes another shape than attention gives it beyond a window."""
-
-    def failing(*_):
-        raise RuntimeError("view size is not compatible")
-
-    monkeypatch.setattr(packed, "packed_attention", failing)
-    monkeypatch.setattr(selftests, "fuse", lambda model, _rows: fuse(model, trial=False))
-    found = by_name(examine(llama, letter_tokenizer()))[GRADIENT]
-    assert found.passed
-    assert found.note == "plain modules: fused ones do not fit (RuntimeError: view size is not compatible)"
-    assert not is_fused(llama)
-
-
-@pytest.mark.parametrize("wrong", [False, True])
-def test_gradients_far_from_rounded_ones_are_compared_with_float32(llama, monkeypatch, wrong):
-    """In half precision the model's own are off too: kernels are out only if they are farther from float32 than those.
-
-    With a tolerance that no rounding meets; the fault is in the kernels' losses, which brute force does not use.
-    """
-    monkeypatch.setitem(selftests.GRADIENT_TOLERANCE, torch.bfloat16, 1e-6)
-    monkeypatch.setattr(selftests, "fuse", lambda model, _rows: fuse(model, trial=False))
-    if wrong:
-        own = packed.token_losses
-        monkeypatch.setattr(packed, "token_losses", lambda *given: 1.1 * own(*given))
-    model = llama.bfloat16()
-    found = by_name(examine(model, letter_tokenizer()))[GRADIENT]
-    assert found.passed
-    assert 1e-6 < found.found <= found.most < 0.05
-    assert is_fused(model) != wrong
-
-
-def test_wrong_gradients_of_plain_modules_are_refused(llama, monkeypatch):
-    """Losses of a batch that are not each example's own are no ground for a measurement, whatever the reason."""
-    own = selftests.completion_losses
-    monkeypatch.setattr(selftests, "completion_losses", lambda *given: 1.01 * own(*given))
-    with pytest.raises(ModelError, match=r"losses or gradients of a batch are .* from those of each"):
-        examine(llama, letter_tokenizer(), "plain")
-
-
-def test_windows_of_single_layers_are_known():
-    """Gemma 4's layers differ in their settings: what one of them has is no attribute of the whole."""
-    config = AutoConfig.for_model("gemma4_text", **SHAPE, sliding_window=WINDOW, global_head_dim=HIDDEN)
-    assert config.is_heterogeneous
-    assert windows(config) == {"sliding_window": WINDOW}
-    of_one = {0: {"sliding_window": WINDOW}, 1: {"sliding_window": 2 * WINDOW}}
-    config = AutoConfig.for_model("gemma4_text", **SHAPE, per_layer_config=of_one)
-    assert windows(config) == {"sliding_window": 2 * WINDOW}
