@@ -1,4 +1,4 @@
-"""Nothing reads pickles or runs foreign code; public names keep their arguments; packages stay small."""
+"""Nothing reads pickles or runs foreign code; public names keep their arguments; packages and modules stay small."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ import pytest
 import gradinoc
 
 PACKAGE = Path(gradinoc.__file__).parent
+ROOT = PACKAGE.parent
+# Folders with code of the project's own, and modules of it that are still to be split.
+OURS = ("gradinoc", "tests", "claims", "fixtures", "benchmarks", "docs", "datasets")
+LONGER = {Path("gradinoc/power/calibration/worlds.py")}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -36,6 +40,16 @@ def test_package_has_at_most_ten_modules(init):
     """Whoever looks for something reads a folder at a glance; figures are a list."""
     rooms = [path.name for path in init.parent.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
     assert len(rooms) - 1 <= 10 or "figures" in init.parts, sorted(rooms)
+
+
+def test_module_has_at_most_300_lines():
+    """Library, tests, fixtures and benchmarks are read a page at a time; files of data are no modules."""
+    found = (path for room in OURS for path in (ROOT / room).rglob("*.py"))
+    ours = [path.relative_to(ROOT) for path in found]
+    modules = [path for path in ours if not any(part.startswith(".") for part in path.parts)]
+    assert len(modules) > 500
+    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in modules}
+    assert {path for path, count in lines.items() if count > 300} <= LONGER
 
 
 PUBLIC = {
