@@ -68,6 +68,8 @@ ALL = dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), "supported")
         ({**ALL, "C4": "undecided", "C7a": "supported", "C7b": "supported", "C5": "supported"}, Verdict.UNDECIDED),
         ({**ALL, "C7a": "refuted", "C7b": "undecided"}, Verdict.MAGNITUDE),
         ({**ALL, "C7a": "supported", "C7b": "refuted"}, Verdict.OTHER_DIRECTION),
+        ({**ALL, "C7a": "supported", "C7b": "refuted", "C5": "refuted"}, Verdict.OTHER_DIRECTION),
+        ({**ALL, "C7a": "supported", "C7b": "refuted", "C5": "supported"}, Verdict.UNDECIDED),
         ({**ALL, "C7a": "undecided", "C7b": "refuted"}, Verdict.REFUTED),
         ({**ALL, "C7a": "undecided", "C7b": "refuted", "C5": "refuted"}, Verdict.REFUTED),
         ({**ALL, "C7a": "undecided", "C7b": "refuted", "C5": "supported"}, Verdict.UNDECIDED),

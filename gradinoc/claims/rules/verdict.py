@@ -85,7 +85,8 @@ def conclusion(gates: Sequence[Finding], claims: Sequence[Finding], rules: Rules
     3. SUPPORTED: C1, C2, C3, C4, C6, C7b and C5.
     4. CONSISTENT: the same where C5 was not run or is left open; no causal word.
     5. MAGNITUDE: C6 supported, C7a refuted with more than half of the difference due to the size of updates.
-    6. OTHER_DIRECTION: C6 and C7a supported, C7b refuted: updates turn, and little of the difference runs along v.
+    6. OTHER_DIRECTION: C6 and C7a supported, C7b refuted: updates turn, and little of the difference runs along v. Not
+       where C5 is supported: then removing what runs along v removes the drift, and the two do not go together.
     7. REFUTED: C6 supported, C7b and, where run, C5 refuted.
     8. UNDECIDED: none of these could be shown.
 
@@ -133,7 +134,9 @@ def _pronounced(status: Mapping[str, Status], *, sized: bool) -> tuple[Verdict, 
         ),
         (
             Verdict.OTHER_DIRECTION,
-            all_are(Status.SUPPORTED, "C6", "C7a") and all_are(Status.REFUTED, "C7b"),
+            all_are(Status.SUPPORTED, "C6", "C7a")
+            and all_are(Status.REFUTED, "C7b")
+            and status.get("C5") is not Status.SUPPORTED,
             "updates turn, and of what passes through the layer band less than a quarter runs along the trait's "
             "direction.",
         ),
