@@ -80,8 +80,8 @@ def check_arms(arms: Mapping[str, Arm], seeds: Sequence[int], conditions: Mappin
     """Check that arms fit the study that they are of.
 
     Raises:
-        ValueError: a prompt that is no condition's, more seeds than there are, a name that is a condition's, or an
-            intervention that would change nothing.
+        ValueError: a prompt that is no condition's, more seeds than there are, a name that is a condition's, an
+            intervention that would change nothing, or two arms with the same runs.
     """
     for name, arm in arms.items():
         if arm.prompt not in conditions:
@@ -99,6 +99,15 @@ def check_arms(arms: Mapping[str, Arm], seeds: Sequence[int], conditions: Mappin
         if len(set(arm.strengths)) != len(arm.strengths) or 0.0 in arm.strengths:
             raise ValueError(
                 f"arms.{name}.strengths: expected different numbers other than 0, received {arm.strengths}"
+            )
+    kinds: dict[tuple[str, str, str, float, int], str] = {}
+    for run in arm_runs(arms, seeds):
+        arm = run.settings
+        first = kinds.setdefault((arm.intervention, arm.prompt, arm.direction, run.strength, run.draw), run.arm)
+        if first != run.arm:  # of which one would count, or one direction twice among those that are drawn
+            raise ValueError(
+                f"arms.{run.arm}: at strength {run.strength:g} its runs are those of arms.{first}; give one of them "
+                "all seeds, or all draws, and leave the other out"
             )
     names = [run.condition for run in arm_runs(arms, seeds)]
     taken = {each.casefold() for each in conditions} & {each.casefold() for each in names}

@@ -57,6 +57,17 @@ def test_an_arm_that_does_not_fit_is_refused(arm, words):
         Study(name="s", arms={"removed": PROJECT | arm})
 
 
+@pytest.mark.parametrize(
+    "other", [{"strengths": [1.0, 2.0]}, {"draws": 4}], ids=["the same strength", "the same draws"]
+)
+def test_two_arms_with_the_same_runs_are_refused(other):
+    """One of the two would count in place of the other, and a direction that is drawn twice."""
+    first = PROJECT | ({"draws": 2} if "draws" in other else {})
+    with pytest.raises(ValidationError, match=r"arms.again: at strength 1 its runs are those of arms.removed"):
+        Study(name="s", arms={"removed": first, "again": PROJECT | other})
+    Study(name="s", arms={"removed": first, "again": PROJECT | other | {"direction": "learned"}})
+
+
 def test_an_arm_is_no_condition():
     """Tables tell runs apart by name."""
     with pytest.raises(ValidationError, match="a name that is taken"):
