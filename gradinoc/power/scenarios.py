@@ -126,8 +126,8 @@ class Scenario:
     The direction: `auc` and `split_half` in the band; `steering` nats per unit of strength; `rise` of the loss where
     it is steered by most (nats/token); `moved` by neutral runs along it. `drawn_from` is the kind of null direction of
     which the trait's is only one more ("" none): then `fall` is drawn anew in every study, as those of the others are;
-    so are `steering` and `alignment` where they are named in `by_chance`. `unspecific` is the share of T(v) that an
-    unrelated trait shows too.
+    so are `steering`, `alignment` and `caused` where they are named in `by_chance`. `unspecific` is the share of T(v)
+    that an unrelated trait shows too.
 
     Where drift comes from: by the size of updates a run's accounted drift is less by the power 1 - `turned`, by their
     turn by `turned`; what is learned under its own prompt is less by the power `learned` (0: all learn alike); `along`
@@ -136,7 +136,8 @@ class Scenario:
     times its elicitation. C5, C7a, C7b and C7c hold or not by these numbers, whatever `holds` says of them.
 
     Cause: removing the component along v removes `caused` of what the plan's inoculation prompt removes, and cuts `cut`
-    of the movement along v; restoring it brings as much back.
+    of the movement along v; restoring it brings as much back, or `restored` of it. Runs without it learn `learns` of
+    what neutral ones do, and drift by as much less.
 
     Apparatus: `learnt` is the least fall of a run's training loss (nats/token), `one_start` whether runs of a seed
     begin alike, `unscorable` the share of responses that cannot be scored. With `templates`, questions come from that
@@ -180,6 +181,8 @@ class Scenario:
     elicited: float = 0.0
     caused: float = 0.8
     cut: float = 0.95
+    restored: float | None = None
+    learns: float = 1.0
     learnt: float = 0.2
     one_start: bool = True
     unscorable: float = 0.0
@@ -194,7 +197,7 @@ class Scenario:
         """Add the claims on where drift comes from to those that hold, or that vary where what decides is drawn."""
         apart = self.follows * (self.fall + self.slope * self.loss) + self.elicits > 0
         true = {
-            "C5": apart and self.caused > REMOVED,
+            "C5": apart and self.caused > REMOVED and "caused" not in self.by_chance and self.restored is None,
             "C7a": apart and self.turned > TURNED,
             "C7b": apart and self.carried > CARRIED,
             "C7c": self.foretold > 0,

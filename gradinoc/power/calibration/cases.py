@@ -22,13 +22,15 @@ class Case:
     """A scenario, the sizes of its studies, and which bars it has to meet beside those on false findings.
 
     `power` names the claims that have to be supported in at least 80 % of studies, since the effect is the stated one;
-    a `typical` verdict has to be given as often.
+    a `typical` verdict has to be given as often. Where claims are `judged` by name, these and their gates alone are,
+    and the verdict is what theirs would be with every other claim supported: what one of them gets wrong it gets wrong.
     """
 
     scenario: Scenario
     sizes: Sizes = DESIGN
     power: tuple[str, ...] = ()
     typical: str = ""
+    judged: tuple[str, ...] = ()
 
 
 def truths(case: Case, latent: Latent) -> dict[str, float]:
@@ -42,6 +44,11 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     harmless = prompts.loc[(prompts["family"] == Family.HARMLESS), "elicitation"].mean()
     core = prompts.loc[prompts["condition"] == CORE[1], "elicitation"].item()
     known = {"G7.log_odds.inoculation": truth.odds * (core - harmless), "G3.loss": truth.loss * MIDDLE}
+    left = prompts.loc[prompts["condition"] == CORE[1], "left"].item()
+    if case.sizes.matched and LEFT < left < 1 - LEFT:
+        known |= {"C5.share": truth.caused, "C5.share.same_loss": truth.caused}
+        if truth.learns != 1:
+            del known["C5.share"]  # at its end such a run has drifted less for having learned less
     if truth.core is not None:
         del known["G3.loss"]
     if truth.drawn_from or truth.core is not None:
@@ -65,6 +72,7 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     return known
 
 
+LEFT = 0.05  # of neutral drift, by inoculation, and taken off by it, at least
 MOST, LEAST = 0.9, 0.05  # drift removed, and drift, beyond which scores reach an end of their scale
 
 

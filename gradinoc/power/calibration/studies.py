@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gradinoc.claims.gates import gates_of
-from gradinoc.claims.rules.finding import Claim, Status
+from gradinoc.claims.rules.finding import Claim, Finding, Status
 from gradinoc.claims.rules.verdict import CLAIMS, conclusion
 from gradinoc.power.calibration.cases import Case, truths
 from gradinoc.power.calibration.worlds import cases
@@ -67,9 +67,11 @@ def judge_study(case: Case, rng: np.random.Generator) -> dict[str, object]:
     rules = Rules()
     latent = latent_of(case.scenario, rng, **vars(case.sizes))
     evidence = evidence_of(latent, rng)
-    gates = gates_of(evidence, rules)
-    claims = tuple(deciding(claim).judge(evidence, rules, gates) for claim in CLAIMS if claim.ran(evidence))
-    verdict, _ = conclusion(gates, claims, rules)
+    judged = [claim for claim in CLAIMS if claim.ran(evidence) and (not case.judged or claim.key in case.judged)]
+    gates = gates_of(evidence, rules, tuple(key for claim in judged for key in claim.rests_on) if case.judged else ())
+    claims = tuple(deciding(claim).judge(evidence, rules, gates) for claim in judged)
+    others = [claim for claim in CLAIMS if case.judged and claim not in judged]
+    verdict, _ = conclusion(gates, (*claims, *(_granted(claim) for claim in others)), rules)
     row: dict[str, object] = {claim.key: NOT_RUN for claim in CLAIMS}
     row |= {finding.key: str(finding.status) for finding in claims}
     row[EVERY] = all(finding.status is Status.SUPPORTED for finding in claims)
@@ -77,6 +79,11 @@ def judge_study(case: Case, rng: np.random.Generator) -> dict[str, object]:
     effects = {f"{finding.key}.{effect.key}": effect for finding in (*gates, *claims) for effect in finding.effects}
     known = {key: truth for key, truth in truths(case, latent).items() if key in effects}
     return row | covers({key: effects[key] for key in known}, known)
+
+
+def _granted(claim: Claim) -> Finding:
+    """A claim as if it were supported."""
+    return Finding(claim.key, claim.text, Status.SUPPORTED, "", "Not judged.")
 
 
 def deciding(claim: Claim) -> Claim:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from gradinoc.claims.rules.verdict import CLAIMS
 from gradinoc.power.calibration.cases import DESIGN, Case
+from gradinoc.power.calibration.causes import causes
 from gradinoc.power.scenarios import MIDDLE, SCENARIOS, Noise, Scenario
 from gradinoc.power.variances import load_variances
 from gradinoc.study.loading import STUDIES
@@ -62,6 +63,7 @@ def cases() -> dict[str, Case]:
         **_typical(),
         **_mechanisms(),
         **_sources(),
+        **causes(),
         **_at_the_bars(),
         **_gates(),
         **_small(),

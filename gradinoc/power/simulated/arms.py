@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from gradinoc.claims.evidence.tables import ARMS, COLUMNS
 from gradinoc.power.scenarios import Scenario, Sizes, depths
-from gradinoc.study.arms import FULL, ITSELF, PROJECT, RESTORE, Arm, ArmRun, arm_runs
+from gradinoc.study.arms import FULL, ITSELF, RESTORE, Arm, ArmRun, arm_runs
 from gradinoc.study.prompts import INOCULATION
 
 STRENGTHS = (-1.0, 0.5, 2.0)  # of projecting, besides all of the component
 ENERGY = 0.002  # share of the gradient's energy along v
 LEAK = 0.05
+FALL = 0.02  # of the fall of its loss, by which a run with an intervention differs from its twin
+
+Array = npt.NDArray[np.float64]
 
 
 def planned(sizes: Sizes) -> list[ArmRun]:
@@ -35,19 +39,30 @@ def runs(truth: Scenario, sizes: Sizes, prompts: pd.DataFrame, rng: np.random.Ge
     """Every run with an intervention, as rows of `Latent.runs`; chance of seed and run is not in `left` yet.
 
     Removing a share of the component removes that share of what it causes of inoculation's effect; restoring it brings
-    as much back. Along a matched direction that is chance of the direction.
+    as much back. Along a matched direction that is chance of the direction, the same for both. Drift goes with what is
+    learned: of a run that learns less there is less.
     """
-    rows = []
+    rows, others = [], truth.noise.draw(rng, truth.noise.matched, sizes.matched)
     removed = 1 - float(prompts.loc[prompts["condition"] == INOCULATION, "left"].item())
     for run in planned(sizes):
-        twin = run.settings.prompt
+        twin, restores = run.settings.prompt, run.settings.intervention == RESTORE
         place = int(prompts.index[prompts["condition"] == twin][0])
-        sign = 1.0 if run.settings.intervention == RESTORE else -run.strength
-        own = truth.caused if run.draw == ITSELF else float(truth.noise.draw(rng, truth.noise.matched, 1)[0])
-        left = float(prompts["left"][place]) + sign * own * removed
-        taken = run.strength if run.settings.intervention == PROJECT and run.draw == ITSELF else 0.0
-        rows.append((run.condition, run.seed, place, left, taken))
-    return pd.DataFrame(rows, columns=["condition", "seed", "prompt", "left", "taken"])
+        own = truth.caused if truth.restored is None or not restores else truth.restored
+        own = own if run.draw == ITSELF else float(others[run.draw])
+        left = float(prompts["left"][place]) + (own if restores else -run.strength * own) * removed
+        along = not restores and run.draw == ITSELF
+        taken, learns = (run.strength, truth.learns) if along else (0.0, 1.0)
+        rows.append((run.condition, run.seed, place, left * learns, taken, learns))
+    return pd.DataFrame(rows, columns=["condition", "seed", "prompt", "left", "taken", "learns"])
+
+
+def falls(latent_runs: pd.DataFrame, ordinary: int, falls: Array, rng: np.random.Generator) -> Array:
+    """By how much each run's loss falls, those with an intervention nearly as the run of their prompt and seed."""
+    prompts, seeds = (latent_runs[key].to_numpy() for key in ("prompt", "seed"))
+    twins = {(prompts[run], seeds[run]): falls[run] for run in range(ordinary)}
+    own = [twins[prompts[run], seeds[run]] for run in range(ordinary, len(latent_runs))]
+    chance = 1 + rng.normal(0, FALL, len(own))
+    return np.concatenate([falls[:ordinary], own * chance * latent_runs["learns"].to_numpy()[ordinary:]])
 
 
 def tables(

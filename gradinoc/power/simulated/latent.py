@@ -80,7 +80,7 @@ def draw(truth: Scenario, sizes: Sizes, rng: np.random.Generator) -> Latent:
     if truth.drawn_from:
         truth = replace(truth, fall=float(noise.draw(rng, noise.spread(truth.drawn_from) / MIDDLE, 1)[0]))
     for name in truth.by_chance:
-        spread = {"steering": noise.steering, "alignment": noise.training_null}[name]
+        spread = {"steering": noise.steering, "alignment": noise.training_null, "caused": noise.matched}[name]
         drawn: dict[str, Any] = {name: float(noise.draw(rng, spread, 1)[0])}
         truth = replace(truth, **drawn)
     prompts = _prompts(truth, sizes, rng)
@@ -132,7 +132,7 @@ def _runs(truth: Scenario, sizes: Sizes, prompts: pd.DataFrame, rng: np.random.G
         for seed in range(sizes.seeds if name in CORE else 1)
     ]
     table = pd.DataFrame(rows, columns=["condition", "seed", "prompt"])
-    table = table.assign(left=prompts["left"].to_numpy()[table["prompt"]], taken=0.0)
+    table = table.assign(left=prompts["left"].to_numpy()[table["prompt"]], taken=0.0, learns=1.0)
     table = pd.concat([table, arms.runs(truth, sizes, prompts, rng)], ignore_index=True) if sizes.matched else table
     seed = table["seed"].to_numpy()
     shift = noise.draw(rng, noise.seed, sizes.seeds)[seed] + noise.draw(rng, noise.run, len(table))

@@ -20,6 +20,7 @@ from gradinoc.claims.evidence.tables import (
     SCORED,
 )
 from gradinoc.power.scenarios import BASE_SCORE, depths
+from gradinoc.power.simulated import arms
 from gradinoc.power.simulated.frozen import BASE_ODDS, LOSS, at_positions, bounded
 from gradinoc.power.simulated.grids import Grid, stacked, table_of
 from gradinoc.power.simulated.latent import CORE, Array, Latent
@@ -55,8 +56,9 @@ def training(latent: Latent, rng: np.random.Generator) -> dict[str, pd.DataFrame
     prompts = latent.prompts.iloc[runs["prompt"]]
     batch = noise.draw(rng, 1.0, sizes.seeds, *shape[1:])[runs["seed"]]  # the same examples in all runs of a seed
     learnt = fading(sizes.steps)[:, None]
+    met = 1 - runs["learns"].to_numpy()[:, None, None] * (1 - learnt)
     loss = LOSS - prompts["loss"].to_numpy()[:, None, None] + noise.difficulty * batch
-    loss = loss * learnt + noise.draw(rng, noise.loss, *shape)
+    loss = loss * met + noise.draw(rng, noise.loss, *shape)
     level = truth.alignment - prompts["gap"].to_numpy() + runs["shift"].to_numpy()
     level = level + truth.progress * (runs["left"].to_numpy() - 1)
     alignment = level[:, None, None] * learnt + 0.02 * batch + noise.draw(rng, noise.step, *shape)
@@ -97,6 +99,7 @@ def _runs(latent: Latent, rng: np.random.Generator) -> pd.DataFrame:
     fall = 0.2 + np.abs(rng.normal(0, 0.1, len(runs)))
     last = latent.ordinary - 1
     fall[last] = truth.learnt
+    fall = arms.falls(runs, latent.ordinary, fall, rng) if latent.ordinary < len(runs) else fall
     starts = runs["seed"].map("adapter of seed {}".format)
     if not truth.one_start:
         starts.iloc[last] = "another adapter"
@@ -151,7 +154,8 @@ def _values(latent: Latent, measure: str, size: int, rng: np.random.Generator) -
     }[measure]
     before = base + rng.normal(0, 1.0, size)
     if measure == PROJECTION:
-        left = left * (1 - truth.cut * latent.runs["taken"].to_numpy())
+        taken = latent.runs["taken"].to_numpy()
+        left = np.where(taken, 1 - truth.cut * taken, left)  # of what neutral runs move, whatever they drift
     shift = scale * left[:, None] * templates(latent, size, rng) + truth.noise.draw(rng, noise, *shape)
     return np.vstack([before + shift, before])
 

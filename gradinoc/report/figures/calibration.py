@@ -44,6 +44,8 @@ EFFECTS = {  # as the rows of the third panel name them
     "C7a.turn": "cosine of\nthe update",
     "C7a.transfer": "transfer",
     "C7b.share": "share\nalong v",
+    "C5.share": "share that removing\nthe component removes",
+    "C5.share.same_loss": "the same,\nat equal loss",
     "C4.slope": "drift on\nalignment",
     "G3.loss": "elicitation\nin loss",
     "G7.log_odds.inoculation": "elicitation\nin log-odds",
