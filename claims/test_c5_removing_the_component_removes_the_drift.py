@@ -15,15 +15,19 @@ pytestmark = pytest.mark.claim("C5")
 
 def test_removing_the_component_removes_a_quarter_of_what_inoculation_removes(finding, rules):
     """The 95 % interval of the share lies above 0.25, at the same training loss where the arm learned otherwise."""
-    share = c5.deciding_share({effect.key: effect for effect in finding.effects}, rules)
+    share = c5.deciding({effect.key: effect for effect in finding.effects}, "share", rules)
     assert share.low > rules.removed, f"{share.name} = {share}; C5 needs its lower end above {rules.removed}"
 
 
 @pytest.mark.parametrize("way", ["place", "restored.place"])
 def test_other_directions_of_the_same_energy_do_not(way, finding, rules):
-    """Removing the component, and restoring it under inoculation, change drift more than along matched directions."""
+    """Removing the component, and restoring it under inoculation, change drift more than along matched directions.
+
+    Removing it does at the same training loss, where the arm learned otherwise.
+    """
     assert finding.get(way) is not None, f"{finding.key}: no arm was trained for {way}"
-    place = finding[way]
+    effects = {effect.key: effect for effect in finding.effects}
+    place = c5.deciding(effects, way, rules) if way == "place" else finding[way]
     assert place.n, f"{place.name}: no direction was drawn"
     assert place.p <= rules.alpha, f"{place.name} = {place}; C5 needs p <= {rules.alpha}"
 
@@ -36,7 +40,7 @@ def test_restoring_the_component_brings_drift_back(finding):
 
 
 def test_drift_falls_with_the_strength_of_removing(finding, rules):
-    """From doubling the component to reflecting it drift falls, p by permutation within seeds."""
+    """From doubling the component to reflecting it drift falls, p by permutation within seeds; of one strength none."""
     dose = finding["dose"]
     assert dose.p <= rules.alpha, f"{dose.name} = {dose}; C5 needs p <= {rules.alpha}"
 

@@ -126,7 +126,14 @@ def test_g10_steps_account_for_drift(finding, rules):
 
 @pytest.mark.claim("G11")
 def test_g11_the_intervention_took(finding, rules):
-    """G11: nothing but rounding is left of the projected gradient along v, and 80 % of the shift along v is gone."""
+    """G11: nothing but rounding is left of the projected gradient along v, and 80 % of the shift along v is gone.
+
+    There is such a shift, and what G4 and G6 ask of every run holds of runs with an intervention.
+    """
+    moved, failed, unscorable = (finding[key] for key in ("shift.neutral", "failed", "unscorable"))
+    assert moved.low > 0 or moved.high < 0, f"{moved.name} = {moved}; G11 needs an interval without 0"
+    assert not failed.estimate, f"{failed.name}: {failed.estimate:g}; G11 needs none"
+    assert unscorable.estimate < rules.max_unscorable, f"{unscorable.name} = {unscorable}"
     left, cut = finding["alignment"], finding["cut"]
     assert left.estimate < rules.projected, f"{left.name} = {left}; G11 needs less than {rules.projected}"
     assert cut.estimate >= rules.cut, f"{cut.name} = {cut}; G11 needs {rules.cut}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from scipy import stats
 
 from gradinoc.claims.evidence.arms import (
     REMOVED,
@@ -15,18 +17,19 @@ from gradinoc.claims.evidence.arms import (
     by_strength,
     less_twin,
     mean_drift,
+    removes,
     whole,
 )
 from gradinoc.claims.evidence.measures import DIVERGED, NOT_SCORED, deciding_measure, diverged_runs, nothing_scored
-from gradinoc.claims.evidence.same_loss import at_same_loss
+from gradinoc.claims.evidence.same_loss import at_same_loss, less_twin_at_same_loss
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.gates.interventions import G11
 from gradinoc.claims.rules.criteria import Criterion, above, interval_below, p_at_most, positive
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
-from gradinoc.stats.effect import Effect, bare, mean_effect, null_p
+from gradinoc.stats.effect import Array, Effect, bare, mean_effect, null_p
 from gradinoc.stats.reach import smallest_rank_p
-from gradinoc.stats.regression.correlation import spearman, stratified_p
+from gradinoc.stats.regression.correlation import pearson, stratified_p
 from gradinoc.stats.shares.ratios import ratio
 from gradinoc.study.arms import ABLATE, FULL, LEARNED, PROJECT, RESTORE, SHRINK, STEER, TRAIT
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
@@ -35,9 +38,10 @@ from gradinoc.study.rules import Rules
 OVER, UNDER = {NEUTRAL: 1.0, REMOVED: -1.0}, {NEUTRAL: 1.0, INOCULATION: -1.0}
 SEED_OF_ORDERS = 0
 NO_ARMS = "Not computed, because no arm removes the whole component along the direction."
-FEW_SEEDS = "no interval: a single run"
+FEWEST_STRENGTHS = 3  # of one seed, the neutral run at 0 among them: of fewer nothing is a dose
 SHARE = "drift that removing the component removes, as a share of what inoculation removes"
-PLACE = "share removed along v among directions matched in energy"
+PLACE = "drift removed along v, among directions matched in energy"
+RESTORED_PLACE = "drift that restoring brings back, among matched directions"
 
 
 def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
@@ -61,11 +65,21 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
         }
     taken = G11.measure(evidence, rules).effects
     effects |= {key: taken[key] for key in ("loss", "step")}
-    statement = f"Removing the component along v removes {effects['share']} of the drift that inoculation removes."
-    for key, words in (("place", "its p among matched directions"), ("restored.place", "of the restored arm's")):
-        if key in effects:
-            statement += f" {words[:1].upper()}{words[1:]}: {effects[key].p:.2g}."
-    return Measured(effects, statement, {"smallest p": smallest_rank_p(few)} if few else {})
+    return Measured(effects, _told(effects, rules), {"smallest p": smallest_rank_p(few)} if few else {})
+
+
+def _told(effects: Mapping[str, Effect], rules: Rules) -> str:
+    """The share that decides and its places, in words."""
+    share, place = (deciding(effects, key, rules) for key in ("share", "place"))
+    words = f"Removing the component along v removes {share} of the drift that inoculation removes"
+    if share is not effects["share"]:
+        words += (
+            ", by decision log-odds at the same training loss, as the runs differ in what they learn or how far they "
+            f"move ({effects['share'].estimate:+.3g} at their ends)"
+        )
+    shown = {"Its p among matched directions": place, "The restored arm's": effects.get("restored.place")}
+    ranks = [f" {of}: {each.p:.2g}." for of, each in shown.items() if each is not None and np.isfinite(each.p)]
+    return f"{words}.{''.join(ranks)}"
 
 
 def _of_direction(evidence: Evidence, measured: str, rules: Rules, direction: str) -> tuple[dict[str, Effect], int]:
@@ -87,39 +101,46 @@ def _of_direction(evidence: Evidence, measured: str, rules: Rules, direction: st
         "dose": _dose(evidence, measured, direction),
     }  # fmt: skip
     few = []
-    for key, chosen, twin, sign, name in (
-        ("place", removed, NEUTRAL, -1.0, PLACE),
-        ("restored.place", restored, INOCULATION, 1.0, "drift that restoring brings back, among matched directions"),
-    ):
+    by_drift, at_loss = partial(less_twin, evidence, measured), partial(less_twin_at_same_loss, whole(evidence))
+    places = (
+        ("place", removed, partial(by_drift, twin=NEUTRAL), -1.0, PLACE),
+        ("place.same_loss", removed, partial(at_loss, twin=NEUTRAL), -1.0, f"{PLACE}, at the same training loss"),
+        ("restored.place", restored, partial(by_drift, twin=INOCULATION), 1.0, RESTORED_PLACE),
+    )
+    for key, chosen, less, sign, name in places:
         if FULL in chosen.own:
-            effects[key] = _place(evidence, measured, chosen, twin, sign, name)
+            effects[key] = _place(chosen, less, sign, name)
             few.append(effects[key].n)
     return effects, min(few, default=0)
 
 
-def _place(evidence: Evidence, measured: str, chosen: Chosen, twin: str, sign: float, name: str) -> Effect:
+def _place(chosen: Chosen, less: Callable[[tuple[str, ...]], Array], sign: float, name: str) -> Effect:
     """Change of drift against the twin run of the seed, mean over seeds, and its upper place among drawn directions.
 
     A drawn direction has one run: its change varies by that run's noise too, so that p is rather too large.
     """
-    own = sign * less_twin(evidence, measured, (chosen.own[FULL],), twin)
-    effect = mean_effect(own, name, "runs")
+    effect = mean_effect(sign * less((chosen.own[FULL],)), name, "runs")
     if not chosen.drawn:
         return replace(effect, p=np.nan, n=0, unit="directions", method="no p: no direction was drawn")
-    draws = sign * less_twin(evidence, measured, chosen.drawn, twin)
+    draws = sign * less(chosen.drawn)
     method = f"place among {len(draws)} directions, one-sided p; interval: {effect.method}"
     return replace(effect, p=null_p(effect.estimate, draws), n=len(draws), unit="directions", method=method)
 
 
 def _dose(evidence: Evidence, measured: str, direction: str) -> Effect:
-    """Rank correlation of drift with the strength of removing, p by permutation of strengths within seeds."""
+    """Rank correlation of drift with the strength of removing, p by permutation of strengths within seeds.
+
+    None, NaN, where no seed has a strength beside 0 and another: that drift is less at one of two is no dose.
+    """
     table = by_strength(evidence, measured, direction)
-    strengths, drift = table["strength"].to_numpy(), table["drift"].to_numpy()
     name = "rank correlation of drift with the strength of removing"
+    if table.groupby("seed")["strength"].nunique().max() < FEWEST_STRENGTHS:
+        return bare(name, np.nan, len(table), "runs", "none: a single strength of removing")
+    strengths, drift = (stats.rankdata(table[column]) for column in ("strength", "drift"))
     p, how = stratified_p(
         strengths, drift, table["seed"].to_numpy(), np.random.default_rng(SEED_OF_ORDERS), tail="less"
     )
-    estimate = spearman(strengths, drift) if np.ptp(drift) else 0.0
+    estimate = pearson(strengths, drift) if np.ptp(drift) else 0.0
     return replace(bare(name, estimate, len(table), "runs", f"Spearman; {how}, one-sided"), p=p)
 
 
@@ -147,27 +168,27 @@ def _alike(effect: Effect, rules: Rules) -> bool:
     return abs(effect.estimate - 1) <= rules.alike
 
 
-def deciding_share(found: Mapping[str, Effect] | Measured, rules: Rules) -> Effect:
-    """The share that decides: at the same training loss where the arm learned, or moved, more or less than neutral."""
-    alike = all(_alike(found[key], rules) for key in ("loss", "step"))
-    return found["share"] if alike else found["share.same_loss"]
+def deciding(found: Mapping[str, Effect] | Measured, key: str, rules: Rules) -> Effect:
+    """The effect that decides: at the same training loss where the arm learned, or moved, more or less than neutral."""
+    alike = all(_alike(found[each], rules) for each in ("loss", "step"))
+    return found[key] if alike else found[f"{key}.same_loss"]
 
 
 def decide(found: Measured, rules: Rules) -> Outcome:
     """Supported if the share, its place, its dose and the way back are all shown; refuted if the share lies below."""
     if not found.effects:
         return undecided(found.statement)
-    share = deciding_share(found, rules)
+    share, place = (deciding(found, key, rules) for key in ("share", "place"))
     enough, less = above(share, rules.removed), interval_below(share, rules.removed)
-    shown: list[Criterion] = [p_at_most(found["dose"], rules.alpha)]
-    shown += [p_at_most(found[key], rules.alpha) for key in ("place", "restored.place") if key in found]
+    needed = (found["dose"], place, *([found["restored.place"]] if "restored.place" in found else []))
+    shown: list[Criterion] = [p_at_most(each, rules.alpha) for each in needed]
     shown += [positive(found["restored.place"])] if "restored.place" in found else []
     criteria = (enough, less, *shown)
     if not np.isfinite(share.low):
         return undecided(f"Undecided because the share has no interval: {share.method}.", *criteria)
     if less:
         return refuted(f"The share's interval lies below {rules.removed:g}.", *criteria)
-    missing = [key for key in ("place", "restored.place") if key not in found or not found[key].n]
+    missing = "restored.place" not in found or not all(np.isfinite(each.p) for each in needed)
     if enough and not missing and all(shown):
         return supported(
             f"The share's interval lies above {rules.removed:g}, other directions do not do it, drift falls with the "
@@ -177,7 +198,7 @@ def decide(found: Measured, rules: Rules) -> Outcome:
     if not enough:
         why = f"the share is not shown to be above {rules.removed:g}"
     elif missing:
-        why = "arms along matched directions, or the restored arm, were not trained"
+        why = "arms along matched directions or at other strengths, or the restored arm, were not trained"
     else:
         failed = [each.rule for each in shown if not each]
         why = f"this is not shown: {'; '.join(failed)}"
@@ -191,11 +212,12 @@ C5 = Claim(
     decide,
     (*OF_DRIFT, "G8a", "G11"),
     "Under the neutral prompt the gradient loses its component along v at the band's blocks. The share is the drift "
-    "that this removes over that which inoculation removes; at the same training loss where loss or weights change by "
-    "more than {alike} less or more. Supported if its {level} interval lies above {removed}, it is among the largest "
-    "of directions matched in energy (p at most {alpha}), drift falls with the strength (permutation within seeds), "
-    "and under inoculation restoring the component brings drift back, more than along matched directions. Refuted if "
-    "the interval lies below {removed}. Otherwise undecided.",
+    "that this removes over that which inoculation removes; at the same training loss, as its place is, where loss or "
+    "weights change by more than {alike} less or more. Supported if its {level} interval lies above {removed}, it is "
+    "among the largest of directions matched in energy (p at most {alpha}), drift falls with the strength (of three "
+    "or more), and under inoculation restoring the component brings drift back, more than along matched directions. "
+    "Refuted if the interval lies below {removed}. Otherwise undecided.",
     headline="share",
     needs=("arms",),
+    asked=removes,
 )

@@ -1,4 +1,4 @@
-"""C5 and its gate G11: what the numbers rest on, each criterion of the rule, and what arms must not touch."""
+"""C5: what the numbers rest on, each criterion of the rule, and what arms must not touch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradinoc.claims.c5 import C5, decide, deciding_share
-from gradinoc.claims.evidence.arms import arms_of, less_twin, mean_drift, whole
+from fixtures.armed import of_all_runs, without
+from fixtures.diverged import diverged
+from gradinoc.claims import c5
+from gradinoc.claims.c5 import C5, decide, deciding
+from gradinoc.claims.evidence.arms import arms_of, by_strength, learned, less_twin, mean_drift, moved, whole
 from gradinoc.claims.evidence.measures import drift_by_question
-from gradinoc.claims.evidence.same_loss import at_same_loss, drift_courses, falling_losses
-from gradinoc.claims.evidence.tables import AFTER, EXPECTED, PROJECTION
+from gradinoc.claims.evidence.tables import EXPECTED
 from gradinoc.claims.gates.interventions import G11
 from gradinoc.claims.rules.finding import Measured, Status
 from gradinoc.claims.rules.verdict import Verdict, judge
@@ -37,14 +39,6 @@ def found(evidence):
     return C5.measure(evidence, RULES)
 
 
-def of_all_runs(evidence, table, change):
-    """The evidence with a table of all runs, arms included, changed in place."""
-    everything = whole(evidence)
-    frame = getattr(everything, table).copy()
-    change(frame)
-    return replace(everything, **{table: frame}, with_arms=None).without_arms()
-
-
 def test_a_component_that_causes_the_drift_is_found(evidence):
     """Every claim is supported, C5 among them, and the verdict says so."""
     judgement = judge(evidence, RULES)
@@ -54,7 +48,7 @@ def test_a_component_that_causes_the_drift_is_found(evidence):
 
 def test_a_component_that_causes_nothing_is_refuted_and_no_causal_word_is_said():
     """All other claims hold: then nothing is pronounced."""
-    judgement = judge(simulate(Scenario(caused=0.0), np.random.default_rng(1), seeds=5, matched=19), RULES)
+    judgement = judge(simulate(Scenario(caused=0.0), np.random.default_rng(2), seeds=5, matched=19), RULES)
     assert judgement["C5"].status is Status.REFUTED
     assert judgement.verdict is Verdict.UNDECIDED
 
@@ -107,6 +101,7 @@ def measured(**changed):
         "share.same_loss": effect("share.same_loss", 0.1, 0.0, 0.2),
         "dose": effect("dose", -0.9, np.nan, np.nan),
         "place": effect("place", 0.2, 0.1, 0.3),
+        "place.same_loss": effect("place.same_loss", 0.2, 0.1, 0.3),
         "restored.place": effect("restored.place", 0.2, 0.1, 0.3),
         "loss": bare("loss", 1.02, 5, "runs", ""),
         "step": bare("step", 0.97, 5, "runs", ""),
@@ -128,6 +123,8 @@ def measured(**changed):
         ({"restored.place": effect("restored.place", -0.1, -0.2, 0.0)}, Status.UNDECIDED),
         ({"restored.place": None}, Status.UNDECIDED),
         ({"place": effect("place", 0.2, 0.1, 0.3, p=np.nan, n=0)}, Status.UNDECIDED),
+        ({"dose": bare("dose", np.nan, 10, "runs", "none")}, Status.UNDECIDED),
+        ({"place.same_loss": effect("place.same_loss", 0.2, 0.1, 0.3, p=0.1)}, Status.SUPPORTED),
         ({"loss": bare("loss", 0.9, 5, "runs", "")}, Status.REFUTED),
         ({"step": bare("step", 1.06, 5, "runs", "")}, Status.REFUTED),
     ],
@@ -138,72 +135,115 @@ def test_each_criterion_decides(changed, status):
     assert outcome.status is status, outcome.reason
 
 
-def test_the_share_at_the_same_loss_decides_where_less_was_learned():
+@pytest.mark.parametrize("key", ["share", "place"])
+def test_what_is_found_at_the_same_loss_decides_where_less_was_learned(key):
     """By 5 % at most the runs count as alike."""
-    assert deciding_share(measured(), RULES).key == "share"
-    assert deciding_share(measured(loss=bare("loss", 0.949, 5, "runs", "")), RULES).key == "share.same_loss"
+    less = measured(loss=bare("loss", 0.949, 5, "runs", ""))
+    assert deciding(measured(), key, RULES).key == key
+    assert deciding(less, key, RULES).key == f"{key}.same_loss"
 
 
-# --- the gate
+def test_the_place_at_the_same_loss_is_asked_for_where_less_was_learned():
+    """A direction without which less is learned leads the others in drift, whatever it causes."""
+    less = {"loss": bare("loss", 0.9, 5, "runs", ""), "share.same_loss": effect("share.same_loss", 0.6, 0.4, 0.8)}
+    one_of_many = {"place.same_loss": effect("place.same_loss", 0.2, 0.1, 0.3, p=0.1)}
+    assert decide(measured(**less), RULES).status is Status.SUPPORTED
+    assert decide(measured(**less, **one_of_many), RULES).status is Status.UNDECIDED
 
 
-def test_a_component_that_is_left_fails_the_gate_and_leaves_c5_open(evidence):
-    """What one projected run logged is no zero: C5 alone is undecided, the verdict consistent."""
+def test_the_statement_names_the_share_that_decides(evidence):
+    """Not that at the runs' ends, where they differ in what they learn."""
 
-    def leave(training):
-        rows = (training["condition"] == "removed") & (training["layer"] == training["layer"].max())
-        training.loc[rows, "alignment"] = 0.02
+    def slow(runs):
+        rows = runs["condition"] == "removed"
+        runs.loc[rows, "final_loss"] += 0.2 * (runs.loc[rows, "initial_loss"] - runs.loc[rows, "final_loss"])
 
-    broken = of_all_runs(evidence, "training", leave)
-    assert G11.judge(broken, RULES).status is Status.REFUTED
-    judgement = judge(broken, RULES)
-    assert judgement["C5"].status is Status.UNDECIDED
-    assert judgement["C5"].failed_gates == ("G11",)
-    assert judgement.verdict is Verdict.CONSISTENT
-
-
-def test_a_shift_that_is_hardly_cut_fails_the_gate(evidence):
-    """Runs without the component move along v as far as three quarters of neutral ones."""
-    neutral = mean_drift(evidence, PROJECTION)[NEUTRAL].mean()
-
-    def move(drift):
-        rows = (drift["condition"] == "removed") & (drift["measure"] == PROJECTION) & (drift["phase"] == AFTER)
-        drift.loc[rows, "value"] += 0.75 * neutral - mean_drift(evidence, PROJECTION)["removed"].mean()
-
-    moved = of_all_runs(evidence, "drift", move)
-    assert G11.measure(moved, RULES)["cut"].estimate == pytest.approx(0.25)
-    assert G11.judge(moved, RULES).status is Status.REFUTED
-    assert G11.judge(evidence, RULES).status is Status.SUPPORTED
+    found = C5.measure(of_all_runs(evidence, "runs", slow), RULES)
+    assert found["loss"].estimate < 0.95
+    assert str(found["share.same_loss"]) in found.statement
+    assert "at the same training loss" in found.statement
+    assert "training loss" not in C5.measure(evidence, RULES).statement
 
 
-def test_a_study_without_arms_runs_neither():
-    """And says so of C5."""
-    plain = simulate("effect", np.random.default_rng(1))
-    assert not C5.ran(plain)
-    assert not G11.ran(plain)
+# --- doses
 
 
-# --- the same training loss
+def test_one_strength_is_no_dose(evidence):
+    """Five seeds at 0 and 1 have a p of 1/32: that drift is less at one of two was taken for a dose."""
+    bare_of_doses = without(evidence, "dose")
+    found = C5.measure(bare_of_doses, RULES)
+    assert np.isnan(found["dose"].p)
+    assert C5.decide(found, RULES).status is Status.UNDECIDED
+    assert "other strengths" in C5.decide(found, RULES).reason
 
 
-def test_runs_are_compared_where_both_had_reached_the_loss(evidence):
-    """A removed arm whose loss ends where neutral runs were half way: neutral drift is read half way."""
+def test_a_single_run_without_other_strengths_is_left_open():
+    """Two runs are too few for a correlation, which had stopped the judging."""
+    one = without(simulate("effect", np.random.default_rng(1), seeds=1, matched=19), "dose")
+    assert judge(one, RULES)["C5"].status is Status.UNDECIDED
+
+
+def test_the_dose_is_of_ranks(evidence, monkeypatch):
+    """Its p, like its estimate: drift on another scale, in the same order, has the same."""
+    table, effects = by_strength(evidence, EXPECTED), []
+    table = table.assign(drift=np.random.default_rng(0).permutation(table["drift"]))
+    for power in (1, 9):
+        monkeypatch.setattr(c5, "by_strength", lambda *_, power=power: table.assign(drift=table["drift"] ** power))
+        effects.append(C5.measure(evidence, RULES)["dose"])
+    assert (effects[0].estimate, effects[0].p) == (effects[1].estimate, effects[1].p)
+
+
+# --- which runs
+
+
+def test_a_table_that_is_changed_is_changed_for_runs_with_an_intervention_too(evidence):
+    """Their twins are in it."""
+    drift = evidence.drift.copy()
+    rows = (drift["condition"] == NEUTRAL) & (drift["measure"] == EXPECTED)
+    drift.loc[rows, "value"] += 0.1
+    before, after = (mean_drift(each, EXPECTED) for each in (evidence, replace(evidence, drift=drift)))
+    np.testing.assert_allclose(after[NEUTRAL], before[NEUTRAL] + 0.1)
+    np.testing.assert_allclose(after["removed"], before["removed"])
+    assert whole(evidence).planned_runs == evidence.with_arms.planned_runs
+
+
+def test_c5_is_not_run_where_no_arm_removes_the_component(evidence):
+    """A study with restored runs alone has not asked: what needs C5 is not left open by it."""
+    restored = without(evidence, "removed", "dose", "removed_matched")
+    assert set(restored.arms["arm"]) == {"restored", "restored_matched"}
+    assert not C5.ran(restored)
+    assert not G11.ran(restored)
+
+
+@pytest.mark.parametrize("run", [("removed", 1), ("removed_matched 3", 3), ("restored", 0)])
+def test_an_arm_that_diverged_leaves_c5_open_and_nothing_else(evidence, run):
+    """Of every other gate and claim the numbers are the same."""
+    before, after = judge(evidence, RULES), judge(diverged(whole(evidence), *run).without_arms(), RULES)
+    assert after["C5"].status is Status.UNDECIDED
+    assert after["G11"].status is Status.REFUTED
+    for finding in (*before.gates, *before.claims):
+        if finding.key not in ("C5", "G11"):
+            assert after[finding.key].statement == finding.statement
+    assert after.verdict is Verdict.CONSISTENT
+
+
+def test_seeds_that_the_arm_has_not_are_not_compared_with_it(evidence):
+    """Neutral runs of two further seeds learn twice as much and move twice as far: the arm does as its twins do."""
     everything = whole(evidence)
-    table = everything.training.copy()
-    steps = table["step"].max() + 1
-    slower = table["condition"] == "removed"
-    table.loc[~slower, "loss"] = 2.0 - table["step"] / steps
-    table.loc[slower, "loss"] = 2.0 - table["step"] / (2 * steps)
-    planted = replace(everything, training=table, with_arms=None)
-    found = at_same_loss(planted, {"one": NEUTRAL, "other": "removed"}, {})
-    courses, losses = drift_courses(planted), falling_losses(planted)
-    for place, seed in enumerate(range(5)):
-        level = losses["removed", seed][-1]
-        at = 1 + np.interp(-level, -losses[NEUTRAL, seed], np.arange(steps))
-        known = courses[NEUTRAL, seed]
-        expected = [np.interp(at, known.columns.astype(float), row) for row in known.to_numpy()]
-        np.testing.assert_allclose(found.values["one"][place], expected)
-        np.testing.assert_allclose(found.values["other"][place], courses["removed", seed].iloc[:, -1])
+    tables = {}
+    for name in ("runs", "weights"):
+        table = everything.tables[name]
+        late = table["seed"] >= 3
+        table = table[~late | (table["condition"] != "removed")].copy()
+        rows = (table["condition"] == NEUTRAL) & (table["seed"] >= 3)
+        if name == "runs":
+            table.loc[rows, "final_loss"] -= table.loc[rows, "initial_loss"] - table.loc[rows, "final_loss"]
+        else:
+            table.loc[rows, "moved"] *= 2
+        tables[name] = table
+    planted = replace(everything, **tables)
+    assert learned(planted, "removed", NEUTRAL) == pytest.approx(1, abs=0.05)
+    assert moved(planted, "removed", NEUTRAL) == pytest.approx(1, abs=0.05)
 
 
 def test_arms_are_told_apart_by_what_they_do(evidence):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from gradinoc.claims.evidence.measures import drift_by_question, question_groups
-from gradinoc.claims.evidence.tables import PROJECTION, Evidence
+from gradinoc.claims.evidence.tables import ARMS, EXPECTED, PROJECTION, Evidence
 from gradinoc.claims.evidence.wide import band_rows, once
-from gradinoc.stats.effect import Array, finite
-from gradinoc.stats.families import Families
+from gradinoc.stats.effect import Array, Effect, finite
+from gradinoc.stats.families import Families, contrast
 from gradinoc.study.arms import FULL, ITSELF, PROJECT, RESTORE, TRAIT
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
@@ -32,9 +32,22 @@ class Chosen:
     drawn: tuple[str, ...]
 
 
+@once
 def whole(evidence: Evidence) -> Evidence:
-    """The evidence of all runs, those with an intervention among them."""
-    return evidence.with_arms or evidence
+    """The evidence of all runs, those with an intervention among them, its other runs' tables as they are here."""
+    if evidence.with_arms is None:
+        return evidence
+    names, tables = set(evidence.arms["condition"]), dict(evidence.tables)
+    for name, table in evidence.with_arms.tables.items():
+        if name != ARMS and "condition" in table:
+            tables[name] = pd.concat([tables[name], table[table["condition"].isin(names)]], ignore_index=True)
+    further = tuple(run for run in evidence.with_arms.planned_runs if run[0] in names)
+    return replace(evidence, **tables, planned_runs=(*evidence.planned_runs, *further), with_arms=None)
+
+
+def removes(evidence: Evidence) -> bool:
+    """Whether a study has runs without the gradient's component along the trait's direction."""
+    return FULL in arms_of(evidence, PROJECT).own
 
 
 def arms_of(evidence: Evidence, intervention: str, direction: str = TRAIT) -> Chosen:
@@ -101,17 +114,67 @@ def shift(evidence: Evidence, condition: str) -> float:
     return float(mean_drift(evidence, PROJECTION)[condition].mean())
 
 
-def learned(evidence: Evidence, condition: str) -> float:
-    """By how much the training loss of a condition's runs fell, nats/token."""
+def learned(evidence: Evidence, condition: str, twin: str) -> float:
+    """How far the training loss of a condition's runs fell, in units of that of `twin`'s runs of the same seeds."""
     rows = whole(evidence).runs
-    rows = rows[rows["condition"] == condition]
-    return float((rows["initial_loss"] - rows["final_loss"]).mean())
+    falls = rows.set_index(["condition", "seed"])
+    return _to_twin(falls["initial_loss"] - falls["final_loss"], condition, twin)
 
 
-def moved(evidence: Evidence, condition: str) -> float:
-    """Norm of the change of the adapter's weights, mean over a condition's runs."""
-    rows = whole(evidence).weights
-    return float(rows.loc[rows["condition"] == condition, "moved"].mean())
+def moved(evidence: Evidence, condition: str, twin: str) -> float:
+    """Norm of the change of a condition's adapters, in units of that of `twin`'s of the same seeds."""
+    means = whole(evidence).weights.groupby(["condition", "seed"], observed=True)["moved"].mean()
+    return _to_twin(means, condition, twin)
+
+
+def _to_twin(by_run: pd.Series, condition: str, twin: str) -> float:
+    """Mean over a condition's runs, divided by the mean over `twin`'s runs of the same seeds: seeds differ in both."""
+    own = by_run[condition]
+    others = float(by_run[twin].reindex(own.index).mean())
+    return float(own.mean()) / others if others else float("nan")
+
+
+@once
+def moves(evidence: Evidence, level: float) -> Effect:
+    """Movement of the residual stream along v by the neutral runs, band mean, runs and questions as error."""
+    wide = drift_by_question(whole(evidence), PROJECTION)
+    tables = {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}
+    families = Families(tables, question_groups(whole(evidence), "drift", wide.index, PROJECTION))
+    name = "shift along v of neutral runs, hidden-state units"
+    return replace(contrast(families, {NEUTRAL: 1.0}, name, level), unit="runs")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What gates ask of every run, of the runs with an intervention.
+
+    Attributes:
+        runs: how many there are.
+        failed: how many of them did not learn, or began with another adapter than the neutral run of their seed.
+        unscorable: share of their responses that cannot be scored, of greedy ones or of questions none of whose sampled
+            ones can, whichever is larger.
+    """
+
+    runs: int
+    failed: int
+    unscorable: float
+
+
+def soundness(evidence: Evidence) -> Sound:
+    """Whether the runs that are projected or restored along v, or along directions matched to it, are sound."""
+    everything, names = whole(evidence), set[str]()
+    for kind in (PROJECT, RESTORE):
+        chosen = arms_of(evidence, kind)
+        names |= {*chosen.own.values(), *chosen.drawn}
+    runs = everything.runs[everything.runs["condition"].isin(names)]
+    neutral = everything.runs[everything.runs["condition"] == NEUTRAL].set_index("seed")["initial_adapter"]
+    other = runs["initial_adapter"].to_numpy() != neutral.reindex(runs["seed"]).to_numpy()
+    failed = ~(runs["final_loss"] < runs["initial_loss"]).to_numpy() | other
+    responses, drift = everything.responses, everything.drift
+    texts = responses.loc[responses["condition"].isin(names), "response"]
+    sampled = drift.loc[drift["condition"].isin(names) & (drift["measure"] == EXPECTED), "value"].isna()
+    lost = [float((~texts.map(everything.trait.scorable).astype(bool)).mean()), float(sampled.mean())]
+    return Sound(len(runs), int(failed.sum()), max(lost))
 
 
 def leak(evidence: Evidence, condition: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gradinoc.claims.evidence.arms import (
     arms_of,
     largest_alignment,
@@ -9,12 +11,15 @@ from gradinoc.claims.evidence.arms import (
     learned,
     mean_alignment,
     moved,
+    moves,
+    removes,
     shift,
+    soundness,
     whole,
 )
 from gradinoc.claims.evidence.measures import DIVERGED, diverged_runs
 from gradinoc.claims.evidence.tables import Evidence
-from gradinoc.claims.rules.criteria import at_least, below
+from gradinoc.claims.rules.criteria import Criterion, at_least, below, interval
 from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
 from gradinoc.stats.effect import bare
 from gradinoc.study.arms import FULL, PROJECT
@@ -30,16 +35,24 @@ def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
     if own is None:
         return Measured({}, "Not computed, because no arm removes the whole component along the direction.")
     runs = len([run for run in whole(evidence).planned_runs if run[0] == own])
-    before, after = shift(evidence, NEUTRAL), shift(evidence, own)
+    before, after = moves(evidence, 1 - rules.alpha), shift(evidence, own)
     how = "mean over runs and band"
+    cut = 1 - abs(after) / abs(before.estimate) if before.estimate else float("nan")
+    sound = soundness(evidence)
     effects = {
         "alignment": bare(
             "largest |cosine| of the projected gradient with v", largest_alignment(evidence, (own,)), runs, "runs",
             "largest over steps, examples and band",
         ),
-        "cut": bare(
-            "share of the shift along v that is cut", 1 - abs(after) / abs(before) if before else float("nan"), runs,
-            "runs", how,
+        "cut": bare("share of the shift along v that is cut", cut, runs, "runs", how),
+        "shift.neutral": before,
+        "failed": bare(
+            "runs with an intervention that did not learn, or began with another adapter than the neutral run of "
+            "their seed", sound.failed, sound.runs, "runs", "count",
+        ),
+        "unscorable": bare(
+            "share of responses of runs with an intervention that cannot be scored", sound.unscorable, sound.runs,
+            "runs", "of greedy responses, or of questions without a scored sample: the larger",
         ),
     }  # fmt: skip
     if secondary:
@@ -47,7 +60,6 @@ def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
             "alignment.neutral": bare(
                 "mean |cosine| of neutral runs", mean_alignment(evidence, NEUTRAL), runs, "runs", how
             ),
-            "shift.neutral": bare("shift along v of neutral runs, hidden-state units", before, runs, "runs", how),
             "shift.removed": bare("shift along v of removed runs, hidden-state units", after, runs, "runs", how),
             "leak.neutral": bare(
                 "share of the weights learned along v, neutral", leak(evidence, NEUTRAL), runs, "runs", how
@@ -57,25 +69,44 @@ def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
             ),
         }
     effects["loss"] = bare(
-        "fall of the training loss, removed / neutral", learned(evidence, own) / learned(evidence, NEUTRAL), runs,
+        "fall of the training loss, removed / neutral", learned(evidence, own, NEUTRAL), runs,
         "runs", how,
     )  # fmt: skip
-    effects["step"] = bare(
-        "change of weights, removed / neutral", moved(evidence, own) / moved(evidence, NEUTRAL), runs, "runs", how
-    )
+    effects["step"] = bare("change of weights, removed / neutral", moved(evidence, own, NEUTRAL), runs, "runs", how)
     statement = (
         f"The projected gradient's cosine with v is {effects['alignment'].estimate:.2g} at most; of the shift along v "
         f"{100 * effects['cut'].estimate:.0f} % is cut; the training loss falls by {effects['loss'].estimate:.3f} "
         f"times as much, and weights change by {effects['step'].estimate:.3f} times as much."
     )
+    if sound.failed:
+        statement += (
+            f" {sound.failed} of {sound.runs} runs with an intervention did not learn, or began with another adapter "
+            "than the neutral run of their seed."
+        )
     return Measured(effects, statement)
 
 
 def _took(found: Measured, rules: Rules) -> Outcome:
     if not found.effects:
         return refuted(found.statement)
-    rule = f"a cosine of less than {rules.projected:g}, and at least {rules.cut:g} of the shift along v cut"
-    return held(rule, below(found["alignment"], rules.projected), at_least(found["cut"], rules.cut))
+    rule = (
+        f"a cosine of less than {rules.projected:g}; neutral runs shown to move along v, and at least {rules.cut:g} of "
+        f"that cut; runs with an intervention that learn, and fewer than {100 * rules.max_unscorable:g} % of whose "
+        "responses cannot be scored"
+    )
+    moved = found["shift.neutral"]
+    away = Criterion(
+        moved.key, f"{interval(moved)} of {moved.name} without zero", moved.low > 0 or moved.high < 0,
+        max(moved.low, -moved.high),
+    )  # fmt: skip
+    learn = Criterion(
+        "failed", "every run with an intervention learns, from the adapter of its seed", not found["failed"].estimate,
+        np.nan,
+    )  # fmt: skip
+    return held(
+        rule, below(found["alignment"], rules.projected), away, at_least(found["cut"], rules.cut), learn,
+        below(found["unscorable"], rules.max_unscorable),
+    )  # fmt: skip
 
 
-G11 = Claim("G11", "The intervention took.", _taken, _took, needs=("arms",))
+G11 = Claim("G11", "The intervention took.", _taken, _took, needs=("arms",), asked=removes)

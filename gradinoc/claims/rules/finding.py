@@ -111,6 +111,7 @@ class Claim:
         rule: how it is decided, in words, with the study's bars as fields (see `words`).
         headline: key of the effect that stands for it in a summary; empty for the first.
         needs: the tables without which it is not run; empty if a study always has its tables.
+        asked: whether the study, which has them, asks for it at all; None if it does.
         measure: tables to effects.
         decide: effects to an outcome; pure.
     """
@@ -123,10 +124,13 @@ class Claim:
     rule: str = ""
     headline: str = ""
     needs: tuple[str, ...] = ()
+    asked: Callable[[Evidence], bool] | None = None
 
     def ran(self, evidence: Evidence) -> bool:
         """Whether the study measured what it takes."""
-        return not any(getattr(evidence, name).empty for name in self.needs)
+        if any(getattr(evidence, name).empty for name in self.needs):
+            return False
+        return self.asked is None or self.asked(evidence)
 
     def judge(self, evidence: Evidence, rules: Rules, gates: Sequence[Finding] = ()) -> Finding:
         """The finding from the evidence; undecided where a gate on which it rests failed, whatever its numbers.

@@ -130,6 +130,9 @@ def _of_arms(design: Design) -> list[DeadEnd]:
     if any(arms) and not arms.restored:
         reason = "under inoculation no run has the component restored"
         found.append(DeadEnd(("C5",), (SUPPORTED,), reason, 'add an arm of intervention "restore"'))
+    if any(arms) and not arms.strengths:
+        reason = "no run has a part of the component removed, or more than all of it: one strength is no dose"
+        found.append(DeadEnd(("C5",), (SUPPORTED,), reason, "add an arm with other strengths"))
     for count, what in ((arms.drawn, "removed"), (arms.restored_drawn, "restored")):
         least = smallest_rank_p(count)
         if any(arms) and least > alpha:

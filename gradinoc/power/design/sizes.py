@@ -59,12 +59,14 @@ class Arms(NamedTuple):
         drawn: runs along directions matched to it.
         restored: seeds of the arm that restores it.
         restored_drawn: runs along directions matched to that.
+        strengths: of removing along the direction, besides all of the component.
     """
 
     removed: int
     drawn: int
     restored: int
     restored_drawn: int
+    strengths: int
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,12 @@ def _armed(study: Study) -> Arms:
             and run.strength == FULL
         ]  # fmt: skip
         found += [sum(run.draw == ITSELF for run in runs), sum(run.draw != ITSELF for run in runs)]
+    strengths = {
+        run.strength for run in study.arm_runs.values()
+        if (run.settings.intervention, run.settings.prompt, run.settings.direction) == (PROJECT, NEUTRAL, TRAIT)
+        and run.draw == ITSELF
+    }  # fmt: skip
+    found.append(len(strengths - {FULL}))
     return Arms(*found)
 
 

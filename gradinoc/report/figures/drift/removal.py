@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradinoc.claims.c5 import C5
+from gradinoc.claims.c5 import C5, deciding
 from gradinoc.claims.evidence.arms import arms_of, by_strength, mean_drift
 from gradinoc.claims.evidence.measures import deciding_measure
 from gradinoc.claims.evidence.tables import DECISION, Evidence
@@ -56,7 +56,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
         ],
         columns=["of", "condition", "seed", "drift"],
     )  # fmt: skip
-    return Drawn(figure, _caption(found.effects, evidence, rules), _finding(found.effects), table)
+    return Drawn(figure, _caption(found.effects, evidence, rules), _finding(found.effects, rules), table)
 
 
 def _draw_dose(axes: Axes, evidence: Evidence, measured: str, means: pd.Series) -> None:
@@ -134,18 +134,19 @@ def _caption(effects: Mapping[str, Effect], evidence: Evidence, rules: Rules) ->
         if removed.drawn
         else ""
     )
-    share = effects["share"]
+    share = deciding(effects, "share", rules)
+    at_loss = "" if share is effects["share"] else ", by decision log-odds at the same training loss"
     interval = f" C5 asks for a share above {rules.removed:g} of what inoculation removes."
     return (
         "Drift under the neutral prompt, a point a run. Left: neutral runs whose gradient loses a share λ of its "
         "component along the direction at each block of the band (1: all of it; 2: reflected; −1: doubled; 0: as it "
         f"is), line: means.{matched} Right: every arm, ticks are means. Restored: under inoculation the component is "
-        f"what it is under the neutral prompt. The share removed is {told(share)}.{interval}"
+        f"what it is under the neutral prompt. The share removed is {told(share)}{at_loss}.{interval}"
     )
 
 
-def _finding(effects: Mapping[str, Effect]) -> str:
-    share, parts = effects["share"], []
+def _finding(effects: Mapping[str, Effect], rules: Rules) -> str:
+    share, parts = deciding(effects, "share", rules), []
     for key, words in (("place", "among matched directions"), ("restored.place", "restored, among matched directions")):
         if key in effects and np.isfinite(effects[key].p):
             parts.append(f"{words} p {rounded(effects[key].p)}")
