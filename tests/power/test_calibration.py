@@ -18,8 +18,9 @@ from gradinoc.claims.rules.verdict import Verdict
 from gradinoc.power.calibration import tables
 from gradinoc.power.calibration.cases import ALPHA, Case, truths
 from gradinoc.power.calibration.printed import text
+from gradinoc.power.calibration.shipped import with_variances
 from gradinoc.power.calibration.studies import COVERED, EVERY, judge_study, run_studies, study_rng
-from gradinoc.power.calibration.worlds import STATED, cases, with_variances
+from gradinoc.power.calibration.worlds import STATED, cases
 from gradinoc.power.scenarios import Noise, Scenario
 from gradinoc.power.simulate import latent_of
 
