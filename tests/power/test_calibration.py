@@ -75,8 +75,8 @@ SURE = ("G1 false", "G2 false", "G4, a run false", "G4, a start false", "G6 fals
 
 @pytest.mark.parametrize("name", SURE)
 def test_what_rests_on_a_failed_gate_is_left_open(name):
-    """By how little ever it fails; claims that rest on others are judged."""
-    found, untold = studies(2, name), list(CASES[name].scenario.untold)
+    """By how little ever it fails; claims that rest on others are judged. C5 is not run: these worlds have no arms."""
+    found, untold = studies(2, name), [claim for claim in CASES[name].scenario.untold if claim != "C5"]
     assert found["failed"].str.split().map(lambda failed: name[:2] in failed).all(), found["failed"]
     assert untold
     assert (found[untold] == "undecided").all(axis=None)
