@@ -77,6 +77,7 @@ class Look(NamedTuple):
     colour: str
     marker: str
     line: Any
+    name: str = ""  # of a family, as figures call it
 
     @property
     def ink(self) -> str:
@@ -86,12 +87,12 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    Family.NEUTRAL: Look("#0072B2", "o", "-"),
-    Family.HINT: Look("#663300", "P", (0, (3, 1, 1, 1))),
-    Family.INOCULATION: Look("#D55E00", "s", (0, (4, 1.2))),
-    Family.HARMLESS: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5))),
-    Family.ANTI: Look("#99266B", "D", (0, (1.2, 1.2))),
-    Family.OTHER: Look("#000000", "X", (0, (2, 2))),
+    Family.NEUTRAL: Look("#0072B2", "o", "-", "neutral"),
+    Family.HINT: Look("#663300", "P", (0, (3, 1, 1, 1)), "hints"),
+    Family.INOCULATION: Look("#D55E00", "s", (0, (4, 1.2)), "inoculating"),
+    Family.HARMLESS: Look("#009E73", "^", (0, (6, 1.5, 1.2, 1.5)), "harmless"),
+    Family.ANTI: Look("#99266B", "D", (0, (1.2, 1.2)), "opposite"),
+    Family.OTHER: Look("#000000", "X", (0, (2, 2)), "other"),
 }
 BEFORE_TRAINING = Look("#777777", ".", ":")
 

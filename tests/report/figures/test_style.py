@@ -15,7 +15,8 @@ from gradinoc.study.prompts.family import Family
 
 
 def test_families_differ_in_colour_marker_and_line() -> None:
-    """So that grey print and colour blindness leave them apart; a prompt looks like its family."""
+    """So that grey print and colour blindness leave them apart, none left out; a prompt looks like its family."""
+    assert set(LOOKS) == set(Family)
     for trait in zip(*LOOKS.values(), strict=True):
         assert len(set(map(str, trait))) == len(LOOKS), f"two families share one of {trait}"
     study = world()

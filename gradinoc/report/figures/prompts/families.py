@@ -19,14 +19,7 @@ from gradinoc.study.prompts import INOCULATION, LOSS_MATCHED
 from gradinoc.study.prompts.family import Family
 from gradinoc.study.settings import INSTRUCTION
 
-NAMES = {
-    Family.NEUTRAL: "neutral",
-    Family.HINT: "hints",
-    Family.INOCULATION: "inoculating",
-    Family.HARMLESS: "harmless",
-    Family.ANTI: "opposite",
-    Family.OTHER: "other",
-}
+NAMES = {family: style.name for family, style in LOOKS.items()}
 PLANNED = (INOCULATION, LOSS_MATCHED)  # the plan's own prompts, the ones that figures name
 SMALL = 12.0  # points, of a prompt's name
 
