@@ -45,7 +45,8 @@ def truths(case: Case, latent: Latent) -> dict[str, float]:
     core = prompts.loc[prompts["condition"] == CORE[1], "elicitation"].item()
     known = {"G7.log_odds.inoculation": truth.odds * (core - harmless), "G3.loss": truth.loss * MIDDLE}
     left = prompts.loc[prompts["condition"] == CORE[1], "left"].item()
-    if case.sizes.matched and LEFT < left < 1 - LEFT:
+    works = truth.follows * (truth.fall + truth.slope * truth.loss) + truth.elicits > 0  # else it has no share
+    if case.sizes.matched and works and LEFT < left < 1 - LEFT:
         known |= {"C5.share": truth.caused, "C5.share.same_loss": truth.caused}
         if truth.learns != 1:
             del known["C5.share"]  # at its end such a run has drifted less for having learned less
