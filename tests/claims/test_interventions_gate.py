@@ -71,8 +71,8 @@ def test_a_shift_that_is_not_there_cannot_be_cut(evidence):
 
 
 def not_learning(runs):
-    """One restored run ends where it began."""
-    runs.loc[runs["condition"] == "restored", "final_loss"] = runs["initial_loss"]
+    """A projected run ends where it began."""
+    runs.loc[runs["condition"] == "removed_matched 4", "final_loss"] = runs["initial_loss"]
 
 
 def another_start(runs):
@@ -94,6 +94,15 @@ def test_what_is_asked_of_every_run_is_asked_of_those_with_an_intervention(evide
     assert judgement["G11"].status is Status.REFUTED
     assert judgement["C5"].status is Status.UNDECIDED
     assert judgement.verdict is Verdict.CONSISTENT
+
+
+def test_a_restored_run_need_not_learn(evidence):
+    """The component that it is given is of another prompt's gradient: its steps are no descent of its own loss."""
+
+    def rising(runs):
+        runs.loc[runs["condition"] == "restored", "final_loss"] = runs["initial_loss"] + 0.1
+
+    assert G11.judge(of_all_runs(evidence, "runs", rising), RULES).status is Status.SUPPORTED
 
 
 def test_a_study_without_arms_runs_neither():

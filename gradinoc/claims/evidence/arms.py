@@ -161,15 +161,20 @@ class Sound:
 
 
 def soundness(evidence: Evidence) -> Sound:
-    """Whether the runs that are projected or restored along v, or along directions matched to it, are sound."""
-    everything, names = whole(evidence), set[str]()
+    """Whether the runs that are projected or restored along v, or along directions matched to it, are sound.
+
+    That their loss falls is asked of projected ones: a gradient that is given another prompt's component is no descent.
+    """
+    everything, kinds = whole(evidence), dict[str, str]()
     for kind in (PROJECT, RESTORE):
         chosen = arms_of(evidence, kind)
-        names |= {*chosen.own.values(), *chosen.drawn}
+        kinds |= dict.fromkeys((*chosen.own.values(), *chosen.drawn), kind)
+    names = set(kinds)
     runs = everything.runs[everything.runs["condition"].isin(names)]
     neutral = everything.runs[everything.runs["condition"] == NEUTRAL].set_index("seed")["initial_adapter"]
     other = runs["initial_adapter"].to_numpy() != neutral.reindex(runs["seed"]).to_numpy()
-    failed = ~(runs["final_loss"] < runs["initial_loss"]).to_numpy() | other
+    descends = (runs["condition"].astype(str).map(kinds) == PROJECT).to_numpy()
+    failed = (descends & ~(runs["final_loss"] < runs["initial_loss"]).to_numpy()) | other
     responses, drift = everything.responses, everything.drift
     texts = responses.loc[responses["condition"].isin(names), "response"]
     sampled = drift.loc[drift["condition"].isin(names) & (drift["measure"] == EXPECTED), "value"].isna()

@@ -47,7 +47,7 @@ def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
         "cut": bare("share of the shift along v that is cut", cut, runs, "runs", how),
         "shift.neutral": before,
         "failed": bare(
-            "runs with an intervention that did not learn, or began with another adapter than the neutral run of "
+            "projected runs that did not learn, and runs that began with another adapter than the neutral run of "
             "their seed", sound.failed, sound.runs, "runs", "count",
         ),
         "unscorable": bare(
@@ -80,8 +80,8 @@ def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
     )
     if sound.failed:
         statement += (
-            f" {sound.failed} of {sound.runs} runs with an intervention did not learn, or began with another adapter "
-            "than the neutral run of their seed."
+            f" {sound.failed} of {sound.runs} runs with an intervention did not learn though projected, or began with "
+            "another adapter than the neutral run of their seed."
         )
     return Measured(effects, statement)
 
@@ -91,7 +91,7 @@ def _took(found: Measured, rules: Rules) -> Outcome:
         return refuted(found.statement)
     rule = (
         f"a cosine of less than {rules.projected:g}; neutral runs shown to move along v, and at least {rules.cut:g} of "
-        f"that cut; runs with an intervention that learn, and fewer than {100 * rules.max_unscorable:g} % of whose "
+        f"that cut; projected runs that learn, and fewer than {100 * rules.max_unscorable:g} % of whose "
         "responses cannot be scored"
     )
     moved = found["shift.neutral"]
@@ -100,8 +100,8 @@ def _took(found: Measured, rules: Rules) -> Outcome:
         max(moved.low, -moved.high),
     )  # fmt: skip
     learn = Criterion(
-        "failed", "every run with an intervention learns, from the adapter of its seed", not found["failed"].estimate,
-        np.nan,
+        "failed", "every projected run learns, and every run begins with the adapter of its seed",
+        not found["failed"].estimate, np.nan,
     )  # fmt: skip
     return held(
         rule, below(found["alignment"], rules.projected), away, at_least(found["cut"], rules.cut), learn,
