@@ -19,6 +19,8 @@ from gradinoc.claims.rules.finding import Measured, Status
 from gradinoc.claims.rules.verdict import Verdict, judge
 from gradinoc.power.scenarios import Scenario
 from gradinoc.power.simulate import simulate
+from gradinoc.report.figures import FIGURES
+from gradinoc.report.wording import rounded
 from gradinoc.stats.effect import Effect, bare, null_p
 from gradinoc.study.arms import FULL, PROJECT, RESTORE
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
@@ -252,3 +254,20 @@ def test_arms_are_told_apart_by_what_they_do(evidence):
     assert arms_of(evidence, PROJECT).drawn == tuple(f"removed_matched {draw}" for draw in range(19))
     assert arms_of(evidence, RESTORE).own == {FULL: "restored"}
     assert len(less_twin(evidence, EXPECTED, ("restored",), INOCULATION)) == 5
+
+
+def test_the_figure_says_what_decides(evidence):
+    """Where the arm learned less, the share and the place at the same loss, by name."""
+    found = FIGURES["plot23_removing_the_component"]
+    assert "same training loss" not in found.draw(evidence, RULES).finding
+
+    def less(runs):
+        rows = runs["condition"] == "removed"
+        runs.loc[rows, "final_loss"] = runs["initial_loss"] - 0.7 * (runs["initial_loss"] - runs["final_loss"])
+
+    slower = of_all_runs(evidence, "runs", less)
+    effects = C5.measure(slower, RULES)
+    told = found.draw(slower, RULES).finding
+    assert "at the same training loss" in told
+    assert rounded(effects["share.same_loss"].estimate) in told
+    assert rounded(effects["place.same_loss"].p) in told

@@ -146,14 +146,17 @@ def _caption(effects: Mapping[str, Effect], evidence: Evidence, rules: Rules) ->
 
 
 def _finding(effects: Mapping[str, Effect], rules: Rules) -> str:
-    share, parts = deciding(effects, "share", rules), []
-    for key, words in (("place", "among matched directions"), ("restored.place", "restored, among matched directions")):
-        if key in effects and np.isfinite(effects[key].p):
-            parts.append(f"{words} p {rounded(effects[key].p)}")
+    share, place = (deciding(effects, key, rules) for key in ("share", "place"))
+    places = (
+        (place, "among matched directions"),
+        (effects.get("restored.place"), "restored, among matched directions"),
+    )
+    parts = [f"{words} p {rounded(each.p)}" for each, words in places if each is not None and np.isfinite(each.p)]
     if not np.isfinite(share.estimate):
         return NOT_MEASURED
     beside = f" ({'; '.join(parts)})" if parts else ""
-    return signs(f"Removing the component removes {told(share)} of what inoculation removes{beside}.")
+    at_loss = "" if share is effects["share"] else ", at the same training loss"
+    return signs(f"Removing the component removes {told(share)} of what inoculation removes{at_loss}{beside}.")
 
 
 FIGURE = StudyFigure("plot23_removing_the_component", ("C5", "G11"), draw, wide=True)
