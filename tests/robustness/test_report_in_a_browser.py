@@ -19,7 +19,7 @@ from gradinoc.claims.rules.verdict import judge
 from gradinoc.models.chat.rendered import Rendered
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
-from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures import figures_of
 from gradinoc.report.wording import visible
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import CONDITIONS
@@ -185,7 +185,7 @@ def test_page_holds_no_markup_but_its_own(pages, page):
     assert {name: count for name, count in seen.markup.items() if count} == OWN[page]
     assert (seen.ran, seen.dialogs, seen.complaints) == ([], [], [])
     assert [address[:5] for address in seen.asked if address[:5] not in ("file:", "data:")] == []
-    assert len(seen.pictures) == len(FIGURES)
+    assert len(seen.pictures) == len(figures_of(hostile_evidence()))
     assert min(seen.pictures) > 0
     assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", seen.text) is None
 

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.written import COMMAND
 from gradinoc.claims.evidence.tables import Evidence
-from gradinoc.report.figures import FIGURES
+from gradinoc.report.figures import figures_of
 from gradinoc.report.wording import NOT_MEASURED, signs
 from gradinoc.study.rules import Rules
 
@@ -18,7 +18,9 @@ from gradinoc.study.rules import Rules
     ("width", "scheme"),
     [(320, "light"), (768, "dark"), (1440, "light")],
 )
-def test_nothing_leaves_the_page_sideways_and_every_figure_is_seen(opened, width: int, scheme: str) -> None:
+def test_nothing_leaves_the_page_sideways_and_every_figure_is_seen(
+    opened, evidence: Evidence, width: int, scheme: str
+) -> None:
     """Wide tables scroll in a box of their own; figures are whole and inside the page."""
     page = opened(width, color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
@@ -31,7 +33,7 @@ def test_nothing_leaves_the_page_sideways_and_every_figure_is_seen(opened, width
     figures = page.evaluate(
         "[...document.images].map(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().width])"
     )
-    assert len(figures) == len(FIGURES)
+    assert len(figures) == len(figures_of(evidence))
     assert all(complete and natural > 0 and width >= 240 for complete, natural, width in figures)
 
 
@@ -107,9 +109,11 @@ def test_the_page_can_be_read_by_a_screen_reader(opened) -> None:
 def test_a_figure_s_text_is_its_finding(opened, evidence: Evidence) -> None:
     """One sentence with its numbers, each figure's own, not its title; the caption beside it says how to read it."""
     alts = opened().evaluate(READ)["alts"]
-    assert sorted(alts) == sorted(signs(figure.draw(evidence, Rules()).finding) for figure in FIGURES.values())
+    assert sorted(alts) == sorted(
+        signs(figure.draw(evidence, Rules()).finding) for figure in figures_of(evidence).values()
+    )
     measured = [alt for alt in alts if alt != NOT_MEASURED]
-    assert len(measured) >= len(FIGURES) - 2
+    assert len(measured) >= len(figures_of(evidence)) - 2
     assert len(set(measured)) == len(measured)
     for alt in measured:
         assert alt.endswith(".")
