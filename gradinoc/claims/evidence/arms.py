@@ -16,7 +16,7 @@ from gradinoc.stats.families import Families, contrast
 from gradinoc.study.arms import FULL, ITSELF, PROJECT, RESTORE, TRAIT
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 
-REMOVED, RESTORED = "removed", "restored"  # families of runs, beside `NEUTRAL` and `INOCULATION`
+REMOVED = "removed"  # a family of runs, beside `NEUTRAL` and `INOCULATION`
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,10 @@ def arms_of(evidence: Evidence, intervention: str, direction: str = TRAIT) -> Ch
 
 
 def arm_families(evidence: Evidence, measure: str, direction: str = TRAIT) -> Families:
-    """Drift by question, rows are runs, one a seed: neutral, inoculation, and the arms at full strength."""
+    """Drift by question, rows are runs, one a seed: neutral, inoculation, and removed at full strength."""
     everything = whole(evidence)
     wide = drift_by_question(everything, measure)
-    members = {NEUTRAL: NEUTRAL, INOCULATION: INOCULATION}
-    for family, intervention in ((REMOVED, PROJECT), (RESTORED, RESTORE)):
-        if own := arms_of(evidence, intervention, direction).own.get(FULL):
-            members[family] = own
+    members = {NEUTRAL: NEUTRAL, INOCULATION: INOCULATION, REMOVED: arms_of(evidence, PROJECT, direction).own[FULL]}
     tables = {family: wide[condition].to_numpy(dtype=np.float64).T for family, condition in members.items()}
     return Families(tables, question_groups(everything, "drift", wide.index, measure))
 

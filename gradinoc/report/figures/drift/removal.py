@@ -49,7 +49,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     _draw_rows(right, rows, means)
     table = pd.DataFrame(
         [
-            (label.strip(), condition, seed, means[condition, seed])
+            (label, condition, seed, means[condition, seed])
             for label, names in rows.items()
             for condition, seed in means.index
             if condition in names
@@ -102,7 +102,7 @@ def _rows(evidence: Evidence) -> dict[str, tuple[str, ...]]:
     rows["inoculation"] = (INOCULATION,)
     if FULL in restored.own:
         rows["component restored"] = (restored.own[FULL],)
-    rows["… along matched directions "] = restored.drawn
+    rows["… restored along matched ones"] = restored.drawn
     return {label: names for label, names in rows.items() if names}
 
 
@@ -117,7 +117,7 @@ def _draw_rows(axes: Axes, rows: Mapping[str, tuple[str, ...]], means: pd.Series
             color="white" if drawn else colour, markeredgecolor=colour if drawn else "white", label=f"_{label}",
         )  # fmt: skip
         axes.plot([values.mean()], [row], marker="|", markersize=17, markeredgewidth=2.6, color=INK)
-    axes.set_yticks(range(len(rows)), [label.strip() for label in rows])
+    axes.set_yticks(range(len(rows)), list(rows))
     for tick, label in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(SOFT if label.startswith("…") else INK)
     axes.tick_params(axis="y", length=0)

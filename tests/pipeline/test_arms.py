@@ -1,0 +1,73 @@
+"""A study with arms from beginning to end, on a tiny model: what its runs, tables and claims are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fixtures.small_study import SMALLEST
+from gradinoc.claims.evidence.arms import largest_alignment, whole
+from gradinoc.claims.rules.verdict import judge
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.store import Store
+from gradinoc.study.loading import load_study
+from gradinoc.study.prompts import NEUTRAL
+
+ARMS = [
+    'arms.removed.intervention="project"',
+    'arms.matched.intervention="project"', "arms.matched.draws=2",
+    'arms.restored.intervention="restore"', 'arms.restored.prompt="inoculation"',
+    'arms.steered.intervention="steer"', 'arms.ablated.intervention="ablate"', 'arms.shrunk.intervention="shrink"',
+    'arms.learned.intervention="project"', 'arms.learned.direction="learned"',
+]  # fmt: skip
+NAMES = {"removed", "matched 0", "matched 1", "restored", "steered", "ablated", "shrunk", "learned"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The pipeline and the evidence of the smallest study, with every kind of arm."""
+    pipeline = Pipeline(load_study("tiny", [*SMALLEST, *ARMS, "name=armed"]), Store(tmp_path_factory.mktemp("armed")))
+    return pipeline, pipeline.evidence()
+
+
+def test_every_arm_is_trained_and_measured(made):
+    """Its rows are in the tables of all runs, and in none of those that other claims rest on."""
+    _, evidence = made
+    assert set(evidence.arms["condition"]) == NAMES
+    for name in ("runs", "training", "drift", "checkpoints", "matrix", "weights"):
+        assert set(whole(evidence).tables[name]["condition"]) >= NAMES, name
+        assert not NAMES & set(evidence.tables[name]["condition"]), name
+    evidence.ensure_measured()
+
+
+def test_the_component_along_the_direction_is_gone(made):
+    """Of the gradient that its training logged, at every step; neutral runs' is there."""
+    _, evidence = made
+    assert largest_alignment(evidence, ("removed", "ablated")) < 1e-5
+    assert largest_alignment(evidence, (NEUTRAL,)) > 1e-3
+
+
+def test_directions_are_drawn_that_hold_as_much_energy(made):
+    """To within a fifth; two, as the arm asks."""
+    _, evidence = made
+    assert evidence.energies["draw"].tolist() == [0, 1]
+    np.testing.assert_array_less((evidence.energies["energy"] / evidence.energies["target"] - 1).abs(), 0.2)
+
+
+def test_an_arm_begins_with_the_adapter_of_its_seed_and_is_another_run(made):
+    """Steps of other runs have the keys that they have in a study without arms."""
+    pipeline, evidence = made
+    runs = whole(evidence).runs
+    assert (runs.groupby("seed")["initial_adapter"].nunique() == 1).all()
+    plain = Pipeline(load_study("tiny", [*SMALLEST, "name=plain"]), Store(pipeline.entry("directions").path.parents[1]))
+    ordinary = [key for key in plain.steps if key.stage in ("training", "drift", "checkpoints", "matrix")]
+    assert ordinary
+    assert all(plain.entries[key].key == pipeline.entries[key].key for key in ordinary)
+
+
+def test_c5_and_its_gate_are_judged(made):
+    """One question moves too little for a share; what G11 asks of gradients and losses is there."""
+    _, evidence = made
+    judgement = judge(evidence, load_study("tiny").rules)
+    assert judgement["G11"]["alignment"].estimate < 1e-5
+    assert np.isfinite([judgement["C5"][key].estimate for key in ("loss", "step", "steer.1")]).all()
