@@ -78,12 +78,17 @@ def plans_of(study: Study) -> list[Plan]:
     found = [Plan(OWN, own)]
     for more in (-PAIRS, PAIRS):
         inoculating, harmless, opposite = own.trained
-        trained = (max(2, inoculating + more), max(2, harmless + more), opposite)
+        trained = (_changed(inoculating, more), _changed(harmless, more), opposite)
         looked = max(own.inoculating, trained[0]), max(own.harmless, trained[1])  # what is trained is measured too
         found.append(Plan(PROMPTS, replace(own, trained=trained, inoculating=looked[0], harmless=looked[1])))
-    found += [Plan(SEEDS, replace(own, seeds=max(2, own.seeds + more))) for more in (-1, MORE_SEEDS)]
+    found += [Plan(SEEDS, replace(own, seeds=_changed(own.seeds, more))) for more in (-1, MORE_SEEDS)]
     found += [Plan(QUESTIONS, _asked(own, factor)) for factor in (0.5, 2.0)]
     return [plan for place, plan in enumerate(found) if plan.sizes not in [each.sizes for each in found[:place]]]
+
+
+def _changed(count: int, more: int) -> int:
+    """So many more, or fewer; never so few that they have no interval, and never more where fewer were asked for."""
+    return max(count + more, min(count, 2))
 
 
 def _asked(sizes: Sizes, factor: float) -> Sizes:

@@ -25,7 +25,7 @@ from gradinoc.power.simulate import latent_of, simulate
 from gradinoc.power.variances import TINY, estimate, load_variances
 from gradinoc.power.written import written_reach
 from gradinoc.study.description import Study
-from gradinoc.study.loading import load_study
+from gradinoc.study.loading import STUDIES, load_study
 from gradinoc.study.rules import Rules
 
 YES, NO, AGAINST = Status.SUPPORTED, Status.UNDECIDED, Status.REFUTED
@@ -173,6 +173,22 @@ def test_a_difference_that_simulations_cannot_tell_is_not_told():
     """Within two Monte-Carlo errors neither is better."""
     said = recommendation(table(C4=(0.2, 0.3, 0.25), C6=(0.5, 0.6, 0.6)), OF_INTEREST)
     assert said.startswith("6 more runs: 100 simulated studies do not tell which buys more.")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.toml")))
+def test_every_ready_study_is_told_what_more_runs_buy(name):
+    """Whatever its size: fewer is never more, and one size with more is compared with the study's own."""
+    study = load_study(name)
+    rows = [
+        (OF_INTEREST, plan.axis, plan.prompts, plan.sizes.seeds, plan.sizes.evaluation, key, 0.5, 0.05, 0.0, 40)
+        for plan in plans_of(study)
+        for key in planning.ON_RUNS
+    ]
+    found = pd.DataFrame(rows, columns=list(planning.COLUMNS))
+    own = found[found["axis"] == OWN].iloc[0]
+    assert (found[found["axis"] == PROMPTS]["prompts"] > own["prompts"]).sum() == len(planning.ON_RUNS)
+    assert (found[found["axis"] == SEEDS]["seeds"] > own["seeds"]).sum() == len(planning.ON_RUNS)
+    assert "40 simulated studies do not tell" in recommendation(found, OF_INTEREST)
 
 
 # --- what is left for readers
