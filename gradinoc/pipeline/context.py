@@ -33,6 +33,7 @@ from gradinoc.models.machine.memory import is_out_of_memory, release
 from gradinoc.models.sources.locate import described, fingerprint
 from gradinoc.pipeline.provenance import NOTES, SELF_TESTS
 from gradinoc.pipeline.store import readable, save_json
+from gradinoc.study.arms import ArmRun
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import INOCULATION
 from gradinoc.study.prompts.evaluation import evaluation_prompts
@@ -159,9 +160,13 @@ class StudyContext:
         """Key -> prompt, of those that are measured on the frozen model or trained under."""
         return self.study.measured | self.study.trained
 
+    def arm(self, condition: str, seed: int) -> ArmRun | None:
+        """Return what is done to a run while it trains; None for a run as it is."""
+        return self.study.arm_runs.get((condition, seed))
+
     def trained_under(self, condition: str, seed: int) -> Prompt:
         """Return the prompt of a run: its condition's, or that of the condition whose arm it is."""
-        arm = self.study.arm_runs.get((condition, seed))
+        arm = self.arm(condition, seed)
         return self.prompts[arm.settings.prompt if arm else condition]
 
     @property

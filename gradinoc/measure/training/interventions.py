@@ -56,7 +56,7 @@ class Arm(NamedTuple):
     """One of the runs that are trained together: its adapter's name, what is done to it, and the examples for that."""
 
     adapter: str
-    intervention: Intervention | None
+    interventions: Sequence[Intervention]
     examples: Sequence[Encoded]
     counterpart: Sequence[Encoded] | None
 
@@ -91,9 +91,9 @@ class Interventions:
         self._restored: list[_Restored] = []
         for arm in arms:
             _ensure_counterpart(arm)
-        of_run = [(run, arm.intervention) for run, arm in enumerate(arms)]
-        self._hooks = [self._made(run, each) for run, each in of_run if each and each.strength]
-        self.apart = any(each.kind == "shrink" for _, each in of_run if each)
+        of_run = [(run, each) for run, arm in enumerate(arms) for each in arm.interventions]
+        self._hooks = [self._made(run, each) for run, each in of_run if each.strength]
+        self.apart = any(each.kind == "shrink" for _, each in of_run)
 
     def _made(self, run: int, what: Intervention) -> ChosenTokens:
         model, v, amount = self._model, what.directions, what.strength
@@ -125,7 +125,7 @@ class Interventions:
             own = rows[each.run * size : (each.run + 1) * size]
             each.components.update(self._components(self._arms[each.run], own, each.basis))
         with ExitStack() as stack:
-            for hooks in self._hooks:
+            for hooks in reversed(self._hooks):  # the last to be in place is the first that a gradient meets
                 stack.enter_context(hooks)
             yield
 
@@ -149,7 +149,7 @@ def intervening(
 
 def _ensure_counterpart(arm: Arm) -> None:
     """Refuse examples under another prompt that are missing, not wanted, or other ones."""
-    wanted = arm.intervention is not None and arm.intervention.kind == "restore"
+    wanted = any(each.kind == "restore" for each in arm.interventions)
     if wanted != (arm.counterpart is not None):
         raise ValueError(
             "A counterpart, the same examples under another prompt: expected for 'restore', and only there"

@@ -84,8 +84,9 @@ class Run:
         seed: decides their order and the adapter's initial weights.
         adapter_dir: receives the adapter.
         checkpoints: number of steps -> where the adapter as it is after so many is saved too.
-        intervention: what is done to its gradients or its stream in each step; what is logged is what its weights learn
-            from then, and `RunLog.losses` are those of the steps. `RunLog.final_loss` is measured without it.
+        interventions: what is done to its gradients or its stream in each step, each to the gradient that those before
+            it leave; what is logged is what its weights learn from then, and `RunLog.losses` are those of the steps.
+            `RunLog.final_loss` is measured without them.
         counterpart: for `"restore"` the same examples, encoded under the prompt whose gradients have the components.
     """
 
@@ -93,7 +94,7 @@ class Run:
     seed: int
     adapter_dir: Path
     checkpoints: Mapping[int, Path] = field(default_factory=dict)
-    intervention: Intervention | None = None
+    interventions: Sequence[Intervention] = ()
     counterpart: Sequence[Encoded] | None = None
 
 
@@ -139,7 +140,7 @@ def train_runs(
         logged = GradientLogger(wrapped, recipe.directions) if recipe.directions else nullcontext()
         shown = tracking.places() if tracking else nullcontext()
         named = zip(names, runs, strict=True)
-        arms = [Arm(name, run.intervention, run.examples, run.counterpart) for name, run in named]
+        arms = [Arm(name, run.interventions, run.examples, run.counterpart) for name, run in named]
         in_place = fused_adapter(wrapped)
         with in_place as parts, logged as logger, shown, intervening(wrapped, arms, parts, recipe.pad) as around:
             trainer = GradientLoggingTrainer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,38 +34,44 @@ from gradinoc.study.prompts import NEUTRAL
 def steps(context: StudyContext) -> Iterator[Step]:
     """Yield one step a run."""
     for condition, seed in context.study.runs:
-        yield _step(context, condition, seed, {}, (DIRECTIONS,))
+        yield _step(context, condition, seed)
 
 
 def arm_steps(context: StudyContext) -> Iterator[Step]:
     """Yield one step a run with an intervention."""
-    for (condition, seed), run in context.study.arm_runs.items():
-        arm = run.settings
-        inputs = {
-            "intervention": [arm.intervention, arm.direction, run.strength, run.draw],
-            "counterpart": context.systems[NEUTRAL] if arm.intervention == RESTORE else "",
-        }
-        drawn = (MATCHED,) if arm.draws else ()
-        yield _step(context, condition, seed, inputs, (*needs((arm.direction,)), *drawn))
+    for condition, seed in context.study.arm_runs:
+        yield _step(context, condition, seed)
 
 
-def _step(
-    context: StudyContext, condition: str, seed: int, further: Mapping[str, Any], needed: tuple[StepKey, ...]
-) -> Step:
+def _step(context: StudyContext, condition: str, seed: int) -> Step:
     study, prompt, key = context.study, context.trained_under(condition, seed), run_key(condition, seed)
+    run = context.arm(condition, seed)
     inputs = {
         "seed": seed,
         "system": list(prompt.templates) or prompt.text,
         "training": study.training.model_dump(exclude={"together"}),
         "nulls": study.nulls.model_dump(include={"training", "seed"}),
         "checkpoints": checkpoint_steps(study),
-        **further,
+        **(_intervention_inputs(context, run) if run else {}),
     }
     return Step(
-        key, f"run {condition}/{seed}", "runs of arms" if further else "training runs",
-        partial(_compute_one, context, key), partial(works, condition, seed), inputs, needed,
-        partial(compute, context), partial(_most, context),
+        key, f"run {condition}/{seed}", "runs of arms" if run else "training runs",
+        partial(_compute_one, context, key), partial(works, condition, seed), inputs,
+        _needed(run) if run else (DIRECTIONS,), partial(compute, context), partial(_most, context),
     )  # fmt: skip
+
+
+def _intervention_inputs(context: StudyContext, run: ArmRun) -> dict[str, Any]:
+    arm = run.settings
+    return {
+        "intervention": [arm.intervention, arm.direction, run.strength, run.draw],
+        "counterpart": context.systems[NEUTRAL] if arm.intervention == RESTORE else "",
+    }
+
+
+def _needed(run: ArmRun) -> tuple[StepKey, ...]:
+    """Return the steps whose results a run with an intervention reads."""
+    return (*needs((run.settings.direction,)), *((MATCHED,) if run.settings.draws else ()))
 
 
 def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
@@ -77,7 +83,7 @@ def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     met = [answers[row] for row in data_order(len(answers), settings, seed)]
     trained = counting.trained(met, size)
     yield trained
-    arm = counting.context.study.arm_runs.get((condition, seed))
+    arm = counting.context.arm(condition, seed)
     if arm and arm.settings.intervention == RESTORE:  # the same answers under the neutral prompt, too
         again = counting.answers(examples, counting.context.systems[NEUTRAL])
         yield counting.trained([again[row] for row in data_order(len(again), settings, seed)], size)
@@ -151,7 +157,7 @@ def _run(context: StudyContext, share: Share) -> Run:
     condition, seed = share.key.condition, int(share.key.seed or 0)
     examples = context.encoded(context.splits.train, context.trained_under(condition, seed), seed)
     checkpoints = {step: adapter_after(share.folder, step) for step in checkpoint_steps(context.study)}
-    run, arm = Run(examples, seed, share.folder / "adapter", checkpoints), context.study.arm_runs.get((condition, seed))
+    run, arm = Run(examples, seed, share.folder / "adapter", checkpoints), context.arm(condition, seed)
     return _intervened(context, run, arm, share.needed) if arm else run
 
 
@@ -162,7 +168,7 @@ def _intervened(context: StudyContext, run: Run, arm: ArmRun, folders: Folders) 
         lengths = half_lengths(folders[DIRECTIONS])
         rows = {layer: lengths[layer] * each[0] for layer, each in rows.items()}
     counterpart = context.encoded(context.splits.train, context.prompts[NEUTRAL]) if kind == RESTORE else None
-    return replace(run, intervention=Intervention(kind, rows, arm.strength), counterpart=counterpart)
+    return replace(run, interventions=(Intervention(kind, rows, arm.strength),), counterpart=counterpart)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def make(encoded):
         restores = intervention is not None and intervention.kind == "restore"
         system = PROMPT if restores else system
         counterpart = encoded[NEUTRAL] if restores else None
-        return Run(encoded[system], seed, folder, intervention=intervention, counterpart=counterpart)
+        done = () if intervention is None else (intervention,)
+        return Run(encoded[system], seed, folder, interventions=done, counterpart=counterpart)
 
     return one
 
@@ -217,7 +218,7 @@ def test_restoring_the_same_prompt_changes_nothing(obedient, recipe, make, vecto
     restored = replace(
         plain,
         adapter_dir=tmp_path / "restored",
-        intervention=Intervention("restore", vectors),
+        interventions=[Intervention("restore", vectors)],
         counterpart=encoded[PROMPT],
     )
     for other in ([restored], [replace(restored, adapter_dir=tmp_path / "together"), plain]):
@@ -232,6 +233,16 @@ def test_restored_push_is_the_neutral_runs(alone):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
     norms = [tables[name]["grad_norm"].to_numpy() for name in ("restore", "none")]
     assert not np.allclose(*norms, rtol=0.05), "the rest of the gradient is that of the run's own prompt"
+
+
+@pytest.mark.parametrize("last", ["restore", "project"])
+def test_the_last_intervention_has_the_last_word(obedient, recipe, make, arms, alone, last, tmp_path):
+    """A component that is removed and then restored is the neutral run's; restored and then removed, it is none."""
+    first = "project" if last == "restore" else "restore"
+    run = replace(make(tmp_path, arms["restore"]), interventions=[arms[first], arms[last]])
+    (log,) = train_runs(obedient.model, [run], recipe)
+    found, wanted = (table.query("step == 0")["projection"].to_numpy() for table in (log.table, alone[last][0].table))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_only_restored_rows_are_run_twice(obedient, recipe, make, arms, encoded, tmp_path):
@@ -266,8 +277,8 @@ def test_faults_are_named_and_nothing_stays(obedient, recipe, make, arms, encode
         (replace(plain, counterpart=encoded[PROMPT]), "only there"),
         (replace(restore, counterpart=encoded[NEUTRAL][1:]), "the same completion tokens"),
         (replace(restore, counterpart=encoded[NEUTRAL][::-1]), "the same completion tokens"),
-        (replace(plain, intervention=Intervention("project", {99: vectors[0]})), "the blocks of this model"),
-        (replace(plain, intervention=Intervention("ablate", {0: torch.ones(3)})), "expected .* numbers, not 3"),
+        (replace(plain, interventions=[Intervention("project", {99: vectors[0]})]), "the blocks of this model"),
+        (replace(plain, interventions=[Intervention("ablate", {0: torch.ones(3)})]), "expected .* numbers, not 3"),
     ]
     for run, words in faults:
         with pytest.raises(ValueError, match=words):
