@@ -86,17 +86,12 @@ def _of_direction(evidence: Evidence, measured: str, rules: Rules, direction: st
     """Effects of removing and restoring a direction's component, and how few others it is compared with."""
     removed, restored = (arms_of(evidence, kind, direction) for kind in (PROJECT, RESTORE))
     effects = {
-        "share": replace(
-            ratio(arm_families(evidence, measured, direction), OVER, UNDER, SHARE, rules.removed), unit="runs"
-        ),
-        "share.same_loss": replace(
-            ratio(
-                at_same_loss(
-                    whole(evidence), {NEUTRAL: NEUTRAL, REMOVED: removed.own[FULL]}, {INOCULATION: INOCULATION}
-                ),
-                OVER, UNDER, f"{SHARE}, at the same training loss, by decision log-odds", rules.removed,
+        "share": ratio(arm_families(evidence, measured, direction), OVER, UNDER, SHARE, rules.removed, "runs"),
+        "share.same_loss": ratio(
+            at_same_loss(
+                whole(evidence), {NEUTRAL: NEUTRAL, REMOVED: removed.own[FULL]}, {INOCULATION: INOCULATION}
             ),
-            unit="runs",
+            OVER, UNDER, f"{SHARE}, at the same training loss, by decision log-odds", rules.removed, "runs",
         ),
         "dose": _dose(evidence, measured, direction),
     }  # fmt: skip

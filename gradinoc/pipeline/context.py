@@ -160,13 +160,14 @@ class StudyContext:
         """Key -> prompt, of those that are measured on the frozen model or trained under."""
         return self.study.measured | self.study.trained
 
-    def arm(self, condition: str, seed: int) -> ArmRun | None:
-        """Return what is done to a run while it trains; None for a run as it is."""
-        return self.study.arm_runs.get((condition, seed))
+    def arms(self, condition: str, seed: int) -> tuple[ArmRun, ...]:
+        """Return what is done to a run while it trains, one after the other; nothing to a run as it is."""
+        arm = self.study.arm_runs.get((condition, seed))
+        return () if arm is None else (arm,)
 
     def trained_under(self, condition: str, seed: int) -> Prompt:
         """Return the prompt of a run: its condition's, or that of the condition whose arm it is."""
-        arm = self.arm(condition, seed)
+        arm = self.study.arm_runs.get((condition, seed))
         return self.prompts[arm.settings.prompt if arm else condition]
 
     @property

@@ -37,6 +37,7 @@ TIMES = "seconds.jsonl"  # in the store: what each step took
 # Errors after which other steps go on; others that a user can mend (a missing model, a full disk) stop every step.
 STEP_ERRORS = (NumericalError, OutOfMemoryError)
 logger = logging.getLogger(__name__)
+Planned = Callable[[StudyContext], dict[StepKey, Step]]
 
 
 class Pipeline:
@@ -48,6 +49,7 @@ class Pipeline:
         on_progress: called with each event.
         workers: processes that share this machine, among which its CPU threads are divided.
         tracking: shows runs while they train; it decides no result.
+        planned: gives the steps of a study, each after those it needs.
 
     Attributes:
         context: the study with its questions and model.
@@ -62,6 +64,7 @@ class Pipeline:
         on_progress: OnProgress | None = None,
         workers: int = 1,
         tracking: Tracking | None = None,
+        planned: Planned = plan,
     ) -> None:
         self.study = study
         self._on_progress = on_progress or (lambda _progress: None)
@@ -71,7 +74,7 @@ class Pipeline:
         torch.set_num_threads(threads)
         self._times, self._counted = Times(store.root / TIMES, threads), 0.0
         self.context = StudyContext(study, split(study.data), tracking)
-        self.steps = plan(self.context)
+        self.steps = planned(self.context)
         self.entries = entries(self.context, self.steps, store)
         self._absent = list(self.steps.values())
 

@@ -48,6 +48,19 @@ def test_a_component_that_causes_the_drift_is_found(evidence):
     assert judgement.verdict is Verdict.SUPPORTED
 
 
+def test_what_is_sampled_is_what_a_method_says(evidence):
+    """Of every number of every gate and claim: where runs count, none speaks of prompts as the sample."""
+    judgement = judge(evidence, RULES)
+    of_runs = {
+        f"{finding.key} {effect.key}": effect.method
+        for finding in (*judgement.gates, *judgement.claims)
+        for effect in finding.effects
+        if effect.unit == "runs"
+    }
+    assert {"C5 share", "C5 share.same_loss", "G5 drift", "G8b moved"} <= of_runs.keys()
+    assert not {name for name, method in of_runs.items() if "prompts" in method}
+
+
 def test_a_component_that_causes_nothing_is_refuted_and_no_causal_word_is_said():
     """All other claims hold: then nothing is pronounced."""
     judgement = judge(simulate(Scenario(caused=0.0), np.random.default_rng(2), seeds=5, matched=19), RULES)

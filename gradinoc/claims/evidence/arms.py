@@ -138,7 +138,7 @@ def moves(evidence: Evidence, level: float) -> Effect:
     tables = {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}
     families = Families(tables, question_groups(whole(evidence), "drift", wide.index, PROJECTION))
     name = "shift along v of neutral runs, hidden-state units"
-    return replace(contrast(families, {NEUTRAL: 1.0}, name, level), unit="runs")
+    return contrast(families, {NEUTRAL: 1.0}, name, level, "runs")
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,7 @@ def _movement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
         return Measured({}, DIVERGED)
     wide = drift_by_question(evidence, PROJECTION)
     families = run_families(evidence, wide, question_groups(evidence, "drift", wide.index, PROJECTION))
-    moved = contrast(families, {NEUTRAL: 1.0}, "projection, neutral runs, after - before", 1 - rules.alpha)
-    moved = replace(moved, unit="runs")
+    moved = contrast(families, {NEUTRAL: 1.0}, "projection, neutral runs, after - before", 1 - rules.alpha, "runs")
     return Measured({"moved": moved}, f"Neutral runs move along the direction by {moved} hidden-state units.")
 
 

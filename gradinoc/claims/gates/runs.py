@@ -97,7 +97,7 @@ def _rise(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measur
         return Measured({}, f"{NOT_SCORED} After training the expected {evidence.trait.score_name} is {shown}.")
     families = drift_families(evidence, EXPECTED)
     name = f"drift of neutral runs, expected {evidence.trait.score_name}"
-    neutral = replace(contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha), unit="runs")
+    neutral = contrast(families, {NEUTRAL: 1.0}, name, 1 - rules.alpha, "runs")
     scores = scores_after_training(evidence)
     harmless = families.means.get(HARMLESS, np.array([]))
     left = float(harmless.mean()) / neutral.estimate if harmless.size and neutral.estimate else np.nan

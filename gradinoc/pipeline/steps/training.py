@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,32 +46,34 @@ def arm_steps(context: StudyContext) -> Iterator[Step]:
 
 def _step(context: StudyContext, condition: str, seed: int) -> Step:
     study, prompt, key = context.study, context.trained_under(condition, seed), run_key(condition, seed)
-    run = context.arm(condition, seed)
+    arms = context.arms(condition, seed)
     inputs = {
         "seed": seed,
         "system": list(prompt.templates) or prompt.text,
         "training": study.training.model_dump(exclude={"together"}),
         "nulls": study.nulls.model_dump(include={"training", "seed"}),
         "checkpoints": checkpoint_steps(study),
-        **(_intervention_inputs(context, run) if run else {}),
+        **(_intervention_inputs(context, arms) if arms else {}),
     }
+    needed = dict.fromkeys(chain([DIRECTIONS], *map(_needed, arms)))
     return Step(
-        key, f"run {condition}/{seed}", "runs of arms" if run else "training runs",
-        partial(_compute_one, context, key), partial(works, condition, seed), inputs,
-        _needed(run) if run else (DIRECTIONS,), partial(compute, context), partial(_most, context),
+        key, f"run {condition}/{seed}", "runs of arms" if arms else "training runs",
+        partial(_compute_one, context, key), partial(works, condition, seed), inputs, (*needed,),
+        partial(compute, context), partial(_most, context),
     )  # fmt: skip
 
 
-def _intervention_inputs(context: StudyContext, run: ArmRun) -> dict[str, Any]:
-    arm = run.settings
-    return {
-        "intervention": [arm.intervention, arm.direction, run.strength, run.draw],
-        "counterpart": context.systems[NEUTRAL] if arm.intervention == RESTORE else "",
-    }
+def _intervention_inputs(context: StudyContext, runs: Sequence[ArmRun]) -> dict[str, Any]:
+    what = [[run.settings.intervention, run.settings.direction, run.strength, run.draw] for run in runs]
+    return {"interventions": what, "counterpart": context.systems[NEUTRAL] if _restores(runs) else ""}
+
+
+def _restores(runs: Sequence[ArmRun]) -> bool:
+    return any(run.settings.intervention == RESTORE for run in runs)
 
 
 def _needed(run: ArmRun) -> tuple[StepKey, ...]:
-    """Return the steps whose results a run with an intervention reads."""
+    """Return the steps whose results an intervention reads."""
     return (*needs((run.settings.direction,)), *((MATCHED,) if run.settings.draws else ()))
 
 
@@ -83,8 +86,7 @@ def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     met = [answers[row] for row in data_order(len(answers), settings, seed)]
     trained = counting.trained(met, size)
     yield trained
-    arm = counting.context.arm(condition, seed)
-    if arm and arm.settings.intervention == RESTORE:  # the same answers under the neutral prompt, too
+    if _restores(counting.context.arms(condition, seed)):  # the same answers under the neutral prompt, too
         again = counting.answers(examples, counting.context.systems[NEUTRAL])
         yield counting.trained([again[row] for row in data_order(len(again), settings, seed)], size)
     if settings.gradient_checkpointing:  # each block computes forwards once more
@@ -157,18 +159,19 @@ def _run(context: StudyContext, share: Share) -> Run:
     condition, seed = share.key.condition, int(share.key.seed or 0)
     examples = context.encoded(context.splits.train, context.trained_under(condition, seed), seed)
     checkpoints = {step: adapter_after(share.folder, step) for step in checkpoint_steps(context.study)}
-    run, arm = Run(examples, seed, share.folder / "adapter", checkpoints), context.arm(condition, seed)
-    return _intervened(context, run, arm, share.needed) if arm else run
+    arms = context.arms(condition, seed)
+    counterpart = context.encoded(context.splits.train, context.prompts[NEUTRAL]) if _restores(arms) else None
+    interventions = [_intervention(arm, share.needed) for arm in arms]
+    return Run(examples, seed, share.folder / "adapter", checkpoints, interventions, counterpart)
 
 
-def _intervened(context: StudyContext, run: Run, arm: ArmRun, folders: Folders) -> Run:
-    """Return the run with the intervention of its arm."""
+def _intervention(arm: ArmRun, folders: Folders) -> Intervention:
+    """Return what is done to a run of an arm."""
     kind, rows = arm.settings.intervention, arm_directions(folders, arm.settings.direction, arm.draw)
     if kind == STEER:  # in half-distances between the prompts
         lengths = half_lengths(folders[DIRECTIONS])
         rows = {layer: lengths[layer] * each[0] for layer, each in rows.items()}
-    counterpart = context.encoded(context.splits.train, context.prompts[NEUTRAL]) if kind == RESTORE else None
-    return replace(run, interventions=(Intervention(kind, rows, arm.strength),), counterpart=counterpart)
+    return Intervention(kind, rows, arm.strength)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,16 @@ Coefficients = Mapping[str, float]  # of a contrast: family -> its weight
 
 
 def ratio(
-    families: Families, numerator: Coefficients, denominator: Coefficients, name: str, bar: float = 0.0
+    families: Families,
+    numerator: Coefficients,
+    denominator: Coefficients,
+    name: str,
+    bar: float = 0.0,
+    unit: str = "prompts",
 ) -> Effect:
     """Contrast `numerator` over contrast `denominator`, with Fieller's interval; p two-sided against `bar`.
 
-    The unit is the prompt (of families whose rows are runs: the run), and the interval holds prompts and question
+    The unit is the prompt, or what `unit` says that rows are, and the interval holds prompts and question
     templates in both contrasts. The interval lies above `bar` exactly where numerator - bar x denominator does lie
     above zero. NaN, with the reason as method: a family with a single row, and a denominator whose own interval reaches
     zero or below.
@@ -38,11 +43,12 @@ def ratio(
     In simulations (3 v 5 and 6 v 6 prompts over 3 runs, 10 v 10 over 5; 26 templates) it covers 94 to 97 %; with
     denominators near zero, where 14 to 85 % of studies have an interval, 92 to 98 % of these.
     """
-    over, under = contrast(families, numerator, name), contrast(families, denominator, f"denominator of {name}")
+    over = contrast(families, numerator, name, unit=unit)
+    under = contrast(families, denominator, f"denominator of {name}", unit=unit)
     rows = sum(len(families.values[key]) for key in {**numerator, **denominator})
     estimate = over.estimate / under.estimate if under.estimate else math.nan
-    how = "Fieller, prompts and question templates, two-sided p"
-    effect = replace(bare(name, estimate, rows, "prompts", how), against=bar)
+    how = f"Fieller, {unit} and question templates, two-sided p"
+    effect = replace(bare(name, estimate, rows, unit, how), against=bar)
     for part in (over, under):
         if not math.isfinite(part.low):
             return replace(effect, method=f"{part.method} ({part.name})" if part.method else "no interval")
