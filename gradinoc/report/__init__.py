@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from gradinoc.claims.evidence.arms import whole
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.finding import Finding
 from gradinoc.claims.rules.verdict import Judgement
@@ -71,8 +72,8 @@ def write_report(
     verdict = {"study": study.name, "rules": VERSION, "published": study.published.model_dump(), **plain(judgement)}
     write_json(verdict, directory / "verdict.json")
     write_table(claims_table(findings), directory / "claims.csv")
-    write_table(metrics_table(evidence), directory / "metrics.csv")
-    write_table(runs_table(evidence), directory / "runs.csv")
+    write_table(metrics_table(whole(evidence)), directory / "metrics.csv")
+    write_table(runs_table(whole(evidence)), directory / "runs.csv")
     # Without their texts, which are a study file's: CSV holds nothing that a spreadsheet would take for a formula.
     write_table(prompts_table(evidence).drop(columns="text"), directory / "prompts.csv")
     write_table(matrix_table(evidence), directory / "matrix.csv")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from fixtures.small_study import SMALLEST
@@ -10,6 +13,7 @@ from gradinoc.claims.evidence.arms import largest_alignment, whole
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.store import Store
+from gradinoc.report.exports.tables import write_tables
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import NEUTRAL
 
@@ -58,7 +62,7 @@ def test_an_arm_begins_with_the_adapter_of_its_seed_and_is_another_run(made):
     """Steps of other runs have the keys that they have in a study without arms."""
     pipeline, evidence = made
     runs = whole(evidence).runs
-    assert (runs.groupby("seed")["initial_adapter"].nunique() == 1).all()
+    assert runs.groupby("seed")["initial_adapter"].nunique().eq(1).all()
     plain = Pipeline(load_study("tiny", [*SMALLEST, "name=plain"]), Store(pipeline.entry("directions").path.parents[1]))
     ordinary = [key for key in plain.steps if key.stage in ("training", "drift", "checkpoints", "matrix")]
     assert ordinary
@@ -71,3 +75,16 @@ def test_c5_and_its_gate_are_judged(made):
     judgement = judge(evidence, load_study("tiny").rules)
     assert judgement["G11"]["alignment"].estimate < 1e-5
     assert np.isfinite([judgement["C5"][key].estimate for key in ("loss", "step", "steer.1")]).all()
+
+
+def test_what_is_exported_has_the_runs_of_arms_too(made, tmp_path):
+    """Their rows are in every table of runs, and `arms` tells them from the others."""
+    _, evidence = made
+    write_tables(evidence, [], tmp_path)
+    tables = {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("arms", "runs", "drift", "metrics")}
+    assert set(tables["arms"]["condition"]) == NAMES
+    for name in ("runs", "drift", "metrics"):
+        assert set(tables[name]["condition"]) > NAMES, name
+    assert tables["runs"].set_index("condition").loc[sorted(NAMES), "expected_score_drift"].notna().all()
+    said = [json.loads(line)["condition"] for line in (tmp_path / "responses.jsonl").read_text("utf-8").splitlines()]
+    assert set(said) > NAMES

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gradinoc.claims.evidence.arms import whole
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.finding import Finding
 from gradinoc.disk import write_atomically
@@ -22,13 +23,15 @@ def write_tables(evidence: Evidence, findings: Iterable[Finding], folder: Path) 
     That is claims, metrics, runs with their drift, prompts with what each elicits and leaves, and the train x
     evaluation matrix by prompt (`matrix_means`).
 
-    A missing number is NaN, never 0. Responses are there as JSON lines too, a missing score as null.
+    Runs with an intervention are among them; the table `arms` says which these are. A missing number is NaN, never 0.
+    Responses are there as JSON lines too, a missing score as null.
     """
-    tables = {**evidence.tables, "runs": runs_table(evidence), "prompts": prompts_table(evidence)}
-    tables |= {"metrics": metrics_table(evidence), "claims": claims_table(findings)}
+    everything = whole(evidence)
+    tables = {**everything.tables, "runs": runs_table(everything), "prompts": prompts_table(evidence)}
+    tables |= {"metrics": metrics_table(everything), "claims": claims_table(findings)}
     tables |= {"matrix_means": matrix_table(evidence)}
     written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
-    rows = (json.dumps(plain(row), ensure_ascii=False) for row in evidence.responses.to_dict("records"))
+    rows = (json.dumps(plain(row), ensure_ascii=False) for row in everything.responses.to_dict("records"))
     lines = "".join(f"{row}\n" for row in rows)
     return [*written, write_atomically(folder / "responses.jsonl", lines.encode())]
 
