@@ -74,9 +74,11 @@ def _draw_dose(axes: Axes, evidence: Evidence, measured: str, means: pd.Series) 
             np.full(len(drawn), FULL + BESIDE), drawn, linestyle="", marker="o", markersize=6, markerfacecolor="white",
             markeredgecolor=DRAWN, label="_matched",
         )  # fmt: skip
-        axes.text(
-            FULL + 2 * BESIDE, max(drawn), "matched\ndirections", va="top", color=SOFT, fontsize=13
+        axes.annotate(
+            "matched directions", (FULL + BESIDE, max(drawn)), (0, 7), textcoords="offset points", ha="center",
+            va="bottom", color=SOFT, fontsize=13,
         )  # fmt: skip
+        axes.margins(y=0.12)  # for these words
     axes.plot(
         table["strength"], table["drift"], linestyle="", marker="o", markersize=7, color=neutral.colour, alpha=0.7,
         markeredgecolor="white", label="_runs",
@@ -96,7 +98,7 @@ def _rows(evidence: Evidence) -> dict[str, tuple[str, ...]]:
     for kind, label in ((SHRINK, "gradient shrunk as much"), (ABLATE, "stream's component removed")):
         rows[label] = tuple(arms_of(evidence, kind).own.values())
     learned = arms_of(evidence, PROJECT, LEARNED)
-    rows["along neutral runs' own shift"] = tuple(learned.own.values())
+    rows["removed along neutral runs' shift"] = tuple(learned.own.values())
     for strength, condition in arms_of(evidence, STEER).own.items():
         rows[f"steered by {strength:g} in training"] = (condition,)
     rows["inoculation"] = (INOCULATION,)
