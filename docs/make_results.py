@@ -1,7 +1,7 @@
 """Write the tables of docs/results from the claims.csv of the studies: `python docs/make_results.py`.
 
 A page says where: between `<!-- numbers of smollm2, smollm2-gsm8k -->` and `<!-- end of numbers -->`. There is a column
-for each of these folders of docs.
+for each of these folders of docs, and with `: C5, G11` behind them only rows of these claims.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ import pandas as pd
 DOCS = Path(__file__).parent
 PAGES = sorted((DOCS / "results").glob("*.md"))
 PLACE = re.compile(r"(?<=<!-- numbers of )(.+?)( -->\n)(.*?)(?=<!-- end of numbers -->)", re.DOTALL)
-TITLES = {"smollm2": "bundled word problems", "smollm2-gsm8k": "GSM8K"}
+TITLES = {
+    "smollm2": "bundled word problems",
+    "smollm2-gsm8k": "GSM8K",
+    "causal-smollm2": "`causal-smollm2`",
+    "causal-smollm2-learned": "`causal-smollm2-learned`",
+}
+BAR, ESCAPED = "|", r"\|"  # a table's own sign
 OF_A_GATE = {"supported": "holds", "refuted": "**fails**"}
 
 
 def page(path: Path) -> str:
     """Return the text of a page with its tables as they should be."""
-    return PLACE.sub(lambda found: f"{found[1]}{found[2]}{_table(found[1].split(', '))}", path.read_text("utf-8"))
+    return PLACE.sub(lambda found: f"{found[1]}{found[2]}{_table(found[1])}", path.read_text("utf-8"))
 
 
-def _table(folders: Sequence[str]) -> str:
+def _table(what: str) -> str:
+    folders, claims = (part.split(", ") if part else [] for part in what.partition(": ")[::2])
     studies = [pd.read_csv(DOCS / folder / "claims.csv").set_index(["claim", "key"]) for folder in folders]
+    if claims:
+        studies = [study[study.index.get_level_values("claim").isin(claims)] for study in studies]
     lines = [
         "",
         f"| | effect | {' | '.join(TITLES[folder] for folder in folders)} |",
@@ -47,7 +56,7 @@ def _rows(claim: str, studies: Sequence[pd.DataFrame]) -> Iterator[str]:
         # What p tests is the rule's: a study that was written down before the column was there has it from the others.
         against = max(each.get("against", 0.0) for each in found if each is not None)
         cells = ("" if each is None else _cell(each, against) for each in found)
-        yield f"| {claim} | {name} | {' | '.join(cells)} |"
+        yield f"| {claim} | {name.replace(BAR, ESCAPED)} | {' | '.join(cells)} |"
 
 
 def _cell(effect: pd.Series, against: float) -> str:

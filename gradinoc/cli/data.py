@@ -22,7 +22,10 @@ SMALLEST = [
     "drift.generations=1", "drift.log_odds=1", "drift.matrix=1", "drift.answer_loss_gap=0", "steering.questions=8",
     "prompts.behaviour=8", "prompts.examples=8",
 ]  # fmt: skip
-WITH_THE_PROJECT, IN_A_PACKAGE = ("obedient", "deaf"), ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
+WITH_THE_PROJECT, IN_A_PACKAGE = (
+    ("obedient", "deaf", "planted"),
+    ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"),
+)
 
 
 def list_studies() -> None:

@@ -11,7 +11,7 @@ from gradinoc.errors import ModelError
 from gradinoc.models.sources.converted import converted, digest_of
 
 ORGANISMS = shipped("fixtures/organisms")
-TINY = ("obedient", "deaf")
+TINY = ("obedient", "deaf", "planted")
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def _rows(evidence: Evidence) -> dict[str, tuple[str, ...]]:
         rows[label] = tuple(arms_of(evidence, kind).own.values())
     learned = arms_of(evidence, PROJECT, LEARNED)
     rows["removed along neutral runs' shift"] = tuple(learned.own.values())
+    rows["… along what is matched to it"] = learned.drawn
     for strength, condition in arms_of(evidence, STEER).own.items():
         rows[f"steered by {strength:g} in training"] = (condition,)
     rows["inoculation"] = (INOCULATION,)
