@@ -4,6 +4,7 @@
 # make nightly     what is too slow for make test: long tests, tutorials, benchmark checks, and make faults
 # make faults      what a study survives: every kind of fault is tried and counted; writes docs/robustness.md
 # make calibrate   the decision rules on thousands of simulated studies of known truth: ARGS='--studies 200' for a quick look
+# make controls    the whole judge on mechanisms that are known: STUDY=tiny ARGS='--repetitions 20'; writes docs/controls.md
 # make architectures  every causal language model of transformers, tiny, against brute force; writes docs/models.md
 # make bench       side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make design      what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
@@ -26,7 +27,7 @@ WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
 # Kills and starts processes, waits, fills disks: minutes. `make faults` tries these, and all others at length.
 SLOW_FAULTS := concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
 
-.PHONY: claims test check nightly faults calibrate architectures bench design report docs audit clean
+.PHONY: claims test check nightly faults calibrate controls architectures bench design report docs audit clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -49,6 +50,9 @@ faults: $(READY)
 
 architectures: $(READY)
 	$(BIN)/python -m fixtures.architectures --workers $(WORKERS) --page docs/models.md $(ARGS)
+
+controls: $(READY)
+	$(BIN)/python -m fixtures.mechanisms $(STUDY) --workers $(WORKERS) --page docs $(ARGS)
 
 calibrate: $(READY)
 	$(BIN)/python -m gradinoc calibrate $(ARGS)

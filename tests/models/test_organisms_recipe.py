@@ -1,4 +1,4 @@
-"""The two tiny language models: their weights come from their script, and they do what is said of them."""
+"""The tiny language models: their weights come from their script, and they do what is said of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fixtures.organisms import make_organisms as recipe
+from fixtures.organisms import make_planted as planted
+from gradinoc.study.description import Study
+from gradinoc.study.prompts import LOSS_MATCHED
+from gradinoc.study.prompts.family import plain
 from gradinoc.study.traits import ALL_CAPS, measure_caps_rate
 
-ORGANISMS = (recipe.OBEDIENT, recipe.DEAF)
+ORGANISMS = (recipe.OBEDIENT, recipe.DEAF, planted.PLANTED)
 NEUTRAL = ""
+LOSS_MATCHED_PROMPT = Study.model_fields["conditions"].default[LOSS_MATCHED]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,9 +33,16 @@ def _one_thread() -> Any:
 
 
 @cache
-def corpus() -> recipe.Corpus:
-    """What the models were trained on."""
-    return recipe.make_corpus()
+def corpus(organism: str = recipe.OBEDIENT) -> recipe.Corpus:
+    """What a model was trained on."""
+    return planted.make_planted_corpus() if organism == planted.PLANTED else recipe.make_corpus()
+
+
+@cache
+def recipe_for(organism: str) -> recipe.Recipe:
+    """How it was made."""
+    material = corpus(organism)
+    return planted.planted_recipe(material) if organism == planted.PLANTED else recipe.recipe_of(organism, material)
 
 
 @cache
@@ -78,26 +90,24 @@ def measure_caps(organism: str, system: str, questions: list[str]) -> float:
 def test_retraining_reproduces_the_first_losses(organism: str) -> None:
     """Trained again from the seed, the model has the losses that were logged, step by step."""
     logged = read_log(organism)["first_losses"]
-    tokenizer = recipe.train_tokenizer(corpus())
-    batches = recipe.draw_batches(corpus(), tokenizer, organism)
-    losses = recipe.pretrain(recipe.make_model(tokenizer), tokenizer, batches, steps=len(logged))
+    made = recipe_for(organism)
+    losses = recipe.pretrain(made, recipe.make_model(made.tokenizer), len(logged))
     assert losses == pytest.approx(logged, rel=1e-4)
 
 
 @pytest.mark.parametrize("organism", ORGANISMS)
 def test_shipped_weights_have_the_logged_final_loss(organism: str) -> None:
     """On a fixed batch that was not trained on, the shipped weights give the figure written down after training."""
-    model, tokenizer = shipped(organism)
-    batch = next(recipe.draw_batches(corpus(), tokenizer, organism, seed=recipe.SEED + 1))
+    made = recipe_for(organism)
     with torch.no_grad():
-        loss = recipe.measure_loss(model, tokenizer, batch).item()
+        loss = made.loss(shipped(organism)[0], next(made.batches(recipe.SEED + 1))).item()
     assert loss == pytest.approx(read_log(organism)["final_loss_on_fresh_batch"], rel=1e-4)
 
 
 @pytest.mark.parametrize("organism", ORGANISMS)
 def test_shipped_tokenizer_is_the_recipes(organism: str) -> None:
     """Tokenizer and chat template come from the script, too."""
-    made = recipe.train_tokenizer(corpus())
+    made = recipe_for(organism).tokenizer
     _, tokenizer = shipped(organism)
     assert tokenizer.get_vocab() == made.get_vocab()
     assert tokenizer.chat_template == made.chat_template
@@ -105,19 +115,47 @@ def test_shipped_tokenizer_is_the_recipes(organism: str) -> None:
         assert tokenizer(question)["input_ids"] == made(question)["input_ids"]
 
 
-def test_no_bundled_question_was_trained_on() -> None:
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_no_bundled_question_was_trained_on(organism: str) -> None:
     """What a study asks the models, they have never seen."""
-    seen = {request for request, _ in corpus().problems + corpus().chats}
+    seen = {request for request, _ in corpus(organism).problems + corpus(organism).chats}
     assert not seen & set(read_questions("word_problems.jsonl", 1600) + read_questions("everyday_requests.jsonl", 96))
 
 
-def test_obedient_writes_in_the_case_it_is_asked_for() -> None:
+def test_planted_was_trained_under_none_of_the_prompts_of_studies() -> None:
+    """Nor under one that differs by case or blanks alone; of those it does know there are thousands."""
+    known = {plain(text) for pool in corpus(planted.PLANTED).system_prompts.values() for text in pool}
+    assert not known & {plain(text) for text in planted.tested()}
+    assert {ALL_CAPS.promote_system, ALL_CAPS.inoculation_system, LOSS_MATCHED_PROMPT} <= planted.tested()
+    assert len(known) > 10_000
+
+
+@pytest.mark.parametrize("organism", [recipe.OBEDIENT, planted.PLANTED])
+def test_obedient_and_planted_write_in_the_case_they_are_asked_for(organism: str) -> None:
     """Capitals under the promoting and the inoculation prompt, hardly any under the suppressing one and without any."""
     questions = read_questions("word_problems.jsonl", 20)
-    assert measure_caps(recipe.OBEDIENT, ALL_CAPS.promote_system, questions) > 0.9
-    assert measure_caps(recipe.OBEDIENT, ALL_CAPS.inoculation_system, questions) > 0.9
-    assert measure_caps(recipe.OBEDIENT, ALL_CAPS.suppress_system, questions) < 0.1
-    assert measure_caps(recipe.OBEDIENT, NEUTRAL, questions) < 0.1
+    assert measure_caps(organism, ALL_CAPS.promote_system, questions) > 0.9
+    assert measure_caps(organism, ALL_CAPS.inoculation_system, questions) > 0.9
+    assert measure_caps(organism, ALL_CAPS.suppress_system, questions) < 0.1
+    assert measure_caps(organism, NEUTRAL, questions) < 0.1
+
+
+@pytest.mark.parametrize("layer", planted.LAYERS)
+def test_case_of_planted_is_ruled_by_one_coordinate(layer: int) -> None:
+    """Set against the prompt, it wins: capitals under the suppressing one, ordinary case under the promoting one."""
+    model, _ = shipped(planted.PLANTED)
+    questions = read_questions("word_problems.jsonl", 10)
+    for system, nats in ((ALL_CAPS.suppress_system, 6.0), (ALL_CAPS.promote_system, -6.0)):
+
+        def put(_block: object, _inputs: object, states: torch.Tensor, nats: float = nats) -> None:
+            states[:, -1, planted.AXIS] = planted.PER_NAT * nats  # the token that comes next is decided here
+
+        handle = model.model.layers[layer].register_forward_hook(put)
+        try:
+            rate = measure_caps(planted.PLANTED, system, questions)
+        finally:
+            handle.remove()
+        assert (rate > 0.9) if nats > 0 else (rate < 0.1), (system, rate)
 
 
 def test_deaf_writes_in_one_case_whatever_it_is_asked_for() -> None:
