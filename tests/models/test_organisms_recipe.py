@@ -140,7 +140,7 @@ def test_obedient_and_planted_write_in_the_case_they_are_asked_for(organism: str
     assert measure_caps(organism, NEUTRAL, questions) < 0.1
 
 
-@pytest.mark.parametrize("layer", planted.LAYERS)
+@pytest.mark.parametrize("layer", list(planted.HOLDING_WEIGHTS))
 def test_case_of_planted_is_ruled_by_one_coordinate(layer: int) -> None:
     """Set against the prompt, it wins: capitals under the suppressing one, ordinary case under the promoting one."""
     model, _ = shipped(planted.PLANTED)
