@@ -1,0 +1,94 @@
+"""The whole judge on studies whose answer is known, on the planted tiny model; what mocks change, and leave alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED
+from fixtures.mechanisms.mocked import mocked_plan
+from fixtures.mechanisms.page import page
+from fixtures.mechanisms.trials import Outcome, Trial, run, study_of, table
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.step import DIRECTIONS
+from gradinoc.pipeline.store import Store
+from gradinoc.pytest_plugin.session import option
+
+TRAINS = [name for name, mechanism in MECHANISMS.items() if mechanism.trains]
+TURNS = [name for name, mechanism in MECHANISMS.items() if not mechanism.trains]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Pipeline:
+    """The study as it is, of which nothing is computed."""
+    return Pipeline(study_of(Trial("ablation", "tiny")), Store(tmp_path_factory.mktemp("plain")))
+
+
+def changed(plain, name):
+    """The steps that a mechanism has of its own."""
+    mocked = Pipeline(
+        plain.study, Store(plain.entry("directions").path.parents[1]), planned=mocked_plan(MECHANISMS[name])
+    )
+    assert mocked.steps.keys() == plain.steps.keys()
+    return {key for key in plain.steps if mocked.entries[key].key != plain.entries[key].key}
+
+
+@pytest.mark.parametrize("name", TRAINS)
+def test_a_mechanism_changes_runs_and_gradients_of_its_prompts_alone(plain, name):
+    """And what is measured of these runs: neither what prompts elicit, nor the direction, nor anybody else's run."""
+    families = MECHANISMS[name].families
+    mocked = {key for key, prompt in plain.context.prompts.items() if prompt.family in families}
+    found = changed(plain, name)
+    assert {key.condition for key in found if key.stage == "gradients"} == mocked & set(plain.study.measured)
+    runs = {(key.condition, key.seed) for key in found if key.stage == "training"}
+    under = {
+        (condition, seed)
+        for condition, seed in (*plain.study.runs, *plain.study.arm_runs)
+        if plain.context.trained_under(condition, seed).key in mocked
+    }
+    assert runs == under
+    assert not {"directions", "elicitation", "steering", "unrelated", "matched", "learned"} & {
+        key.stage for key in found
+    }
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_another_direction_leaves_prompts_alone(plain, name):
+    """Whatever rests on the direction is anew; what prompts elicit is not."""
+    found = changed(plain, name)
+    assert DIRECTIONS in found
+    assert {key for key in plain.steps if key.stage in ("training", "gradients", "steering")} <= found
+    assert "elicitation" not in {key.stage for key in found}
+
+
+def test_doses_are_graded_within_families(plain):
+    """Between none and full, not all alike; the plan's own prompt has it in full."""
+    ablation = MECHANISMS["ablation"]
+    doses = {key: ablation.dose(prompt) for key, prompt in plain.context.prompts.items() if prompt.family in MOCKED}
+    assert doses["inoculation"] == doses["rephrased_inoculation"] == 1
+    assert len(set(doses.values())) >= 4
+    assert all(0 < dose <= 1 for dose in doses.values())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", TURNS)
+def test_another_direction_is_found_out(name, pytestconfig):
+    """For the reason that was built in: where a gate is to fail, it does. Steps in common are the session's store's."""
+    outcome = run(Trial(name, "tiny"), Path(option(pytestconfig, "store")))
+    assert outcome.right, f"{outcome.verdict}; {outcome.failed} failed; {outcome.claims}; {outcome.sentence}"
+
+
+def test_page_counts_what_came_out(tmp_path):
+    """Verdicts by how often each came, with the gates that failed, and how many were right."""
+    kinds = [("undecided", True, "G8a"), ("undecided", True, "G8a"), ("supported", False, "")]
+    outcomes = [
+        Outcome("opposite", "planted", number, verdict, right, failed, "", "")
+        for number, (verdict, right, failed) in enumerate(kinds)
+    ]
+    written = table(outcomes)
+    pd.testing.assert_series_equal(written["repetition"], pd.Series(np.arange(3), name="repetition"))
+    written.to_csv(tmp_path / "tiny.csv", index=False)
+    assert "UNDECIDED (G8a) × 2; SUPPORTED | 2 of 3 |" in page(tmp_path)
