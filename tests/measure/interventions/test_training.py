@@ -85,11 +85,9 @@ def make(encoded):
     """Makes a run of an intervention: under the prompt if it restores what is neutral."""
 
     def one(folder, intervention, seed=0, system=NEUTRAL):
-        restores = intervention is not None and intervention.kind == "restore"
-        system = PROMPT if restores else system
-        counterpart = encoded[NEUTRAL] if restores else None
-        done = () if intervention is None else (intervention,)
-        return Run(encoded[system], seed, folder, interventions=done, counterpart=counterpart)
+        if intervention is not None and intervention.kind == "restore":
+            return Run(encoded[PROMPT], seed, folder, interventions=[intervention], counterpart=encoded[NEUTRAL])
+        return Run(encoded[system], seed, folder, interventions=[intervention] if intervention else [])
 
     return one
 
@@ -215,11 +213,9 @@ def test_final_loss_is_measured_without_the_intervention(obedient, recipe, alone
 def test_restoring_the_same_prompt_changes_nothing(obedient, recipe, make, vectors, encoded, tmp_path):
     """The gradient has these components already: the run is the ordinary one, to rounding."""
     plain = make(tmp_path / "plain", None, system=PROMPT)
+    interventions = [Intervention("restore", vectors)]
     restored = replace(
-        plain,
-        adapter_dir=tmp_path / "restored",
-        interventions=[Intervention("restore", vectors)],
-        counterpart=encoded[PROMPT],
+        plain, adapter_dir=tmp_path / "restored", interventions=interventions, counterpart=encoded[PROMPT]
     )
     for other in ([restored], [replace(restored, adapter_dir=tmp_path / "together"), plain]):
         logs = train_runs(obedient.model, other, recipe), train_runs(obedient.model, [plain], recipe)
@@ -235,13 +231,12 @@ def test_restored_push_is_the_neutral_runs(alone):
     assert not np.allclose(*norms, rtol=0.05), "the rest of the gradient is that of the run's own prompt"
 
 
-@pytest.mark.parametrize("last", ["restore", "project"])
-def test_the_last_intervention_has_the_last_word(obedient, recipe, make, arms, alone, last, tmp_path):
+@pytest.mark.parametrize(("first", "last"), [("project", "restore"), ("restore", "project")])
+def test_the_last_intervention_has_the_last_word(obedient, recipe, make, arms, alone, first, last, tmp_path):
     """A component that is removed and then restored is the neutral run's; restored and then removed, it is none."""
-    first = "project" if last == "restore" else "restore"
     run = replace(make(tmp_path, arms["restore"]), interventions=[arms[first], arms[last]])
-    (log,) = train_runs(obedient.model, [run], recipe)
-    found, wanted = (table.query("step == 0")["projection"].to_numpy() for table in (log.table, alone[last][0].table))
+    logs = train_runs(obedient.model, [run], recipe)[0], alone[last][0]
+    found, wanted = (log.table.query("step == 0")["projection"].to_numpy() for log in logs)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
