@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED
+from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_INS
 from fixtures.mechanisms.mocked import mocked_plan
 from fixtures.mechanisms.page import page
 from fixtures.mechanisms.trials import Outcome, Trial, run, study_of, table
@@ -71,6 +71,18 @@ def test_doses_are_graded_within_families(plain):
     assert doses["inoculation"] == doses["rephrased_inoculation"] == 1
     assert len(set(doses.values())) >= 4
     assert all(0 < dose <= 1 for dose in doses.values())
+
+
+@pytest.mark.parametrize("name", ["tiny", "smollm2"])
+def test_each_study_has_a_place_for_every_mechanism(name):
+    """Prompts of every mocked family are trained, each with a sentence of its own; repetitions share no seed."""
+    one, other = (study_of(Trial("ablation", name, number)) for number in (0, 1))
+    families = [prompt.family for prompt in one.trained.values()]
+    assert set(MOCKED) < set(families)
+    mocked = [prompt for prompt in (one.measured | one.trained).values() if prompt.family in MOCKED]
+    assert len(mocked) <= len(set(STAND_INS)) == len(STAND_INS)
+    assert not set(one.seeds) & set(other.seeds)
+    assert one.data.seed != other.data.seed
 
 
 @pytest.mark.exhaustive
