@@ -128,15 +128,17 @@ class SteeringSettings(Section):
 class TrainingSettings(Section):
     """The fine-tuning of one run: LoRA (rank, alpha = `lora_alpha`) on the linear maps of the decoder blocks.
 
-    `steps` = 0 trains for `epochs`; otherwise it is the number of optimiser steps. `lr` is AdamW's, constant after
-    `warmup_steps`. `together` runs are trained in one pass over the frozen weights; each is what it is alone, but for
-    rounding.
+    `steps` = 0 trains for `epochs`; otherwise it is the number of optimiser steps. `lr` is the optimiser's, constant
+    after `warmup_steps`. `optimizer` "sgd" is plain gradient descent: where AdamW moves every weight by about as much
+    whatever the length of its gradient, it moves along what the gradient has, and nowhere else. `together` runs are
+    trained in one pass over the frozen weights; each is what it is alone, but for rounding.
     """
 
     steps: CountOrNone = 0
     epochs: Count = 1
     batch_size: Count = 4
     lr: Annotated[float, Field(strict=True, gt=0, le=1)] = 1e-4
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     warmup_steps: CountOrNone = 0
     lora_rank: Count = 16
     lora_alpha: Count = 32

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from gradinoc.errors import DeviceError
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import own_generators, undisturbed
 from gradinoc.study.settings import TrainingSettings
+
+OPTIMIZERS = {"adamw": OptimizerNames.ADAMW_TORCH_FUSED, "sgd": OptimizerNames.SGD}  # Trainer's names
 
 
 def training_arguments(
@@ -32,6 +35,7 @@ def training_arguments(
         per_device_train_batch_size=settings.batch_size,
         train_sampling_strategy="sequential",
         learning_rate=settings.lr,
+        optim=OPTIMIZERS[settings.optimizer],
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=settings.warmup_steps,
         weight_decay=0.0,

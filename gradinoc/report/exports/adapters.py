@@ -37,6 +37,7 @@ from gradinoc.study.prompts.family import Prompt
 TEMPLATE = Path(__file__).with_name("adapter_card.md.j2")
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
+NAMED = {"adamw": "AdamW", "sgd": "Plain gradient descent"}
 SOMEWHERE = f"{NOTE}the linear maps that adapter_config.json names"  # where a study's notes do not say it
 LINES = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -138,7 +139,8 @@ def _made(
     yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
     yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on {adapted.removeprefix(NOTE)}"
-    yield "Optimiser", f"AdamW, learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"
+    rate = f"learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"
+    yield "Optimiser", f"{NAMED[training.optimizer]}, {rate}"
     if given := study.model.chat_template:
         which = f"{given}, which comes with gradinoc" if given in SHIPPED else "the study's own"
         yield "Chat template", f"{which}: {CHAT_TEMPLATE_FILE} beside this card, in place of the base model's"

@@ -106,3 +106,21 @@ def test_each_step_is_one_forward_and_one_backward_pass(obedient, tmp_path, monk
     run(obedient, tmp_path, steps=3)
     handle.remove()
     assert passes == ["forward", "back"] * 3
+
+
+def test_plain_gradient_descent_takes_the_gradient_itself(obedient, tmp_path):
+    """With `optimizer` "sgd" a step is learning rate x gradient, clipped to length 1, weight by weight."""
+    run(obedient, tmp_path, steps=1, optimizer="sgd")
+    torch.manual_seed(0)
+    wrapped = get_peft_model(load_obedient(kernels="plain").model, lora_config(obedient.model, SETTINGS))
+    weights = {name: weight for name, weight in wrapped.named_parameters() if weight.requires_grad}
+    examples, pad = encode_all(obedient), obedient.tokenizer.pad_token_id
+    first = [examples[row] for row in data_order(COUNT, SETTINGS, 0)[: SETTINGS.batch_size]]
+    gradients = torch.autograd.grad(
+        completion_losses(wrapped, batched(wrapped, first, pad)).mean(), list(weights.values())
+    )
+    length = torch.stack([each.norm() for each in gradients]).norm()
+    taken = adapter(tmp_path)
+    for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+        step = SETTINGS.lr * gradient / max(1.0, float(length))
+        torch.testing.assert_close(taken[name.replace(".default", "")], weight.detach() - step, atol=1e-7, rtol=1e-4)
