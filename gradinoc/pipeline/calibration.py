@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from gradinoc.pipeline.contents import load_table, save_table
 from gradinoc.pipeline.provenance import code_version, library_versions
-from gradinoc.pipeline.store import Entry, Store, load_or_compute, load_table, save_table
+from gradinoc.pipeline.store import Entry, Store, load_or_compute
 from gradinoc.power.calibration import studies
 from gradinoc.power.calibration.cases import Case
 from gradinoc.power.pool import each

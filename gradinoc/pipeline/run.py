@@ -23,11 +23,12 @@ from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import undisturbed
 from gradinoc.models.machine.memory import device_memory, release
+from gradinoc.pipeline.contents import load_tables
 from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, seconds_left, time_left
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
-from gradinoc.pipeline.store import Entry, Store, load_or_compute_all, load_tables
+from gradinoc.pipeline.store import Entry, Store, load_or_compute_all
 from gradinoc.study.description import Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it

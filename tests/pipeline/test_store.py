@@ -17,17 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinoc.pipeline import store
+from gradinoc.pipeline.contents import load_json, load_table, load_tensors, save_json, save_table, save_tensors
 from gradinoc.pipeline.provenance import code_version
-from gradinoc.pipeline.store import (
-    Store,
-    load_json,
-    load_or_compute,
-    load_table,
-    load_tensors,
-    save_json,
-    save_table,
-    save_tensors,
-)
+from gradinoc.pipeline.store import Store, load_or_compute
 
 INPUTS = {"model": "abc", "seed": 1, "lr": 1e-4, "conditions": ["neutral", "inoculation"]}
 PROJECT = Path(__file__).parents[2]

@@ -21,10 +21,11 @@ from fixtures.small_study import SMALLEST, assert_same
 from fixtures.smallest import smallest, tables
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.pipeline import provenance
+from gradinoc.pipeline.contents import load_tensors, save_tensors
 from gradinoc.pipeline.provenance import environment
 from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
 from gradinoc.pipeline.steps.training import training_directions
-from gradinoc.pipeline.store import Store, load_tensors, save_tensors
+from gradinoc.pipeline.store import Store
 from gradinoc.report.tables import write_json
 from gradinoc.study.loading import load_study
 from gradinoc.study.settings import NullSettings, TrainingSettings

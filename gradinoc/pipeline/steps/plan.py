@@ -24,8 +24,8 @@ STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
 # Their values are inputs of the steps that use them; how they are written, counted or shown changes no result.
 UNCOUNTED = (
     "gradinoc.study.description", "gradinoc.study.settings", "gradinoc.study.fields", "gradinoc.study.rules",
-    "gradinoc.study.loading", "gradinoc.pipeline.store", "gradinoc.pipeline.provenance", "gradinoc.pipeline.steps.step",
-    "gradinoc.pipeline.steps.work",
+    "gradinoc.study.loading", "gradinoc.pipeline.store", "gradinoc.pipeline.contents",
+    "gradinoc.pipeline.provenance", "gradinoc.pipeline.steps.step", "gradinoc.pipeline.steps.work",
     "gradinoc.disk", "gradinoc.data.formats", "gradinoc.errors", "gradinoc.measure.training.tracking",
     "gradinoc.models.chat.rendered",
 )  # fmt: skip
