@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from gradinoc.claims.evidence.tables import COLUMNS, OF_STUDY, Evidence
@@ -22,13 +18,16 @@ from gradinoc.data.splits import split
 from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_step
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import undisturbed
-from gradinoc.models.machine.memory import device_memory, release
+from gradinoc.models.machine.memory import forget, release
 from gradinoc.pipeline.contents import load_tables
 from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
-from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times, seconds_left, time_left
+from gradinoc.pipeline.engines.engine import Engine, Job, together
+from gradinoc.pipeline.engines.local import LocalEngine
+from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
-from gradinoc.pipeline.store import Entry, Store, load_or_compute_all
+from gradinoc.pipeline.store import Entry, Store
+from gradinoc.pipeline.telling import Teller
 from gradinoc.study.description import Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
@@ -51,6 +50,7 @@ class Pipeline:
         workers: processes that share this machine, among which its CPU threads are divided.
         tracking: shows runs while they train; it decides no result.
         planned: gives the steps of a study, each after those it needs.
+        engine: computes them; this process, if none is given.
 
     Attributes:
         context: the study with its questions and model.
@@ -66,10 +66,13 @@ class Pipeline:
         workers: int = 1,
         tracking: Tracking | None = None,
         planned: Planned = plan,
+        engine: Engine | None = None,
     ) -> None:
         self.study = study
         self._on_progress = on_progress or (lambda _progress: None)
-        self._workers = workers
+        self._engine: Engine = engine or LocalEngine(self._compute, workers)
+        self._at_work: dict[Job, ExitStack] = {}  # what was begun here -> its locks
+        self._most: dict[StepKey, int] = {}  # how many a step may be computed with, where more have failed
         self._failed: dict[StepKey, Exception] = {}  # in the order of failure; a step is tried once
         threads = study.model.threads or max(1, MACHINE_THREADS // workers)
         torch.set_num_threads(threads)
@@ -78,6 +81,7 @@ class Pipeline:
         self.steps = planned(self.context)
         self.entries = entries(self.context, self.steps, store)
         self._absent = list(self.steps.values())
+        self._teller = Teller(study.name, self.steps, self.entries, self._times)
 
     def entry(self, stage: str, condition: str = "", seed: int | None = None, phase: str = "") -> Entry:
         """Return a step's place in the store."""
@@ -121,13 +125,23 @@ class Pipeline:
         """
         keys = list(self.steps) if keys is None else keys
         needed, worked = self._with_needs(keys), False
-        while missing := [step for step in needed if not self._is_done(step.key)]:
-            worked = True
-            possible = [step for step in missing if not self._is_blocked(step.key)]
-            if not possible:
-                raise self._failure(missing)
-            if not any(self._attempt(step, possible) for step in possible):
-                self._wait_for(possible)
+        try:
+            while missing := [step for step in needed if not self._is_done(step.key)]:
+                worked = True
+                possible = [step for step in missing if not self._is_blocked(step.key)]
+                if not possible and not self._at_work:
+                    raise self._failure(missing)
+                self._begin(possible)
+                if self._at_work:
+                    self._end_finished()
+                else:
+                    self._wait_for(possible)
+        except BaseException:
+            self._engine.close()
+            raise
+        finally:
+            for job in [*self._at_work]:
+                self._let_go(job)
         if worked:
             self._notify(SOME if self._missing() else ALL, "in the store")
         return [self.entries[key].path for key in keys]
@@ -154,61 +168,74 @@ class Pipeline:
             self._counted = time.monotonic()
         return self._absent
 
-    def _attempt(self, step: Step, possible: Sequence[Step]) -> bool:
-        """Compute `step` and return True if all that it needs is there and no other process is at it.
+    def _begin(self, possible: Sequence[Step]) -> None:
+        """Have the engine begin as many jobs as it has room for, of steps that are ready and that nobody is at."""
+        for step in possible:
+            if self._engine.room() < 1:
+                return
+            if self._is_ready(step):
+                self._begin_with(step, possible)
 
-        If it is one of those that can be computed in one go, others of the `possible` ones that are free go with it.
-        """
-        if not self._is_ready(step):
-            return False
-        with ExitStack() as locks:
+    def _begin_with(self, step: Step, possible: Sequence[Step]) -> None:
+        """Begin a step, if it is free; in one go with it, where it can be, others of the `possible` that are free."""
+        begun = {each.key for job in self._at_work for each in job.steps}
+        with ExitStack() as stack:
 
             def hold(each: Step) -> bool:
-                return locks.enter_context(self.entries[each.key].lock(wait=False))
+                return each.key not in begun and stack.enter_context(self.entries[each.key].lock(wait=False))
 
-            if not hold(step):
-                return False
-            self._compute_all([step, *self._company(step, possible, hold)])
-        return True
+            if hold(step):
+                steps = (step, *self._company(step, possible, hold))
+                needed = {need: self.entries[need] for each in steps for need in each.needs}
+                job = Job(steps, tuple(self.entries[each.key] for each in steps), needed)
+                self._at_work[job] = stack.pop_all()
+                self._engine.begin(job)
 
     def _company(self, step: Step, possible: Sequence[Step], hold: Callable[[Step], bool]) -> list[Step]:
-        """Return those that are computed in one go with `step`, all held: with it no more than this worker's share."""
+        """Return those that are computed in one go with `step`, all held: with it no more than a worker's share."""
         alike = [each for each in possible if each.key.stage == step.key.stage and each is not step]
         if step.compute_all is None or not alike:
             return []
         try:
-            most = step.most()
+            most = min(step.most(), self._most.get(step.key, step.most()))
         except Exception:  # it fails by itself as well, and that is told
             return []
         ready = list(filter(self._is_ready, alike)) if most > 1 else []
-        share = min(most, -(-(len(ready) + 1) // self._workers))
+        share = min(most, -(-(len(ready) + 1) // self._engine.workers))
         return list(islice(filter(hold, ready), share - 1))
 
-    def _compute_all(self, steps: Sequence[Step]) -> None:
-        """Compute steps in one go; if that fails, in halves: one of them may be at fault, or memory too small for all.
+    def _end_finished(self) -> None:
+        """Note what the engine has finished, and pass on what its workers tell.
+
+        Several steps that failed in one go are free again, for half as many at a time: one of them may be at fault, or
+        memory too small for all.
 
         Raises:
             GradinocError: what would stop other steps as well.
         """
-        try:
-            load_or_compute_all([self.entries[step.key] for step in steps], partial(self._compute, steps))
-            return
-        except Exception as error:
+        for job, error in self._engine.finished(POLL_SECONDS):
+            self._let_go(job)
+            if error is None:
+                continue
             if isinstance(error, GradinocError | OSError) and not isinstance(error, STEP_ERRORS):
-                raise
-            if len(steps) == 1:
-                self._note_failure(steps[0], error)
-                return
-            _forget(error)
-            half = len(steps) // 2
-            logger.warning("%d steps in one go failed (%s): trying %d at a time", len(steps), error, len(steps) - half)
-        for part in (steps[:-half], steps[-half:]):
-            self._compute_all(part)
+                raise error
+            if len(job.steps) == 1:
+                self._note_failure(job.steps[0], error)
+                continue
+            forget(error)
+            half = -(-len(job.steps) // 2)
+            self._most |= dict.fromkeys((step.key for step in job.steps), half)
+            logger.warning("%d steps in one go failed (%s): trying %d at a time", len(job.steps), error, half)
+        for event in self._engine.news():
+            self._pass_on(event)
+
+    def _let_go(self, job: Job) -> None:
+        self._at_work.pop(job).close()
 
     def _note_failure(self, step: Step, error: Exception) -> None:
         """Remember that `step` failed."""
         self._failed[step.key] = error
-        _forget(error)
+        forget(error)
         self._notify(f"{step.label} failed", f"{error}; going on with the rest", failed=True)
 
     def _is_blocked(self, key: StepKey) -> bool:
@@ -237,8 +264,7 @@ class Pipeline:
             for place, folder in folders.items()
         ]
         current = [self.steps[share.key] for share in shares]
-        first = current[0]
-        label = first.label if len(current) == 1 else f"{first.label} and {len(current) - 1} more {first.kind}"
+        first, label = current[0], together(current)
 
         def callback(
             part: str, done: int = 0, total: int = 0, *, loss: float | None = None, alignment: float | None = None
@@ -262,40 +288,10 @@ class Pipeline:
         self, label: str, detail: str, current: Sequence[Step] = (), spent: float = 0.0, **numbers: Any
     ) -> None:
         """Send an event, `spent` seconds into steps; within them, finished steps are counted every few seconds only."""
-        missing, steps = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0), len(self.steps)
-        absent, now = ([self.entries[step.key].key for step in each] for each in (missing, current))
-        kinds = {self.entries[key].key: step.kind for key, step in self.steps.items()}
-        left = seconds_left(kinds, self._times, absent, now, spent)
-        if left and left[-1] is None and numbers.get("seconds_left") and current:
-            left.append(numbers["seconds_left"])  # of the present part; what comes after it is not known
-        study_left, at_least = time_left(left, self._workers)
-        self._on_progress(
-            Progress(
-                label,
-                detail,
-                steps - len(missing),
-                steps,
-                study_seconds_left=study_left,
-                at_least=at_least,
-                study=self.study.name,
-                stage=current[0].key.stage if current else "",
-                memory=psutil.Process().memory_info().rss,
-                device_memory=device_memory(),
-                stages=self._stages(missing),
-                **numbers,
-            )
-        )
+        missing = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0)
+        self._on_progress(self._teller.event(label, detail, missing, self._engine.workers, current, spent, **numbers))
 
-    def _stages(self, missing: Sequence[Step]) -> dict[str, tuple[int, int]]:
-        """Return stage -> how many of its steps are done, and how many it has."""
-        planned = Counter(key.stage for key in self.steps)
-        absent = Counter(step.key.stage for step in missing)
-        return {stage: (count - absent[stage], count) for stage, count in planned.items()}
-
-
-def _forget(error: BaseException | None) -> None:
-    """Free what the frames of a failed step hold: on a device, memory which other steps need."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    release()
+    def _pass_on(self, event: Progress) -> None:
+        """Send an event of a worker elsewhere, which knows its own step alone."""
+        missing = self._missing(COUNT_SECONDS)
+        self._on_progress(self._teller.completed(event, missing, self._engine.workers))

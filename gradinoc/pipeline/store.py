@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,16 +15,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from gradinoc.disk import checksum, disk_errors, encodable, files_below, full_disk, settle, sync
-from gradinoc.errors import reason, shown
+from gradinoc.errors import StoreError, reason, shown
 from gradinoc.pipeline.contents import MANIFEST, load_json, save_json
+from gradinoc.pipeline.locks import Locks, lock, probed
 from gradinoc.pipeline.provenance import provenance
 
 LAYOUT = 2  # part of every key: results stored in another layout are not looked at
 # Errors that mean a damaged result; after others (a permission, say) it is not computed again.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+KEY = re.compile(r"[0-9a-f]{64}")
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +50,16 @@ class Store:
         """
         return Entry(self.root, stage, inputs)
 
+    @property
+    def locks(self) -> Locks:
+        """Which locks its processes have."""
+        return probed(self.root)
+
+    def stored(self) -> Iterator[Path]:
+        """Yield the folder of every result, whole or not, stage by stage."""
+        with disk_errors(self.root):
+            yield from sorted(path for path in self.root.glob("*/*") if KEY.fullmatch(path.name) and path.is_dir())
+
 
 class Entry:
     """One stored result: a folder `path` that either is not there or is whole.
@@ -61,8 +74,7 @@ class Entry:
         self.key = _key(stage, self.inputs)
         self.path = root / stage / self.key
         self._verified = False
-        # One lock object a path: a process that holds a lock may take it again.
-        self._lock = FileLock(self.path.parent / f"{self.key}.lock", is_singleton=True)
+        self._root = root
 
     def complete(self) -> bool:
         """Return whether the result is there, with every file as it was written."""
@@ -73,34 +85,38 @@ class Entry:
         found: dict[str, Any] = load_json(self.path / MANIFEST)
         return found
 
-    def fault(self) -> str | None:
-        """Return what is wrong with the stored result, naming the file; None if nothing is."""
+    def fault(self, folder: Path | None = None) -> str | None:
+        """Return what is wrong with the stored result, naming the file; None if nothing is.
+
+        Of a `folder` that is to become the result, every checksum is taken.
+        """
         with disk_errors(self.path):
             try:
-                fault = self._compare()
+                fault = self._compare(folder or self.path, known=self._verified and folder is None)
             except OSError as error:
                 if error.errno not in DAMAGE:
                     raise
                 return f"{shown(Path(str(error.filename)).name)}: {error.strerror}"
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 return f"{MANIFEST!r}: {reason(error)}"
-        self._verified = fault is None
+        if folder is None:
+            self._verified = fault is None
         return fault
 
-    def _compare(self) -> str | None:
-        """Compare the files in the folder with the manifest, which has to belong to this key."""
-        if not (self.path / MANIFEST).is_file():  # reading a pipe would wait for ever
+    def _compare(self, folder: Path, *, known: bool) -> str | None:
+        """Compare files with their manifest, which has to belong to this key; checksums too, if not `known`."""
+        if not (folder / MANIFEST).is_file():  # reading a pipe would wait for ever
             return f"{MANIFEST!r}: missing"
-        manifest = json.loads((self.path / MANIFEST).read_bytes())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
         if _key(manifest["stage"], manifest["inputs"]) != self.key:
             return f"{MANIFEST!r}: does not belong to this key"
-        listed, found = manifest["files"], files_below(self.path)
+        listed, found = manifest["files"], files_below(folder)
         for name, expected in listed.items():
             if name not in found or not found[name].is_file():
                 return f"{shown(name)}: missing"
             if found[name].stat().st_size != expected["size"]:
                 return f"{shown(name)}: {found[name].stat().st_size} bytes instead of {shown(expected['size'])}"
-            if not self._verified and checksum(found[name]) != expected["sha256"]:
+            if not known and checksum(found[name]) != expected["sha256"]:
                 return f"{shown(name)}: checksum does not match"
         # Desktops and network file systems leave hidden files, which nothing reads.
         strange = [name for name in found if name not in {*listed, MANIFEST} and "/." not in f"/{name}"]
@@ -114,8 +130,9 @@ class Entry:
         """
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            own = lock(self.path.parent / f"{self.key}.lock", self._root)
             try:
-                self._lock.acquire(blocking=wait)
+                own.acquire(blocking=wait)
                 held = True
             except Timeout:
                 held = False
@@ -123,7 +140,7 @@ class Entry:
             yield held
         finally:
             if held:
-                self._lock.release()
+                own.release()
 
     @contextmanager
     def write(self) -> Iterator[Path]:
@@ -131,16 +148,38 @@ class Entry:
 
         The user's umask decides who may read it.
         """
+        with self._new() as scratch:
+            with full_disk(self.path):
+                yield scratch
+            with disk_errors(self.path):
+                self._seal(scratch)
+
+    @contextmanager
+    def receive(self) -> Iterator[Path]:
+        """Yield a new folder that becomes the result as it is: what another store holds, its manifest included.
+
+        Raises:
+            StoreError: it is not whole, or the result of something else.
+        """
+        with self._new() as scratch:
+            with full_disk(self.path):
+                yield scratch
+            if fault := self.fault(scratch):
+                raise StoreError(f"{self.stage}/{self.key}: {fault}; it was not taken")
+            with disk_errors(self.path):
+                settle(scratch)
+
+    @contextmanager
+    def _new(self) -> Iterator[Path]:
+        """Yield a folder that takes the place of the result when the block ends without error."""
         with self.lock():
             with disk_errors(self.path):
                 for abandoned in self.path.parent.glob(f".{self.key}.*"):  # by a process that died
                     shutil.rmtree(abandoned, ignore_errors=True)
                 scratch = self._beside()
             try:
-                with full_disk(self.path):
-                    yield scratch
+                yield scratch
                 with disk_errors(self.path):
-                    self._seal(scratch)
                     self.discard()
                     scratch.rename(self.path)
                     sync(self.path.parent)

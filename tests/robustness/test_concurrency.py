@@ -29,7 +29,10 @@ pytestmark = pytest.mark.usefixtures("nobody_left")
 ROOT = Path(__file__).parents[2]
 STEPS = len(smallest(Path("unused")).steps)
 # What can be had when the neutral run cannot: all but the run, and what is measured of all runs of its seed.
-BESIDE = {"run neutral/0", "drift of seed 0", "drift during training of seed 0", "matrix of seed 0"}
+BESIDE = {
+    "run neutral/0", "direction of the neutral drift", "drift of seed 0", "drift during training of seed 0",
+    "matrix of seed 0", "attribution of seed 0",
+}  # fmt: skip
 
 
 def begun(workers: Sequence[Worker]) -> Counter[str]:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -197,3 +198,11 @@ def device_memory() -> int | None:
     if torch.backends.mps.is_available():
         return torch.mps.driver_allocated_memory()
     return None
+
+
+def forget(error: BaseException | None) -> None:
+    """Free what the frames of a failed step hold: on a device, memory which other steps need."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    release()

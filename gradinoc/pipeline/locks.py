@@ -1,0 +1,88 @@
+"""Locks between the processes that share a store, of the kind that its file system can be trusted with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout, UnixFileLock, WindowsFileLock
+
+from gradinoc.disk import disk_errors
+from gradinoc.errors import StoreError
+
+# File systems that several machines mount: a lock of the system may hold on one of them alone, or nowhere.
+SHARED = (
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.", "fuseblk.", "gfs", "glusterfs", "gpfs", "lustre",
+    "nfs", "ocfs2", "orangefs", "panfs", "pvfs", "smb", "virtiofs", "wekafs",
+)  # fmt: skip
+LEASE_SECONDS = 60.0  # without a sign of life, after which a lock is another's to take
+ASKED = "GRADINOC_LOCKS"  # "system" or "lease": what is taken, whatever the probe finds
+
+
+class Locks(NamedTuple):
+    """Which locks a store has: the system's, or files that are created by one alone and kept fresh; and why."""
+
+    leased: bool
+    why: str
+
+
+@cache
+def probed(root: Path) -> Locks:
+    """Find out which locks can be trusted in a folder, which is made.
+
+    Those of the system are, where two in a row exclude each other and the file system is this machine's own. What other
+    machines would see cannot be found out from one; a file system that they may mount is taken for one where it fails.
+
+    Raises:
+        StoreError: the folder cannot be written to, or `GRADINOC_LOCKS` is none of both.
+    """
+    asked = os.environ.get(ASKED, "")
+    if asked not in ("", "system", "lease"):
+        raise StoreError(f"{ASKED}={asked!r}: expected system or lease")
+    if asked:
+        return Locks(asked == "lease", f"{ASKED} asks for it")
+    kind = file_system(root)
+    if kind.startswith(SHARED):
+        return Locks(True, f"its file system, {kind}, may be mounted by other machines")
+    if not _exclude(root):
+        return Locks(True, f"the system's do not exclude each other on its file system, {kind or 'of no known kind'}")
+    return Locks(False, f"the system's exclude each other, and its file system, {kind or 'of no known kind'}, is local")
+
+
+def lock(path: Path, root: Path) -> BaseFileLock:
+    """Return the lock of a store in `root` at `path`; a process that holds it may take it again.
+
+    The lock of a process that died is free, at once or `LEASE_SECONDS` later. A lease can end while its holder is
+    alive and stopped: two may then compute the same, and what both write is the same.
+    """
+    if probed(root).leased:
+        return SoftFileLease(path, lease_duration=LEASE_SECONDS, is_singleton=True)
+    return FileLock(path, is_singleton=True)
+
+
+def file_system(folder: Path) -> str:
+    """Return the kind of file system that a folder is, or will be, on ("ext4", "nfs4"); empty where that is unknown."""
+    place = folder.resolve()
+    mounted = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    return next((mounted[each] for each in (place, *place.parents) if each in mounted), "")
+
+
+def _exclude(root: Path) -> bool:
+    """Return whether one lock of the system at a file keeps another one out."""
+    path = root / f".{secrets.token_hex(8)}.lock"
+    kind = WindowsFileLock if os.name == "nt" else UnixFileLock
+    with disk_errors(path):
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with kind(path, blocking=False, fallback_to_soft=False), kind(path, blocking=False, fallback_to_soft=False):
+                return False
+        except Timeout:
+            return True
+        except (NotImplementedError, OSError):
+            return False
+        finally:
+            path.unlink(missing_ok=True)
