@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.finding import Finding
 from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
 from gradinoc.disk import disk_errors, encodable, write_atomically
-from gradinoc.errors import StudyError, printable
+from gradinoc.errors import EngineError, StudyError, printable
 from gradinoc.pipeline.progress import OnProgress, Progress, ProgressFile
 from gradinoc.pipeline.provenance import environment, loading_notes, self_tests
 from gradinoc.power.variances import estimate
@@ -148,9 +148,16 @@ def run_study(
 
 @_undisturbed()
 def compute_study(
-    study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None = None, report_to: str = "none"
+    study: Study,
+    store: Path,
+    artifacts: Path,
+    on_progress: OnProgress | None = None,
+    report_to: str = "none",
+    engine: str = "local",
 ) -> Pipeline:
     """Compute every step of the study that is missing, make its folder in `artifacts`, and return its pipeline.
+
+    `engine` is "local", this process, or a cluster (see `gradinoc.pipeline.engines.chosen`).
 
     Raises:
         GradinocError: of the first step that failed; or the disk refuses, or there is no such integration.
@@ -162,13 +169,19 @@ def compute_study(
         if on_progress is not None:
             on_progress(progress)
 
-    pipeline = open_study(study, store, artifacts, report, report_to)
-    pipeline.complete()
+    with closing(open_study(study, store, artifacts, report, report_to, engine=engine)) as pipeline:
+        pipeline.complete()
     return pipeline
 
 
 def open_study(
-    study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None, report_to: str, workers: int = 1
+    study: Study,
+    store: Path,
+    artifacts: Path,
+    on_progress: OnProgress | None,
+    report_to: str,
+    workers: int = 1,
+    engine: str = "local",
 ) -> Pipeline:
     """Return the study's pipeline, with nothing computed yet; its folder in `artifacts` is made.
 
@@ -176,13 +189,17 @@ def open_study(
         GradinocError: the disk refuses, or there is no such integration.
     """
     from gradinoc.measure.training.tracking import tracking
+    from gradinoc.pipeline.engines.chosen import engine_for
     from gradinoc.pipeline.run import Pipeline  # here: torch is not needed to plan or read
     from gradinoc.pipeline.store import Store
 
-    folder = artifacts / study.name
+    folder, kept = artifacts / study.name, Store(store)
     tracker = tracking(report_to, folder / LOGS, study.name)
+    chosen = engine_for(engine, study, kept)
+    if tracker and chosen:
+        raise EngineError(f"--report-to {report_to}: workers of a cluster show nothing while they train; leave it out")
     prepare_folder(study, folder)
-    return Pipeline(study, Store(store), on_progress, workers, tracker)
+    return Pipeline(study, kept, on_progress, workers, tracker, engine=chosen)
 
 
 def check_study(study: Study) -> list[str]:

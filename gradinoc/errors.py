@@ -73,6 +73,14 @@ class StoreError(GradinocError, OSError):
     """Results cannot be read from or written to a folder; what was finished is intact."""
 
 
+class EngineError(GradinocError, RuntimeError):
+    """A cluster, or a worker of it, cannot do what was asked of it."""
+
+
+class LostWorkerError(EngineError):
+    """Workers died of a step, one after the other; other steps go on."""
+
+
 class NumericalError(GradinocError, ArithmeticError):
     """A loss, gradient, activation or weight that is not finite; the message names step, layer and examples."""
 

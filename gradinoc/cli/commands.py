@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradinoc.cli import store_commands
+from gradinoc.cli.arguments import (
+    DEFAULT_ARTIFACTS,
+    DEFAULT_STORE,
+    Artifacts,
+    Engine,
+    Frozen,
+    Settings,
+    Store,
+    StudyName,
+    ready,
+)
+
 if TYPE_CHECKING:
     from gradinoc.cli import Session
 
@@ -27,12 +40,6 @@ app = typer.Typer(
 )
 
 
-def _ready(incomplete: str) -> list[str]:
-    """Return the ready studies whose names begin so, for the shell to complete."""
-    folder = Path(__file__).parents[1] / "study" / "ready"
-    return sorted(file.stem for file in folder.glob("*.toml") if file.stem.startswith(incomplete))
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -41,26 +48,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-StudyName = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A ready study's name, or a TOML file.", autocompletion=_ready)
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the study; may be given several times."),
-]
-Store = Annotated[Path, typer.Option(metavar="DIR", help="Where results are kept and found again.")]
-Artifacts = Annotated[Path, typer.Option(metavar="DIR", help="What a study comes to, in a folder of its name.")]
-Frozen = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The plan frozen before; the report says that the study is that, or is not."),
-]
-DEFAULT_STORE, DEFAULT_ARTIFACTS = Path("store"), Path("artifacts")
-
-
 def _command(short: str, examples: str) -> Callable[[Any], Any]:
     """Return a decorator that adds a command to `app`, with a line for the list and examples for its help."""
     listed = "".join(f"  gradinoc {line.strip()}\n" for line in examples.strip().splitlines())
     return app.command(short_help=short, epilog=f"\b\nExamples:\n{listed}")
+
+
+app.add_typer(store_commands.app, name="store")
 
 
 @app.callback()
@@ -132,6 +126,7 @@ def plan(
     run smollm2 --frozen smollm2-plan.json
     run smollm2 --set data.source=path/to/gsm8k.jsonl
     run my-study.toml --report-to tensorboard
+    run smollm2 --engine ray --set engine.workers=2
     """,
 )
 def run(
@@ -143,12 +138,13 @@ def run(
     report_to: Annotated[
         str, typer.Option(metavar="TRACKER", help="Where runs are shown while they train: tensorboard, wandb, ...")
     ] = "none",
+    engine: Engine = "local",
     frozen: Frozen = None,
 ) -> None:
     """Compute every step of a study that the store does not hold yet; several of these may work on one store."""
     from gradinoc.cli.run import Places, run_steps
 
-    run_steps(context.obj, study, settings or [], Places(store, artifacts, frozen), report_to)
+    run_steps(context.obj, study, settings or [], Places(store, artifacts, frozen), report_to, engine)
 
 
 @_command(
@@ -164,7 +160,7 @@ def report(
     study: Annotated[
         str,
         typer.Argument(
-            metavar="DIR|STUDY", help="A study's artifacts folder, its name, or a TOML file.", autocompletion=_ready
+            metavar="DIR|STUDY", help="A study's artifacts folder, its name, or a TOML file.", autocompletion=ready
         ),
     ],
     settings: Settings = None,
@@ -176,6 +172,9 @@ def report(
     from gradinoc.cli.run import Places, write_up
 
     write_up(context.obj, study, settings or [], Places(store, artifacts, frozen))
+
+
+_command("Compute one share of a study.", "steps smollm2 --shard 3/16 --store share-3")(store_commands.steps)
 
 
 @_command("Show the progress of a study that runs elsewhere.", "watch artifacts/smollm2")
@@ -225,7 +224,7 @@ def data(
         str | None, typer.Option(metavar="FILE", help="Answers that show the trait, where no rule makes them.")
     ] = None,
     study: Annotated[
-        str, typer.Option(metavar="STUDY", help="Whose counts and trait are taken.", autocompletion=_ready)
+        str, typer.Option(metavar="STUDY", help="Whose counts and trait are taken.", autocompletion=ready)
     ] = "tiny",
     direction: Annotated[
         int | None, typer.Option(min=16, metavar="N", help="Questions that make the direction.")
@@ -262,7 +261,7 @@ def doctor(
         typer.Argument(metavar="MODEL", help="A bundled name, folder, GGUF file or hub id; none: the machine."),
     ] = None,
     study: Annotated[
-        str, typer.Option(metavar="STUDY", help="Whose prompts the model is shown.", autocompletion=_ready)
+        str, typer.Option(metavar="STUDY", help="Whose prompts the model is shown.", autocompletion=ready)
     ] = "tiny",
     settings: Settings = None,
     store: Store = DEFAULT_STORE,

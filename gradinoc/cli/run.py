@@ -18,7 +18,7 @@ from rich.console import Console
 
 from gradinoc.api import DESCRIPTION, FROZEN_PLAN, check_study, compute_study, prepare_folder, report_study
 from gradinoc.cli import Session
-from gradinoc.cli.commands import DEFAULT_STORE
+from gradinoc.cli.arguments import DEFAULT_STORE
 from gradinoc.cli.output import print_notes
 from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason
@@ -39,14 +39,16 @@ class Places(NamedTuple):
     frozen: Path | None = None
 
 
-def run_steps(session: Session, name: str, settings: Sequence[str], places: Places, report_to: str) -> None:
+def run_steps(
+    session: Session, name: str, settings: Sequence[str], places: Places, report_to: str, engine: str
+) -> None:
     """Compute every step of the study that is missing, with progress, and print the command that reports it."""
     store, artifacts, _ = places
     session.store = store
     study = load_study(name, list(settings))
     with libraries_apart(), show_progress() as show:
         print_notes([*opening(study), *check_study(study), *_planned(study, places)])
-        compute_study(study, store, artifacts, session.noting(show), report_to)
+        compute_study(study, store, artifacts, session.noting(show), report_to, engine)
     words = ["gradinoc", "report", str(artifacts / study.name)]
     words += ["--store", str(store)] if store != DEFAULT_STORE else []
     sys.stdout.write(f"Every step of study {study.name} is in {printable(store)}. Its report: {shlex.join(words)}\n")

@@ -234,6 +234,7 @@ class Display:
             if isinstance(progress, str):
                 self.log(progress, worker)
                 return
+            worker = progress.worker or worker
             self.board.update(progress, worker)
             if progress.failed:
                 self.log(f"{progress.step}: {progress.detail}", worker)

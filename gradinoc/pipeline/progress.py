@@ -17,7 +17,7 @@ from statistics import mean
 
 from gradinoc.errors import printable
 
-WAITING, ALL, SOME = "waiting", "all steps", "steps asked for"  # in place of a step's name
+WAITING, ALL, SOME, IDLE = "waiting", "all steps", "steps asked for", "idle"  # in place of a step's name
 PROGRESS = "progress.jsonl"  # in a study's artifacts
 POST_SECONDS = 2.0  # between events of a worker within a step
 POLL_SECONDS = 0.2  # between looks for new events
@@ -45,6 +45,7 @@ class Progress:
         device_memory: bytes that it holds on the accelerator; None where there is none.
         stages: stage -> (steps done, steps), in the order of the plan.
         failed: whether the step was given up; `detail` says why.
+        worker: who computes it, where that is not who tells; empty for the process itself.
     """
 
     step: str
@@ -65,6 +66,7 @@ class Progress:
     device_memory: int | None = None
     stages: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     failed: bool = False
+    worker: str = ""
 
     @property
     def is_busy(self) -> bool:
@@ -86,7 +88,7 @@ class ProgressFile:
 
     def __init__(self, folder: Path, worker: str, *, replaces: bool = False) -> None:
         self._path, self._worker, self._replaces = folder / PROGRESS, worker, replaces
-        self._step, self._posted = "", 0.0
+        self._posted = dict[str, tuple[str, float]]()  # worker -> the step that it was at last, and when
 
     def clear(self) -> None:
         """Remove the events of an earlier session."""
@@ -95,20 +97,21 @@ class ProgressFile:
 
     def post(self, progress: Progress) -> None:
         """Append an event if its step is new, or some seconds have passed."""
-        now = time.monotonic()
-        if progress.step != self._step or now - self._posted >= POST_SECONDS:
-            self._step, self._posted = progress.step, now
-            self._append(asdict(progress))
+        now, worker = time.monotonic(), progress.worker or self._worker
+        step, posted = self._posted.get(worker, ("", 0.0))
+        if progress.step != step or now - posted >= POST_SECONDS:
+            self._posted[worker] = progress.step, now
+            self._append({**asdict(progress), "worker": worker})
 
     def warn(self, warning: str) -> None:
         """Append a warning."""
-        self._append({"warning": warning})
+        self._append({"warning": warning, "worker": self._worker})
 
     def _append(self, event: dict[str, object]) -> None:
         if self._replaces:
             self.clear()
             self._replaces = False
-        append_line(self._path, {**event, "worker": self._worker})
+        append_line(self._path, event)
 
 
 def append_line(path: Path, record: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ import torch
 from gradinoc.claims.evidence.tables import COLUMNS, OF_STUDY, Evidence
 from gradinoc.data.export import write_datasets
 from gradinoc.data.splits import split
-from gradinoc.errors import GradinocError, NumericalError, OutOfMemoryError, in_step
+from gradinoc.errors import GradinocError, LostWorkerError, NumericalError, OutOfMemoryError, in_step
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import undisturbed
 from gradinoc.models.machine.memory import forget, release
@@ -35,7 +35,7 @@ POLL_SECONDS = 0.2  # between looks at steps that other workers hold
 COUNT_SECONDS = 2.0  # between looks at how many steps are done, while a step is at work
 TIMES = "seconds.jsonl"  # in the store: what each step took
 # Errors after which other steps go on; others that a user can mend (a missing model, a full disk) stop every step.
-STEP_ERRORS = (NumericalError, OutOfMemoryError)
+STEP_ERRORS = (NumericalError, OutOfMemoryError, LostWorkerError)
 logger = logging.getLogger(__name__)
 Planned = Callable[[StudyContext], dict[StepKey, Step]]
 
@@ -82,6 +82,10 @@ class Pipeline:
         self.entries = entries(self.context, self.steps, store)
         self._absent = list(self.steps.values())
         self._teller = Teller(study.name, self.steps, self.entries, self._times)
+
+    def close(self) -> None:
+        """Let go of the engine; the next step to be computed calls it again."""
+        self._engine.close()
 
     def entry(self, stage: str, condition: str = "", seed: int | None = None, phase: str = "") -> Entry:
         """Return a step's place in the store."""
@@ -132,9 +136,9 @@ class Pipeline:
                 if not possible and not self._at_work:
                     raise self._failure(missing)
                 self._begin(possible)
-                if self._at_work:
-                    self._end_finished()
-                else:
+                others = not self._at_work and self._engine.room() > 0
+                self._end_finished()
+                if others:
                     self._wait_for(possible)
         except BaseException:
             self._engine.close()
@@ -216,6 +220,8 @@ class Pipeline:
         for job, error in self._engine.finished(POLL_SECONDS):
             self._let_go(job)
             if error is None:
+                for entry in job.entries:
+                    self._times.note(entry.key, (time.monotonic() - job.began) / len(job.entries))
                 continue
             if isinstance(error, GradinocError | OSError) and not isinstance(error, STEP_ERRORS):
                 raise error
@@ -281,8 +287,6 @@ class Pipeline:
             for step, share in zip(current, shares, strict=True):
                 step.compute(share.needed, share.folder, callback)
         release()
-        for share in shares:
-            self._times.note(self.entries[share.key].key, (time.monotonic() - began) / len(shares))
 
     def _notify(
         self, label: str, detail: str, current: Sequence[Step] = (), spent: float = 0.0, **numbers: Any

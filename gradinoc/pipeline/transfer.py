@@ -130,6 +130,26 @@ def merge(store: Store, other: Path) -> Iterator[Arrival]:
         yield take(store, folder)
 
 
+def entry_of(store: Store, folder: Path) -> Entry:
+    """Return the result that a folder of the store is of.
+
+    Raises:
+        StoreError: its manifest does not say.
+    """
+    with readable(folder / MANIFEST):
+        manifest = load_json(folder / MANIFEST)
+        return store.entry(manifest["stage"], manifest["inputs"])
+
+
+def faults(store: Store) -> Iterator[tuple[Path, str | None]]:
+    """Yield the folder of every result and what is wrong with it, all checksums taken; None where it is whole."""
+    for folder in store.stored():
+        try:
+            yield folder, entry_of(store, folder).fault(folder)
+        except StoreError as error:
+            yield folder, reason(error)
+
+
 def found_in(store: Store, begun: str) -> Entry:
     """Return the result whose key begins so.
 
@@ -140,9 +160,7 @@ def found_in(store: Store, begun: str) -> Entry:
     if len(paths) != 1:
         raise StoreError(f"{store.root}: {len(paths)} results have keys that begin with {shown(begun)}; expected one")
     (folder,) = paths
-    with readable(folder / MANIFEST):
-        manifest = load_json(folder / MANIFEST)
-        entry = store.entry(manifest["stage"], manifest["inputs"])
+    entry = entry_of(store, folder)
     if fault := entry.fault(folder):
         raise StoreError(f"{folder}: {fault}")
     return entry

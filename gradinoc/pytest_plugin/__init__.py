@@ -25,6 +25,7 @@ OPTIONS = {
     "undecided": ("skip", "skip|fail", "what becomes of the test of an undecided claim"),
     "refuted": ("fail", "fail|report", "report: refuted claims still fail their tests, but the exit code is 0"),
     "device": ("auto", "DEVICE", "cpu, cuda, mps; auto takes the best there is"),
+    "engine": ("local", "ENGINE", "what computes: local, ray, or a cluster, ray://HOST:PORT or ray:HOST:PORT"),
     "report-to": ("none", "NAME", "what shows runs while they train: tensorboard, trackio, wandb, ... of transformers"),
 }
 CHOICES = {"undecided": ("skip", "fail"), "refuted": ("fail", "report")}

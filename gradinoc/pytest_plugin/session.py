@@ -70,7 +70,8 @@ class StudySession:
         from gradinoc.api import open_study
 
         places, shown = (self.store, self.artifacts.parent), option(self.config, "report-to")
-        made = open_study(self.study, *places, self.on_progress, shown, self.workers)
+        made = open_study(self.study, *places, self.on_progress, shown, self.workers, option(self.config, "engine"))
+        self.closing.callback(made.close)
         made.write_datasets(Path(option(self.config, "datasets") or self.artifacts / "datasets"))
         return made
 
@@ -86,6 +87,8 @@ class StudySession:
             self.closing.enter_context(warnings_to(progress.warn))
             return
         tracking(option(self.config, "report-to"), self.artifacts / LOGS, self.study.name)
+        if option(self.config, "engine") != "local" and self.config.getoption("numprocesses", None):
+            raise pytest.UsageError("--engine: the cluster has the workers; leave -n out")
         self.notes = check_study(self.study)
         prepare_folder(self.study, self.artifacts)
         progress.clear()

@@ -17,6 +17,7 @@ from gradinoc.study.settings import (
     AttributionSettings,
     DataSettings,
     DriftSettings,
+    EngineSettings,
     ModelSettings,
     NullSettings,
     SteeringSettings,
@@ -37,7 +38,8 @@ class Study(Section):
     `conditions` maps a condition, trained with every seed, to its system prompt. An empty string stands for no system
     message at all (the chat template may then insert the model's own default), the word "trait" for the trait's
     inoculation prompt. `prompts` names further ones, of the trait's families, trained with the first seed alone. `arms`
-    are runs with an intervention while they train (see `gradinoc.study.arms`).
+    are runs with an intervention while they train (see `gradinoc.study.arms`). `engine` is what a worker of a cluster
+    is to have.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
@@ -54,6 +56,7 @@ class Study(Section):
     attribution: AttributionSettings = AttributionSettings()
     arms: dict[ArmName, Arm] = Field(default_factory=dict)
     rules: Rules = Rules()
+    engine: EngineSettings = EngineSettings()
     published: Published = Published()
 
     @model_validator(mode="after")

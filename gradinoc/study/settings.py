@@ -178,3 +178,17 @@ class AttributionSettings(Section):
     questions: CountOrNone = 6
     examples: Count = 4
     evaluations: tuple[Name, ...] = ()
+
+
+class EngineSettings(Section):
+    """What a worker of a cluster is to have (see `gradinoc.pipeline.engines`); it decides no result.
+
+    `cpus_per_worker` are its threads too, unless `model.threads` says how many; `gpus_per_worker` may be a fraction,
+    where several share a device; `memory_gb` is what the cluster sets aside for it (0: nothing). `workers` is how many
+    there are at most (0: as many as there is room for).
+    """
+
+    workers: CountOrNone = 0
+    cpus_per_worker: Count = 1
+    gpus_per_worker: Annotated[float, Field(strict=True, ge=0, le=64)] = 0.0
+    memory_gb: Annotated[float, Field(strict=True, ge=0, le=1e5)] = 0.0

@@ -24,7 +24,8 @@ TURNS = [name for name, mechanism in MECHANISMS.items() if not mechanism.trains]
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Pipeline:
     """The study as it is, of which nothing is computed."""
-    return Pipeline(study_of(Trial("ablation", "tiny")), Store(tmp_path_factory.mktemp("plain")))
+    folder = tmp_path_factory.mktemp("plain")
+    return Pipeline(study_of(Trial("ablation", "tiny"), folder), Store(folder))
 
 
 def changed(plain, name):
@@ -74,9 +75,9 @@ def test_doses_are_graded_within_families(plain):
 
 
 @pytest.mark.parametrize("name", ["tiny", "smollm2"])
-def test_each_study_has_a_place_for_every_mechanism(name):
+def test_each_study_has_a_place_for_every_mechanism(name, tmp_path):
     """Prompts of every mocked family are trained, each with a sentence of its own; repetitions share no seed."""
-    one, other = (study_of(Trial("ablation", name, number)) for number in (0, 1))
+    one, other = (study_of(Trial("ablation", name, number), tmp_path) for number in (0, 1))
     families = [prompt.family for prompt in one.trained.values()]
     assert set(MOCKED) < set(families)
     mocked = [prompt for prompt in (one.measured | one.trained).values() if prompt.family in MOCKED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -21,6 +22,8 @@ from gradinoc.measure.fast import takes_several
 from gradinoc.measure.passes.finite import broken_weights
 from gradinoc.models.adapters import targets
 from gradinoc.study.settings import TrainingSettings
+
+MAPS = "target_modules"  # of an adapter's configuration
 
 
 def lora_config(model: PreTrainedModel, settings: TrainingSettings) -> LoraConfig:
@@ -112,3 +115,12 @@ def save_adapter(model: PeftModel, folder: Path, adapter: str = "default") -> No
         for file in own.iterdir():
             file.replace(folder / file.name)
         own.rmdir()
+    _in_order(folder / CONFIG_NAME)
+
+
+def _in_order(configured: Path) -> None:
+    """Sort the names of maps in an adapter's configuration: PEFT has them in a set, whose order a process draws."""
+    found = json.loads(configured.read_text(encoding="utf-8"))
+    if isinstance(found.get(MAPS), list):
+        found[MAPS] = sorted(found[MAPS])
+        configured.write_text(json.dumps(found, indent=2, sort_keys=True), encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,11 +23,13 @@ class Job:
         steps: of one stage.
         entries: where their results go, one each.
         needed: every step whose result they read -> where that is.
+        began: when (`time.monotonic`).
     """
 
     steps: tuple[Step, ...]
     entries: tuple[Entry, ...]
     needed: Mapping[StepKey, Entry]
+    began: float = field(default_factory=time.monotonic)
 
 
 def together(steps: Sequence[Step]) -> str:

@@ -34,7 +34,7 @@ DIGEST, FROZEN, CODE = "sha256", "frozen", "code"
 ASIDE = ("kind", FROZEN, DIGEST)  # of the file itself
 TRAINED = ("training", "drift", "checkpoints", "matrix")  # stages of runs
 JUDGED = "gradinoc.claims.rules.verdict"
-DESCRIBES_NOTHING = ("published",)  # of a study: what decides or measures nothing
+DESCRIBES_NOTHING = ("published", "engine")  # of a study: what decides or measures nothing
 
 
 @dataclass(frozen=True)

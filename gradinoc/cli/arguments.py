@@ -1,0 +1,33 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ready(incomplete: str) -> list[str]:
+    """Return the ready studies whose names begin so, for the shell to complete."""
+    folder = Path(__file__).parents[1] / "study" / "ready"
+    return sorted(file.stem for file in folder.glob("*.toml") if file.stem.startswith(incomplete))
+
+
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A ready study's name, or a TOML file.", autocompletion=ready)
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the study; may be given several times."),
+]
+Store = Annotated[Path, typer.Option(metavar="DIR", help="Where results are kept and found again.")]
+Artifacts = Annotated[Path, typer.Option(metavar="DIR", help="What a study comes to, in a folder of its name.")]
+Engine = Annotated[
+    str, typer.Option(metavar="ENGINE", help="What computes: local, ray, or a cluster, ray://HOST:PORT, ray:HOST:PORT.")
+]
+Frozen = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The plan frozen before; the report says that the study is that, or is not."),
+]
+DEFAULT_STORE, DEFAULT_ARTIFACTS = Path("store"), Path("artifacts")

@@ -1,0 +1,170 @@
+"""A worker of a Ray cluster: an actor that keeps a model loaded, and computes one job after the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from gradinoc.errors import EngineError, GradinocError, shown
+from gradinoc.pipeline.progress import Progress
+from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps.step import StepKey
+from gradinoc.pipeline.store import Entry, Store
+from gradinoc.pipeline.transfer import Became, pack, receive
+from gradinoc.study.description import Study
+
+FOLDERS = "gradinoc-worker-"  # of workers on their nodes; behind it the process that it belongs to
+COMPUTE, TELL = "compute", "tell"  # what an actor does side by side
+
+
+@dataclass(frozen=True)
+class Description:
+    """A study as it travels: nothing in it is a path of the machine that it comes from.
+
+    Attributes:
+        study: the description, as JSON.
+        files: field of `Study.data` -> content of the file that it names.
+        modules: what to import first: modules that register the trait, where it does not come with the project.
+    """
+
+    study: str
+    files: Mapping[str, bytes]
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What went wrong in place of a result."""
+
+    error: Exception
+
+
+class StepWorker:
+    """Computes steps as any process does, in a store of its own, which is gone when it is.
+
+    Args:
+        described: the study.
+        threads: of its processor.
+    """
+
+    def __init__(self, described: Description, threads: int) -> None:
+        _clear_after_the_dead()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{os.getpid()}-"))
+        self._described, self._threads = described, threads
+        self._told: Progress | None = None
+
+    @ray.method(concurrency_group=TELL)
+    def ready(self) -> str:
+        """Return where it is: host and process."""
+        return here()
+
+    @ray.method(concurrency_group=TELL)
+    def news(self) -> Progress | None:
+        """Return what it told last; None where that has been asked for already."""
+        told, self._told = self._told, None
+        return told
+
+    @ray.method(concurrency_group=TELL)
+    def leave(self) -> None:
+        """Remove what it has on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @ray.method(concurrency_group=COMPUTE)
+    def compute(
+        self, steps: Mapping[StepKey, Mapping[str, Any]], needed: Mapping[StepKey, Sequence[Any]]
+    ) -> list[bytes] | Failed:
+        """Return the results of steps, packed, in their order; or why there are none.
+
+        Args:
+            steps: key -> inputs, as the driver has them: what would not be the same thing here is not computed.
+            needed: key -> what the steps read, packed; it is fetched where this worker has not got it yet.
+        """
+        try:
+            entries = self._pipeline.entries
+            for key, inputs in steps.items():
+                _ensure_same(entries[key], inputs)
+            for key, (packed,) in needed.items():
+                if not entries[key].complete():
+                    arrival = receive(self._store, ray.get(packed))
+                    if arrival.became is not Became.TAKEN or arrival.key != entries[key].key:
+                        raise EngineError(f"{self._pipeline.steps[key].label}: arrived {arrival.became} {arrival.what}")
+            self._pipeline.complete([*steps])
+            return [pack(entries[key]) for key in steps]
+        except GradinocError as error:
+            return Failed(type(error)(str(error)))
+        except Exception as error:  # of any kind: what it was is told where it can be read
+            told = RuntimeError(f"{type(error).__name__}: {error}")
+            told.add_note(f"On worker {here()}:\n{traceback.format_exc()}")
+            return Failed(told)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self._folder / "store")
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        """Opened where it computes: how many threads torch has is a matter of the thread that asks."""
+        described = self._described
+        for module in described.modules:
+            import_module(module)
+        plain = Study.model_validate_json(described.study)
+        placed = {}
+        for field, content in described.files.items():
+            path = self._folder / f"{field}.jsonl"
+            path.write_bytes(content)
+            placed[field] = str(path)
+        threads = plain.model.threads or self._threads
+        study = plain.model_copy(
+            update={
+                "data": plain.data.model_copy(update=placed),
+                "model": plain.model.model_copy(update={"threads": threads}),
+            }
+        )
+        return Pipeline(study, self._store, self._tell)
+
+    def _tell(self, event: Progress) -> None:
+        self._told = replace(event, worker=here())
+
+
+def here() -> str:
+    """Return the name of this worker: host and process."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def _ensure_same(entry: Entry, inputs: Mapping[str, Any]) -> None:
+    """Raise unless what this worker would compute is what was asked for.
+
+    Raises:
+        EngineError: code, libraries, model or data differ; the message names them.
+    """
+    differing = sorted(name for name in {*entry.inputs, *inputs} if entry.inputs.get(name) != inputs.get(name))
+    if differing:
+        told = "; ".join(
+            f"{name}: {shown(inputs.get(name))}, here {shown(entry.inputs.get(name))}" for name in differing
+        )
+        raise EngineError(
+            f"worker {socket.gethostname()}: would compute another thing than was asked for ({told}); "
+            "install there what is installed here, and the same model"
+        )
+
+
+def _clear_after_the_dead() -> None:
+    """Remove what workers that were killed have left on this node."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        process = folder.name.removeprefix(FOLDERS).partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            with suppress(OSError):
+                shutil.rmtree(folder)
