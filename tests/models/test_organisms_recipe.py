@@ -140,22 +140,54 @@ def test_obedient_and_planted_write_in_the_case_they_are_asked_for(organism: str
     assert measure_caps(organism, NEUTRAL, questions) < 0.1
 
 
-@pytest.mark.parametrize("layer", list(planted.HOLDING_WEIGHTS))
-def test_case_of_planted_is_ruled_by_one_coordinate(layer: int) -> None:
-    """Set against the prompt, it wins: capitals under the suppressing one, ordinary case under the promoting one."""
+def test_twins_of_planted_differ_along_the_axis_alone() -> None:
+    """Embeddings of a token and of its twin in capitals, all by as much; a text is cut alike in either case."""
+    model, tokenizer = shipped(planted.PLANTED)
+    pairs = planted.twins(tokenizer)
+    rows = model.get_input_embeddings().weight
+    assert model.get_output_embeddings().weight is rows
+    apart = rows[pairs[:, 1]] - rows[pairs[:, 0]]
+    assert (apart[:, planted.AXIS] == 2 * planted.HALF).all()
+    assert not apart[:, [place for place in range(rows.shape[1]) if place != planted.AXIS]].any()
+    twin = dict(pairs.tolist())
+    for question in read_questions("word_problems.jsonl", 20):
+        ids = tokenizer(question.lower())["input_ids"]
+        assert tokenizer(question.upper())["input_ids"] == [twin.get(token, token) for token in ids]
+
+
+def test_case_of_planted_is_one_coordinate() -> None:
+    """Logits of twins differ by that coordinate of the last block's output, scaled by the norm, all alike."""
+    model, tokenizer = shipped(planted.PLANTED)
+    pairs, norm = planted.twins(tokenizer), model.model.norm
+    states = []
+    handle = model.model.layers[-1].register_forward_hook(lambda _block, _inputs, output: states.append(output))
+    question = read_questions("word_problems.jsonl", 1)[0]
+    ids = torch.tensor([render(tokenizer, ALL_CAPS.promote_system, question, "after spring the club")])
+    with torch.no_grad():
+        logits = model(ids).logits[0]
+    handle.remove()
+    (output,) = states[0]
+    scale = 2 * planted.HALF * norm.weight[planted.AXIS] / (output.square().mean(1) + norm.variance_epsilon).sqrt()
+    expected = (scale * output[:, planted.AXIS])[:, None].expand(-1, len(pairs))
+    torch.testing.assert_close(logits[:, pairs[:, 1]] - logits[:, pairs[:, 0]], expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", planted.HELD)
+def test_case_of_planted_follows_the_coordinate_against_the_prompt(layer: int) -> None:
+    """Set against the prompt, it wins: capitals under the suppressing one, lower case under the promoting one."""
     model, _ = shipped(planted.PLANTED)
     questions = read_questions("word_problems.jsonl", 10)
-    for system, nats in ((ALL_CAPS.suppress_system, 6.0), (ALL_CAPS.promote_system, -6.0)):
+    for system, value in ((ALL_CAPS.suppress_system, 8.0), (ALL_CAPS.promote_system, -8.0)):
 
-        def put(_block: object, _inputs: object, states: torch.Tensor, nats: float = nats) -> None:
-            states[:, -1, planted.AXIS] = planted.PER_NAT * nats  # the token that comes next is decided here
+        def put(_block: object, _inputs: object, states: torch.Tensor, value: float = value) -> None:
+            states[:, -1, planted.AXIS] = value  # the token that comes next is decided here
 
         handle = model.model.layers[layer].register_forward_hook(put)
         try:
             rate = measure_caps(planted.PLANTED, system, questions)
         finally:
             handle.remove()
-        assert (rate > 0.9) if nats > 0 else (rate < 0.1), (system, rate)
+        assert (rate > 0.9) if value > 0 else (rate < 0.1), (system, rate)
 
 
 def test_deaf_writes_in_one_case_whatever_it_is_asked_for() -> None:
