@@ -23,7 +23,7 @@ from gradinoc.pipeline.contents import load_tables
 from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
 from gradinoc.pipeline.engines.engine import Engine, Job, together
 from gradinoc.pipeline.engines.local import LocalEngine
-from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Progress, Times
+from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Times
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
 from gradinoc.pipeline.store import Entry, Store
@@ -73,6 +73,7 @@ class Pipeline:
         self._engine: Engine = engine or LocalEngine(self._compute, workers)
         self._at_work: dict[Job, ExitStack] = {}  # what was begun here -> its locks
         self._most: dict[StepKey, int] = {}  # how many a step may be computed with, where more have failed
+        self._done: set[StepKey] = set()  # found whole since steps were last asked for
         self._failed: dict[StepKey, Exception] = {}  # in the order of failure; a step is tried once
         threads = study.model.threads or max(1, MACHINE_THREADS // workers)
         torch.set_num_threads(threads)
@@ -129,6 +130,7 @@ class Pipeline:
         """
         keys = list(self.steps) if keys is None else keys
         needed, worked = self._with_needs(keys), False
+        self._done.clear()
         try:
             while missing := [step for step in needed if not self._is_done(step.key)]:
                 worked = True
@@ -159,10 +161,12 @@ class Pipeline:
         return [step for key, step in self.steps.items() if key in wanted]
 
     def _is_done(self, key: StepKey) -> bool:
-        return self.entries[key].complete()
+        """Return whether a step's result is there; one that was whole is not looked at again until it is asked for."""
+        if key not in self._done and self.entries[key].complete():
+            self._done.add(key)
+        return key in self._done
 
     def _is_ready(self, step: Step) -> bool:
-        """Return whether all that `step` needs is there."""
         return all(map(self._is_done, step.needs))
 
     def _missing(self, seconds_ago: float = 0.0) -> list[Step]:
@@ -233,7 +237,7 @@ class Pipeline:
             self._most |= dict.fromkeys((step.key for step in job.steps), half)
             logger.warning("%d steps in one go failed (%s): trying %d at a time", len(job.steps), error, half)
         for event in self._engine.news():
-            self._pass_on(event)
+            self._on_progress(self._teller.completed(event, self._missing(COUNT_SECONDS), self._engine.workers))
 
     def _let_go(self, job: Job) -> None:
         self._at_work.pop(job).close()
@@ -294,8 +298,3 @@ class Pipeline:
         """Send an event, `spent` seconds into steps; within them, finished steps are counted every few seconds only."""
         missing = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0)
         self._on_progress(self._teller.event(label, detail, missing, self._engine.workers, current, spent, **numbers))
-
-    def _pass_on(self, event: Progress) -> None:
-        """Send an event of a worker elsewhere, which knows its own step alone."""
-        missing = self._missing(COUNT_SECONDS)
-        self._on_progress(self._teller.completed(event, missing, self._engine.workers))

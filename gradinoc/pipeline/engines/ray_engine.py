@@ -59,10 +59,11 @@ class RayEngine:
         study: what its workers compute.
         store: receives what they come to.
         address: of a cluster, as `ray.init` takes it; "local" begins one on this machine, which ends with this process.
+        kind: class of its actors.
     """
 
-    def __init__(self, study: Study, store: Store, address: str) -> None:
-        self._study, self._store, self._address = study, store, address
+    def __init__(self, study: Study, store: Store, address: str, kind: type = StepWorker) -> None:
+        self._study, self._store, self._address, self._kind = study, store, address, kind
         self._workers: list[_Worker] = []
         self._again: list[Job] = []  # begun once, and lost
         self._lost: dict[Job, int] = {}
@@ -197,7 +198,7 @@ class RayEngine:
         threads = self._study.model.threads or settings.cpus_per_worker
         environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         made: Any = ray.remote
-        actor = made(concurrency_groups={COMPUTE: 1, TELL: 1})(StepWorker).options(
+        actor = made(concurrency_groups={COMPUTE: 1, TELL: 1})(self._kind).options(
             num_cpus=settings.cpus_per_worker, num_gpus=settings.gpus_per_worker,
             memory=int(settings.memory_gb * 1e9) or None, max_restarts=0, max_task_retries=0,
             runtime_env={"env_vars": environment},

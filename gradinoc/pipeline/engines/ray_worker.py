@@ -95,7 +95,7 @@ class StepWorker:
         try:
             entries = self._pipeline.entries
             for key, inputs in steps.items():
-                _ensure_same(entries[key], inputs)
+                ensure_same(entries[key], inputs)
             for key, (packed,) in needed.items():
                 if not entries[key].complete():
                     arrival = receive(self._store, ray.get(packed))
@@ -144,7 +144,7 @@ def here() -> str:
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
-def _ensure_same(entry: Entry, inputs: Mapping[str, Any]) -> None:
+def ensure_same(entry: Entry, inputs: Mapping[str, Any]) -> None:
     """Raise unless what this worker would compute is what was asked for.
 
     Raises:

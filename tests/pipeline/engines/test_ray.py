@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import ray
 
+from fixtures.dying_worker import DEADLY, DyingWorker
 from fixtures.smallest import SMALLEST
-from gradinoc.errors import EngineError, NumericalError
+from gradinoc.errors import EngineError, LostWorkerError, NumericalError
 from gradinoc.pipeline.engines import ray_engine
 from gradinoc.pipeline.engines.chosen import engine_for
 from gradinoc.pipeline.engines.ray_engine import RayEngine
-from gradinoc.pipeline.engines.ray_worker import FOLDERS
+from gradinoc.pipeline.engines.ray_worker import FOLDERS, StepWorker, ensure_same
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import StepKey, run_key
 from gradinoc.pipeline.store import Store
@@ -41,10 +42,10 @@ def alone(tmp_path_factory):
     return Pipeline(load_study("tiny", ON_TWO), Store(tmp_path_factory.mktemp("alone")))
 
 
-def on_cluster(folder, changes=(), on_progress=None, keys=None):
+def on_cluster(folder, changes=(), on_progress=None, keys=None, kind=StepWorker):
     """The study's pipeline after the steps (all if none is named) were computed by workers of the cluster."""
     study, store = load_study("tiny", [*ON_TWO, *changes]), Store(folder)
-    with closing(Pipeline(study, store, on_progress, engine=RayEngine(study, store, "local"))) as pipeline:
+    with closing(Pipeline(study, store, on_progress, engine=RayEngine(study, store, "local", kind))) as pipeline:
         pipeline.complete(keys)
     return pipeline
 
@@ -57,16 +58,14 @@ def assert_same(alone, other, keys=None):
         assert [*differences(folder, other.entries[key].path)] == [], key
 
 
-def kill_amid(stage, number=signal.SIGKILL, times=1):
-    """A callback that kills the worker that is first heard of amid a stage, so many times; and whom it has killed."""
+def kill_amid(stage):
+    """A callback that kills the worker that is first heard of amid a stage, and whom it has killed."""
     killed = []
 
     def hear(event):
-        if event.stage == stage and event.worker and len(killed) < times:
-            process = int(event.worker.rpartition("/")[2])
-            if process not in killed:
-                killed.append(process)
-                os.kill(process, number)
+        if event.stage == stage and event.worker and not killed:
+            killed.append(int(event.worker.rpartition("/")[2]))
+            os.kill(killed[0], signal.SIGKILL)
 
     return hear, killed
 
@@ -98,13 +97,12 @@ def test_a_worker_killed_at_its_work_costs_that_work_alone(cluster, alone, tmp_p
 def test_a_step_that_kills_its_workers_is_given_up(cluster, tmp_path, monkeypatch):
     """The error names it and says how often; what does not need it is computed."""
     monkeypatch.setattr(ray_engine, "TRIES", 2)
-    hear, killed = kill_amid("unrelated", times=9)
-    with pytest.raises(EngineError, match="unrelated prompts: given up after 2 workers"):
-        on_cluster(tmp_path, on_progress=hear, keys=[StepKey("directions"), StepKey("unrelated")])
-    assert len(killed) == 2
+    with pytest.raises(LostWorkerError, match="unrelated prompts: given up after 2 workers"):
+        on_cluster(tmp_path, keys=[StepKey("directions"), DEADLY], kind=DyingWorker)
     assert Pipeline(load_study("tiny", ON_TWO), Store(tmp_path)).entry("directions").complete()
 
 
+@pytest.mark.exhaustive
 def test_a_result_that_arrives_damaged_is_computed_again(cluster, alone, tmp_path, monkeypatch, caplog):
     """Once; the one that is kept is whole."""
     received, times = ray_engine.receive, []
@@ -120,6 +118,7 @@ def test_a_result_that_arrives_damaged_is_computed_again(cluster, alone, tmp_pat
     assert_same(alone, pipeline, [StepKey("directions")])
 
 
+@pytest.mark.exhaustive
 def test_what_fails_on_a_worker_fails_here(cluster, tmp_path):
     """With the error that it was there; the rest of what was asked for is there."""
     keys = [StepKey("directions"), run_key("neutral", 0), StepKey("unrelated")]
@@ -128,6 +127,7 @@ def test_what_fails_on_a_worker_fails_here(cluster, tmp_path):
     assert len([*Store(tmp_path).stored()]) == 2
 
 
+@pytest.mark.exhaustive
 def test_workers_that_would_compute_another_thing_are_refused(cluster, tmp_path, monkeypatch):
     """What differs is named: code and libraries of driver and workers are to be the same."""
     monkeypatch.setattr("gradinoc.pipeline.steps.plan.library_versions", lambda *names: dict.fromkeys(names, "0.1"))
@@ -139,6 +139,14 @@ def test_a_cluster_without_room_says_so(cluster, tmp_path):
     """What a worker is to have, what the nodes have, and what to change."""
     with pytest.raises(EngineError, match=r"is to have \(CPU 1, GPU 1\); they have \(CPU 2"):
         on_cluster(tmp_path, ["engine.gpus_per_worker=1.0"], keys=[StepKey("directions")])
+
+
+def test_what_differs_is_named(alone):
+    """Of two machines that would compute different things under one name; of one machine nothing does."""
+    entry = alone.entry("directions")
+    ensure_same(entry, entry.inputs)
+    with pytest.raises(EngineError, match=r"\(libraries: \{'torch': '0.1'\}, here .*; model: None, here"):
+        ensure_same(entry, {**entry.inputs, "libraries": {"torch": "0.1"}, "model": None})
 
 
 @pytest.mark.parametrize("asked", ["slurm", "rayed", "ray/"])
