@@ -7,6 +7,7 @@
 # make controls    the whole judge on mechanisms that are known: STUDY=tiny ARGS='--repetitions 20'; writes docs/controls.md
 # make architectures  every causal language model of transformers, tiny, against brute force; writes docs/models.md
 # make bench       side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
+# make scale       what a cluster costs, on nodes that are processes of this machine: ARGS='--study tiny --steps 500'
 # make design      what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
 # make report      rewrite a study's report from the store: STUDY=smollm2
 # make docs        the API reference, from the docstrings, in docs/site/
@@ -25,9 +26,9 @@ READY  := .venv/ready
 QUIETLY := --quiet --disable-pip-version-check
 WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
 # Kills and starts processes, waits, fills disks: minutes. `make faults` tries these, and all others at length.
-SLOW_FAULTS := concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
+SLOW_FAULTS := cluster concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
 
-.PHONY: claims test check nightly faults calibrate controls architectures bench design report docs audit clean
+.PHONY: claims test check nightly faults calibrate controls architectures bench scale design report docs audit clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -59,6 +60,9 @@ calibrate: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(JOB) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+scale: $(READY)
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 design: $(READY)
 	$(BIN)/python -m gradinoc plan $(STUDY) $(ARGS)
