@@ -1,0 +1,102 @@
+"""Locks of a store: the system's where they can be trusted, leases where they cannot; both keep others out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import pytest
+from filelock import SoftFileLease, Timeout, UnixFileLock
+
+from gradinoc.errors import StoreError
+from gradinoc.pipeline import locks
+from gradinoc.pipeline.store import Store, load_or_compute
+
+
+@pytest.fixture(autouse=True)
+def _anew(monkeypatch):
+    """What was found out of a folder is found out again."""
+    monkeypatch.delenv(locks.ASKED, raising=False)
+    locks.probed.cache_clear()
+    yield
+    locks.probed.cache_clear()
+
+
+def test_on_a_local_file_system_locks_are_the_systems(tmp_path):
+    """Nothing is left of the probe, and the reason is told."""
+    found = locks.probed(tmp_path / "store")
+    assert not found.leased
+    assert "is local" in found.why
+    assert [*(tmp_path / "store").iterdir()] == []
+    assert isinstance(locks.lock(tmp_path / "a.lock", tmp_path), UnixFileLock)
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "gpfs", "fuse.sshfs", "9p", "cifs", "smb3", "beegfs"])
+def test_on_a_shared_one_they_are_leases(tmp_path, monkeypatch, kind):
+    """Whatever the system's own locks do on this machine."""
+    monkeypatch.setattr(locks, "file_system", lambda _folder: kind)
+    assert locks.probed(tmp_path) == (True, f"its file system, {kind}, may be mounted by other machines")
+    assert isinstance(locks.lock(tmp_path / "a.lock", tmp_path), SoftFileLease)
+
+
+def test_where_the_systems_do_not_exclude_each_other_they_are_leases(tmp_path, monkeypatch):
+    """As on a network file system that takes every lock and holds none."""
+    monkeypatch.setattr(UnixFileLock, "_acquire", lambda self: setattr(self._context, "lock_file_fd", 1))
+    monkeypatch.setattr(UnixFileLock, "_release", lambda self: setattr(self._context, "lock_file_fd", None))
+    found = locks.probed(tmp_path)
+    assert found.leased
+    assert "do not exclude each other" in found.why
+
+
+def test_what_is_asked_for_is_taken(tmp_path, monkeypatch):
+    """And what is neither is refused."""
+    monkeypatch.setenv(locks.ASKED, "lease")
+    assert locks.probed(tmp_path / "a").leased
+    monkeypatch.setattr(locks, "file_system", lambda _folder: "nfs")
+    monkeypatch.setenv(locks.ASKED, "system")
+    assert not locks.probed(tmp_path / "b").leased
+    monkeypatch.setenv(locks.ASKED, "mkdir")
+    with pytest.raises(StoreError, match="expected system or lease"):
+        locks.probed(tmp_path / "c")
+
+
+def hold(root, held, seconds):
+    """Hold the entry's lock for a while, in another process, which is told."""
+    with Store(root).entry("stage", {}).lock():
+        held.set()
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("asked", ["system", "lease"])
+def test_another_process_is_kept_out(tmp_path, monkeypatch, asked):
+    """While it is held; the one that holds it may take it again; afterwards it is free."""
+    monkeypatch.setenv(locks.ASKED, asked)
+    spawning = multiprocessing.get_context("spawn")
+    held = spawning.Event()
+    other = spawning.Process(target=hold, args=(tmp_path, held, 3.0))
+    other.start()
+    assert held.wait(60)
+    entry = Store(tmp_path).entry("stage", {})
+    with entry.lock(wait=False) as taken:
+        assert not taken
+    other.join()
+    with entry.lock(wait=False) as taken, entry.lock(wait=False) as again:
+        assert taken
+        assert again
+
+
+def test_results_are_computed_under_leases(tmp_path, monkeypatch):
+    """Once, as under any lock; no lease is left behind."""
+    monkeypatch.setenv(locks.ASKED, "lease")
+    entry, computed = Store(tmp_path).entry("stage", {}), []
+
+    def compute(folder):
+        computed.append(folder)
+        with pytest.raises(Timeout):
+            SoftFileLease(entry.path.with_suffix(".lock"), lease_duration=locks.LEASE_SECONDS).acquire(timeout=0)
+        (folder / "file").write_text("content")
+
+    for _ in range(2):
+        load_or_compute(entry, compute)
+    assert len(computed) == 1
+    assert not entry.path.with_suffix(".lock").exists()
