@@ -9,7 +9,17 @@ import typer
 
 from gradinoc.cli.arguments import DEFAULT_ARTIFACTS, DEFAULT_STORE, Artifacts, Settings, Store, StudyName
 
-app = typer.Typer(help="Results in a store: list, verify, export, merge.", rich_markup_mode=None, no_args_is_help=True)
+EXAMPLES = """\b
+Examples:
+  gradinoc store list
+  gradinoc store verify --store share-3
+  gradinoc store export 3f9a 77c0 --out to-be-sent
+  gradinoc store merge share-1 share-2 to-be-sent/training-3f9a.tar
+"""
+app = typer.Typer(
+    help="Results in a store: list, verify, export, merge.", epilog=EXAMPLES, rich_markup_mode=None,
+    no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 
 @app.command("list", short_help="What a store holds.")
