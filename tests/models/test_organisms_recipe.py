@@ -172,8 +172,7 @@ def test_case_of_planted_is_one_coordinate() -> None:
     torch.testing.assert_close(logits[:, pairs[:, 1]] - logits[:, pairs[:, 0]], expected, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layer", planted.HELD)
-def test_case_of_planted_follows_the_coordinate_against_the_prompt(layer: int) -> None:
+def test_case_of_planted_follows_the_coordinate_against_the_prompt() -> None:
     """Set against the prompt, it wins: capitals under the suppressing one, lower case under the promoting one."""
     model, _ = shipped(planted.PLANTED)
     questions = read_questions("word_problems.jsonl", 10)
@@ -182,7 +181,7 @@ def test_case_of_planted_follows_the_coordinate_against_the_prompt(layer: int) -
         def put(_block: object, _inputs: object, states: torch.Tensor, value: float = value) -> None:
             states[:, -1, planted.AXIS] = value  # the token that comes next is decided here
 
-        handle = model.model.layers[layer].register_forward_hook(put)
+        handle = model.model.layers[-1].register_forward_hook(put)
         try:
             rate = measure_caps(planted.PLANTED, system, questions)
         finally:
