@@ -27,8 +27,8 @@ from benchmarks.sleeping import SleepingWorker
 from gradinoc.pipeline.engines.ray_engine import RayEngine
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import Step, StepKey
-from gradinoc.pipeline.store import Store
-from gradinoc.pipeline.transfer import differences
+from gradinoc.pipeline.storage.store import Store
+from gradinoc.pipeline.storage.transfer import differences
 from gradinoc.study.loading import load_study
 
 NODES, SLEEPERS, SECONDS = 4, 32, 0.5

@@ -22,7 +22,7 @@ from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
 from gradinoc.disk import disk_errors, encodable, write_atomically
 from gradinoc.errors import EngineError, StudyError, printable
 from gradinoc.pipeline.progress import OnProgress, Progress, ProgressFile
-from gradinoc.pipeline.provenance import environment, loading_notes, self_tests
+from gradinoc.pipeline.storage.provenance import environment, loading_notes, self_tests
 from gradinoc.power.variances import estimate
 from gradinoc.report import write_report
 from gradinoc.report.figures.lettering import lettering_notes
@@ -148,16 +148,10 @@ def run_study(
 
 @_undisturbed()
 def compute_study(
-    study: Study,
-    store: Path,
-    artifacts: Path,
-    on_progress: OnProgress | None = None,
-    report_to: str = "none",
+    study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None = None, report_to: str = "none",
     engine: str = "local",
-) -> Pipeline:
-    """Compute every step of the study that is missing, make its folder in `artifacts`, and return its pipeline.
-
-    `engine` is "local", this process, or a cluster (see `gradinoc.pipeline.engines.chosen`).
+) -> Pipeline:  # fmt: skip
+    """Compute what is missing of the study by an `engine`, make its folder in `artifacts`, and return its pipeline.
 
     Raises:
         GradinocError: of the first step that failed; or the disk refuses, or there is no such integration.
@@ -175,14 +169,9 @@ def compute_study(
 
 
 def open_study(
-    study: Study,
-    store: Path,
-    artifacts: Path,
-    on_progress: OnProgress | None,
-    report_to: str,
-    workers: int = 1,
+    study: Study, store: Path, artifacts: Path, on_progress: OnProgress | None, report_to: str, workers: int = 1,
     engine: str = "local",
-) -> Pipeline:
+) -> Pipeline:  # fmt: skip
     """Return the study's pipeline, with nothing computed yet; its folder in `artifacts` is made.
 
     Raises:
@@ -191,7 +180,7 @@ def open_study(
     from gradinoc.measure.training.tracking import tracking
     from gradinoc.pipeline.engines.chosen import engine_for
     from gradinoc.pipeline.run import Pipeline  # here: torch is not needed to plan or read
-    from gradinoc.pipeline.store import Store
+    from gradinoc.pipeline.storage.store import Store
 
     folder, kept = artifacts / study.name, Store(store)
     tracker = tracking(report_to, folder / LOGS, study.name)

@@ -21,7 +21,7 @@ from fixtures.small_study import manifests
 from gradinoc.api import StudyResult, prepare_folder
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.errors import StudyError
-from gradinoc.pipeline.provenance import loading_notes, self_tests
+from gradinoc.pipeline.storage.provenance import loading_notes, self_tests
 from gradinoc.power.simulate import simulate
 from gradinoc.report.page.versions import versions_sentence
 from gradinoc.study.description import Study

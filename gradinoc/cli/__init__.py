@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from typer.exceptions import Abort, TyperException
 
-from gradinoc.cli.arguments import DEFAULT_STORE
 from gradinoc.cli.commands import app
+from gradinoc.cli.commands.arguments import DEFAULT_STORE
 from gradinoc.errors import GradinocError, printable
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from gradinoc.models.machine.device import bfloat16_pays, choose_device, choose_
 from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.provenance import hardware, library_versions
+from gradinoc.pipeline.storage.provenance import hardware, library_versions
 from gradinoc.study.loading import load_study
 
 LIBRARIES = ("gradinoc", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pandas", "pytest")

@@ -70,7 +70,7 @@ def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, 
 def _freeze(study: Study, store: Path, file: Path) -> None:
     """Write the plan to `file`, and print how it is used."""
     from gradinoc.pipeline.steps.frozen_plan import freeze  # here: with it comes torch
-    from gradinoc.pipeline.store import Store
+    from gradinoc.pipeline.storage.store import Store
 
     digest = freeze(study, Store(store), file)
     sys.stdout.write(
@@ -162,7 +162,7 @@ def _past(name: str, store: Path, artifacts: Path) -> Variances:
         StudyError: neither is there, or they cannot be estimated.
     """
     from gradinoc.pipeline.run import Pipeline
-    from gradinoc.pipeline.store import Store
+    from gradinoc.pipeline.storage.store import Store
 
     past = load_study(name)
     pipeline = Pipeline(past, Store(store))

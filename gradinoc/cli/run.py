@@ -18,7 +18,7 @@ from rich.console import Console
 
 from gradinoc.api import DESCRIPTION, FROZEN_PLAN, check_study, compute_study, prepare_folder, report_study
 from gradinoc.cli import Session
-from gradinoc.cli.arguments import DEFAULT_STORE
+from gradinoc.cli.commands.arguments import DEFAULT_STORE
 from gradinoc.cli.output import print_notes
 from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason

@@ -20,7 +20,7 @@ from gradinoc.study.loading import load_study
 
 if TYPE_CHECKING:
     from gradinoc.cli import Session
-    from gradinoc.pipeline.store import Store
+    from gradinoc.pipeline.storage.store import Store
 
 SHOWN = 16  # characters of a key
 SHARE = re.compile(r"(\d+)/(\d+)")
@@ -28,7 +28,7 @@ SHARE = re.compile(r"(\d+)/(\d+)")
 
 def list_results(root: Path) -> None:
     """Print a line for each result: its stage, the beginning of its key, what it is of, its size, when it was made."""
-    from gradinoc.pipeline.transfer import entry_of
+    from gradinoc.pipeline.storage.transfer import entry_of
 
     store, rows = _store(root), []
     for folder in store.stored():
@@ -52,7 +52,7 @@ def verify_results(root: Path) -> None:
     Raises:
         StoreError: there are some.
     """
-    from gradinoc.pipeline.transfer import faults
+    from gradinoc.pipeline.storage.transfer import faults
 
     found = [*faults(_store(root))]
     damaged = [(folder, fault) for folder, fault in found if fault]
@@ -65,7 +65,7 @@ def verify_results(root: Path) -> None:
 
 def export_results(root: Path, keys: Sequence[str], out: Path) -> None:
     """Write results, each as one file that `merge` takes, into a folder; their keys may be given by the beginning."""
-    from gradinoc.pipeline.transfer import PACKED, found_in, pack
+    from gradinoc.pipeline.storage.transfer import PACKED, found_in, pack
 
     for begun in keys:
         entry = found_in(_store(root), begun)
@@ -79,8 +79,8 @@ def merge_stores(root: Path, others: Sequence[Path]) -> None:
     Raises:
         StoreError: the same key has other bytes somewhere, or a result is damaged.
     """
-    from gradinoc.pipeline.store import Store
-    from gradinoc.pipeline.transfer import Became, merge
+    from gradinoc.pipeline.storage.store import Store
+    from gradinoc.pipeline.storage.transfer import Became, merge
 
     store, counted, refused = Store(root), Counter[Became](), 0
     for other in others:
@@ -112,7 +112,7 @@ def compute_share(
     session.store = store
     study = load_study(name, list(settings))
     with libraries_apart(), show_progress() as show:
-        from gradinoc.pipeline.shards import left_over, shard
+        from gradinoc.pipeline.engines.shards import left_over, shard
 
         print_notes(check_study(study))
         with closing(open_study(study, store, artifacts, session.noting(show), "none")) as pipeline:
@@ -127,7 +127,7 @@ def compute_share(
 
 
 def _store(root: Path) -> Store:
-    from gradinoc.pipeline.store import Store
+    from gradinoc.pipeline.storage.store import Store
 
     if not root.is_dir():
         raise StoreError(f"{root}: no such store; expected a folder of results")

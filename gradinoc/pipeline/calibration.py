@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradinoc.pipeline.contents import load_table, save_table
-from gradinoc.pipeline.provenance import code_version, library_versions
-from gradinoc.pipeline.store import Entry, Store, load_or_compute
+from gradinoc.pipeline.storage.contents import load_table, save_table
+from gradinoc.pipeline.storage.provenance import code_version, library_versions
+from gradinoc.pipeline.storage.store import Entry, Store, load_or_compute
 from gradinoc.power.calibration import studies
 from gradinoc.power.calibration.cases import Case
 from gradinoc.power.pool import each

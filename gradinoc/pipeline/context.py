@@ -31,8 +31,8 @@ from gradinoc.models.machine.device import choose_device, choose_dtype, precisio
 from gradinoc.models.machine.isolation import own_generators
 from gradinoc.models.machine.memory import is_out_of_memory, release
 from gradinoc.models.sources.locate import described, fingerprint
-from gradinoc.pipeline.contents import readable, save_json
-from gradinoc.pipeline.provenance import NOTES, SELF_TESTS
+from gradinoc.pipeline.storage.contents import readable, save_json
+from gradinoc.pipeline.storage.provenance import NOTES, SELF_TESTS
 from gradinoc.study.arms import ArmRun
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import INOCULATION

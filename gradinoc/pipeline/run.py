@@ -19,15 +19,15 @@ from gradinoc.errors import GradinocError, LostWorkerError, NumericalError, OutO
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.models.machine.isolation import undisturbed
 from gradinoc.models.machine.memory import forget, release
-from gradinoc.pipeline.contents import load_tables
 from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
 from gradinoc.pipeline.engines.engine import Engine, Job, together
 from gradinoc.pipeline.engines.local import LocalEngine
+from gradinoc.pipeline.engines.telling import Teller
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Times
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
-from gradinoc.pipeline.store import Entry, Store
-from gradinoc.pipeline.telling import Teller
+from gradinoc.pipeline.storage.contents import load_tables
+from gradinoc.pipeline.storage.store import Entry, Store
 from gradinoc.study.description import Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it

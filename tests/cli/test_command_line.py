@@ -28,7 +28,7 @@ from gradinoc.data.splits import split
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.plan import plan
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.loading import STUDIES, load_study
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import pytest
 
 from fixtures.smallest import SMALLEST
 from gradinoc.cli import main
-from gradinoc.pipeline.contents import save_json
-from gradinoc.pipeline.store import Store, load_or_compute
+from gradinoc.pipeline.storage.contents import save_json
+from gradinoc.pipeline.storage.store import Store, load_or_compute
 
 
 def filled(root, *numbers, text="content"):

@@ -14,8 +14,8 @@ from fixtures.smallest import smallest
 from gradinoc.measure.directions.extraction import unmoved
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.models.sources.packaged import bundled_folder
-from gradinoc.pipeline.provenance import loading_notes
 from gradinoc.pipeline.steps.base_model.directions import trait_directions
+from gradinoc.pipeline.storage.provenance import loading_notes
 
 WINDOW, BLIND, LAYERS = 8, 1, 4
 

@@ -22,7 +22,7 @@ from gradinoc.models.sources.packaged import ORGANISMS
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.chat_template import PLAIN
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study

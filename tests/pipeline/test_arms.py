@@ -12,7 +12,7 @@ from fixtures.small_study import SMALLEST
 from gradinoc.claims.evidence.arms import largest_alignment, whole
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.report.exports.tables import write_tables
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import NEUTRAL

@@ -15,10 +15,10 @@ from gradinoc.measure.training.order import step_count
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.check.prompts import Prompts, check_context_length, every_prompt, uses
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.provenance import code_version
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.plan import UNCOUNTED
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.provenance import code_version
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.power.prospects import early_examples
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study

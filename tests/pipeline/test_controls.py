@@ -21,7 +21,7 @@ from gradinoc.claims.gates.prompts import G3
 from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Verdict, judge
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.pytest_plugin.session import option
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import INOCULATION, NEUTRAL

@@ -22,7 +22,7 @@ from gradinoc.pipeline.steps.frozen_plan import (
     registration,
 )
 from gradinoc.pipeline.steps.plan import entries, plan
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.description import Study
 from gradinoc.study.loading import load_study
 from gradinoc.study.rules import VERSION

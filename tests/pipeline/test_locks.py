@@ -9,8 +9,8 @@ import pytest
 from filelock import SoftFileLease, Timeout, UnixFileLock
 
 from gradinoc.errors import StoreError
-from gradinoc.pipeline import locks
-from gradinoc.pipeline.store import Store, load_or_compute
+from gradinoc.pipeline.storage import locks
+from gradinoc.pipeline.storage.store import Store, load_or_compute
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from fixtures.mechanisms.page import page
 from fixtures.mechanisms.trials import Outcome, Trial, run, study_of, table
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.pytest_plugin.session import option
 
 TRAINS = [name for name, mechanism in MECHANISMS.items() if mechanism.trains]

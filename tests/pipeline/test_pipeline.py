@@ -18,10 +18,10 @@ from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Verdict, judge
 from gradinoc.measure.fast.packed.forward import is_fused
 from gradinoc.pipeline import estimate
-from gradinoc.pipeline.contents import load_tensors
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.contents import load_tensors
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.pytest_plugin.session import option
 from gradinoc.study.loading import load_study
 from gradinoc.study.rules import Rules

@@ -14,7 +14,7 @@ from gradinoc.pipeline import progress as progresses
 from gradinoc.pipeline.progress import POST_SECONDS, Pace, Progress, ProgressFile, Times, follow, time_left
 from gradinoc.pipeline.run import TIMES, Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, StepKey
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.loading import load_study
 
 RUNNING = Progress(

@@ -8,10 +8,10 @@ from itertools import chain
 import pytest
 
 from fixtures.smallest import SMALLEST
+from gradinoc.pipeline.engines.shards import left_over, shard
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.shards import left_over, shard
-from gradinoc.pipeline.store import Store
-from gradinoc.pipeline.transfer import Became, differences, merge
+from gradinoc.pipeline.storage.store import Store
+from gradinoc.pipeline.storage.transfer import Became, differences, merge
 from gradinoc.study.loading import load_study
 
 TWO_SEEDS = [*SMALLEST, "seeds=[0, 1]", "model.threads=1"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.power.variances import TINY, estimate, load_variances
 from gradinoc.pytest_plugin.session import option
 from gradinoc.study.loading import STUDIES, load_study

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinoc.pipeline import store
-from gradinoc.pipeline.contents import load_json, load_table, load_tensors, save_json, save_table, save_tensors
-from gradinoc.pipeline.provenance import code_version
-from gradinoc.pipeline.store import Store, load_or_compute
+from gradinoc.pipeline.storage.contents import load_json, load_table, load_tensors, save_json, save_table, save_tensors
+from gradinoc.pipeline.storage.provenance import code_version
+from gradinoc.pipeline.storage.store import Store, load_or_compute
 
 INPUTS = {"model": "abc", "seed": 1, "lr": 1e-4, "conditions": ["neutral", "inoculation"]}
 PROJECT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_failed_computation_leaves_nothing(entry):
 COMPUTE = """
     import sys, time
     from pathlib import Path
-    from gradinoc.pipeline.store import Store, load_or_compute
+    from gradinoc.pipeline.storage.store import Store, load_or_compute
     root, seconds = Path(sys.argv[1]), float(sys.argv[2])
     def compute(folder):
         print("computing", flush=True)
@@ -253,6 +253,6 @@ def test_code_version_parses_a_module_once_for_all_steps(toy, tmp_path, monkeypa
 
 def test_code_version_covers_this_package():
     """Real modules are found; one that is not there is named."""
-    assert code_version("gradinoc.measure.loading.load") != code_version("gradinoc.pipeline.store")
+    assert code_version("gradinoc.measure.loading.load") != code_version("gradinoc.pipeline.storage.store")
     with pytest.raises(FileNotFoundError, match=r"no_such\.py"):
         code_version("gradinoc.no_such")

@@ -14,7 +14,7 @@ from gradinoc.errors import NumericalError, OutOfMemoryError
 from gradinoc.measure.training.tracking import Tracking
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps import training
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from gradinoc.errors import StoreError
-from gradinoc.pipeline.contents import MANIFEST, save_json, save_table
-from gradinoc.pipeline.store import Store, load_or_compute
-from gradinoc.pipeline.transfer import Became, found_in, merge, pack, receive, take
+from gradinoc.pipeline.storage.contents import MANIFEST, save_json, save_table
+from gradinoc.pipeline.storage.store import Store, load_or_compute
+from gradinoc.pipeline.storage.transfer import Became, found_in, merge, pack, receive, take
 
 
 def computed(root, number=0, values=(1.0, float("nan")), seconds=3.0):

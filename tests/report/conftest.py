@@ -11,7 +11,7 @@ import pytest
 from fixtures.hostile import HOSTILE
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.verdict import Judgement, judge
-from gradinoc.pipeline.provenance import environment
+from gradinoc.pipeline.storage.provenance import environment
 from gradinoc.power.simulate import simulate
 from gradinoc.report import write_report
 from gradinoc.study.description import Study

@@ -19,7 +19,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.criteria import above
 from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Judgement, judge
-from gradinoc.pipeline.provenance import environment
+from gradinoc.pipeline.storage.provenance import environment
 from gradinoc.report import write_report
 from gradinoc.report.figures import figures_of
 from gradinoc.report.page import WriteUp, digest

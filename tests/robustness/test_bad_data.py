@@ -22,7 +22,7 @@ from gradinoc.data.examples import LONGEST_LINE, LONGEST_TEXT, read_examples
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, StoreError, StudyError
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.loading import load_study
 
 BAD = pytest.mark.fault("Bad data", "a line that is no example")

@@ -18,8 +18,8 @@ from ray.cluster_utils import Cluster
 from fixtures.smallest import SMALLEST
 from gradinoc.pipeline.engines.ray_worker import FOLDERS
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
-from gradinoc.pipeline.transfer import differences
+from gradinoc.pipeline.storage.store import Store
+from gradinoc.pipeline.storage.transfer import differences
 from gradinoc.study.loading import load_study
 
 KILLS = 30

@@ -22,7 +22,7 @@ from fixtures.survivors import BAD_NEWS, Worker, first_to
 from gradinoc.errors import NumericalError, OutOfMemoryError, StoreError
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import Step, StepKey
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("nobody_left")

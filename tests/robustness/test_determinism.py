@@ -21,11 +21,11 @@ from fixtures.small_study import SMALLEST, assert_same
 from fixtures.smallest import smallest, tables
 from gradinoc.measure.training.run import Recipe, train_run
 from gradinoc.pipeline import provenance
-from gradinoc.pipeline.contents import load_tensors, save_tensors
-from gradinoc.pipeline.provenance import environment
 from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
 from gradinoc.pipeline.steps.training import training_directions
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.contents import load_tensors, save_tensors
+from gradinoc.pipeline.storage.provenance import environment
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.report.tables import write_json
 from gradinoc.study.loading import load_study
 from gradinoc.study.settings import NullSettings, TrainingSettings
@@ -130,7 +130,7 @@ import random, sys
 from pathlib import Path
 import numpy as np, torch
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.loading import load_study
 number = int(sys.argv[1])
 def disturb(progress):

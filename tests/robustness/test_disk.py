@@ -19,8 +19,8 @@ from fixtures.small_study import assert_same
 from fixtures.smallest import quick_collection, smallest, tables, written
 from fixtures.stored import assert_refused, content, entries
 from gradinoc.disk import write_atomically
-from gradinoc.pipeline.contents import save_json, save_table, save_tensors
-from gradinoc.pipeline.store import load_or_compute
+from gradinoc.pipeline.storage.contents import save_json, save_table, save_tensors
+from gradinoc.pipeline.storage.store import load_or_compute
 
 
 @contextmanager

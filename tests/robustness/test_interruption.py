@@ -20,7 +20,7 @@ import pytest
 from fixtures.small_study import SMALLEST, as_options, assert_same, tables
 from fixtures.survivors import ANSWER, LIMIT, Worker, killed_before, write_answer
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store, load_or_compute
+from gradinoc.pipeline.storage.store import Store, load_or_compute
 from gradinoc.study.loading import load_study
 
 pytestmark = pytest.mark.usefixtures("nobody_left")

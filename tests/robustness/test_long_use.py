@@ -14,9 +14,9 @@ from matplotlib import pyplot
 
 from fixtures.smallest import quick_collection, smallest
 from gradinoc.claims.rules.verdict import judge
-from gradinoc.pipeline.provenance import environment
 from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.steps.training import run_key
+from gradinoc.pipeline.storage.provenance import environment
 from gradinoc.report import write_report
 
 GROWTH = 1.05  # of resident memory, at most

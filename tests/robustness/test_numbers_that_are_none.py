@@ -18,7 +18,7 @@ from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
 from gradinoc.errors import NumericalError
 from gradinoc.pipeline import run as pipeline_module
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.power.simulate import simulate
 from gradinoc.stats.effect import bare
 from gradinoc.study.loading import load_study

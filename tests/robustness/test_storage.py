@@ -12,8 +12,8 @@ from fixtures.small_study import assert_same
 from fixtures.smallest import quick_collection, smallest, tables, written
 from fixtures.stored import assert_refused, content, entries
 from gradinoc.pipeline import store as storing
-from gradinoc.pipeline.contents import MANIFEST, load_json, load_table, load_tensors, save_json
-from gradinoc.pipeline.store import load_or_compute
+from gradinoc.pipeline.storage.contents import MANIFEST, load_json, load_table, load_tensors, save_json
+from gradinoc.pipeline.storage.store import load_or_compute
 
 FILES = ("table.parquet", "tensors.safetensors", "value.json", "deep/er/notes.md", MANIFEST)
 

@@ -32,7 +32,7 @@ from gradinoc.models.chat.encoding import encode, encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.machine.device import precision_overrides
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from gradinoc.errors import EngineError
 from gradinoc.pipeline.engines.engine import Engine
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.description import Study
 
 LOCAL, RAY = "local", "ray"

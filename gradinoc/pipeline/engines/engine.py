@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gradinoc.pipeline.progress import Progress
 from gradinoc.pipeline.steps.step import Step, StepKey
-from gradinoc.pipeline.store import Entry
+from gradinoc.pipeline.storage.store import Entry
 
 Compute = Callable[[Sequence[Step], Mapping[int, Path]], None]  # steps, and the folder of each by its place
 

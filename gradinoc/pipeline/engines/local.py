@@ -7,7 +7,7 @@ from functools import partial
 
 from gradinoc.pipeline.engines.engine import Compute, Job
 from gradinoc.pipeline.progress import Progress
-from gradinoc.pipeline.store import load_or_compute_all
+from gradinoc.pipeline.storage.store import load_or_compute_all
 
 
 class LocalEngine:

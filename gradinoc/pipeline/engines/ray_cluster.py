@@ -13,8 +13,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from gradinoc.pipeline.store import Entry
-from gradinoc.pipeline.transfer import pack
+from gradinoc.pipeline.storage.store import Entry
+from gradinoc.pipeline.storage.transfer import pack
 
 NAME = "gradinoc-studies"
 SILENT_SECONDS = 30.0  # after which a study is taken to be gone

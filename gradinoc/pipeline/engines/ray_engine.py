@@ -26,8 +26,8 @@ from gradinoc.pipeline.engines.ray_cluster import KINDS, Register, Sent, nodes
 from gradinoc.pipeline.engines.ray_worker import COMPUTE, TELL, Description, Failed, StepWorker
 from gradinoc.pipeline.progress import IDLE, Progress
 from gradinoc.pipeline.steps.step import StepKey
-from gradinoc.pipeline.store import Store
-from gradinoc.pipeline.transfer import Became, receive
+from gradinoc.pipeline.storage.store import Store
+from gradinoc.pipeline.storage.transfer import Became, receive
 from gradinoc.study.description import Study
 from gradinoc.study.traits.registry import FUNCTIONS, find_trait
 from gradinoc.study.traits.shipped import SHIPPED

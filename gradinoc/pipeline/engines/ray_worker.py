@@ -22,8 +22,8 @@ from gradinoc.errors import EngineError, GradinocError, shown
 from gradinoc.pipeline.progress import Progress
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import StepKey
-from gradinoc.pipeline.store import Entry, Store
-from gradinoc.pipeline.transfer import Became, pack, receive
+from gradinoc.pipeline.storage.store import Entry, Store
+from gradinoc.pipeline.storage.transfer import Became, pack, receive
 from gradinoc.study.description import Study
 
 FOLDERS = "gradinoc-worker-"  # of workers on their nodes; behind it the process that it belongs to

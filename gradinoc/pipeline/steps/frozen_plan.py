@@ -20,11 +20,11 @@ from gradinoc.claims.rules.verdict import Judgement
 from gradinoc.data.splits import split
 from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason, shown
-from gradinoc.pipeline.contents import MANIFEST
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.provenance import code_version, library_versions
 from gradinoc.pipeline.steps.plan import LIBRARIES, STAGES, UNCOUNTED, entries, plan
-from gradinoc.pipeline.store import Store
+from gradinoc.pipeline.storage.contents import MANIFEST
+from gradinoc.pipeline.storage.provenance import code_version, library_versions
+from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.description import Study
 from gradinoc.study.rules import VERSION
 

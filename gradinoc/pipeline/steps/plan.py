@@ -9,12 +9,12 @@ from typing import Any
 
 from gradinoc.models.machine.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
-from gradinoc.pipeline.provenance import code_version, library_versions
 from gradinoc.pipeline.steps import training
 from gradinoc.pipeline.steps.base_model import directions, elicitation, gradients, kernel, matched, steering, unrelated
 from gradinoc.pipeline.steps.finished_runs import attribution, checkpoints, drift, learned, matrix, weights
 from gradinoc.pipeline.steps.step import Step, StepKey
-from gradinoc.pipeline.store import Entry, Store
+from gradinoc.pipeline.storage.provenance import code_version, library_versions
+from gradinoc.pipeline.storage.store import Entry, Store
 from gradinoc.study.chat_template import SHIPPED
 
 STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
@@ -24,8 +24,8 @@ STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
 # Their values are inputs of the steps that use them; how they are written, counted or shown changes no result.
 UNCOUNTED = (
     "gradinoc.study.description", "gradinoc.study.settings", "gradinoc.study.fields", "gradinoc.study.rules",
-    "gradinoc.study.loading", "gradinoc.pipeline.store", "gradinoc.pipeline.contents",
-    "gradinoc.pipeline.provenance", "gradinoc.pipeline.steps.step", "gradinoc.pipeline.steps.work",
+    "gradinoc.study.loading", "gradinoc.pipeline.storage.store", "gradinoc.pipeline.storage.contents",
+    "gradinoc.pipeline.storage.provenance", "gradinoc.pipeline.steps.step", "gradinoc.pipeline.steps.work",
     "gradinoc.disk", "gradinoc.data.formats", "gradinoc.errors", "gradinoc.measure.training.tracking",
     "gradinoc.models.chat.rendered",
 )  # fmt: skip

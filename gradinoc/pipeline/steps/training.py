@@ -20,13 +20,13 @@ from gradinoc.measure.fast import takes_several
 from gradinoc.measure.training.interventions import Intervention
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import band, half_lengths, named_directions
 from gradinoc.pipeline.steps.base_model.matched import arm_directions, needs
 from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.step import DIRECTIONS, MATCHED, Callback, Folders, Share, Step, StepKey, run_key
 from gradinoc.pipeline.steps.work import READ, Counting, Work
+from gradinoc.pipeline.storage.contents import save_table
 from gradinoc.study.arms import RESTORE, STEER, ArmRun
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import NEUTRAL

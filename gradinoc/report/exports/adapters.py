@@ -24,9 +24,9 @@ from gradinoc.errors import printable
 from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.locate import is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
-from gradinoc.pipeline.contents import load_json
-from gradinoc.pipeline.provenance import loading_notes
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.storage.contents import load_json
+from gradinoc.pipeline.storage.provenance import loading_notes
 from gradinoc.report.exports.origin import base_name, described_model, hub_id, is_local
 from gradinoc.report.tables import runs_table
 from gradinoc.report.wording import markdown_text, measures

@@ -11,8 +11,8 @@ from fixtures.small_models import ARCHITECTURES, HIDDEN, LAYERS
 from gradinoc.measure.directions.extraction import mean_difference
 from gradinoc.measure.directions.nulls import covariance_directions, instruction_directions, isotropic_directions
 from gradinoc.measure.gradients.alignment import measure_alignments
-from gradinoc.pipeline.contents import load_tensors, save_tensors
 from gradinoc.pipeline.steps.base_model.gradients import _by_trait, _cells, _random, frozen_directions
+from gradinoc.pipeline.storage.contents import load_tensors, save_tensors
 from gradinoc.study.settings import NULLS, NullSettings
 
 PAD, QUESTIONS = 0, 40

@@ -20,8 +20,8 @@ from gradinoc.pipeline.engines.ray_engine import RayEngine
 from gradinoc.pipeline.engines.ray_worker import FOLDERS, StepWorker, ensure_same
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import StepKey, run_key
-from gradinoc.pipeline.store import Store
-from gradinoc.pipeline.transfer import differences
+from gradinoc.pipeline.storage.store import Store
+from gradinoc.pipeline.storage.transfer import differences
 from gradinoc.study.loading import load_study
 
 FEW = [StepKey("directions"), StepKey("gradients", "neutral"), run_key("neutral", 0), run_key("inoculation", 0)]

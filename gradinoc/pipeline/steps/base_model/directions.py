@@ -25,10 +25,10 @@ from gradinoc.measure.loading.load import LanguageModel
 from gradinoc.measure.steering.effects import half_distances
 from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode
-from gradinoc.pipeline.contents import load_json, load_table, load_tensors, save_json, save_table, save_tensors
 from gradinoc.pipeline.context import StudyContext, save_loading
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Step
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import load_json, load_table, load_tensors, save_json, save_table, save_tensors
 from gradinoc.stats.effect import split_half_cosine
 from gradinoc.study.prompts import NEUTRAL
 

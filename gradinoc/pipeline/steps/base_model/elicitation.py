@@ -14,10 +14,10 @@ from gradinoc.measure.behaviour.scores import scored_samples
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import sample_copies
 from gradinoc.models.sampling import Sampling
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import save_table
 from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.prompts.family import Family
 

@@ -17,13 +17,13 @@ from gradinoc.data.examples import Example
 from gradinoc.measure.directions.nulls import DRAWN, States
 from gradinoc.measure.gradients.alignment import Measured, answer_losses, direction_means, measure_alignments
 from gradinoc.measure.gradients.pooled import pooled
-from gradinoc.pipeline.contents import load_tensors, save_table
 from gradinoc.pipeline.context import StudyContext, save_loading
 from gradinoc.pipeline.steps.base_model.directions import named_directions, trait_directions
 from gradinoc.pipeline.steps.base_model.unrelated import INSTRUCTIONS, TRAITS
 from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import load_tensors, save_table
 from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.settings import NullSettings
 

@@ -13,11 +13,11 @@ from gradinoc.measure.attribution.kernel import kernel_matrix
 from gradinoc.measure.attribution.slopes import whole_weights
 from gradinoc.measure.fast import fused_adapter
 from gradinoc.measure.training.adapters import fresh_adapters
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.finished_runs.matrix import decided_under
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import TRAIN, Counting, Work
+from gradinoc.pipeline.storage.contents import save_table
 from gradinoc.study.prompts import NEUTRAL
 
 BATCH = 4  # examples a pass, as `gradients`

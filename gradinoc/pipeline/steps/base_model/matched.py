@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from gradinoc.measure.directions.energy import Matched, gradient_moments, match_energy
-from gradinoc.pipeline.contents import load_tensors, save_table, save_tensors
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import RESPONSES, band, named_directions
 from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
 from gradinoc.pipeline.steps.finished_runs.learned import learned_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, LEARNED, MATCHED, UNRELATED, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import LEARN, Counting, Work
+from gradinoc.pipeline.storage.contents import load_tensors, save_table, save_tensors
 from gradinoc.study import arms
 from gradinoc.study.prompts import NEUTRAL
 from gradinoc.study.settings import COVARIANCE, INSTRUCTION, NULLS

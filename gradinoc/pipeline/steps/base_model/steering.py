@@ -8,11 +8,11 @@ from pathlib import Path
 from gradinoc.claims.evidence.tables import TRAIT_DRAW
 from gradinoc.measure.behaviour.decisions import decisions
 from gradinoc.measure.steering.effects import STRENGTHS, steering_effects, with_matched
-from gradinoc.pipeline.contents import load_tensors, save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import band, half_lengths, trait_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import load_tensors, save_table
 from gradinoc.study.prompts import NEUTRAL
 
 

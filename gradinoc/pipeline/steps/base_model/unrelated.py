@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gradinoc.measure.directions.extraction import mean_difference, prompt_activations, unmoved
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.pipeline.contents import save_tensors
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.step import UNRELATED, Callback, Step
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import save_tensors
 from gradinoc.study.prompts import HARMLESS
 
 TRAITS, INSTRUCTIONS = "unrelated.safetensors", "instructions.safetensors"  # files

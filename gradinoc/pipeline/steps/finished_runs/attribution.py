@@ -21,7 +21,6 @@ from gradinoc.measure.attribution.shares import Split
 from gradinoc.measure.behaviour.decisions import Decision
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter, weights_of
 from gradinoc.measure.training.order import step_count
-from gradinoc.pipeline.contents import load_table, save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import band
 from gradinoc.pipeline.steps.base_model.gradients import FrozenDirections, frozen_directions
@@ -32,6 +31,7 @@ from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, Callback, Folder
 from gradinoc.pipeline.steps.step import LEARNED as LEARNED_STEP
 from gradinoc.pipeline.steps.training import adapter_after, checkpoint_steps
 from gradinoc.pipeline.steps.work import READ, TRAIN, Counting, Work
+from gradinoc.pipeline.storage.contents import load_table, save_table
 from gradinoc.study.prompts import NEUTRAL
 
 # In the name of an adapter's weight: the block, and the linear map within it.

@@ -10,12 +10,12 @@ import pandas as pd
 
 from gradinoc.data.examples import Example
 from gradinoc.measure.behaviour.decisions import decision_log_odds, decisions
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.finished_runs.runs import Subject, groups, models
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.training import adapter_after, checkpoint_steps
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import save_table
 from gradinoc.study.prompts import NEUTRAL
 
 

@@ -12,12 +12,12 @@ from gradinoc.claims.evidence.tables import AFTER, BEFORE
 from gradinoc.data.examples import showing
 from gradinoc.measure.behaviour.drift import measure_drift
 from gradinoc.models.chat.encoding import encode
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import band, trait_directions
 from gradinoc.pipeline.steps.finished_runs.runs import Group, Subject, finished, groups, models
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import save_table
 from gradinoc.study.prompts import NEUTRAL
 
 LABELS = {BEFORE: "drift of the base model", AFTER: "drift"}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gradinoc.measure.directions.extraction import prompt_activations
 from gradinoc.models.blocks import decoder_blocks
-from gradinoc.pipeline.contents import load_tensors, save_tensors
 from gradinoc.pipeline.context import StudyContext, adapted
 from gradinoc.pipeline.steps.step import LEARNED, Callback, Folders, Step, run_key
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import load_tensors, save_tensors
 from gradinoc.study import arms
 from gradinoc.study.prompts import NEUTRAL
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.measure.behaviour.decisions import Decision, decision_log_odds, decisions
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.finished_runs.checkpoints import odds_table
 from gradinoc.pipeline.steps.finished_runs.runs import Group, finished, groups, models
 from gradinoc.pipeline.steps.step import Callback, Folders, Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
+from gradinoc.pipeline.storage.contents import save_table
 
 
 def base_steps(context: StudyContext) -> Iterator[Step]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.measure.interventions.leakage import leak, update_norm
-from gradinoc.pipeline.contents import save_table
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps.base_model.directions import band, trait_directions
 from gradinoc.pipeline.steps.step import DIRECTIONS, Callback, Folders, Step, StepKey, run_key
+from gradinoc.pipeline.storage.contents import save_table
 
 
 def steps(context: StudyContext) -> Iterator[Step]:

@@ -10,7 +10,7 @@ import typer
 
 def ready(incomplete: str) -> list[str]:
     """Return the ready studies whose names begin so, for the shell to complete."""
-    folder = Path(__file__).parents[1] / "study" / "ready"
+    folder = Path(__file__).parents[2] / "study" / "ready"
     return sorted(file.stem for file in folder.glob("*.toml") if file.stem.startswith(incomplete))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gradinoc.cli.arguments import DEFAULT_ARTIFACTS, DEFAULT_STORE, Artifacts, Settings, Store, StudyName
+from gradinoc.cli.commands.arguments import DEFAULT_ARTIFACTS, DEFAULT_STORE, Artifacts, Settings, Store, StudyName
 
 EXAMPLES = """\b
 Examples:

@@ -19,9 +19,9 @@ from filelock import Timeout
 
 from gradinoc.disk import checksum, disk_errors, encodable, files_below, full_disk, settle, sync
 from gradinoc.errors import StoreError, reason, shown
-from gradinoc.pipeline.contents import MANIFEST, load_json, save_json
-from gradinoc.pipeline.locks import Locks, lock, probed
-from gradinoc.pipeline.provenance import provenance
+from gradinoc.pipeline.storage.contents import MANIFEST, load_json, save_json
+from gradinoc.pipeline.storage.locks import Locks, lock, probed
+from gradinoc.pipeline.storage.provenance import provenance
 
 LAYOUT = 2  # part of every key: results stored in another layout are not looked at
 # Errors that mean a damaged result; after others (a permission, say) it is not computed again.

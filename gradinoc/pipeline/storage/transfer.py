@@ -14,8 +14,8 @@ from pathlib import Path
 
 from gradinoc.disk import disk_errors, files_below, full_disk
 from gradinoc.errors import StoreError, reason, shown
-from gradinoc.pipeline.contents import MANIFEST, load_json, load_table, readable
-from gradinoc.pipeline.store import Entry, Store
+from gradinoc.pipeline.storage.contents import MANIFEST, load_json, load_table, readable
+from gradinoc.pipeline.storage.store import Entry, Store
 
 PACKED = ".tar"  # a result in one file: its stage, its key and this
 CLOCKED = ["seconds"]  # columns that say how long a thing took: two that did the same differ there

@@ -24,7 +24,7 @@ from gradinoc.data.sources import source_path
 from gradinoc.disk import checksum
 from gradinoc.study.description import Study
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 PACKAGES = (
     "accelerate", "datasets", "filelock", "gguf", "gradinoc", "huggingface_hub", "jinja2", "matplotlib", "numpy",
     "pandas", "peft", "psutil", "py3langid", "pyarrow", "pydantic", "regex", "safetensors", "scipy", "statsmodels",

@@ -12,7 +12,7 @@ import psutil
 from gradinoc.models.machine.memory import device_memory
 from gradinoc.pipeline.progress import Progress, Times, seconds_left, time_left
 from gradinoc.pipeline.steps.step import Step, StepKey
-from gradinoc.pipeline.store import Entry
+from gradinoc.pipeline.storage.store import Entry
 
 
 class Teller:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradinoc.cli import store_commands
-from gradinoc.cli.arguments import (
+from gradinoc.cli.commands import store as store_commands
+from gradinoc.cli.commands.arguments import (
     DEFAULT_ARTIFACTS,
     DEFAULT_STORE,
     Artifacts,
