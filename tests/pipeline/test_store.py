@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinoc.pipeline import store
+from gradinoc.pipeline.storage import store
 from gradinoc.pipeline.storage.contents import load_json, load_table, load_tensors, save_json, save_table, save_tensors
 from gradinoc.pipeline.storage.provenance import code_version
 from gradinoc.pipeline.storage.store import Store, load_or_compute

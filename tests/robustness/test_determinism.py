@@ -20,9 +20,9 @@ from fixtures.small_models import ARCHITECTURES, LAYERS, PAD
 from fixtures.small_study import SMALLEST, assert_same
 from fixtures.smallest import smallest, tables
 from gradinoc.measure.training.run import Recipe, train_run
-from gradinoc.pipeline import provenance
 from gradinoc.pipeline.steps.base_model.gradients import frozen_directions
 from gradinoc.pipeline.steps.training import training_directions
+from gradinoc.pipeline.storage import provenance
 from gradinoc.pipeline.storage.contents import load_tensors, save_tensors
 from gradinoc.pipeline.storage.provenance import environment
 from gradinoc.pipeline.storage.store import Store

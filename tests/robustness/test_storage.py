@@ -11,7 +11,7 @@ import pytest
 from fixtures.small_study import assert_same
 from fixtures.smallest import quick_collection, smallest, tables, written
 from fixtures.stored import assert_refused, content, entries
-from gradinoc.pipeline import store as storing
+from gradinoc.pipeline.storage import store as storing
 from gradinoc.pipeline.storage.contents import MANIFEST, load_json, load_table, load_tensors, save_json
 from gradinoc.pipeline.storage.store import load_or_compute
 
