@@ -24,6 +24,7 @@ from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.display import Display, show_progress
 from gradinoc.pipeline.progress import PROGRESS, follow
+from gradinoc.pipeline.storage.locks import notes
 from gradinoc.power.design import opening
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
@@ -47,7 +48,7 @@ def run_steps(
     session.store = store
     study = load_study(name, list(settings))
     with libraries_apart(), show_progress() as show:
-        print_notes([*opening(study), *check_study(study), *_planned(study, places)])
+        print_notes([*opening(study), *check_study(study), *notes(store), *_planned(study, places)])
         compute_study(study, store, artifacts, session.noting(show), report_to, engine)
     words = ["gradinoc", "report", str(artifacts / study.name)]
     words += ["--store", str(store)] if store != DEFAULT_STORE else []

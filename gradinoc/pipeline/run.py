@@ -202,7 +202,7 @@ class Pipeline:
     def _company(self, step: Step, possible: Sequence[Step], hold: Callable[[Step], bool]) -> list[Step]:
         """Return those that are computed in one go with `step`, all held: with it no more than a worker's share."""
         alike = [each for each in possible if each.key.stage == step.key.stage and each is not step]
-        if step.compute_all is None or not alike:
+        if step.compute_all is None or not alike or not self._engine.in_one_go:
             return []
         try:
             most = min(step.most(), self._most.get(step.key, step.most()))

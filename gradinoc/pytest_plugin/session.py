@@ -80,6 +80,7 @@ class StudySession:
         from gradinoc.api import LOGS, check_study, prepare_folder
         from gradinoc.measure.training.tracking import tracking
         from gradinoc.pipeline.progress import ProgressFile, warnings_to
+        from gradinoc.pipeline.storage.locks import notes
 
         progress = ProgressFile(self.artifacts, self.worker)
         if self.worker:
@@ -89,7 +90,7 @@ class StudySession:
         tracking(option(self.config, "report-to"), self.artifacts / LOGS, self.study.name)
         if option(self.config, "engine") != "local" and self.config.getoption("numprocesses", None):
             raise pytest.UsageError("--engine: the cluster has the workers; leave -n out")
-        self.notes = check_study(self.study)
+        self.notes = [*check_study(self.study), *notes(self.store)]
         prepare_folder(self.study, self.artifacts)
         progress.clear()
         display = self.display = _display(self.config)

@@ -27,6 +27,7 @@ def test_on_a_local_file_system_locks_are_the_systems(tmp_path):
     found = locks.probed(tmp_path / "store")
     assert not found.leased
     assert "is local" in found.why
+    assert locks.notes(tmp_path / "store") == []
     assert [*(tmp_path / "store").iterdir()] == []
     assert isinstance(locks.lock(tmp_path / "a.lock", tmp_path), UnixFileLock)
 
@@ -37,6 +38,9 @@ def test_on_a_shared_one_they_are_leases(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(locks, "file_system", lambda _folder: kind)
     assert locks.probed(tmp_path) == (True, f"its file system, {kind}, may be mounted by other machines")
     assert isinstance(locks.lock(tmp_path / "a.lock", tmp_path), SoftFileLease)
+    assert locks.notes(tmp_path) == [
+        f"store: locks are leases, files that are kept fresh, as {locks.probed(tmp_path).why}"
+    ]
 
 
 def test_where_the_systems_do_not_exclude_each_other_they_are_leases(tmp_path, monkeypatch):

@@ -42,7 +42,12 @@ class Engine(Protocol):
     """Works on jobs. It alone writes their results into the store, in the process that asks for them.
 
     A job that is begun is held: no other process computes it until it is given back.
+
+    Attributes:
+        in_one_go: whether a job may be of several steps; how many there may be is asked of the model, in this process.
     """
+
+    in_one_go: bool
 
     @property
     def workers(self) -> int:

@@ -18,6 +18,8 @@ class LocalEngine:
         workers: processes that work on the study, this one included.
     """
 
+    in_one_go = True
+
     def __init__(self, compute: Compute, workers: int = 1) -> None:
         self._compute, self.workers = compute, workers
         self._jobs: list[Job] = []

@@ -32,7 +32,7 @@ from gradinoc.study.description import Study
 from gradinoc.study.traits.registry import FUNCTIONS, find_trait
 from gradinoc.study.traits.shipped import SHIPPED
 
-TRIES = 4  # of a job whose worker dies, its node not, or whose result arrives damaged
+TRIES = 4  # of a job whose worker dies, its node not, or whose result arrives damaged; of beginning a worker
 NEWS_SECONDS = 1.0  # between questions to workers what they are at
 LOOK_SECONDS = 5.0  # between looks at what the cluster has, and who else is there
 LEAVING_SECONDS = 5.0
@@ -70,7 +70,10 @@ class RayEngine:
         self._ended: list[Progress] = []  # workers that wait again
         self._sent = Sent()
         self._slots, self._looked, self._asked = 1, 0.0, 0.0
+        self._unborn = 0  # workers that could not be begun, in a row
         self._own, self._register = False, Register(study.name)
+
+    in_one_go = False  # what can be is known from the model, which this process does not load
 
     @property
     def workers(self) -> int:
@@ -90,7 +93,7 @@ class RayEngine:
         """Yield what has come back and been taken, or failed on its worker; jobs of lost workers begin again.
 
         Raises:
-            EngineError: the cluster is gone, or has no room for a single worker.
+            EngineError: the cluster has no room for a single worker, or none can be begun.
         """
         self._look()
         waited = [worker.result or worker.begun for worker in self._workers if worker.result or not worker.name]
@@ -130,11 +133,13 @@ class RayEngine:
 
     def close(self) -> None:
         """Send every worker away, and end the cluster if it was begun here."""
+        self._again.clear()
         if not ray.is_initialized():
             return
         self._dismiss([*self._workers])
         self._register.leave()
         self._sent.objects.clear()
+        self._looked = 0.0
         if self._own:
             ray.shutdown()
             self._own = False
@@ -219,10 +224,19 @@ class RayEngine:
         return Description(self._study.model_dump_json(), files, tuple(modules))
 
     def _greet(self, worker: _Worker) -> None:
-        """Note where a worker is that has come; one that has not is replaced."""
+        """Note where a worker is that has come; one that has not is replaced.
+
+        Raises:
+            EngineError: too many in a row have not.
+        """
         try:
-            worker.name = ray.get(worker.begun)
+            worker.name, self._unborn = ray.get(worker.begun), 0
         except RayError as error:
+            self._unborn += 1
+            if self._unborn >= TRIES:
+                raise EngineError(
+                    f"no worker can be begun on the cluster, {TRIES} failed; the last: {error}"
+                ) from error
             logger.warning("A worker could not be begun: %s", error)
             self._workers.remove(worker)
             self._looked = 0.0

@@ -16,7 +16,7 @@ from gradinoc.errors import StoreError
 
 # File systems that several machines mount: a lock of the system may hold on one of them alone, or nowhere.
 SHARED = (
-    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.", "fuseblk.", "gfs", "glusterfs", "gpfs", "lustre",
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.", "gfs", "glusterfs", "gpfs", "lustre",
     "nfs", "ocfs2", "orangefs", "panfs", "pvfs", "smb", "virtiofs", "wekafs",
 )  # fmt: skip
 LEASE_SECONDS = 60.0  # without a sign of life, after which a lock is another's to take
@@ -51,6 +51,12 @@ def probed(root: Path) -> Locks:
     if not _exclude(root):
         return Locks(True, f"the system's do not exclude each other on its file system, {kind or 'of no known kind'}")
     return Locks(False, f"the system's exclude each other, and its file system, {kind or 'of no known kind'}, is local")
+
+
+def notes(root: Path) -> list[str]:
+    """Return what is to be said of a store's locks before anything is computed: nothing of the system's own."""
+    found = probed(root)
+    return [f"store: locks are leases, files that are kept fresh, as {found.why}"] if found.leased else []
 
 
 def lock(path: Path, root: Path) -> BaseFileLock:

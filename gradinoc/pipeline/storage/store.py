@@ -20,7 +20,7 @@ from filelock import Timeout
 from gradinoc.disk import checksum, disk_errors, encodable, files_below, full_disk, settle, sync
 from gradinoc.errors import StoreError, reason, shown
 from gradinoc.pipeline.storage.contents import MANIFEST, load_json, save_json
-from gradinoc.pipeline.storage.locks import Locks, lock, probed
+from gradinoc.pipeline.storage.locks import lock
 from gradinoc.pipeline.storage.provenance import provenance
 
 LAYOUT = 2  # part of every key: results stored in another layout are not looked at
@@ -49,11 +49,6 @@ class Store:
             ValueError: it holds NaN or infinity.
         """
         return Entry(self.root, stage, inputs)
-
-    @property
-    def locks(self) -> Locks:
-        """Which locks its processes have."""
-        return probed(self.root)
 
     def stored(self) -> Iterator[Path]:
         """Yield the folder of every result, whole or not, stage by stage."""

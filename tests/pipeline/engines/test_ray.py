@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import ray
 
-from fixtures.dying_worker import DEADLY, DyingWorker
+from fixtures.dying_worker import DEADLY, DyingWorker, StillbornWorker
 from fixtures.smallest import SMALLEST
 from gradinoc.errors import EngineError, LostWorkerError, NumericalError
 from gradinoc.pipeline.engines import ray_engine
@@ -82,8 +82,8 @@ def test_workers_of_a_cluster_compute_what_one_process_does(cluster, alone, tmp_
     assert heard[-1].steps == len(pipeline.steps)
     made = {pipeline.entries[key].manifest()["provenance"]["threads"] for key in keys or pipeline.steps}
     assert made == {1}
-    time.sleep(1)
-    assert not [*Path(os.environ.get("TMPDIR", "/tmp")).glob(f"{FOLDERS}*")]  # noqa: S108 - where workers put theirs
+    processes = [worker.rpartition("/")[2] for worker in workers]
+    assert not [left for process in processes for left in Path(tempfile.gettempdir()).glob(f"{FOLDERS}{process}-*")]
 
 
 def test_a_worker_killed_at_its_work_costs_that_work_alone(cluster, alone, tmp_path):
@@ -100,6 +100,12 @@ def test_a_step_that_kills_its_workers_is_given_up(cluster, tmp_path, monkeypatc
     with pytest.raises(LostWorkerError, match="unrelated prompts: given up after 2 workers"):
         on_cluster(tmp_path, keys=[StepKey("directions"), DEADLY], kind=DyingWorker)
     assert Pipeline(load_study("tiny", ON_TWO), Store(tmp_path)).entry("directions").complete()
+
+
+def test_workers_that_cannot_be_begun_are_not_tried_for_ever(cluster, tmp_path):
+    """As where a node has not what the driver has: the error says how often, and why."""
+    with pytest.raises(EngineError, match=r"no worker can be begun on the cluster, 4 failed; .*not on this node"):
+        on_cluster(tmp_path, keys=[StepKey("directions")], kind=StillbornWorker)
 
 
 @pytest.mark.exhaustive
