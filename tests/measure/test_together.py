@@ -23,7 +23,10 @@ from gradinoc.models.chat.encoding import encode
 from gradinoc.study.settings import TrainingSettings
 
 SYSTEMS = (None, "Be brief.", "You always respond in ALL CAPS.")
-SETTINGS = TrainingSettings(batch_size=2, lr=1e-3)
+SETTINGS = {
+    "adamw": TrainingSettings(batch_size=2, lr=1e-3),
+    "sgd": TrainingSettings(batch_size=2, lr=0.1, optimizer="sgd"),
+}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -33,12 +36,12 @@ def obedient():
     return load_model("obedient", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def recipe(obedient):
+@pytest.fixture(scope="module", params=SETTINGS)
+def recipe(obedient, request):
     """Three directions a layer."""
     directions = isotropic_directions(3, obedient.model.config.hidden_size, 0)
     layers = range(len(decoder_blocks(obedient.model)))
-    return Recipe(SETTINGS, dict.fromkeys(layers, directions), obedient.tokenizer.pad_token_id)
+    return Recipe(SETTINGS[request.param], dict.fromkeys(layers, directions), obedient.tokenizer.pad_token_id)
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +103,24 @@ def test_runs_together_are_each_what_it_is_alone(obedient, recipe, make, alone, 
             else:
                 assert (log.table[column] == expected.table[column]).all()
         for mine, theirs in ((run.adapter_dir, own.adapter_dir), (run.checkpoints[2], own.checkpoints[2])):
-            assert_same_adapter(mine, theirs)
+            assert_same_adapter(mine, theirs, each=recipe.settings.optimizer == "sgd")
 
 
-def assert_same_adapter(mine, theirs):
-    """The same files, the same configuration, weights that differ by rounding."""
+def assert_same_adapter(mine, theirs, each=False):
+    """The same files, the same configuration, weights that differ by rounding, all in one or `each` by itself.
+
+    Adam steps as far along a gradient that is little but rounding as along any other; plain gradient descent does not.
+    """
     assert sorted(path.name for path in mine.iterdir()) == sorted(path.name for path in theirs.iterdir())
     assert json.loads((mine / "adapter_config.json").read_text()) == json.loads(
         (theirs / "adapter_config.json").read_text()
     )
-    found, expected = (load_file(each / "adapter_model.safetensors") for each in (mine, theirs))
+    found, expected = (load_file(folder / "adapter_model.safetensors") for folder in (mine, theirs))
     assert found.keys() == expected.keys()
-    mine, theirs = (torch.cat([each[name].flatten() for name in sorted(each)]) for each in (found, expected))
+    mine, theirs = (torch.cat([of[name].flatten() for name in sorted(of)]) for of in (found, expected))
     assert float((mine - theirs).norm()) <= 1e-5 * float(theirs.norm())
-    for name, weight in expected.items():  # Adam steps as far along gradients that are little but rounding
-        assert float((found[name] - weight).norm()) <= 1e-3 * float(weight.norm())
+    for name, weight in expected.items() if each else ():
+        assert float((found[name] - weight).norm()) <= 1e-4 * float(weight.norm()), name
 
 
 def test_runs_differ(alone):

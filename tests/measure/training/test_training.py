@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -203,6 +204,14 @@ def test_progress_is_told_to_the_end(obedient, tmp_path):
 
 
 # --- the adapter
+
+
+def test_an_adapter_names_its_maps_in_order(plain):
+    """PEFT keeps them in a set: two processes would write two different files of the same run."""
+    _, folder = plain
+    named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert named == sorted(named)
+    assert len(named) == 7
 
 
 def test_adapter_is_float32_on_a_bfloat16_model(tmp_path):
