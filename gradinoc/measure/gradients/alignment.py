@@ -94,11 +94,18 @@ class Reading:
     grad_norm: Tensor
 
 
+class _AsReceived(GradientCollector):
+    """Reads gradients behind whatever changes them at the block, no matter which of the two was entered first."""
+
+    _before_others = True
+
+
 class GradientLogger:
     """Reads alignments off a backward pass that happens anyway; wrap the forward and backward passes in it.
 
     The gradient of each layer is reduced inside its hook to three positions and one matrix product with all directions,
-    on the model's device: no second pass, and nothing sequence-long is kept.
+    on the model's device: no second pass, and nothing sequence-long is kept. It is the one that the block's weights
+    receive, behind whatever changes it there.
 
     Args:
         model: a decoder-only model, PEFT-wrapped or not.
@@ -109,7 +116,7 @@ class GradientLogger:
         device = next(model.parameters()).device
         self.layers = sorted(directions)
         self._directions = {layer: directions[layer].to(device, torch.float32) for layer in self.layers}
-        self._collector = GradientCollector(model, self.layers, self._reduce)
+        self._collector = _AsReceived(model, self.layers, self._reduce)
         self._batch: Batch | None = None
         self._scale, self._runs = 1.0, 1
         self._sums: dict[int, Tensor] = {}

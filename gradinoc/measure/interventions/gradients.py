@@ -34,7 +34,8 @@ def project_gradient(
     GLM 4), and any map under Adam, which scales every number of a gradient by itself; see `leak`.
 
     A `GradientCollector` entered before this block sees the gradient after the change, one entered inside it sees the
-    gradient before. Of nested blocks the inner one changes the gradient first. In training with `train_runs` see
+    gradient before; alignments are always those of the gradient after it. Of nested blocks the inner one changes the
+    gradient first. In training with `train_runs` see
     `gradinoc.measure.training.interventions.Intervention`, which may differ from run to run.
 
         loaded = gradinoc.load_model("obedient")

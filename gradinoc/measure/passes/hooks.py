@@ -24,6 +24,8 @@ _ALONE = "_gradinoc_alone"  # the one collector that reads, where others are not
 class BlockHooks(ABC):
     """Forward hooks on chosen decoder blocks, in place between `__enter__` and `__exit__`, whatever happens between."""
 
+    _before_others = False  # before hooks that were put in earlier, and not after them
+
     def __init__(self, model: nn.Module, layer_indices: Sequence[int]) -> None:
         blocks = decoder_blocks(model)
         unknown = [layer for layer in layer_indices if layer not in range(len(blocks))]
@@ -38,7 +40,7 @@ class BlockHooks(ABC):
 
     def __enter__(self) -> Self:
         for layer, block in self._blocks.items():
-            self._handles.append(block.register_forward_hook(self._forward_hook(layer)))
+            self._handles.append(block.register_forward_hook(self._forward_hook(layer), prepend=self._before_others))
         return self
 
     def __exit__(
