@@ -41,5 +41,8 @@ def past_of(model: Any, ids: Tensor, mask: Tensor, alike: Sequence[int], copies:
     found = model.generate(ids[every, :-1], attention_mask=mask[every, :-1], generation_config=settings)
     past: Cache = found.past_key_values  # nothing of the token that was made: it was not put in
     place = torch.tensor([bisect_right(firsts, row) - 1 for row in range(len(alike))])
-    past.batch_select_indices(torch.cat([place + copy * len(firsts) for copy in range(copies)]).to(ids.device))
+    rows = torch.cat([place + copy * len(firsts) for copy in range(copies)])
+    layers: Any = past.layers
+    for layer in layers:  # each may be on a device of its own
+        layer.batch_select_indices(rows.to(layer.keys.device))
     return {"past_key_values": past}

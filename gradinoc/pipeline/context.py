@@ -109,6 +109,7 @@ class StudyContext:
                 device=settings.device,
                 dtype=dtype,
                 kernels=settings.kernels,
+                device_map=settings.device_map,
                 chat_template=settings.chat_template,
                 day=settings.date,
             )

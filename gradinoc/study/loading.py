@@ -21,7 +21,9 @@ from gradinoc.study.traits.described import read_description, read_toml
 STUDIES = Path(__file__).parent / "ready"
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 # Settings under which a ready study is still the one that was published.
-AS_PUBLISHED = {"name", "model.device", "model.dtype", "model.threads", "model.kernels", "engine", "published"}
+AS_PUBLISHED = {
+    "name", "model.device", "model.device_map", "model.dtype", "model.threads", "model.kernels", "engine", "published",
+}  # fmt: skip
 PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  # settings that may be paths
 
 

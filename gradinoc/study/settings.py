@@ -7,9 +7,9 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gradinoc.study.chat_template import DAY, read_template
 from gradinoc.study.fields import Count, CountOrNone, Name, Section, Seed, Switch, Text, whole
@@ -28,6 +28,16 @@ def _day(value: Any) -> Any:
     return value
 
 
+def fault_in_map(device_map: str | None, kernels: str) -> str | None:
+    """What is wrong with asking for `device_map` and `kernels` at once, in words; None if nothing is."""
+    if device_map is None or kernels == "plain":
+        return None
+    return (
+        f"device_map: {device_map!r} spreads a model over devices, and kernels read the weights of all blocks on "
+        "one; set model.kernels=plain too, or leave device_map out"
+    )
+
+
 class ModelSettings(Section):
     """Which language model, and how it is held in memory.
 
@@ -36,7 +46,8 @@ class ModelSettings(Section):
     are found ("auto": that of all else): a contrast of mean activations is small beside them, and half precision rounds
     alike at every prompt, which no number of prompts averages out. `threads` = 0 leaves the number of CPU threads to
     the machine. `kernels` "plain" computes with the model's own modules on padded batches (see
-    `gradinoc.measure.fast.fused`). `chat_template` takes the place of the model's own, which a base model has none of:
+    `gradinoc.measure.fast.fused`). `device_map` spreads a model that no device holds over all there are, as accelerate
+    does it; it needs plain kernels. `chat_template` takes the place of the model's own, which a base model has none of:
     "plain", or a template's text (in a study file, the path of a `.jinja` file). `date` is what templates are told
     that ask which day it is.
     """
@@ -48,8 +59,15 @@ class ModelSettings(Section):
     extraction_dtype: Name = "float32"
     threads: Annotated[int, whole(0, 1024)] = 0
     kernels: Literal["fused", "plain"] = "fused"
+    device_map: Literal["auto", "balanced", "sequential"] | None = None
     chat_template: Annotated[Text, AfterValidator(_template)] | None = None
     date: Annotated[datetime.date, Field(strict=True), BeforeValidator(_day)] = DAY
+
+    @model_validator(mode="after")
+    def _spread(self) -> Self:
+        if fault := fault_in_map(self.device_map, self.kernels):
+            raise ValueError(fault)
+        return self
 
 
 class DataSettings(Section):

@@ -22,10 +22,18 @@ from gradinoc.models.files import read_tokenizer, template_notes
 from gradinoc.models.machine.device import choose_device, choose_dtype, precision
 from gradinoc.models.machine.isolation import own_generators, undisturbed
 from gradinoc.models.machine.memory import is_out_of_memory
+from gradinoc.models.machine.spread import (
+    device_map_of,
+    ensure_held,
+    held_on,
+    keep_stream_together,
+    spread_over,
+)
 from gradinoc.models.sources.accepted import ensure_inert, ensure_unquantised, unpacking
 from gradinoc.models.sources.gguf import no_progress_bars
 from gradinoc.models.sources.locate import locate
 from gradinoc.study.chat_template import DAY, read_template
+from gradinoc.study.settings import fault_in_map
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     kernels: str = "fused",
+    device_map: str | None = None,
     chat_template: str | None = None,
     day: date = DAY,
 ) -> LanguageModel:
@@ -80,17 +89,21 @@ def load_model(
     `device` "auto" is cuda, else mps, else cpu. `dtype` "auto" is bfloat16 where the device has it, on a processor
     where it is the faster one, and float32 elsewhere or for fewer than 20 million weights; see
     `gradinoc.models.machine.device.precision`. `kernels` "plain" leaves the model's own modules alone; see
-    `gradinoc.measure.fast.fused`. `chat_template` takes the place of the model's own: "plain", the path of a `.jinja`
-    file, or a template's text; templates write every date as `day`. Code in a repository is never run.
+    `gradinoc.measure.fast.fused`. `device_map` ("auto", "balanced", "sequential": accelerate's) spreads the blocks over
+    all devices of that kind, with plain kernels alone; see `gradinoc.models.machine.spread`. `chat_template` takes the
+    place of the model's own: "plain", the path of a `.jinja` file, or a template's text; templates write every date as
+    `day`. Code in a repository is never run.
 
     Raises:
         ModelError: no such model, hub out of reach, no safetensors, weights that are missing or not finite, or later
             tokens change earlier states.
-        DeviceError: no such device or dtype.
-        ValueError: other kernels than these two, or no such template.
+        DeviceError: no such device or dtype, or devices that do not hold the model together.
+        ValueError: other kernels than these two, or fused ones of a model that is spread, or no such template.
     """
     if kernels not in ("fused", "plain"):
         raise ValueError(f"kernels {kernels!r}: expected fused or plain")
+    if fault := fault_in_map(device_map, kernels):
+        raise ValueError(fault)
     template = None if chat_template is None else read_template(chat_template, Path())
     folder, identity = locate(name, revision)
     ensure_inert(folder)
@@ -105,6 +118,7 @@ def load_model(
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=held_in, trust_remote_code=False, use_safetensors=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **unpacking(folder),
+                **spread_over(device_map, place),
             )  # fmt: skip
     except Exception as error:  # a damaged file makes the libraries stumble in many ways
         if is_out_of_memory(error):
@@ -114,8 +128,12 @@ def load_model(
         ) from error
     model: PreTrainedModel = loaded[0]
     unused = ensure_whole(model, loaded[1], str(folder))
-    nn.Module.to(model, place)
-    notes = [f"{model.config.model_type} on {place.type} in {str(held_in).removeprefix('torch.')}", *unused]
+    if device_map_of(model):
+        ensure_held(model, place)
+        keep_stream_together(model)
+    else:
+        nn.Module.to(model, place)
+    notes = [f"{model.config.model_type} on {held_on(model)} in {str(held_in).removeprefix('torch.')}", *unused]
     notes += template_notes(tokenizer, template, day)
     notes += separate_pad_token(model, tokenizer)
     model.eval().requires_grad_(False)
