@@ -29,6 +29,7 @@ from gradinoc.study.loading import load_study
 if TYPE_CHECKING:
     from gradinoc.pipeline.estimate import Estimate
 
+WORKERS = (1, 4, 32, 256)  # of an engine, where the study names no number
 PROMPTS = "The first training question under each prompt; and its tokens under inoculation's, with and without loss"
 
 
@@ -42,10 +43,13 @@ class Wanted:
     simulations: int
     jobs: int
     freeze: Path | None = None
+    engine: bool = False
 
 
 def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, artifacts: Path) -> None:
     """Print and write what the study cannot decide, its cost, prompts, reach and power; freeze it if asked."""
+    if wanted.engine and not wanted.cost:
+        raise StudyError("--engine adds to the cost, which --no-cost turns off: drop one")
     if wanted.past and not wanted.power:
         raise StudyError("--past sets the variances for the power simulation, which --no-power turns off: drop one")
     study = load_study(name, list(settings))
@@ -59,7 +63,7 @@ def plan_study(name: str, settings: Sequence[str], wanted: Wanted, store: Path, 
     if design.arms.removed and carried is not None and carried < study.rules.carried:
         sys.stdout.write(f"{_nothing_to_remove(study, carried)}\n\n")
     if wanted.cost:
-        _print_cost(study, folder)
+        _print_cost(study, folder, wanted.engine)
     sys.stdout.write(written_reach(study))
     write_table(reach_table(study), folder / "design_reach.csv")
     if wanted.power:
@@ -110,12 +114,13 @@ def _print_power(study: Study, wanted: Wanted, past: Variances | None, artifacts
     save_figure(plot_power(table), folder / "figures", "design_power")
 
 
-def _print_cost(study: Study, folder: Path) -> None:
+def _print_cost(study: Study, folder: Path, engine: bool) -> None:
     """Print the cost as tables, or why it is not known."""
     from gradinoc.pipeline.estimate import estimate as estimate_cost  # here: with it comes torch
 
     try:
-        cost = estimate_cost(study)
+        asked = study.engine.workers
+        cost = estimate_cost(study, ((1, asked) if asked > 1 else WORKERS) if engine else ())
     except GradinocError as error:
         sys.stdout.write(f"Cost of study {study.name}: not known. {error}\n\n")
         return
@@ -136,6 +141,9 @@ def _print_cost(study: Study, folder: Path) -> None:
     print_table(("stage", "steps", "tokens", "operations", "time"), rows, right=(1, 2, 3, 4))
     sys.stdout.write(f"\n{_in_words(cost)}\n\n{cost.adapted}.\n\n")
     print_table(("memory", "bytes"), [[what, size(held, "B")] for what, held in cost.memory.items()], right=(1,))
+    sys.stdout.write(_fitting(cost))
+    if engine:
+        _print_engine(cost, folder)
     sys.stdout.write(f"\n{PROMPTS}\n\n")
     print_table(("prompt or tokens", "as the model reads it"), cost.rendered.rows())
     sys.stdout.write("\n")
@@ -153,6 +161,43 @@ def _in_words(cost: Estimate) -> str:
         f"products that this machine just did in a second or two, and from how two models used theirs{elsewhere}. "
         "Responses are taken to be as long as they may be."
     )
+
+
+def _fitting(cost: Estimate) -> str:
+    """Return, of a study that is too large for the device, by how much, and what would do."""
+    needed = cost.needed
+    if needed <= cost.capacity:
+        return ""
+    words = f"\nThat is more than this machine's {size(cost.capacity, 'B')} on {cost.device}."
+    if cost.device == "cpu":
+        return f"{words}\n"
+    devices = -(-needed // cost.capacity)
+    return f"{words} {devices} such devices hold it together: model.device_map=auto and model.kernels=plain.\n"
+
+
+def _print_engine(cost: Estimate, folder: Path) -> None:
+    """Print how long workers of an engine would take, for the study and for larger ones."""
+    from gradinoc.pipeline.estimate import LEAST, MOST  # here: with it comes torch
+
+    table = cost.on_workers
+    counts = [name for name in table if name.startswith("workers ")]
+    head = ("runs", "steps", *(_counted(int(name.split()[1])) for name in counts), "shortest")
+    rows = [
+        [f"{row['runs']:,.0f}", f"{row['steps']:,.0f}", *(duration(row[name]) for name in (*counts, "shortest"))]
+        for _, row in table.iterrows()
+    ]
+    sys.stdout.write("\nOn an engine\n\n")
+    print_table(head, rows, right=tuple(range(len(head))))
+    sys.stdout.write(
+        f"\nWorkers as fast as this processor by itself, of {size(cost.needed, 'B')} each; more runs are more seeds "
+        f"of the conditions. Times are within {LEAST:g} and {MOST:g} of these. Handing steps out is left out "
+        "(docs/scale.md has what it costs); shortest: with as many workers as there is ever work for.\n"
+    )
+    write_table(table, folder / "engine.csv")
+
+
+def _counted(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
 
 
 def _past(name: str, store: Path, artifacts: Path) -> Variances:

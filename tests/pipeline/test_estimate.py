@@ -24,8 +24,10 @@ from gradinoc.models.blocks import decoder_blocks
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import generate
 from gradinoc.models.machine.memory import training_memory
-from gradinoc.pipeline.estimate import LEAST, LONGEST, MOST, STARTING, Stopwatch, estimate, shapes_of
+from gradinoc.pipeline.estimate import LEAST, MOST, STARTING, estimate
 from gradinoc.pipeline.estimate.footprint import LIBRARIES, TOTAL
+from gradinoc.pipeline.estimate.shapes import shapes_of
+from gradinoc.pipeline.estimate.stopwatch import LONGEST, Stopwatch
 from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.study.loading import load_study

@@ -15,6 +15,8 @@ from gradinoc.cli.commands.arguments import (
     Artifacts,
     Engine,
     Frozen,
+    OnEngine,
+    Past,
     Settings,
     Store,
     StudyName,
@@ -84,6 +86,7 @@ def studies() -> None:
     plan smollm2 --no-power
     plan smollm2 --set data.measure=256 --set 'seeds=[0, 1, 2, 3, 4]'
     plan qwen3-0.6b --past smollm2 --simulations 400
+    plan smollm2 --no-power --engine
     plan smollm2 --no-power --freeze smollm2-plan.json
     """,
 )
@@ -91,15 +94,13 @@ def plan(
     context: typer.Context,
     study: StudyName,
     settings: Settings = None,
-    past: Annotated[
-        str | None,
-        typer.Option(metavar="STUDY", help="The study whose variances and effects power rests on (default: tiny's)."),
-    ] = None,
+    past: Past = None,
     simulations: Annotated[
         int, typer.Option(min=1, metavar="N", help="Simulated studies of each number of prompts, seeds and questions.")
     ] = 40,
     jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes that simulate; 0: one a core.")] = 0,
     cost: Annotated[bool, typer.Option(help="Tokens, operations, memory and time.")] = True,
+    engine: OnEngine = False,
     power: Annotated[bool, typer.Option(help="How often each claim would be supported, by simulation.")] = True,
     freeze: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan to FILE, before anything is trained.")
@@ -115,7 +116,7 @@ def plan(
 
     session: Session = context.obj
     session.store = store
-    wanted = Wanted(cost, power, past, simulations, jobs, freeze)
+    wanted = Wanted(cost, power, past, simulations, jobs, freeze, engine)
     plan_study(study, settings or [], wanted, store, artifacts)
 
 

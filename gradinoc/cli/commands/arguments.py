@@ -30,4 +30,11 @@ Frozen = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The plan frozen before; the report says that the study is that, or is not."),
 ]
+OnEngine = Annotated[
+    bool, typer.Option("--engine", help="Time on several workers (engine.workers), of larger studies too.")
+]
+Past = Annotated[
+    str | None,
+    typer.Option(metavar="STUDY", help="The study whose variances and effects power rests on (default: tiny's)."),
+]
 DEFAULT_STORE, DEFAULT_ARTIFACTS = Path("store"), Path("artifacts")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from gradinoc.measure.fast.kernels import CHUNK
 from gradinoc.models.machine.memory import OF_ADAPTER
+from gradinoc.pipeline.estimate.shapes import Shapes
 from gradinoc.pipeline.steps.work import LEARN, READ, TRAIN, Work
 from gradinoc.study.description import Study
 from gradinoc.study.traits.registry import find_trait
-
-if TYPE_CHECKING:
-    from gradinoc.pipeline.estimate import Shapes
 
 LIBRARIES = 640 * 10**6  # bytes of a process before it has loaded a model: Python, torch, transformers, pandas
 TOTAL = "largest at a time, libraries included"
