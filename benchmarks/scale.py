@@ -132,14 +132,16 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5000, help="that sleep (default: 5000)")
     parser.add_argument("--study", default="smollm2", help="to be run on both engines (default: smollm2)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the study")
+    parser.add_argument("--part", choices=["scheduling", "engines"], help="measure this alone")
     options = parser.parse_args()
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
-        parts = (
-            scheduling(options.steps, Path(folder, "sleeping")),
-            beside_local(options.study, options.set, Path(folder)),
-        )
-        for row in (row for part in parts for row in part):
+        parts = {
+            "scheduling": scheduling(options.steps, Path(folder, "sleeping")),
+            "engines": beside_local(options.study, options.set, Path(folder)),
+        }
+        chosen = [options.part] if options.part else [*parts]
+        for row in (row for part in chosen for row in parts[part]):
             missed += not row.reached
             word = "" if row.reached else "  MISSED"
             sys.stdout.write(f"| {row.what} | {row.figure} | {row.goal} |{word}\n")

@@ -23,6 +23,7 @@ from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
 from gradinoc.pipeline.engines.engine import Engine, Job, together
 from gradinoc.pipeline.engines.local import LocalEngine
 from gradinoc.pipeline.engines.telling import Teller
+from gradinoc.pipeline.present import Present
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Times
 from gradinoc.pipeline.steps.plan import entries, plan
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
@@ -32,7 +33,6 @@ from gradinoc.study.description import Study
 
 MACHINE_THREADS = torch.get_num_threads()  # before anything has changed it
 POLL_SECONDS = 0.2  # between looks at steps that other workers hold
-COUNT_SECONDS = 2.0  # between looks at how many steps are done, while a step is at work
 TIMES = "seconds.jsonl"  # in the store: what each step took
 # Errors after which other steps go on; others that a user can mend (a missing model, a full disk) stop every step.
 STEP_ERRORS = (NumericalError, OutOfMemoryError, LostWorkerError)
@@ -73,15 +73,14 @@ class Pipeline:
         self._engine: Engine = engine or LocalEngine(self._compute, workers)
         self._at_work: dict[Job, ExitStack] = {}  # what was begun here -> its locks
         self._most: dict[StepKey, int] = {}  # how many a step may be computed with, where more have failed
-        self._done: set[StepKey] = set()  # found whole since steps were last asked for
         self._failed: dict[StepKey, Exception] = {}  # in the order of failure; a step is tried once
         threads = study.model.threads or max(1, MACHINE_THREADS // workers)
         torch.set_num_threads(threads)
-        self._times, self._counted = Times(store.root / TIMES, threads), 0.0
+        self._times = Times(store.root / TIMES, threads)
         self.context = StudyContext(study, split(study.data), tracking)
         self.steps = planned(self.context)
         self.entries = entries(self.context, self.steps, store)
-        self._absent = list(self.steps.values())
+        self._present = Present(self.entries)
         self._teller = Teller(study.name, self.steps, self.entries, self._times)
 
     def close(self) -> None:
@@ -130,17 +129,18 @@ class Pipeline:
         """
         keys = list(self.steps) if keys is None else keys
         needed, worked = self._with_needs(keys), False
-        self._done.clear()
+        self._present.forget()
+        idle = False
         try:
-            while missing := [step for step in needed if not self._is_done(step.key)]:
+            while missing := self._present.missing(needed, at_once=idle):
                 worked = True
                 possible = [step for step in missing if not self._is_blocked(step.key)]
                 if not possible and not self._at_work:
                     raise self._failure(missing)
                 self._begin(possible)
-                others = not self._at_work and self._engine.room() > 0
+                idle = not self._at_work and self._engine.room() > 0
                 self._end_finished()
-                if others:
+                if idle:
                     self._wait_for(possible)
         except BaseException:
             self._engine.close()
@@ -149,7 +149,8 @@ class Pipeline:
             for job in [*self._at_work]:
                 self._let_go(job)
         if worked:
-            self._notify(SOME if self._missing() else ALL, "in the store")
+            missing = self._present.missing(self.steps.values(), at_once=True)
+            self._notify(SOME if missing else ALL, "in the store")
         return [self.entries[key].path for key in keys]
 
     def _with_needs(self, keys: Sequence[StepKey]) -> list[Step]:
@@ -160,21 +161,8 @@ class Pipeline:
                 wanted.update(self.steps[key].needs)
         return [step for key, step in self.steps.items() if key in wanted]
 
-    def _is_done(self, key: StepKey) -> bool:
-        """Return whether a step's result is there; one that was whole is not looked at again until it is asked for."""
-        if key not in self._done and self.entries[key].complete():
-            self._done.add(key)
-        return key in self._done
-
     def _is_ready(self, step: Step) -> bool:
-        return all(map(self._is_done, step.needs))
-
-    def _missing(self, seconds_ago: float = 0.0) -> list[Step]:
-        """Return the steps that are not in the store, as of at most so many seconds ago."""
-        if time.monotonic() - self._counted >= seconds_ago:
-            self._absent = [step for key, step in self.steps.items() if not self._is_done(key)]
-            self._counted = time.monotonic()
-        return self._absent
+        return all(need in self._present for need in step.needs)
 
     def _begin(self, possible: Sequence[Step]) -> None:
         """Have the engine begin as many jobs as it has room for, of steps that are ready and that nobody is at."""
@@ -190,7 +178,9 @@ class Pipeline:
         with ExitStack() as stack:
 
             def hold(each: Step) -> bool:
-                return each.key not in begun and stack.enter_context(self.entries[each.key].lock(wait=False))
+                if each.key in begun or not stack.enter_context(self.entries[each.key].lock(wait=False)):
+                    return False
+                return not self._present.found(each.key)  # another process may have computed it just now
 
             if hold(step):
                 steps = (step, *self._company(step, possible, hold))
@@ -224,6 +214,7 @@ class Pipeline:
         for job, error in self._engine.finished(POLL_SECONDS):
             self._let_go(job)
             if error is None:
+                self._present.note(step.key for step in job.steps)
                 for entry in job.entries:
                     self._times.note(entry.key, (time.monotonic() - job.began) / len(job.entries))
                 continue
@@ -237,7 +228,9 @@ class Pipeline:
             self._most |= dict.fromkeys((step.key for step in job.steps), half)
             logger.warning("%d steps in one go failed (%s): trying %d at a time", len(job.steps), error, half)
         for event in self._engine.news():
-            self._on_progress(self._teller.completed(event, self._missing(COUNT_SECONDS), self._engine.workers))
+            self._on_progress(
+                self._teller.completed(event, self._present.missing(self.steps.values()), self._engine.workers)
+            )
 
     def _let_go(self, job: Job) -> None:
         self._at_work.pop(job).close()
@@ -250,7 +243,7 @@ class Pipeline:
 
     def _is_blocked(self, key: StepKey) -> bool:
         """Return whether a step or one that it needs failed here, and no other process has computed it."""
-        if self._is_done(key):
+        if not self._failed or key in self._present:
             return False
         return key in self._failed or any(map(self._is_blocked, self.steps[key].needs))
 
@@ -295,6 +288,6 @@ class Pipeline:
     def _notify(
         self, label: str, detail: str, current: Sequence[Step] = (), spent: float = 0.0, **numbers: Any
     ) -> None:
-        """Send an event, `spent` seconds into steps; within them, finished steps are counted every few seconds only."""
-        missing = self._missing(COUNT_SECONDS if numbers.get("done") else 0.0)
+        """Send an event, `spent` seconds into steps."""
+        missing = self._present.missing(self.steps.values())
         self._on_progress(self._teller.event(label, detail, missing, self._engine.workers, current, spent, **numbers))

@@ -11,7 +11,9 @@ import pytest
 from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_INS
 from fixtures.mechanisms.mocked import mocked_plan
 from fixtures.mechanisms.page import page
-from fixtures.mechanisms.trials import Outcome, Trial, run, study_of, table
+from fixtures.mechanisms.trials import Outcome, Trial, is_right, run, study_of, table
+from fixtures.planted import planted_findings
+from gradinoc.claims.rules.verdict import Judgement, Verdict
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS
 from gradinoc.pipeline.storage.store import Store
@@ -92,6 +94,30 @@ def test_another_direction_is_found_out(name, pytestconfig):
     """For the reason that was built in: where a gate is to fail, it does. Steps in common are the session's store's."""
     outcome = run(Trial(name, "tiny"), Path(option(pytestconfig, "store")))
     assert outcome.right, f"{outcome.verdict}; {outcome.failed} failed; {outcome.claims}; {outcome.sentence}"
+
+
+SHOWN = {"C1": "supported", "C2": "supported", "C3": "undecided", "C6": "supported", "C7b": "supported"}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "gates", "claims", "expected"),
+    [
+        ("ablation", Verdict.CONSISTENT, {"G8a": "supported"}, SHOWN, True),  # no C5: no causal word
+        ("ablation", Verdict.SUPPORTED, {"G8a": "supported"}, SHOWN, False),
+        ("ablation", Verdict.SUPPORTED, {"G8a": "supported"}, {**SHOWN, "C5": "supported"}, True),
+        ("opposite", Verdict.UNDECIDED, {"G8a": "refuted"}, SHOWN, True),
+        ("opposite", Verdict.UNDECIDED, {"G8a": "supported", "G9": "refuted"}, SHOWN, False),  # for another reason
+        ("steering", Verdict.UNDECIDED, {"G8a": "supported"}, SHOWN, True),
+        ("steering", Verdict.UNDECIDED, {"G8a": "supported"}, {**SHOWN, "C6": "undecided"}, False),  # not found
+        ("steering", Verdict.UNDECIDED, {"G8a": "supported"}, {**SHOWN, "C3": "supported"}, False),
+        ("steering", Verdict.UNDECIDED, {"G8a": "refuted"}, SHOWN, False),
+        ("slow", Verdict.OTHER_DIRECTION, {"G8a": "supported"}, SHOWN, False),
+    ],
+)
+def test_right_is_the_verdict_for_the_reason_built_in(name, verdict, gates, claims, expected):
+    """Not the same word for another reason."""
+    judgement = Judgement(tuple(planted_findings(**gates)), tuple(planted_findings(**claims)), verdict, "")
+    assert is_right(MECHANISMS[name], judgement) is expected
 
 
 def test_page_counts_what_came_out(tmp_path):
