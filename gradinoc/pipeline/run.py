@@ -130,6 +130,7 @@ class Pipeline:
         keys = list(self.steps) if keys is None else keys
         needed, worked = self._with_needs(keys), False
         self._present.forget()
+        self._present.missing(self.steps.values())  # what is told counts all of them
         idle = False
         try:
             while missing := self._present.missing(needed, at_once=idle):
