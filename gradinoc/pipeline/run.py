@@ -23,9 +23,9 @@ from gradinoc.pipeline.context import StudyContext, arm_table, prompt_table
 from gradinoc.pipeline.engines.engine import Engine, Job, together
 from gradinoc.pipeline.engines.local import LocalEngine
 from gradinoc.pipeline.engines.telling import Teller
-from gradinoc.pipeline.present import Present
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Times
 from gradinoc.pipeline.steps.plan import entries, plan
+from gradinoc.pipeline.steps.present import Present
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
 from gradinoc.pipeline.storage.contents import load_tables
 from gradinoc.pipeline.storage.store import Entry, Store
