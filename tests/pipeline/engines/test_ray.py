@@ -58,12 +58,15 @@ def assert_same(alone, other, keys=None):
         assert [*differences(folder, other.entries[key].path)] == [], key
 
 
-def kill_amid(stage):
-    """A callback that kills the worker that is first heard of amid a stage, and whom it has killed."""
+def kill_at_work():
+    """A callback that kills the worker that is first heard of at its work, and whom it has killed.
+
+    At whatever work: workers are asked for news every second, and a short step may be over before.
+    """
     killed = []
 
     def hear(event):
-        if event.stage == stage and event.worker and not killed:
+        if event.stage and event.worker and not killed:
             killed.append(int(event.worker.rpartition("/")[2]))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -87,8 +90,8 @@ def test_workers_of_a_cluster_compute_what_one_process_does(cluster, alone, tmp_
 
 
 def test_a_worker_killed_at_its_work_costs_that_work_alone(cluster, alone, tmp_path):
-    """The run that it was at is computed again by another; all is as it would have been."""
-    hear, killed = kill_amid("training")
+    """The step that it was at is computed again by another; all is as it would have been."""
+    hear, killed = kill_at_work()
     pipeline = on_cluster(tmp_path, on_progress=hear, keys=FEW)
     assert killed
     assert_same(alone, pipeline, FEW)
