@@ -190,8 +190,8 @@ def _print_engine(cost: Estimate, folder: Path) -> None:
     print_table(head, rows, right=tuple(range(len(head))))
     sys.stdout.write(
         f"\nWorkers as fast as this processor by itself, of {size(cost.needed, 'B')} each; more runs are more seeds "
-        f"of the conditions. Times are within {LEAST:g} and {MOST:g} of these. Handing steps out is left out "
-        "(docs/scale.md has what it costs); shortest: with as many workers as there is ever work for.\n"
+        f"of the conditions. Times are within {LEAST:g} and {MOST:g} of these. Handing steps out is left out; "
+        "shortest: with as many workers as there is ever work for.\n"
     )
     write_table(table, folder / "engine.csv")
 

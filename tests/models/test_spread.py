@@ -15,6 +15,7 @@ from fixtures.homes import FIRST, spread
 from fixtures.small_models import ARCHITECTURES, PAD, letter_tokenizer
 from gradinoc.errors import DeviceError, StudyError
 from gradinoc.measure.interventions.gradients import project_gradient
+from gradinoc.measure.loading import load
 from gradinoc.measure.passes.hooks import GradientCollector
 from gradinoc.measure.steering.steered import steered
 from gradinoc.measure.training.run import Recipe, train_run
@@ -117,8 +118,23 @@ def test_what_devices_do_not_hold_is_refused():
     """Weights fetched in every pass would be fetched in backward passes too, or kept after all."""
     model: Any = SimpleNamespace(hf_device_map={"model.layers.0": 0, "model.layers.1": "cpu", "lm_head": "disk"})
     with pytest.raises(DeviceError, match=r"2 modules did not fit the devices, 'lm_head' first"):
-        ensure_held(model, torch.device("cuda"))
-    ensure_held(SimpleNamespace(hf_device_map={"model.layers.0": 0, "lm_head": 1}), torch.device("cuda"))
+        ensure_held(model)
+    ensure_held(SimpleNamespace(hf_device_map={"model.layers.0": 0, "lm_head": 1}))
+
+
+def test_it_is_refused_before_weights_are_looked_at(monkeypatch):
+    """What was left out is on no device, and has no numbers."""
+    from_pretrained = load.AutoModelForCausalLM.from_pretrained
+
+    def left_out(*arguments: Any, **settings: Any) -> Any:
+        model, found = from_pretrained(*arguments, **settings)
+        model.model.layers[0].to("meta")
+        model.hf_device_map = {"model.layers.0": "cpu", "lm_head": 0}
+        return model, found
+
+    monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", left_out)
+    with pytest.raises(DeviceError, match="did not fit the devices"):
+        gradinoc.load_model("obedient", device="cpu", kernels="plain")
 
 
 def test_kernels_of_a_spread_model_are_refused():

@@ -127,9 +127,9 @@ def load_model(
             f"Cannot load {shown(name)} from {folder} ({reason(error)}); fetch it again or give another model"
         ) from error
     model: PreTrainedModel = loaded[0]
+    ensure_held(model)
     unused = ensure_whole(model, loaded[1], str(folder))
     if device_map_of(model):
-        ensure_held(model, place)
         keep_stream_together(model)
     else:
         nn.Module.to(model, place)

@@ -39,14 +39,14 @@ def device_map_of(model: nn.Module) -> Mapping[str, Any]:
     return found if len(set(map(str, found.values()))) > 1 else {}
 
 
-def ensure_held(model: PreTrainedModel, device: torch.device) -> None:
-    """Ensure that the devices together hold the whole of a model that was to be spread over those like `device`.
+def ensure_held(model: PreTrainedModel) -> None:
+    """Ensure that a model that was spread over accelerators is on them as a whole.
 
     Raises:
-        DeviceError: they do not: modules were left in the processor's memory or on disk.
+        DeviceError: modules were left in the processor's memory or on disk.
     """
     left = sorted(name for name, place in device_map_of(model).items() if str(place).partition(":")[0] in OFFLOADED)
-    if left and device.type != "cpu":
+    if left:
         raise DeviceError(
             f"model.device_map: {len(left)} modules did not fit the devices, {shown(left[0])} first, and would be "
             "fetched from memory or disk in every pass, backward passes included; use more devices, "
