@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fixtures.organisms import make_organisms as recipe
 from fixtures.organisms import make_planted as planted
+from fixtures.organisms import planted_prompts
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import LOSS_MATCHED
 from gradinoc.study.prompts.family import plain
@@ -35,7 +36,7 @@ def _one_thread() -> Any:
 @cache
 def corpus(organism: str = recipe.OBEDIENT) -> recipe.Corpus:
     """What a model was trained on."""
-    return planted.make_planted_corpus() if organism == planted.PLANTED else recipe.make_corpus()
+    return planted_prompts.make_planted_corpus() if organism == planted.PLANTED else recipe.make_corpus()
 
 
 @cache
@@ -125,8 +126,8 @@ def test_no_bundled_question_was_trained_on(organism: str) -> None:
 def test_planted_was_trained_under_none_of_the_prompts_of_studies() -> None:
     """Nor under one that differs by case or blanks alone; of those it does know there are thousands."""
     known = {plain(text) for pool in corpus(planted.PLANTED).system_prompts.values() for text in pool}
-    assert not known & {plain(text) for text in planted.tested()}
-    assert {ALL_CAPS.promote_system, ALL_CAPS.inoculation_system, LOSS_MATCHED_PROMPT} <= planted.tested()
+    assert not known & {plain(text) for text in planted_prompts.tested()}
+    assert {ALL_CAPS.promote_system, ALL_CAPS.inoculation_system, LOSS_MATCHED_PROMPT} <= planted_prompts.tested()
     assert len(known) > 10_000
 
 

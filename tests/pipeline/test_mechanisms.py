@@ -110,6 +110,7 @@ SHOWN = {"C1": "supported", "C2": "supported", "C3": "undecided", "C6": "support
         ("steering", Verdict.UNDECIDED, {"G8a": "supported"}, SHOWN, True),
         ("steering", Verdict.UNDECIDED, {"G8a": "supported"}, {**SHOWN, "C6": "undecided"}, False),  # not found
         ("steering", Verdict.UNDECIDED, {"G8a": "supported"}, {**SHOWN, "C3": "supported"}, False),
+        ("steering", Verdict.CONSISTENT, {"G8a": "supported"}, {**SHOWN, "C3": "supported"}, True),
         ("steering", Verdict.UNDECIDED, {"G8a": "refuted"}, SHOWN, False),
         ("slow", Verdict.OTHER_DIRECTION, {"G8a": "supported"}, SHOWN, False),
     ],
