@@ -104,23 +104,23 @@ def test_failure_of_one_worker_is_made_good_by_others(finished, tmp_path):
 # --- what is set aside, and what is not
 
 
-A, B, C, D = (StepKey("word", each) for each in "abcd")
+A, B, C, D = (StepKey("directions", each) for each in "abcd")
 
 
 @pytest.fixture
 def study(tmp_path):
     """Four steps of a word each: c needs a, d needs c, b needs nothing; `tried` lists which were begun."""
-    pipeline, store, tried = Pipeline(load_study("tiny", SMALLEST), Store(tmp_path)), Store(tmp_path), []
+    tried: list[str] = []
 
     def make(key: StepKey, *needs: StepKey) -> Step:
         def compute(_folders, folder, _callback):
             tried.append(key.condition)
             (folder / "word.txt").write_text(key.condition)
 
-        return Step(key, key.condition, "words", compute, lambda _counting: [], {}, needs)
+        return Step(key, key.condition, "words", compute, lambda _counting: [], {"label": key.condition}, needs)
 
-    pipeline.steps = {step.key: step for step in (make(A), make(C, A), make(D, C), make(B))}
-    pipeline.entries = {key: store.entry("word", {"label": key.condition}) for key in pipeline.steps}
+    steps = {step.key: step for step in (make(A), make(C, A), make(D, C), make(B))}
+    pipeline = Pipeline(load_study("tiny", SMALLEST), Store(tmp_path), planned=lambda _context: steps)
     gc.freeze()  # else every step looks through all that pytest has in memory
     yield pipeline, tried
     gc.unfreeze()

@@ -29,6 +29,11 @@ CLAIM = "claims/test_c1_inoculation_lowers_alignment.py"  # all of them would ta
 SOON = 8.0  # seconds in which the prompt is back after Ctrl-C; a busy machine takes longer than others
 
 
+def how_many(store: Path) -> int:
+    """Steps of the study."""
+    return len(Pipeline(load_study("tiny", SMALLEST), Store(store)).steps)
+
+
 def done_in(store: Path) -> dict[str, int]:
     """When each step that is there was written, every file of it as it should be."""
     pipeline = Pipeline(load_study("tiny", SMALLEST), Store(store))
@@ -122,7 +127,8 @@ def test_command_line_says_how_to_go_on(tmp_path, number):
     written = output.read_text()
     assert "Traceback" not in written
     again = shlex.join(["python", "-m", "gradinoc", *arguments])
-    expected = f" of 14 steps are in {tmp_path / 'store'}/, nothing finished is lost. Go on with: {again}"
+    store = tmp_path / "store"
+    expected = f" of {how_many(store)} steps are in {store}/, nothing finished is lost. Go on with: {again}"
     assert re.fullmatch(rf"Interrupted: \d+{re.escape(expected)}", written.splitlines()[-1])
 
 
@@ -200,7 +206,7 @@ def assert_ended_well(found: Session, number: int, told: float) -> None:
     assert time.monotonic() - told < SOON
     written = found.output.read_text()
     assert "Traceback" not in written
-    assert f" of 14 steps are in {found.store}/, nothing finished is lost" in written
+    assert f" of {how_many(found.store)} steps are in {found.store}/, nothing finished is lost" in written
     assert f"Go on with: {shlex.join(['pytest', *found.arguments])}\n" in written
     assert len(written.split("Interrupted: ")) == 2
 

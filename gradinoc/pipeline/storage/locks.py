@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,10 +80,14 @@ def file_system(folder: Path) -> str:
 
 def _exclude(root: Path) -> bool:
     """Return whether one lock of the system at a file keeps another one out."""
-    path = root / f".{secrets.token_hex(8)}.lock"
+    ours = f".probe-{socket.gethostname()}-"
+    path = root / f"{ours}{os.getpid()}-{secrets.token_hex(8)}"
     kind = WindowsFileLock if os.name == "nt" else UnixFileLock
     with disk_errors(path):
         root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(f"{ours}*"):  # by a process of this machine that died
+            if not psutil.pid_exists(int(left.name.removeprefix(ours).partition("-")[0])):
+                left.unlink(missing_ok=True)
         try:
             with kind(path, blocking=False, fallback_to_soft=False), kind(path, blocking=False, fallback_to_soft=False):
                 return False
