@@ -195,7 +195,7 @@ class Times:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._where = path, {"host": socket.gethostname(), "threads": threads}
-        self._size, self._seconds = -1, dict[str, float]()
+        self._read, self._seconds = 0, dict[str, float]()
 
     def note(self, key: str, seconds: float) -> None:
         """Append what the step of `key` took."""
@@ -204,11 +204,21 @@ class Times:
     def of(self, keys: Iterable[str]) -> dict[str, float]:
         """Return key -> seconds, for those of `keys` that were timed."""
         with suppress(OSError):
-            size = self._path.stat().st_size
-            if size != self._size:
-                lines = self._path.read_bytes().splitlines()
-                self._seconds, self._size = dict(filter(None, map(self._parse, lines))), size
+            self._read_on()
         return {key: self._seconds[key] for key in keys if key in self._seconds}
+
+    def _read_on(self) -> None:
+        """Read the lines that were added since the last time; all of a file that has become another."""
+        size = self._path.stat().st_size
+        if size < self._read:
+            self._read, self._seconds = 0, {}
+        if size > self._read:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                added = file.read()
+            whole = added.rfind(b"\n") + 1  # of a line that is being written the rest comes later
+            self._read += whole
+            self._seconds |= dict(filter(None, map(self._parse, added[:whole].splitlines())))
 
     def _parse(self, line: bytes) -> tuple[str, float] | None:
         """Return key and seconds; None for half a line, or another machine's."""
@@ -236,7 +246,8 @@ def seconds_left(
     took = defaultdict[str, list[float]](list)
     for key, seconds in times.of(kinds).items():
         took[kinds[key]].append(seconds)
-    usual = {key: mean(took[kinds[key]]) if took[kinds[key]] else None for key in missing}
+    means = {kind: mean(seconds) for kind, seconds in took.items()}
+    usual = {key: means.get(kinds[key]) for key in missing}
     left = [seconds for key, seconds in usual.items() if key not in current]
     under_way = [seconds for key, seconds in usual.items() if key in current]
     if not under_way:

@@ -25,7 +25,7 @@ from gradinoc.pipeline.engines.local import LocalEngine
 from gradinoc.pipeline.engines.telling import Teller
 from gradinoc.pipeline.progress import ALL, SOME, WAITING, OnProgress, Pace, Times
 from gradinoc.pipeline.steps.plan import entries, plan
-from gradinoc.pipeline.steps.present import Present
+from gradinoc.pipeline.steps.present import LOOKING, Present
 from gradinoc.pipeline.steps.step import Share, Step, StepKey
 from gradinoc.pipeline.storage.contents import load_tables
 from gradinoc.pipeline.storage.store import Entry, Store
@@ -80,7 +80,7 @@ class Pipeline:
         self.context = StudyContext(study, split(study.data), tracking)
         self.steps = planned(self.context)
         self.entries = entries(self.context, self.steps, store)
-        self._present = Present(self.entries)
+        self._present, self._tell_after = Present(self.entries), 0.0
         self._teller = Teller(study.name, self.steps, self.entries, self._times)
 
     def close(self) -> None:
@@ -228,10 +228,13 @@ class Pipeline:
             half = -(-len(job.steps) // 2)
             self._most |= dict.fromkeys((step.key for step in job.steps), half)
             logger.warning("%d steps in one go failed (%s): trying %d at a time", len(job.steps), error, half)
-        for event in self._engine.news():
-            self._on_progress(
-                self._teller.completed(event, self._present.missing(self.steps.values()), self._engine.workers)
-            )
+        if (began := time.monotonic()) < self._tell_after:
+            return
+        last = {event.worker: event for event in self._engine.news()}
+        missing = self._present.missing(self.steps.values())
+        for event in self._teller.completed([*last.values()], missing, self._engine.workers):
+            self._on_progress(event)
+        self._tell_after = time.monotonic() + (time.monotonic() - began) / LOOKING  # what is told counts every step
 
     def _let_go(self, job: Job) -> None:
         self._at_work.pop(job).close()

@@ -118,6 +118,23 @@ def test_times_are_those_of_this_machine_and_as_many_threads(tmp_path, monkeypat
     Times(tmp_path, 1).note("step", 1.0)
 
 
+def test_times_are_read_on(tmp_path):
+    """Lines that are added, those that come in halves, and a file that was begun anew."""
+    path = tmp_path / "seconds.jsonl"
+    times = Times(path, 1)
+    times.note("one", 1.0)
+    assert times.of(["one", "two"]) == {"one": 1.0}
+    line = path.read_bytes().replace(b"one", b"two")
+    with path.open("ab") as file:
+        file.write(line[:20])
+    assert times.of(["one", "two"]) == {"one": 1.0}
+    with path.open("ab") as file:
+        file.write(line[20:])
+    assert times.of(["one", "two"]) == {"one": 1.0, "two": 1.0}
+    path.write_bytes(line)
+    assert times.of(["one", "two"]) == {"two": 1.0}
+
+
 def test_session_that_goes_on_expects_what_steps_took(tmp_path):
     """At its first word it knows what is left of kinds of which one was timed, and that it does not know the rest."""
     study, heard = load_study("tiny", SMALLEST), []

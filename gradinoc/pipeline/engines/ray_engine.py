@@ -114,6 +114,8 @@ class RayEngine:
 
     def news(self) -> Iterator[Progress]:
         """Yield the last word of each worker that is at work; they are asked every second."""
+        while self._ended:
+            yield self._ended.pop()
         busy = [worker for worker in self._workers if worker.job is not None]
         if time.monotonic() - self._asked > NEWS_SECONDS:
             self._asked = time.monotonic()
@@ -128,8 +130,6 @@ class RayEngine:
                     continue  # it is gone, which its job tells
                 if event is not None:
                     yield event
-        while self._ended:
-            yield self._ended.pop()
 
     def close(self) -> None:
         """Send every worker away, and end the cluster if it was begun here."""

@@ -38,21 +38,22 @@ class Teller:
             label, detail, 0, 0, stage=current[0].key.stage if current else "",
             memory=psutil.Process().memory_info().rss, device_memory=device_memory(), **numbers,
         )  # fmt: skip
-        return self._of_study(told, missing, workers, left)
+        return replace(told, **self._of_study(missing, workers, left))
 
-    def completed(self, told: Progress, missing: Sequence[Step], workers: int) -> Progress:
-        """Return what a worker elsewhere told of its step, with what this process knows of the study."""
+    def completed(self, told: Sequence[Progress], missing: Sequence[Step], workers: int) -> list[Progress]:
+        """Return what workers elsewhere told of their steps, with what this process knows of the study."""
+        if not told:
+            return []
         absent = [self._kept[step.key] for step in missing]
-        return self._of_study(told, missing, workers, seconds_left(self._kinds, self._times, absent, (), 0.0))
+        of_study = self._of_study(missing, workers, seconds_left(self._kinds, self._times, absent, (), 0.0))
+        return [replace(each, **of_study) for each in told]
 
-    def _of_study(
-        self, told: Progress, missing: Sequence[Step], workers: int, left: Sequence[float | None]
-    ) -> Progress:
+    def _of_study(self, missing: Sequence[Step], workers: int, left: Sequence[float | None]) -> dict[str, Any]:
         seconds, at_least = time_left(left, workers)
-        return replace(
-            told, study=self._study, steps_done=len(self._steps) - len(missing), steps=len(self._steps),
-            study_seconds_left=seconds, at_least=at_least, stages=self._stages(missing),
-        )  # fmt: skip
+        return {
+            "study": self._study, "steps_done": len(self._steps) - len(missing), "steps": len(self._steps),
+            "study_seconds_left": seconds, "at_least": at_least, "stages": self._stages(missing),
+        }  # fmt: skip
 
     def _stages(self, missing: Sequence[Step]) -> dict[str, tuple[int, int]]:
         """Return stage -> how many of its steps are done, and how many it has."""

@@ -169,8 +169,10 @@ class Entry:
         """Yield a folder that takes the place of the result when the block ends without error."""
         with self.lock():
             with disk_errors(self.path):
-                for abandoned in self.path.parent.glob(f".{self.key}.*"):  # by a process that died
-                    shutil.rmtree(abandoned, ignore_errors=True)
+                with os.scandir(self.path.parent) as beside:  # of ten thousand results; a glob takes many times as long
+                    abandoned = [each.path for each in beside if each.name.startswith(f".{self.key}.")]
+                for path in abandoned:  # by a process that died
+                    shutil.rmtree(path, ignore_errors=True)
                 scratch = self._beside()
             try:
                 yield scratch
