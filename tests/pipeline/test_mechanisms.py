@@ -113,6 +113,8 @@ SHOWN = {"C1": "supported", "C2": "supported", "C3": "undecided", "C6": "support
         ("steering", Verdict.CONSISTENT, {"G8a": "supported"}, {**SHOWN, "C3": "supported"}, True),
         ("steering", Verdict.UNDECIDED, {"G8a": "refuted"}, SHOWN, False),
         ("slow", Verdict.OTHER_DIRECTION, {"G8a": "supported"}, SHOWN, False),
+        ("any_prompt", Verdict.ANY_PROMPT, {"G9": "refuted"}, SHOWN, True),  # it does not rest on G9
+        ("any_prompt", Verdict.UNDECIDED, {"G9": "supported"}, SHOWN, False),
     ],
 )
 def test_right_is_the_verdict_for_the_reason_built_in(name, verdict, gates, claims, expected):
