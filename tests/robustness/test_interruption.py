@@ -20,6 +20,7 @@ import pytest
 from fixtures.small_study import SMALLEST, as_options, assert_same, tables
 from fixtures.survivors import ANSWER, LIMIT, Worker, killed_before, write_answer
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.storage.locks import probed
 from gradinoc.pipeline.storage.store import Store, load_or_compute
 from gradinoc.study.loading import load_study
 
@@ -80,6 +81,7 @@ def test_entry_is_whole_or_absent_wherever_its_writer_dies(tmp_path, faults_trie
             (entry.path / "answer.txt").write_text("fortytwo!")
         if not killed_before(store, operation):
             break
+        probed.cache_clear()
         seen = Store(store).entry("stage", {"seed": 1})  # as another process sees it
         assert not seen.complete() or (seen.path / "answer.txt").read_text() == ANSWER
         load_or_compute(seen, write_answer)

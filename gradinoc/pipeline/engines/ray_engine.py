@@ -37,6 +37,8 @@ NEWS_SECONDS = 1.0  # between questions to workers what they are at
 LOOK_SECONDS = 5.0  # between looks at what the cluster has, and who else is there
 LEAVING_SECONDS = 5.0
 FILES = ("source", "everyday", "trait_answers")  # fields of `Study.data` that may name a file
+# Ray says to nobody who gives an address that this may be why.
+ASKS = "if it was begun by somebody who has a token, as Ray makes one for every user, set RAY_AUTH_MODE=token here too"
 logger = logging.getLogger(__name__)
 
 
@@ -184,7 +186,8 @@ class RayEngine:
                 num_cpus=cores if local else None, log_to_driver=False, configure_logging=False,
             )  # fmt: skip
         except (RayError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise EngineError(f"no Ray cluster at {self._address!r}: {error}") from error
+            why = f"{error}" if "RAY_AUTH_MODE" in os.environ else f"{error}; {ASKS}"
+            raise EngineError(f"no Ray cluster at {self._address!r}: {why}") from error
         self._own = True
 
     def _resources(self) -> dict[str, float]:
@@ -235,9 +238,9 @@ class RayEngine:
             self._unborn += 1
             if self._unborn >= TRIES:
                 raise EngineError(
-                    f"no worker can be begun on the cluster, {TRIES} failed; the last: {error}"
+                    f"no worker can be begun on the cluster, {TRIES} failed; the last: {_first_line(error)}"
                 ) from error
-            logger.warning("A worker could not be begun: %s", error)
+            logger.warning("A worker could not be begun: %s", _first_line(error))
             self._workers.remove(worker)
             self._looked = 0.0
 
@@ -285,8 +288,13 @@ class RayEngine:
         if not isinstance(error, NodeDiedError):
             self._lost[job] = self._lost.get(job, 0) + 1
         if self._lost.get(job, 0) < TRIES:
-            logger.warning("%s is computed again: %s", label, str(error).strip().splitlines()[0])
+            logger.warning("%s is computed again: %s", label, _first_line(error))
             self._again.append(job)
             return
         kind = OutOfMemoryError if isinstance(error, WorkerOutOfMemoryError) else LostWorkerError
         yield job, kind(f"given up after {TRIES} workers; the last: {error}")
+
+
+def _first_line(error: Exception) -> str:
+    """Ray's errors go on for pages."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

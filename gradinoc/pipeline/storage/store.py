@@ -20,13 +20,14 @@ from filelock import Timeout
 from gradinoc.disk import checksum, disk_errors, encodable, files_below, full_disk, settle, sync
 from gradinoc.errors import StoreError, reason, shown
 from gradinoc.pipeline.storage.contents import MANIFEST, load_json, save_json
-from gradinoc.pipeline.storage.locks import lock
+from gradinoc.pipeline.storage.locks import lock, probed
 from gradinoc.pipeline.storage.provenance import provenance
 
 LAYOUT = 2  # part of every key: results stored in another layout are not looked at
 # Errors that mean a damaged result; after others (a permission, say) it is not computed again.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 KEY = re.compile(r"[0-9a-f]{64}")
+GONE = "~"  # marks a folder that holds what is being discarded
 logger = logging.getLogger(__name__)
 
 
@@ -169,10 +170,8 @@ class Entry:
         """Yield a folder that takes the place of the result when the block ends without error."""
         with self.lock():
             with disk_errors(self.path):
-                with os.scandir(self.path.parent) as beside:  # of ten thousand results; a glob takes many times as long
-                    abandoned = [each.path for each in beside if each.name.startswith(f".{self.key}.")]
-                for path in abandoned:  # by a process that died
-                    shutil.rmtree(path, ignore_errors=True)
+                for folder in self._abandoned():
+                    shutil.rmtree(folder, ignore_errors=True)
                 scratch = self._beside()
             try:
                 yield scratch
@@ -188,15 +187,27 @@ class Entry:
         if os.path.lexists(self.path):
             with self.lock(), disk_errors(self.path):
                 self._verified = False
-                gone = self._beside()
+                gone = self._beside(GONE)
                 self.path.rename(gone / "discarded")  # in one step: no part of it is ever taken for the whole
                 shutil.rmtree(gone)
 
-    def _beside(self) -> Path:
+    def _beside(self, mark: str = "") -> Path:
         """Make a folder beside the result, with a name that no result has."""
-        folder = self.path.parent / f".{self.key}.{secrets.token_hex(8)}"
+        own = secrets.token_hex(8) if probed(self._root).leased else ""
+        folder = self.path.parent / f".{self.key}{mark}{own}"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
+
+    def _abandoned(self) -> list[Path]:
+        """Return the folders beside the result that a process left which died with its lock.
+
+        They have one name each where locks are sure to keep others out, so that nobody looks through ten thousand
+        results for them. Where a lock may end before its holder they differ from process to process.
+        """
+        if probed(self._root).leased:
+            return [*self.path.parent.glob(f".{self.key}*")]
+        return [self.path.parent / f".{self.key}{mark}" for mark in ("", GONE)]
 
     def _seal(self, scratch: Path) -> None:
         """Write the manifest and flush everything to the disk."""
