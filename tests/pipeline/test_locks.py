@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -104,3 +108,34 @@ def test_results_are_computed_under_leases(tmp_path, monkeypatch):
         load_or_compute(entry, compute)
     assert len(computed) == 1
     assert not entry.path.with_suffix(".lock").exists()
+
+
+def test_probe_of_a_process_that_died_is_swept(tmp_path):
+    """One that lives, or is another machine's, is left alone."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = f".probe-{socket.gethostname()}"
+    left, alive, elsewhere = (
+        tmp_path / name for name in (f"{here}-{dead.pid}-0", f"{here}-{os.getpid()}-0", f".probe-other-{dead.pid}-0")
+    )
+    for path in (left, alive, elsewhere):
+        path.touch()
+    locks.probed(tmp_path)
+    assert {*tmp_path.iterdir()} == {alive, elsewhere}
+
+
+@pytest.mark.parametrize("kind", ["system", "lease"])
+@pytest.mark.parametrize("mark", ["", "~"])
+def test_what_a_writer_left_that_died_is_removed_by_the_next(tmp_path, monkeypatch, kind, mark):
+    """Whatever name it has where locks are of either kind; that of another result stays."""
+    monkeypatch.setenv(locks.ASKED, kind)
+    entry, other = (Store(tmp_path).entry("stage", {"seed": seed}) for seed in (1, 2))
+    left = entry.path.parent / f".{entry.key}{mark}{'0123456789abcdef' if kind == 'lease' else ''}"
+    theirs = entry.path.parent / f".{other.key}"
+    for folder in (left, theirs):
+        folder.mkdir(parents=True)
+        (folder / "half.txt").write_text("half")
+    load_or_compute(entry, lambda folder: (folder / "word.txt").write_text("whole") and None)
+    assert entry.complete()
+    assert not left.exists()
+    assert theirs.exists()

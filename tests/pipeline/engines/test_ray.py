@@ -163,3 +163,21 @@ def test_unknown_engines_are_refused(tmp_path, asked):
     """With those that there are."""
     with pytest.raises(EngineError, match="expected local, ray"):
         engine_for(asked, load_study("tiny"), Store(tmp_path))
+
+
+@pytest.mark.parametrize(("mode", "told"), [(None, True), ("token", False), ("disabled", False)])
+def test_a_cluster_that_is_not_reached_may_ask_for_a_token(tmp_path, monkeypatch, mode, told):
+    """Ray's own error says that it failed to connect, and no more; whoever chose a mode knows of it."""
+
+    def refuse(**_):
+        raise ConnectionError("failed to connect")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    if mode is None:
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    else:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(EngineError, match=r"no Ray cluster at '127.0.0.1:1': failed to connect") as caught:
+        RayEngine(load_study("tiny", SMALLEST), Store(tmp_path), "127.0.0.1:1").room()
+    assert ("RAY_AUTH_MODE=token" in str(caught.value)) is told
