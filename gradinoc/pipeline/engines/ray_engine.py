@@ -238,7 +238,7 @@ class RayEngine:
             self._unborn += 1
             if self._unborn >= TRIES:
                 raise EngineError(
-                    f"no worker can be begun on the cluster, {TRIES} failed; the last: {_first_line(error)}"
+                    f"no worker can be begun on the cluster, {TRIES} failed; the last: {error}"
                 ) from error
             logger.warning("A worker could not be begun: %s", _first_line(error))
             self._workers.remove(worker)
