@@ -1,9 +1,9 @@
 #!/bin/sh
-# Ray 2.60.0: a cluster begun by `ray start --head` by somebody who once called ray.init("local"), and who then asks `ray status`
-# or joins it by its address. Guess: both work, as they do for somebody who never called it.
-# Seen: ray.init("local") leaves a token in ~/.ray/auth_token; because of that file `ray start` asks for a token, and neither
-# `ray status` nor ray.init(address=...) sends it, although it is there. The latter's error says that it failed to
-# connect, and nothing of a token. With RAY_AUTH_MODE=token, or without the file, all is well.
+# Ray 2.60.0: a cluster begun by `ray start --head` by somebody who once called ray.init("local"), and who then asks
+# `ray status`, or joins it by its address. Guess: both work, as they do for somebody who never called it.
+# Seen: ray.init("local") leaves a token in ~/.ray/auth_token; because of that file `ray start` asks for a token, and
+# neither `ray status` nor ray.init(address=...) sends it, although it is there. The latter's error says that it failed
+# to connect, and nothing of a token. With RAY_AUTH_MODE=token, or without the file, all is well.
 #
 # Output seen:
 #   without a token: status 0, joined

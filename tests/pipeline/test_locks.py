@@ -115,13 +115,12 @@ def test_probe_of_a_process_that_died_is_swept(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     here = f".probe-{socket.gethostname()}"
-    left, alive, elsewhere = (
-        tmp_path / name for name in (f"{here}-{dead.pid}-0", f"{here}-{os.getpid()}-0", f".probe-other-{dead.pid}-0")
-    )
-    for path in (left, alive, elsewhere):
+    left, alive = tmp_path / f"{here}-{dead.pid}-0", tmp_path / f"{here}-{os.getpid()}-0"
+    elsewhere = {tmp_path / f"{machine}-{dead.pid}-0" for machine in (".probe-other", f"{here}-2")}
+    for path in (left, alive, *elsewhere):
         path.touch()
     locks.probed(tmp_path)
-    assert {*tmp_path.iterdir()} == {alive, elsewhere}
+    assert {*tmp_path.iterdir()} == {alive, *elsewhere}
 
 
 @pytest.mark.parametrize("kind", ["system", "lease"])

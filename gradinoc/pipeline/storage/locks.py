@@ -80,13 +80,14 @@ def file_system(folder: Path) -> str:
 
 def _exclude(root: Path) -> bool:
     """Return whether one lock of the system at a file keeps another one out."""
-    ours = f".probe-{socket.gethostname()}-"
-    path = root / f"{ours}{os.getpid()}-{secrets.token_hex(8)}"
+    ours = f".probe-{socket.gethostname()}"
+    path = root / f"{ours}-{os.getpid()}-{secrets.token_hex(8)}"
     kind = WindowsFileLock if os.name == "nt" else UnixFileLock
     with disk_errors(path):
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f"{ours}*"):  # by a process of this machine that died
-            if not psutil.pid_exists(int(left.name.removeprefix(ours).partition("-")[0])):
+        for left in root.glob(".probe-*"):
+            machine, process, _ = left.name.rsplit("-", 2)
+            if machine == ours and not psutil.pid_exists(int(process)):
                 left.unlink(missing_ok=True)
         try:
             with kind(path, blocking=False, fallback_to_soft=False), kind(path, blocking=False, fallback_to_soft=False):

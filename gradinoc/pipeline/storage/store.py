@@ -192,7 +192,7 @@ class Entry:
                 shutil.rmtree(gone)
 
     def _beside(self, mark: str = "") -> Path:
-        """Make a folder beside the result, with a name that no result has."""
+        """Make a folder beside the result, with a name that no result has; one that was left there is removed."""
         own = secrets.token_hex(8) if probed(self._root).leased else ""
         folder = self.path.parent / f".{self.key}{mark}{own}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -200,14 +200,14 @@ class Entry:
         return folder
 
     def _abandoned(self) -> list[Path]:
-        """Return the folders beside the result that a process left which died with its lock.
+        """Return what a process left that died with its lock, but for what is in the place of `_beside`.
 
-        They have one name each where locks are sure to keep others out, so that nobody looks through ten thousand
-        results for them. Where a lock may end before its holder they differ from process to process.
+        Folders have one name each where locks are sure to keep others out, so that nobody looks through ten thousand
+        results for them. Where a lock may end before its holder names differ from process to process.
         """
         if probed(self._root).leased:
             return [*self.path.parent.glob(f".{self.key}*")]
-        return [self.path.parent / f".{self.key}{mark}" for mark in ("", GONE)]
+        return [self.path.parent / f".{self.key}{GONE}"]
 
     def _seal(self, scratch: Path) -> None:
         """Write the manifest and flush everything to the disk."""
