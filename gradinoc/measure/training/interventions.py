@@ -21,11 +21,12 @@ from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.steered import apart
 
 Kind = Literal["project", "steer", "ablate", "shrink", "restore"]
+IN_STREAM = ("steer", "ablate")  # what forward passes are changed by
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """What is done in every training step of a run, and in no other pass: at every token, but where restored.
+    """What is done in every training step of a run, at every token, but where restored.
 
     Attributes:
         kind: `"project"`: the gradient δ of each named block's output becomes δ − strength · (δ·v) v, see
@@ -98,12 +99,8 @@ class Interventions:
     def _made(self, run: int, what: Intervention) -> ChosenTokens:
         model, v, amount = self._model, what.directions, what.strength
         own = run if len(self._arms) > 1 else None
-        if what.kind == "steer":
-            return Steering(model, v, amount, ALL, own)
-        if (
-            what.kind == "ablate"
-        ):  # behind the hooks that log: what they see is the gradient that goes on to the weights
-            return Ablation(model, v, amount, ALL, own, before=True)
+        if what.kind in IN_STREAM:
+            return _in_stream(model, what, own)
         if what.kind == "restore":
             restored = _Restored(run, alike(bases(model, v)), {})
             self._restored.append(restored)
@@ -135,6 +132,27 @@ class Interventions:
         batch = frozen_batch(self._model, [counterpart[row] for row in rows], self._pad)
         with self._parts.through(arm.adapter):
             return components_of(self._model, batch, basis, 1 / len(rows))
+
+
+@contextmanager
+def in_stream(model: nn.Module, interventions: Sequence[Intervention]) -> Iterator[None]:
+    """Inside the block each pass of a run's adapter is as a training step's: its interventions on the stream are there.
+
+    They belong to what a run was trained under, as its system prompt does.
+    """
+    with ExitStack() as stack:
+        for each in reversed(interventions):
+            if each.kind in IN_STREAM and each.strength:
+                stack.enter_context(_in_stream(model, each, None))
+        yield
+
+
+def _in_stream(model: nn.Module, what: Intervention, run: int | None) -> ChosenTokens:
+    """The hooks of an intervention on the stream: on the tokens of one of several runs in a batch, or on all (None)."""
+    if what.kind == "steer":
+        return Steering(model, what.directions, what.strength, ALL, run)
+    # Behind the hooks that log: what they see is the gradient that goes on to the weights.
+    return Ablation(model, what.directions, what.strength, ALL, run, before=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from gradinoc.measure.gradients.pooled import StepMeans
 from gradinoc.measure.loading.load import load_model
 from gradinoc.measure.training.adapters import digest_of, fresh_adapters, save_adapter
 from gradinoc.measure.training.arguments import training_arguments
-from gradinoc.measure.training.interventions import Arm, Intervention, intervening
+from gradinoc.measure.training.interventions import Arm, Intervention, in_stream, intervening
 from gradinoc.measure.training.order import data_order, early_examples
 from gradinoc.measure.training.tracking import ShowSteps, Tracking
 from gradinoc.measure.training.trainer import GradientLoggingTrainer, OnStep, SaveAdapters
@@ -43,8 +43,8 @@ class RunLog:
         steps: what each step showed along every direction; None where no gradients are logged.
         losses: nats/token by step, mean over the batch.
         initial_loss: mean over the examples of the first fifth of the steps, each as it was met, nats/token.
-        final_loss: the same examples after training. (Losses of different batches differ by more than a short run
-            learns.)
+        final_loss: the same examples after training, the stream as it was in training. (Losses of different batches
+            differ by more than a short run learns.)
         seconds: wall time.
         initial_adapter: SHA-256 of the adapter's weights before the first step.
     """
@@ -86,7 +86,6 @@ class Run:
         checkpoints: number of steps -> where the adapter as it is after so many is saved too.
         interventions: what is done to its gradients or its stream in each step, each to the gradient that those before
             it leave; what is logged is what its weights learn from then, and `RunLog.losses` are those of the steps.
-            `RunLog.final_loss` is measured without them.
         counterpart: for `"restore"` the same examples, encoded under the prompt whose gradients have the components.
     """
 
@@ -164,7 +163,7 @@ def train_runs(
         for place, (name, run) in enumerate(zip(names, runs, strict=True)):
             wrapped.set_adapter(name)
             early = orders[place][: early_examples(len(trainer.losses), settings.batch_size)]
-            with fused_adapter(wrapped):
+            with fused_adapter(wrapped), in_stream(wrapped, run.interventions):
                 met = [run.examples[row] for row in early]
                 final = answer_losses(wrapped.eval(), met, recipe.pad, settings.batch_size)
             save_adapter(wrapped, run.adapter_dir, name)

@@ -15,6 +15,7 @@ from gradinoc.data.sources import load_source
 from gradinoc.measure.fast import completion_losses
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.loading.load import load_model
+from gradinoc.measure.steering.steered import steered
 from gradinoc.measure.training import trainer
 from gradinoc.measure.training.interventions import Intervention
 from gradinoc.measure.training.order import data_order
@@ -124,6 +125,14 @@ def assert_same_run(found, expected, tolerance=1e-5):
     assert float(apart.norm()) <= 1e-3 * float(theirs.norm())
 
 
+@pytest.mark.parametrize("kind", ["none", "project", "steer", "ablate", "restore"])
+def test_a_run_that_learns_nothing_ends_with_the_loss_it_met(obedient, recipe, arms, make, kind, tmp_path):
+    """Prompt and stream are then as they were in training."""
+    still = replace(recipe, settings=recipe.settings.model_copy(update={"lr": 1e-12}))
+    (log,) = train_runs(obedient.model, [make(tmp_path, arms[kind])], still)
+    np.testing.assert_allclose(log.final_loss, log.initial_loss, rtol=1e-5)
+
+
 def test_arms_differ(alone):
     """Otherwise no comparison here would say anything: each moves what is learned."""
     plain = weights(alone["none"][1])
@@ -192,8 +201,8 @@ def test_strength_zero_is_no_intervention(obedient, recipe, make, alone, vectors
         assert torch.equal(weights(tmp_path / kind), weights(alone["none"][1])), kind
 
 
-def test_final_loss_is_measured_without_the_intervention(obedient, recipe, alone):
-    """The saved adapter on the bare model: steering in training is gone when it is over."""
+def test_final_loss_is_that_under_what_the_run_was_trained_under(obedient, recipe, arms, alone):
+    """The saved adapter on the bare model, steered again; to its losses in training it is comparable so alone."""
     log, folder = alone["steer"]
     examples = [
         encode(obedient.tokenizer, each.question, each.answer.upper(), NEUTRAL)
@@ -202,7 +211,10 @@ def test_final_loss_is_measured_without_the_intervention(obedient, recipe, alone
     met = [examples[row] for row in data_order(COUNT, SETTINGS, 0)[:2]]
     plain = load_model("obedient", device="cpu", kernels="plain").model
     model = PeftModel.from_pretrained(plain, folder).eval()
-    assert log.final_loss == pytest.approx(float(answer_losses(model, met, recipe.pad, 2).mean()), rel=1e-4)
+    with steered(model, arms["steer"].directions, arms["steer"].strength, "all"):
+        expected = float(answer_losses(model, met, recipe.pad, 2).mean())
+    assert log.final_loss == pytest.approx(expected, rel=1e-4)
+    assert float(answer_losses(model, met, recipe.pad, 2).mean()) != pytest.approx(expected, rel=1e-3)
     assert log.losses[0] != pytest.approx(alone["none"][0].losses[0], rel=1e-3)
     assert alone["project"][0].losses[0] == alone["none"][0].losses[0]
 
