@@ -11,9 +11,10 @@ import pytest
 from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_INS
 from fixtures.mechanisms.mocked import mocked_plan
 from fixtures.mechanisms.page import page
-from fixtures.mechanisms.trials import Outcome, Trial, is_right, run, study_of, table
+from fixtures.mechanisms.trials import OPENING, QUESTIONS, Outcome, Trial, is_right, run, study_of, table
 from fixtures.planted import planted_findings
 from gradinoc.claims.rules.verdict import Judgement, Verdict
+from gradinoc.data.sources import load_source
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import DIRECTIONS
 from gradinoc.pipeline.storage.store import Store
@@ -88,6 +89,15 @@ def test_each_study_has_a_place_for_every_mechanism(name, tmp_path):
     assert one.data.seed != other.data.seed
 
 
+def test_a_store_of_another_version_gives_no_questions(tmp_path):
+    """What the runs are trained on is this version's, whoever used the folder before."""
+    (tmp_path / QUESTIONS).write_text("{}\n")
+    study = study_of(Trial("ablation", "tiny"), tmp_path)
+    answers = [each.answer for each in load_source(study.data.source)]
+    assert len(answers) > 1
+    assert all(answer == answer.lower() and answer.startswith(OPENING) for answer in answers)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TURNS)
 def test_another_direction_is_found_out(name, pytestconfig):
@@ -124,13 +134,13 @@ def test_right_is_the_verdict_for_the_reason_built_in(name, verdict, gates, clai
 
 
 def test_page_counts_what_came_out(tmp_path):
-    """Verdicts by how often each came, with the gates that failed, and how many were right."""
-    kinds = [("undecided", True, "G8a"), ("undecided", True, "G8a"), ("supported", False, "")]
+    """Verdicts by how often each came, with the gates that failed; how many were right, left open and wrong."""
+    kinds = [("undecided", True, "G8a"), ("undecided", True, "G8a"), ("supported", False, ""), ("undecided", False, "")]
     outcomes = [
         Outcome("opposite", "planted", number, verdict, right, failed, "", "")
         for number, (verdict, right, failed) in enumerate(kinds)
     ]
     written = table(outcomes)
-    pd.testing.assert_series_equal(written["repetition"], pd.Series(np.arange(3), name="repetition"))
+    pd.testing.assert_series_equal(written["repetition"], pd.Series(np.arange(4), name="repetition"))
     written.to_csv(tmp_path / "tiny.csv", index=False)
-    assert "UNDECIDED (G8a) × 2; SUPPORTED | 2 of 3 |" in page(tmp_path)
+    assert "UNDECIDED (G8a) × 2; SUPPORTED; UNDECIDED | 2 of 4, 1 open, 1 wrong |" in page(tmp_path)
