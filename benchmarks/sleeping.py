@@ -25,9 +25,9 @@ class SleepingWorker:
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 
     @ray.method(concurrency_group=TELL)
-    def ready(self) -> str:
+    def ready(self) -> tuple[str, str]:
         """Where it is."""
-        return self._name
+        return self._name, ray.get_runtime_context().get_node_id()
 
     @ray.method(concurrency_group=TELL)
     def news(self) -> None:

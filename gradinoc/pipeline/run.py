@@ -118,17 +118,18 @@ class Pipeline:
         return evidence.without_arms()
 
     @undisturbed()
-    def complete(self, keys: Sequence[StepKey] | None = None) -> list[Path]:
+    def complete(self, keys: Sequence[StepKey] | None = None, *, with_needs: bool = True) -> list[Path]:
         """Return the folders of steps (all if none is named), computing or waiting for what is not there yet.
 
-        A step that another process is computing is left to it, and the next one taken up instead. A step that fails
-        for a reason of its own is set aside with all that need it, and raised when everything else is there.
+        So with all that they need; not where what they read is in the store anyway, as a worker of a cluster has it. A
+        step that another process is computing is left to it, and the next one taken up instead. A step that fails for a
+        reason of its own is set aside with all that need it, and raised when everything else is there.
 
         Raises:
             GradinocError: of the first step that failed, naming it; or, at once, what would stop the others as well.
         """
         keys = list(self.steps) if keys is None else keys
-        needed, worked = self._with_needs(keys), False
+        needed, worked = self._with_needs(keys) if with_needs else [self.steps[key] for key in keys], False
         self._present.forget()
         self._present.missing(self.steps.values())  # what is told counts all of them
         idle = False

@@ -29,6 +29,17 @@ def nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in cluster.nodes() if node["Alive"]]
 
 
+def alive() -> set[str]:
+    """Return the nodes that are alive, as Ray calls them."""
+    cluster: Any = ray
+    return {node["NodeID"] for node in cluster.nodes() if node["Alive"]}
+
+
+def first_line(error: Exception) -> str:
+    """Return what is enough of an error: Ray's go on for pages."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @dataclass
 class Sent:
     """Inputs in the cluster's memory, the one used last at the end."""

@@ -7,7 +7,8 @@ import shutil
 import socket
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,16 +18,22 @@ from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
 
-from gradinoc.errors import EngineError, GradinocError, shown
+from gradinoc.data.sources import source_path
+from gradinoc.errors import EngineError, GradinocError, StoreError, shown
 from gradinoc.pipeline.progress import Progress
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.storage.store import Entry, Store
 from gradinoc.pipeline.storage.transfer import Became, pack, receive
 from gradinoc.study.description import Study
+from gradinoc.study.traits.registry import FUNCTIONS, find_trait
+from gradinoc.study.traits.shipped import SHIPPED
 
+FILES = ("source", "everyday", "trait_answers")  # fields of `Study.data` that may name a file
 FOLDERS = "gradinoc-worker-"  # of workers on their nodes; behind it the process that it belongs to
+KEPT_BYTES = 2**30  # of inputs and results on a worker's disk, besides those it is at
 COMPUTE, TELL = "compute", "tell"  # what an actor does side by side
 
 
@@ -43,6 +50,21 @@ class Description:
     study: str
     files: Mapping[str, bytes]
     modules: tuple[str, ...]
+
+
+def described(study: Study) -> Description:
+    """Return a study as it travels to workers."""
+    files = dict[str, bytes]()
+    for name in FILES:
+        named = getattr(study.data, name)
+        path = source_path(named) if named else None
+        if path is not None:
+            files[name] = path.read_bytes()
+    trait = find_trait(study.trait)
+    functions = [getattr(trait, name) for name in FUNCTIONS]
+    own = isinstance(study.trait, str) and trait.name not in {shipped.name for shipped in SHIPPED}
+    modules = sorted({function.__module__ for function in functions if function}) if own else []
+    return Description(study.model_dump_json(), files, tuple(modules))
 
 
 @dataclass(frozen=True)
@@ -65,11 +87,14 @@ class StepWorker:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{os.getpid()}-"))
         self._described, self._threads = described, threads
         self._told: Progress | None = None
+        self._kept: OrderedDict[StepKey, int] = (
+            OrderedDict()
+        )  # what is in its store, in bytes, the last used at the end
 
     @ray.method(concurrency_group=TELL)
-    def ready(self) -> str:
-        """Return where it is: host and process."""
-        return here()
+    def ready(self) -> tuple[str, str]:
+        """Return where it is: host and process; and its node, as Ray calls it."""
+        return here(), ray.get_runtime_context().get_node_id()
 
     @ray.method(concurrency_group=TELL)
     def news(self) -> Progress | None:
@@ -93,22 +118,40 @@ class StepWorker:
             needed: key -> what the steps read, packed; it is fetched where this worker has not got it yet.
         """
         try:
-            entries = self._pipeline.entries
+            entries, labelled = self._pipeline.entries, self._pipeline.steps
             for key, inputs in steps.items():
                 ensure_same(entries[key], inputs)
+                absent = [labelled[need].label for need in labelled[key].needs if need not in needed]
+                if absent:
+                    raise EngineError(f"{labelled[key].label} reads what was not sent: {', '.join(absent)}")
             for key, (packed,) in needed.items():
                 if not entries[key].complete():
-                    arrival = receive(self._store, ray.get(packed))
+                    content = ray.get(packed)
+                    arrival = receive(self._store, content)
                     if arrival.became is not Became.TAKEN or arrival.key != entries[key].key:
-                        raise EngineError(f"{self._pipeline.steps[key].label}: arrived {arrival.became} {arrival.what}")
-            self._pipeline.complete([*steps])
-            return [pack(entries[key]) for key in steps]
+                        raise EngineError(f"{labelled[key].label}: arrived {arrival.became} {arrival.what}")
+                    self._kept[key] = len(content)
+                self._kept.move_to_end(key)
+            self._pipeline.complete([*steps], with_needs=False)
+            results = [pack(entries[key]) for key in steps]
+            self._keep(zip(steps, map(len, results), strict=True))
+            return results
+        except (RayError, StoreError):  # of this node, not of the step: another worker is to try
+            raise
         except GradinocError as error:
             return Failed(type(error)(str(error)))
         except Exception as error:  # of any kind: what it was is told where it can be read
             told = RuntimeError(f"{type(error).__name__}: {error}")
             told.add_note(f"On worker {here()}:\n{traceback.format_exc()}")
             return Failed(told)
+
+    def _keep(self, made: Iterable[tuple[StepKey, int]]) -> None:
+        """Note how large results are; those that were used last stay, as far as there is room for them."""
+        for key, size in made:
+            self._kept[key] = size
+        while len(self._kept) > 1 and sum(self._kept.values()) > KEPT_BYTES:
+            key, _ = self._kept.popitem(last=False)
+            self._pipeline.entries[key].discard()
 
     @cached_property
     def _store(self) -> Store:
