@@ -113,8 +113,9 @@ def compute_share(
     study = load_study(name, list(settings))
     with libraries_apart(), show_progress() as show:
         from gradinoc.pipeline.engines.shards import left_over, shard
+        from gradinoc.pipeline.storage.locks import notes
 
-        print_notes(check_study(study))
+        print_notes([*check_study(study), *notes(store)])
         with closing(open_study(study, store, artifacts, session.noting(show), "none")) as pipeline:
             keys = shard(pipeline.steps, number, count)
             pipeline.complete(keys)

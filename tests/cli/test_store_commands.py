@@ -93,11 +93,13 @@ def test_shares_that_are_none_are_refused(tmp_path, capsys, share):
 
 
 @pytest.mark.exhaustive
-def test_a_share_is_computed_and_what_remains_is_told(tmp_path, capsys):
-    """Into a store of its own."""
+def test_a_share_is_computed_and_what_remains_is_told(tmp_path, capsys, monkeypatch):
+    """Into a store of its own; what its locks are is said where it is not the system's."""
+    monkeypatch.setenv("GRADINOC_LOCKS", "lease")
     settings = [word for setting in SMALLEST for word in ("--set", setting)]
     words = ["steps", "tiny", "--shard", "2/3", *settings, "--store", tmp_path / "s", "--artifacts", tmp_path / "a"]
-    code, out, _ = said(capsys, *words)
+    code, out, err = said(capsys, *words)
     assert code == 0
+    assert "locks are leases" in err
     assert out.startswith("Share 2 of 3: ")
     assert len([*Store(tmp_path / "s").stored()]) == int(out.split()[4])
