@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,11 +25,13 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.sleeping import SleepingWorker
+from fixtures.small_study import SMALLEST
 from gradinoc.pipeline.engines.ray_engine import RayEngine
+from gradinoc.pipeline.engines.shards import shard
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.storage.store import Store
-from gradinoc.pipeline.storage.transfer import differences
+from gradinoc.pipeline.storage.transfer import Became, differences, merge
 from gradinoc.study.loading import load_study
 
 NODES, SLEEPERS, SECONDS = 4, 32, 0.5
@@ -118,6 +121,35 @@ def beside_local(study: str, settings: Sequence[str], folder: Path) -> Iterator[
     yield Row("results that differ, bit for bit", f"{differing} of {len(one)}", "0", not differing)
 
 
+def halves(folder: Path) -> Iterator[Row]:
+    """Two halves of a small study, each computed into a store of its own, merged and ended, beside the whole in one store."""
+    loaded = load_study("tiny", [*SMALLEST, "model.threads=1"])
+    whole = Pipeline(loaded, Store(folder / "whole"))
+    merged = Pipeline(loaded, Store(folder / "merged"))
+    refused = 0
+    for number in (1, 2):
+        half = Pipeline(loaded, Store(folder / f"half-{number}"))
+        half.complete(shard(half.steps, number, 2))
+        arrivals = [*merge(Store(folder / "merged"), folder / f"half-{number}")]
+        refused += sum(arrival.became not in (Became.TAKEN, Became.KNOWN) for arrival in arrivals)
+    pairs = zip(whole.complete(), merged.complete(), strict=True)
+    differing = sum(bool([*differences(*pair)]) for pair in pairs) + refused
+    what = "a small study in two halves, merged: results that differ from the whole's, bit for bit"
+    yield Row(what, f"{differing} of {len(whole.steps)}", "0", not differing)
+
+
+def kills(folder: Path) -> Iterator[Row]:
+    """What the test of a cluster that is killed at counted."""
+    report = folder / "kills.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "--exhaustive", "tests/robustness/test_cluster.py"]
+    command.append(f"--junitxml={report}")
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    found = re.search(r'name="killed" value="([^"]*)"', report.read_text(encoding="utf-8"))
+    ended = found[1] if found else done.stdout.strip().splitlines()[-1]
+    what = "kills at random moments, of workers, nodes and drivers: studies that did not end right"
+    yield Row(what, f"{'0' if not done.returncode else 'some'} ({ended})", "0", not done.returncode)
+
+
 def _nothing(*_: Any) -> None:
     raise AssertionError("a step that sleeps elsewhere is not computed here")
 
@@ -132,13 +164,15 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5000, help="that sleep (default: 5000)")
     parser.add_argument("--study", default="smollm2", help="to be run on both engines (default: smollm2)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the study")
-    parser.add_argument("--part", choices=["scheduling", "engines"], help="measure this alone")
+    parser.add_argument("--part", choices=["scheduling", "engines", "halves", "kills"], help="measure this alone")
     options = parser.parse_args()
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         parts = {
             "scheduling": scheduling(options.steps, Path(folder, "sleeping")),
             "engines": beside_local(options.study, options.set, Path(folder)),
+            "halves": halves(Path(folder, "halves")),
+            "kills": kills(Path(folder)),
         }
         chosen = [options.part] if options.part else [*parts]
         for row in (row for part in chosen for row in parts[part]):

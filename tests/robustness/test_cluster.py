@@ -61,7 +61,7 @@ def workers() -> list[int]:
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 @pytest.mark.fault("Cluster", "30 kills at random moments, of workers, nodes and drivers")
-def test_every_study_ends_right_whatever_is_killed(tmp_path, record_property):
+def test_every_study_ends_right_whatever_is_killed(tmp_path, record_property, faults_tried):
     """Study after study until so many kills are done: each ends with exit code 0 and the tables of one process."""
     rng, counted, studies = random.Random(0), dict.fromkeys(("worker", "node", "driver"), 0), 0
     alone = Pipeline(load_study("tiny", ON_NODES), Store(tmp_path / "alone"))
@@ -98,4 +98,5 @@ def test_every_study_ends_right_whatever_is_killed(tmp_path, record_property):
     finally:
         cluster.shutdown()
     assert min(counted.values()) > 0, counted
+    faults_tried(sum(counted.values()))
     record_property("killed", f"{studies} studies: {counted}")
