@@ -122,7 +122,7 @@ def beside_local(study: str, settings: Sequence[str], folder: Path) -> Iterator[
 
 
 def halves(folder: Path) -> Iterator[Row]:
-    """Two halves of a small study, each computed into a store of its own, merged and ended, beside the whole in one store."""
+    """Two halves of a small study, each in a store of its own, merged and ended, beside the whole in one store."""
     loaded = load_study("tiny", [*SMALLEST, "model.threads=1"])
     whole = Pipeline(loaded, Store(folder / "whole"))
     merged = Pipeline(loaded, Store(folder / "merged"))

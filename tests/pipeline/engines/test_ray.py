@@ -5,26 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import ray
-from ray.exceptions import ActorUnavailableError, ObjectLostError, ObjectStoreFullError, WorkerCrashedError
 
 from fixtures.dying_worker import DEADLY, DyingWorker, StillbornWorker
 from fixtures.smallest import SMALLEST
-from gradinoc.errors import EngineError, LostWorkerError, NumericalError, StoreError
-from gradinoc.pipeline.engines import ray_crew, ray_engine, ray_worker
+from gradinoc.errors import EngineError, LostWorkerError, NumericalError
+from gradinoc.pipeline.engines import ray_engine
 from gradinoc.pipeline.engines.chosen import engine_for
-from gradinoc.pipeline.engines.engine import Job
 from gradinoc.pipeline.engines.ray_engine import RayEngine
-from gradinoc.pipeline.engines.ray_worker import FOLDERS, StepWorker, described, ensure_same
+from gradinoc.pipeline.engines.ray_worker import FOLDERS, StepWorker, ensure_same
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import StepKey, run_key
 from gradinoc.pipeline.storage.store import Store
-from gradinoc.pipeline.storage.transfer import differences, pack, receive
+from gradinoc.pipeline.storage.transfer import differences
 from gradinoc.study.loading import load_study
 
 FEW = [StepKey("directions"), StepKey("gradients", "neutral"), run_key("neutral", 0), run_key("inoculation", 0)]
@@ -37,12 +34,6 @@ def cluster():
     context = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="gradinoc")
     yield context
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The smallest study, computed by this process."""
-    return Pipeline(load_study("tiny", ON_TWO), Store(tmp_path_factory.mktemp("alone")))
 
 
 def on_cluster(folder, changes=(), on_progress=None, keys=None, kind=StepWorker):
@@ -184,162 +175,3 @@ def test_a_cluster_that_is_not_reached_may_ask_for_a_token(tmp_path, monkeypatch
     with pytest.raises(EngineError, match=r"no Ray cluster at '127.0.0.1:1': failed to connect") as caught:
         RayEngine(load_study("tiny", SMALLEST), Store(tmp_path), "127.0.0.1:1").room()
     assert ("RAY_AUTH_MODE=token" in str(caught.value)) is told
-
-
-def test_a_worker_computes_what_it_is_asked_for_alone(alone, tmp_path, monkeypatch):
-    """What a step reads is sent to it; what that was made of is not there, and is not made again."""
-    key, need = StepKey("learned"), run_key("neutral", 0)
-    assert alone.steps[key].needs == (need,)
-    assert alone.steps[need].needs
-    alone.complete([key])
-    computed, compute = [], Pipeline._compute
-    monkeypatch.setattr(
-        Pipeline, "_compute",
-        lambda self, steps, folders: (computed.extend(step.key for step in steps), compute(self, steps, folders))[1],
-    )  # fmt: skip
-    monkeypatch.setattr(ray, "get", lambda packed: packed)
-    worker = StepWorker(described(load_study("tiny", ON_TWO)), 1)
-    (packed,) = worker.compute({key: alone.entries[key].inputs}, {need: [pack(alone.entries[need])]})
-    assert computed == [key]
-    assert packed
-    worker.leave()
-
-
-def test_a_worker_keeps_what_it_used_last(alone, tmp_path, monkeypatch):
-    """Its disk does not fill: what was used longest ago goes first, and is sent anew where it is needed again."""
-    key = StepKey("gradients", "neutral")
-    alone.complete([key])
-    needed = {need: [pack(alone.entries[need])] for need in alone.steps[key].needs}
-    monkeypatch.setattr(ray_worker, "KEPT_BYTES", 1)
-    monkeypatch.setattr(ray, "get", lambda packed: packed)
-    worker = StepWorker(described(load_study("tiny", ON_TWO)), 1)
-    for _ in range(2):
-        (made,) = worker.compute({key: alone.entries[key].inputs}, needed)
-        assert len([*worker._store.stored()]) == 1
-        assert receive(Store(tmp_path), made).key == alone.entries[key].key
-    worker.leave()
-
-
-def test_a_worker_does_not_wait_for_what_nobody_sent(alone):
-    """In its store nobody else writes."""
-    key = StepKey("gradients", "neutral")
-    worker = StepWorker(described(load_study("tiny", ON_TWO)), 1)
-    found = worker.compute({key: alone.entries[key].inputs}, {})
-    assert "reads what was not sent: directions" in str(found.error)
-    worker.leave()
-
-
-@pytest.mark.parametrize("error", [StoreError("no space"), ObjectLostError(b"0" * 28, b"0" * 28, "")])
-def test_what_is_wrong_with_a_node_is_no_fault_of_the_step(alone, monkeypatch, error):
-    """It is raised, as another worker is to try, and not given back as what became of the step."""
-
-    def fail(*_, **__):
-        raise error
-
-    worker = StepWorker(described(load_study("tiny", ON_TWO)), 1)
-    monkeypatch.setattr(Pipeline, "complete", fail)
-    with pytest.raises(type(error)):
-        worker.compute({StepKey("directions"): alone.entries[StepKey("directions")].inputs}, {})
-    worker.leave()
-
-
-class Actor:
-    """Stands in for an actor: jobs that it is given."""
-
-    def __init__(self):
-        self.given = []
-        self.compute = self
-
-    def remote(self, steps, _needed):
-        """A job."""
-        self.given.append(steps)
-        return object()
-
-
-@pytest.fixture
-def crew(alone, tmp_path, monkeypatch):
-    """An engine with three workers that wait, on a cluster that is left in peace."""
-    engine = RayEngine(alone.study, Store(tmp_path), "local")
-    monkeypatch.setattr(engine._crew, "look", lambda: None)
-    monkeypatch.setattr(ray, "kill", lambda _actor: None)
-    engine._crew.workers = [ray_crew.Worker(Actor(), None, f"worker {place}", f"node {place}") for place in range(3)]
-    engine._crew.slots = 3
-    return engine
-
-
-def job(alone):
-    """A job whose step reads nothing."""
-    key = StepKey("directions")
-    return Job((alone.steps[key],), (alone.entries[key],), {})
-
-
-def test_a_study_begins_no_more_than_its_share(crew, alone):
-    """Another study has come: workers that end wait to be dismissed, and are given nothing."""
-    assert crew.room() == 3
-    crew._crew.slots = 2
-    crew.begin(job(alone))
-    assert crew.room() == 1
-    crew.begin(job(alone))
-    assert crew.room() == 0
-
-
-def test_a_full_cluster_is_waited_for(crew, alone, monkeypatch, caplog):
-    """The job is begun when there is room; nothing is kept there for later in the meantime."""
-    full = [True]
-
-    def reference(_entry):
-        if full[0]:
-            raise ObjectStoreFullError
-        return "there"
-
-    one = Job(job(alone).steps, job(alone).entries, {StepKey("directions"): alone.entries[StepKey("directions")]})
-    monkeypatch.setattr(crew._sent, "reference", reference)
-    crew.begin(one)
-    assert "is begun later" in caplog.text
-    assert crew._again == [one]
-    assert not any(worker.job for worker in crew._crew.workers)
-    full[0] = False
-    assert [*crew.finished(0.0)] == []
-    assert [worker.job for worker in crew._crew.workers] == [one, None, None]
-
-
-@pytest.mark.parametrize(
-    ("error", "there", "tries"),
-    [
-        (WorkerCrashedError(), {"node 0"}, 4),
-        (WorkerCrashedError(), set(), 40),  # its node is gone too
-        (ActorUnavailableError("out of reach", b"0" * 16), {"node 0"}, 40),
-    ],
-)
-def test_a_lost_node_hardly_speaks_against_a_step(crew, alone, monkeypatch, error, there, tries):
-    """A step is given up after four workers that died of it, and after many more that were lost with their nodes."""
-    monkeypatch.setattr(ray_engine, "alive", lambda: there)
-    (worker, *_), one = crew._crew.workers, job(alone)
-    count = 0
-    while True:
-        count += 1
-        found = [*crew._begin_again(one, error, ray_engine._share_of(worker, error))]
-        if found:
-            break
-    assert count == tries
-    assert isinstance(found[0][1], LostWorkerError)
-
-
-def test_workers_that_cannot_be_begun_do_not_end_a_study_at_work(crew, monkeypatch):
-    """As when a node is lost on which they were to be: others work on, and the next are tried later and later."""
-
-    def fail(_begun):
-        raise WorkerCrashedError
-
-    monkeypatch.setattr(ray, "get", fail)
-    waits = []
-    for _ in range(8):
-        crew._crew.workers.append(unborn := ray_crew.Worker(Actor(), None))
-        crew._crew.greet(unborn)
-        waits.append(crew._crew._hiring - time.monotonic())
-    assert waits == pytest.approx([2, 4, 8, 16, 32, 60, 60, 60], abs=1)
-    assert len(crew._crew.workers) == 3
-    crew._crew.workers.clear()
-    crew._crew.workers.append(unborn)
-    with pytest.raises(EngineError, match="no worker can be begun"):
-        crew._crew.greet(unborn)
