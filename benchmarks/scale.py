@@ -143,7 +143,7 @@ def kills(folder: Path) -> Iterator[Row]:
     report = folder / "kills.xml"
     command = [sys.executable, "-m", "pytest", "-q", "--exhaustive", "tests/robustness/test_cluster.py"]
     command.append(f"--junitxml={report}")
-    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own
     found = re.search(r'name="killed" value="([^"]*)"', report.read_text(encoding="utf-8"))
     ended = found[1] if found else done.stdout.strip().splitlines()[-1]
     what = "kills at random moments, of workers, nodes and drivers: studies that did not end right"

@@ -121,9 +121,9 @@ class Pipeline:
     def complete(self, keys: Sequence[StepKey] | None = None, *, with_needs: bool = True) -> list[Path]:
         """Return the folders of steps (all if none is named), computing or waiting for what is not there yet.
 
-        So with all that they need; not where what they read is in the store anyway, as a worker of a cluster has it. A
-        step that another process is computing is left to it, and the next one taken up instead. A step that fails for a
-        reason of its own is set aside with all that need it, and raised when everything else is there.
+        What they need comes first, and what that needs; without `with_needs` they are computed alone, from what is in
+        the store. A step that another process is computing is left to it, and the next one taken up instead. A step
+        that fails for a reason of its own is set aside with all that need it, and raised when all else is there.
 
         Raises:
             GradinocError: of the first step that failed, naming it; or, at once, what would stop the others as well.

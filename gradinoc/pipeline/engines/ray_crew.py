@@ -17,7 +17,7 @@ from gradinoc.pipeline.engines.ray_cluster import KINDS, Register, first_line, n
 from gradinoc.pipeline.engines.ray_worker import COMPUTE, TELL, described
 from gradinoc.study.description import Study
 
-TRIES = 4  # of a job whose worker dies, its node not, or whose result arrives damaged; of beginning a worker
+TRIES = 4  # of a job whose workers die of it, or whose results arrive damaged; of beginning a worker
 LOOK_SECONDS = 5.0  # between looks at what the cluster has, and who else is there
 LEAVING_SECONDS = 5.0
 WAIT_SECONDS = 60.0  # at most, before another worker is begun where some could not be

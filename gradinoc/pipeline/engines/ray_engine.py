@@ -8,6 +8,7 @@ actor is one worker, with the processors, devices and memory that `engine` of th
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +46,7 @@ class RayEngine:
     def __init__(self, study: Study, store: Store, address: str, kind: type = StepWorker) -> None:
         self._store, self._crew = store, Crew(study, address, kind)
         self._again: list[Job] = []  # begun once, and lost
-        self._lost: dict[Job, float] = {}
+        self._lost: dict[Job, list[float]] = {}  # of each worker that was lost at it, how far it was the job's fault
         self._ended: list[Progress] = []  # workers that wait again
         self._sent, self._asked = Sent(), 0.0
 
@@ -154,13 +155,14 @@ class RayEngine:
 
     def _begin_again(self, job: Job, error: Exception, share: float = 1.0) -> Iterator[tuple[Job, Exception | None]]:
         """Have a job begun again, unless it has been often enough; `share` of it is the job's own fault."""
-        self._lost[job] = self._lost.get(job, 0.0) + share
-        if self._lost[job] < TRIES:
+        shares = self._lost.setdefault(job, [])
+        shares.append(share)
+        if math.fsum(shares) < TRIES:
             logger.warning("%s is computed again: %s", together(job.steps), first_line(error))
             self._again.append(job)
             return
         kind = OutOfMemoryError if isinstance(error, WorkerOutOfMemoryError) else LostWorkerError
-        yield job, kind(f"given up after {TRIES} workers; the last: {error}")
+        yield job, kind(f"given up after {len(shares)} workers; the last: {error}")
 
 
 def _share_of(worker: Worker, error: RayError) -> float:

@@ -87,9 +87,7 @@ class StepWorker:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{os.getpid()}-"))
         self._described, self._threads = described, threads
         self._told: Progress | None = None
-        self._kept: OrderedDict[StepKey, int] = (
-            OrderedDict()
-        )  # what is in its store, in bytes, the last used at the end
+        self._kept: OrderedDict[StepKey, int] = OrderedDict()  # bytes in its store, what was used last at the end
 
     @ray.method(concurrency_group=TELL)
     def ready(self) -> tuple[str, str]:
@@ -131,7 +129,8 @@ class StepWorker:
                     if arrival.became is not Became.TAKEN or arrival.key != entries[key].key:
                         raise EngineError(f"{labelled[key].label}: arrived {arrival.became} {arrival.what}")
                     self._kept[key] = len(content)
-                self._kept.move_to_end(key)
+                if key in self._kept:
+                    self._kept.move_to_end(key)
             self._pipeline.complete([*steps], with_needs=False)
             results = [pack(entries[key]) for key in steps]
             self._keep(zip(steps, map(len, results), strict=True))
