@@ -11,7 +11,7 @@ import pytest
 
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.cli import main
-from gradinoc.cli.comparison import comparison, read_artifacts
+from gradinoc.cli.compare.comparison import comparison, read_artifacts
 from gradinoc.power.simulate import simulate
 from gradinoc.report.tables import claims_table, runs_table, write_json, write_table
 from gradinoc.study.loading import load_study

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.cli.compare import plot_comparison
-from gradinoc.cli.comparison import ONE, OTHER
+from gradinoc.cli.compare.comparison import ONE, OTHER
 from gradinoc.power.scenarios import SCENARIOS
 from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES, lettering

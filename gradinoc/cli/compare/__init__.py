@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from gradinoc.claims.evidence.sources import LEARNED_LESS, SIZE, STEEPNESS, TRANSFER, TURN
 from gradinoc.claims.evidence.tables import DECISION, EXPECTED, LEARNED, WINDOWS
 from gradinoc.claims.rules.verdict import RULES_OF
-from gradinoc.cli.comparison import ONE, OTHER, StudyArtifacts, comparison, differing_settings, read_artifacts, verdicts
+from gradinoc.cli.compare.comparison import (
+    ONE,
+    OTHER,
+    StudyArtifacts,
+    comparison,
+    differing_settings,
+    read_artifacts,
+    verdicts,
+)
 from gradinoc.cli.output import MISSING, print_table
 from gradinoc.errors import StudyError, printable
 from gradinoc.report.figures.lettering import drawable, fitted
