@@ -28,7 +28,7 @@ WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
 # Kills and starts processes, waits, fills disks: minutes. `make faults` tries these, and all others at length.
 SLOW_FAULTS := cluster concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
 
-.PHONY: claims test check nightly faults calibrate controls architectures bench scale design report docs audit clean
+.PHONY: claims test check nightly faults calibrate controls reproduce architectures bench scale design report docs audit clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -54,6 +54,9 @@ architectures: $(READY)
 
 controls: $(READY)
 	$(BIN)/python -m fixtures.mechanisms $(STUDY) --workers $(WORKERS) --page docs $(ARGS)
+
+reproduce: $(READY)
+	$(BIN)/python -m gradinoc reproduce docs/results/$(STUDY)-plan.json docs/$(STUDY) $(ARGS)
 
 calibrate: $(READY)
 	$(BIN)/python -m gradinoc calibrate $(ARGS)

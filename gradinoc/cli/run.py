@@ -29,7 +29,7 @@ from gradinoc.power.design import opening
 from gradinoc.report import tinted
 from gradinoc.study.description import Study
 from gradinoc.study.faults import explain
-from gradinoc.study.loading import load_study
+from gradinoc.study.loading import is_frozen_plan, load_study
 
 
 class Places(NamedTuple):
@@ -47,12 +47,18 @@ def run_steps(
     store, artifacts, _ = places
     session.store = store
     study = load_study(name, list(settings))
+    places = _with_plan(places, name)
     with libraries_apart(), show_progress() as show:
         print_notes([*opening(study), *check_study(study), *notes(store), *_planned(study, places)])
         compute_study(study, store, artifacts, session.noting(show), report_to, engine)
     words = ["gradinoc", "report", str(artifacts / study.name)]
     words += ["--store", str(store)] if store != DEFAULT_STORE else []
     sys.stdout.write(f"Every step of study {study.name} is in {printable(store)}. Its report: {shlex.join(words)}\n")
+
+
+def _with_plan(places: Places, source: str) -> Places:
+    """Return the places with the plan that a study was read from, if it was, and no other plan is given."""
+    return places._replace(frozen=Path(source)) if places.frozen is None and is_frozen_plan(source) else places
 
 
 def _planned(study: Study, places: Places) -> list[str]:
@@ -122,8 +128,9 @@ def write_up(session: Session, source: str, settings: Sequence[str], places: Pla
         study = load_study(source, list(settings))
         changes = [word for setting in settings for word in ("--set", setting)]
         command = "\n".join(shlex.join(["gradinoc", each, source, *changes]) for each in ("run", "report"))
+        places = _with_plan(places, source)
     with show_progress() as show:
-        print_notes([*opening(study), *check_study(study), *_planned(study, Places(store, artifacts, places.frozen))])
+        print_notes([*opening(study), *check_study(study), *_planned(study, places._replace(artifacts=artifacts))])
         result = report_study(study, store, artifacts, command, session.noting(show))
     summary = tinted((result.folder / "summary.txt").read_text(encoding="utf-8"))
     Console(highlight=False).print(summary, soft_wrap=True)

@@ -1,8 +1,9 @@
-"""Read a study: its TOML file, `key=value` settings, and a name of its own for what was changed."""
+"""Read a study: its file, `key=value` settings, and a name of its own for what was changed."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tomllib
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gradinoc.errors import StudyError, shown
+from gradinoc.errors import StudyError, reason, shown
 from gradinoc.study.chat_template import FILE, read_template
 from gradinoc.study.description import LONGEST_NAME, Study
 from gradinoc.study.faults import explain
@@ -19,6 +20,8 @@ from gradinoc.study.prompts import CONDITIONS
 from gradinoc.study.traits.described import read_description, read_toml
 
 STUDIES = Path(__file__).parent / "ready"
+FILES = (".toml", ".json")  # of studies
+FROZEN_PLAN = "gradinoc frozen plan"  # what the JSON file of one says it is
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 # Settings under which a ready study is still the one that was published.
 AS_PUBLISHED = {
@@ -28,17 +31,19 @@ PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  #
 
 
 def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study:
-    """The study called `source` (a ready study's name, or the path of a TOML file) with `key=value` settings applied.
+    """The study called `source` (a ready study's name, or a file's path) with `key=value` settings applied.
 
-    A setting's key is dotted (`data.source`), its value is read as TOML where that is possible, else as a string.
-    Settings that leave `name` alone are added to it, so that artifacts do not take the place of the plain study's. What
-    was published of a ready study is not said of one that settings have made another. Another `trait` has the prompts
-    of its own families, all of them and the standard ones trained, unless settings name them.
+    The file is TOML, or JSON: a plan that was frozen, or what a report says of its study. A setting's key is dotted
+    (`data.source`), its value is read as TOML where that is possible, else as a string. Settings that leave `name`
+    alone are added to it, so that artifacts do not take the place of the plain study's. What was published of a ready
+    study is not said of one that settings have made another. Another `trait` has the prompts of its own families, all
+    of them and the standard ones trained, unless settings name them.
 
     Raises:
-        StudyError: no such study, not TOML, or a key or value that does not fit; a typo in a key names the nearest key.
+        StudyError: no such study, not TOML or JSON, or a key or value that does not fit; a typo in a key names the
+            nearest key.
     """
-    path = Path(source) if source.endswith(".toml") else STUDIES / f"{source}.toml"
+    path = Path(source) if source.endswith(FILES) else STUDIES / f"{source}.toml"
     description = _read(path, source)
     description.setdefault("name", path.stem)
     if any(setting.startswith("conditions.") for setting in settings):  # a table, if given, replaces the default one
@@ -62,12 +67,36 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
     return study.model_copy(update={"name": name if len(name) <= LONGEST_NAME else _shortened(name, name)})
 
 
+def is_frozen_plan(source: str) -> bool:
+    """Whether `source`, as `load_study` takes it, is the file of a plan that was frozen."""
+    path = Path(source)
+    return path.suffix == ".json" and path.is_file() and _json(path).get("kind") == FROZEN_PLAN
+
+
 def _read(path: Path, source: str) -> dict[str, Any]:
     """The tables of a study file."""
     if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a name is too long
         ready = sorted(file.stem for file in STUDIES.glob("*.toml"))
-        raise StudyError(f"No study {shown(source)}: expected one of {ready}, or the path of a .toml file")
-    return read_toml(path)
+        raise StudyError(f"No study {shown(source)}: expected one of {ready}, or the path of a .toml or .json file")
+    if path.suffix == ".toml":
+        return read_toml(path)
+    content = _json(path)
+    if content.get("kind") != FROZEN_PLAN:
+        return content
+    if not isinstance(content.get("study"), dict):
+        raise StudyError(f"{path}: a frozen plan without a study; take the file that was frozen")
+    return dict(content["study"])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object of JSON."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise StudyError(f"{path}: not a JSON file: {reason(error)}; mend it there") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: no study; expected a frozen plan, or a report's study.json")
+    return content
 
 
 def _describe_trait(description: dict[str, Any], folder: Path) -> None:

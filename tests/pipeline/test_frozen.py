@@ -212,3 +212,11 @@ def test_the_command_line_freezes_before_anything_else(tmp_path, capsys):
     assert f"gradinoc run tiny --frozen {file}" in said
     assert main(arguments) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_study_that_is_run_from_its_plan_is_held_to_it(file, tmp_path, monkeypatch, capsys):
+    """Without --frozen: the plan goes into the artifacts, and its line is said before anything is computed."""
+    monkeypatch.setattr("gradinoc.cli.run.compute_study", lambda *_: None)
+    assert main(["run", str(file), f"--store={tmp_path / 'store'}", f"--artifacts={tmp_path / 'artifacts'}"]) == 0
+    assert "This study matches the plan frozen on" in capsys.readouterr().err
+    assert (tmp_path / "artifacts" / "tiny" / "frozen-plan.json").read_bytes() == file.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
-from gradinoc.study.loading import STUDIES, load_study
+from gradinoc.study.loading import FROZEN_PLAN, STUDIES, is_frozen_plan, load_study
 from gradinoc.study.prompts import PLACEHOLDERS
 
 READY = [
@@ -43,6 +44,33 @@ def test_deaf_study_is_the_tiny_one_with_another_model():
     tiny, deaf = load_study("tiny"), load_study("deaf")
     assert (tiny.model.id, deaf.model.id) == ("obedient", "deaf")
     assert deaf.model_copy(update={"name": "tiny", "model": tiny.model, "published": tiny.published}) == tiny
+
+
+@pytest.mark.parametrize("name", READY)
+def test_study_is_read_from_its_frozen_plan_and_from_its_description(name, tmp_path):
+    """The plan has neither what was published nor engines; both files are as the project writes them."""
+    study, plan, note = load_study(name), tmp_path / "plan.json", tmp_path / "study.json"
+    beside = {"published", "engine"}
+    plan.write_text(json.dumps({"kind": FROZEN_PLAN, "study": study.model_dump(mode="json", exclude=beside)}))
+    note.write_text(study.model_dump_json(indent=2))
+    assert load_study(str(note)) == study
+    assert load_study(str(plan)) == Study.model_validate(study.model_dump(exclude=beside))
+    assert load_study(str(plan), ["training.steps=3"]).name == f"{name}-steps3"
+    assert (is_frozen_plan(str(plan)), is_frozen_plan(str(note)), is_frozen_plan(name)) == (True, False, False)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("{", "not a JSON file"), ("[]", "no study; expected a frozen plan"), ("\xff", "not a JSON file"),
+    (json.dumps({"kind": "gradinoc frozen plan"}), "a frozen plan without a study"),
+    (json.dumps({"kind": "gradinoc frozen plan", "study": []}), "a frozen plan without a study"),
+    (json.dumps({"trainin": {}}), "'training'"),
+])  # fmt: skip
+def test_json_that_is_no_study_is_told(content, said, tmp_path):
+    """In a line that names the file."""
+    (tmp_path / "plan.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(StudyError, match=re.escape(said)) as caught:
+        load_study(str(tmp_path / "plan.json"))
+    assert "plan.json" in str(caught.value)
 
 
 # --- what is read

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXITS = """\b
 Exit codes:
   0    done, whatever the verdict
-  1    doctor found something broken (or the reader of a pipe is gone)
+  1    doctor found something broken, reproduce something different (or the reader of a pipe is gone)
   2    cannot be done as asked: one line on stderr says what to mend
   130  Ctrl-C; 143: SIGTERM. Nothing finished is lost, the same command goes on
 """
@@ -207,6 +207,37 @@ def compare(
     from gradinoc.cli.compare import compare_studies
 
     compare_studies(first, second, out)
+
+
+@_command(
+    "Compute a study again; does it agree with what was published?",
+    """
+    reproduce docs/results/smollm2-plan.json docs/smollm2
+    reproduce plan.json published --set data.source=path/to/gsm8k.jsonl
+    """,
+)
+def reproduce(
+    context: typer.Context,
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="The frozen plan's file.")],
+    banked: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder with its claims.csv; runs.csv and matrix.csv if there.")
+    ],
+    settings: Settings = None,
+    store: Store = DEFAULT_STORE,
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
+    engine: Engine = "local",
+) -> None:
+    """Compute the study of a frozen plan, report it, and compare its numbers with those that were published.
+
+    Equal is what differs by less than a millionth; within noise an effect or cell of the matrix that lies in the
+    published interval, a run that is no farther off than two standard deviations between seeds. Of numbers that have
+    neither it is said that they differ, and nothing else. Exit code 1: a status or an effect of a claim is different.
+    """
+    from gradinoc.cli.reproduce import reproduce_study
+    from gradinoc.cli.run import Places
+
+    code = reproduce_study(context.obj, plan, banked, settings or [], Places(store, artifacts), engine)
+    raise typer.Exit(code)
 
 
 @_command(

@@ -15,7 +15,8 @@ def ready(incomplete: str) -> list[str]:
 
 
 StudyName = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A ready study's name, or a TOML file.", autocompletion=ready)
+    str,
+    typer.Argument(metavar="STUDY", help="A ready study's name, a TOML file, or a frozen plan.", autocompletion=ready),
 ]
 Settings = Annotated[
     list[str] | None,
