@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradinoc.cli.commands import beside
 from gradinoc.cli.commands import store as store_commands
 from gradinoc.cli.commands.arguments import (
     DEFAULT_ARTIFACTS,
@@ -188,56 +189,20 @@ def watch(
     watch_study(folder)
 
 
-@_command(
+_command(
     "Two studies side by side.",
     """
     compare artifacts/smollm2 artifacts/smollm2-gsm8k
     compare artifacts/tiny artifacts/deaf --out /tmp/tiny-and-deaf
     """,
-)
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="DIR", help="A study's artifacts folder, with a report.")],
-    second: Annotated[Path, typer.Argument(metavar="DIR", help="Another.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where compare.csv, .png and .svg go (default: SECOND/compared-with-FIRST)."),
-    ] = None,
-) -> None:
-    """Two studies side by side: verdicts, claims with their difference, drift by condition, settings that differ."""
-    from gradinoc.cli.compare import compare_studies
-
-    compare_studies(first, second, out)
-
-
-@_command(
+)(beside.compare)
+_command(
     "Compute a study again; does it agree with what was published?",
     """
     reproduce docs/results/smollm2-plan.json docs/smollm2
     reproduce plan.json published --set data.source=path/to/gsm8k.jsonl
     """,
-)
-def reproduce(
-    context: typer.Context,
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="The frozen plan's file.")],
-    banked: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder with its claims.csv; runs.csv and matrix.csv if there.")
-    ],
-    settings: Settings = None,
-    store: Store = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-    engine: Engine = "local",
-) -> None:
-    """Compute the study of a frozen plan, report it, and compare its numbers with those that were published.
-
-    Equal is what differs by less than a millionth; within noise an effect or cell of the matrix that lies in the
-    published interval, a run that is no farther off than two standard deviations between seeds. Of numbers that have
-    neither it is said that they differ, and nothing else. Exit code 1: a status or an effect of a claim is different.
-    """
-    from gradinoc.cli.reproduce import reproduce_study
-    from gradinoc.cli.run import Places
-
-    code = reproduce_study(context.obj, plan, banked, settings or [], Places(store, artifacts), engine)
-    raise typer.Exit(code)
+)(beside.reproduce)
 
 
 @_command(
