@@ -12,6 +12,7 @@ JOBS = (
     "alignment",
     "directions",
     "training",
+    "arms",
     "growth",
     "evaluation",
     "attribution",

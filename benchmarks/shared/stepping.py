@@ -57,7 +57,7 @@ def serve_steps(load: Load, repeat: Handler, **further: Handler) -> None:
     serve({"prepare": partial(prepare, load), "memory": peak_memory, "held": held_bytes, "repeat": repeat, **further})
 
 
-def serve_run(load: Load, run: Callable[[Task], Any], losses: Callable[[Any], list[float]]) -> None:
+def serve_run(load: Load, run: Callable[[Task], Any], losses: Callable[[Any], list[float]], **further: Handler) -> None:
     """Serve a side whose `run` trains to the end; from what it returns `losses` takes the losses by step."""
 
     def repeat() -> None:
@@ -65,7 +65,7 @@ def serve_run(load: Load, run: Callable[[Task], Any], losses: Callable[[Any], li
             held["steps"] = Steps(lambda: run(task()))
         held["steps"].step()
 
-    serve_steps(load, repeat, losses=lambda: losses(run(task())))
+    serve_steps(load, repeat, losses=lambda: losses(run(task())), **further)
 
 
 class Steps:
