@@ -57,26 +57,33 @@ class Sent:
         return self.objects[entry.key][0]
 
 
-class _Studies:
-    """An actor that knows which studies were heard of lately."""
+def _register() -> type:
+    """Return the class of an actor that knows which studies were heard of lately.
 
-    def __init__(self) -> None:
-        self._heard: dict[str, float] = {}
+    It is made in here so that Ray sends it as it is: its process has no need of this project, nor of torch.
+    """
 
-    def hear(self, study: str) -> int:
-        """Note a study, and return how many there are."""
-        now = time.monotonic()
-        self._heard[study] = now
-        self._heard = {name: at for name, at in self._heard.items() if now - at < SILENT_SECONDS}
-        return len(self._heard)
+    class Studies:
+        def __init__(self) -> None:
+            self._heard: dict[str, float] = {}
 
-    def forget(self, study: str) -> None:
-        """Note that a study is done."""
-        self._heard.pop(study, None)
+        def hear(self, study: str, silent: float) -> int:
+            """Note a study, and return how many were heard of within so many seconds."""
+            now = time.monotonic()
+            self._heard[study] = now
+            self._heard = {name: at for name, at in self._heard.items() if now - at < silent}
+            return len(self._heard)
+
+        def forget(self, study: str) -> None:
+            """Note that a study is done."""
+            self._heard.pop(study, None)
+
+    return Studies
 
 
 class Register:
-    """A study's place among those of its cluster. It belongs to whoever came first, and is made anew when that is gone.
+    """A study's place among those of its cluster, in an actor that is gone with the study that came first: then another
+    makes it anew.
 
     Args:
         study: its name.
@@ -84,20 +91,34 @@ class Register:
 
     def __init__(self, study: str) -> None:
         self._name = f"{study} {socket.gethostname()} {os.getpid()}"
+        self._actor: Any = None  # held: without a handle its owner's actor ends
+        self._asked: Any = None
+        self._known, self._count = False, 1
 
     def studies(self) -> int:
-        """Return how many studies are on the cluster, this one included."""
+        """Return how many studies are on the cluster, with this one, by the last answer; the first is waited for."""
         try:
-            return int(ray.get(self._actor().hear.remote(self._name), timeout=ANSWER_SECONDS))
-        except (RayError, ValueError):  # its process has just ended, or nobody answers
-            return 1
+            if self._asked is None:
+                self._ask()
+            answered, _ = ray.wait([self._asked], timeout=0.0 if self._known else ANSWER_SECONDS)
+            self._known = True
+            if answered:
+                self._count = int(ray.get(self._asked))
+                self._ask()  # to be answered until the next look
+        except (RayError, ValueError):  # its owner has just ended
+            self._actor = self._asked = None
+            self._count = 1
+        return self._count
 
     def leave(self) -> None:
         """Note that this study is done."""
-        with suppress(RayError, ValueError):
-            ray.get(self._actor().forget.remote(self._name), timeout=ANSWER_SECONDS)
+        if self._actor is not None:
+            with suppress(RayError):
+                ray.get(self._actor.forget.remote(self._name), timeout=ANSWER_SECONDS)
+        self._actor = self._asked = None
 
-    @staticmethod
-    def _actor() -> Any:
-        kind: Any = ray.remote(_Studies)
-        return kind.options(name=NAME, get_if_exists=True, num_cpus=0).remote()
+    def _ask(self) -> None:
+        if self._actor is None:
+            kind: Any = ray.remote(_register())
+            self._actor = kind.options(name=NAME, get_if_exists=True, num_cpus=0).remote()
+        self._asked = self._actor.hear.remote(self._name, SILENT_SECONDS)
