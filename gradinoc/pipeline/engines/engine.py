@@ -15,7 +15,7 @@ from gradinoc.pipeline.storage.store import Entry
 Compute = Callable[[Sequence[Step], Mapping[int, Path]], None]  # steps, and the folder of each by its place
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Job:
     """Steps that one worker computes in one go, nearly always a single one.
 
@@ -23,7 +23,7 @@ class Job:
         steps: of one stage.
         entries: where their results go, one each.
         needed: every step whose result they read -> where that is.
-        began: when (`time.monotonic`).
+        began: when a worker was given it (`time.monotonic`).
     """
 
     steps: tuple[Step, ...]

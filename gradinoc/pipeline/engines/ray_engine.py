@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, ObjectStoreFullError, OutOfDiskError, RayError
@@ -29,8 +29,16 @@ from gradinoc.pipeline.storage.transfer import Became, receive
 from gradinoc.study.description import Study
 
 OF_A_NODE = 0.1  # what a lost node speaks against a job, a worker that died by itself being 1
+SHORT_SECONDS, AHEAD = 2.0, 4  # a job that takes no longer; how many are held ready then, for workers not to wait
 NEWS_SECONDS = 1.0  # between questions to workers what they are at
 logger = logging.getLogger(__name__)
+
+
+class _Lost(NamedTuple):
+    """What a worker that is gone leaves: why, and how far that speaks against its job."""
+
+    error: Exception
+    share: float
 
 
 class RayEngine:
@@ -45,10 +53,12 @@ class RayEngine:
 
     def __init__(self, study: Study, store: Store, address: str, kind: type = StepWorker) -> None:
         self._store, self._crew = store, Crew(study, address, kind)
-        self._again: list[Job] = []  # begun once, and lost
+        self._waiting: list[Job] = []  # for a worker: begun once and lost, or held ready
+        self._ahead = 0  # how many are held ready
         self._lost: dict[Job, list[float]] = {}  # of each worker that was lost at it, how far it was the job's fault
         self._ended: list[Progress] = []  # workers that wait again
         self._sent, self._asked = Sent(), 0.0
+        self._full = False  # the cluster's memory, when it was last written to
 
     in_one_go = False  # what can be is known from the model, which this process does not load
 
@@ -58,13 +68,14 @@ class RayEngine:
         return max(1, self._crew.slots)
 
     def room(self) -> int:
-        """Return how many workers wait for a job that none of the lost ones is for."""
+        """Return how many workers wait for a job that is not there yet, and where jobs are short how many more are."""
         self._crew.look()
-        return len(self._crew.idle()) - len(self._again)
+        return len(self._crew.idle()) + self._ahead - len(self._waiting)
 
     def begin(self, job: Job) -> None:
-        """Give a job to a worker that waits."""
-        self._give(self._crew.idle()[0], job)
+        """Give a job to a worker that waits, or hold it ready for the next that will."""
+        self._waiting.append(job)
+        self._give_waiting()
 
     def finished(self, seconds: float) -> Iterator[tuple[Job, Exception | None]]:
         """Yield what has come back and been taken, or failed on its worker; jobs of lost workers begin again.
@@ -82,14 +93,14 @@ class RayEngine:
             time.sleep(seconds)
         if done:
             done, _ = ray.wait(waited, num_returns=len(waited), timeout=0)
+        ended = [self._released(worker) for worker in [*workers] if worker.result in done]
         for worker in [*workers]:
-            if worker.result in done:
-                yield from self._end(worker)
-            elif not worker.name and worker.begun in done:
+            if not worker.name and worker.begun in done:
                 self._crew.greet(worker)
-        for worker, job in zip(self._crew.idle(), [*self._again], strict=False):
-            self._again.remove(job)
-            self._give(worker, job)
+        self._give_waiting()  # first: what follows takes a while, and they would wait for it
+        for job, found in ended:
+            yield from self._end(job, found)
+        self._give_waiting()
 
     def news(self) -> Iterator[Progress]:
         """Yield the last word of each worker that is at work; they are asked every second."""
@@ -112,9 +123,15 @@ class RayEngine:
 
     def close(self) -> None:
         """Send every worker away, and end the cluster if it was begun here."""
-        self._again.clear()
+        self._waiting.clear()
         self._sent.objects.clear()
         self._crew.close()
+
+    def _give_waiting(self) -> None:
+        """Give the jobs that wait to workers that do."""
+        for worker, job in zip(self._crew.idle(), [*self._waiting], strict=False):
+            self._waiting.remove(job)
+            self._give(worker, job)
 
     def _give(self, worker: Worker, job: Job) -> None:
         """Give a job to a worker: what it is to compute, and where that which it reads is.
@@ -125,23 +142,34 @@ class RayEngine:
         try:
             needed: dict[StepKey, list[Any]] = {key: [self._sent.reference(entry)] for key, entry in job.needed.items()}
         except (ObjectStoreFullError, OutOfDiskError) as error:
-            logger.warning("%s is begun later: %s", together(job.steps), first_line(error))
+            if not self._full:
+                logger.warning("%s is begun later: %s", together(job.steps), first_line(error))
+            self._full = True
             self._sent.objects.clear()
-            self._again.append(job)
+            self._waiting.append(job)
             return
+        self._full = False
+        job.began = time.monotonic()
         worker.job, worker.result = job, worker.actor.compute.remote(steps, needed)
 
-    def _end(self, worker: Worker) -> Iterator[tuple[Job, Exception | None]]:
-        """Take a worker's results; if it is gone, or one is damaged, the job is to begin again."""
+    def _released(self, worker: Worker) -> tuple[Job, Any]:
+        """Return the job of a worker that has ended it, and what came back; that waits for another job, or is gone."""
         assert worker.job is not None
         job, result = worker.job, worker.result
         self._ended.append(Progress(IDLE, "", 0, 0, worker=worker.name))
         worker.job = worker.result = worker.news = None
+        self._ahead = AHEAD if time.monotonic() - job.began < SHORT_SECONDS else 0
         try:
-            found = ray.get(result)
+            return job, ray.get(result)
         except RayError as error:
+            share = _share_of(worker, error)
             self._crew.drop(worker)
-            yield from self._begin_again(job, error, _share_of(worker, error))
+            return job, _Lost(error, share)
+
+    def _end(self, job: Job, found: Any) -> Iterator[tuple[Job, Exception | None]]:
+        """Take the results of a job; if its worker is gone, or one is damaged, it is to begin again."""
+        if isinstance(found, _Lost):
+            yield from self._begin_again(job, *found)
             return
         if isinstance(found, Failed):
             yield job, found.error
@@ -159,7 +187,7 @@ class RayEngine:
         shares.append(share)
         if math.fsum(shares) < TRIES:
             logger.warning("%s is computed again: %s", together(job.steps), first_line(error))
-            self._again.append(job)
+            self._waiting.append(job)
             return
         kind = OutOfMemoryError if isinstance(error, WorkerOutOfMemoryError) else LostWorkerError
         yield job, kind(f"given up after {len(shares)} workers; the last: {error}")

@@ -128,12 +128,72 @@ def test_a_full_cluster_is_waited_for(crew, alone, monkeypatch, caplog):
     one = Job(job(alone).steps, job(alone).entries, {StepKey("directions"): alone.entries[StepKey("directions")]})
     monkeypatch.setattr(crew._sent, "reference", reference)
     crew.begin(one)
-    assert "is begun later" in caplog.text
-    assert crew._again == [one]
+    assert [*crew.finished(0.0)] == []
+    assert caplog.text.count("is begun later") == 1  # said once, and not at every look
+    assert crew._waiting == [one]
     assert not any(worker.job for worker in crew._crew.workers)
     full[0] = False
     assert [*crew.finished(0.0)] == []
     assert [worker.job for worker in crew._crew.workers] == [one, None, None]
+
+
+@pytest.fixture
+def at_work(crew, alone, monkeypatch):
+    """The engine with a job on each worker, begun so many seconds ago, of which the first has come back."""
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs[:1], refs[1:]))
+    monkeypatch.setattr(ray, "get", lambda _: [])
+    taken = []
+    monkeypatch.setattr(crew, "_end", lambda *given: taken.append([crew._crew.workers[0].job, *given]) or iter(()))
+
+    def made(seconds):
+        for worker in crew._crew.workers:
+            crew.begin(job(alone))
+            worker.job.began -= seconds
+        return taken
+
+    return made
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.1, ray_engine.AHEAD), (60.0, 0)])
+def test_where_jobs_are_short_some_are_held_ready(crew, at_work, seconds, ahead):
+    """None where they are long: another process may work on the same store."""
+    at_work(seconds)
+    assert crew.room() == 0
+    assert [*crew.finished(0.0)] == []
+    assert crew.room() == 1 + ahead
+
+
+def test_a_worker_has_its_next_job_before_its_results_are_taken(crew, alone, at_work):
+    """Taking them takes longer than giving a job; when that was given is when it began."""
+    taken = at_work(0.1)
+    first, held = crew._crew.workers[0].job, job(alone)
+    held.began = 0.0
+    crew._ahead = 1
+    crew.begin(held)
+    assert held.began == 0.0
+    assert [*crew.finished(0.0)] == []
+    assert taken == [[held, first, []]]
+    assert time.monotonic() - held.began < 60
+
+
+def test_a_worker_that_is_gone_is_given_nothing_more(crew, alone, at_work, monkeypatch):
+    """What is held ready would be lost with it, and be taken for what it died of."""
+    taken = at_work(0.1)
+    gone, held, error = crew._crew.workers[0], job(alone), WorkerCrashedError()
+
+    def fail(_result):
+        raise error
+
+    monkeypatch.setattr(ray, "get", fail)
+    monkeypatch.setattr(ray_engine, "alive", lambda: {"node 0"})
+    first = gone.job
+    crew._ahead = 1
+    crew.begin(held)
+    assert [*crew.finished(0.0)] == []
+    assert [given[1:] for given in taken] == [[first, (error, 1.0)]]
+    assert gone not in crew._crew.workers
+    assert crew._waiting == [held]
+    assert len(gone.actor.given) == 1
 
 
 @pytest.mark.parametrize(
