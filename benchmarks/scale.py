@@ -145,7 +145,7 @@ def kills(folder: Path) -> Iterator[Row]:
     command.append(f"--junitxml={report}")
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own
     found = re.search(r'name="killed" value="([^"]*)"', report.read_text(encoding="utf-8"))
-    ended = found[1] if found else done.stdout.strip().splitlines()[-1]
+    ended = found[1] if found and not done.returncode else done.stdout.strip().splitlines()[-1]
     what = "kills at random moments, of workers, nodes and drivers: studies that did not end right"
     yield Row(what, f"{'0' if not done.returncode else 'some'} ({ended})", "0", not done.returncode)
 

@@ -37,12 +37,13 @@ class Driver:
         self._command = [
             sys.executable, "-m", "gradinoc", "run", "tiny", *settings, *places, "--engine", f"ray:{address}",
         ]  # fmt: skip
-        self.log = (store.parent / "driver.log").open("ab")
+        self._log = store.parent / "driver.log"
         self.begin()
 
     def begin(self) -> None:
         """Begin it."""
-        self.process = subprocess.Popen(self._command, stdout=self.log, stderr=self.log)
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
     def kill(self) -> None:
         """Kill it without warning, and begin again."""
