@@ -7,8 +7,11 @@ import time
 import pytest
 import ray
 
-from gradinoc.pipeline.engines import ray_cluster
+from benchmarks.sleeping import SleepingWorker
+from gradinoc.pipeline.engines import ray_cluster, ray_crew
 from gradinoc.pipeline.engines.ray_cluster import NAME, Register
+from gradinoc.pipeline.engines.ray_crew import Crew
+from gradinoc.study.loading import load_study
 
 PATIENCE = 30.0  # seconds, of a busy machine
 
@@ -16,7 +19,7 @@ PATIENCE = 30.0  # seconds, of a busy machine
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of this machine that nobody else is on."""
-    context = ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, namespace="gradinoc")
+    context = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="gradinoc")
     yield context
     ray.shutdown()
 
@@ -85,3 +88,29 @@ def test_only_the_first_answer_is_waited_for(monkeypatch):
         one.studies()
     assert waits == [ray_cluster.ANSWER_SECONDS, 0.0, 0.0]
     one.leave()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_study_that_comes_gets_its_share_and_leaves_it(monkeypatch):
+    """Workers themselves: both are the first study's, one each when there are two, and both the first's again."""
+    monkeypatch.setattr(ray_crew, "LOOK_SECONDS", 0.1)
+    one, other = (Crew(load_study("tiny", [f"name={name}"]), "local", SleepingWorker) for name in ("one", "other"))
+
+    def come_to_have(*counts: int) -> bool:
+        until, crews = time.monotonic() + 3 * PATIENCE, (one, other)[: len(counts)]
+        while time.monotonic() < until:
+            for crew in crews:
+                crew.look()
+                for worker in [*crew.workers]:
+                    if not worker.name and ray.wait([worker.begun], timeout=0)[0]:
+                        crew.greet(worker)
+            if tuple(sum(bool(worker.name) for worker in crew.workers) for crew in crews) == counts:
+                return True
+            time.sleep(0.05)
+        return False
+
+    assert come_to_have(2)
+    assert come_to_have(1, 1)
+    other.close()
+    assert come_to_have(2)
+    one.close()
