@@ -93,7 +93,7 @@ def _claims(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any
             continue
         found = _agreement(old["estimate"], new["estimate"], old["low"], old["high"])
         if not _equal(old["n"], new["n"]):
-            found = Agreement.DIFFERENT
+            found, row["quantity"] = Agreement.DIFFERENT, f"{key} (n {old['n']:g}, now {new['n']:g})"
         elif found is Agreement.EQUAL and not all(_equal(old[name], new[name]) for name in numbers):
             found = Agreement.NOISE  # its interval or p alone
         yield _row(row, old["estimate"], new["estimate"], old["low"], old["high"], found)

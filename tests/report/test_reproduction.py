@@ -78,11 +78,12 @@ def test_effect_without_an_interval_is_told_and_not_judged(fresh):
     assert agrees(reproduction(BANKED, fresh))
 
 
-@pytest.mark.parametrize(("column", "value"), [("n", 3), ("estimate", None)])
-def test_effect_of_other_observations_or_not_measured_is_different(fresh, column, value):
-    """However close its estimate."""
+@pytest.mark.parametrize(("column", "value", "named"), [("n", 3, "share (n 11, now 3)"), ("estimate", None, "share")])
+def test_effect_of_other_observations_or_not_measured_is_different(fresh, column, value, named):
+    """However close its estimate; of how many is said."""
     change(fresh, CLAIMS, {"claim": "C6", "key": "share"}, column, value)
-    assert list(found(fresh)["agreement"]) == [Agreement.DIFFERENT]
+    (row,) = found(fresh).to_dict("records")
+    assert (row["quantity"], row["agreement"]) == (named, Agreement.DIFFERENT)
 
 
 def test_another_p_alone_is_no_other_effect(fresh):
