@@ -11,8 +11,8 @@ import pandas as pd
 from gradinoc.cli import Session
 from gradinoc.cli.output import MISSING, print_table
 from gradinoc.cli.run import Places, run_steps, write_up
-from gradinoc.errors import printable
-from gradinoc.report.reproduction import Agreement, agrees, read_banked, reproduction
+from gradinoc.errors import StudyError, printable
+from gradinoc.report.reproduction import CLAIMS, Agreement, agrees, read_banked, reproduction
 from gradinoc.report.tables import write_table
 from gradinoc.study.loading import load_study
 
@@ -23,11 +23,13 @@ def reproduce_study(
     session: Session, plan: str, banked: Path, settings: Sequence[str], places: Places, engine: str
 ) -> int:
     """Compute and judge the study of a plan, and compare its tables with the banked ones; 1 if they do not agree."""
-    read_banked(banked)  # before hours are spent
+    folder = places.artifacts / load_study(plan, list(settings)).name
+    if banked.resolve() == folder.resolve():
+        raise StudyError(f"{banked}: would be written over; copy it, or name another place with --artifacts")
+    published = read_banked(banked)  # before hours are spent
     run_steps(session, plan, settings, places, "none", engine)
     write_up(session, plan, settings, places)
-    folder = places.artifacts / load_study(plan, list(settings)).name
-    table = reproduction(banked, folder)
+    table = reproduction(published, folder)
     path = write_table(table, folder / "reproduction.csv")
     print_reproduction(table)
     sys.stdout.write(f"\nTable: {printable(path)}\n")
@@ -48,8 +50,11 @@ def print_reproduction(table: pd.DataFrame) -> None:
         print_table([*shown], [[_shortly(value) for value in row] for row in shown.itertuples(index=False)])
     if len(apart) > MOST:
         sys.stdout.write(f"and {len(apart) - MOST} more\n")
+    untold = int(((table["table"] == CLAIMS) & (table["agreement"] == Agreement.UNTOLD)).sum())
     says = "agrees" if agrees(table) else "does not agree"
     sys.stdout.write(f"\nThe study {says} with what was banked, in the status and the effects of gates and claims.\n")
+    if untold:
+        sys.stdout.write(f"Of {untold} of these effects, which have no interval, it is not said: they changed.\n")
 
 
 def _shortly(value: object) -> str:

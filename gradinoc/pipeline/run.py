@@ -169,7 +169,7 @@ class Pipeline:
     def _begin(self, possible: Sequence[Step]) -> None:
         """Have the engine begin as many jobs as it has room for, of steps that are ready and that nobody is at."""
         for step in possible:
-            if self._engine.room() < 1:
+            if self._engine.room(step) < 1:
                 return
             if self._is_ready(step):
                 self._begin_with(step, possible)

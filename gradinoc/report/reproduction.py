@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from gradinoc.errors import StudyError, reason
 
 CLAIMS, RUNS, MATRIX = "claims.csv", "runs.csv", "matrix.csv"
 KEYS = {CLAIMS: ["claim", "key"], RUNS: ["condition", "seed"], MATRIX: ["condition", "evaluation"]}
+NUMBERS = {CLAIMS: ["estimate", "low", "high", "p", "n"], RUNS: [], MATRIX: ["drift", "low", "high"]}
 COLUMNS = ("table", "row", "quantity", "banked", "low", "high", "fresh", "agreement")
-ROUNDING = 1e-6  # relative: two numbers that differ by less are equal
+ROUNDING, NOTHING = 1e-6, 1e-12  # two numbers that differ by less are equal: relative, and beside zero
 SPREADS = 2.0  # standard deviations between runs of a prompt with several seeds, that a run may be off
-NOT_MEASURED = ("seconds",)  # columns of runs: how long one took is no result
+NOT_COMPARED = ("seconds", "initial_adapter")  # columns of runs: how long one took, and a digest
 
 
 class Agreement(StrEnum):
@@ -33,8 +34,8 @@ class Agreement(StrEnum):
     DIFFERENT = "different"
 
 
-def reproduction(banked: Path, fresh: Path) -> pd.DataFrame:
-    """Compare the tables in two folders: `claims.csv`, and `runs.csv` and `matrix.csv` where the banked has them.
+def reproduction(banked: Mapping[str, pd.DataFrame], fresh: Path) -> pd.DataFrame:
+    """Compare tables, as `read_banked` has them, with those in a folder.
 
     Returns:
         `COLUMNS`, a row each: every claim's status, every effect's estimate, every number of a run, every cell of the
@@ -45,7 +46,7 @@ def reproduction(banked: Path, fresh: Path) -> pd.DataFrame:
         StudyError: a table is not there or not to be read.
     """
     rows: list[dict[str, Any]] = []
-    for name, table in read_banked(banked).items():
+    for name, table in banked.items():
         rows += ({"table": name, **row} for row in COMPARED[name](table, _read(fresh, name)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -60,7 +61,7 @@ def read_banked(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def agrees(table: pd.DataFrame) -> bool:
-    """Whether every status is the same, and no effect of a claim is different."""
+    """Whether every status is the same and no effect of a claim different; those without an interval do not count."""
     claims = table[table["table"] == CLAIMS]
     return not bool((claims["agreement"] == Agreement.DIFFERENT).any())
 
@@ -69,10 +70,14 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
     path, keys = folder / name, KEYS[name]
     try:
         table = pd.read_csv(path)
-        table[keys] = table[keys].fillna("").astype(str)
+        for column in NUMBERS[name]:
+            table[column] = pd.to_numeric(table[column])
+        if "seed" in keys:
+            table["seed"] = pd.to_numeric(table["seed"]).astype("Int64")
+        table[keys] = table[keys].astype("string").fillna("")
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({reason(error)}); expected the tables of a report") from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise StudyError(f"{path}: damaged, or of another version ({reason(error)})") from error
     return table.drop_duplicates(keys).set_index(keys)
 
@@ -84,7 +89,7 @@ def _claims(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any
         one, other = before.get(claim), after.get(claim)
         same = Agreement.EQUAL if one == other else Agreement.DIFFERENT
         yield {"row": claim, "quantity": "status", "banked": one, "fresh": other, "agreement": same}
-    numbers = ["estimate", "low", "high", "p", "n"]
+    numbers = NUMBERS[CLAIMS]
     banked, fresh = (table.dropna(subset=["effect"])[numbers] for table in (banked, fresh))
     for (claim, key), old, new in _both(banked, fresh):
         row = {"row": claim, "quantity": key}
@@ -101,24 +106,26 @@ def _claims(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any
 
 def _runs(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Every number of every run; noise is what differs between seeds of the prompts that have several."""
-    columns = [name for name in banked.select_dtypes("number") if name not in NOT_MEASURED]
+    shared = (name for name in banked.select_dtypes("number") if name not in NOT_COMPARED)
+    columns = [name for name in shared if name not in fresh or pd.api.types.is_numeric_dtype(fresh[name])]
     of_prompts = banked[columns].groupby(level="condition")
-    several = int((of_prompts.size() - 1).sum())
-    spreads = ((banked[columns] - of_prompts.transform("mean")) ** 2).sum() / several if several else None
+    several = (of_prompts.count() - 1).clip(lower=0).sum()  # degrees of freedom
+    sums = ((banked[columns] - of_prompts.transform("mean")) ** 2).sum()
+    spreads = np.sqrt(sums / several.where(several > 0)).where(sums > 0)  # what no seed changes has no noise to tell
     for (condition, seed), old, new in _both(banked[columns], fresh.reindex(columns=columns)):
         for name in columns:
             row = {"row": f"{condition}/{seed}", "quantity": name}
             if old is None or new is None:
                 yield _alone(row, old, new, name)
                 continue
-            off = SPREADS * float(np.sqrt(spreads[name])) if spreads is not None else np.nan
+            off = SPREADS * float(spreads[name])
             low, high = old[name] - off, old[name] + off
             yield _row(row, old[name], new[name], low, high, _agreement(old[name], new[name], low, high))
 
 
 def _matrix(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Every cell: drift under a prompt of runs that were trained under another."""
-    numbers = ["drift", "low", "high"]
+    numbers = NUMBERS[MATRIX]
     for (condition, evaluation), old, new in _both(banked[numbers], fresh[numbers]):
         row = {"row": f"{condition} under {evaluation}", "quantity": "drift"}
         if old is None or new is None:
@@ -152,13 +159,13 @@ def _agreement(banked: float, fresh: float, low: float, high: float) -> Agreemen
         return Agreement.EQUAL
     if np.isnan(banked) or np.isnan(fresh):
         return Agreement.DIFFERENT
-    if np.isnan(low) or np.isnan(high):
+    if not np.isfinite([low, high]).all():
         return Agreement.UNTOLD
     return Agreement.NOISE if low <= fresh <= high else Agreement.DIFFERENT
 
 
 def _equal(one: float, other: float) -> bool:
-    return bool(np.isclose(one, other, rtol=ROUNDING, atol=0.0, equal_nan=True))
+    return bool(np.isclose(one, other, rtol=ROUNDING, atol=NOTHING, equal_nan=True))
 
 
 COMPARED = {CLAIMS: _claims, RUNS: _runs, MATRIX: _matrix}

@@ -82,7 +82,7 @@ class Instant:
     def __init__(self, stranger: Any = lambda: None) -> None:
         self.jobs, self.begun, self._stranger, self.workers = list[Job](), list[StepKey](), stranger, 8
 
-    def room(self) -> int:
+    def room(self, _step=None) -> int:
         """As many as there are workers."""
         return self.workers - len(self.jobs)
 

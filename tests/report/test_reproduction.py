@@ -11,7 +11,7 @@ import pytest
 
 from gradinoc.cli import main, reproduce
 from gradinoc.errors import StudyError
-from gradinoc.report.reproduction import CLAIMS, MATRIX, RUNS, Agreement, agrees, reproduction
+from gradinoc.report.reproduction import CLAIMS, MATRIX, RUNS, Agreement, agrees, read_banked, reproduction
 
 BANKED = Path(__file__).parents[2] / "docs" / "smollm2"
 
@@ -37,14 +37,14 @@ def change(folder: Path, name: str, place: dict[str, object], column: str, value
 
 def found(folder: Path, **place: str) -> pd.DataFrame:
     """What is not equal."""
-    table = reproduction(BANKED, folder)
+    table = reproduction(read_banked(BANKED), folder)
     assert set(table["agreement"]) <= {*Agreement}
     return table[table["agreement"] != Agreement.EQUAL]
 
 
 def test_same_tables_are_equal_in_every_number(fresh):
     """Every status, effect, number of a run but its time, and cell; each once."""
-    table = reproduction(BANKED, fresh)
+    table = reproduction(read_banked(BANKED), fresh)
     assert set(table["agreement"]) == {Agreement.EQUAL}
     assert agrees(table)
     counts = table["table"].value_counts()
@@ -67,7 +67,7 @@ def test_effect_is_judged_by_its_own_interval(fresh, share, agreement):
     change(fresh, CLAIMS, place, "estimate", row["estimate"] + abs(share) * (end - row["estimate"]))
     apart = found(fresh)
     assert list(apart["agreement"]) == ([] if agreement is Agreement.EQUAL else [agreement])
-    assert agrees(reproduction(BANKED, fresh)) is (agreement is not Agreement.DIFFERENT)
+    assert agrees(reproduction(read_banked(BANKED), fresh)) is (agreement is not Agreement.DIFFERENT)
 
 
 def test_effect_without_an_interval_is_told_and_not_judged(fresh):
@@ -75,10 +75,10 @@ def test_effect_without_an_interval_is_told_and_not_judged(fresh):
     change(fresh, CLAIMS, {"claim": "C7c", "key": "r2"}, "estimate", 0.9)
     (row,) = found(fresh).to_dict("records")
     assert (row["agreement"], row["fresh"]) == (Agreement.UNTOLD, 0.9)
-    assert agrees(reproduction(BANKED, fresh))
+    assert agrees(reproduction(read_banked(BANKED), fresh))
 
 
-@pytest.mark.parametrize(("column", "value", "named"), [("n", 3, "share (n 11, now 3)"), ("estimate", None, "share")])
+@pytest.mark.parametrize(("column", "value", "named"), [("n", 3, "share (n 14, now 3)"), ("estimate", None, "share")])
 def test_effect_of_other_observations_or_not_measured_is_different(fresh, column, value, named):
     """However close its estimate; of how many is said."""
     change(fresh, CLAIMS, {"claim": "C6", "key": "share"}, column, value)
@@ -99,7 +99,7 @@ def test_another_status_is_different(fresh):
     table.to_csv(fresh / CLAIMS, index=False)
     (row,) = found(fresh).to_dict("records")
     assert (row["row"], row["quantity"], row["banked"], row["fresh"]) == ("C6", "status", "undecided", "supported")
-    assert not agrees(reproduction(BANKED, fresh))
+    assert not agrees(reproduction(read_banked(BANKED), fresh))
 
 
 def test_claim_that_only_one_of_them_has(fresh):
@@ -124,7 +124,7 @@ def test_run_is_judged_by_what_seeds_differ_by(fresh):
         change(fresh, RUNS, place, "final_loss", before + off * spread)
         (row,) = found(fresh).to_dict("records")
         assert (row["row"], row["quantity"], row["agreement"]) == ("harmless_04/0", "final_loss", agreement)
-    assert agrees(reproduction(BANKED, fresh))  # one run is no claim
+    assert agrees(reproduction(read_banked(BANKED), fresh))  # one run is no claim
 
 
 def test_runs_of_one_seed_each_have_no_noise_to_be_judged_by(tmp_path):
@@ -135,7 +135,7 @@ def test_runs_of_one_seed_each_have_no_noise_to_be_judged_by(tmp_path):
         pd.DataFrame({"condition": ["a", "b"], "seed": 0, "final_loss": [loss, 3.0]}).to_csv(
             tmp_path / name / RUNS, index=False
         )
-    table = reproduction(tmp_path / "banked", tmp_path / "fresh")
+    table = reproduction(read_banked(tmp_path / "banked"), tmp_path / "fresh")
     assert list(table.loc[table["table"] == RUNS, "agreement"]) == [Agreement.UNTOLD, Agreement.EQUAL]
 
 
@@ -145,7 +145,50 @@ def test_cell_of_the_matrix_is_judged_by_its_interval(fresh):
     change(fresh, MATRIX, place, "drift", 99.0)
     (row,) = found(fresh).to_dict("records")
     assert (row["row"], row["agreement"]) == ("neutral under inoculation", Agreement.DIFFERENT)
-    assert agrees(reproduction(BANKED, fresh))
+    assert agrees(reproduction(read_banked(BANKED), fresh))
+
+
+def test_noise_of_runs_is_of_those_that_were_measured(tmp_path):
+    """Missing numbers are none; what no seed changes has no noise; whole seeds are seeds however they are written."""
+    seeds = [*range(10)]
+    banked = pd.DataFrame({"condition": "a", "seed": seeds, "drift": [1.0, 2.0] + 8 * [np.nan], "before": 3.0})
+    again = banked.assign(seed=banked["seed"].astype(float), drift=banked["drift"] + 1.4, before=3.1)
+    for name, runs in (("banked", banked), ("fresh", again)):
+        (tmp_path / name).mkdir()
+        shutil.copy(BANKED / CLAIMS, tmp_path / name)
+        runs.to_csv(tmp_path / name / RUNS, index=False)
+    table = reproduction(read_banked(tmp_path / "banked"), tmp_path / "fresh")
+    runs = table[table["table"] == RUNS].set_index(["row", "quantity"])["agreement"]
+    assert runs["a/0", "drift"] == runs["a/1", "drift"] == Agreement.NOISE  # 1.4 < 2 sqrt(0.5)
+    assert runs["a/2", "drift"] == Agreement.EQUAL
+    assert runs["a/0", "before"] == Agreement.UNTOLD
+
+
+@pytest.mark.parametrize("bound", [np.inf, np.nan])
+def test_interval_without_an_end_is_none(fresh, bound, tmp_path):
+    """Whatever lies in it."""
+    banked = tmp_path / "banked"
+    banked.mkdir()
+    shutil.copy(BANKED / CLAIMS, banked)
+    place = {"claim": "C6", "key": "share"}
+    change(banked, CLAIMS, place, "high", bound)
+    change(fresh, CLAIMS, place, "estimate", 9.0)
+    table = reproduction(read_banked(banked), fresh)
+    row = table[(table["row"] == "C6") & (table["quantity"] == "share")]
+    assert list(row["agreement"]) == [Agreement.UNTOLD]
+
+
+@pytest.mark.parametrize(("name", "column"), [(CLAIMS, "estimate"), (CLAIMS, "n"), (MATRIX, "drift"), (RUNS, "seed")])
+def test_banked_table_with_text_for_a_number_is_refused_at_once(fresh, name, column):
+    """Before anything is computed, in a line."""
+    table = pd.read_csv(fresh / name)
+    table[column] = "about three"
+    table.to_csv(fresh / name, index=False)
+    with pytest.raises(StudyError, match=f"{name}: damaged"):
+        read_banked(fresh)
+    table.drop(columns=column).to_csv(fresh / name, index=False)
+    with pytest.raises(StudyError, match=f"{name}: damaged"):
+        read_banked(fresh)
 
 
 @pytest.mark.parametrize("name", [CLAIMS, RUNS])
@@ -153,10 +196,10 @@ def test_tables_that_cannot_be_read_are_named(fresh, name):
     """Fresh tables that are gone, and banked ones that are none."""
     (fresh / name).write_text("nothing\n1\n")
     with pytest.raises(StudyError, match=f"{name}: damaged"):
-        reproduction(BANKED, fresh)
+        reproduction(read_banked(BANKED), fresh)
     (fresh / name).unlink()
     with pytest.raises(StudyError, match=f"{name}: cannot be read"):
-        reproduction(BANKED, fresh)
+        reproduction(read_banked(BANKED), fresh)
 
 
 def test_table_that_was_not_banked_is_not_compared(fresh, tmp_path):
@@ -164,7 +207,7 @@ def test_table_that_was_not_banked_is_not_compared(fresh, tmp_path):
     banked = tmp_path / "banked"
     banked.mkdir()
     shutil.copy(BANKED / CLAIMS, banked)
-    assert set(reproduction(banked, fresh)["table"]) == {CLAIMS}
+    assert set(reproduction(read_banked(banked), fresh)["table"]) == {CLAIMS}
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -191,3 +234,11 @@ def test_what_was_banked_is_looked_at_before_anything_is_computed(tmp_path, monk
     plan = BANKED.parent / "results" / "smollm2-plan.json"
     assert main(["reproduce", str(plan), str(tmp_path)]) == 2
     assert "claims.csv: cannot be read" in capsys.readouterr().err
+
+
+def test_what_was_banked_is_not_written_over(fresh, tmp_path, capsys):
+    """A study beside itself is always equal."""
+    fresh.rename(tmp_path / "smollm2")
+    plan = BANKED.parent / "results" / "smollm2-plan.json"
+    assert main(["reproduce", str(plan), str(tmp_path / "smollm2"), f"--artifacts={tmp_path}"]) == 2
+    assert "would be written over" in capsys.readouterr().err

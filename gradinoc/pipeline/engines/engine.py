@@ -53,8 +53,8 @@ class Engine(Protocol):
     def workers(self) -> int:
         """How many jobs it can work on at a time, as far as it knows by now; at least 1."""
 
-    def room(self) -> int:
-        """Return how many more jobs it would begin at once."""
+    def room(self, step: Step | None = None) -> int:
+        """Return how many more jobs it would begin at once; or would take, if it is this step's."""
 
     def begin(self, job: Job) -> None:
         """Take a job."""

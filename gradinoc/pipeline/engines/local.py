@@ -7,6 +7,7 @@ from functools import partial
 
 from gradinoc.pipeline.engines.engine import Compute, Job
 from gradinoc.pipeline.progress import Progress
+from gradinoc.pipeline.steps.step import Step
 from gradinoc.pipeline.storage.store import load_or_compute_all
 
 
@@ -24,7 +25,7 @@ class LocalEngine:
         self._compute, self.workers = compute, workers
         self._jobs: list[Job] = []
 
-    def room(self) -> int:
+    def room(self, _step: Step | None = None) -> int:
         """One job at a time."""
         return 1 - len(self._jobs)
 

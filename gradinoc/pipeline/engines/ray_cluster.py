@@ -93,7 +93,7 @@ class Register:
         self._name = f"{study} {socket.gethostname()} {os.getpid()}"
         self._actor: Any = None  # held: without a handle its owner's actor ends
         self._asked: Any = None
-        self._known, self._count = False, 1
+        self._known, self._count, self._anew = False, 1, False
 
     def studies(self) -> int:
         """Return how many studies are on the cluster, with this one, by the last answer; the first is waited for."""
@@ -103,11 +103,13 @@ class Register:
             answered, _ = ray.wait([self._asked], timeout=0.0 if self._known else ANSWER_SECONDS)
             self._known = True
             if answered:
-                self._count = int(ray.get(self._asked))
+                found = int(ray.get(self._asked))
+                # The others may not have been heard of by an actor that has just been made in the place of another.
+                self._count, self._anew = self._count if self._anew else found, False
                 self._ask()  # to be answered until the next look
         except (RayError, ValueError):  # its owner has just ended
             self._actor = self._asked = None
-            self._count = 1
+            self._anew = True
         return self._count
 
     def leave(self) -> None:

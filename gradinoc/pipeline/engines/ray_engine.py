@@ -23,13 +23,14 @@ from gradinoc.pipeline.engines.ray_cluster import Sent, alive, first_line
 from gradinoc.pipeline.engines.ray_crew import TRIES, Crew, Worker
 from gradinoc.pipeline.engines.ray_worker import Failed, StepWorker
 from gradinoc.pipeline.progress import IDLE, Progress
-from gradinoc.pipeline.steps.step import StepKey
+from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.pipeline.storage.transfer import Became, receive
 from gradinoc.study.description import Study
 
 OF_A_NODE = 0.1  # what a lost node speaks against a job, a worker that died by itself being 1
 SHORT_SECONDS, AHEAD = 2.0, 4  # a job that takes no longer; how many are held ready then, for workers not to wait
+SAID_SECONDS = 60.0  # between two words on a full cluster
 NEWS_SECONDS = 1.0  # between questions to workers what they are at
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,11 @@ class RayEngine:
     def __init__(self, study: Study, store: Store, address: str, kind: type = StepWorker) -> None:
         self._store, self._crew = store, Crew(study, address, kind)
         self._waiting: list[Job] = []  # for a worker: begun once and lost, or held ready
-        self._ahead = 0  # how many are held ready
+        self._short = dict[str, bool]()  # kind of step -> whether the last of them was
         self._lost: dict[Job, list[float]] = {}  # of each worker that was lost at it, how far it was the job's fault
         self._ended: list[Progress] = []  # workers that wait again
         self._sent, self._asked = Sent(), 0.0
-        self._full = False  # the cluster's memory, when it was last written to
+        self._full = -math.inf  # when it was last said that the cluster's memory is
 
     in_one_go = False  # what can be is known from the model, which this process does not load
 
@@ -67,10 +68,11 @@ class RayEngine:
         """How many the cluster has room for, and this study a right to."""
         return max(1, self._crew.slots)
 
-    def room(self) -> int:
-        """Return how many workers wait for a job that is not there yet, and where jobs are short how many more are."""
+    def room(self, step: Step | None = None) -> int:
+        """Return how many workers wait for a job that is not there yet; and, of short steps, how many more are."""
         self._crew.look()
-        return len(self._crew.idle()) + self._ahead - len(self._waiting)
+        ahead = AHEAD if step is not None and self._short.get(step.kind) else 0
+        return len(self._crew.idle()) + ahead - len(self._waiting)
 
     def begin(self, job: Job) -> None:
         """Give a job to a worker that waits, or hold it ready for the next that will."""
@@ -142,13 +144,12 @@ class RayEngine:
         try:
             needed: dict[StepKey, list[Any]] = {key: [self._sent.reference(entry)] for key, entry in job.needed.items()}
         except (ObjectStoreFullError, OutOfDiskError) as error:
-            if not self._full:
+            if time.monotonic() - self._full > SAID_SECONDS:
                 logger.warning("%s is begun later: %s", together(job.steps), first_line(error))
-            self._full = True
+                self._full = time.monotonic()
             self._sent.objects.clear()
             self._waiting.append(job)
             return
-        self._full = False
         job.began = time.monotonic()
         worker.job, worker.result = job, worker.actor.compute.remote(steps, needed)
 
@@ -158,9 +159,10 @@ class RayEngine:
         job, result = worker.job, worker.result
         self._ended.append(Progress(IDLE, "", 0, 0, worker=worker.name))
         worker.job = worker.result = worker.news = None
-        self._ahead = AHEAD if time.monotonic() - job.began < SHORT_SECONDS else 0
         try:
-            return job, ray.get(result)
+            found = ray.get(result)
+            self._short[job.steps[0].kind] = time.monotonic() - job.began < SHORT_SECONDS
+            return job, found
         except RayError as error:
             share = _share_of(worker, error)
             self._crew.drop(worker)

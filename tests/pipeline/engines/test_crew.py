@@ -155,12 +155,14 @@ def at_work(crew, alone, monkeypatch):
 
 
 @pytest.mark.parametrize(("seconds", "ahead"), [(0.1, ray_engine.AHEAD), (60.0, 0)])
-def test_where_jobs_are_short_some_are_held_ready(crew, at_work, seconds, ahead):
-    """None where they are long: another process may work on the same store."""
+def test_where_jobs_are_short_some_are_held_ready(crew, alone, at_work, seconds, ahead):
+    """Of that kind, and none where they are long: another process may work on the same store."""
     at_work(seconds)
-    assert crew.room() == 0
+    (step,), other = crew._crew.workers[0].job.steps, alone.steps[run_key("neutral", 0)]
+    assert crew.room(step) == 0
     assert [*crew.finished(0.0)] == []
-    assert crew.room() == 1 + ahead
+    assert crew.room(step) == 1 + ahead
+    assert crew.room() == crew.room(other) == 1  # of which nothing is known, or that they are long
 
 
 def test_a_worker_has_its_next_job_before_its_results_are_taken(crew, alone, at_work):
@@ -168,7 +170,6 @@ def test_a_worker_has_its_next_job_before_its_results_are_taken(crew, alone, at_
     taken = at_work(0.1)
     first, held = crew._crew.workers[0].job, job(alone)
     held.began = 0.0
-    crew._ahead = 1
     crew.begin(held)
     assert held.began == 0.0
     assert [*crew.finished(0.0)] == []
@@ -187,12 +188,12 @@ def test_a_worker_that_is_gone_is_given_nothing_more(crew, alone, at_work, monke
     monkeypatch.setattr(ray, "get", fail)
     monkeypatch.setattr(ray_engine, "alive", lambda: {"node 0"})
     first = gone.job
-    crew._ahead = 1
     crew.begin(held)
     assert [*crew.finished(0.0)] == []
     assert [given[1:] for given in taken] == [[first, (error, 1.0)]]
     assert gone not in crew._crew.workers
     assert crew._waiting == [held]
+    assert not crew._short  # it died early, which makes nothing of its kind short
     assert len(gone.actor.given) == 1
 
 
