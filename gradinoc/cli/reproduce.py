@@ -54,7 +54,7 @@ def print_reproduction(table: pd.DataFrame) -> None:
     says = "agrees" if agrees(table) else "does not agree"
     sys.stdout.write(f"\nThe study {says} with what was banked, in the status and the effects of gates and claims.\n")
     if untold:
-        sys.stdout.write(f"Of {untold} of these effects, which have no interval, it is not said: they changed.\n")
+        sys.stdout.write(f"{untold} effects that have no interval changed; whether by much is not judged.\n")
 
 
 def _shortly(value: object) -> str:

@@ -21,7 +21,7 @@ from gradinoc.study.traits.described import read_description, read_toml
 
 STUDIES = Path(__file__).parent / "ready"
 FILES = (".toml", ".json")  # of studies
-FROZEN_PLAN = "gradinoc frozen plan"  # what the JSON file of one says it is
+PLAN_KIND = "gradinoc frozen plan"  # what the JSON file of one says it is
 LONGEST_VALUE = 24  # characters of a setting's value that go into a study's name
 # Settings under which a ready study is still the one that was published.
 AS_PUBLISHED = {
@@ -70,7 +70,7 @@ def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study
 def is_frozen_plan(source: str) -> bool:
     """Whether `source`, as `load_study` takes it, is the file of a plan that was frozen."""
     path = Path(source)
-    return path.suffix == ".json" and path.is_file() and _json(path).get("kind") == FROZEN_PLAN
+    return path.suffix == ".json" and path.is_file() and _json(path).get("kind") == PLAN_KIND
 
 
 def _read(path: Path, source: str) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _read(path: Path, source: str) -> dict[str, Any]:
     if path.suffix == ".toml":
         return read_toml(path)
     content = _json(path)
-    if content.get("kind") != FROZEN_PLAN:
+    if content.get("kind") != PLAN_KIND:
         return content
     if not isinstance(content.get("study"), dict):
         raise StudyError(f"{path}: a frozen plan without a study; take the file that was frozen")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
 from gradinoc.study.description import Study
-from gradinoc.study.loading import FROZEN_PLAN, STUDIES, is_frozen_plan, load_study
+from gradinoc.study.loading import PLAN_KIND, STUDIES, is_frozen_plan, load_study
 from gradinoc.study.prompts import PLACEHOLDERS
 
 READY = [
@@ -51,7 +51,7 @@ def test_study_is_read_from_its_frozen_plan_and_from_its_description(name, tmp_p
     """The plan has neither what was published nor engines; both files are as the project writes them."""
     study, plan, note = load_study(name), tmp_path / "plan.json", tmp_path / "study.json"
     beside = {"published", "engine"}
-    plan.write_text(json.dumps({"kind": FROZEN_PLAN, "study": study.model_dump(mode="json", exclude=beside)}))
+    plan.write_text(json.dumps({"kind": PLAN_KIND, "study": study.model_dump(mode="json", exclude=beside)}))
     note.write_text(study.model_dump_json(indent=2))
     assert load_study(str(note)) == study
     assert load_study(str(plan)) == Study.model_validate(study.model_dump(exclude=beside))

@@ -26,7 +26,7 @@ from gradinoc.pipeline.storage.contents import MANIFEST
 from gradinoc.pipeline.storage.provenance import code_version, library_versions
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.study.description import Study
-from gradinoc.study.loading import FROZEN_PLAN
+from gradinoc.study.loading import PLAN_KIND
 from gradinoc.study.rules import VERSION
 
 # Keys of the file: its digest, what was there when it was written, versions of code.
@@ -133,7 +133,7 @@ def freeze(study: Study, store: Store, path: Path) -> str:
             f"({steps[trained[0]].label!r} first); a plan is frozen before; with --store name one without them"
         )
     content = {
-        "kind": FROZEN_PLAN,
+        "kind": PLAN_KIND,
         FROZEN: {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "measured_before": [steps[key].label for key in done],
@@ -169,7 +169,7 @@ def load_frozen(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"--frozen {path}: cannot be read ({reason(error)}); name the file of --freeze") from error
-    if not isinstance(content, dict) or content.get("kind") != FROZEN_PLAN:
+    if not isinstance(content, dict) or content.get("kind") != PLAN_KIND:
         raise StudyError(f"--frozen {path}: no frozen plan; expected a file that `gradinoc plan STUDY --freeze` wrote")
     written = content.pop(DIGEST, None)
     if written != _digest(content):

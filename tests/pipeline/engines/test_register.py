@@ -6,6 +6,7 @@ import time
 
 import pytest
 import ray
+from ray.exceptions import WorkerCrashedError
 
 from benchmarks.sleeping import SleepingWorker
 from gradinoc.pipeline.engines import ray_cluster, ray_crew
@@ -114,3 +115,20 @@ def test_study_that_comes_gets_its_share_and_leaves_it(monkeypatch):
     other.close()
     assert come_to_have(2)
     one.close()
+
+
+def test_register_that_is_made_anew_is_not_believed_at_once(monkeypatch):
+    """Others may not have asked it yet: the share stays as it was, and nobody takes what is theirs for a while."""
+    answers = iter([3, WorkerCrashedError(), 1, 2])
+
+    def answer(_asked):
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(Register, "_ask", lambda self: setattr(self, "_asked", object()))
+    monkeypatch.setattr(ray, "wait", lambda asked, **_: (asked, []))
+    monkeypatch.setattr(ray, "get", answer)
+    one = Register("one")
+    assert [one.studies() for _ in range(4)] == [3, 3, 3, 2]
