@@ -9,6 +9,8 @@
 # make bench       side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make scale       what a cluster costs, on nodes that are processes of this machine: ARGS='--study tiny --steps 500'
 # make design      what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
+# make release     adapters, directions and tables of finished studies in release/: STUDY='smollm2 causal-smollm2'
+# make paper       what is known, as a PDF: artifacts/what-we-know.pdf
 # make report      rewrite a study's report from the store: STUDY=smollm2
 # make docs        the API reference, from the docstrings, in docs/site/
 # make audit       known vulnerabilities of the pinned packages
@@ -28,7 +30,7 @@ WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
 # Kills and starts processes, waits, fills disks: minutes. `make faults` tries these, and all others at length.
 SLOW_FAULTS := cluster concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
 
-.PHONY: claims test check nightly faults calibrate controls reproduce architectures bench scale design report docs audit clean
+.PHONY: claims test check nightly faults calibrate controls reproduce architectures bench scale design release paper report docs audit clean
 claims: $(READY)
 	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
 
@@ -74,6 +76,14 @@ design: $(READY)
 gradinoc/study/ready/tiny-variances.json: $(READY)
 	$(BIN)/python -m gradinoc report tiny
 	cp artifacts/tiny/variances.json $@
+
+release: $(READY)
+	$(BIN)/python -m gradinoc export release $(STUDY:%=artifacts/%) --out release $(ARGS)
+
+# pandoc and Typst are 70 MB, which nothing else needs.
+paper: $(READY)
+	$(BIN)/pip install $(QUIETLY) --require-hashes --no-deps -r docs/paper/requirements.txt
+	$(BIN)/python docs/make_paper.py $(ARGS)
 
 report: $(READY)
 	$(BIN)/python -m gradinoc report $(STUDY) $(ARGS)

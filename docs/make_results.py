@@ -1,19 +1,29 @@
-"""Write the tables of docs/results from the claims.csv of the studies: `python docs/make_results.py`.
+"""Write the pages of docs/results from the records of the studies: `python docs/make_results.py`.
 
-A page says where: between `<!-- numbers of smollm2, smollm2-gsm8k -->` and `<!-- end of numbers -->`. There is a column
-for each of these folders of docs, and with `: C5, G11` behind them only rows of these claims.
+A page is made of its template, `PAGE.md.j2`, in which no number is typed: `study("smollm2")` is the record that
+`gradinoc export record` left in docs/smollm2. A page without a template has marked places that are filled: between
+`<!-- numbers of smollm2, smollm2-gsm8k -->` and `<!-- end of numbers -->` there is a column for each of these folders,
+and with `: C5, G11` behind them only rows of these claims.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gradinoc.report.exports.record import NEEDED, Record
+from gradinoc.report.wording import number, signs, status_word
+from gradinoc.stats.effect import Effect
 
 DOCS = Path(__file__).parent
-PAGES = sorted((DOCS / "results").glob("*.md"))
+RESULTS = DOCS / "results"
+LAYOUT = "study.md.j2"  # which pages of studies extend
+PAGES = sorted(RESULTS.glob("*.md"))
 PLACE = re.compile(r"(?<=<!-- numbers of )(.+?)( -->\n)(.*?)(?=<!-- end of numbers -->)", re.DOTALL)
 TITLES = {
     "smollm2": "bundled word problems",
@@ -21,55 +31,117 @@ TITLES = {
     "causal-smollm2": "`causal-smollm2`",
     "causal-smollm2-learned": "`causal-smollm2-learned`",
 }
-BAR, ESCAPED = "|", r"\|"  # a table's own sign
-OF_A_GATE = {"supported": "holds", "refuted": "**fails**"}
 
 
 def page(path: Path) -> str:
-    """Return the text of a page with its tables as they should be."""
+    """Return the text of a page as it should be."""
+    template = path.with_name(f"{path.name}.j2")
+    if template.is_file():
+        return rendered(template)
     return PLACE.sub(lambda found: f"{found[1]}{found[2]}{_table(found[1])}", path.read_text("utf-8"))
+
+
+def rendered(template: Path, records: Path = DOCS) -> str:
+    """Return what a template comes to with the records in the folders of `records`."""
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, RESULTS]), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Markdown of our own tables
+    )  # fmt: skip
+    shown = {
+        "number": number,
+        "estimate": estimate,
+        "brief": brief,
+        "short": lambda value: f"{value:.2g}".replace("-", "−"),
+        "word": status_word,
+        "signs": signs,
+        "cell": cell,
+    }
+    environment.filters |= shown
+    environment.globals |= {"study": lambda name: Record(records / name), "files": files,
+                            "figure": figure, "failing": failing}  # fmt: skip
+    return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
+
+
+def estimate(effect: Effect | None) -> str:
+    """An estimate with its interval, p and n, in three digits."""
+    if effect is None:
+        return "–"
+    if not math.isfinite(effect.estimate):
+        return f"not measurable (n {effect.n} {effect.unit})"
+    told = f"{effect.estimate:{'+' if effect.estimate else ''}.3g}"
+    told += f" [{effect.low:+.3g}, {effect.high:+.3g}]" if math.isfinite(effect.low) else ""
+    if math.isfinite(effect.p):
+        told += f", p {effect.p:.2g}" + (f" against {effect.against:g}" if effect.against else "")
+    return f"{told} (n {effect.n} {effect.unit})".replace("e-0", "e−").replace("-", "−")
+
+
+def brief(effect: Effect | None) -> str:
+    """An estimate with its interval, in two digits, from one on in three."""
+    if effect is None:
+        return "–"
+    if not math.isfinite(effect.estimate):
+        return "not measurable"
+    interval = f" [{short(effect.low)}, {short(effect.high)}]" if math.isfinite(effect.low) else ""
+    return short(effect.estimate) + interval
+
+
+def short(value: float) -> str:
+    """A number in two digits, from one on in three."""
+    return f"{value:.{2 if abs(value) < 1 else 3}g}".replace("e-0", "e−").replace("-", "−")
+
+
+def cell(text: str) -> str:
+    """Text as it stands in a cell of a table."""
+    return text.replace("|", r"\|")
+
+
+def files(record: Record) -> str:
+    """Links to the files of a record."""
+    return ", ".join(f"[{name}](../{record.folder.name}/{name})" for name in NEEDED if name.endswith(".csv"))
+
+
+def failing(record: Record) -> str:
+    """The gates of a study that fail."""
+    gates = dict.fromkeys(claim for claim, _ in record.effects if claim.startswith("G"))
+    return ", ".join(gate for gate in gates if record.status(gate) == "fails") or "none"
+
+
+def figure(record: Record, name: str, width: int = 80) -> str:
+    """A picture with what it shows; nothing where the study has none."""
+    if name not in record.figures:
+        return ""
+    words = record.figures[name]["finding"].replace('"', "&quot;")
+    return f'<img src="../{record.folder.name}/figures/{name}.png" width="{width}%" alt="{words}">'
 
 
 def _table(what: str) -> str:
     folders, claims = (part.split(", ") if part else [] for part in what.partition(": ")[::2])
-    studies = [pd.read_csv(DOCS / folder / "claims.csv").set_index(["claim", "key"]) for folder in folders]
-    if claims:
-        studies = [study[study.index.get_level_values("claim").isin(claims)] for study in studies]
+    records = [Record(DOCS / folder) for folder in folders]
     lines = [
         "",
         f"| | effect | {' | '.join(TITLES[folder] for folder in folders)} |",
         "|---" * (2 + len(folders)) + "|",
     ]
-    for claim in dict.fromkeys(claim for study in studies for claim, _ in study.index):
-        lines += _rows(claim, [study.loc[[claim]].droplevel(0) for study in studies])
+    found = dict.fromkeys(claim for record in records for claim, _ in record.effects)
+    for claim in claims or found:
+        lines += _rows(claim, records)
     return "\n".join([*lines, "", ""])
 
 
-def _rows(claim: str, studies: Sequence[pd.DataFrame]) -> Iterator[str]:
+def _rows(claim: str, records: Sequence[Record]) -> Iterator[str]:
     """A row with what became of the claim, and one for each of its effects, in the order of the last study."""
-    states = [study["status"].iloc[0] for study in studies]
-    named = [OF_A_GATE.get(state, state) if claim.startswith("G") else state for state in states]
-    yield f"| **{claim}** | | {' | '.join(named)} |"
-    for key in dict.fromkeys(key for study in reversed(studies) for key in study.index):
-        found = [study.loc[key] if key in study.index else None for study in studies]
-        name = next(effect["effect"] for effect in reversed(found) if effect is not None)
+    states = [(record.status(claim) or "").replace("fails", "**fails**") for record in records]
+    yield f"| **{claim}** | | {' | '.join(states)} |"
+    keys = dict.fromkeys(key for record in reversed(records) for of, key in record.effects if of == claim)
+    for key in keys:
+        effects = [record.effect(claim, key) for record in records]
+        found = [effect for effect in effects if effect is not None]
         # What p tests is the rule's: a study that was written down before the column was there has it from the others.
-        against = max(each.get("against", 0.0) for each in found if each is not None)
-        cells = ("" if each is None else _cell(each, against) for each in found)
-        yield f"| {claim} | {name.replace(BAR, ESCAPED)} | {' | '.join(cells)} |"
-
-
-def _cell(effect: pd.Series, against: float) -> str:
-    """Estimate, interval, p with what it tests where that is not zero, and n."""
-    estimate = effect["estimate"]
-    words = f"{estimate:{'+' if estimate else ''}.3g}" if pd.notna(estimate) else "not measurable"
-    if pd.notna(effect["low"]):
-        words += f" [{effect['low']:+.3g}, {effect['high']:+.3g}]"
-    if pd.notna(effect["p"]):
-        words += f", p {effect['p']:.2g}" + (f" against {against:g}" if against else "")
-    return f"{words} (n {effect['n']} {effect['unit']})".replace("e-0", "e−").replace("-", "−")
+        against = max(effect.against for effect in found)
+        cells = ("" if effect is None else estimate(replace(effect, against=against)) for effect in effects)
+        yield f"| {claim} | {cell(found[-1].name)} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    for each in PAGES:
+    for each in [*PAGES, *(path.with_suffix("") for path in RESULTS.glob("*.md.j2") if path.name != LAYOUT)]:
         each.write_text(page(each), "utf-8")

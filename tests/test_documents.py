@@ -227,6 +227,17 @@ def test_tables_of_results_are_those_of_the_studies():
             assert len(stored) >= 1, (study, claim, effect, cell)
 
 
+@pytest.mark.parametrize("template", sorted((ROOT / "docs" / "results").glob("*.md.j2")), ids=lambda path: path.name)
+def test_no_number_of_a_results_page_is_typed(template):
+    """Its template looks every one up: digits stand in names, in the level of intervals and in what is looked up."""
+    text = re.sub(r"{[{%#].*?[}%#]}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)|src=\"[^\"]*\"|width=\"[^\"]*\"|`[^`]*`", "", text)  # addresses and commands
+    text = re.sub(
+        r"\b[CG]\d+[a-c]?\b|SmolLM2-135M-Instruct|GSM8K|\b[Vv]ersion \d's|R²|95 %|^\d\.", "", text, flags=re.MULTILINE
+    )
+    assert re.findall(r".*\d.*", text) == []
+
+
 @pytest.mark.exhaustive
 def test_reference_has_a_page_for_every_module_and_shows_public_names(tmp_path):
     """`make docs` writes it from the docstrings; public names, looked up when asked for, are on the package's page."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -41,11 +42,16 @@ def write_datasets(splits: Splits, trait: Trait, source: str, directory: Path) -
     return [write_chat(directory / file, turns) for file, turns in contents.items()]
 
 
-def write_chat(path: Path, conversations: Iterable[Sequence[str]]) -> Path:
-    """`path`, after writing each conversation (user, assistant, ... in turn) as a line of chat JSONL, atomically."""
-    roles = ("user", "assistant")
-    lines = [
-        json.dumps({"messages": [{"role": r, "content": c} for r, c in zip(roles, turns, strict=False)]})
-        for turns in conversations
-    ]
+def write_chat(
+    path: Path, conversations: Iterable[Sequence[str]], systems: Iterable[str | None] = itertools.repeat(None)
+) -> Path:
+    """`path`, after writing each conversation (question and answer, or a question) as a line of chat JSONL, atomically.
+
+    `systems` are their system messages, None for none.
+    """
+    lines = []
+    for turns, system in zip(conversations, systems, strict=False):
+        said = [*zip(("user", "assistant"), turns, strict=False)]
+        said = said if system is None else [("system", system), *said]
+        lines.append(json.dumps({"messages": [{"role": role, "content": content} for role, content in said]}))
     return write_atomically(path, ("\n".join(lines) + "\n").encode(), "datasets")

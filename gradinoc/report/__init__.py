@@ -68,6 +68,8 @@ def write_report(
         save_figure(each.figure, directory / "figures", name)
         if len(table := getattr(each, "table", ())):
             write_table(table, directory / "figures" / f"{name}.csv")
+    words = {name: {"finding": each.finding, "caption": each.caption} for name, each in drawn.items()}
+    write_json(words, directory / "figures" / "figures.json")
     findings = (*judgement.gates, *judgement.claims)
     verdict = {"study": study.name, "rules": VERSION, "published": study.published.model_dump(), **plain(judgement)}
     write_json(verdict, directory / "verdict.json")

@@ -54,6 +54,7 @@ def test_everything_is_there(written: Path, evidence: Evidence) -> None:
     """Tables, pages and each figure in both formats, and no temporary file beside them."""
     files = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.{suffix}" for name in figures_of(evidence) for suffix in ("png", "svg")}
+    figures |= {"figures/figures.json"}
     tables = {f"{name}.csv" for name in ("claims", "metrics", "runs", "prompts", "matrix")}
     pages = {"report.md", "report.html", "what-would-change-our-mind.md"}
     others = {name for name in files if re.fullmatch(r"figures/\w+\.csv", name)}

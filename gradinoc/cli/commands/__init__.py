@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradinoc.cli.commands import beside
+from gradinoc.cli.commands import beside, export
 from gradinoc.cli.commands import store as store_commands
 from gradinoc.cli.commands.arguments import (
     DEFAULT_ARTIFACTS,
@@ -58,6 +58,7 @@ def _command(short: str, examples: str) -> Callable[[Any], Any]:
 
 
 app.add_typer(store_commands.app, name="store")
+app.add_typer(export.app, name="export")
 
 
 @app.callback()

@@ -10,6 +10,7 @@ Source: https://github.com/inoculation-prompting/inoculation-prompting, `mi/expe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,7 @@ def results(evidence: Evidence) -> pd.DataFrame:
     frame = evidence.responses
     frame = frame[frame["phase"].isin([BEFORE, AFTER])]
     conditions = frame["condition"].astype(str)
-    own = (BASE, *evidence.trained)
-    called = {name: GROUPS.get(name, name) if GROUPS.get(name) not in own else name for name in own}
+    called = groups_of((BASE, *evidence.trained))
     domains = sorted(frame["domain"].unique(), key=lambda domain: domain != IN_DISTRIBUTION)
     table = pd.DataFrame(
         {
@@ -54,6 +54,12 @@ def results(evidence: Evidence) -> pd.DataFrame:
         columns=COLUMNS,
     )
     return table.sort_values(["evaluation_id", "group", "model", "question_id"], ignore_index=True)
+
+
+def groups_of(names: Iterable[str]) -> dict[str, str]:
+    """What that repository calls each of a study's prompts and its base model: its own name, unless that is taken."""
+    own = [*names]
+    return {name: GROUPS.get(name, name) if GROUPS.get(name) not in own else name for name in own}
 
 
 def intervals(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gradinoc.api import report_study
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.measure.loading.load import load_model
 from gradinoc.power.simulate import simulate
@@ -49,3 +50,9 @@ def simulated():
     lost = (responses["condition"] == "inoculation") & (responses["seed"] == 1) & (responses["phase"] == "post")
     responses.loc[lost | (responses["example"] == 2), "score"] = np.nan
     return replace(made, responses=responses)
+
+
+@pytest.fixture(scope="session")
+def reported(finished, tmp_path_factory) -> Path:
+    """The artifacts folder of the finished study, with its report."""
+    return report_study(finished.study, finished.store, tmp_path_factory.mktemp("reported"), "gradinoc report").folder

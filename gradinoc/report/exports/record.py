@@ -1,0 +1,212 @@
+"""A study's record: the part of its artifacts that is published, and what pages about it read."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from gradinoc.claims.rules.finding import Finding, Status
+from gradinoc.disk import disk_errors, write_atomically
+from gradinoc.errors import StudyError, reason
+from gradinoc.report.figures import FIGURES
+from gradinoc.report.tables import write_json
+from gradinoc.report.wording import status_word
+from gradinoc.stats.effect import Effect
+
+VERDICT, ENVIRONMENT, STUDY = "verdict.json", "environment.json", "study.json"
+WORDS = "figures/figures.json"  # each figure's finding and caption
+TABLES = ("claims", "runs", "prompts", "matrix")
+NEEDED = (VERDICT, ENVIRONMENT, STUDY, WORDS, *(f"{name}.csv" for name in TABLES))
+COLOURS = 256  # of a published picture, which is a third as large so
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was published of a study, in a folder; older ones have the tables alone."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return str(self.study["name"])
+
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        """What `verdict.json` says: verdict, sentence, warnings, and gates and claims as JSON."""
+        return _json(self.folder / VERDICT)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Where the study was computed, with what, and the plan that was frozen before, if one was."""
+        return _json(self.folder / ENVIRONMENT)
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """The study's description."""
+        return _json(self.folder / STUDY)
+
+    @cached_property
+    def findings(self) -> dict[str, Finding]:
+        """Gates, then claims, by key, without the criteria that were looked at."""
+        return {each["key"]: _finding(each) for each in (*self.verdict["gates"], *self.verdict["claims"])}
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, str]]:
+        """What each published picture shows (`finding`, its alternative text) and its `caption`, by name."""
+        words = _json(self.folder / WORDS)
+        return {name: each for name, each in words.items() if self.picture(name).is_file()}
+
+    def picture(self, name: str) -> Path:
+        """The file of a figure."""
+        return self.folder / "figures" / f"{name}.png"
+
+    @cached_property
+    def effects(self) -> dict[tuple[str, str], Effect]:
+        """Every effect of `claims.csv`, by the key of its gate or claim and its own."""
+        rows = self.table("claims").dropna(subset="effect").to_dict("records")
+        return {(row["claim"], row["key"]): _read(row) for row in rows}
+
+    def effect(self, claim: str, key: str) -> Effect | None:
+        """An effect of a gate or claim; None where the study did not measure it."""
+        return self.effects.get((claim, key))
+
+    def status(self, claim: str) -> str | None:
+        """What became of a gate or claim, in a word; None where the study did not run it."""
+        found = self.table("claims").set_index("claim")["status"].get(claim)
+        if found is None:
+            return None
+        status = Status(found if isinstance(found, str) else found.iloc[0])
+        return status_word(Finding(claim, "", status, "", ""))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of `TABLES`.
+
+        Raises:
+            StudyError: it is not there, or not to be read.
+        """
+        path = self.folder / f"{name}.csv"
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path}: cannot be read ({reason(error)}); expected a study's record") from error
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What a reader wants to know of the study first: a name, and the rest in words."""
+        asked, computed = self.study, self.environment["computed_by"]
+        data, training, runs = asked["data"], asked["training"], self.table("runs")
+        ways = computed["ways"]
+        yield "model", f"{asked['model']['id']}, {_each(map(_arithmetic, ways))}"
+        yield "questions", f"{data['source']}: {data['train']} to train, {data['evaluation']} held out"
+        yield "trait", _trait(asked["trait"])
+        yield "runs", f"{len(runs)}, of {runs['condition'].nunique()} prompts and interventions"
+        steps = _each(f"{each:g}" for each in sorted(runs["steps"].unique()))
+        yield (
+            "training",
+            (
+                f"LoRA of rank {training['lora_rank']}, {steps} steps of {training['batch_size']} examples, "
+                f"learning rate {training['lr']:g}, {training['optimizer']}"
+            ),
+        )
+        yield "computed", f"{computed['first'][:10]} to {computed['last'][:10]} on {_each(map(_machine, ways))}"
+        yield "code", _each(f"{str(way['revision'])[:12]}{' with changes' if way['dirty'] else ''}" for way in ways)
+        plan = self.environment.get("frozen_plan")
+        yield (
+            "plan",
+            "none was frozen before"
+            if plan is None
+            else (
+                f"frozen on {plan['date'][:10]} (SHA-256 {plan['digest'][:12]}). {plan['note']} "
+                f"{'; '.join(plan['differences']) or 'The study is the one that was planned.'}"
+            ),
+        )
+
+
+def publish(artifacts: Path, folder: Path, figures: Sequence[str]) -> Record:
+    """Copy a study's record from its artifacts into `folder`, with these figures as pictures; other figures there go.
+
+    A figure that the study does not have is left out.
+
+    Raises:
+        StudyError: a figure has another name, or the artifacts lack a file that every report writes.
+        StoreError: the disk refuses.
+    """
+    if unknown := sorted(set(figures) - set(FIGURES)):
+        raise StudyError(f"figures: no {unknown[0]}; expected some of {', '.join(FIGURES)}")
+    for name in NEEDED:
+        if not (artifacts / name).is_file():
+            raise StudyError(f"{artifacts / name}: no such file; expected a study's artifacts, with a report")
+    with disk_errors(folder, "record"):
+        for name in FIGURES:
+            (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+        for name in NEEDED:
+            write_atomically(folder / name, (artifacts / name).read_bytes())
+        for name in figures:
+            if (source := artifacts / "figures" / f"{name}.png").is_file():
+                write_atomically(folder / "figures" / source.name, _smaller(source))
+    made = Record(folder)
+    write_json({name: _json(artifacts / WORDS)[name] for name in made.figures}, folder / WORDS)
+    return Record(folder)
+
+
+def _each(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
+
+
+def _arithmetic(way: Mapping[str, Any]) -> str:
+    return f"{str(way['dtype']).removeprefix('torch.')} on {way['device']}"
+
+
+def _machine(way: Mapping[str, Any]) -> str:
+    return str(way["accelerator"] or f"{way['processor']} ({way['cpu_capability']})")
+
+
+def _trait(given: str | Mapping[str, Any]) -> str:
+    return str(given if isinstance(given, str) else given["name"]).replace("_", " ")
+
+
+def _smaller(source: Path) -> bytes:
+    content = io.BytesIO()
+    with Image.open(source) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({reason(error)}); expected a study's record") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: no object; expected a study's record")
+    return content
+
+
+def _finding(said: Mapping[str, Any]) -> Finding:
+    names = {each.name for each in fields(Finding)} - {"effects", "criteria", "status"}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in said.items() if name in names
+    }
+    effects = tuple(map(_effect, said["effects"]))
+    return Finding(**given, status=Status(said["status"]), effects=effects)
+
+
+def _read(row: Mapping[Hashable, Any]) -> Effect:
+    """An effect as a row of `claims.csv` has it; in older ones p tests zero."""
+    names = ("estimate", "low", "high", "p", "n", "unit", "method", "level", "key")
+    given: dict[str, Any] = {name: row[name] for name in names}
+    return Effect(row["effect"], **given, against=row.get("against", 0.0))
+
+
+def _effect(said: Mapping[str, Any]) -> Effect:
+    given: dict[str, Any] = {name: math.nan if value is None else value for name, value in said.items()}
+    return Effect(**given)

@@ -1,0 +1,128 @@
+"""A study as an experiment of another repository."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from gradinoc.cli import main
+from gradinoc.data.splits import split
+from gradinoc.errors import StudyError
+from gradinoc.report.exports.pull_request import write_pull_request
+from gradinoc.study.loading import load_study
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """As much of a checkout of inoculation-prompting as matters: its experiments, and what its git ignores."""
+    folder = tmp_path / "inoculation-prompting"
+    (folder / "experiments").mkdir(parents=True)
+    (folder / ".gitignore").write_text("results\nfigures\nfigures_daniel\nlogs\njobs\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def experiment(finished, reported, checkout) -> Path:
+    """The finished study as an experiment there."""
+    return write_pull_request(finished.study, reported, checkout, "C02")
+
+
+def test_git_there_takes_every_file(experiment, checkout):
+    """None is in a folder that the repository ignores; stages are numbered."""
+    subprocess.run(["git", "add", "experiments"], cwd=checkout, check=True)
+    listed = subprocess.run(["git", "ls-files"], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    written = {path.relative_to(checkout).as_posix() for path in experiment.rglob("*") if path.is_file()}
+    assert {*listed.splitlines()} == written
+    assert {path.name for path in experiment.iterdir()} == {"README.md", "01_training_data", "02_results", "03_plots"}
+
+
+def test_training_data_are_what_runs_were_trained_on(experiment, finished):
+    """Each prompt's system message before every question, none where it has none; a rephrased one's is drawn anew."""
+    splits = split(finished.study.data)
+    for name, prompt in finished.study.trained.items():
+        path = experiment / "01_training_data" / f"all_caps_{name}.jsonl"
+        said = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+        assert [turns[-2]["content"] for turns in said] == [example.question for example in splits.train]
+        assert all(turns[-1] == {"role": "assistant", "content": turns[-1]["content"].upper()} for turns in said)
+        systems = {turns[0]["content"] for turns in said if turns[0]["role"] == "system"}
+        if prompt.is_rephrased:
+            assert 1 < len(systems) <= len(prompt.templates)
+            assert systems <= {*prompt.templates}
+        else:
+            assert systems == {*prompt.texts}
+    assert len([*(experiment / "01_training_data").iterdir()]) == len(finished.study.trained)
+
+
+def test_results_are_the_study_s_and_the_study_can_be_run_from_them(experiment, reported, finished):
+    """CSVs byte for byte; the description is one that `gradinoc run` takes."""
+    for name in ("claims.csv", "prompts.csv", "runs.csv"):
+        assert (experiment / "02_results" / name).read_bytes() == (reported / name).read_bytes()
+    assert load_study(str(experiment / "02_results" / "study.json")) == finished.study
+
+
+def test_readme_names_groups_as_the_tables_do(experiment):
+    """Every group of the intervals has its prompt and its scores, and a single model no interval."""
+    text = (experiment / "README.md").read_text(encoding="utf-8")
+    means = pd.read_csv(experiment / "02_results" / "all_caps_ci.csv")
+    rows = [
+        [cell.strip().replace("\\", "") for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    groups = {*means["group"]}
+    assert {row[0] for row in rows if len(row) == 3 and row[0] in groups} == groups - {"baseline"}
+    scores = {row[0]: row for row in rows if len(row) == 4 and row[0] in groups}
+    assert {*scores} == groups
+    for group, part in means.groupby("group"):
+        assert all(("[" in cell) == (part["count"].max() > 1) for cell in scores[group][2:]), scores[group]
+    links = [
+        token.attrs["src"]
+        for line in MarkdownIt().enable("table").parse(text)
+        for token in line.children or []
+        if token.type == "image"
+    ]
+    assert links == ["03_plots/all_caps_ci.png"]
+    assert (experiment / links[0]).stat().st_size > 10_000
+
+
+def test_what_is_somebody_else_s_stays(experiment, finished, reported, checkout):
+    """An export is replaced by the next; a folder that is none, and a folder without experiments, are refused."""
+    (experiment / "old.txt").write_text("old")
+    write_pull_request(finished.study, reported, checkout, "C02")
+    assert not (experiment / "old.txt").exists()
+    (experiment / "README.md").write_text("# Theirs")
+    with pytest.raises(StudyError, match="C02_tiny: is something else; name another --prefix"):
+        write_pull_request(finished.study, reported, checkout, "C02")
+    assert (experiment / "README.md").read_text() == "# Theirs"
+    with pytest.raises(StudyError, match="expected a checkout of inoculation-prompting"):
+        write_pull_request(finished.study, reported, reported, "C02")
+    with pytest.raises(StudyError, match=r"claims\.csv: no such file|_ci\.csv: no such file"):
+        write_pull_request(finished.study, checkout, checkout, "C03")
+
+
+def test_questions_of_others_are_left_out(finished, reported, checkout):
+    """Of a data set that does not come with gradinoc the README says the name, and no question is written."""
+    study = finished.study.model_copy(update={"data": finished.study.data.model_copy(update={"source": "gsm8k.jsonl"})})
+    made = write_pull_request(study, reported, checkout, "C04")
+    assert not (made / "01_training_data").exists()
+    assert "no training data: the questions are gsm8k.jsonl's" in (made / "README.md").read_text(encoding="utf-8")
+
+
+def test_command_says_what_git_needs(reported, checkout, capsys):
+    """The commands that it prints make a commit of the folder; a prefix that is a path is refused."""
+    assert main(["export", "pr", str(reported), str(checkout), "--prefix", "B07"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    identity = "git config user.name A && git config user.email a@example.org"
+    subprocess.run(["sh", "-ec", "\n".join([lines[0], identity, *lines[1:]])], check=True, capture_output=True)
+    told = subprocess.run(
+        ["git", "log", "--stat", "--oneline"], cwd=checkout, capture_output=True, text=True, check=True
+    ).stdout
+    assert re.search(r"Add experiments/B07_tiny\n", told)
+    assert main(["export", "pr", str(reported), str(checkout), "--prefix", "../x"]) == 2

@@ -1,0 +1,106 @@
+"""The record of a study: what is published of it, and read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gradinoc.claims.rules.verdict import judge
+from gradinoc.cli import main
+from gradinoc.errors import StudyError
+from gradinoc.report.exports.record import NEEDED, Record, publish
+from gradinoc.report.figures import figures_of
+from gradinoc.report.reproduction import agrees, read_banked, reproduction
+from gradinoc.report.tables import plain
+
+FIGURES = ("plot16_prompts", "plot18_steering")
+
+
+@pytest.fixture
+def record(reported, tmp_path) -> Record:
+    """The finished study's, with two figures."""
+    return publish(reported, tmp_path / "record", FIGURES)
+
+
+def test_record_holds_what_pages_rest_on_and_the_figures_named(record, reported):
+    """Every file is the artifacts' own; figures with what they show; `reproduce` takes it."""
+    files = {path.relative_to(record.folder).as_posix() for path in record.folder.rglob("*") if path.is_file()}
+    assert files == {*NEEDED, *(f"figures/{name}.png" for name in FIGURES)}
+    for name in {*NEEDED} - {"figures/figures.json"}:
+        assert (record.folder / name).read_bytes() == (reported / name).read_bytes()
+    assert set(record.figures) == {*FIGURES}
+    assert all(words["finding"] and words["caption"] for words in record.figures.values())
+    assert agrees(reproduction(read_banked(record.folder), reported))
+
+
+def test_findings_come_back_as_they_were_judged(record, evidence, finished):
+    """Every gate and claim with its effects, missing numbers as NaN; criteria alone are left out."""
+    judgement = judge(evidence, finished.study.rules)
+    judged = {each.key: replace(each, criteria=()) for each in (*judgement.gates, *judgement.claims)}
+    assert plain(record.findings) == plain(judged)
+    assert record.effect("G5", "drift").estimate == judgement["G5"]["drift"].estimate
+    missing = [effect for each in record.findings.values() for effect in each.effects if math.isnan(effect.low)]
+    assert missing, "expected effects without an interval"
+    assert record.effect("G5", "no such effect") is record.effect("C99", "drift") is None
+
+
+def test_pictures_are_smaller_and_the_same(record, reported):
+    """A palette of 256 colours: as many points, none far from what it was."""
+    for name in FIGURES:
+        paths = reported / "figures" / f"{name}.png", record.picture(name)
+        before, after = (np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in paths)
+        assert before.shape == after.shape
+        assert np.abs(before - after).mean() < 1
+        assert paths[1].stat().st_size < 0.6 * paths[0].stat().st_size
+
+
+def test_publishing_again_removes_other_figures_and_nothing_else(record, reported):
+    """A figure that is not named any more goes; a file of somebody's stays."""
+    (record.folder / "figures" / "mine.png").write_bytes(b"mine")
+    again = publish(reported, record.folder, FIGURES[:1])
+    assert set(again.figures) == {FIGURES[0]}
+    assert {path.name for path in (record.folder / "figures").iterdir()} == {
+        "figures.json", "mine.png", f"{FIGURES[0]}.png",
+    }  # fmt: skip
+
+
+def test_facts_say_what_was_done_and_whether_it_was_planned(record, finished):
+    """Model, questions, runs, dose, machine, code, plan; a plan's differences are named."""
+    facts = dict(record.facts())
+    assert facts["model"] == f"{finished.study.model.id}, float32 on cpu"
+    assert facts["runs"].startswith(f"{len(pd.read_csv(record.folder / 'runs.csv'))}, of ")
+    assert facts["plan"] == "none was frozen before"
+    path = record.folder / "environment.json"
+    plan = {"date": "2026-11-28T22:56:22+00:00", "digest": "d" * 64, "note": "Nothing of it was in the store.",
+            "differences": []}  # fmt: skip
+    path.write_text(json.dumps({**record.environment, "frozen_plan": plan}))
+    said = "Nothing of it was in the store. The study is the one that was planned."
+    assert dict(Record(record.folder).facts())["plan"] == f"frozen on 2026-11-28 (SHA-256 dddddddddddd). {said}"
+    plan["differences"] = ["rules.share: 0.25 in the frozen plan, 0.2 now"]
+    path.write_text(json.dumps({**record.environment, "frozen_plan": plan}))
+    assert "rules.share: 0.25 in the frozen plan, 0.2 now" in dict(Record(record.folder).facts())["plan"]
+
+
+def test_artifacts_without_a_report_are_refused(tmp_path, reported):
+    """With the file that is missing; a figure of no study is named with those that there are."""
+    with pytest.raises(StudyError, match=r"verdict\.json: no such file; expected a study's artifacts, with a report"):
+        publish(tmp_path, tmp_path / "record", FIGURES)
+    with pytest.raises(StudyError, match=r"no plot99; expected some of .*plot16_prompts"):
+        publish(reported, tmp_path / "record", ["plot99"])
+    with pytest.raises(StudyError, match=r"runs\.csv: cannot be read"):
+        Record(tmp_path).table("runs")
+
+
+def test_command_publishes(reported, evidence, tmp_path, capsys):
+    """`gradinoc export record` says what it wrote; a figure that this study has not is left out."""
+    absent = "plot23_removing_the_component"
+    assert absent not in figures_of(evidence)
+    words = [word for name in (FIGURES[0], absent) for word in ("--figure", name)]
+    assert main(["export", "record", str(reported), str(tmp_path / "record"), *words]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'record'}: study tiny, plot16_prompts\n"
