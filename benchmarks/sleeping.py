@@ -41,16 +41,17 @@ class SleepingWorker:
     def compute(self, steps: Mapping[Any, Mapping[str, Any]], _needed: Any) -> list[bytes]:
         """A file of ten kilobytes a step, after as long as it is to take."""
         time.sleep(sum(inputs["seconds"] for inputs in steps.values()))
-        return [_packed(key.stage, inputs) for key, inputs in steps.items()]
+        return [packed_result(key.stage, inputs, CONTENT) for key, inputs in steps.items()]
 
 
-def _packed(stage: str, inputs: Mapping[str, Any]) -> bytes:
-    files = {"content": {"size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}}
+def packed_result(stage: str, inputs: Mapping[str, Any], content: bytes) -> bytes:
+    """A result as it travels, its one file of this content."""
+    files = {"content": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
     manifest = json.dumps({"stage": stage, "inputs": inputs, "files": files, "provenance": {}}).encode()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in (("content", CONTENT), ("manifest.json", manifest)):
+        for name, held in (("content", content), ("manifest.json", manifest)):
             member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+            member.size = len(held)
+            tar.addfile(member, io.BytesIO(held))
     return packed.getvalue()
