@@ -1,4 +1,4 @@
-"""Write the pages of docs/results from the records of the studies: `python docs/make_results.py`.
+"""Write the pages of docs/results, and reproduce.md, from the records of the studies: `python docs/make_results.py`.
 
 A page is made of its template, `PAGE.md.j2`, in which no number is typed: `study("smollm2")` is the record that
 `gradinoc export record` left in docs/smollm2. A page without a template has marked places that are filled: between
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gradinoc.report.exports.record import NEEDED, Record
+from gradinoc.report.reproduction import CLAIMS, Agreement, agrees
 from gradinoc.report.wording import number, signs, status_word
 from gradinoc.stats.effect import Effect
 
@@ -47,18 +51,10 @@ def rendered(template: Path, records: Path = DOCS) -> str:
         loader=FileSystemLoader([template.parent, RESULTS]), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Markdown of our own tables
     )  # fmt: skip
-    shown = {
-        "number": number,
-        "estimate": estimate,
-        "brief": brief,
-        "short": lambda value: f"{value:.2g}".replace("-", "−"),
-        "word": status_word,
-        "signs": signs,
-        "cell": cell,
-    }
-    environment.filters |= shown
-    environment.globals |= {"study": lambda name: Record(records / name), "files": files,
-                            "figure": figure, "failing": failing}  # fmt: skip
+    filters = (number, estimate, brief, short, told, within, signs, cell)
+    environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
+    names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
+    environment.globals |= names | {"files": files, "figure": figure, "failing": failing}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
 
@@ -98,6 +94,68 @@ def cell(text: str) -> str:
 def files(record: Record) -> str:
     """Links to the files of a record."""
     return ", ".join(f"[{name}](../{record.folder.name}/{name})" for name in NEEDED if name.endswith(".csv"))
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A study beside itself, computed a second time: `again/` in its record has the comparison and its surroundings."""
+
+    folder: Path
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """What `gradinoc reproduce` left."""
+        return pd.read_csv(self.folder / "again" / "reproduction.csv")
+
+    kinds = tuple(map(str, Agreement))
+
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """How many numbers of each table are of each kind."""
+        counted = pd.crosstab(self.table["table"], self.table["agreement"])
+        counted = counted.reindex(self.table["table"].unique()).reindex(columns=[*self.kinds], fill_value=0)
+        return {
+            str(name): [int(count) for count in row]
+            for name, row in zip(counted.index, counted.to_numpy(), strict=True)
+        }
+
+    @property
+    def says(self) -> str:
+        """Whether it agrees."""
+        return "agrees" if agrees(self.table) else "does not agree"
+
+    @property
+    def apart(self) -> list[dict[str, Any]]:
+        """Rows that differ."""
+        return _records(self.table[self.table["agreement"] == Agreement.DIFFERENT])
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """Rows of gates and claims."""
+        return _records(self.table[self.table["table"] == CLAIMS])
+
+    @property
+    def computed(self) -> str:
+        """When and on what it was computed again."""
+        return Record(self.folder / "again").computed
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.to_dict("records")
+
+
+def told(value: Any) -> str:
+    """A number of a comparison, or a status."""
+    try:
+        return number(float(value))
+    except ValueError:
+        return str(value)
+
+
+def within(row: Mapping[str, Any]) -> str:
+    """What a fresh number is within noise in."""
+    low, high = (float(row[end]) for end in ("low", "high"))
+    return f" [{number(low)}, {number(high)}]" if math.isfinite(low) else ""
 
 
 def failing(record: Record) -> str:
@@ -143,5 +201,6 @@ def _rows(claim: str, records: Sequence[Record]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for each in [*PAGES, *(path.with_suffix("") for path in RESULTS.glob("*.md.j2") if path.name != LAYOUT)]:
+    templates = [path for folder in (DOCS, RESULTS) for path in folder.glob("*.md.j2") if path.name != LAYOUT]
+    for each in dict.fromkeys([*PAGES, *(path.with_suffix("") for path in templates)]):
         each.write_text(page(each), "utf-8")

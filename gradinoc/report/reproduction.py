@@ -25,12 +25,13 @@ class Agreement(StrEnum):
     """What a fresh number is to a banked one.
 
     Within noise is what lies in the banked interval, or, of a single run, within two standard deviations between seeds.
-    Of a number that has neither nothing can be said.
+    Of a number that has neither nothing can be said, nor of one that was not published.
     """
 
     EQUAL = "equal"
     NOISE = "within noise"
     UNTOLD = "no interval"
+    NEW = "not published"
     DIFFERENT = "different"
 
 
@@ -61,7 +62,10 @@ def read_banked(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def agrees(table: pd.DataFrame) -> bool:
-    """Whether every status is the same and no effect of a claim different; those without an interval do not count."""
+    """Whether every status is the same and no effect of a claim different.
+
+    Effects without an interval do not count, nor those that only the fresh tables have.
+    """
     claims = table[table["table"] == CLAIMS]
     return not bool((claims["agreement"] == Agreement.DIFFERENT).any())
 
@@ -87,7 +91,7 @@ def _claims(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any
     before, after = (table.groupby(level="claim", sort=False)["status"].first() for table in (banked, fresh))
     for claim in dict.fromkeys([*before.index, *after.index]):
         one, other = before.get(claim), after.get(claim)
-        same = Agreement.EQUAL if one == other else Agreement.DIFFERENT
+        same = Agreement.NEW if one is None else Agreement.EQUAL if one == other else Agreement.DIFFERENT
         yield {"row": claim, "quantity": "status", "banked": one, "fresh": other, "agreement": same}
     numbers = NUMBERS[CLAIMS]
     banked, fresh = (table.dropna(subset=["effect"])[numbers] for table in (banked, fresh))
@@ -145,7 +149,7 @@ def _both(
 
 def _alone(row: dict[str, Any], old: pd.Series | None, new: pd.Series | None, name: str) -> dict[str, Any]:
     one, other = (np.nan if each is None else float(each[name]) for each in (old, new))
-    return _row(row, one, other, np.nan, np.nan, Agreement.DIFFERENT)
+    return _row(row, one, other, np.nan, np.nan, Agreement.NEW if old is None else Agreement.DIFFERENT)
 
 
 def _row(

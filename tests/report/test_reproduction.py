@@ -103,14 +103,19 @@ def test_another_status_is_different(fresh):
 
 
 def test_claim_that_only_one_of_them_has(fresh):
-    """A claim that was added, with all of its effects; and one that is gone."""
+    """One that is gone is different; what a later version adds was not published, and speaks against nothing."""
     table = pd.read_csv(fresh / CLAIMS)
     table["claim"] = table["claim"].replace("C7b", "C8")
     table.to_csv(fresh / CLAIMS, index=False)
     apart = found(fresh)
     assert set(apart["row"]) == {"C7b", "C8"}
-    assert set(apart["agreement"]) == {Agreement.DIFFERENT}
+    assert set(apart.loc[apart["row"] == "C7b", "agreement"]) == {Agreement.DIFFERENT}
+    assert set(apart.loc[apart["row"] == "C8", "agreement"]) == {Agreement.NEW}
     assert apart.set_index("row").loc["C7b", "fresh"].isna().all()
+    assert not agrees(reproduction(read_banked(BANKED), fresh))
+    both = pd.concat([pd.read_csv(BANKED / CLAIMS), table[table["claim"] == "C8"]])
+    both.to_csv(fresh / CLAIMS, index=False)
+    assert agrees(reproduction(read_banked(BANKED), fresh))
 
 
 def test_run_is_judged_by_what_seeds_differ_by(fresh):

@@ -42,7 +42,7 @@ def reproduce(
 
     Equal is what differs by less than a millionth; within noise an effect or cell of the matrix that lies in the
     published interval, a run that is no farther off than two standard deviations between seeds. Of numbers that have
-    neither it is said that they differ, and nothing else. Exit code 1: a status or an effect of a claim is different.
+    neither, or were not published, nothing is said. Exit code 1: a status or an effect of a claim is different.
     """
     from gradinoc.cli.reproduce import reproduce_study
     from gradinoc.cli.run import Places

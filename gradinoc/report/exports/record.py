@@ -100,6 +100,13 @@ class Record:
         except (OSError, ValueError) as error:
             raise StudyError(f"{path}: cannot be read ({reason(error)}); expected a study's record") from error
 
+    @property
+    def computed(self) -> str:
+        """When and on what the study was computed."""
+        computed = self.environment["computed_by"]
+        first, last, ways = computed["first"][:10], computed["last"][:10], computed["ways"]
+        return f"{first if first == last else f'{first} to {last}'} on {_each(map(_machine, ways))}"
+
     def facts(self) -> Iterator[tuple[str, str]]:
         """What a reader wants to know of the study first: a name, and the rest in words."""
         asked, computed = self.study, self.environment["computed_by"]
@@ -117,7 +124,7 @@ class Record:
                 f"learning rate {training['lr']:g}, {training['optimizer']}"
             ),
         )
-        yield "computed", f"{computed['first'][:10]} to {computed['last'][:10]} on {_each(map(_machine, ways))}"
+        yield "computed", self.computed
         yield "code", _each(f"{str(way['revision'])[:12]}{' with changes' if way['dirty'] else ''}" for way in ways)
         plan = self.environment.get("frozen_plan")
         yield (
