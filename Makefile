@@ -1,4 +1,4 @@
-# make claims      the experiment on a language model: STUDY=smollm2, WORKERS=2
+# make claims      the experiment on a language model: STUDY=smollm2, WORKERS=2; ENGINE=ray on a cluster
 # make test        the project's own tests, the experiment on a tiny model among them
 # make check       style, types, layers, and the tests that need no torch: a minute
 # make nightly     what is too slow for make test: long tests, tutorials, benchmark checks, and make faults
@@ -32,7 +32,7 @@ SLOW_FAULTS := cluster concurrency converted_copy disk gguf_files interruption l
 
 .PHONY: claims test check nightly faults calibrate controls reproduce architectures bench scale design release paper report docs audit clean
 claims: $(READY)
-	$(BIN)/python -m pytest claims --study $(STUDY) -n $(WORKERS) --refuted report $(ARGS)
+	$(BIN)/python -m pytest claims --study $(STUDY) $(if $(ENGINE),--engine $(ENGINE),-n $(WORKERS)) --refuted report $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --refuted report $(SLOW_FAULTS:%=--ignore=tests/robustness/test_%.py) $(ARGS)

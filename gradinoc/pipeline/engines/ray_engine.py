@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, ObjectStoreFullError, OutOfDiskError, RayError
 from ray.exceptions import OutOfMemoryError as WorkerOutOfMemoryError
 
-from gradinoc.errors import LostWorkerError, OutOfMemoryError
+from gradinoc.errors import EngineError, LostWorkerError, OutOfMemoryError
 from gradinoc.pipeline.engines.engine import Job, together
 from gradinoc.pipeline.engines.ray_cluster import Sent, alive, first_line
 from gradinoc.pipeline.engines.ray_crew import TRIES, Crew, Worker
@@ -31,6 +31,7 @@ from gradinoc.study.description import Study
 OF_A_NODE = 0.1  # what a lost node speaks against a job, a worker that died by itself being 1
 SHORT_SECONDS, AHEAD = 2.0, 4  # a job that takes no longer; how many are held ready then, for workers not to wait
 SAID_SECONDS = 60.0  # between two words on a full cluster
+FULL_SECONDS = 300.0  # that a cluster may be full while nobody works, which is what would make room
 NEWS_SECONDS = 1.0  # between questions to workers what they are at
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class RayEngine:
         self._lost: dict[Job, list[float]] = {}  # of each worker that was lost at it, how far it was the job's fault
         self._ended: list[Progress] = []  # workers that wait again
         self._sent, self._asked = Sent(), 0.0
-        self._full = -math.inf  # when it was last said that the cluster's memory is
+        self._told_full = -math.inf  # when it was last said that the cluster's memory is full
+        self._full_since = math.inf  # the first job that found it so, of those that nothing was sent after
 
     in_one_go = False  # what can be is known from the model, which this process does not load
 
@@ -83,7 +85,7 @@ class RayEngine:
         """Yield what has come back and been taken, or failed on its worker; jobs of lost workers begin again.
 
         Raises:
-            EngineError: the cluster has no room for a single worker, or none can be begun.
+            EngineError: the cluster has no room for a single worker or for what a step reads, or none can be begun.
         """
         self._crew.look()
         workers = self._crew.workers
@@ -103,6 +105,7 @@ class RayEngine:
         for job, found in ended:
             yield from self._end(job, found)
         self._give_waiting()
+        self._ensure_room()
 
     def news(self) -> Iterator[Progress]:
         """Yield the last word of each worker that is at work; they are asked every second."""
@@ -144,14 +147,25 @@ class RayEngine:
         try:
             needed: dict[StepKey, list[Any]] = {key: [self._sent.reference(entry)] for key, entry in job.needed.items()}
         except (ObjectStoreFullError, OutOfDiskError) as error:
-            if time.monotonic() - self._full > SAID_SECONDS:
+            now = time.monotonic()
+            self._full_since = min(now, self._full_since)
+            if now - self._told_full > SAID_SECONDS:
                 logger.warning("%s is begun later: %s", together(job.steps), first_line(error))
-                self._full = time.monotonic()
+                self._told_full = now
             self._sent.objects.clear()
             self._waiting.append(job)
             return
-        job.began = time.monotonic()
+        job.began, self._full_since = time.monotonic(), math.inf
         worker.job, worker.result = job, worker.actor.compute.remote(steps, needed)
+
+    def _ensure_room(self) -> None:
+        """Raise where a job that waits can never be sent: the cluster is full, and nobody works who would make room."""
+        busy = any(worker.job is not None for worker in self._crew.workers)
+        if self._waiting and not busy and time.monotonic() - self._full_since > FULL_SECONDS:
+            raise EngineError(
+                f"{together(self._waiting[0].steps)}: what it reads does not fit into the cluster's memory and disks, "
+                "and nobody works who would make room; begin the cluster with more (--object-store-memory of ray start)"
+            )
 
     def _released(self, worker: Worker) -> tuple[Job, Any]:
         """Return the job of a worker that has ended it, and what came back; that waits for another job, or is gone."""

@@ -137,6 +137,31 @@ def test_a_full_cluster_is_waited_for(crew, alone, monkeypatch, caplog):
     assert [worker.job for worker in crew._crew.workers] == [one, None, None]
 
 
+def test_what_will_never_fit_into_a_cluster_ends_the_study(crew, alone, monkeypatch):
+    """Nobody works who would make room, for minutes; while somebody does, or after there was room, it is waited for."""
+    full = [True]
+
+    def reference(_entry):
+        if full[0]:
+            raise ObjectStoreFullError
+        return "there"
+
+    monkeypatch.setattr(crew._sent, "reference", reference)
+    needed = {StepKey("directions"): alone.entries[StepKey("directions")]}
+    crew.begin(Job(job(alone).steps, job(alone).entries, needed))
+    assert [*crew.finished(0.0)] == []
+    monkeypatch.setattr(ray_engine, "FULL_SECONDS", 0.0)
+    crew._crew.workers[0].job = job(alone)
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: ([], refs))
+    assert [*crew.finished(0.0)] == []
+    crew._crew.workers[0].job = None
+    with pytest.raises(EngineError, match=r"directions.*: what it reads does not fit into the cluster's memory"):
+        [*crew.finished(0.01)]
+    full[0] = False
+    assert [*crew.finished(0.0)] == []
+    assert crew._full_since == float("inf")
+
+
 @pytest.fixture
 def at_work(crew, alone, monkeypatch):
     """The engine with a job on each worker, begun so many seconds ago, of which the first has come back."""
