@@ -1,9 +1,10 @@
 """Write the pages of docs/results, and reproduce.md, from the records of the studies: `python docs/make_results.py`.
 
 A page is made of its template, `PAGE.md.j2`, in which no number is typed: `study("smollm2")` is the record that
-`gradinoc export record` left in docs/smollm2. A page without a template has marked places that are filled: between
-`<!-- numbers of smollm2, smollm2-gsm8k -->` and `<!-- end of numbers -->` there is a column for each of these folders,
-and with `: C5, G11` behind them only rows of these claims.
+`gradinoc export record` left in docs/smollm2. Templates whose name begins with `_` are parts of others. A page without
+a template has marked places that are filled: between `<!-- numbers of smollm2, smollm2-gsm8k -->` and
+`<!-- end of numbers -->` there is a column for each of these folders, and with `: C5, G11` behind them only rows of
+these claims.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from gradinoc.stats.effect import Effect
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-LAYOUT = "study.md.j2"  # which pages of studies extend
 PAGES = sorted(RESULTS.glob("*.md"))
 PLACE = re.compile(r"(?<=<!-- numbers of )(.+?)( -->\n)(.*?)(?=<!-- end of numbers -->)", re.DOTALL)
 TITLES = {
@@ -54,7 +54,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    environment.globals |= names | {"files": files, "figure": figure, "failing": failing}
+    environment.globals |= names | {"files": files, "figure": figure, "failing": failing, "over": over, "moved": moved}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
 
@@ -158,6 +158,23 @@ def within(row: Mapping[str, Any]) -> str:
     return f" [{number(low)}, {number(high)}]" if math.isfinite(low) else ""
 
 
+def over(record: Record, family: str, column: str = "drift", but: str = "") -> str:
+    """The range of a column of prompts.csv over a family's prompts of fixed wording that runs were trained under."""
+    prompts = record.table("prompts")
+    chosen = prompts["trained"] & (prompts["kind"] == "fixed") & (prompts["family"] == family)
+    values = prompts.loc[chosen & (prompts["condition"] != but), column]
+    if values.empty:
+        return "(no run)"
+    low, high = short(values.min()), short(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def moved(record: Record, condition: str, evaluation: str) -> str:
+    """How far runs trained under a prompt moved decision log-odds under another, in nats."""
+    cells = record.table("matrix").set_index(["condition", "evaluation"])
+    return short(cells.loc[(condition, evaluation), "drift"])
+
+
 def failing(record: Record) -> str:
     """The gates of a study that fail."""
     gates = dict.fromkeys(claim for claim, _ in record.effects if claim.startswith("G"))
@@ -201,6 +218,6 @@ def _rows(claim: str, records: Sequence[Record]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    templates = [path for folder in (DOCS, RESULTS) for path in folder.glob("*.md.j2") if path.name != LAYOUT]
+    templates = [path for folder in (DOCS, RESULTS) for path in folder.glob("*.md.j2") if path.name[0] != "_"]
     for each in dict.fromkeys([*PAGES, *(path.with_suffix("") for path in templates)]):
         each.write_text(page(each), "utf-8")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,9 @@ from gradinoc.report.exports.record import NEEDED, Record, publish
 from gradinoc.report.figures import figures_of
 from gradinoc.report.reproduction import agrees, read_banked, reproduction
 from gradinoc.report.tables import plain
+from gradinoc.report.wording import status_word
 
+DOCS = Path(__file__).parents[3] / "docs"
 FIGURES = ("plot16_prompts", "plot18_steering")
 
 
@@ -104,3 +109,20 @@ def test_command_publishes(reported, evidence, tmp_path, capsys):
     words = [word for name in (FIGURES[0], absent) for word in ("--figure", name)]
     assert main(["export", "record", str(reported), str(tmp_path / "record"), *words]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'record'}: study tiny, plot16_prompts\n"
+
+
+def test_page_of_a_study_is_made_of_its_record(record, tmp_path):
+    """Every gate and claim with its words, every effect with its estimate, and no number that is missing or open."""
+    spec = importlib.util.spec_from_file_location("make_results", DOCS / "make_results.py")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made  # where dataclasses look for it
+    spec.loader.exec_module(made)
+    template = tmp_path / "tiny.md.j2"
+    template.write_text('{% extends "_study.md.j2" %}{% set record = study("record") %}')
+    page = made.rendered(template, tmp_path)
+    for key, finding in record.findings.items():
+        assert f"| **{key}** | {status_word(finding)} | {finding.claim}" in page
+        for effect in finding.effects:
+            assert f"| {key} | {made.cell(effect.name)} | {made.estimate(effect)} |" in page
+    assert "nan" not in page
+    assert {name for name in FIGURES if f"figures/{name}.png" in page} == {*FIGURES}
