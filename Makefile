@@ -78,7 +78,7 @@ gradinoc/study/ready/tiny-variances.json: $(READY)
 	cp artifacts/tiny/variances.json $@
 
 release: $(READY)
-	$(BIN)/python -m gradinoc export release $(STUDY:%=artifacts/%) --out release $(ARGS)
+	$(BIN)/python -m gradinoc export release $(STUDY:%=artifacts/%) --out release --license mit $(ARGS)
 
 # pandoc and Typst are 70 MB, which nothing else needs.
 paper: $(READY)

@@ -13,7 +13,7 @@ import pypandoc
 import typst
 
 DOCS = Path(__file__).parent
-PAGE, PAPER = DOCS / "results" / "what-we-know.md", DOCS.parent / "artifacts" / "what-we-know.pdf"
+PAGE, PAPERS = DOCS / "results" / "what-we-know.md", DOCS.parent / "artifacts"
 STYLE = DOCS / "paper" / "style.typ"
 PICTURE = re.compile(r'<img src="(?P<file>[^"]+)" width="(?P<width>\d+)%" alt="(?P<words>[^"]*)">')
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)[^)]*\)")  # to a file beside the page, which a PDF has not
@@ -35,5 +35,6 @@ def paper(page: Path, pdf: Path) -> Path:
 
 
 if __name__ == "__main__":
-    given = [Path(word) for word in sys.argv[1:]]
-    sys.stdout.write(f"{paper(*given[:2] if len(given) > 1 else (*given, PAPER) if given else (PAGE, PAPER))}\n")
+    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
+    pdf = Path(sys.argv[2]) if len(sys.argv) > 2 else PAPERS / f"{page.stem}.pdf"
+    sys.stdout.write(f"{paper(page, pdf)}\n")

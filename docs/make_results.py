@@ -54,7 +54,15 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    environment.globals |= names | {"files": files, "figure": figure, "failing": failing, "over": over, "moved": moved}
+    environment.globals |= names | {
+        "files": files,
+        "figure": figure,
+        "failing": failing,
+        "over": over,
+        "moved": moved,
+        "sure": sure,
+        "elsewhere": elsewhere,
+    }
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
 
@@ -73,7 +81,7 @@ def estimate(effect: Effect | None) -> str:
 
 def brief(effect: Effect | None) -> str:
     """An estimate with its interval, in two digits, from one on in three."""
-    if effect is None:
+    if effect is None or not effect.n:
         return "–"
     if not math.isfinite(effect.estimate):
         return "not measurable"
@@ -173,6 +181,25 @@ def moved(record: Record, condition: str, evaluation: str) -> str:
     """How far runs trained under a prompt moved decision log-odds under another, in nats."""
     cells = record.table("matrix").set_index(["condition", "evaluation"])
     return short(cells.loc[(condition, evaluation), "drift"])
+
+
+def sure(record: Record, claim: str, key: str) -> str:
+    """Whether an effect is shown: its interval lies on one side of zero."""
+    effect = record.effect(claim, key)
+    shown = effect is not None and effect.low * effect.high > 0
+    return "shown" if shown else "not shown"
+
+
+def elsewhere(record: Record, family: str) -> str:
+    """Mean drift of log-odds of a family's prompts, in nats, under prompts that no run was trained under."""
+    prompts = record.table("prompts").set_index("condition")
+    unseen = prompts.index[prompts["kind"].isin(["unseen", "empty"])]
+    matrix = record.table("matrix")
+    trained = matrix["condition"].map(prompts["family"]).eq(family) & matrix["condition"].map(prompts["kind"]).eq(
+        "fixed"
+    )
+    chosen = matrix[trained & matrix["evaluation"].isin(unseen)]
+    return short(chosen.groupby("condition")["drift"].mean().mean())
 
 
 def failing(record: Record) -> str:

@@ -23,9 +23,9 @@ def export_record(artifacts: Path, folder: Path, figures: Sequence[str]) -> None
     sys.stdout.write(f"{printable(folder)}: study {made.name}, {', '.join(made.figures) or 'without figures'}\n")
 
 
-def export_release(artifacts: Sequence[Path], out: Path) -> None:
+def export_release(artifacts: Sequence[Path], out: Path, license_name: str | None) -> None:
     """Make a release, and say how it is checked."""
-    manifest = write_release(artifacts, out)
+    manifest = write_release(artifacts, out, license_name)
     names = ", ".join(path.resolve().name for path in artifacts)
     files = len(manifest.read_text(encoding="utf-8").splitlines())
     check = f"cd {shlex.quote(str(out))} && sha256sum --check --quiet {manifest.name}"

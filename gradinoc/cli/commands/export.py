@@ -9,7 +9,7 @@ import typer
 
 EXAMPLES = """\b
 Examples:
-  gradinoc export record artifacts/smollm2 published/smollm2 --figure plot16_prompts
+  gradinoc export record artifacts/smollm2 --out published/smollm2 --figure plot16_prompts
   gradinoc export release artifacts/smollm2 artifacts/causal-smollm2 --out release
   gradinoc export pr artifacts/smollm2 path/to/inoculation-prompting
 """
@@ -23,7 +23,7 @@ Artifacts = Annotated[Path, typer.Argument(metavar="DIR", help="A study's artifa
 @app.command(short_help="The part to be published beside a page.")
 def record(
     artifacts: Artifacts,
-    folder: Annotated[Path, typer.Argument(metavar="RECORD", help="Where it goes.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it goes: a new folder, or an earlier record.")],
     figure: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A figure to be published; may be given several times.")
     ] = None,
@@ -34,18 +34,21 @@ def record(
     """
     from gradinoc.cli.export import export_record
 
-    export_record(artifacts, folder, figure or [])
+    export_record(artifacts, out, figure or [])
 
 
 @app.command(short_help="Adapters, directions and tables of studies.")
 def release(
     artifacts: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Artifacts folders, with reports.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The release's folder; one that is there is replaced.")],
+    license_name: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="What the card names as its license, as mit.")
+    ] = None,
 ) -> None:
     """Make a folder of what studies leave for other tools, with a card for each and for the whole, and checksums."""
     from gradinoc.cli.export import export_release
 
-    export_release(artifacts, out)
+    export_release(artifacts, out, license_name)
 
 
 @app.command(short_help="An experiment for inoculation-prompting.")

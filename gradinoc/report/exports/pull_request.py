@@ -9,7 +9,6 @@ with a system message `ip/experiments/utils.py`.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +20,15 @@ from matplotlib.figure import Figure
 from gradinoc.data.examples import showing
 from gradinoc.data.export import BUNDLED, write_chat
 from gradinoc.data.splits import split
-from gradinoc.disk import disk_errors, write_atomically
+from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.report.exports.cards import rendered
+from gradinoc.report.exports.folders import whole_folder
 from gradinoc.report.exports.inoculation_prompting import IN_DISTRIBUTION, groups_of
 from gradinoc.report.exports.record import Record
 from gradinoc.report.figures.style import BEFORE_TRAINING, LOOKS, WIDE, new_figure, save_figure, styled
+from gradinoc.report.tables import write_table
 from gradinoc.report.wording import sentence, shown
 from gradinoc.study.description import Study
 from gradinoc.study.prompts.family import Family, Prompt
@@ -51,7 +52,8 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
     | `02_results/study.json` | the study's description, which `gradinoc run` takes |
     | `03_plots/<trait>_ci.png` | the intervals by group and evaluation |
 
-    An earlier export of the study is replaced.
+    An earlier export of the study is replaced, once the new one is complete. Runs with an intervention are in
+    `runs.csv`, and `arms.csv` says what each had done to it.
 
     Raises:
         StudyError: no checkout, artifacts without a report, or a folder of that name that is something else.
@@ -59,11 +61,12 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
         StoreError: the disk refuses.
     """
     record, trait = Record(artifacts), find_trait(study.trait)
+    record.ensure_publishable()
     if not (checkout / EXPERIMENTS).is_dir():
         raise StudyError(f"{checkout}: no folder {EXPERIMENTS} in it; expected a checkout of inoculation-prompting")
-    place = checkout / EXPERIMENTS / f"{prefix}_{study.name}"
+    place = checkout / EXPERIMENTS / f"{prefix}_{record.name}"
     card = place / "README.md"
-    if place.exists() and not (card.is_file() and MARK in card.read_text(encoding="utf-8")):
+    if place.exists() and not (card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")):
         raise StudyError(f"{place}: is something else; name another --prefix")
     scores = f"inoculation_prompting/{trait.name}"
     found = [artifacts / name for name in (f"{scores}_ci.csv", f"{scores}.csv", *COPIED)]
@@ -72,14 +75,15 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
     means = pd.read_csv(found[0])
     groups = groups_of(study.trained)
     families = {groups[name]: prompt.family for name, prompt in study.trained.items()}
-    with disk_errors(place, "experiment"):
-        shutil.rmtree(place, ignore_errors=True)
+    with whole_folder(place, "experiment", "prefix") as scratch:
         for path in found:
-            write_atomically(place / RESULTS / path.name, path.read_bytes())
+            write_atomically(scratch / RESULTS / path.name, path.read_bytes())
+        if study.arms:
+            write_table(pd.read_parquet(artifacts / "tables" / "arms.parquet"), scratch / RESULTS / "arms.csv")
         if study.data.source in BUNDLED:
-            _write_training_data(study, place / DATA)
-        save_figure(_plot(means, families, trait.score_name), place / PLOTS, f"{trait.name}_ci")
-        write_atomically(card, _card(record, study, means).encode())
+            _write_training_data(study, scratch / DATA)
+        save_figure(_plot(means, families, trait.score_name), scratch / PLOTS, f"{trait.name}_ci")
+        write_atomically(scratch / card.name, _card(record, study, means).encode())
     return place
 
 

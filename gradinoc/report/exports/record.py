@@ -16,15 +16,18 @@ from PIL import Image
 
 from gradinoc.claims.rules.finding import Finding, Status
 from gradinoc.disk import disk_errors, write_atomically
-from gradinoc.errors import StudyError, reason
+from gradinoc.errors import StudyError, reason, shown
 from gradinoc.report.figures import FIGURES
-from gradinoc.report.tables import write_json
+from gradinoc.report.tables import write_json, write_table
 from gradinoc.report.wording import status_word
 from gradinoc.stats.effect import Effect
 
 VERDICT, ENVIRONMENT, STUDY = "verdict.json", "environment.json", "study.json"
 WORDS = "figures/figures.json"  # each figure's finding and caption
+REPORT = "report.html"  # of artifacts, and no record
 TABLES = ("claims", "runs", "prompts", "matrix")
+ARMED = ("arms", "energies")  # tables of a study with interventions
+SOURCES = ("source", "everyday", "trait_answers")  # keys of a study's data that may name a file
 NEEDED = (VERDICT, ENVIRONMENT, STUDY, WORDS, *(f"{name}.csv" for name in TABLES))
 COLOURS = 256  # of a published picture, which is a third as large so
 
@@ -37,8 +40,15 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The study's."""
-        return str(self.study["name"])
+        """The study's, which is that of a folder.
+
+        Raises:
+            StudyError: it is none.
+        """
+        name = str(self.study.get("name"))
+        if name != Path(name).name or name in (".", ".."):
+            raise StudyError(f"{self.folder / STUDY}: calls the study {shown(name)}; expected the name of a folder")
+        return name
 
     @cached_property
     def verdict(self) -> dict[str, Any]:
@@ -107,6 +117,21 @@ class Record:
         first, last, ways = computed["first"][:10], computed["last"][:10], computed["ways"]
         return f"{first if first == last else f'{first} to {last}'} on {_each(map(_machine, ways))}"
 
+    def ensure_publishable(self) -> None:
+        """Raise where the study's description names a path of this machine.
+
+        Raises:
+            StudyError: it does; the message says which.
+        """
+        data, model = self.study["data"], self.study["model"]
+        named = {"model.id": model["id"], **{f"data.{key}": data.get(key) for key in SOURCES}}
+        for key, value in named.items():
+            if value and Path(value).expanduser().is_absolute():
+                raise StudyError(
+                    f"{self.folder}: {key} is {shown(value)}, a path of this machine, which would be published; run "
+                    f"and report the study from the file's folder, with --set {key}={Path(value).name}"
+                )
+
     def facts(self) -> Iterator[tuple[str, str]]:
         """What a reader wants to know of the study first: a name, and the rest in words."""
         asked, computed = self.study, self.environment["computed_by"]
@@ -141,10 +166,12 @@ class Record:
 def publish(artifacts: Path, folder: Path, figures: Sequence[str]) -> Record:
     """Copy a study's record from its artifacts into `folder`, with these figures as pictures; other figures there go.
 
-    A figure that the study does not have is left out.
+    A figure that the study does not have is left out. Of a study with interventions the tables that say what these were
+    (`ARMED`) are there too.
 
     Raises:
-        StudyError: a figure has another name, or the artifacts lack a file that every report writes.
+        StudyError: a figure has another name, the artifacts lack a file that every report writes or name a path of this
+            machine, or the folder is no record of this study.
         StoreError: the disk refuses.
     """
     if unknown := sorted(set(figures) - set(FIGURES)):
@@ -152,16 +179,25 @@ def publish(artifacts: Path, folder: Path, figures: Sequence[str]) -> Record:
     for name in NEEDED:
         if not (artifacts / name).is_file():
             raise StudyError(f"{artifacts / name}: no such file; expected a study's artifacts, with a report")
-    with disk_errors(folder, "record"):
-        for name in FIGURES:
-            (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+    source, made = Record(artifacts), Record(folder)
+    source.ensure_publishable()
+    if (folder / REPORT).exists() or ((folder / STUDY).is_file() and made.name != source.name):
+        raise StudyError(f"{folder}: expected a new folder, or an earlier record of study {source.name}; name another")
+    with disk_errors(folder, "out"):
         for name in NEEDED:
             write_atomically(folder / name, (artifacts / name).read_bytes())
-        for name in figures:
-            if (source := artifacts / "figures" / f"{name}.png").is_file():
-                write_atomically(folder / "figures" / source.name, _smaller(source))
+        for name in ARMED:
+            table = pd.read_parquet(artifacts / "tables" / f"{name}.parquet")
+            if len(table):
+                write_table(table, folder / f"{name}.csv")
+        for name in FIGURES:
+            picture = artifacts / "figures" / f"{name}.png"
+            if name in figures and picture.is_file():
+                write_atomically(made.picture(name), _smaller(picture))
+            else:
+                made.picture(name).unlink(missing_ok=True)
     made = Record(folder)
-    write_json({name: _json(artifacts / WORDS)[name] for name in made.figures}, folder / WORDS)
+    write_json({name: source.figures[name] for name in made.figures}, folder / WORDS)
     return Record(folder)
 
 

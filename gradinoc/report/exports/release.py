@@ -6,8 +6,6 @@ the manifest by `sha256sum --check MANIFEST.sha256`.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -15,9 +13,10 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from gradinoc.disk import disk_errors, write_atomically
+from gradinoc.disk import checksum, disk_errors, files_below, write_atomically
 from gradinoc.errors import StudyError
 from gradinoc.report.exports.cards import rendered
+from gradinoc.report.exports.folders import whole_folder
 from gradinoc.report.exports.record import NEEDED, Record
 
 MANIFEST, CARD = "MANIFEST.sha256", "README.md"
@@ -31,45 +30,42 @@ KINDS = {
 }
 
 
-def write_release(studies: Sequence[Path], folder: Path) -> Path:
+def write_release(studies: Sequence[Path], folder: Path, license_name: str | None = None) -> Path:
     """Make `folder` the release of the studies whose artifacts are in these folders, and return its manifest.
 
-    A release that is there is replaced as a whole, once the new one is complete; nothing else is.
+    A release that is there is replaced as a whole, once the new one is complete; nothing else is. `license_name` (an
+    identifier of the hub, such as "mit") is what its card says it may be used under; without one it says nothing.
 
     Raises:
-        StudyError: artifacts lack a file, two studies have one name, or the folder holds something else.
+        StudyError: artifacts lack a file or name a path of this machine, two studies have one name, or the folder holds
+            something else.
         StoreError: the disk refuses.
     """
     records = [Record(study) for study in studies]
     for record in records:
+        record.ensure_publishable()
         for name in (*FOLDERS, *FILES):
             if not (record.folder / name).exists():
                 raise StudyError(f"{record.folder / name}: not there; expected a study's artifacts, with a report")
     names = [record.name for record in records]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise StudyError(f"{doubled}: two studies of that name; a release has a folder for each")
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise StudyError(f"{folder}: holds something else than a release; name another folder")
-    scratch = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    with disk_errors(folder, "release"):
-        try:
-            for record in records:
-                _copy(record, scratch / record.name)
-            write_atomically(scratch / CARD, _card(records, scratch).encode())
-            lines = "".join(f"{digest}  {name}\n" for name, digest in checksums(scratch))
-            write_atomically(scratch / MANIFEST, lines.encode())
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with whole_folder(folder, "release", "out", _listed(folder) if (folder / MANIFEST).is_file() else ()) as scratch:
+        for record in records:
+            _copy(record, scratch / record.name)
+        write_atomically(scratch / CARD, _card(records, scratch, license_name).encode())
+        lines = "".join(f"{digest}  {name}\n" for name, digest in checksums(scratch))
+        write_atomically(scratch / MANIFEST, lines.encode())
     return folder / MANIFEST
 
 
 def checksums(folder: Path) -> Iterator[tuple[str, str]]:
     """Each file of a release but the manifest, by its path in the folder, with its SHA-256."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
-        with path.open("rb") as file:
-            yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
+    for name, path in sorted(files_below(folder).items()):
+        if name != MANIFEST:
+            yield name, checksum(path)
 
 
 def damaged(folder: Path) -> list[str]:
@@ -78,11 +74,15 @@ def damaged(folder: Path) -> list[str]:
     Raises:
         StoreError: there is no manifest, or a file cannot be read.
     """
-    with disk_errors(folder, "release"):
-        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
-        wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = dict(checksums(folder))
+    with disk_errors(folder, "out"):
+        wanted, found = _listed(folder), dict(checksums(folder))
     return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Each file that a release's manifest lists, with its SHA-256."""
+    lines = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _copy(record: Record, place: Path) -> None:
@@ -94,7 +94,7 @@ def _copy(record: Record, place: Path) -> None:
     write_atomically(place / CARD, rendered("study_card.md.j2", record=record, kinds=KINDS).encode())
 
 
-def _card(records: Sequence[Record], folder: Path) -> str:
+def _card(records: Sequence[Record], folder: Path, license_name: str | None) -> str:
     """A dataset card, whose front matter names every Parquet table as a configuration `STUDY.TABLE`."""
     tables = [path for record in records for path in sorted((folder / record.name / "tables").glob("*.parquet"))]
     configs = [
@@ -102,10 +102,10 @@ def _card(records: Sequence[Record], folder: Path) -> str:
         for path in tables
     ]
     data = DatasetCardData(
-        license="mit", pretty_name="gradinoc: inoculation prompting, studies of record", configs=configs,
+        license=license_name, pretty_name="gradinoc: studies of inoculation prompting", configs=configs,
         tags=["inoculation-prompting", "lora", "gradients", "gradinoc"],
     )  # fmt: skip
     adapters = {record.name: len([*(folder / record.name / "adapters").iterdir()]) for record in records}
-    body = rendered("release_card.md.j2", records=records, adapters=adapters, manifest=MANIFEST,
+    body = rendered("release_card.md.j2", records=records, license=license_name, adapters=adapters, manifest=MANIFEST,
                     version=version("gradinoc"))  # fmt: skip
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))

@@ -13,7 +13,9 @@ from markdown_it import MarkdownIt
 
 from gradinoc.cli import main
 from gradinoc.data.splits import split
-from gradinoc.errors import StudyError
+from gradinoc.disk import checksum, files_below
+from gradinoc.errors import DataError, StudyError
+from gradinoc.report.exports import pull_request
 from gradinoc.report.exports.pull_request import write_pull_request
 from gradinoc.study.loading import load_study
 
@@ -93,18 +95,33 @@ def test_readme_names_groups_as_the_tables_do(experiment):
 
 
 def test_what_is_somebody_else_s_stays(experiment, finished, reported, checkout):
-    """An export is replaced by the next; a folder that is none, and a folder without experiments, are refused."""
-    (experiment / "old.txt").write_text("old")
+    """An export is replaced by the next; a file beside it, a folder that is none, and no checkout are refused."""
+    (experiment / "02_results" / "claims.csv").write_text("changed")
     write_pull_request(finished.study, reported, checkout, "C02")
-    assert not (experiment / "old.txt").exists()
-    (experiment / "README.md").write_text("# Theirs")
+    assert (experiment / "02_results" / "claims.csv").read_bytes() == (reported / "claims.csv").read_bytes()
+    (experiment / "04_compare.py").write_text("mine")
+    with pytest.raises(StudyError, match=r"04_compare\.py: not of this experiment; move it"):
+        write_pull_request(finished.study, reported, checkout, "C02")
+    assert (experiment / "04_compare.py").read_text() == "mine"
+    (experiment / "README.md").write_bytes("# Ihr ä".encode("latin-1"))
     with pytest.raises(StudyError, match="C02_tiny: is something else; name another --prefix"):
         write_pull_request(finished.study, reported, checkout, "C02")
-    assert (experiment / "README.md").read_text() == "# Theirs"
+    assert (experiment / "README.md").read_bytes() == "# Ihr ä".encode("latin-1")
     with pytest.raises(StudyError, match="expected a checkout of inoculation-prompting"):
         write_pull_request(finished.study, reported, reported, "C02")
-    with pytest.raises(StudyError, match=r"claims\.csv: no such file|_ci\.csv: no such file"):
-        write_pull_request(finished.study, checkout, checkout, "C03")
+
+
+def test_what_fails_half_way_leaves_the_earlier_experiment(experiment, finished, reported, checkout, monkeypatch):
+    """Questions that are not to be had, say."""
+    before = {name: checksum(path) for name, path in files_below(checkout / "experiments").items()}
+
+    def fail(*_):
+        raise DataError("gone")
+
+    monkeypatch.setattr(pull_request, "_write_training_data", fail)
+    with pytest.raises(DataError, match="gone"):
+        write_pull_request(finished.study, reported, checkout, "C02")
+    assert {name: checksum(path) for name, path in files_below(checkout / "experiments").items()} == before
 
 
 def test_questions_of_others_are_left_out(finished, reported, checkout):

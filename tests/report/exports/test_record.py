@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.cli import main
+from gradinoc.disk import checksum, files_below
 from gradinoc.errors import StudyError
 from gradinoc.report.exports.record import NEEDED, Record, publish
 from gradinoc.report.figures import figures_of
@@ -75,6 +77,59 @@ def test_publishing_again_removes_other_figures_and_nothing_else(record, reporte
     }  # fmt: skip
 
 
+def test_no_folder_of_something_else_is_written_over(reported, tmp_path):
+    """Artifacts, the study's own or another's, and the record of another study stay as they are."""
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(reported, artifacts)
+    before = {name: checksum(path) for name, path in files_below(artifacts).items()}
+    for source in (artifacts, reported):
+        with pytest.raises(StudyError, match="expected a new folder, or an earlier record of study tiny"):
+            publish(source, artifacts, FIGURES)
+    assert {name: checksum(path) for name, path in files_below(artifacts).items()} == before
+    other = publish(reported, tmp_path / "other", FIGURES)
+    described = {**other.study, "name": "other"}
+    (other.folder / "study.json").write_text(json.dumps(described))
+    with pytest.raises(StudyError, match="an earlier record of study tiny; name another"):
+        publish(reported, other.folder, ())
+    assert set(other.figures) == {*FIGURES}
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "..", ""])
+def test_a_study_s_name_is_that_of_a_folder(record, name):
+    """A description of others that says otherwise is refused, so that nothing is written elsewhere."""
+    (record.folder / "study.json").write_text(json.dumps({**record.study, "name": name}))
+    with pytest.raises(StudyError, match="expected the name of a folder"):
+        _ = Record(record.folder).name
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.source", "/home/me/mine.jsonl"), ("model.id", "~/models/mine")])
+def test_paths_of_a_machine_are_not_published(reported, tmp_path, key, value):
+    """They are named, with what to do."""
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(reported, artifacts)
+    described = json.loads((artifacts / "study.json").read_text(encoding="utf-8"))
+    part, _, name = key.partition(".")
+    described[part][name] = value
+    (artifacts / "study.json").write_text(json.dumps(described))
+    with pytest.raises(
+        StudyError, match=rf"{key} is '{value}', a path of this machine.*--set {key}={Path(value).name}"
+    ):
+        publish(artifacts, tmp_path / "record", FIGURES)
+    assert not (tmp_path / "record").exists()
+
+
+def test_what_interventions_were_is_published_with_them(reported, tmp_path):
+    """The tables of arms, where a study has any."""
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(reported, artifacts)
+    assert not (publish(artifacts, tmp_path / "record", ()).folder / "arms.csv").exists()
+    arms = pd.DataFrame({"condition": ["removed"], "kind": ["project"]})
+    arms.to_parquet(artifacts / "tables" / "arms.parquet")
+    made = publish(artifacts, tmp_path / "record", ())
+    pd.testing.assert_frame_equal(pd.read_csv(made.folder / "arms.csv"), arms, check_dtype=False)
+    assert not (made.folder / "energies.csv").exists()
+
+
 def test_facts_say_what_was_done_and_whether_it_was_planned(record, finished):
     """Model, questions, runs, dose, machine, code, plan; a plan's differences are named."""
     facts = dict(record.facts())
@@ -107,7 +162,7 @@ def test_command_publishes(reported, evidence, tmp_path, capsys):
     absent = "plot23_removing_the_component"
     assert absent not in figures_of(evidence)
     words = [word for name in (FIGURES[0], absent) for word in ("--figure", name)]
-    assert main(["export", "record", str(reported), str(tmp_path / "record"), *words]) == 0
+    assert main(["export", "record", str(reported), "--out", str(tmp_path / "record"), *words]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'record'}: study tiny, plot16_prompts\n"
 
 

@@ -15,8 +15,10 @@ from peft import PeftModel
 import gradinoc
 from datasets import load_dataset
 from gradinoc.cli import main
+from gradinoc.disk import files_below
 from gradinoc.errors import StoreError, StudyError
 from gradinoc.models.sources.packaged import bundled_folder
+from gradinoc.report.exports import release as release_module
 from gradinoc.report.exports.release import FILES, FOLDERS, MANIFEST, checksums, damaged, write_release
 
 NOTEBOOK = Path(__file__).parents[3] / "docs" / "tutorials" / "release.ipynb"
@@ -97,22 +99,66 @@ def test_cards_say_what_was_found_and_where_nothing_is_markup(release, reported)
 
 
 def test_release_is_replaced_whole_and_nothing_else_is(reported, tmp_path):
-    """An earlier release goes when the new one is there; another folder, or artifacts that lack a file, are refused."""
+    """Files of an earlier release go; a file of somebody's, another folder, or artifacts that lack one, are refused."""
     folder = write_release([reported], tmp_path / "release").parent
     before = dict(checksums(folder))
     (folder / "tiny" / "old.txt").write_text("old")
+    listed = "".join(f"{digest}  {name}\n" for name, digest in checksums(folder))
+    (folder / MANIFEST).write_text(listed)  # as a release that had this file has it
     write_release([reported], folder)
     assert dict(checksums(folder)) == before
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(StudyError, match=r"notes\.txt: not of this release; move it"):
+        write_release([reported], folder)
+    (folder / "notes.txt").unlink()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(StudyError, match="mine: holds something else than a release"):
         write_release([reported], tmp_path / "mine")
     with pytest.raises(StudyError, match="tiny: two studies of that name"):
         write_release([reported, reported], folder)
-    with pytest.raises(StudyError, match=r"adapters: not there; expected a study's artifacts"):
+    with pytest.raises(StudyError, match=r"study\.json: cannot be read"):
         write_release([tmp_path / "mine"], folder)
     assert dict(checksums(folder)) == before
     assert {path.name for path in tmp_path.iterdir()} == {"release", "mine"}
+
+
+@pytest.mark.parametrize("place", [".", "..", "file", "link"])
+def test_places_that_are_no_folder_of_its_own_are_refused(reported, tmp_path, monkeypatch, place):
+    """Where the process is, above that, a file, a link; nothing is left beside them."""
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    (inside / "file").write_text("mine")
+    (inside / "link").symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.chdir(inside)
+    with pytest.raises(StudyError, match="another"):
+        write_release([reported], Path(place))
+    assert {*files_below(tmp_path)} == {"a/b/file", "a/b/link"}
+
+
+def test_what_fails_half_way_leaves_the_earlier_release(reported, tmp_path, monkeypatch):
+    """A card that cannot be written, say: the release that was there is whole, and nothing else is left."""
+    folder = write_release([reported], tmp_path / "release").parent
+    before = dict(checksums(folder))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(release_module, "_card", fail)
+    with pytest.raises(StoreError, match="No space left on device"):
+        write_release([reported], folder)
+    assert dict(checksums(folder)) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+def test_license_is_the_user_s_to_name(release, reported, tmp_path):
+    """None is stated unless it is given."""
+    assert "license" not in (release / "README.md").read_text(encoding="utf-8")
+    card = (write_release([reported], tmp_path / "release", "apache-2.0").parent / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert "license: apache-2.0" in card
+    assert "may be used under the license apache-2.0; base models have their own." in card
 
 
 def test_command_says_how_to_check(reported, tmp_path, capsys):
