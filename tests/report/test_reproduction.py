@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradinoc.cli import main, reproduce
+from gradinoc.cli import main
+from gradinoc.cli.compare import reproduce
 from gradinoc.errors import StudyError
 from gradinoc.report.reproduction import CLAIMS, MATRIX, RUNS, Agreement, agrees, read_banked, reproduction
 

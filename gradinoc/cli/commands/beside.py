@@ -44,7 +44,7 @@ def reproduce(
     published interval, a run that is no farther off than two standard deviations between seeds. Of numbers that have
     neither, or were not published, nothing is said. Exit code 1: a status or an effect of a claim is different.
     """
-    from gradinoc.cli.reproduce import reproduce_study
+    from gradinoc.cli.compare.reproduce import reproduce_study
     from gradinoc.cli.run import Places
 
     session: Session = context.obj

@@ -46,7 +46,7 @@ class Record:
             StudyError: it is none.
         """
         name = str(self.study.get("name"))
-        if name != Path(name).name or name in (".", ".."):
+        if name != Path(name).name or name in ("", ".", ".."):
             raise StudyError(f"{self.folder / STUDY}: calls the study {shown(name)}; expected the name of a folder")
         return name
 

@@ -72,8 +72,11 @@ def damaged(folder: Path) -> list[str]:
     """What differs from a release's manifest: files that changed, that are missing, that are in excess; none if whole.
 
     Raises:
-        StoreError: there is no manifest, or a file cannot be read.
+        StudyError: there is no manifest.
+        StoreError: a file cannot be read.
     """
+    if not (folder / MANIFEST).is_file():
+        raise StudyError(f"{folder / MANIFEST}: no such file; expected a release")
     with disk_errors(folder, "out"):
         wanted, found = _listed(folder), dict(checksums(folder))
     return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))

@@ -104,7 +104,7 @@ def test_what_is_somebody_else_s_stays(experiment, finished, reported, checkout)
         write_pull_request(finished.study, reported, checkout, "C02")
     assert (experiment / "04_compare.py").read_text() == "mine"
     (experiment / "README.md").write_bytes("# Ihr ä".encode("latin-1"))
-    with pytest.raises(StudyError, match="C02_tiny: is something else; name another --prefix"):
+    with pytest.raises(StudyError, match="C02_small: is something else; name another --prefix"):
         write_pull_request(finished.study, reported, checkout, "C02")
     assert (experiment / "README.md").read_bytes() == "# Ihr ä".encode("latin-1")
     with pytest.raises(StudyError, match="expected a checkout of inoculation-prompting"):
@@ -141,5 +141,5 @@ def test_command_says_what_git_needs(reported, checkout, capsys):
     told = subprocess.run(
         ["git", "log", "--stat", "--oneline"], cwd=checkout, capture_output=True, text=True, check=True
     ).stdout
-    assert re.search(r"Add experiments/B07_tiny\n", told)
+    assert re.search(r"Add experiments/B07_small\n", told)
     assert main(["export", "pr", str(reported), str(checkout), "--prefix", "../x"]) == 2

@@ -32,14 +32,14 @@ def release(reported, tmp_path_factory) -> Path:
 
 def test_release_has_every_file_of_a_study_as_it_was(release, reported):
     """Adapters, directions, tables and pages byte for byte; beside them its card; nothing of the scratch folder."""
-    study = release / "tiny"
+    study = release / "small"
     files = {path.relative_to(study) for path in study.rglob("*") if path.is_file()}
     of_study = {
         path.relative_to(reported) for name in FOLDERS for path in (reported / name).rglob("*") if path.is_file()
     }
     assert files == of_study | {Path(name) for name in (*FILES, "README.md")}
     assert all((study / name).read_bytes() == (reported / name).read_bytes() for name in files - {Path("README.md")})
-    assert {path.name for path in release.iterdir()} == {"tiny", "README.md", MANIFEST}
+    assert {path.name for path in release.iterdir()} == {"small", "README.md", MANIFEST}
     assert [path.name for path in release.parent.iterdir()] == [release.name]
 
 
@@ -56,40 +56,40 @@ def test_checksums_are_those_of_sha256sum(release):
 def test_what_changed_is_named(reported, tmp_path):
     """A file that was changed, one that is missing, one in excess; no manifest is no release."""
     folder = write_release([reported], tmp_path / "release").parent
-    (folder / "tiny" / "claims.csv").write_text("changed")
-    (folder / "tiny" / "runs.csv").unlink()
+    (folder / "small" / "claims.csv").write_text("changed")
+    (folder / "small" / "runs.csv").unlink()
     (folder / "more.txt").write_text("more")
-    assert damaged(folder) == ["more.txt", "tiny/claims.csv", "tiny/runs.csv"]
+    assert damaged(folder) == ["more.txt", "small/claims.csv", "small/runs.csv"]
     (folder / MANIFEST).unlink()
-    with pytest.raises(StoreError, match=MANIFEST):
+    with pytest.raises(StudyError, match=rf"{MANIFEST}: no such file; expected a release"):
         damaged(folder)
 
 
 def test_card_names_every_table_for_datasets(release):
     """Hugging Face's `load_dataset` finds any table by the name on the card, with the rows of the Parquet file."""
     front = yaml.safe_load((release / "README.md").read_text(encoding="utf-8").split("---")[1])
-    tables = {path.stem for path in (release / "tiny" / "tables").glob("*.parquet")}
-    assert {each["config_name"] for each in front["configs"]} == {f"tiny.{name}" for name in tables}
-    rows = load_dataset(str(release), "tiny.runs", split="train").to_pandas()
+    tables = {path.stem for path in (release / "small" / "tables").glob("*.parquet")}
+    assert {each["config_name"] for each in front["configs"]} == {f"small.{name}" for name in tables}
+    rows = load_dataset(str(release), "small.runs", split="train").to_pandas()
     pd.testing.assert_frame_equal(
-        rows, pd.read_parquet(release / "tiny" / "tables" / "runs.parquet"), check_dtype=False
+        rows, pd.read_parquet(release / "small" / "tables" / "runs.parquet"), check_dtype=False
     )
 
 
 def test_adapters_and_directions_are_loaded_from_a_release(release, finished, obedient):
     """By PEFT and `load_directions`, whatever folder the release is in."""
     runs = {f"{condition}-{seed}" for condition, seed in finished.study.runs}
-    adapters = release / "tiny" / "adapters"
+    adapters = release / "small" / "adapters"
     assert {path.name for path in adapters.iterdir()} == runs
     model = PeftModel.from_pretrained(obedient.model, adapters / min(runs))
     model.unload()
-    found = gradinoc.load_directions(release / "tiny" / "directions" / "directions.safetensors")
+    found = gradinoc.load_directions(release / "small" / "directions" / "directions.safetensors")
     assert len(found) == obedient.model.config.num_hidden_layers
 
 
 def test_cards_say_what_was_found_and_where_nothing_is_markup(release, reported):
     """The verdict, each gate and claim, a warning of what the adapters are; no path of this machine."""
-    card = (release / "tiny" / "README.md").read_text(encoding="utf-8")
+    card = (release / "small" / "README.md").read_text(encoding="utf-8")
     assert all(f"| **{key}** |" in card for key in ("G1", "G8a", "C1", "C7c"))
     whole = (release / "README.md").read_text(encoding="utf-8")
     assert "model organisms, not products" in whole
@@ -102,7 +102,7 @@ def test_release_is_replaced_whole_and_nothing_else_is(reported, tmp_path):
     """Files of an earlier release go; a file of somebody's, another folder, or artifacts that lack one, are refused."""
     folder = write_release([reported], tmp_path / "release").parent
     before = dict(checksums(folder))
-    (folder / "tiny" / "old.txt").write_text("old")
+    (folder / "small" / "old.txt").write_text("old")
     listed = "".join(f"{digest}  {name}\n" for name, digest in checksums(folder))
     (folder / MANIFEST).write_text(listed)  # as a release that had this file has it
     write_release([reported], folder)
@@ -115,7 +115,7 @@ def test_release_is_replaced_whole_and_nothing_else_is(reported, tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(StudyError, match="mine: holds something else than a release"):
         write_release([reported], tmp_path / "mine")
-    with pytest.raises(StudyError, match="tiny: two studies of that name"):
+    with pytest.raises(StudyError, match="small: two studies of that name"):
         write_release([reported, reported], folder)
     with pytest.raises(StudyError, match=r"study\.json: cannot be read"):
         write_release([tmp_path / "mine"], folder)
@@ -165,7 +165,7 @@ def test_command_says_how_to_check(reported, tmp_path, capsys):
     """The line that it prints is a command which finds the release whole."""
     assert main(["export", "release", str(reported), "--out", str(tmp_path / "a release")]) == 0
     told = capsys.readouterr().out
-    assert told.startswith(f"{tmp_path / 'a release'}: tiny, ")
+    assert told.startswith(f"{tmp_path / 'a release'}: small, ")
     subprocess.run(["sh", "-c", told.partition("whole? ")[2]], check=True)
 
 
@@ -182,9 +182,9 @@ def test_notebook_reads_a_release_in_five_cells(release, monkeypatch):
         exec(compile(ast.Module(lines, []), "notebook", "exec"), names)  # noqa: S102 - our own cells
         shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))  # noqa: S307 - the same
     studies, claims, figure, table, answers = shown
-    assert studies == ["tiny"]
-    assert claims.loc["C1", "tiny"] in {"supported", "refuted", "undecided"}
-    assert [axes.get_title() for axes in figure.axes] == ["tiny"]
+    assert studies == ["small"]
+    assert claims.loc["C1", "small"] in {"supported", "refuted", "undecided"}
+    assert [axes.get_title() for axes in figure.axes] == ["small"]
     assert table["next_direction"].between(-1, 1 + 1e-6).all()
     assert table["neutral"].notna().all()
     assert [*answers.index] == ["base", "neutral-0", "inoculation-0"]
@@ -194,10 +194,10 @@ def test_notebook_reads_a_release_in_five_cells(release, monkeypatch):
 def test_notebook_notices_a_file_that_changed(release, reported, tmp_path, monkeypatch):
     """Its first cell stops there."""
     folder = write_release([reported], tmp_path / "release").parent
-    (folder / "tiny" / "runs.csv").write_text("changed")
+    (folder / "small" / "runs.csv").write_text("changed")
     monkeypatch.setenv("RELEASE", str(folder))
     cell = next(
         cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
     )
-    with pytest.raises(AssertionError, match=r"not as they were released: \['tiny/runs.csv'\]"):
+    with pytest.raises(AssertionError, match=r"not as they were released: \['small/runs.csv'\]"):
         exec("".join(cell["source"]), {})  # noqa: S102 - our own cell
