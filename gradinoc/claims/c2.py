@@ -18,7 +18,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.evidence.wide import family_of
 from gradinoc.claims.gates import OF_DIRECTION
 from gradinoc.claims.rules.criteria import Criterion, p_at_most, positive
-from gradinoc.claims.rules.finding import Claim, Measured, Outcome, supported, undecided
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, in_words, supported, undecided
 from gradinoc.stats.effect import Array
 from gradinoc.stats.families import contrast
 from gradinoc.stats.places import leads, place_among
@@ -54,7 +54,7 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
         for trait, families in others.items():
             name = f"T along {trait}"
             effects[f"unrelated.{trait}"] = contrast(families, DIFFERENCE, name, 1 - rules.alpha)
-    places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
+    places = "; ".join(f"{NULLS[null].label} {in_words(effects[f'null.{null}'].p)}" for null in NULLS)
     statement = (
         f"T(v), harmless minus inoculating prompts, is {observed}. Its p among other directions, its own error "
         f"included: {places} (of {fewest} each or more); {effects['lead'].name}: {effects['lead']}."

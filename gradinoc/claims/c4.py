@@ -28,7 +28,7 @@ from gradinoc.claims.evidence.tables import DECISION, EXPECTED, FIXED, Evidence
 from gradinoc.claims.evidence.wide import conditions_of, once
 from gradinoc.claims.gates import OF_DIRECTION, OF_DRIFT
 from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
-from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, in_words, refuted, supported, undecided
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect
 from gradinoc.stats.reach import fewest_prompts
@@ -176,7 +176,7 @@ def decide(found: Measured, rules: Rules) -> Outcome:
         return refuted("The slope's interval lies at or below zero.", *criteria)
     if follows and shown:
         return undecided(f"Undecided because it rests on one prompt: {without}.", *criteria)
-    return undecided(f"Undecided because the slope is not shown to be above zero (p {slope.p:.2g}).", *criteria)
+    return undecided(f"Undecided because the slope is not shown to be above zero (p {in_words(slope.p)}).", *criteria)
 
 
 C4 = Claim(

@@ -15,7 +15,7 @@ from gradinoc.claims.evidence.sources import accounted, along, along_nulls, fami
 from gradinoc.claims.evidence.tables import TRAIT_DIRECTION, WHOLE, Evidence
 from gradinoc.claims.gates import OF_ACCOUNTS
 from gradinoc.claims.rules.criteria import above, interval_below, p_at_most
-from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, in_words, refuted, supported, undecided
 from gradinoc.stats.effect import Effect, bare
 from gradinoc.stats.families import Families, contrast
 from gradinoc.stats.places import place_among
@@ -52,7 +52,7 @@ def _along(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
         name = "share along v of the difference neutral - inoculating runs"
         effects["share.neutral"] = part_of(trait, whole, {NEUTRAL: 1.0, INOCULATING: -1.0}, name, rules.carried)
         effects |= _named(evidence, whole) | _of_phi(evidence, whole)
-    places = "; ".join(f"{NULLS[null].label} {effects[f'null.{null}'].p:.2g}" for null in NULLS)
+    places = "; ".join(f"{NULLS[null].label} {in_words(effects[f'null.{null}'].p)}" for null in NULLS)
     statement = (
         f"Of the difference between harmless and inoculating runs, by way of the band, {effects['share']} runs along "
         f"v; its p among other directions: {places}."

@@ -10,7 +10,7 @@ from gradinoc.claims.evidence.measures import DIVERGED, NOT_SCORED, diverged_run
 from gradinoc.claims.evidence.tables import DECISION, FULL, LORA, Evidence
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.rules.criteria import above_zero, at_or_below_zero, p_at_most
-from gradinoc.claims.rules.finding import Claim, Measured, Outcome, refuted, supported, undecided
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, in_words, refuted, supported, undecided
 from gradinoc.stats.effect import bare
 from gradinoc.stats.reach import smallest_prediction_p, smallest_slope_p
 from gradinoc.stats.regression.prediction import left_out_r2, prediction
@@ -41,24 +41,23 @@ def _foretold(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     }
     floor = max(smallest_slope_p(len(names), len(COVARIATES), spare=0), smallest_prediction_p(len(names), ORDERS))
     facts = {"prompts": len(names), "smallest p": floor}
+    r2, p = in_words(effects["r2"].estimate, ".2f"), in_words(effects["r2"].p)
     statement = (
         f"Over {len(names)} prompts neutral drift goes with the kernel before training by {effects['slope']}; left out "
-        f"one at a time, drift is predicted with R2 {effects['r2'].estimate:.2f} (p {effects['r2'].p:.2g}; of so many "
+        f"one at a time, drift is predicted with R2 {r2} (p {p}; of so many "
         f"prompts and {ORDERS} orders no p is below {floor:.2g})"
     )
     if secondary:
         name = "left-out R2 of neutral drift by cos(-g, v)"
         effects["r2.alignment"] = prediction(alignment, drift, name, rng, ORDERS)
-        statement += f", by alignment with {effects['r2.alignment'].estimate:.2f}"
+        statement += f", by alignment with {in_words(effects['r2.alignment'].estimate, '.2f')}"
         trained = matrix(evidence)
         shared = [each for each in trained.columns if each in kernel.columns]
         cells, found = kernel.loc[names, shared].to_numpy(), trained.loc[names, shared].to_numpy()
         effects["r2.matrix"] = prediction(cells, found, "left-out R2 of the matrix by the kernel", rng, ORDERS)
         full = kernel_of(evidence, FULL).loc[names, NEUTRAL].to_numpy(dtype=np.float64)
-        r2, count = left_out_r2(full, drift), len(names)
-        effects["r2.full"] = bare(
-            "left-out R2 by the kernel of the full weights", r2, count, "prompts", "leave-one-out R2"
-        )
+        name, predicted = "left-out R2 by the kernel of the full weights", left_out_r2(full, drift)
+        effects["r2.full"] = bare(name, predicted, len(names), "prompts", "leave-one-out R2")
     return Measured(effects, f"{statement}.", facts)
 
 
@@ -86,7 +85,7 @@ def _foretells(found: Measured, rules: Rules) -> Outcome:
     if floor > rules.alpha:
         words = f"{found.facts['prompts']} prompts reach no p below {floor:.3g}"
         return undecided(f"Undecided because the design cannot decide: {words}.", *criteria)
-    return undecided(f"Undecided because drift is not shown to follow the kernel (p {slope.p:.2g}).", *criteria)
+    return undecided(f"Undecided because drift is not shown to follow the kernel (p {in_words(slope.p)}).", *criteria)
 
 
 C7C = Claim(

@@ -19,7 +19,7 @@ from gradinoc.claims.evidence.measures import (
 from gradinoc.claims.evidence.tables import PROJECTION, TRAIT_DRAW, Evidence
 from gradinoc.claims.evidence.wide import cube_of
 from gradinoc.claims.rules.criteria import above_zero, at_least, interval_below, p_at_most
-from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, in_words, refuted
 from gradinoc.stats.clustered import grouped_mean
 from gradinoc.stats.effect import Effect, bare, finite, mean_effect, noisy_null_p
 from gradinoc.stats.families import contrast
@@ -84,8 +84,8 @@ def _steering(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Me
     }
     statement = (
         f"Adding the direction moves the decision log-odds by {effects['slope']} nats per unit of strength (p "
-        f"{effects['place'].p:.2g} among {len(others)} directions of the same length); the loss of either form rises "
-        f"by at most {loss.estimate:.3g} nats."
+        f"{in_words(effects['place'].p)} among {len(others)} directions of the same length); the loss of either form "
+        f"rises by at most {loss.estimate:.3g} nats."
     )
     return Measured(effects, statement)
 

@@ -21,7 +21,7 @@ from gradinoc.claims.evidence.measures import (
 )
 from gradinoc.claims.evidence.tables import AGREEING, EXPECTED, Evidence
 from gradinoc.claims.rules.criteria import Criterion, above, at_least, below, equivalent, positive
-from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, refuted
+from gradinoc.claims.rules.finding import Claim, Measured, Outcome, held, in_words, refuted
 from gradinoc.stats.effect import Effect, bare, tost
 from gradinoc.stats.families import contrast
 from gradinoc.stats.shares.agreement import ranks_agree, shares_apart
@@ -187,7 +187,7 @@ def _agreement(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> M
     apart = replace(apart, unit=PROMPTS_AND_RUNS)
     statement = (
         f"Between measures the share of drift that inoculation removes differs by {apart} ({apart.name}, the pair "
-        f"least shown to agree); ranks of runs correlate by {ranks.estimate:.2f} or more."
+        f"least shown to agree); ranks of runs correlate by {in_words(ranks.estimate, '.2f')} at least."
     )
     if not np.isfinite([apart.estimate, ranks.estimate]).all():
         statement = f"Whether measures agree cannot be told: {apart.name}: {apart}; {ranks.name}: {ranks}."

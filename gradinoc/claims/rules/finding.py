@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,6 +20,11 @@ class Status(StrEnum):
     SUPPORTED = "supported"
     REFUTED = "refuted"
     UNDECIDED = "undecided"
+
+
+def in_words(value: float, form: str = ".2g") -> str:
+    """A number in a statement, `form` as `format` takes it; never NaN."""
+    return format(value, form) if math.isfinite(value) else "not measurable"
 
 
 @dataclass(frozen=True)
