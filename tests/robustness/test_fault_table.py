@@ -48,19 +48,26 @@ def test_page_without_a_place_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("exitstatus", "keyword", "expected"),
+    ("exitstatus", "keyword", "worker", "expected"),
     [
-        (pytest.ExitCode.TESTS_FAILED, "", ["6", "4"]),
-        (pytest.ExitCode.TESTS_FAILED, "some", None),
-        (pytest.ExitCode.INTERRUPTED, "", None),
+        (pytest.ExitCode.TESTS_FAILED, "", {}, ["6", "4"]),
+        (pytest.ExitCode.TESTS_FAILED, "some", {}, None),
+        (pytest.ExitCode.INTERRUPTED, "", {}, None),
+        (pytest.ExitCode.OK, "", {"workerinput": {}}, None),
     ],
 )
-def test_only_a_whole_session_replaces_the_table(tmp_path, exitstatus, keyword, expected):
-    """Of six faults four were survived, one test failed, one broke in its set-up: those are not survived."""
-    tried = {kind: ("fault", ["storage", "a bit flipped", count, "test_a.py"]) for kind, count in COUNTS.items()}
-    stats = {kind: [SimpleNamespace(passed=kind == "passed", user_properties=[each])] for kind, each in tried.items()}
+def test_only_a_whole_session_replaces_the_table(tmp_path, exitstatus, keyword, worker, expected):
+    """Of six faults four were survived, one test failed, one broke in its set-up: those are not survived.
+
+    What else a test says of itself is no fault, and a worker of xdist's knows of its own tests alone.
+    """
+    tried = {kind: (faults.FAULT, ["storage", "a bit flipped", count, "test_a.py"]) for kind, count in COUNTS.items()}
+    other = ("killed", "5 studies")
+    stats = {
+        kind: [SimpleNamespace(passed=kind == "passed", user_properties=[other, each])] for kind, each in tried.items()
+    }
     reporter = SimpleNamespace(stats=stats, section=lambda _: None, write_line=lambda _: None)
-    config = SimpleNamespace(getoption=lambda _: tmp_path, option=SimpleNamespace(keyword=keyword))
+    config = SimpleNamespace(getoption=lambda _: tmp_path, option=SimpleNamespace(keyword=keyword), **worker)
     faults.pytest_terminal_summary(reporter, exitstatus, config)
     assert (tmp_path / "faults.csv").exists() == (expected is not None)
     if expected:
