@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.exceptions import ActorUnavailableError, ObjectLostError, ObjectStoreFullError, WorkerCrashedError
 
-from gradinoc.errors import EngineError, LostWorkerError, StoreError
+from gradinoc.errors import EngineError, LostWorkerError, OutOfMemoryError, StoreError
 from gradinoc.pipeline.engines import ray_crew, ray_engine, ray_worker
 from gradinoc.pipeline.engines.engine import Job
 from gradinoc.pipeline.engines.ray_engine import RayEngine
@@ -16,7 +16,7 @@ from gradinoc.pipeline.engines.ray_worker import StepWorker, described
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.steps.step import StepKey, run_key
 from gradinoc.pipeline.storage.store import Store
-from gradinoc.pipeline.storage.transfer import pack, receive
+from gradinoc.pipeline.storage.transfer import differences, pack, receive
 
 
 @pytest.fixture
@@ -262,3 +262,29 @@ def test_workers_that_cannot_be_begun_do_not_end_a_study_at_work(crew, monkeypat
     crew._crew.workers.append(unborn)
     with pytest.raises(EngineError, match="no worker can be begun"):
         crew._crew.greet(unborn)
+
+
+def test_a_step_whose_workers_run_out_of_memory_says_so(crew, alone):
+    """Ray kills a worker that takes too much: after four the step is given up, as one that needs more memory."""
+    one = job(alone)
+    ended = [
+        [*crew._end(one, ray_engine._Lost(ray_engine.WorkerOutOfMemoryError("killed by the memory monitor"), 1.0))]
+        for _ in range(ray_crew.TRIES)
+    ]
+    assert ended[:-1] == [[]] * (ray_crew.TRIES - 1)
+    ((given_up, error),) = ended[-1]
+    assert given_up is one
+    assert isinstance(error, OutOfMemoryError)
+    assert "given up after 4 workers" in str(error)
+    assert "killed by the memory monitor" in str(error)
+
+
+def test_a_result_that_arrives_twice_is_taken_once(crew, alone):
+    """The second time it is known; either time its job is done, and the bytes are those of the first."""
+    one = job(alone)
+    (folder,) = alone.complete([StepKey("directions")])
+    packed = pack(alone.entries[StepKey("directions")])
+    for _ in range(2):
+        assert [*crew._end(one, [packed])] == [(one, None)]
+        (taken,) = crew._store.stored()
+        assert [*differences(folder, taken)] == []
