@@ -167,12 +167,40 @@ def test_command_publishes(reported, evidence, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'record'}: study small, plot16_prompts\n"
 
 
-def test_page_of_a_study_is_made_of_its_record(record, tmp_path):
-    """Every gate and claim with its words, every effect with its estimate; what could not be measured is no number."""
+def make_results():
+    """What writes the pages of docs/results."""
     spec = importlib.util.spec_from_file_location("make_results", DOCS / "make_results.py")
     made = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = made  # where dataclasses look for it
     spec.loader.exec_module(made)
+    return made
+
+
+def test_page_of_a_study_computed_again_has_every_number_twice(record, reported, tmp_path):
+    """What is different is named, with what was published and what is now; the rest is counted."""
+    again = tmp_path / "record" / "again"
+    again.mkdir()
+    claims = pd.read_csv(reported / "claims.csv")
+    claims.loc[claims["claim"] == "C1", "status"] = "supported"
+    (tmp_path / "fresh").mkdir()
+    for name in ("runs.csv", "matrix.csv"):
+        shutil.copy(reported / name, tmp_path / "fresh")
+    claims.to_csv(tmp_path / "fresh" / "claims.csv", index=False)
+    table = reproduction(read_banked(record.folder), tmp_path / "fresh")
+    table.to_csv(again / "reproduction.csv", index=False)
+    shutil.copy(reported / "environment.json", again)
+    template = tmp_path / "page.md.j2"
+    template.write_text('{% set name = "record" %}{% include "_reproduce.md.j2" %}')
+    page = make_results().rendered(template, tmp_path)
+    assert "The study **does not agree** with what was published." in page
+    assert page.count("| claims.csv | C1 | status | undecided | supported |") == 1
+    rows = table[table["table"] == "claims.csv"]
+    assert page.count("\n| G") + page.count("\n| C") == len(rows)
+
+
+def test_page_of_a_study_is_is_made_of_its_record(record, tmp_path):
+    """Every gate and claim with its words, every effect with its estimate; what could not be measured is no number."""
+    made = make_results()
     template = tmp_path / "small.md.j2"
     template.write_text('{% extends "_study.md.j2" %}{% set record = study("record") %}')
     page = made.rendered(template, tmp_path)
