@@ -1,4 +1,4 @@
-"""Write the pages of docs/results, and reproduce.md, from the records of the studies: `python docs/make_results.py`.
+"""Write the pages of docs/results from the records of the studies: `python docs/make_results.py`.
 
 A page is made of its template, `PAGE.md.j2`, in which no number is typed: `study("smollm2")` is the record that
 `gradinoc export record` left in docs/smollm2. Templates whose name begins with `_` are parts of others. A page without
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from gradinoc.report.exports.record import NEEDED, Record
 from gradinoc.report.reproduction import CLAIMS, Agreement, agrees
@@ -49,20 +49,13 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     """Return what a template comes to with the records in the folders of `records`."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, RESULTS]), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Markdown of our own tables
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=select_autoescape(("html.j2",)),
     )  # fmt: skip
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    environment.globals |= names | {
-        "files": files,
-        "figure": figure,
-        "failing": failing,
-        "over": over,
-        "moved": moved,
-        "sure": sure,
-        "elsewhere": elsewhere,
-    }
+    functions = (files, figure, failing, over, moved, sure, elsewhere)
+    environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
 
@@ -195,10 +188,8 @@ def elsewhere(record: Record, family: str) -> str:
     prompts = record.table("prompts").set_index("condition")
     unseen = prompts.index[prompts["kind"].isin(["unseen", "empty"])]
     matrix = record.table("matrix")
-    trained = matrix["condition"].map(prompts["family"]).eq(family) & matrix["condition"].map(prompts["kind"]).eq(
-        "fixed"
-    )
-    chosen = matrix[trained & matrix["evaluation"].isin(unseen)]
+    trained = prompts.index[(prompts["family"] == family) & (prompts["kind"] == "fixed")]
+    chosen = matrix[matrix["condition"].isin(trained) & matrix["evaluation"].isin(unseen)]
     return short(chosen.groupby("condition")["drift"].mean().mean())
 
 

@@ -70,6 +70,9 @@ class ModelSettings(Section):
         return self
 
 
+DATA_FILES = ("source", "everyday", "trait_answers")  # settings of data that may name a file
+
+
 class DataSettings(Section):
     """Where questions and answers come from, and how many go to each purpose (all disjoint by question).
 

@@ -28,10 +28,10 @@ from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.storage.store import Entry, Store
 from gradinoc.pipeline.storage.transfer import Became, pack, receive
 from gradinoc.study.description import Study
+from gradinoc.study.settings import DATA_FILES
 from gradinoc.study.traits.registry import FUNCTIONS, find_trait
 from gradinoc.study.traits.shipped import SHIPPED
 
-FILES = ("source", "everyday", "trait_answers")  # fields of `Study.data` that may name a file
 FOLDERS = "gradinoc-worker-"  # of workers on their nodes; behind it the process that it belongs to
 KEPT_BYTES = 2**30  # of inputs and results on a worker's disk, besides those it is at
 COMPUTE, TELL = "compute", "tell"  # what an actor does side by side
@@ -55,7 +55,7 @@ class Description:
 def described(study: Study) -> Description:
     """Return a study as it travels to workers."""
     files = dict[str, bytes]()
-    for name in FILES:
+    for name in DATA_FILES:
         named = getattr(study.data, name)
         path = source_path(named) if named else None
         if path is not None:

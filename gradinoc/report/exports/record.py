@@ -21,15 +21,15 @@ from gradinoc.report.figures import FIGURES
 from gradinoc.report.tables import write_json, write_table
 from gradinoc.report.wording import status_word
 from gradinoc.stats.effect import Effect
+from gradinoc.study.settings import DATA_FILES
 
 VERDICT, ENVIRONMENT, STUDY = "verdict.json", "environment.json", "study.json"
 WORDS = "figures/figures.json"  # each figure's finding and caption
 REPORT = "report.html"  # of artifacts, and no record
 TABLES = ("claims", "runs", "prompts", "matrix")
 ARMED = ("arms", "energies")  # tables of a study with interventions
-SOURCES = ("source", "everyday", "trait_answers")  # keys of a study's data that may name a file
 NEEDED = (VERDICT, ENVIRONMENT, STUDY, WORDS, *(f"{name}.csv" for name in TABLES))
-COLOURS = 256  # of a published picture, which is a third as large so
+COLOURS = 256  # of a published picture, so that it is small
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Record:
             StudyError: it does; the message says which.
         """
         data, model = self.study["data"], self.study["model"]
-        named = {"model.id": model["id"], **{f"data.{key}": data.get(key) for key in SOURCES}}
+        named = {"model.id": model["id"], **{f"data.{key}": data.get(key) for key in DATA_FILES}}
         for key, value in named.items():
             if value and Path(value).expanduser().is_absolute():
                 raise StudyError(
