@@ -98,12 +98,17 @@ def _copy(record: Record, place: Path) -> None:
 
 
 def _card(records: Sequence[Record], folder: Path, license_name: str | None) -> str:
-    """A dataset card, whose front matter names every Parquet table as a configuration `STUDY.TABLE`."""
+    """A dataset card, whose front matter names every Parquet table as a configuration `STUDY.TABLE`.
+
+    Descriptions hold checksums, because `datasets` 5.2.0 caches a local folder with configurations by its name and its
+    front matter alone: without them, a second release of the same name would be answered with the first one's rows.
+    """
     tables = [path for record in records for path in sorted((folder / record.name / "tables").glob("*.parquet"))]
     configs = [
-        {"config_name": f"{path.parents[1].name}.{path.stem}", "data_files": path.relative_to(folder).as_posix()}
+        {"config_name": f"{path.parents[1].name}.{path.stem}", "data_files": path.relative_to(folder).as_posix(),
+         "description": f"SHA-256 {checksum(path)}"}
         for path in tables
-    ]
+    ]  # fmt: skip
     data = DatasetCardData(
         license=license_name, pretty_name="gradinoc: studies of inoculation prompting", configs=configs,
         tags=["inoculation-prompting", "lora", "gradients", "gradinoc"],

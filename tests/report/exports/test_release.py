@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -65,15 +66,31 @@ def test_what_changed_is_named(reported, tmp_path):
         damaged(folder)
 
 
-def test_card_names_every_table_for_datasets(release):
+def test_card_names_every_table_for_datasets(release, tmp_path):
     """Hugging Face's `load_dataset` finds any table by the name on the card, with the rows of the Parquet file."""
     front = yaml.safe_load((release / "README.md").read_text(encoding="utf-8").split("---")[1])
     tables = {path.stem for path in (release / "small" / "tables").glob("*.parquet")}
     assert {each["config_name"] for each in front["configs"]} == {f"small.{name}" for name in tables}
-    rows = load_dataset(str(release), "small.runs", split="train").to_pandas()
-    pd.testing.assert_frame_equal(
-        rows, pd.read_parquet(release / "small" / "tables" / "runs.parquet"), check_dtype=False
-    )
+    _same_rows_for_datasets(release, tmp_path)
+
+
+def test_datasets_reads_the_release_it_was_given(reported, release, tmp_path):
+    """Another release of the same name with other rows, or the same one made again: never what the cache still has."""
+    other = tmp_path / reported.name
+    shutil.copytree(reported, other)
+    rows = pd.read_csv(other / "runs.csv")
+    for seconds, place in ((111.0, "elsewhere"), (222.0, "elsewhere")):
+        rows["seconds"] = seconds
+        rows.to_csv(other / "runs.csv", index=False)
+        rows.to_parquet(other / "tables" / "runs.parquet", index=False)
+        _same_rows_for_datasets(release, tmp_path)
+        _same_rows_for_datasets(write_release([other], tmp_path / place / release.name).parent, tmp_path)
+
+
+def _same_rows_for_datasets(release: Path, cache: Path) -> None:
+    rows = load_dataset(str(release), "small.runs", split="train", cache_dir=str(cache / "cache")).to_pandas()
+    expected = pd.read_parquet(release / "small" / "tables" / "runs.parquet")
+    pd.testing.assert_frame_equal(rows, expected, check_dtype=False)
 
 
 def test_adapters_and_directions_are_loaded_from_a_release(release, finished, obedient):
