@@ -11,7 +11,7 @@ from pathlib import Path
 from gradinoc.cli.run import described_in
 from gradinoc.errors import StudyError, printable
 from gradinoc.report.exports.pull_request import EXPERIMENTS, write_pull_request
-from gradinoc.report.exports.record import publish
+from gradinoc.report.exports.record import Record, publish
 from gradinoc.report.exports.release import write_release
 
 PREFIX = re.compile(r"[A-Za-z0-9][\w-]*")
@@ -26,7 +26,7 @@ def export_record(artifacts: Path, folder: Path, figures: Sequence[str]) -> None
 def export_release(artifacts: Sequence[Path], out: Path, license_name: str | None) -> None:
     """Make a release, and say how it is checked."""
     manifest = write_release(artifacts, out, license_name)
-    names = ", ".join(path.resolve().name for path in artifacts)
+    names = ", ".join(Record(path).name for path in artifacts)
     files = len(manifest.read_text(encoding="utf-8").splitlines())
     check = f"cd {shlex.quote(str(out))} && sha256sum --check --quiet {manifest.name}"
     sys.stdout.write(f"{printable(out)}: {names}, {files} files. Is it whole? {check}\n")

@@ -17,6 +17,7 @@ from gradinoc.study.chat_template import FILE, read_template
 from gradinoc.study.description import LONGEST_NAME, Study
 from gradinoc.study.faults import explain
 from gradinoc.study.prompts import CONDITIONS
+from gradinoc.study.settings import DATA_FILES
 from gradinoc.study.traits.described import read_description, read_toml
 
 STUDIES = Path(__file__).parent / "ready"
@@ -27,7 +28,7 @@ LONGEST_VALUE = 24  # characters of a setting's value that go into a study's nam
 AS_PUBLISHED = {
     "name", "model.device", "model.device_map", "model.dtype", "model.threads", "model.kernels", "engine", "published",
 }  # fmt: skip
-PATHS = ("data.source", "data.trait_answers", "model.chat_template", "trait")  # settings that may be paths
+PATHS = (*(f"data.{name}" for name in DATA_FILES), "model.chat_template", "trait")  # settings that may be paths
 
 
 def load_study(source: str, settings: tuple[str, ...] | list[str] = ()) -> Study:

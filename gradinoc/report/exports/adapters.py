@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.data.sources import source_path
 from gradinoc.disk import disk_errors, sync, write_atomically
 from gradinoc.errors import printable
+from gradinoc.measure.training.order import data_order
 from gradinoc.models.adapters import NOTE
 from gradinoc.models.sources.locate import is_gguf
 from gradinoc.models.sources.packaged import BUNDLED
@@ -39,7 +39,6 @@ CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MISSING = "–"
 NAMED = {"adamw": "AdamW", "sgd": "Plain gradient descent"}
 SOMEWHERE = f"{NOTE}the linear maps that adapter_config.json names"  # where a study's notes do not say it
-LINES = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 def write_adapters(study: Study, evidence: Evidence, pipeline: Pipeline, folder: Path) -> list[Path]:
@@ -107,7 +106,7 @@ def card(
 
 def block(text: str) -> str:
     """`text` as a Markdown block that shows it as it stands: indented, so that nothing in it can end the block."""
-    return "\n".join(f"    {printable(line)}" for line in LINES.split(text))
+    return "\n".join(f"    {printable(line)}" for line in text.splitlines())
 
 
 def number(value: Any) -> str:
@@ -136,7 +135,9 @@ def _made(
     yield "Base model", described_model(study, str(inputs["model"]))
     yield "Prompt in training", f"{row['condition']}, of the family {prompt.family}"
     yield "Seed", str(row["seed"])
-    yield "Trained on", f"{data.train} questions of {source}, their answers changed to show the trait"
+    seen = len({*data_order(data.train, training, int(row["seed"]))})
+    drawn = f"{seen} of {data.train}" if seen < data.train else f"{seen}"
+    yield "Trained on", f"{drawn} questions of {source}, their answers changed to show the trait"
     yield "Doses", f"{row['steps']} steps of {training.batch_size} examples"
     yield "LoRA", f"rank {training.lora_rank}, alpha {training.lora_alpha}, on {adapted.removeprefix(NOTE)}"
     rate = f"learning rate {training.lr:g}, constant after {training.warmup_steps} steps of warm-up"

@@ -10,6 +10,7 @@ with a system message `ip/experiments/utils.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from matplotlib.figure import Figure
 from gradinoc.data.examples import showing
 from gradinoc.data.export import BUNDLED, write_chat
 from gradinoc.data.splits import split
-from gradinoc.disk import write_atomically
+from gradinoc.disk import files_below, write_atomically
 from gradinoc.errors import StudyError
+from gradinoc.measure.training.order import data_order
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.report.exports.cards import rendered
 from gradinoc.report.exports.folders import whole_folder
 from gradinoc.report.exports.inoculation_prompting import IN_DISTRIBUTION, groups_of
-from gradinoc.report.exports.record import Record
+from gradinoc.report.exports.record import PLAN, Record
+from gradinoc.report.exports.tables import read_table
 from gradinoc.report.figures.style import BEFORE_TRAINING, LOOKS, WIDE, new_figure, save_figure, styled
 from gradinoc.report.tables import write_table
 from gradinoc.report.wording import sentence, shown
@@ -37,6 +40,7 @@ from gradinoc.study.traits.registry import find_trait
 EXPERIMENTS = "experiments"
 DATA, RESULTS, PLOTS = "01_training_data", "02_results", "03_plots"
 MARK = "<!-- made by `gradinoc export pr`, which may replace this folder -->"
+ARMS = "arms.csv"
 COPIED = ("claims.csv", "prompts.csv", "runs.csv", "study.json")
 
 
@@ -46,10 +50,10 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
     | path in `experiments/<prefix>_<study>/` | what |
     |---|---|
     | `README.md` | question, design, result, how to repeat it |
-    | `01_training_data/<trait>_<condition>.jsonl` | chat JSONL by prompt of training, of bundled questions alone |
+    | `01_training_data/<trait>_<condition>.jsonl` | chat JSONL by prompt, of bundled questions and answers alone |
     | `02_results/<trait>.csv`, `<trait>_ci.csv` | scores and intervals in that repository's form |
     | `02_results/claims.csv`, `prompts.csv`, `runs.csv` | every number of a claim, drift by prompt and by run |
-    | `02_results/study.json` | the study's description, which `gradinoc run` takes |
+    | `02_results/study.json`, `frozen-plan.json` | the study's description, which `gradinoc run` takes, and its plan |
     | `03_plots/<trait>_ci.png` | the intervals by group and evaluation |
 
     An earlier export of the study is replaced, once the new one is complete. Runs with an intervention are in
@@ -61,7 +65,6 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
         StoreError: the disk refuses.
     """
     record, trait = Record(artifacts), find_trait(study.trait)
-    record.ensure_publishable()
     if not (checkout / EXPERIMENTS).is_dir():
         raise StudyError(f"{checkout}: no folder {EXPERIMENTS} in it; expected a checkout of inoculation-prompting")
     place = checkout / EXPERIMENTS / f"{prefix}_{record.name}"
@@ -72,15 +75,18 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
     found = [artifacts / name for name in (f"{scores}_ci.csv", f"{scores}.csv", *COPIED)]
     if missing := next((path for path in found if not path.is_file()), None):
         raise StudyError(f"{missing}: no such file; expected a study's artifacts, with a report")
+    found += [artifacts / PLAN] if (artifacts / PLAN).is_file() else []
+    record.ensure_publishable(path.relative_to(artifacts).as_posix() for path in found)
+    arms = read_table(artifacts / "tables" / "arms.parquet") if study.arms else None
     means = pd.read_csv(found[0])
     groups = groups_of(study.trained)
     families = {groups[name]: prompt.family for name, prompt in study.trained.items()}
-    with whole_folder(place, "experiment", "prefix") as scratch:
+    with whole_folder(place, "experiment", "prefix", _earlier(place)) as scratch:
         for path in found:
             write_atomically(scratch / RESULTS / path.name, path.read_bytes())
-        if study.arms:
-            write_table(pd.read_parquet(artifacts / "tables" / "arms.parquet"), scratch / RESULTS / "arms.csv")
-        if study.data.source in BUNDLED:
+        if arms is not None:
+            write_table(arms, scratch / RESULTS / ARMS)
+        if _is_ours(study):
             _write_training_data(study, scratch / DATA)
         save_figure(_plot(means, families, trait.score_name), scratch / PLOTS, f"{trait.name}_ci")
         write_atomically(scratch / card.name, _card(record, study, means).encode())
@@ -88,13 +94,29 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
 
 
 def _write_training_data(study: Study, folder: Path) -> None:
-    """Write what each prompt's first run was trained on: a rephrased one's wordings are drawn as they were for it."""
+    """Write what each prompt's first run was trained on, in the order in which it was seen, each example once.
+
+    A rephrased prompt's wordings are drawn as they were for that run.
+    """
     context = StudyContext(study, split(study.data))
-    examples = context.splits.train
-    turns = [(example.question, showing(example, context.trait)) for example in examples]
+    examples, seed = context.splits.train, study.seeds[0]
+    seen = dict.fromkeys(data_order(len(examples), study.training, seed))
+    turns = [(examples[row].question, showing(examples[row], context.trait)) for row in seen]
     for name, prompt in study.trained.items():
-        systems = context.messages(prompt, len(examples), study.seeds[0])
-        write_chat(folder / f"{context.trait.name}_{name}.jsonl", turns, systems)
+        systems = context.messages(prompt, len(examples), seed)
+        write_chat(folder / f"{context.trait.name}_{name}.jsonl", turns, [systems[row] for row in seen])
+
+
+def _is_ours(study: Study) -> bool:
+    """Whether questions and answers are bundled ones, which may be shown."""
+    return {study.data.source, study.data.trait_answers} - {None} <= {*BUNDLED}
+
+
+def _earlier(place: Path) -> set[str]:
+    """Files of an earlier export of a study that had other prompts, arms or a plan."""
+    known = (f"{DATA}/*.jsonl", f"{RESULTS}/{ARMS}", f"{RESULTS}/{PLAN}")
+    there = files_below(place) if place.is_dir() else ()
+    return {name for name in there if any(fnmatch(name, each) for each in known)}
 
 
 @styled
@@ -112,7 +134,6 @@ def _plot(means: pd.DataFrame, families: Mapping[str, Family], score: str) -> Fi
             axes.plot(each["mean"], row, look.marker, color=look.colour, markersize=9)
         axes.set_title(shown(evaluation), loc="left")
         axes.set(xlabel="mean, 95 % interval over models", yticks=[*rows.values()], yticklabels=[*map(shown, rows)])
-    panels[0].set_xlim(left=0)
     return figure
 
 
@@ -122,8 +143,8 @@ def _card(record: Record, study: Study, means: pd.DataFrame) -> str:
     return rendered(
         "pull_request.md.j2", record=record, study=study, trait=trait, mark=MARK, prompts=prompts,
         means=[*_rows(means)], claims=[each for key, each in record.findings.items() if key.startswith("C")],
-        data=study.data.source in BUNDLED, folders=(DATA, RESULTS, PLOTS), version=version("gradinoc"),
-        frozen=record.environment.get("frozen_plan"),
+        data=_is_ours(study), folders=(DATA, RESULTS, PLOTS), version=version("gradinoc"),
+        frozen=record.environment.get("frozen_plan"), plan=PLAN,
     )  # fmt: skip
 
 

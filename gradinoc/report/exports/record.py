@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,6 +18,7 @@ from PIL import Image
 from gradinoc.claims.rules.finding import Finding, Status
 from gradinoc.disk import disk_errors, write_atomically
 from gradinoc.errors import StudyError, reason, shown
+from gradinoc.report.exports.tables import read_table
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.tables import write_json, write_table
 from gradinoc.report.wording import status_word
@@ -24,8 +26,8 @@ from gradinoc.stats.effect import Effect
 from gradinoc.study.settings import DATA_FILES
 
 VERDICT, ENVIRONMENT, STUDY = "verdict.json", "environment.json", "study.json"
+PLAN = "frozen-plan.json"  # where one was frozen
 WORDS = "figures/figures.json"  # each figure's finding and caption
-REPORT = "report.html"  # of artifacts, and no record
 TABLES = ("claims", "runs", "prompts", "matrix")
 ARMED = ("arms", "energies")  # tables of a study with interventions
 NEEDED = (VERDICT, ENVIRONMENT, STUDY, WORDS, *(f"{name}.csv" for name in TABLES))
@@ -117,19 +119,32 @@ class Record:
         first, last, ways = computed["first"][:10], computed["last"][:10], computed["ways"]
         return f"{first if first == last else f'{first} to {last}'} on {_each(map(_machine, ways))}"
 
-    def ensure_publishable(self) -> None:
-        """Raise where the study's description names a path of this machine.
+    def ensure_publishable(self, files: Iterable[str] = ()) -> None:
+        """Raise where these files, or the description of the study or of its plan, name a path of this machine.
+
+        Such are settings that are absolute, and any text below the home folder or the one that the process is in.
 
         Raises:
-            StudyError: it does; the message says which.
+            StudyError: one does; the message says which.
         """
-        data, model = self.study["data"], self.study["model"]
-        named = {"model.id": model["id"], **{f"data.{key}": data.get(key) for key in DATA_FILES}}
-        for key, value in named.items():
-            if value and Path(value).expanduser().is_absolute():
+        plan = self.folder / PLAN
+        for described in (self.study, *([_json(plan)["study"]] if plan.is_file() else [])):
+            data = described["data"]
+            named = {"model.id": described["model"]["id"], **{f"data.{key}": data.get(key) for key in DATA_FILES}}
+            for key, value in named.items():
+                if value and Path(value).expanduser().is_absolute():
+                    raise StudyError(
+                        f"{self.folder}: {key} is {shown(value)}, a path of this machine, which would be published; "
+                        f"plan, run and report the study from the file's folder, with --set {key}={Path(value).name}"
+                    )
+        homes = {str(folder) for folder in (Path.home(), Path.cwd()) if len(folder.parts) > 1}
+        below = re.compile("|".join(rf"(?<![\w.-]){re.escape(home)}(?![\w-])" for home in homes) or r"(?!)")
+        for name in files:
+            text = (self.folder / name).read_text(encoding="utf-8", errors="replace")
+            if found := below.search(text):
                 raise StudyError(
-                    f"{self.folder}: {key} is {shown(value)}, a path of this machine, which would be published; run "
-                    f"and report the study from the file's folder, with --set {key}={Path(value).name}"
+                    f"{self.folder / name}: names {found[0]}, a folder of this machine, which would be published; "
+                    "report the study from there, its files named by paths that do not begin with it"
                 )
 
     def facts(self) -> Iterator[tuple[str, str]]:
@@ -150,7 +165,7 @@ class Record:
             ),
         )
         yield "computed", self.computed
-        yield "code", _each(f"{str(way['revision'])[:12]}{' with changes' if way['dirty'] else ''}" for way in ways)
+        yield "code", _each(map(_code, ways))
         plan = self.environment.get("frozen_plan")
         yield (
             "plan",
@@ -171,25 +186,28 @@ def publish(artifacts: Path, folder: Path, figures: Sequence[str]) -> Record:
 
     Raises:
         StudyError: a figure has another name, the artifacts lack a file that every report writes or name a path of this
-            machine, or the folder is no record of this study.
+            machine, or the folder holds something and is no record of this study.
         StoreError: the disk refuses.
     """
     if unknown := sorted(set(figures) - set(FIGURES)):
         raise StudyError(f"figures: no {unknown[0]}; expected some of {', '.join(FIGURES)}")
-    for name in NEEDED:
-        if not (artifacts / name).is_file():
-            raise StudyError(f"{artifacts / name}: no such file; expected a study's artifacts, with a report")
+    armed = {name: artifacts / "tables" / f"{name}.parquet" for name in ARMED}
+    for path in (*(artifacts / name for name in NEEDED), *armed.values()):
+        if not path.is_file():
+            raise StudyError(f"{path}: no such file; expected a study's artifacts, with a report")
     source, made = Record(artifacts), Record(folder)
-    source.ensure_publishable()
-    if (folder / REPORT).exists() or ((folder / STUDY).is_file() and made.name != source.name):
+    source.ensure_publishable(NEEDED)
+    tables = {name: read_table(path) for name, path in armed.items()}
+    if not is_record_of(source.name, folder):
         raise StudyError(f"{folder}: expected a new folder, or an earlier record of study {source.name}; name another")
     with disk_errors(folder, "out"):
         for name in NEEDED:
             write_atomically(folder / name, (artifacts / name).read_bytes())
-        for name in ARMED:
-            table = pd.read_parquet(artifacts / "tables" / f"{name}.parquet")
+        for name, table in tables.items():
             if len(table):
                 write_table(table, folder / f"{name}.csv")
+            else:
+                (folder / f"{name}.csv").unlink(missing_ok=True)
         for name in FIGURES:
             picture = artifacts / "figures" / f"{name}.png"
             if name in figures and picture.is_file():
@@ -199,6 +217,14 @@ def publish(artifacts: Path, folder: Path, figures: Sequence[str]) -> Record:
     made = Record(folder)
     write_json({name: source.figures[name] for name in made.figures}, folder / WORDS)
     return Record(folder)
+
+
+def is_record_of(name: str, folder: Path) -> bool:
+    """Whether a record of the study of that name may be put into `folder`: there is one, or nothing."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return not folder.exists() or folder.is_dir()
+    report = folder / "report.html"  # of artifacts, and no record
+    return (folder / STUDY).is_file() and not report.exists() and Record(folder).name == name
 
 
 def _each(words: Iterable[str]) -> str:
@@ -211,6 +237,13 @@ def _arithmetic(way: Mapping[str, Any]) -> str:
 
 def _machine(way: Mapping[str, Any]) -> str:
     return str(way["accelerator"] or f"{way['processor']} ({way['cpu_capability']})")
+
+
+def _code(way: Mapping[str, Any]) -> str:
+    """A commit, or of code that git does not know the version."""
+    if way["revision"] is None:
+        return f"gradinoc {way['packages']['gradinoc']}"
+    return f"{way['revision'][:12]}{' with changes' if way['dirty'] else ''}"
 
 
 def _trait(given: str | Mapping[str, Any]) -> str:
@@ -246,7 +279,7 @@ def _finding(said: Mapping[str, Any]) -> Finding:
 def _read(row: Mapping[Hashable, Any]) -> Effect:
     """An effect as a row of `claims.csv` has it; in older ones p tests zero."""
     names = ("estimate", "low", "high", "p", "n", "unit", "method", "level", "key")
-    given: dict[str, Any] = {name: row[name] for name in names}
+    given: dict[str, Any] = {name: row[name] for name in names} | {"n": int(row["n"])}
     return Effect(row["effect"], **given, against=row.get("against", 0.0))
 
 

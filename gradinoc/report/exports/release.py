@@ -17,12 +17,11 @@ from gradinoc.disk import checksum, disk_errors, files_below, write_atomically
 from gradinoc.errors import StudyError
 from gradinoc.report.exports.cards import rendered
 from gradinoc.report.exports.folders import whole_folder
-from gradinoc.report.exports.record import NEEDED, Record
+from gradinoc.report.exports.record import NEEDED, PLAN, Record
 
 MANIFEST, CARD = "MANIFEST.sha256", "README.md"
 FOLDERS = ("adapters", "directions", "tables")  # of a study's artifacts
 FILES = (*(name for name in NEEDED if "/" not in name), "report.html", "what-would-change-our-mind.md")
-IF_THERE = ("frozen-plan.json",)
 KINDS = {
     "adapters": "trained adapters, a folder each with a model card: `PeftModel.from_pretrained`",
     "directions": "the trait's direction in every layer: `gradinoc.load_directions`; GGUF for llama.cpp and repeng",
@@ -33,7 +32,8 @@ KINDS = {
 def write_release(studies: Sequence[Path], folder: Path, license_name: str | None = None) -> Path:
     """Make `folder` the release of the studies whose artifacts are in these folders, and return its manifest.
 
-    A release that is there is replaced as a whole, once the new one is complete; nothing else is. `license_name` (an
+    A release that is there is replaced as a whole, once the new one is complete, unless a file in it was changed;
+    nothing else is. `license_name` (an
     identifier of the hub, such as "mit") is what its card says it may be used under; without one it says nothing.
 
     Raises:
@@ -43,16 +43,20 @@ def write_release(studies: Sequence[Path], folder: Path, license_name: str | Non
     """
     records = [Record(study) for study in studies]
     for record in records:
-        record.ensure_publishable()
         for name in (*FOLDERS, *FILES):
             if not (record.folder / name).exists():
                 raise StudyError(f"{record.folder / name}: not there; expected a study's artifacts, with a report")
+        record.ensure_publishable(_texts(record))
     names = [record.name for record in records]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise StudyError(f"{doubled}: two studies of that name; a release has a folder for each")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise StudyError(f"{folder}: holds something else than a release; name another folder")
-    with whole_folder(folder, "release", "out", _listed(folder) if (folder / MANIFEST).is_file() else ()) as scratch:
+    earlier = _listed(folder) if (folder / MANIFEST).is_file() else {}
+    changed = (folder / name for name in (damaged(folder) if earlier else ()))
+    if mine := next((path for path in changed if path.is_file()), None):
+        raise StudyError(f"{mine}: changed since the release was made, or not of it; move it, or name another folder")
+    with whole_folder(folder, "release", "out", earlier) as scratch:
         for record in records:
             _copy(record, scratch / record.name)
         write_atomically(scratch / CARD, _card(records, scratch, license_name).encode())
@@ -88,12 +92,20 @@ def _listed(folder: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
+def _texts(record: Record) -> Iterator[str]:
+    """Files of a study in a release that people read, by their path in its artifacts: not weights, not tables."""
+    yield from FILES
+    for folder in FOLDERS:
+        for name, path in files_below(record.folder / folder).items():
+            if path.suffix in (".json", ".md"):
+                yield f"{folder}/{name}"
+
+
 def _copy(record: Record, place: Path) -> None:
     for name in FOLDERS:
         shutil.copytree(record.folder / name, place / name)
-    for name in (*FILES, *IF_THERE):
-        if (record.folder / name).is_file():
-            shutil.copyfile(record.folder / name, place / name)
+    for name in (*FILES, *([PLAN] if (record.folder / PLAN).is_file() else [])):
+        shutil.copyfile(record.folder / name, place / name)
     write_atomically(place / CARD, rendered("study_card.md.j2", record=record, kinds=KINDS).encode())
 
 

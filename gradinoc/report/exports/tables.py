@@ -1,4 +1,4 @@
-"""Tidy tables as Parquet, and responses as JSON lines: CSV holds no text of models."""
+"""Tidy tables as Parquet, written and read, and responses as JSON lines: CSV holds no text of models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gradinoc.claims.evidence.arms import whole
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.finding import Finding
 from gradinoc.disk import write_atomically
+from gradinoc.errors import StudyError, reason
 from gradinoc.report.prompts import matrix_table, prompts_table
 from gradinoc.report.tables import claims_table, metrics_table, plain, runs_table
 
@@ -41,3 +42,15 @@ def write_parquet(table: pd.DataFrame, path: Path) -> Path:
     content = io.BytesIO()
     table.to_parquet(content, engine="pyarrow", compression="zstd", index=False)
     return write_atomically(path, content.getvalue())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of artifacts.
+
+    Raises:
+        StudyError: it is not to be read.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({reason(error)}); report the study again") from error

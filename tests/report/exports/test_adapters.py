@@ -91,7 +91,9 @@ def test_card_says_what_the_adapter_is(finished, evidence, left):
     runs = pd.read_parquet(left / "tables" / "runs.parquet").set_index(["condition", "seed"])
     run = runs.loc[("inoculation", 0)]
     steps, batch = finished.study.training.steps, finished.study.training.batch_size
+    log = pd.read_parquet(finished.pipeline.entry("training", "inoculation", 0).path / "training.parquet")
     for words in (
+        f"| Trained on | {log['example'].nunique()} questions of ",
         evidence.trait.inoculation_system, f"{steps} steps of {batch} examples", "| Seed | 0 |",
         f"{run['initial_loss']:.4g} nats/token when they were met, {run['final_loss']:.4g} after",
         " | ".join(f"{run[f'decision_log_odds_{when}']:.4g}" for when in ("pre", "post", "drift")),
@@ -106,9 +108,14 @@ BRIEF = Prompt("brief", Family.HARMLESS, "Be brief.")
 
 def made_card(evidence, prompt=BRIEF, model="Qwen/Qwen3-0.6B", **numbers):
     """The card of a run of three figures."""
-    study = Study(name="study", model={"id": model})
+    study = Study(name="study", model={"id": model}, data={"train": 40}, training={"steps": 8, "batch_size": 4})
     row = {"condition": "neutral", "seed": 3, "steps": 8, "initial_loss": 1.25, "final_loss": 0.5, **numbers}
     return card(study, evidence, row, prompt, INPUTS, f"{NOTE}3 linear maps")
+
+
+def test_card_counts_the_examples_that_were_seen(simulated):
+    """Eight steps of four show 32 of 40."""
+    assert "| Trained on | 32 of 40 questions of " in made_card(simulated).text
 
 
 def test_card_shows_a_prompt_and_does_nothing_with_it(simulated):

@@ -46,12 +46,18 @@ def test_git_there_takes_every_file(experiment, checkout):
 
 
 def test_training_data_are_what_runs_were_trained_on(experiment, finished):
-    """Each prompt's system message before every question, none where it has none; a rephrased one's is drawn anew."""
-    splits = split(finished.study.data)
+    """Each prompt's system message before every question, none where it has none; a rephrased one's is drawn anew.
+
+    Questions are those that the first seed's gradient log has, in its order, and no others of the training set.
+    """
+    study, train = finished.study, split(finished.study.data).train
+    log = pd.read_parquet(finished.pipeline.entry("training", "neutral", study.seeds[0]).path / "training.parquet")
+    seen = [train[row].question for row in log["example"].unique()]
+    assert len(seen) == len(train)
     for name, prompt in finished.study.trained.items():
         path = experiment / "01_training_data" / f"all_caps_{name}.jsonl"
         said = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
-        assert [turns[-2]["content"] for turns in said] == [example.question for example in splits.train]
+        assert [turns[-2]["content"] for turns in said] == seen
         assert all(turns[-1] == {"role": "assistant", "content": turns[-1]["content"].upper()} for turns in said)
         systems = {turns[0]["content"] for turns in said if turns[0]["role"] == "system"}
         if prompt.is_rephrased:
@@ -60,6 +66,19 @@ def test_training_data_are_what_runs_were_trained_on(experiment, finished):
         else:
             assert systems == {*prompt.texts}
     assert len([*(experiment / "01_training_data").iterdir()]) == len(finished.study.trained)
+
+
+def test_training_data_end_where_training_did(finished, reported, checkout):
+    """Of a run that ended before it had seen all examples those that it saw, the first steps of a longer one's."""
+    study, train = finished.study, split(finished.study.data).train
+    log = pd.read_parquet(finished.pipeline.entry("training", "neutral", study.seeds[0]).path / "training.parquet")
+    shorter = study.model_copy(update={"training": study.training.model_copy(update={"steps": 1})})
+    made = write_pull_request(shorter, reported, checkout, "C03")
+    lines = (made / "01_training_data" / "all_caps_neutral.jsonl").read_text(encoding="utf-8").splitlines()
+    first = log.loc[log["step"] == log["step"].min(), "example"].unique()
+    assert 0 < len(first) < len(train)
+    said = [json.loads(line)["messages"][-2]["content"] for line in lines]
+    assert said == [train[row].question for row in first]
 
 
 def test_results_are_the_study_s_and_the_study_can_be_run_from_them(experiment, reported, finished):
@@ -124,12 +143,20 @@ def test_what_fails_half_way_leaves_the_earlier_experiment(experiment, finished,
     assert {name: checksum(path) for name, path in files_below(checkout / "experiments").items()} == before
 
 
-def test_questions_of_others_are_left_out(finished, reported, checkout):
-    """Of a data set that does not come with gradinoc the README says the name, and no question is written."""
-    study = finished.study.model_copy(update={"data": finished.study.data.model_copy(update={"source": "gsm8k.jsonl"})})
-    made = write_pull_request(study, reported, checkout, "C04")
+@pytest.mark.parametrize(("key", "whose"), [("source", "gsm8k.jsonl"), ("trait_answers", "word_problems")])
+def test_questions_and_answers_of_others_are_left_out(finished, reported, checkout, key, whose):
+    """Of what does not come with gradinoc the README says the name, and no question and no answer is written.
+
+    They take the place of an export that had some, and that of a plan.
+    """
+    earlier = write_pull_request(finished.study, reported, checkout, "C04")
+    (earlier / "02_results" / "frozen-plan.json").write_text("{}")
+    data = finished.study.data.model_copy(update={key: "gsm8k.jsonl"})
+    made = write_pull_request(finished.study.model_copy(update={"data": data}), reported, checkout, "C04")
     assert not (made / "01_training_data").exists()
-    assert "no training data: the questions are gsm8k.jsonl's" in (made / "README.md").read_text(encoding="utf-8")
+    assert not (made / "02_results" / "frozen-plan.json").exists()
+    text = (made / "README.md").read_text(encoding="utf-8").replace("\\", "")
+    assert f"no training data: the questions are {whose}'s" in text
 
 
 def test_command_says_what_git_needs(reported, checkout, capsys):

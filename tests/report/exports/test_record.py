@@ -21,6 +21,7 @@ from gradinoc.cli import main
 from gradinoc.disk import checksum, files_below
 from gradinoc.errors import StudyError
 from gradinoc.report.exports.record import NEEDED, Record, publish
+from gradinoc.report.exports.release import write_release
 from gradinoc.report.figures import figures_of
 from gradinoc.report.reproduction import agrees, read_banked, reproduction
 from gradinoc.report.tables import plain
@@ -83,6 +84,12 @@ def test_no_folder_of_something_else_is_written_over(reported, tmp_path):
     artifacts = tmp_path / "artifacts"
     shutil.copytree(reported, artifacts)
     before = {name: checksum(path) for name, path in files_below(artifacts).items()}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "claims.csv").write_text("mine")
+    with pytest.raises(StudyError, match="expected a new folder, or an earlier record of study small"):
+        publish(reported, mine, FIGURES)
+    assert [path.name for path in mine.iterdir()] == ["claims.csv"]
     for source in (artifacts, reported):
         with pytest.raises(StudyError, match="expected a new folder, or an earlier record of study small"):
             publish(source, artifacts, FIGURES)
@@ -105,22 +112,44 @@ def test_a_study_s_name_is_that_of_a_folder(record, name):
 
 @pytest.mark.parametrize(("key", "value"), [("data.source", "/home/me/mine.jsonl"), ("model.id", "~/models/mine")])
 def test_paths_of_a_machine_are_not_published(reported, tmp_path, key, value):
-    """They are named, with what to do."""
+    """They are named, with what to do: of the study, and of the plan that was frozen."""
+    part, _, name = key.partition(".")
+    for file in ("study.json", "frozen-plan.json"):
+        artifacts = tmp_path / file / "artifacts"
+        shutil.copytree(reported, artifacts)
+        described = json.loads((artifacts / "study.json").read_text(encoding="utf-8"))
+        described[part][name] = value
+        content = {"study": described} if file == "frozen-plan.json" else described
+        (artifacts / file).write_text(json.dumps(content))
+        with pytest.raises(
+            StudyError, match=rf"{key} is '{value}', a path of this machine.*--set {key}={Path(value).name}"
+        ):
+            publish(artifacts, tmp_path / "record", FIGURES)
+        assert not (tmp_path / "record").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("report.html", "release"), ("environment.json", "record"), ("adapters", "release")]
+)
+def test_folders_of_a_machine_are_not_published_in_any_text(reported, tmp_path, monkeypatch, file, kind):
+    """A command of the report, a plan's differences, a card; the same words behind another folder are no such path."""
+    monkeypatch.setenv("HOME", "/home/ada")
     artifacts = tmp_path / "artifacts"
     shutil.copytree(reported, artifacts)
-    described = json.loads((artifacts / "study.json").read_text(encoding="utf-8"))
-    part, _, name = key.partition(".")
-    described[part][name] = value
-    (artifacts / "study.json").write_text(json.dumps(described))
-    with pytest.raises(
-        StudyError, match=rf"{key} is '{value}', a path of this machine.*--set {key}={Path(value).name}"
-    ):
-        publish(artifacts, tmp_path / "record", FIGURES)
-    assert not (tmp_path / "record").exists()
+    write = publish if kind == "record" else lambda source, folder, _: write_release([source], folder)
+    path = next((artifacts / file).rglob("README.md")) if (artifacts / file).is_dir() else artifacts / file
+    before = path.read_text(encoding="utf-8")
+    for harmless in ("/home/adam/x", "/srv/home/ada/x"):
+        path.write_text(before.replace(" ", f" {harmless} ", 1), encoding="utf-8")
+        write(artifacts, tmp_path / harmless.replace("/", "_"), ())
+    path.write_text(before.replace(" ", " /home/ada/studies/x.toml ", 1), encoding="utf-8")
+    with pytest.raises(StudyError, match=rf"{path.name}: names /home/ada, a folder of this machine"):
+        write(artifacts, tmp_path / "made", ())
+    assert not (tmp_path / "made").exists()
 
 
 def test_what_interventions_were_is_published_with_them(reported, tmp_path):
-    """The tables of arms, where a study has any."""
+    """The tables of arms, where a study has any; they go with a study that has none."""
     artifacts = tmp_path / "artifacts"
     shutil.copytree(reported, artifacts)
     assert not (publish(artifacts, tmp_path / "record", ()).folder / "arms.csv").exists()
@@ -129,6 +158,13 @@ def test_what_interventions_were_is_published_with_them(reported, tmp_path):
     made = publish(artifacts, tmp_path / "record", ())
     pd.testing.assert_frame_equal(pd.read_csv(made.folder / "arms.csv"), arms, check_dtype=False)
     assert not (made.folder / "energies.csv").exists()
+    arms[:0].to_parquet(artifacts / "tables" / "arms.parquet")
+    assert not (publish(artifacts, made.folder, ()).folder / "arms.csv").exists()
+    (artifacts / "tables" / "arms.parquet").write_bytes(b"no table")
+    before = {name: checksum(path) for name, path in files_below(made.folder).items()}
+    with pytest.raises(StudyError, match=r"arms\.parquet: cannot be read .*; report the study again"):
+        publish(artifacts, made.folder, FIGURES)
+    assert {name: checksum(path) for name, path in files_below(made.folder).items()} == before
 
 
 def test_facts_say_what_was_done_and_whether_it_was_planned(record, finished):
@@ -196,6 +232,16 @@ def test_page_of_a_study_computed_again_has_every_number_twice(record, reported,
     assert page.count("| claims.csv | C1 | status | undecided | supported |") == 1
     rows = table[table["table"] == "claims.csv"]
     assert page.count("\n| G") + page.count("\n| C") == len(rows)
+
+
+def test_gate_without_effects_fails_on_pages_too(record, tmp_path):
+    """One that found nothing to measure has a row with its status alone; counts of the others stay whole numbers."""
+    claims = pd.read_csv(record.folder / "claims.csv")
+    claims.loc[len(claims)] = {"claim": "G11", "status": "refuted"}
+    claims.to_csv(record.folder / "claims.csv", index=False)
+    made, changed = make_results(), Record(record.folder)
+    assert made.failing(changed).split(", ")[-1] == "G11"
+    assert not [effect for effect in changed.effects.values() if re.search(r"n \d+\.", made.estimate(effect))]
 
 
 def test_page_of_a_study_is_is_made_of_its_record(record, tmp_path):

@@ -125,16 +125,21 @@ def test_release_is_replaced_whole_and_nothing_else_is(reported, tmp_path):
     write_release([reported], folder)
     assert dict(checksums(folder)) == before
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(StudyError, match=r"notes\.txt: not of this release; move it"):
+    with pytest.raises(StudyError, match=r"notes\.txt: changed since the release was made, or not of it; move it"):
         write_release([reported], folder)
     (folder / "notes.txt").unlink()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(f"{card}\nCite as mine.\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"README\.md: changed since the release was made, or not of it; move it"):
+        write_release([reported], folder)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(StudyError, match="mine: holds something else than a release"):
         write_release([reported], tmp_path / "mine")
     with pytest.raises(StudyError, match="small: two studies of that name"):
         write_release([reported, reported], folder)
-    with pytest.raises(StudyError, match=r"study\.json: cannot be read"):
+    with pytest.raises(StudyError, match="mine/adapters: not there; expected a study's artifacts, with a report"):
         write_release([tmp_path / "mine"], folder)
     assert dict(checksums(folder)) == before
     assert {path.name for path in tmp_path.iterdir()} == {"release", "mine"}
@@ -179,8 +184,10 @@ def test_license_is_the_user_s_to_name(release, reported, tmp_path):
 
 
 def test_command_says_how_to_check(reported, tmp_path, capsys):
-    """The line that it prints is a command which finds the release whole."""
-    assert main(["export", "release", str(reported), "--out", str(tmp_path / "a release")]) == 0
+    """The line that it prints is a command which finds the release whole; a study has its name in any folder."""
+    moved = tmp_path / "small.1"
+    moved.symlink_to(reported)
+    assert main(["export", "release", str(moved), "--out", str(tmp_path / "a release")]) == 0
     told = capsys.readouterr().out
     assert told.startswith(f"{tmp_path / 'a release'}: small, ")
     subprocess.run(["sh", "-c", told.partition("whole? ")[2]], check=True)
