@@ -199,7 +199,7 @@ def test_file_that_changes_while_it_is_read_is_refused(tmp_path, cache, monkeypa
     assert [each for each in cache.iterdir() if each.is_dir()] == []
 
 
-@pytest.mark.fault("Disk", "too little room to unpack a model")
+@pytest.mark.fault("Storage", "too little room to unpack a model")
 def test_room_that_does_not_suffice_is_told(tmp_path, cache, monkeypatch):
     """Before anything is unpacked: how much it takes, how much there is, what to do."""
     path = written(tmp_path / "model.gguf")
