@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from gradinoc.stats.effect import Effect
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = sorted(RESULTS.glob("*.md"))
+TEMPLATES = sorted(each for folder in (DOCS, RESULTS) for each in folder.glob("*.md.j2") if each.name[0] != "_")
+PAGES = [*dict.fromkeys([*sorted(RESULTS.glob("*.md")), *(each.with_suffix("") for each in TEMPLATES)])]
 PLACE = re.compile(r"(?<=<!-- numbers of )(.+?)( -->\n)(.*?)(?=<!-- end of numbers -->)", re.DOTALL)
 TITLES = {
     "smollm2": "bundled word problems",
@@ -54,7 +55,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    functions = (files, figure, failing, over, moved, sure, elsewhere)
+    functions = (files, figure, failing, over, moved, sure)
     environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
@@ -177,25 +178,14 @@ def moved(record: Record, condition: str, evaluation: str) -> str:
 
 
 def sure(record: Record, claim: str, key: str) -> str:
-    """Whether an effect is shown: its interval lies on one side of zero."""
+    """Whether an effect is shown to be above zero: its interval is."""
     effect = record.effect(claim, key)
-    shown = effect is not None and effect.low * effect.high > 0
-    return "shown" if shown else "not shown"
-
-
-def elsewhere(record: Record, family: str) -> str:
-    """Mean drift of log-odds of a family's prompts, in nats, under prompts that no run was trained under."""
-    prompts = record.table("prompts").set_index("condition")
-    unseen = prompts.index[prompts["kind"].isin(["unseen", "empty"])]
-    matrix = record.table("matrix")
-    trained = prompts.index[(prompts["family"] == family) & (prompts["kind"] == "fixed")]
-    chosen = matrix[matrix["condition"].isin(trained) & matrix["evaluation"].isin(unseen)]
-    return short(chosen.groupby("condition")["drift"].mean().mean())
+    return "shown" if effect is not None and effect.low > 0 else "not shown"
 
 
 def failing(record: Record) -> str:
     """The gates of a study that fail."""
-    gates = dict.fromkeys(claim for claim, _ in record.effects if claim.startswith("G"))
+    gates = (claim for claim in record.table("claims")["claim"].unique() if claim.startswith("G"))
     return ", ".join(gate for gate in gates if record.status(gate) == "fails") or "none"
 
 
@@ -215,7 +205,7 @@ def _table(what: str) -> str:
         f"| | effect | {' | '.join(TITLES[folder] for folder in folders)} |",
         "|---" * (2 + len(folders)) + "|",
     ]
-    found = dict.fromkeys(claim for record in records for claim, _ in record.effects)
+    found = dict.fromkeys(claim for record in records for claim in record.table("claims")["claim"])
     for claim in claims or found:
         lines += _rows(claim, records)
     return "\n".join([*lines, "", ""])
@@ -229,13 +219,11 @@ def _rows(claim: str, records: Sequence[Record]) -> Iterator[str]:
     for key in keys:
         effects = [record.effect(claim, key) for record in records]
         found = [effect for effect in effects if effect is not None]
-        # What p tests is the rule's: a study that was written down before the column was there has it from the others.
-        against = max(effect.against for effect in found)
-        cells = ("" if effect is None else estimate(replace(effect, against=against)) for effect in effects)
-        yield f"| {claim} | {cell(found[-1].name)} | {' | '.join(cells)} |"
+        cells = ("" if effect is None else estimate(effect) for effect in effects)
+        names = dict.fromkeys(effect.name for effect in found)  # the pair, or the prompt, may be another in each
+        yield f"| {claim} | {cell(' / '.join(names))} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    templates = [path for folder in (DOCS, RESULTS) for path in folder.glob("*.md.j2") if path.name[0] != "_"]
-    for each in dict.fromkeys([*PAGES, *(path.with_suffix("") for path in templates)]):
+    for each in PAGES:
         each.write_text(page(each), "utf-8")

@@ -223,15 +223,15 @@ def test_tables_of_results_are_those_of_the_studies():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if re.match(r"\| [CG]\d\w? \| ", line)]
     for place, study in enumerate(("smollm2", "smollm2-gsm8k"), start=2):
         claims = pd.read_csv(ROOT / "docs" / study / "claims.csv").dropna(subset="estimate")
-        written = {(row[0], row[1]): row[place] for row in rows if re.match("[+−0]", row[place])}
+        written = [(row[0], row[1].replace("\\|", "|"), row[place]) for row in rows if re.match("[+−0]", row[place])]
         assert len(written) == len(claims)
-        for (claim, effect), cell in written.items():
+        for claim, names, cell in written:
             number = float(re.split("[ ,]", cell)[0].replace("−", "-"))
-            stored = claims[(claims["claim"] == claim) & (claims["estimate"].sub(number).abs() <= 6e-3 * abs(number))]
-            assert len(stored) >= 1, (study, claim, effect, cell)
+            stored = claims[(claims["claim"] == claim) & claims["effect"].isin(names.split(" / "))]
+            assert (stored["estimate"].sub(number).abs() <= 6e-3 * abs(number)).any(), (study, claim, names, cell)
 
 
-@pytest.mark.parametrize("template", sorted((ROOT / "docs" / "results").glob("*.md.j2")), ids=lambda path: path.name)
+@pytest.mark.parametrize("template", sorted((ROOT / "docs").rglob("*.md.j2")), ids=lambda path: path.name)
 def test_no_number_of_a_results_page_is_typed(template):
     """Its template looks every one up: digits stand in names, in the level of intervals and in what is looked up."""
     text = re.sub(r"{[{%#].*?[}%#]}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
