@@ -9,6 +9,7 @@
 # make bench       side by side with other libraries, each in an environment of its own: JOB=training, DATA=gsm8k.jsonl
 # make scale       what a cluster costs, on nodes that are processes of this machine: ARGS='--study tiny --steps 500'
 # make design      what a study costs and can decide, with what power: STUDY=tiny, ARGS='--past smollm2'; runs nothing
+# make reproduce   a published study, from its frozen plan, beside what was published: STUDY=smollm2
 # make release     adapters, directions and tables of finished studies in release/: STUDY='smollm2 causal-smollm2'
 # make paper       what is known, as a PDF: artifacts/what-we-know.pdf
 # make report      rewrite a study's report from the store: STUDY=smollm2
