@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_session
 
 from gradinoc.cli import BROKEN
@@ -29,6 +28,7 @@ from gradinoc.models.machine.device import bfloat16_pays, choose_device, choose_
 from gradinoc.models.sources.packaged import PACKAGED, TINY, packaged_digest, packaged_files
 from gradinoc.pipeline.check import check
 from gradinoc.pipeline.context import StudyContext
+from gradinoc.pipeline.storage.locks import excludes, probed
 from gradinoc.pipeline.storage.provenance import hardware, library_versions
 from gradinoc.study.loading import load_study
 
@@ -160,35 +160,27 @@ def _hub() -> list[Found]:
 
 
 def _places(store: Path, artifacts: Path) -> list[Found]:
-    """Check that each folder can be written to, has room, and supports locks."""
+    """Check that each folder can be written to, has room, and supports locks; a store does without the system's."""
     found = []
     for what, folder in (("store", store), ("artifacts", artifacts), ("cache", cache_folder())):
         whole = folder.absolute()
         there = next(each for each in (whole, *whole.parents) if os.path.exists(each))  # noqa: PTH110 - see `sources`
         try:
             with tempfile.TemporaryDirectory(prefix=".gradinoc-", dir=there) as scratch:
-                holds = _holds_locks(Path(scratch) / "lock")
+                locks, holds = probed(Path(scratch)), excludes(Path(scratch))
         except OSError as error:
             found.append(Found(what, State.BROKEN, f"{there}: cannot be written to ({reason(error)})"))
             continue
         free = shutil.disk_usage(there).free
-        if not holds:
+        if what == "store" and locks.leased:
+            found.append(Found(what, State.NOTE, f"{folder}: {size(free, 'B')} free; locks are leases, as {locks.why}"))
+        elif not holds:
             found.append(Found(what, State.BROKEN, f"{there}: locks do not work; use a local disk, or one worker"))
         elif free < SPACE:
             found.append(Found(what, State.NOTE, f"{folder}: {size(free, 'B')} free; a study may need more"))
         else:
             found.append(Found(what, State.WELL, f"{folder}: {size(free, 'B')} free"))
     return found
-
-
-def _holds_locks(file: Path) -> bool:
-    """Return whether a held lock is refused to another: workers on one store need that."""
-    with FileLock(file):
-        try:
-            with FileLock(file, timeout=0, is_singleton=False):
-                return False
-        except Timeout:
-            return True
 
 
 def examine_model(model: str, study: str, settings: Sequence[str]) -> None:

@@ -33,7 +33,17 @@ def test_on_a_local_file_system_locks_are_the_systems(tmp_path):
     assert "is local" in found.why
     assert locks.notes(tmp_path / "store") == []
     assert [*(tmp_path / "store").iterdir()] == []
-    assert isinstance(locks.lock(tmp_path / "a.lock", tmp_path), UnixFileLock)
+    assert kind_of_lock(tmp_path) == ".lock"
+
+
+def kind_of_lock(folder):
+    """The ending of the file that is there while a lock is held."""
+    lock = locks.Lock(folder / "a", folder)
+    assert lock.acquire(wait=False)
+    try:
+        return {path.suffix for path in folder.glob("a.*")}.pop()
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "gpfs", "fuse.sshfs", "9p", "cifs", "smb3", "beegfs"])
@@ -41,7 +51,7 @@ def test_on_a_shared_one_they_are_leases(tmp_path, monkeypatch, kind):
     """Whatever the system's own locks do on this machine."""
     monkeypatch.setattr(locks, "file_system", lambda _folder: kind)
     assert locks.probed(tmp_path) == (True, f"its file system, {kind}, may be mounted by other machines")
-    assert isinstance(locks.lock(tmp_path / "a.lock", tmp_path), SoftFileLease)
+    assert kind_of_lock(tmp_path) == ".lease"
     assert locks.notes(tmp_path) == [
         f"store: locks are leases, files that are kept fresh, as {locks.probed(tmp_path).why}"
     ]
@@ -101,13 +111,77 @@ def test_results_are_computed_under_leases(tmp_path, monkeypatch):
     def compute(folder):
         computed.append(folder)
         with pytest.raises(Timeout):
-            SoftFileLease(entry.path.with_suffix(".lock"), lease_duration=locks.LEASE_SECONDS).acquire(timeout=0)
+            SoftFileLease(entry.path.with_suffix(".lease"), lease_duration=locks.LEASE_SECONDS).acquire(timeout=0)
         (folder / "file").write_text("content")
 
     for _ in range(2):
         load_or_compute(entry, compute)
     assert len(computed) == 1
-    assert not entry.path.with_suffix(".lock").exists()
+    assert [path.name for path in entry.path.parent.iterdir()] == [entry.key]
+
+
+LEFT_ELSEWHERE = """
+import os, socket, sys
+socket.gethostname = lambda: "elsewhere"
+from filelock import SoftFileLease
+lease = SoftFileLease(sys.argv[1], lease_duration=float(sys.argv[2]))
+lease.acquire()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchanges names", "does not"])
+@pytest.mark.parametrize("wait", [True, False], ids=["waits", "asks again and again"])
+@pytest.mark.fault("Concurrency", "the lease of a machine that died")
+def test_lease_of_a_machine_that_died_is_anothers_in_time(tmp_path, monkeypatch, exchanges, wait):
+    """Nobody can look whether a process of another machine lives; a file system of several may not exchange names.
+
+    It is not taken before its time is up, nor where somebody keeps it fresh.
+    """
+    monkeypatch.setenv(locks.ASKED, "lease")
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "EXPIRED_SECONDS", 1.5)
+    if not exchanges:
+        monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
+    entry = Store(tmp_path).entry("stage", {})
+    entry.path.parent.mkdir()
+    left = entry.path.with_suffix(".lease")
+    subprocess.run([sys.executable, "-c", LEFT_ELSEWHERE, str(left), "1.0"], check=True)
+    assert "elsewhere" in left.read_text()
+    began = time.monotonic()
+    for _ in range(5):  # as long as its holder refreshes it
+        with entry.lock(wait=False) as held:
+            assert not held
+        left.touch()
+        time.sleep(0.4)
+    refreshed = time.monotonic()
+    while True:
+        with entry.lock(wait=wait) as held:
+            if held:
+                break
+        assert time.monotonic() - began < 20
+        time.sleep(0.05)
+    assert time.monotonic() - refreshed > 0.5
+
+
+def test_what_locks_of_the_system_leave_holds_no_lease(tmp_path, monkeypatch):
+    """A store that was begun on a local disk, and copied to a shared one: their files stay there, empty."""
+    entry = Store(tmp_path).entry("stage", {})
+    with entry.lock():
+        pass
+    assert entry.path.with_suffix(".lock").exists()
+    locks.probed.cache_clear()
+    monkeypatch.setenv(locks.ASKED, "lease")
+    with Store(tmp_path).entry("stage", {}).lock(wait=False) as held:
+        assert held
+
+
+@pytest.mark.fault("Storage", "a manifest whose result would be put elsewhere")
+@pytest.mark.parametrize("stage", ["../../elsewhere", "/elsewhere", "", ".", "a/b", "Stage"])
+def test_stage_is_a_word(tmp_path, stage):
+    """A manifest of somebody's may say anything: no result is put anywhere but into the store."""
+    with pytest.raises(ValueError, match="expected a word"):
+        Store(tmp_path / "store").entry(stage, {})
 
 
 def test_probe_of_a_process_that_died_is_swept(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,8 @@ SHARED = (
     "nfs", "ocfs2", "orangefs", "panfs", "pvfs", "smb", "virtiofs", "wekafs",
 )  # fmt: skip
 LEASE_SECONDS = 60.0  # without a sign of life, after which a lock is another's to take
+EXPIRED_SECONDS = 1.5 * LEASE_SECONDS  # after which it is taken where the file system does not help
+POLL_SECONDS = 0.2  # between two tries
 ASKED = "GRADINOC_LOCKS"  # "system" or "lease": what is taken, whatever the probe finds
 
 
@@ -49,7 +53,7 @@ def probed(root: Path) -> Locks:
     kind = file_system(root)
     if kind.startswith(SHARED):
         return Locks(True, f"its file system, {kind}, may be mounted by other machines")
-    if not _exclude(root):
+    if not excludes(root):
         return Locks(True, f"the system's do not exclude each other on its file system, {kind or 'of no known kind'}")
     return Locks(False, f"the system's exclude each other, and its file system, {kind or 'of no known kind'}, is local")
 
@@ -60,15 +64,61 @@ def notes(root: Path) -> list[str]:
     return [f"store: locks are leases, files that are kept fresh, as {found.why}"] if found.leased else []
 
 
-def lock(path: Path, root: Path) -> BaseFileLock:
-    """Return the lock of a store in `root` at `path`; a process that holds it may take it again.
+class Lock:
+    """The lock of a result, for `path` without its ending; a process that holds it may take it again.
 
-    The lock of a process that died is free, at once or `LEASE_SECONDS` later. A lease can end while its holder is
-    alive and stopped: two may then compute the same, and what both write is the same.
+    That of a process that died is free, at once or `EXPIRED_SECONDS` later; the time runs while somebody holds on to
+    this object and tries. A lease can end while its holder is alive and stopped: two may then compute the same, and
+    what both write is the same.
     """
-    if probed(root).leased:
-        return SoftFileLease(path, lease_duration=LEASE_SECONDS, is_singleton=True)
-    return FileLock(path, is_singleton=True)
+
+    def __init__(self, path: Path, root: Path) -> None:
+        leased, name = probed(root).leased, str(path)
+        self._file = Path(f"{name}.lease" if leased else f"{name}.lock")  # `flock` leaves files, which hold no lease
+        self._own: BaseFileLock = (
+            SoftFileLease(self._file, lease_duration=LEASE_SECONDS, is_singleton=True)
+            if leased
+            else FileLock(self._file, is_singleton=True)
+        )
+        self._leased = leased
+        self._seen, self._since = tuple[int, ...](), 0.0
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Return whether it is held now: not where another process holds it and `wait` is not set."""
+        while True:
+            try:
+                self._own.acquire(blocking=wait and not self._leased)
+                return True
+            except Timeout:
+                if self._expired():
+                    with suppress(OSError):  # others take it as well
+                        self._file.unlink()
+                elif not wait:
+                    return False
+                else:
+                    time.sleep(POLL_SECONDS)
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._own.release()
+
+    def _expired(self) -> bool:
+        """Return whether another's lease has not been refreshed for so long that its holder is taken to be dead.
+
+        filelock takes an old lease over where the file system exchanges two names in one step. Those that several
+        machines mount do not: there its holder's death would be the end of every other's waiting.
+        """
+        if not self._leased:
+            return False
+        try:
+            with self._file.open("rb") as file:  # network file systems look anew when a file is opened
+                found = os.fstat(file.fileno())
+        except OSError:
+            return False
+        seen = found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+        if seen != self._seen:
+            self._seen, self._since = seen, time.monotonic()
+        return time.monotonic() - self._since > EXPIRED_SECONDS
 
 
 def file_system(folder: Path) -> str:
@@ -78,7 +128,7 @@ def file_system(folder: Path) -> str:
     return next((mounted[each] for each in (place, *place.parents) if each in mounted), "")
 
 
-def _exclude(root: Path) -> bool:
+def excludes(root: Path) -> bool:
     """Return whether one lock of the system at a file keeps another one out."""
     ours = f".probe-{socket.gethostname()}"
     path = root / f"{ours}-{os.getpid()}-{secrets.token_hex(8)}"

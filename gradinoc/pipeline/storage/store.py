@@ -15,17 +15,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from gradinoc.disk import checksum, disk_errors, encodable, files_below, full_disk, settle, sync
 from gradinoc.errors import StoreError, reason, shown
 from gradinoc.pipeline.storage.contents import MANIFEST, load_json, save_json
-from gradinoc.pipeline.storage.locks import lock, probed
+from gradinoc.pipeline.storage.locks import Lock, probed
 from gradinoc.pipeline.storage.provenance import provenance
 
 LAYOUT = 2  # part of every key: results stored in another layout are not looked at
 # Errors that mean a damaged result; after others (a permission, say) it is not computed again.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+STAGE = re.compile(r"[a-z][a-z_]*")
 KEY = re.compile(r"[0-9a-f]{64}")
 GONE = "~"  # marks a folder that holds what is being discarded
 logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Store:
 
         Raises:
             TypeError: `inputs` holds something JSON does not know.
-            ValueError: it holds NaN or infinity.
+            ValueError: it holds NaN or infinity, or the stage is no word.
         """
         return Entry(self.root, stage, inputs)
 
@@ -66,11 +65,14 @@ class Entry:
     """
 
     def __init__(self, root: Path, stage: str, inputs: Mapping[str, Any]) -> None:
+        if not STAGE.fullmatch(stage):
+            raise ValueError(f"a stage {shown(stage)}; expected a word, which is a folder in the store")
         self.stage, self.inputs = stage, json.loads(_canonical_json(inputs))
         self.key = _key(stage, self.inputs)
         self.path = root / stage / self.key
         self._verified = False
         self._root = root
+        self._lock: Lock | None = None
 
     def complete(self) -> bool:
         """Return whether the result is there, with every file as it was written."""
@@ -126,17 +128,13 @@ class Entry:
         """
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            own = lock(self.path.parent / f"{self.key}.lock", self._root)
-            try:
-                own.acquire(blocking=wait)
-                held = True
-            except Timeout:
-                held = False
+            self._lock = self._lock or Lock(self.path.parent / self.key, self._root)
+            held = self._lock.acquire(wait=wait)
         try:
             yield held
         finally:
             if held:
-                own.release()
+                self._lock.release()
 
     @contextmanager
     def write(self) -> Iterator[Path]:
