@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shlex
@@ -14,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from filelock import FileLock
 
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.finding import Finding
 from gradinoc.claims.rules.verdict import Judgement, Verdict, judge
-from gradinoc.disk import disk_errors, encodable, write_atomically
+from gradinoc.disk import write_atomically
 from gradinoc.errors import EngineError, StudyError, printable
 from gradinoc.pipeline.progress import OnProgress, Progress, ProgressFile
 from gradinoc.pipeline.storage.provenance import environment, loading_notes, self_tests
 from gradinoc.power.variances import estimate
 from gradinoc.report import write_report
 from gradinoc.report.figures.lettering import lettering_notes
+from gradinoc.report.folder import DESCRIPTION, FROZEN_PLAN, prepare_folder
 from gradinoc.report.page.versions import versions_sentence
 from gradinoc.report.summary import deciding
 from gradinoc.report.tables import claims_table
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
     from gradinoc.pipeline.context import StudyContext
     from gradinoc.pipeline.run import Pipeline
 
-DESCRIPTION, VARIANCES, LOGS = "study.json", "variances.json", "logs"  # in a study's artifacts
-FROZEN_PLAN = "frozen-plan.json"  # there too, a copy of the plan that was frozen before, if any
-LOCK = ".gradinoc.lock"  # beside the artifacts of all studies
+VARIANCES, LOGS = "variances.json", "logs"  # in a study's artifacts
 logger = logging.getLogger(__name__)
 
 
@@ -259,25 +256,6 @@ def environment_of(pipeline: Pipeline, evidence: Evidence) -> dict[str, Any]:
     notes = [*pipeline.context.splits.notes, *lettering_notes(evidence.trait), *loading_notes(*loaded)]
     made = [entry.manifest() for entry in pipeline.entries.values()]
     return environment(pipeline.study, made, notes, self_tests(*loaded))
-
-
-def prepare_folder(study: Study, folder: Path) -> None:
-    """Make a study's artifacts folder; one that a study of another description left is moved aside, to `NAME.1`.
-
-    Raises:
-        StoreError: the folder cannot be made or written to, or its path is not UTF-8 text.
-    """
-    note, description = folder / DESCRIPTION, study.model_dump_json(indent=2).encode()
-    with disk_errors(folder, "artifacts"):
-        encodable(folder, "artifacts")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / LOCK):  # or a worker started at the same time would move the new folder aside
-            if note.is_file() and note.read_bytes() != description:
-                beside = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
-                kept = next(place for place in beside if not os.path.lexists(place))
-                folder.rename(kept)
-                logger.warning("%s: of another description of the study; moved to %s", folder, kept)
-            write_atomically(note, description)
 
 
 def _write_variances(evidence: Evidence, study: Study, folder: Path) -> None:

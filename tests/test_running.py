@@ -18,11 +18,12 @@ import pytest
 import gradinoc
 from fixtures.finished import SETTINGS
 from fixtures.small_study import manifests
-from gradinoc.api import StudyResult, prepare_folder
+from gradinoc.api import StudyResult
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.errors import StudyError
 from gradinoc.pipeline.storage.provenance import loading_notes, self_tests
 from gradinoc.power.simulate import simulate
+from gradinoc.report.folder import prepare_folder
 from gradinoc.report.page.versions import versions_sentence
 from gradinoc.study.description import Study
 from gradinoc.study.rules import Published
@@ -134,6 +135,8 @@ def test_artifacts_of_another_study_of_that_name_are_moved_aside(finished, tmp_p
     prepare_folder(finished.study, folder)
     (folder / "report.html").write_text("of this study")
     prepare_folder(finished.study, folder)
+    engine = finished.study.engine.model_copy(update={"workers": 8})
+    prepare_folder(finished.study.model_copy(update={"engine": engine}), folder)  # where it is computed is no matter
     assert (folder / "report.html").is_file()
     for number, seed in enumerate((7, 8), start=1):
         prepare_folder(finished.study.model_copy(update={"seeds": (seed,)}), folder)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from rich.console import Console
 
-from gradinoc.api import DESCRIPTION, FROZEN_PLAN, check_study, compute_study, prepare_folder, report_study
+from gradinoc.api import check_study, compute_study, report_study
 from gradinoc.cli import Session
 from gradinoc.cli.commands.arguments import DEFAULT_STORE
 from gradinoc.cli.output import print_notes
@@ -26,7 +26,8 @@ from gradinoc.pipeline.display import Display, show_progress
 from gradinoc.pipeline.progress import PROGRESS, follow
 from gradinoc.pipeline.storage.locks import notes
 from gradinoc.power.design import opening
-from gradinoc.report import tinted
+from gradinoc.report import Tinted
+from gradinoc.report.folder import DESCRIPTION, FROZEN_PLAN, prepare_folder
 from gradinoc.study.description import Study
 from gradinoc.study.faults import explain
 from gradinoc.study.loading import is_frozen_plan, load_study
@@ -132,7 +133,7 @@ def write_up(session: Session, source: str, settings: Sequence[str], places: Pla
     with show_progress() as show:
         print_notes([*opening(study), *check_study(study), *_planned(study, places._replace(artifacts=artifacts))])
         result = report_study(study, store, artifacts, command, session.noting(show))
-    summary = tinted((result.folder / "summary.txt").read_text(encoding="utf-8"))
+    summary = Tinted((result.folder / "summary.txt").read_text(encoding="utf-8"))
     Console(highlight=False).print(summary, soft_wrap=True)
 
 

@@ -152,12 +152,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     from rich.console import Console
 
-    from gradinoc.report import tinted
+    from gradinoc.report import Tinted
 
     writer, page = config.get_terminal_writer(), io.StringIO()
     console = Console(
         file=page, width=writer.fullwidth, force_terminal=writer.hasmarkup, force_jupyter=False, legacy_windows=False
     )
-    console.print(tinted(summary.read_text(encoding="utf-8")), soft_wrap=True)
+    console.print(Tinted(summary.read_text(encoding="utf-8")), soft_wrap=True)
     terminalreporter.section(f"study {session.study.name}")
     terminalreporter.write(page.getvalue())

@@ -77,10 +77,11 @@ class StudySession:
 
     def begin(self) -> None:
         """Check the study, prepare its folder, and show its progress; a worker writes its own for the controller."""
-        from gradinoc.api import LOGS, check_study, prepare_folder
+        from gradinoc.api import LOGS, check_study
         from gradinoc.measure.training.tracking import tracking
         from gradinoc.pipeline.progress import ProgressFile, warnings_to
         from gradinoc.pipeline.storage.locks import notes
+        from gradinoc.report.folder import prepare_folder
 
         progress = ProgressFile(self.artifacts, self.worker)
         if self.worker:

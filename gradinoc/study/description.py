@@ -29,6 +29,7 @@ from gradinoc.study.traits.vocabulary import TraitDescription
 POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")  # where gradients are read
 BUNDLED_QUESTIONS = "word_problems"
 LONGEST_NAME = 100  # characters of a study's name, which is a folder's
+DESCRIBES_NOTHING = ("published", "engine")  # fields that decide and measure nothing
 
 
 class Study(Section):

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from fixtures.complaints import complaint, message_or_nothing
 from fixtures.jsonl import SMALL, messages, raw, written
-from gradinoc.api import prepare_folder
 from gradinoc.data.examples import LONGEST_LINE, LONGEST_TEXT, read_examples
 from gradinoc.data.sources import load_source
 from gradinoc.data.splits import split
 from gradinoc.errors import DataError, StoreError, StudyError
 from gradinoc.pipeline.storage.store import Store
+from gradinoc.report.folder import prepare_folder
 from gradinoc.study.loading import load_study
 
 BAD = pytest.mark.fault("Bad data", "a line that is no example")

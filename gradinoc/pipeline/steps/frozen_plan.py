@@ -25,7 +25,7 @@ from gradinoc.pipeline.steps.plan import LIBRARIES, STAGES, UNCOUNTED, entries, 
 from gradinoc.pipeline.storage.contents import MANIFEST
 from gradinoc.pipeline.storage.provenance import code_version, library_versions
 from gradinoc.pipeline.storage.store import Store
-from gradinoc.study.description import Study
+from gradinoc.study.description import DESCRIBES_NOTHING, Study
 from gradinoc.study.loading import PLAN_KIND
 from gradinoc.study.rules import VERSION
 
@@ -34,7 +34,6 @@ DIGEST, FROZEN, CODE = "sha256", "frozen", "code"
 ASIDE = ("kind", FROZEN, DIGEST)  # of the file itself
 TRAINED = ("training", "drift", "checkpoints", "matrix")  # stages of runs
 JUDGED = "gradinoc.claims.rules.verdict"
-DESCRIBES_NOTHING = ("published", "engine")  # of a study: what decides or measures nothing
 
 
 @dataclass(frozen=True)

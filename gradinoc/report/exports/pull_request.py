@@ -28,9 +28,10 @@ from gradinoc.pipeline.context import StudyContext
 from gradinoc.report.exports.cards import rendered
 from gradinoc.report.exports.folders import whole_folder
 from gradinoc.report.exports.inoculation_prompting import IN_DISTRIBUTION, groups_of
-from gradinoc.report.exports.record import PLAN, Record
+from gradinoc.report.exports.record import Record
 from gradinoc.report.exports.tables import read_table
 from gradinoc.report.figures.style import BEFORE_TRAINING, LOOKS, WIDE, new_figure, save_figure, styled
+from gradinoc.report.folder import FROZEN_PLAN
 from gradinoc.report.tables import write_table
 from gradinoc.report.wording import sentence, shown
 from gradinoc.study.description import Study
@@ -75,7 +76,7 @@ def write_pull_request(study: Study, artifacts: Path, checkout: Path, prefix: st
     found = [artifacts / name for name in (f"{scores}_ci.csv", f"{scores}.csv", *COPIED)]
     if missing := next((path for path in found if not path.is_file()), None):
         raise StudyError(f"{missing}: no such file; expected a study's artifacts, with a report")
-    found += [artifacts / PLAN] if (artifacts / PLAN).is_file() else []
+    found += [artifacts / FROZEN_PLAN] if (artifacts / FROZEN_PLAN).is_file() else []
     record.ensure_publishable(path.relative_to(artifacts).as_posix() for path in found)
     arms = read_table(artifacts / "tables" / "arms.parquet") if study.arms else None
     means = pd.read_csv(found[0])
@@ -114,7 +115,7 @@ def _is_ours(study: Study) -> bool:
 
 def _earlier(place: Path) -> set[str]:
     """Files of an earlier export of a study that had other prompts, arms or a plan."""
-    known = (f"{DATA}/*.jsonl", f"{RESULTS}/{ARMS}", f"{RESULTS}/{PLAN}")
+    known = (f"{DATA}/*.jsonl", f"{RESULTS}/{ARMS}", f"{RESULTS}/{FROZEN_PLAN}")
     there = files_below(place) if place.is_dir() else ()
     return {name for name in there if any(fnmatch(name, each) for each in known)}
 
@@ -144,7 +145,7 @@ def _card(record: Record, study: Study, means: pd.DataFrame) -> str:
         "pull_request.md.j2", record=record, study=study, trait=trait, mark=MARK, prompts=prompts,
         means=[*_rows(means)], claims=[each for key, each in record.findings.items() if key.startswith("C")],
         data=_is_ours(study), folders=(DATA, RESULTS, PLOTS), version=version("gradinoc"),
-        frozen=record.environment.get("frozen_plan"), plan=PLAN,
+        frozen=record.environment.get("frozen_plan"), plan=FROZEN_PLAN,
     )  # fmt: skip
 
 

@@ -20,17 +20,17 @@ from gradinoc.disk import disk_errors, write_atomically
 from gradinoc.errors import StudyError, reason, shown
 from gradinoc.report.exports.tables import read_table
 from gradinoc.report.figures import FIGURES
+from gradinoc.report.folder import DESCRIPTION, FROZEN_PLAN
 from gradinoc.report.tables import write_json, write_table
-from gradinoc.report.wording import status_word
+from gradinoc.report.wording import word
 from gradinoc.stats.effect import Effect
 from gradinoc.study.settings import DATA_FILES
 
-VERDICT, ENVIRONMENT, STUDY = "verdict.json", "environment.json", "study.json"
-PLAN = "frozen-plan.json"  # where one was frozen
+VERDICT, ENVIRONMENT = "verdict.json", "environment.json"
 WORDS = "figures/figures.json"  # each figure's finding and caption
 TABLES = ("claims", "runs", "prompts", "matrix")
 ARMED = ("arms", "energies")  # tables of a study with interventions
-NEEDED = (VERDICT, ENVIRONMENT, STUDY, WORDS, *(f"{name}.csv" for name in TABLES))
+NEEDED = (VERDICT, ENVIRONMENT, DESCRIPTION, WORDS, *(f"{name}.csv" for name in TABLES))
 COLOURS = 256  # of a published picture, so that it is small
 
 
@@ -49,7 +49,9 @@ class Record:
         """
         name = str(self.study.get("name"))
         if name != Path(name).name or name in ("", ".", ".."):
-            raise StudyError(f"{self.folder / STUDY}: calls the study {shown(name)}; expected the name of a folder")
+            raise StudyError(
+                f"{self.folder / DESCRIPTION}: calls the study {shown(name)}; expected the name of a folder"
+            )
         return name
 
     @cached_property
@@ -65,7 +67,7 @@ class Record:
     @cached_property
     def study(self) -> dict[str, Any]:
         """The study's description."""
-        return _json(self.folder / STUDY)
+        return _json(self.folder / DESCRIPTION)
 
     @cached_property
     def findings(self) -> dict[str, Finding]:
@@ -97,8 +99,7 @@ class Record:
         found = self.table("claims").set_index("claim")["status"].get(claim)
         if found is None:
             return None
-        status = Status(found if isinstance(found, str) else found.iloc[0])
-        return status_word(Finding(claim, "", status, "", ""))
+        return word(claim, found if isinstance(found, str) else found.iloc[0])
 
     def table(self, name: str) -> pd.DataFrame:
         """One of `TABLES`.
@@ -127,7 +128,7 @@ class Record:
         Raises:
             StudyError: one does; the message says which.
         """
-        plan = self.folder / PLAN
+        plan = self.folder / FROZEN_PLAN
         for described in (self.study, *([_json(plan)["study"]] if plan.is_file() else [])):
             data = described["data"]
             named = {"model.id": described["model"]["id"], **{f"data.{key}": data.get(key) for key in DATA_FILES}}
@@ -224,7 +225,7 @@ def is_record_of(name: str, folder: Path) -> bool:
     if not folder.is_dir() or not any(folder.iterdir()):
         return not folder.exists() or folder.is_dir()
     report = folder / "report.html"  # of artifacts, and no record
-    return (folder / STUDY).is_file() and not report.exists() and Record(folder).name == name
+    return (folder / DESCRIPTION).is_file() and not report.exists() and Record(folder).name == name
 
 
 def _each(words: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ from gradinoc.disk import checksum, disk_errors, files_below, write_atomically
 from gradinoc.errors import StudyError
 from gradinoc.report.exports.cards import rendered
 from gradinoc.report.exports.folders import whole_folder
-from gradinoc.report.exports.record import NEEDED, PLAN, Record
+from gradinoc.report.exports.record import NEEDED, Record
+from gradinoc.report.folder import FROZEN_PLAN
 
 MANIFEST, CARD = "MANIFEST.sha256", "README.md"
 FOLDERS = ("adapters", "directions", "tables")  # of a study's artifacts
@@ -104,7 +105,7 @@ def _texts(record: Record) -> Iterator[str]:
 def _copy(record: Record, place: Path) -> None:
     for name in FOLDERS:
         shutil.copytree(record.folder / name, place / name)
-    for name in (*FILES, *([PLAN] if (record.folder / PLAN).is_file() else [])):
+    for name in (*FILES, *([FROZEN_PLAN] if (record.folder / FROZEN_PLAN).is_file() else [])):
         shutil.copyfile(record.folder / name, place / name)
     write_atomically(place / CARD, rendered("study_card.md.j2", record=record, kinds=KINDS).encode())
 
