@@ -35,7 +35,7 @@ from gradinoc.pipeline.storage.transfer import Became, differences, merge
 from gradinoc.study.loading import load_study
 
 NODES, SLEEPERS, SECONDS = 4, 32, 0.5
-OVERHEAD, WALL, GROWTH_MB = 1.10, 1.05, 100.0  # to be reached, at most
+OVERHEAD, WALL, GROWTH_MB = 1.10, 1.05, 10.0  # to be reached, at most
 ON_TWO = ["model.threads=1", "engine.workers=2"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -120,10 +121,11 @@ def compute_share(
             keys = shard(pipeline.steps, number, count)
             pipeline.complete(keys)
     later = len(left_over(pipeline.steps, count))
+    changes = [word for setting in settings for word in ("--set", setting)]
     sys.stdout.write(
         f"Share {number} of {count}: {len(keys)} of the {len(pipeline.steps)} steps of study {study.name} are in "
-        f"{printable(store)}. When all shares are computed: gradinoc store merge STORE ..., and gradinoc run "
-        f"{printable(name)} computes the {later} steps that need several.\n"
+        f"{printable(store)}. When all shares are computed: gradinoc store merge STORE ..., and "
+        f"{printable(shlex.join(['gradinoc', 'run', name, *changes]))} computes the {later} steps that need several.\n"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from fixtures.smallest import SMALLEST
@@ -102,4 +104,5 @@ def test_a_share_is_computed_and_what_remains_is_told(tmp_path, capsys, monkeypa
     assert code == 0
     assert "locks are leases" in err
     assert out.startswith("Share 2 of 3: ")
+    assert f"{shlex.join(['gradinoc', 'run', 'tiny', *settings])} computes the " in out
     assert len([*Store(tmp_path / "s").stored()]) == int(out.split()[4])

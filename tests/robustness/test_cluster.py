@@ -7,16 +7,16 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
 from fixtures.smallest import SMALLEST
-from gradinoc.pipeline.engines.ray_worker import FOLDERS
+from gradinoc.pipeline.engines.ray_worker import folders_here
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.pipeline.storage.transfer import differences
@@ -54,9 +54,8 @@ class Driver:
 
 def workers() -> list[int]:
     """Processes of workers that are there."""
-    names = [path.name.removeprefix(FOLDERS) for path in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*")]
-    found = [int(name.partition("-")[0]) for name in names]
-    return [process for process in found if Path(f"/proc/{process}").exists()]
+    found = [process for _, process in folders_here() if psutil.pid_exists(process)]
+    return [process for process in found if "ray::" in " ".join(psutil.Process(process).cmdline())]
 
 
 @pytest.mark.exhaustive

@@ -36,8 +36,15 @@ def alive() -> set[str]:
 
 
 def first_line(error: Exception) -> str:
-    """Return what is enough of an error: Ray's go on for pages."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return what is enough of an error, of a worker's that of its cause: Ray's go on for pages."""
+    told = cause_of(error)
+    return next(iter(str(told).strip().splitlines()), type(told).__name__)
+
+
+def cause_of(error: Exception) -> Exception:
+    """Return what was raised on a worker, of an error that is not Ray's own; otherwise the error."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
 
 
 @dataclass

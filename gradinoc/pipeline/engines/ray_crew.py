@@ -20,6 +20,8 @@ from gradinoc.study.description import Study
 TRIES = 4  # of a job whose workers die of it, or whose results arrive damaged; of beginning a worker
 LOOK_SECONDS = 5.0  # between looks at what the cluster has, and who else is there
 LEAVING_SECONDS = 5.0
+SAID_SECONDS = 60.0  # between two words on the same
+GONE_SECONDS = 300.0  # that the last node may be gone before a study ends: another takes its place by then
 WAIT_SECONDS = 60.0  # at most, before another worker is begun where some could not be
 # Ray says to nobody who gives an address that this may be why.
 ASKS = "if it was begun by somebody who has a token, as Ray makes one for every user, set RAY_AUTH_MODE=token here too"
@@ -56,12 +58,20 @@ class Crew:
         self._study, self._address, self._kind = study, address, kind
         self.workers: list[Worker] = []
         self.slots, self._looked = 1, 0.0
+        self._had = False  # whether there ever was a worker
         self._unborn, self._hiring = 0, 0.0  # workers that could not be begun, in a row; when the next may be
         self._own, self._register = False, Register(study.name)
+        self._rests: dict[str, tuple[int, float]] = {}  # node -> how often in a row it was full; until when it rests
+        self._there = self._said = time.monotonic()  # when there was a worker last, and when it was said that none is
 
     def idle(self) -> list[Worker]:
         """Return those that wait for a job and may have one: others may have a right to the rest by now."""
-        waiting = [worker for worker in self.workers if worker.name and worker.job is None]
+        now = time.monotonic()
+        waiting = [
+            worker
+            for worker in self.workers
+            if worker.name and worker.job is None and self._rests.get(worker.node, (0, now))[1] <= now
+        ]
         return waiting[: max(0, self.slots - sum(worker.job is not None for worker in self.workers))]
 
     def look(self) -> None:
@@ -75,13 +85,9 @@ class Crew:
             return
         self._looked = time.monotonic()
         settings, room = self._study.engine, self._capacity()
+        self._ensure_workers(room)
         if room < 1:
-            have = "; ".join(", ".join(f"{name} {each[name]:g}" for name in KINDS if name in each) for each in nodes())
-            asked = ", ".join(f"{name} {amount:g}" for name, amount in self._resources().items())
-            raise EngineError(
-                f"no node of the cluster has what a worker is to have ({asked}); they have ({have or 'nothing'}); "
-                "change [engine] of the study, or wait until there is such a node"
-            )
+            return
         share = max(1, -(-room // self._register.studies()))
         self.slots = min(share, settings.workers or share)
         if time.monotonic() >= self._hiring:
@@ -89,6 +95,42 @@ class Crew:
         over = len(self.workers) - self.slots
         if over > 0:
             self.dismiss([worker for worker in self.workers if worker.job is None][-over:])
+
+    def rest(self, node: str) -> None:
+        """Give a node nothing to do for a while, the longer the more often in a row its disk or memory was full."""
+        often = self._rests.get(node, (0, 0.0))[0] + 1
+        self._rests[node] = often, time.monotonic() + min(2.0**often, WAIT_SECONDS)
+
+    def note_well(self, node: str) -> None:
+        """Note that a node has computed what it was to."""
+        self._rests.pop(node, None)
+
+    def _ensure_workers(self, room: int) -> None:
+        """Raise where the cluster has no room for a worker, and will have none; say so, once a minute, where it may.
+
+        Raises:
+            EngineError: it never had any, or has had none for `GONE_SECONDS`; or all would be on one device.
+        """
+        now, had = time.monotonic(), self._had
+        if any(worker.name for worker in self.workers):
+            self._there, self._had = now, True
+        asked = ", ".join(f"{name} {amount:g}" for name, amount in self._resources().items())
+        if room < 1 and (not had or now - self._there > GONE_SECONDS):
+            have = "; ".join(", ".join(f"{name} {each[name]:g}" for name in KINDS if name in each) for each in nodes())
+            raise EngineError(
+                f"no node of the cluster has what a worker is to have ({asked}); they have ({have or 'nothing'}); "
+                "change [engine] of the study, or wait until there is such a node"
+            )
+        devices = any(each.get("GPU") for each in nodes())
+        if devices and self._study.model.device != "cpu" and not self._study.engine.gpus_per_worker:
+            raise EngineError(
+                "nodes of the cluster have GPUs, and engine.gpus_per_worker is 0, so that all workers of a node would "
+                "be on its first; set it to 1, or to 0.25 where four are to share one, or model.device to cpu"
+            )
+        if now - max(self._there, self._said) > SAID_SECONDS:
+            self._said = now
+            why = "others use what there is" if room else "no node has what it is to have, and it is waited for"
+            logger.warning("there has been no worker for %.0f s (%s): %s", now - self._there, asked, why)
 
     def greet(self, worker: Worker) -> None:
         """Note where a worker is that has come; one that has not is replaced, the longer after the more have not.

@@ -17,20 +17,20 @@ import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, ObjectStoreFullError, OutOfDiskError, RayError
 from ray.exceptions import OutOfMemoryError as WorkerOutOfMemoryError
 
-from gradinoc.errors import EngineError, LostWorkerError, OutOfMemoryError
+from gradinoc.errors import EngineError, LostWorkerError, OutOfMemoryError, StoreError
 from gradinoc.pipeline.engines.engine import Job, together
-from gradinoc.pipeline.engines.ray_cluster import Sent, alive, first_line
-from gradinoc.pipeline.engines.ray_crew import TRIES, Crew, Worker
-from gradinoc.pipeline.engines.ray_worker import Failed, StepWorker
+from gradinoc.pipeline.engines.ray_cluster import Sent, alive, cause_of, first_line
+from gradinoc.pipeline.engines.ray_crew import SAID_SECONDS, TRIES, Crew, Worker
+from gradinoc.pipeline.engines.ray_worker import Failed, StepWorker, Unread
 from gradinoc.pipeline.progress import IDLE, Progress
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.pipeline.storage.transfer import Became, receive
 from gradinoc.study.description import Study
 
+NODE_ERRORS = (StoreError, ObjectStoreFullError, OutOfDiskError)  # a full disk: no fault of the job
 OF_A_NODE = 0.1  # what a lost node speaks against a job, a worker that died by itself being 1
 SHORT_SECONDS, AHEAD = 2.0, 4  # a job that takes no longer; how many are held ready then, for workers not to wait
-SAID_SECONDS = 60.0  # between two words on a full cluster
 FULL_SECONDS = 300.0  # that a cluster may be full while nobody works, which is what would make room
 NEWS_SECONDS = 1.0  # between questions to workers what they are at
 logger = logging.getLogger(__name__)
@@ -175,10 +175,13 @@ class RayEngine:
         worker.job = worker.result = worker.news = None
         try:
             found = ray.get(result)
+            self._crew.note_well(worker.node)
             self._short[job.steps[0].kind] = time.monotonic() - job.began < SHORT_SECONDS
             return job, found
         except RayError as error:
             share = _share_of(worker, error)
+            if isinstance(cause_of(error), NODE_ERRORS):
+                self._crew.rest(worker.node)
             self._crew.drop(worker)
             return job, _Lost(error, share)
 
@@ -190,7 +193,14 @@ class RayEngine:
         if isinstance(found, Failed):
             yield job, found.error
             return
+        if isinstance(found, Unread):
+            self._sent.objects.clear()  # it is sent anew
+            yield from self._begin_again(job, RuntimeError(found.what))
+            return
         arrivals = [receive(self._store, packed) for packed in found]
+        for each in arrivals:
+            if each.became is Became.DIFFERENT:
+                logger.warning("%s/%s: another process came to other bytes (%s)", each.stage, each.key, each.what)
         damaged = next((each for each in arrivals if each.became is Became.DAMAGED), None)
         if damaged or [each.key for each in arrivals] != [entry.key for entry in job.entries]:
             yield from self._begin_again(job, RuntimeError(f"it arrived damaged: {damaged.what if damaged else ''}"))
@@ -210,6 +220,6 @@ class RayEngine:
 
 
 def _share_of(worker: Worker, error: RayError) -> float:
-    """Return how far a lost worker speaks against its job: little where it was lost with its node, or its network."""
-    elsewhere = isinstance(error, NodeDiedError | ActorUnavailableError) or worker.node not in alive()
-    return OF_A_NODE if elsewhere else 1.0
+    """Return how far a lost worker speaks against its job: little where its node, disk or network was at fault."""
+    lost = isinstance(error, NodeDiedError | ActorUnavailableError) or worker.node not in alive()
+    return OF_A_NODE if lost or isinstance(cause_of(error), NODE_ERRORS) else 1.0

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 from gradinoc.data.sources import source_path
 from gradinoc.errors import EngineError, GradinocError, StoreError, shown
 from gradinoc.pipeline.progress import Progress
-from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.run import STEP_ERRORS, Pipeline
 from gradinoc.pipeline.steps.step import StepKey
 from gradinoc.pipeline.storage.store import Entry, Store
 from gradinoc.pipeline.storage.transfer import Became, pack, receive
@@ -32,7 +32,7 @@ from gradinoc.study.settings import DATA_FILES
 from gradinoc.study.traits.registry import FUNCTIONS, find_trait
 from gradinoc.study.traits.shipped import SHIPPED
 
-FOLDERS = "gradinoc-worker-"  # of workers on their nodes; behind it the process that it belongs to
+FOLDERS = "gradinoc-worker-"  # of workers on their nodes; behind it the machine and the process that it belongs to
 KEPT_BYTES = 2**30  # of inputs and results on a worker's disk, besides those it is at
 COMPUTE, TELL = "compute", "tell"  # what an actor does side by side
 
@@ -74,6 +74,13 @@ class Failed:
     error: Exception
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What was wrong with something that a step reads, as it arrived."""
+
+    what: str
+
+
 class StepWorker:
     """Computes steps as any process does, in a store of its own, which is gone when it is.
 
@@ -84,7 +91,7 @@ class StepWorker:
 
     def __init__(self, described: Description, threads: int) -> None:
         _clear_after_the_dead()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{os.getpid()}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{socket.gethostname()}-{os.getpid()}-"))
         self._described, self._threads = described, threads
         self._told: Progress | None = None
         self._kept: OrderedDict[StepKey, int] = OrderedDict()  # bytes in its store, what was used last at the end
@@ -108,7 +115,7 @@ class StepWorker:
     @ray.method(concurrency_group=COMPUTE)
     def compute(
         self, steps: Mapping[StepKey, Mapping[str, Any]], needed: Mapping[StepKey, Sequence[Any]]
-    ) -> list[bytes] | Failed:
+    ) -> list[bytes] | Failed | Unread:
         """Return the results of steps, packed, in their order; or why there are none.
 
         Args:
@@ -122,15 +129,8 @@ class StepWorker:
                 absent = [labelled[need].label for need in labelled[key].needs if need not in needed]
                 if absent:
                     raise EngineError(f"{labelled[key].label} reads what was not sent: {', '.join(absent)}")
-            for key, (packed,) in needed.items():
-                if not entries[key].complete():
-                    content = ray.get(packed)
-                    arrival = receive(self._store, content)
-                    if arrival.became is not Became.TAKEN or arrival.key != entries[key].key:
-                        raise EngineError(f"{labelled[key].label}: arrived {arrival.became} {arrival.what}")
-                    self._kept[key] = len(content)
-                if key in self._kept:
-                    self._kept.move_to_end(key)
+            if fault := self._fetch(needed):
+                return Unread(fault)
             self._pipeline.complete([*steps], with_needs=False)
             results = [pack(entries[key]) for key in steps]
             self._keep(zip(steps, map(len, results), strict=True))
@@ -138,11 +138,28 @@ class StepWorker:
         except (RayError, StoreError):  # of this node, not of the step: another worker is to try
             raise
         except GradinocError as error:
-            return Failed(type(error)(str(error)))
+            where = "" if isinstance(error, STEP_ERRORS) else f"worker {here()}: "  # which alone may have the fault
+            return Failed(type(error)(f"{where}{error}"))
         except Exception as error:  # of any kind: what it was is told where it can be read
             told = RuntimeError(f"{type(error).__name__}: {error}")
             told.add_note(f"On worker {here()}:\n{traceback.format_exc()}")
             return Failed(told)
+
+    def _fetch(self, needed: Mapping[StepKey, Sequence[Any]]) -> str | None:
+        """Take what steps read into the store; return what is wrong with it, if something is."""
+        entries, labelled = self._pipeline.entries, self._pipeline.steps
+        for key, (packed,) in needed.items():
+            if not entries[key].complete():
+                content = ray.get(packed)
+                arrival = receive(self._store, content)
+                if arrival.became is Became.DAMAGED:
+                    return f"{labelled[key].label} arrived damaged: {arrival.what}"
+                if arrival.became is not Became.TAKEN or arrival.key != entries[key].key:
+                    raise EngineError(f"{labelled[key].label}: arrived {arrival.became} {arrival.what}")
+                self._kept[key] = len(content)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+        return None
 
     def _keep(self, made: Iterable[tuple[StepKey, int]]) -> None:
         """Note how large results are; those that were used last stay, as far as there is room for them."""
@@ -198,15 +215,22 @@ def ensure_same(entry: Entry, inputs: Mapping[str, Any]) -> None:
             f"{name}: {shown(inputs.get(name))}, here {shown(entry.inputs.get(name))}" for name in differing
         )
         raise EngineError(
-            f"worker {socket.gethostname()}: would compute another thing than was asked for ({told}); "
+            f"would compute another thing than was asked for ({told}); "
             "install there what is installed here, and the same model"
         )
 
 
 def _clear_after_the_dead() -> None:
     """Remove what workers that were killed have left on this node."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
-        process = folder.name.removeprefix(FOLDERS).partition("-")[0]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+    for folder, process in folders_here():
+        if not psutil.pid_exists(process):
             with suppress(OSError):
                 shutil.rmtree(folder)
+
+
+def folders_here() -> Iterator[tuple[Path, int]]:
+    """Yield what workers have on disk and their processes: this machine's, for others may have the same disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        machine, _, process = folder.name.removeprefix(FOLDERS).rpartition("-")[0].rpartition("-")
+        if machine == socket.gethostname() and process.isdigit():
+            yield folder, int(process)

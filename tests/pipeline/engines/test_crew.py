@@ -6,74 +6,21 @@ import time
 
 import pytest
 import ray
-from ray.exceptions import ActorUnavailableError, ObjectLostError, ObjectStoreFullError, WorkerCrashedError
+from ray.exceptions import (
+    ActorUnavailableError,
+    ObjectStoreFullError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from gradinoc.errors import EngineError, LostWorkerError, OutOfMemoryError, StoreError
-from gradinoc.pipeline.engines import ray_crew, ray_engine, ray_worker
+from gradinoc.pipeline.engines import ray_crew, ray_engine
 from gradinoc.pipeline.engines.engine import Job
 from gradinoc.pipeline.engines.ray_engine import RayEngine
-from gradinoc.pipeline.engines.ray_worker import StepWorker, described
-from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.engines.ray_worker import Unread
 from gradinoc.pipeline.steps.step import StepKey, run_key
 from gradinoc.pipeline.storage.store import Store
-from gradinoc.pipeline.storage.transfer import differences, pack, receive
-
-
-@pytest.fixture
-def worker(alone):
-    """A worker of that study."""
-    made = StepWorker(described(alone.study), 1)
-    yield made
-    made.leave()
-
-
-def test_a_worker_computes_what_it_is_asked_for_alone(alone, worker, monkeypatch):
-    """What a step reads is sent to it; what that was made of is not there, and is not made again."""
-    key, need = StepKey("learned"), run_key("neutral", 0)
-    assert alone.steps[key].needs == (need,)
-    assert alone.steps[need].needs
-    alone.complete([key])
-    computed, compute = [], Pipeline._compute
-    monkeypatch.setattr(
-        Pipeline, "_compute",
-        lambda self, steps, folders: (computed.extend(step.key for step in steps), compute(self, steps, folders))[1],
-    )  # fmt: skip
-    monkeypatch.setattr(ray, "get", lambda packed: packed)
-    (packed,) = worker.compute({key: alone.entries[key].inputs}, {need: [pack(alone.entries[need])]})
-    assert computed == [key]
-    assert packed
-
-
-def test_a_worker_keeps_what_it_used_last(alone, worker, tmp_path, monkeypatch):
-    """Its disk does not fill: what was used longest ago goes first, and is sent anew where it is needed again."""
-    key = StepKey("gradients", "neutral")
-    alone.complete([key])
-    needed = {need: [pack(alone.entries[need])] for need in alone.steps[key].needs}
-    monkeypatch.setattr(ray_worker, "KEPT_BYTES", 1)
-    monkeypatch.setattr(ray, "get", lambda packed: packed)
-    for _ in range(2):
-        (made,) = worker.compute({key: alone.entries[key].inputs}, needed)
-        assert len([*worker._store.stored()]) == 1
-        assert receive(Store(tmp_path), made).key == alone.entries[key].key
-
-
-def test_a_worker_does_not_wait_for_what_nobody_sent(alone, worker):
-    """In its store nobody else writes."""
-    key = StepKey("gradients", "neutral")
-    found = worker.compute({key: alone.entries[key].inputs}, {})
-    assert "reads what was not sent: directions" in str(found.error)
-
-
-@pytest.mark.parametrize("error", [StoreError("no space"), ObjectLostError(b"0" * 28, b"0" * 28, "")])
-def test_what_is_wrong_with_a_node_is_no_fault_of_the_step(alone, worker, monkeypatch, error):
-    """It is raised, as another worker is to try, and not given back as what became of the step."""
-
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(Pipeline, "complete", fail)
-    with pytest.raises(type(error)):
-        worker.compute({StepKey("directions"): alone.entries[StepKey("directions")].inputs}, {})
+from gradinoc.pipeline.storage.transfer import Arrival, Became, differences, pack
 
 
 class Actor:
@@ -228,8 +175,11 @@ def test_a_worker_that_is_gone_is_given_nothing_more(crew, alone, at_work, monke
         (WorkerCrashedError(), {"node 0"}, 4),
         (WorkerCrashedError(), set(), 40),  # its node is gone too
         (ActorUnavailableError("out of reach", b"0" * 16), {"node 0"}, 40),
+        (RayTaskError("compute", "...", StoreError("no space")), {"node 0"}, 40),
+        (RayTaskError("compute", "...", ValueError("of its own")), {"node 0"}, 4),
     ],
 )
+@pytest.mark.fault("Cluster", "nodes lost again and again")
 def test_a_lost_node_hardly_speaks_against_a_step(crew, alone, monkeypatch, error, there, tries):
     """A step is given up after four workers that died of it, and after many more that were lost with their nodes."""
     monkeypatch.setattr(ray_engine, "alive", lambda: there)
@@ -242,6 +192,37 @@ def test_a_lost_node_hardly_speaks_against_a_step(crew, alone, monkeypatch, erro
             break
     assert count == tries
     assert isinstance(found[0][1], LostWorkerError)
+
+
+@pytest.mark.fault("Cluster", "a full disk of a node")
+def test_a_node_whose_disk_is_full_is_given_nothing_for_a_while(crew, alone, at_work, monkeypatch, caplog):
+    """The longer the more often in a row; what it was at waits for another; once it has computed something it is well.
+
+    The warning has the worker's own words, not the head of Ray's pages.
+    """
+    error = RayTaskError("compute", "pages\nof it", StoreError("no space left in /tmp"))
+
+    def fail(_result):
+        raise error
+
+    at_work(60.0)
+    monkeypatch.setattr(ray_engine, "alive", lambda: {"node 0"})
+    monkeypatch.setattr(ray, "get", fail)
+    monkeypatch.setattr(crew, "_end", RayEngine._end.__get__(crew))
+    full = crew._crew.workers[0]
+    assert [*crew.finished(0.0)] == []
+    assert "is computed again: no space left in /tmp" in caplog.text
+    assert len(crew._waiting) == 1
+    again = ray_crew.Worker(Actor(), None, "worker again", full.node)
+    crew._crew.workers.insert(0, again)
+    assert again not in crew._crew.idle()
+    waits = []
+    for _ in range(7):
+        crew._crew.rest(full.node)
+        waits.append(crew._crew._rests[full.node][1] - time.monotonic())
+    assert waits == pytest.approx([4, 8, 16, 32, 60, 60, 60], abs=1)
+    crew._crew.note_well(full.node)
+    assert crew._crew.idle() == [again]
 
 
 def test_workers_that_cannot_be_begun_do_not_end_a_study_at_work(crew, monkeypatch):
@@ -264,6 +245,7 @@ def test_workers_that_cannot_be_begun_do_not_end_a_study_at_work(crew, monkeypat
         crew._crew.greet(unborn)
 
 
+@pytest.mark.fault("Cluster", "workers out of memory")
 def test_a_step_whose_workers_run_out_of_memory_says_so(crew, alone):
     """Ray kills a worker that takes too much: after four the step is given up, as one that needs more memory."""
     one = job(alone)
@@ -279,6 +261,29 @@ def test_a_step_whose_workers_run_out_of_memory_says_so(crew, alone):
     assert "killed by the memory monitor" in str(error)
 
 
+@pytest.mark.fault("Cluster", "an input that arrives damaged")
+def test_an_input_that_arrived_damaged_is_sent_anew(crew, alone):
+    """Its worker stays; after four times the step is given up."""
+    one = job(alone)
+    crew._sent.objects["key"] = object(), 1
+    ended = [[*crew._end(one, Unread("directions arrived damaged: cut"))] for _ in range(ray_crew.TRIES)]
+    assert crew._waiting == [one] * (ray_crew.TRIES - 1)
+    assert len(crew._crew.workers) == 3
+    assert not crew._sent.objects
+    assert "directions arrived damaged: cut" in str(ended[-1][0][1])
+
+
+@pytest.mark.fault("Cluster", "a result with other bytes")
+def test_other_bytes_of_another_process_are_told(crew, alone, monkeypatch, caplog):
+    """What is there stays, and whoever runs the study hears that two machines do not compute the same."""
+    arrival = Arrival("directions", alone.entries[StepKey("directions")].key, Became.DIFFERENT, "a.parquet")
+    monkeypatch.setattr(ray_engine, "receive", lambda *_: arrival)
+    one = job(alone)
+    assert [*crew._end(one, [b""])] == [(one, None)]
+    assert "another process came to other bytes (a.parquet)" in caplog.text
+
+
+@pytest.mark.fault("Cluster", "a result that arrives twice")
 def test_a_result_that_arrives_twice_is_taken_once(crew, alone):
     """The second time it is known; either time its job is done, and the bytes are those of the first."""
     one = job(alone)

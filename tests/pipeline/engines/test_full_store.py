@@ -38,6 +38,7 @@ def nothing(*_):
 
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_cluster")
+@pytest.mark.fault("Cluster", "the cluster's memory full, both ways")
 def test_more_than_the_memory_of_a_cluster_travels_both_ways(tmp_path):
     """Results of five times its memory come back, and as much is read by steps that need all of them."""
     assert COUNT * BYTES > 4 * MEMORY

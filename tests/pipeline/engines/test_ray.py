@@ -83,6 +83,7 @@ def test_workers_of_a_cluster_compute_what_one_process_does(cluster, alone, tmp_
     assert not [left for process in processes for left in Path(tempfile.gettempdir()).glob(f"{FOLDERS}{process}-*")]
 
 
+@pytest.mark.fault("Cluster", "a worker killed at its work")
 def test_a_worker_killed_at_its_work_costs_that_work_alone(cluster, alone, tmp_path):
     """The step that it was at is computed again by another; all is as it would have been."""
     hear, killed = kill_at_work()
@@ -91,6 +92,7 @@ def test_a_worker_killed_at_its_work_costs_that_work_alone(cluster, alone, tmp_p
     assert_same(alone, pipeline, FEW)
 
 
+@pytest.mark.fault("Cluster", "a step that kills its workers")
 def test_a_step_that_kills_its_workers_is_given_up(cluster, tmp_path, monkeypatch):
     """The error names it and says how often; what does not need it is computed."""
     monkeypatch.setattr(ray_engine, "TRIES", 2)
@@ -99,6 +101,7 @@ def test_a_step_that_kills_its_workers_is_given_up(cluster, tmp_path, monkeypatc
     assert Pipeline(load_study("tiny", ON_TWO), Store(tmp_path)).entry("directions").complete()
 
 
+@pytest.mark.fault("Cluster", "workers that cannot be begun")
 def test_workers_that_cannot_be_begun_are_not_tried_for_ever(cluster, tmp_path):
     """As where a node has not what the driver has: the error says how often, and why."""
     with pytest.raises(EngineError, match=r"no worker can be begun on the cluster, 4 failed; .*not on this node"):
@@ -106,6 +109,7 @@ def test_workers_that_cannot_be_begun_are_not_tried_for_ever(cluster, tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.fault("Cluster", "a result that arrives damaged")
 def test_a_result_that_arrives_damaged_is_computed_again(cluster, alone, tmp_path, monkeypatch, caplog):
     """Once; the one that is kept is whole."""
     received, times = ray_engine.receive, []
@@ -131,6 +135,7 @@ def test_what_fails_on_a_worker_fails_here(cluster, tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.fault("Cluster", "workers that would compute another thing")
 def test_workers_that_would_compute_another_thing_are_refused(cluster, tmp_path, monkeypatch):
     """What differs is named: code and libraries of driver and workers are to be the same."""
     monkeypatch.setattr("gradinoc.pipeline.steps.plan.library_versions", lambda *names: dict.fromkeys(names, "0.1"))
