@@ -28,6 +28,7 @@ BIN    := .venv/bin
 READY  := .venv/ready
 QUIETLY := --quiet --disable-pip-version-check
 WITHOUT_TORCH := tests/stats tests/study tests/data tests/claims tests/power
+FAULTS := tests/robustness tests/pipeline/engines tests/pipeline/test_locks.py
 # Kills and starts processes, waits, fills disks: minutes. `make faults` tries these, and all others at length.
 SLOW_FAULTS := cluster concurrency converted_copy disk gguf_files interruption long_use memory memory_estimate sessions storage surroundings
 
@@ -47,10 +48,10 @@ check: $(READY)
 
 nightly faults: export HYPOTHESIS_PROFILE = fresh
 nightly: faults
-	$(BIN)/python -m pytest -n $(WORKERS) --exhaustive --ignore tests/robustness $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --exhaustive $(FAULTS:%=--ignore=%) $(ARGS)
 
 faults: $(READY)
-	$(BIN)/python -m pytest tests/robustness -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
+	$(BIN)/python -m pytest $(FAULTS) -n $(WORKERS) --exhaustive --fault-table docs/faults $(ARGS)
 
 architectures: $(READY)
 	$(BIN)/python -m fixtures.architectures --workers $(WORKERS) --page docs/models.md $(ARGS)
