@@ -166,6 +166,25 @@ def test_page_counts_what_came_out(tmp_path):
     assert "UNDECIDED (G9) | 0 of 1, 1 wrong |" in told  # what is right, for another reason
 
 
+def test_page_says_whether_the_warning_of_other_choices_tells_anything(tmp_path):
+    """Shares of choices with the sign, of what works along v and of what does not, where they overlap."""
+    shares = {"ablation": (70, 79), "steering": (None,), "slow": (16, 75)}
+    sentences = [
+        (name, "" if share is None else f"CONSISTENT. Only {share} % of 432 specifications show the sign.")
+        for name, found in shares.items()
+        for share in found
+    ]
+    outcomes = [
+        Outcome(name, "planted", number, "consistent", True, "", "", sentence)
+        for number, (name, sentence) in enumerate(sentences)
+    ]
+    table(outcomes).to_csv(tmp_path / "tiny.csv", index=False)
+    told = page(tmp_path)
+    assert "in 4 of these 5 studies: 70 to 79 % where prompts turn gradients along v, 16 to 75 % elsewhere" in told
+    table(outcomes[:3]).to_csv(tmp_path / "tiny.csv", index=False)
+    assert "specification curve" not in page(tmp_path)
+
+
 def test_the_page_is_its_tables():
     """Nothing in it is typed by hand."""
     docs = Path(__file__).parents[2] / "docs"
