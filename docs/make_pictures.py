@@ -18,7 +18,7 @@ from rich.console import Console, RenderableType
 from fixtures.browser import chromium
 from gradinoc.pipeline.display import RUNS, Board
 from gradinoc.pipeline.progress import PROGRESS, Progress, follow
-from gradinoc.report import tinted
+from gradinoc.report import Tinted
 from gradinoc.report.summary import WIDTH
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -36,7 +36,7 @@ def main(folders: list[Path]) -> None:
         for folder in folders:
             if folder.name == "tiny":
                 summary = (folder / "summary.txt").read_text(encoding="utf-8")
-                take_terminal(browser, tinted(summary), "gradinoc report tiny", "terminal-end", WIDTH)
+                take_terminal(browser, Tinted(summary), "gradinoc report tiny", "terminal-end", WIDTH)
                 take_terminal(browser, half_way(folder / PROGRESS), "gradinoc run tiny", "terminal-running", WIDE)
             else:
                 take_page(browser, folder / "report.html")

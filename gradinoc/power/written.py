@@ -92,8 +92,11 @@ def _power_rows(table: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, two blanks apart."""
+def aligned(rows: Sequence[Sequence[str]], right: bool = False) -> str:
+    """Rows of text in columns, two blanks apart; all but the first may be aligned on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for first, *others in (zip(row, widths, strict=True) for row in rows):
+        cells = [cell.rjust(width) if right else cell.ljust(width) for cell, width in others]
+        lines.append("  ".join([first[0].ljust(first[1]), *cells]).rstrip())
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from gradinoc.report.page import WriteUp
 from gradinoc.report.page.prompts import spread_sentence
 from gradinoc.report.page.versions import versions_sentence
 from gradinoc.report.prompts import matrix_table, prompts_table
-from gradinoc.report.summary import closing_summary, tinted
+from gradinoc.report.summary import Tinted, closing_summary
 from gradinoc.report.tables import (
     CLAIM_COLUMNS,
     claims_table,
@@ -35,8 +35,8 @@ from gradinoc.study.description import Study
 from gradinoc.study.rules import VERSION
 
 __all__ = [
+    "Tinted",
     "closing_summary",
-    "tinted",
     "write_finding",
     "write_report",
 ]

@@ -74,7 +74,7 @@ def numbers(effect: Effect) -> str:
     return ", ".join([*parts, f"n {effect.n} {effect.unit}"])
 
 
-def _finding(finding: Finding, columns: int = WIDTH) -> list[str]:
+def _finding(finding: Finding) -> list[str]:
     """Key, status and effect of a finding, and its numbers below."""
     effect = deciding(finding)
     head = f"{finding.key:<3} {status_word(finding):<10} {finding.claim if effect is None else effect.name}"
@@ -82,18 +82,16 @@ def _finding(finding: Finding, columns: int = WIDTH) -> list[str]:
     return [
         line
         for part in parts
-        for line in textwrap.wrap(printable(part), columns, subsequent_indent=INDENT, break_on_hyphens=False)
+        for line in textwrap.wrap(printable(part), WIDTH, subsequent_indent=INDENT, break_on_hyphens=False)
     ]
-
-
-def tinted(summary: str) -> Tinted:
-    """The text of a summary for rich to print: its verdicts in colour, and narrower on a narrow terminal."""
-    return Tinted(summary)
 
 
 @dataclass(frozen=True)
 class Tinted:
-    """A summary's text as rich draws it; where there is no terminal it is as it was written."""
+    """A summary's text as rich draws it: its verdicts in colour, and narrower on a narrow terminal.
+
+    Where there is no terminal it is as it was written.
+    """
 
     summary: str
 

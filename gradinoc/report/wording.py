@@ -44,9 +44,14 @@ def sentence(words: str) -> str:
 
 def status_word(finding: Finding) -> str:
     """A finding's status in a word; gates hold or fail."""
-    if finding.key.startswith("G"):
-        return "holds" if finding.status is Status.SUPPORTED else "fails"
-    return str(finding.status)
+    return word(finding.key, finding.status)
+
+
+def word(key: str, status: str) -> str:
+    """The status of the gate or claim of that key in a word; gates hold or fail."""
+    if key.startswith("G"):
+        return "holds" if status == Status.SUPPORTED else "fails"
+    return str(status)
 
 
 def number(value: Any) -> str:
@@ -59,15 +64,6 @@ def number(value: Any) -> str:
 def rounded(value: float) -> str:
     """`number`, in words where there is none."""
     return number(value) if math.isfinite(value) else "not measured"
-
-
-def estimated(effect: Effect) -> str:
-    """A mean with its interval: "0.120 (0.109 to 0.131, n = 96 examples)"."""
-    if effect.n == 0:
-        return "not measured"
-    counted = f"n = {effect.n} {effect.unit if effect.n != 1 else effect.unit.removesuffix('s')}"
-    interval = f"{effect.low:.3f} to {effect.high:.3f}, " if math.isfinite(effect.low) else ""
-    return f"{effect.estimate:.3f} ({interval}{counted})"
 
 
 def between(effect: Effect) -> str:
@@ -85,11 +81,6 @@ def side(
 def listed(parts: Iterable[tuple[str, str]]) -> str:
     """Each name with its words, one after the other."""
     return "; ".join(f"{shown(name)} {words}" for name, words in parts)
-
-
-def by_condition(parts: Iterable[tuple[str, float]]) -> str:
-    """A number under each condition, in a list."""
-    return ", ".join(f"{rounded(value)} under {shown(name)}" for name, value in parts)
 
 
 def signs(text: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from gradinoc.claims.rules.finding import Status
 from gradinoc.claims.rules.verdict import Judgement, Verdict, judge, not_run
 from gradinoc.power.simulate import simulate
-from gradinoc.report import closing_summary, tinted
+from gradinoc.report import Tinted, closing_summary
 from gradinoc.report.page.versions import versions_sentence
 from gradinoc.report.summary import WIDTH, deciding, numbers
 from gradinoc.stats.effect import Effect, bare
@@ -87,7 +87,7 @@ def test_summary_says_why_a_gate_fails_and_where_all_is(judgement, tmp_path):
 def test_narrow_terminal_shows_all_of_it(judgement, columns):
     """Everything is wrapped anew: nothing is cut, nothing too long."""
     console = Console(force_terminal=True, no_color=True, width=columns, file=io.StringIO())
-    console.print(tinted("\n".join(closing_summary(judgement))))
+    console.print(Tinted("\n".join(closing_summary(judgement))))
     lines = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= columns
     words = " ".join(closing_summary(judgement)).split()

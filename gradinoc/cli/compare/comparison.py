@@ -14,6 +14,7 @@ import pandas as pd
 
 from gradinoc.claims.evidence.tables import MEASURES
 from gradinoc.errors import StudyError, reason
+from gradinoc.report.wording import word
 
 ONE, OTHER = "first", "second"
 PARTS = ["claim", "p", "drift"]
@@ -22,7 +23,6 @@ COLUMNS = (
     "part", "item", "quantity", "key", "first", "first_low", "first_high", "second", "second_low", "second_high",
     "difference",
 )  # fmt: skip
-OF_A_GATE = {"supported": "holds", "refuted": "fails"}
 # Words of keys: in the units of one model; and comparable whatever the trait.
 OF_ONE_MODEL = {"projection", "grad_norm"}
 OF_ANY_TRAIT = {"auc", "split_half", "loss", "fall", "unscorable", "grad_norm"}
@@ -94,7 +94,7 @@ def verdicts(report: StudyArtifacts) -> dict[str, str]:
     """Return key -> status of each gate (which holds or fails) and claim, the verdict, and version 1's as published."""
     findings = [each for part in ("gates", "claims") for each in report.verdict.get(part) or []]
     found = {str(each.get("key")): str(each.get("status")) for each in findings}
-    named = {key: OF_A_GATE.get(status, status) if key.startswith("G") else status for key, status in found.items()}
+    named = {key: word(key, status) for key, status in found.items()}
     first = (report.verdict.get("published") or {}).get("first_verdict")
     published = {"verdict by rules 1, published": str(first)} if first else {}
     rules = str(report.verdict.get("rules", 1))

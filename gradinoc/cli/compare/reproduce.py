@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from gradinoc.cli import Session
-from gradinoc.cli.output import MISSING, print_table
+from gradinoc.cli.output import print_table
 from gradinoc.cli.run import Places, run_steps, write_up
 from gradinoc.errors import StudyError, printable
 from gradinoc.report.reproduction import CLAIMS, Agreement, agrees, read_banked, reproduction
 from gradinoc.report.tables import write_table
+from gradinoc.report.wording import number
 from gradinoc.study.loading import load_study
 
 MOST = 20  # lines of what differs
@@ -58,6 +59,4 @@ def print_reproduction(table: pd.DataFrame) -> None:
 
 
 def _shortly(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    return MISSING if pd.isna(value) else f"{value:.3g}".replace("-", "−")
+    return value if isinstance(value, str) else number(value)

@@ -10,6 +10,7 @@ from gradinoc.claims.rules.finding import Status
 from gradinoc.power.calibration.cases import ALPHA, POWER, Case
 from gradinoc.power.calibration.tables import confusion, coverage, error_of, failures, gates, quick_look, rates
 from gradinoc.power.scenarios import CLAIMS
+from gradinoc.power.written import aligned
 
 MARKS = "[not true there], {nothing may be said}, (true in some studies)"
 
@@ -63,10 +64,4 @@ def _percent(shares: pd.DataFrame) -> pd.DataFrame:
 
 def _aligned(frame: pd.DataFrame) -> str:
     table = frame.astype(str).reset_index(names="world")
-    widths = [max(len(str(name)), *(len(value) for value in table[name])) for name in table.columns]
-    lines = [list(map(str, table.columns)), *table.to_numpy().tolist()]
-    rows = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-    return "\n".join(row.rstrip() for row in rows)
+    return aligned([[str(name) for name in table.columns], *table.to_numpy().tolist()], right=True)

@@ -168,12 +168,10 @@ def not_measured(axes: Axes, what: str) -> None:
     axes.text(0.5, 0.5, f"{what}:\nnot measured", transform=axes.transAxes, ha="center", va="center", color=FAINT)
 
 
-def note(axes: Axes, text: str, corner: str = "upper left") -> None:
-    """A short text inside a corner of the panel, on white so that data beneath do not spoil it."""
-    vertical, horizontal = corner.split()
+def note(axes: Axes, text: str) -> None:
+    """A short text inside the panel's upper left corner, on white so that data beneath do not spoil it."""
     axes.text(
-        0.02 if horizontal == "left" else 0.98, 0.97 if vertical == "upper" else 0.03, text,
-        transform=axes.transAxes, ha=horizontal, va="top" if vertical == "upper" else "bottom", fontsize=14, zorder=9,
+        0.02, 0.97, text, transform=axes.transAxes, ha="left", va="top", fontsize=14, zorder=9,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,11 @@ def effect_row(effect: Effect, **further: Any) -> dict[str, Any]:
         "name": effect.name, "estimate": effect.estimate, "interval": interval(effect), "n": effect.n,
         "unit": effect.unit, "method": effect.method, **further,
     }  # fmt: skip
+
+
+def blank_row(name: str, **further: Any) -> dict[str, Any]:
+    """The row of what was not measured, in a table with the columns `EFFECT` and those of `further`."""
+    return {"name": name, "estimate": math.nan, "interval": "–", "n": 0, "unit": "–", **further}
 
 
 def interval(effect: Effect) -> str:

@@ -13,7 +13,7 @@ from gradinoc.claims.rules.criteria import Criterion
 from gradinoc.claims.rules.finding import Finding, Status, listed
 from gradinoc.claims.rules.verdict import Judgement, not_run
 from gradinoc.report.numbers import if_measured
-from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
+from gradinoc.report.page.grid import EFFECT, Column, Grid, blank_row, effect_row, grid
 from gradinoc.report.wording import number, status_word
 from gradinoc.stats.effect import Effect
 from gradinoc.stats.shares.ratios import ratio
@@ -80,7 +80,7 @@ def _sides(judgement: Judgement, evidence: Evidence) -> Iterator[dict[str, Any]]
     for effect in dose_window(evidence):
         yield effect_row(effect, what="dose", reads="another order of the families at another dose")
     for key, words in not_run(judgement.claims).items():
-        yield _blank(f"cause ({key})", f"{words}: not run", NEEDED[key])
+        yield blank_row(f"{words}: not run", what=f"cause ({key})", reads=f"it takes {NEEDED[key]}")
 
 
 def _rows(what: str, finding: Finding, told: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -88,18 +88,6 @@ def _rows(what: str, finding: Finding, told: dict[str, str]) -> Iterator[dict[st
         effect = finding.get(key)
         if effect is not None:
             yield effect_row(effect, what=what, reads=reads)
-
-
-def _blank(what: str, name: str, reads: str) -> dict[str, Any]:
-    return {
-        "what": what,
-        "name": name,
-        "estimate": math.nan,
-        "interval": "–",
-        "n": 0,
-        "unit": "–",
-        "reads": f"it takes {reads}",
-    }
 
 
 def dose_window(evidence: Evidence) -> list[Effect]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from gradinoc.claims.c2 import null_by_prompt
 from gradinoc.claims.evidence.measures import alignment_families, matrix
 from gradinoc.claims.evidence.tables import REPHRASED, Evidence
+from gradinoc.report.figures.alignment.trait_against_others import draws_along
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.page.grid import Column, Grid, grid
 from gradinoc.report.prompts import prompts_table
@@ -87,10 +87,8 @@ def _spreads(evidence: Evidence) -> Iterator[dict[str, object]]:
     for family, means in families.means.items() if families is not None else ():
         yield _row(f"alignment along v, {family} prompts", means, "prompts")
     for null, kind in NULLS.items():
-        found = if_measured(null_by_prompt, evidence, null)
-        if found is not None:
-            table, first = found
-            drawn = table[:, first].mean(axis=1) - table[:, ~first].mean(axis=1)
+        drawn = if_measured(draws_along, evidence, null)
+        if drawn is not None:
             yield _row(f"T along {kind.label}", drawn, "directions")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from gradinoc.claims.rules.verdict import Judgement
-from gradinoc.report.page.grid import EFFECT, Column, Grid, effect_row, grid
+from gradinoc.report.page.grid import EFFECT, Column, Grid, blank_row, effect_row, grid
 from gradinoc.report.wording import p_of
 from gradinoc.stats.effect import Effect
 from gradinoc.study.prompts import LOSS_MATCHED, NEUTRAL
@@ -87,6 +86,5 @@ def _met(effect: Effect | None, words: str, rules: Rules) -> bool:
 
 def _row(asked: str, effect: Effect | None, met: bool) -> dict[str, Any]:
     if effect is None:
-        return {"asked": asked, "name": "not measured", "estimate": math.nan, "interval": "–", "n": 0, "unit": "–",
-                "p": "–", "met": "no"}  # fmt: skip
+        return blank_row("not measured", asked=asked, p="–", met="no")
     return effect_row(effect, asked=asked, p=p_of(effect), met="yes" if met else "no")

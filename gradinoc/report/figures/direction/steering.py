@@ -26,13 +26,12 @@ from gradinoc.study.rules import Rules
 TRAIT = SIDES[PROMOTE]  # v leads there; no condition's colour
 
 
-def by_strength(evidence: Evidence, table: str = "steering", column: str = "log_odds") -> dict[float, Effect]:
-    """Strength along v -> the mean over questions of `column`."""
-    rows: pd.DataFrame = getattr(evidence, table)
-    rows = rows[rows["draw"] == TRAIT_DRAW] if "draw" in rows else rows
-    wide = rows.pivot_table(index="example", columns="strength", values=column)
-    groups = question_groups(evidence, table, wide.index)
-    return {float(at): grouped_mean(wide[at], groups, f"{column} at {at:g}") for at in wide}
+def by_strength(evidence: Evidence) -> dict[float, Effect]:
+    """Strength along v -> mean decision log-odds over questions, nats."""
+    rows = evidence.steering[evidence.steering["draw"] == TRAIT_DRAW]
+    wide = rows.pivot_table(index="example", columns="strength", values="log_odds")
+    groups = question_groups(evidence, "steering", wide.index)
+    return {float(at): grouped_mean(wide[at], groups, f"log_odds at {at:g}") for at in wide}
 
 
 def others(evidence: Evidence) -> pd.DataFrame:

@@ -29,7 +29,7 @@ def rows_of(evidence: Evidence, among: Iterable[str]) -> dict[str, float]:
     return rows
 
 
-def rows_height(rows: Mapping[str, float], around: float = 1.7) -> float:
+def rows_height(rows: Mapping[str, float], around: float) -> float:
     """The height in inches of a figure with these rows."""
     return around + ROW * (max([*rows.values(), 8.0]) + 1)
 

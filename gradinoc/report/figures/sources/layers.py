@@ -28,7 +28,6 @@ STYLES = {  # no family's colours
     RESPONSES: Look("#B07D00", "v", (0, (1.2, 1.2))),
 }
 OTHERS = (LEARNED, RESPONSES)
-SMALL = 12.0  # points
 
 
 @dataclass(frozen=True)
