@@ -101,6 +101,7 @@ def test_another_process_is_kept_out(tmp_path, monkeypatch, asked):
     with entry.lock(wait=False) as taken, entry.lock(wait=False) as again:
         assert taken
         assert again
+    assert entry._lock is None  # nothing is kept of a lock that was let go
 
 
 def test_results_are_computed_under_leases(tmp_path, monkeypatch):

@@ -129,7 +129,11 @@ class Crew:
             )
         if now - max(self._there, self._said) > SAID_SECONDS:
             self._said = now
-            why = "others use what there is" if room else "no node has what it is to have, and it is waited for"
+            why = (
+                "one is begun, or others use what there is"
+                if room
+                else "no node has what it is to have, and it is waited for"
+            )
             logger.warning("there has been no worker for %.0f s (%s): %s", now - self._there, asked, why)
 
     def greet(self, worker: Worker) -> None:

@@ -128,13 +128,14 @@ class Entry:
         """
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = self._lock or Lock(self.path.parent / self.key, self._root)
-            held = self._lock.acquire(wait=wait)
+            own = self._lock = self._lock or Lock(self.path.parent / self.key, self._root)
+            held = own.acquire(wait=wait)
         try:
             yield held
         finally:
             if held:
-                self._lock.release()
+                own.release()
+                self._lock = None  # of many thousand results locks would fill the memory
 
     @contextmanager
     def write(self) -> Iterator[Path]:
