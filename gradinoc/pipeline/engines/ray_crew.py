@@ -129,11 +129,7 @@ class Crew:
             )
         if now - max(self._there, self._said) > SAID_SECONDS:
             self._said = now
-            why = (
-                "one is begun, or others use what there is"
-                if room
-                else "no node has what it is to have, and it is waited for"
-            )
+            why = "it is begun, or others use all" if room else "no node has what it is to have, and it is waited for"
             logger.warning("there has been no worker for %.0f s (%s): %s", now - self._there, asked, why)
 
     def greet(self, worker: Worker) -> None:

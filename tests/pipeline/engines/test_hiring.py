@@ -55,9 +55,7 @@ def test_waiting_for_a_worker_is_told(hiring, monkeypatch, caplog):
     crew._there = crew._said = time.monotonic() - 61
     for _ in range(2):
         crew.look()
-    assert (
-        caplog.text.count("there has been no worker for 61 s (CPU 1): one is begun, or others use what there is") == 1
-    )
+    assert caplog.text.count("there has been no worker for 61 s (CPU 1): it is begun, or others use all") == 1
 
 
 def test_workers_do_not_share_a_device_unasked(hiring, alone, monkeypatch):
