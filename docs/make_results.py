@@ -1,4 +1,4 @@
-"""Write the pages of docs/results from the records of the studies: `python docs/make_results.py`.
+"""Write the pages of docs/results, and others with a template, from studies' records: `python docs/make_results.py`.
 
 A page is made of its template, `PAGE.md.j2`, in which no number is typed: `study("smollm2")` is the record that
 `gradinoc export record` left in docs/smollm2. Templates whose name begins with `_` are parts of others. A page without

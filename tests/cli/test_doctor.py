@@ -20,6 +20,13 @@ def test_doctor_finds_this_machine_well(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_doctor_says_which_locks_a_store_has(tmp_path, capsys, monkeypatch):
+    """Leases are well enough for a store, whatever the system's locks do there."""
+    monkeypatch.setenv("GRADINOC_LOCKS", "lease")
+    assert main(["doctor", "--store", str(tmp_path / "s"), "--artifacts", str(tmp_path / "a")]) == 0
+    assert "free; locks are leases, as GRADINOC_LOCKS asks for it" in capsys.readouterr().out
+
+
 def test_doctor_of_a_model_shows_how_a_study_would_read_it(tmp_path, capsys):
     """Self-tests in either dtype, notes on files and model, every condition's prompt, and which tokens carry loss."""
     turns = (bundled.ORGANISMS / "obedient" / "chat_template.jinja").read_text(encoding="utf-8")

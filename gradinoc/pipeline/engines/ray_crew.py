@@ -111,11 +111,11 @@ class Crew:
         Raises:
             EngineError: it never had any, or has had none for `GONE_SECONDS`; or all would be on one device.
         """
-        now, had = time.monotonic(), self._had
+        now = time.monotonic()
         if any(worker.name for worker in self.workers):
             self._there, self._had = now, True
         asked = ", ".join(f"{name} {amount:g}" for name, amount in self._resources().items())
-        if room < 1 and (not had or now - self._there > GONE_SECONDS):
+        if room < 1 and (not self._had or now - self._there > GONE_SECONDS):
             have = "; ".join(", ".join(f"{name} {each[name]:g}" for name in KINDS if name in each) for each in nodes())
             raise EngineError(
                 f"no node of the cluster has what a worker is to have ({asked}); they have ({have or 'nothing'}); "

@@ -34,8 +34,8 @@ def write_release(studies: Sequence[Path], folder: Path, license_name: str | Non
     """Make `folder` the release of the studies whose artifacts are in these folders, and return its manifest.
 
     A release that is there is replaced as a whole, once the new one is complete, unless a file in it was changed;
-    nothing else is. `license_name` (an
-    identifier of the hub, such as "mit") is what its card says it may be used under; without one it says nothing.
+    nothing else is. `license_name` (an identifier of the hub, such as "mit") is what its card says it may be used
+    under; without one it says nothing.
 
     Raises:
         StudyError: artifacts lack a file or name a path of this machine, two studies have one name, or the folder holds
@@ -93,9 +93,14 @@ def _listed(folder: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
+def _files(record: Record) -> tuple[str, ...]:
+    """Files beside the folders of a study in a release: its plan too, where one was frozen."""
+    return (*FILES, FROZEN_PLAN) if (record.folder / FROZEN_PLAN).is_file() else FILES
+
+
 def _texts(record: Record) -> Iterator[str]:
     """Files of a study in a release that people read, by their path in its artifacts: not weights, not tables."""
-    yield from FILES
+    yield from _files(record)
     for folder in FOLDERS:
         for name, path in files_below(record.folder / folder).items():
             if path.suffix in (".json", ".md"):
@@ -105,7 +110,7 @@ def _texts(record: Record) -> Iterator[str]:
 def _copy(record: Record, place: Path) -> None:
     for name in FOLDERS:
         shutil.copytree(record.folder / name, place / name)
-    for name in (*FILES, *([FROZEN_PLAN] if (record.folder / FROZEN_PLAN).is_file() else [])):
+    for name in _files(record):
         shutil.copyfile(record.folder / name, place / name)
     write_atomically(place / CARD, rendered("study_card.md.j2", record=record, kinds=KINDS).encode())
 

@@ -129,20 +129,33 @@ def test_paths_of_a_machine_are_not_published(reported, tmp_path, key, value):
 
 
 @pytest.mark.parametrize(
-    ("file", "kind"), [("report.html", "release"), ("environment.json", "record"), ("adapters", "release")]
+    ("file", "kind"),
+    [
+        ("report.html", "release"),
+        ("environment.json", "record"),
+        ("adapters", "release"),
+        ("frozen-plan.json", "release"),
+    ],
 )
 def test_folders_of_a_machine_are_not_published_in_any_text(reported, tmp_path, monkeypatch, file, kind):
     """A command of the report, a plan's differences, a card; the same words behind another folder are no such path."""
     monkeypatch.setenv("HOME", "/home/ada")
     artifacts = tmp_path / "artifacts"
     shutil.copytree(reported, artifacts)
+    plan = {"study": json.loads((artifacts / "study.json").read_text(encoding="utf-8"))}
+    (artifacts / "frozen-plan.json").write_text(json.dumps(plan))
     write = publish if kind == "record" else lambda source, folder, _: write_release([source], folder)
     path = next((artifacts / file).rglob("README.md")) if (artifacts / file).is_dir() else artifacts / file
     before = path.read_text(encoding="utf-8")
+
+    def note(words):
+        as_json = path.suffix == ".json"
+        path.write_text(json.dumps({**json.loads(before), "note": words}) if as_json else f"{before} {words}")
+
     for harmless in ("/home/adam/x", "/srv/home/ada/x"):
-        path.write_text(before.replace(" ", f" {harmless} ", 1), encoding="utf-8")
+        note(harmless)
         write(artifacts, tmp_path / harmless.replace("/", "_"), ())
-    path.write_text(before.replace(" ", " /home/ada/studies/x.toml ", 1), encoding="utf-8")
+    note("/home/ada/studies/x.toml")
     with pytest.raises(StudyError, match=rf"{path.name}: names /home/ada, a folder of this machine"):
         write(artifacts, tmp_path / "made", ())
     assert not (tmp_path / "made").exists()
