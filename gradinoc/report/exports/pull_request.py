@@ -135,6 +135,7 @@ def _plot(means: pd.DataFrame, families: Mapping[str, Family], score: str) -> Fi
             axes.plot(each["mean"], row, look.marker, color=look.colour, markersize=9)
         axes.set_title(shown(evaluation), loc="left")
         axes.set(xlabel="mean, 95 % interval over models", yticks=[*rows.values()], yticklabels=[*map(shown, rows)])
+    panels[0].set_xlim(left=min(0.0, panels[0].get_xlim()[0]))  # with zero, and no interval cut off there
     return figure
 
 
