@@ -7,13 +7,10 @@ measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
 from scipy import special, stats
 
 Array = npt.NDArray[np.float64]
@@ -143,27 +140,6 @@ def clustered_mean(values: npt.ArrayLike, clusters: npt.ArrayLike, name: str, un
     return replace(effect, method=f"t over {unit}' means, df = {unit} - 1, two-sided p")
 
 
-def serial_mean(values: npt.ArrayLike, name: str, unit: str, level: float = 0.95) -> Effect:
-    """The mean of a time series [n] with a t interval whose error allows for serial dependence.
-
-    Newey-West error with n^(1/3) lags (at least one), small-sample factor, df n - 1. Descriptive: within one
-    run. Source: Newey and West, Econometrica 55 (1987).
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    array = finite(values, name).ravel()
-    n = array.size
-    lags = max(1, round(n ** (1 / 3)))
-    method = f"mean of a series, Newey-West with {lags} lags, t with df = n - 1, two-sided p"
-    effect = replace(bare(name, array.mean(), n, unit, method), level=level)
-    if n < 3:
-        return effect
-    options = {"maxlags": lags, "use_correction": True}
-    fit = sm.OLS(array, np.ones(n)).fit(cov_type="HAC", cov_kwds=options, use_t=True)
-    return from_standard_error(effect, float(fit.bse[0]), n - 1)
-
-
 def tost(effect: Effect, margin: float, alpha: float = 0.05) -> Effect:
     """`effect` tested for equivalence to zero within +-`margin`: TOST p, interval of level 1 - 2 alpha.
 
@@ -217,16 +193,6 @@ def noisy_null_p(observed: Effect, draws: npt.ArrayLike) -> float:
     return float(1 + tails.sum()) / (1 + null.size)
 
 
-def smallest_sign_flip_p(pairs: int) -> float:
-    """The smallest one-sided p that `pairs` paired differences can reach by flipping signs: 2 ** -pairs."""
-    return 0.5**pairs
-
-
-def smallest_permutation_p(strata: Sequence[int]) -> float:
-    """The smallest one-sided p of permuting within strata of these sizes: 1 / number of arrangements."""
-    return 1 / math.prod(math.factorial(size) for size in strata)
-
-
 def cohens_d(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Standardised mean difference `first - second` of two independent samples, pooled sd (n - 1).
 
@@ -273,23 +239,3 @@ def split_half_cosine(differences: npt.ArrayLike, rng: np.random.Generator, spli
         one, other = rows[order[:half]].mean(axis=0), rows[order[half:]].mean(axis=0)
         cosines.append(float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other))))
     return float(finite(cosines, "split-half cosines").mean())
-
-
-def overlap(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """The overlap coefficient of two samples: the area under the lower of their two densities, 0 to 1.
-
-    Gaussian kernel densities with Scott's bandwidth on a common grid of 2,048 points. A sample without spread
-    is a point: it overlaps only with an equal point. Source: Schmid and Schmidt, Comput. Stat. Data Anal. 50
-    (2006).
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    samples = [finite(sample, "losses").ravel() for sample in (first, second)]
-    spreads = [float(np.ptp(sample)) for sample in samples]
-    if min(spreads) == 0:
-        return float(max(spreads) == 0 and samples[0][0] == samples[1][0])
-    pad = 3 * max(sample.std() for sample in samples)
-    grid = np.linspace(min(s.min() for s in samples) - pad, max(s.max() for s in samples) + pad, 2048)
-    densities: Any = [stats.gaussian_kde(sample)(grid) for sample in samples]
-    return float(min(1.0, np.trapezoid(np.minimum(*densities), grid)))

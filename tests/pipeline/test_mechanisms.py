@@ -11,7 +11,7 @@ import pytest
 from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_INS
 from fixtures.mechanisms.mocked import mocked_plan
 from fixtures.mechanisms.page import page
-from fixtures.mechanisms.trials import OPENING, QUESTIONS, Outcome, Trial, is_right, run, study_of, table
+from fixtures.mechanisms.trials import OPENING, QUESTIONS, Outcome, Trial, is_right, run, study_of, table, with_earlier
 from fixtures.planted import planted_findings
 from gradinoc.claims.rules.verdict import Judgement, Verdict
 from gradinoc.data.sources import load_source
@@ -164,6 +164,23 @@ def test_page_counts_what_came_out(tmp_path):
     told = page(tmp_path)
     assert "MAGNITUDE × 2; SUPPORTED; UNDECIDED (G9) | 2 of 4, 1 open, 1 wrong |" in told
     assert "UNDECIDED (G9) | 0 of 1, 1 wrong |" in told  # what is right, for another reason
+
+
+def test_a_table_is_added_to(tmp_path):
+    """Repetitions that were there before the first that is judged now stay; later ones are replaced."""
+
+    def judged(verdict, *numbers):
+        return table(
+            [Outcome(name, "planted", number, verdict, True, "", "", "") for number in numbers for name in names]
+        )
+
+    file, names = tmp_path / "tiny.csv", ("slow", "ablation")
+    assert with_earlier(file, judged("then", 0, 1, 2)).equals(judged("then", 0, 1, 2))
+    judged("then", 0, 1, 2).to_csv(file, index=False)
+    both = with_earlier(file, judged("now", 2, 3))
+    assert both[["mechanism", "repetition", "verdict"]].to_numpy().tolist() == [
+        [name, number, "then" if number < 2 else "now"] for name in ("ablation", "slow") for number in range(4)
+    ]
 
 
 def test_page_says_whether_the_warning_of_other_choices_tells_anything(tmp_path):

@@ -1,13 +1,11 @@
 """Correlations and their permutations, against published examples and by roads that the project does not take."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from gradinoc.stats import effect as statistics
 from gradinoc.stats.regression import correlation
 
 # Crossed minus self-fertilised maize, eighths of an inch:
@@ -79,28 +77,6 @@ def test_fisher_interval_gives_a_documented_table():
         assert correlation.fisher_interval(correlation.pearson(x, y), 11, level) == pytest.approx(tuple(oracle))
     assert correlation.fisher_interval(1.0, 9) == (1.0, 1.0)
     assert math.isnan(correlation.fisher_interval(0.5, 3)[0])
-
-
-@pytest.mark.parametrize("r", [-0.6, -0.1, 0.0, 0.25, 0.9])
-def test_correlation_tost_is_the_larger_of_two_one_sided_tests(r):
-    """Each from a normal distribution of Fisher's z; equivalent where the 90 % interval is inside the margin."""
-    n, margin = 60, 0.3
-    tested = correlation.correlation_tost(statistics.bare("r", r, n, "runs", "Pearson"), margin)
-    spread = 1 / math.sqrt(n - 3)
-    above = stats.norm(math.atanh(-margin), spread).sf(math.atanh(r))
-    below = stats.norm(math.atanh(margin), spread).cdf(math.atanh(r))
-    assert tested.p == pytest.approx(max(above, below))
-    assert (tested.p < 0.05) == (-margin < tested.low and tested.high < margin)
-
-
-@pytest.mark.parametrize("margin", [0.05, 0.3, 0.9])
-def test_smallest_equivalence_n_is_the_first_to_pass(margin):
-    """By trying every number of points in turn, with r = 0."""
-    points = next(
-        n for n in itertools.count(4)
-        if correlation.correlation_tost(statistics.bare("r", 0.0, n, "runs", "Pearson"), margin).p <= 0.05
-    )  # fmt: skip
-    assert correlation.smallest_equivalence_n(margin) == points
 
 
 def test_repeated_measures_gives_the_published_numbers_of_bland_and_altman():

@@ -14,7 +14,6 @@ from scipy import integrate, stats
 
 from gradinoc.stats import clustered as clustering
 from gradinoc.stats import effect as statistics
-from gradinoc.stats.regression import correlation
 from gradinoc.stats.regression import equal_loss as adjustment
 from gradinoc.stats.regression.equal_loss import Paired
 
@@ -37,18 +36,6 @@ def grouped_pairs(seed, n=40, groups=9):
     return Paired(value, loss, member)
 
 
-def inside(pairs):
-    """value, 1 for the other condition, loss, example: the cells in the common range of losses, by a loop."""
-    low, high = max(pairs.loss.min(axis=0)), min(pairs.loss.max(axis=0))
-    rows = [
-        (pairs.value[example, column], 1.0 - column, pairs.loss[example, column], example)
-        for example in range(len(pairs.loss))
-        for column in (0, 1)
-        if low <= pairs.loss[example, column] <= high
-    ]
-    return tuple(np.array(rows).T)
-
-
 def by_estimating_equations(values, design, clusters):
     """First coefficient and its CR1 error: statsmodels' GEE sandwich, times the small-sample factor it leaves out."""
     fit = sm.GEE(values, design, groups=clusters).fit()
@@ -62,18 +49,6 @@ def assert_is(effect, estimate, error, df):
     law = stats.t(df, loc=estimate, scale=error)
     assert (effect.low, effect.high) == pytest.approx(law.interval(0.95), rel=1e-6)
     assert effect.p == pytest.approx(2 * min(law.cdf(0), law.sf(0)), rel=1e-5)
-
-
-@pytest.mark.parametrize("pairs", [3, 5])
-def test_smallest_sign_flip_p_is_reached_by_differences_of_one_sign(pairs):
-    """SciPy's sign flips of differences that are all positive; one over all arrangements of a perfect order."""
-    oracle = stats.permutation_test(
-        (np.arange(1.0, pairs + 1),), np.mean, permutation_type="samples", alternative="greater", n_resamples=np.inf
-    )
-    assert statistics.smallest_sign_flip_p(pairs) == pytest.approx(oracle.pvalue)
-    order, strata = np.tile(np.arange(3.0), 2), np.repeat([0, 1], 3)
-    reached, _ = correlation.stratified_p(order, order, strata, np.random.default_rng(0))
-    assert statistics.smallest_permutation_p([3, 3]) == reached == 1 / 36
 
 
 def test_null_p_is_scipys_monte_carlo_test():
@@ -111,18 +86,6 @@ def test_cohens_d_of_the_sleep_data_is_the_one_that_r_gives():
     assert statistics.cohens_d(*SLEEP) == pytest.approx(-0.8321811, abs=5e-8)
 
 
-@pytest.mark.parametrize(("n", "lags"), [(3, 1), (27, 3)])
-def test_serial_mean_sums_every_pair_of_steps(n, lags):
-    """Products of residuals, weighted 1 - distance / (lags + 1), over all n^2 pairs; n^(1/3) lags."""
-    series = np.cumsum(np.random.default_rng(n).normal(0, 1, n))
-    rest = series - series.mean()
-    total = sum(max(0, 1 - abs(i - j) / (lags + 1)) * rest[i] * rest[j] for i in range(n) for j in range(n))
-    effect = statistics.serial_mean(series, "x", "steps")
-    assert f"with {lags} lags" in effect.method
-    assert_is(effect, series.mean(), math.sqrt(total / (n - 1) / n), n - 1)
-    assert math.isnan(statistics.serial_mean(series[:2], "x", "steps").low)
-
-
 def test_grouped_mean_is_a_sum_over_every_pair_of_one_group():
     """The variance written as a double loop over examples, and by estimating equations."""
     pairs = grouped_pairs(4)
@@ -135,30 +98,6 @@ def test_grouped_mean_is_a_sum_over_every_pair_of_one_group():
     assert_is(effect, *by_estimating_equations(values, np.ones((n, 1)), groups), g - 1)
     both = clustering.grouped_pairs(values, pairs.value[:, 1], groups, "x")
     assert_is(both, *by_estimating_equations(values - pairs.value[:, 1], np.ones((n, 1)), groups), g - 1)
-
-
-@pytest.mark.parametrize("grouped", [True, False], ids=["templates", "examples"])
-@pytest.mark.parametrize("seed", range(2))
-def test_adjustments_are_estimating_equations(seed, grouped):
-    """Raw contrast, ANCOVA and bins on the common range: estimate and clustered error by GEE; also the plain means."""
-    pairs = grouped_pairs(seed)
-    value, other, loss, example = inside(pairs)
-    clusters = pairs.groups[example.astype(int)] if grouped else example
-    edges = np.quantile(loss, [0.2, 0.4, 0.6, 0.8])
-    bins = np.array([[float(sum(edge <= at for edge in edges) == k) for k in range(5)] for at in loss])
-    designs = {
-        adjustment.raw_contrast: np.column_stack([other, np.ones(len(other))]),
-        adjustment.ancova: np.column_stack([other, loss, np.ones(len(other))]),
-        adjustment.binned: np.column_stack([other, bins]),
-    }
-    if not grouped:
-        pairs = Paired(pairs.value, pairs.loss)
-    for estimator, design in designs.items():
-        effect = estimator(pairs, "x")
-        assert_is(effect, *by_estimating_equations(value, design, clusters), len(np.unique(clusters)) - 1)
-        assert effect.n == len(np.unique(example))
-    raw = value[other == 1].mean() - value[other == 0].mean()
-    assert adjustment.raw_contrast(pairs, "x").estimate == pytest.approx(raw)
 
 
 def test_within_example_errors_are_refits_without_one_example():
@@ -182,26 +121,6 @@ def test_what_a_regression_cannot_tell_is_missing():
     few, level = np.arange(6.0).reshape(3, 2), np.column_stack([value, value + 0.5])
     for pairs in (Paired(few, few**2), Paired(level, level)):
         assert math.isnan(adjustment.within_example(pairs, "x").estimate)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])
-def test_overlap_is_the_integral_of_the_lower_of_two_kernel_densities(shift):
-    """Samples of different sizes and spreads; kernels summed in a loop, Scott's bandwidth, adaptive quadrature."""
-    rng = np.random.default_rng(6)
-    samples = rng.normal(0, 1, 25), rng.normal(shift, 0.5, 40)
-
-    def density(sample, at):
-        width = sample.std(ddof=1) * len(sample) ** (-1 / 5)
-        return sum(math.exp(-(((at - point) / width) ** 2) / 2) for point in sample) / (
-            len(sample) * width * math.sqrt(2 * math.pi)
-        )
-
-    def lower(at):
-        return min(density(sample, at) for sample in samples)
-
-    area = sum(integrate.quad(lower, start, start + 0.25, limit=200)[0] for start in np.arange(-6, 8, 0.25))
-    assert statistics.overlap(*samples) == pytest.approx(area, abs=1e-3)
-    assert (statistics.overlap([1, 1], [1, 1]), statistics.overlap([1, 1], [2, 2])) == (1, 0)
 
 
 @pytest.mark.parametrize("questions", [2, 7])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable
 from dataclasses import replace
 
 import numpy as np
@@ -81,31 +80,6 @@ def fisher_interval(r: float, n: float, level: float = 0.95) -> tuple[float, flo
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-def correlation_tost(effect: Effect, margin: float, alpha: float = 0.05) -> Effect:
-    """`effect`, a correlation, tested for |r| < `margin` by two one-sided tests on Fisher's z.
-
-    Out of reach at 0.05 below 32 points for a margin of 0.3. Source: Counsell and Cribbie, Br. J. Math. Stat.
-    Psychol. 68 (2015).
-    """
-    p = math.nan
-    if math.isfinite(effect.estimate) and effect.n > 3 and abs(effect.estimate) < 1:
-        distance = math.atanh(margin) - abs(math.atanh(effect.estimate))
-        p = float(stats.norm.sf(distance * math.sqrt(effect.n - 3)))
-    low, high = fisher_interval(effect.estimate, effect.n, 1 - 2 * alpha)
-    name, method = f"{effect.name}, equivalence", f"two one-sided tests on Fisher's z, margin {margin:.3g}"
-    return replace(effect, name=name, low=low, high=high, p=p, level=1 - 2 * alpha, method=method)
-
-
-def smallest_equivalence_n(margin: float, alpha: float = 0.05) -> float:
-    """The fewest points of which a correlation of zero passes `correlation_tost`; infinite for a margin of 0.
-
-    32 for a margin of 0.3 at 0.05.
-    """
-    if not 0 < margin < 1:
-        return math.inf if margin <= 0 else 4
-    return max(4, math.ceil(3 + (float(stats.norm.isf(alpha)) / math.atanh(margin)) ** 2))
-
-
 def stratified_correlation(
     x: npt.ArrayLike, y: npt.ArrayLike, strata: npt.ArrayLike, rng: np.random.Generator, name: str
 ) -> tuple[Effect, Effect]:
@@ -149,14 +123,6 @@ def repeated_measures(x: npt.ArrayLike, y: npt.ArrayLike, groups: npt.ArrayLike,
         p = float(2 * stats.t.sf(abs(r) * math.sqrt(df / (1 - r * r)), df)) if abs(r) < 1 else 0.0
     method = f"repeated-measures correlation within {count} groups, df {df}, two-sided p"
     return Effect(name, r, low, high, p, one.size, "runs", method)
-
-
-def leave_one_out(x: npt.ArrayLike, y: npt.ArrayLike, groups: npt.ArrayLike) -> dict[Hashable, float]:
-    """Group -> Pearson's r of the points outside it; NaN where fewer than three remain or nothing varies."""
-    one, other = _pair(x, y)
-    labels = np.asarray(groups).ravel()
-    kept = {label: labels != label for label in np.unique(labels).tolist()}
-    return {k: pearson(one[keep], other[keep]) if keep.sum() >= 3 else math.nan for k, keep in kept.items()}
 
 
 def _centred(values: Array, labels: npt.NDArray[np.int64]) -> Array:
