@@ -58,6 +58,20 @@ def run(command: list[object], folder: Path, **settings: str) -> str:
     return done.stdout
 
 
+def test_studies_of_pages_load(tmp_path, monkeypatch):
+    """Every study file that a reader is told to save: a key that is gone, or a budget that is too large, is told."""
+    loaded = []
+    for page in PAGES:
+        folder = tmp_path / page.stem
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        saved = [(match[1], block.text) for block in blocks(page) if (match := FILE.match(block.text))]
+        for name, text in saved:
+            Path(name).write_text(text, encoding="utf-8")
+        loaded += [load_study(name, []).name for name, text in saved if "\nseeds = " in text]
+    assert len(loaded) > 4
+
+
 def carry_out(block: Block, folder: Path) -> None:
     """Save a block that names its file, run one of Python or shell."""
     if named := FILE.match(block.text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -29,6 +30,17 @@ from gradinoc.study.traits.vocabulary import TraitDescription
 POSITIONS = ("last_prompt_token", "first_assistant_token", "completion_sum")  # where gradients are read
 BUNDLED_QUESTIONS = "word_problems"
 LONGEST_NAME = 100  # characters of a study's name, which is a folder's
+BUDGETS = {  # how many questions a measurement takes -> of those of which there are so many
+    "drift.generations": "data.evaluation",
+    "drift.log_odds": "data.evaluation",
+    "drift.answer_loss_gap": "data.evaluation",
+    "drift.matrix": "data.evaluation",
+    "attribution.questions": "data.evaluation",
+    "attribution.examples": "data.measure",
+    "steering.questions": "data.calibration",
+    "prompts.behaviour": "data.calibration",
+    "prompts.examples": "data.measure",
+}
 DESCRIBES_NOTHING = ("published", "engine")  # fields that decide and measure nothing
 
 
@@ -75,21 +87,8 @@ class Study(Section):
         absent = {NEUTRAL, INOCULATION, LOSS_MATCHED} - set(self.conditions)
         if absent:
             raise ValueError(f"conditions: {sorted(absent)} missing; the claims compare these three")
-        drift, prompts, held_out = self.drift, self.prompts, "data.evaluation"
-        budgets = {
-            "drift.generations": (drift.generations, held_out),
-            "drift.log_odds": (drift.log_odds, held_out),
-            "drift.answer_loss_gap": (drift.answer_loss_gap, held_out),
-            "drift.matrix": (drift.matrix, held_out),
-            "attribution.questions": (self.attribution.questions, held_out),
-            "attribution.examples": (self.attribution.examples, "data.measure"),
-            "steering.questions": (self.steering.questions, "data.calibration"),
-            "prompts.behaviour": (prompts.behaviour, "data.calibration"),
-            "prompts.examples": (prompts.examples, "data.measure"),
-        }
-        for budget, (asked, source) in budgets.items():
-            table, field = source.split(".")
-            there = getattr(getattr(self, table), field)
+        for budget, source in BUDGETS.items():
+            asked, there = (attrgetter(name)(self) for name in (budget, source))
             if asked > there:
                 raise ValueError(f"{budget}: more than {source}, which is {there}; lower it")
         if len(set(self.seeds)) != len(self.seeds):
@@ -115,6 +114,21 @@ class Study(Section):
         if not isinstance(data, dict) or data.get("source", BUNDLED_QUESTIONS) != BUNDLED_QUESTIONS:
             return given
         return {**given, "data": {**data, "trait_answers": data.get("trait_answers") or answers}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_there_is(cls, given: Any) -> Any:
+        """Let budgets that are not given take as many questions as there are, where the default is more."""
+        if not isinstance(given, dict):
+            return given
+        tables = {name: table for name, table in given.items() if isinstance(table, dict)}
+        for budget, source in BUDGETS.items():
+            (name, field), (table, count) = (each.split(".") for each in (budget, source))
+            there = tables.get(table, {}).get(count)
+            left_out = name not in given or (name in tables and field not in tables[name])
+            if left_out and isinstance(there, int) and there < cls.model_fields[name].default.model_dump()[field]:
+                tables[name] = {**tables.get(name, {}), field: there}
+        return {**given, **tables}
 
     @model_validator(mode="after")
     def _answered(self) -> Study:

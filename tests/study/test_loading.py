@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import attrgetter
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,10 @@ from pydantic import ValidationError
 
 from fixtures.complaints import complaint
 from gradinoc.errors import StudyError
-from gradinoc.study.description import Study
+from gradinoc.study.description import BUDGETS, Study
 from gradinoc.study.loading import PLAN_KIND, STUDIES, is_frozen_plan, load_study
 from gradinoc.study.prompts import PLACEHOLDERS
+from gradinoc.study.settings import DriftSettings
 
 READY = [
     "causal-smollm2",
@@ -94,6 +96,19 @@ def test_every_fault_is_named_at_once():
     settings = ["training.stepz=3", "seeds=[]", "modle.id=x"]
     message = complaint(StudyError, lambda: load_study("tiny", settings))
     assert all(key in message for key in ("training.steps", "seeds", "'model'"))
+
+
+def test_budgets_that_are_left_out_take_what_there_is():
+    """Where their defaults are more; what is asked for is not lowered in silence."""
+    small = {"evaluation": 8, "calibration": 9, "measure": 10}
+    study = Study.model_validate({"name": "small", "data": small, "drift": {"samples": 2}})
+    asked = {budget: attrgetter(budget)(study) for budget in BUDGETS}
+    assert asked == {budget: min(attrgetter(budget)(Study(name="whole")), attrgetter(source)(study))
+                     for budget, source in BUDGETS.items()}  # fmt: skip
+    assert study.drift.samples == 2
+    assert Study(name="whole", drift=DriftSettings()).drift == DriftSettings()
+    with pytest.raises(ValidationError, match=r"drift.matrix: more than data.evaluation, which is 8; lower it"):
+        Study.model_validate({"name": "small", "data": small, "drift": {"matrix": 9}})
 
 
 def test_study_of_ones_own_is_named_after_its_file(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradinoc.cli.commands import beside, export
+from gradinoc.cli.commands import beside, dose, export
 from gradinoc.cli.commands import store as store_commands
 from gradinoc.cli.commands.arguments import (
     DEFAULT_ARTIFACTS,
@@ -177,6 +177,7 @@ def report(
     write_up(context.obj, study, settings or [], Places(store, artifacts, frozen))
 
 
+_command("Find a study's learning rate.", "dose smollm2 --lr 1e-4 --lr 1.4e-4 --lr 2e-4")(dose.dose)
 _command("Compute one share of a study.", "steps smollm2 --shard 3/16 --store share-3")(store_commands.steps)
 
 

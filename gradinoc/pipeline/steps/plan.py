@@ -11,7 +11,7 @@ from gradinoc.models.machine.device import precision_overrides
 from gradinoc.pipeline.context import StudyContext
 from gradinoc.pipeline.steps import training
 from gradinoc.pipeline.steps.base_model import directions, elicitation, gradients, kernel, matched, steering, unrelated
-from gradinoc.pipeline.steps.finished_runs import attribution, checkpoints, drift, learned, matrix, weights
+from gradinoc.pipeline.steps.finished_runs import attribution, checkpoints, dose, drift, learned, matrix, weights
 from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.storage.provenance import code_version, library_versions
 from gradinoc.pipeline.storage.store import Entry, Store
@@ -21,6 +21,7 @@ STAGES = {module.__name__.rpartition(".")[2]: module.__name__ for module in (
     directions, unrelated, elicitation, steering, gradients, drift, training, checkpoints, matrix,
     learned, attribution, kernel, matched, weights,
 )}  # fmt: skip
+BESIDE = {"dose": dose.__name__}  # the stage of a search, of which no study has steps
 # Their values are inputs of the steps that use them; how they are written, counted or shown changes no result.
 UNCOUNTED = (
     "gradinoc.study.description", "gradinoc.study.settings", "gradinoc.study.fields", "gradinoc.study.rules",
@@ -65,7 +66,7 @@ def entries(context: StudyContext, steps: Mapping[StepKey, Step], store: Store) 
             **step.inputs,
             "step": asdict(key),
             "needs": [found[need].key for need in step.needs],
-            "code": code_version(STAGES[key.stage], without=UNCOUNTED),
+            "code": code_version((STAGES | BESIDE)[key.stage], without=UNCOUNTED),
         }
         found[key] = store.entry(key.stage, determined_by)
     return found
