@@ -19,7 +19,7 @@ from gradinoc.measure.directions.nulls import covariance_directions
 from gradinoc.measure.fast import Common, logits_of, resumed, variants
 from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.passes.finite import fault_in_values, stop
-from gradinoc.measure.steering.steered import steered
+from gradinoc.measure.steering.steered import increments, steered
 from gradinoc.models.chat.encoding import Encoded
 from gradinoc.models.machine.isolation import undisturbed
 from gradinoc.models.machine.memory import in_batches
@@ -83,9 +83,10 @@ def steering_effects(
     losses: bool = True,
     on_done: OnDone = lambda _done, _all: None,
 ) -> pd.DataFrame:
-    """Decision log-odds of a frozen model with `strength * scales[l] * directions[l]` added to `h[l]`.
+    """Decision log-odds of a frozen model whose stream `h[l]` is moved by `strength * scales[l] * directions[l]`.
 
-    From each prompt's last token on, in all layers of `directions` at once. What is the same for all vectors is
+    From each prompt's last token on, in all layers of `directions` at once, by what each adds to the one below it (see
+    `gradinoc.measure.steering.steered.increments`). What is the same for all vectors is
     computed once a question, where a trial on the longest one shows the same numbers: the tokens before, the blocks up
     to the lowest steered one, and strength 0.
 
@@ -93,7 +94,7 @@ def steering_effects(
         model: a decoder-only model, PEFT-wrapped or not.
         decisions: of `gradinoc.measure.behaviour.decisions.decisions`, under the neutral prompt.
         directions: layer -> unit rows `[directions, hidden]`, the trait's first.
-        scales: layer -> length of what strength 1 adds, in hidden-state units; see `half_distances`.
+        scales: layer -> how far strength 1 moves the stream, in hidden-state units; see `half_distances`.
         strengths: multiples of it.
         losses: whether those of either form are measured too.
         on_done: called with (examples done, all of them) after each, first for their log-odds, then for their losses.
@@ -110,7 +111,7 @@ def steering_effects(
     """
     if not directions or set(scales) != set(directions):
         raise ValueError(f"Expected scales of the layers {sorted(directions)}, received {sorted(scales)}")
-    shifts = {layer: scales[layer] * rows.float() for layer, rows in directions.items()}
+    shifts = increments({layer: scales[layer] * rows.float() for layer, rows in directions.items()})
     count = len(next(iter(shifts.values())))
     decided = [row for row, each in enumerate(decisions) if each.places]
     kept = [decisions[row] for row in decided]

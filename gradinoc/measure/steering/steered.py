@@ -27,7 +27,8 @@ def steered(
     with a cache or without, adapters or none. Tokens before the first that is steered keep their values, to the last
     bit. No weight is touched; afterwards, and after an exception, the model is as it was. Blocks may be nested: vectors
     add up. Differentiable, for the model's weights, for `directions` and for `strength`. Whatever reads the stream,
-    with our hooks or with those of transformers, sees it steered.
+    with our hooks or with those of transformers, sees it steered. What is added behind one block is still there behind
+    the next: to have the stream moved by as much at each of several blocks, give the `increments` of that.
 
         loaded = gradinoc.load_model("obedient")
         model, tokenizer = loaded.model, loaded.tokenizer
@@ -57,6 +58,24 @@ def steered(
     steering = Steering(model, directions, strength, positions)
     with marked(model, steering.by_row), steering:
         yield
+
+
+def increments(displacements: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """What `steered` is to add so that the stream behind each named block l is moved by `displacements[l]`.
+
+    The lowest block has its displacement, every other one what it has beyond that of the block named below it: a
+    residual stream hands on what it is given. What blocks in between make of it comes on top. Vectors that are added
+    whole at every block add up: of SmolLM2's 23 in the band, to ten times what is meant at the last. Incremental
+    vectors are those of Chen et al. 2025 (https://arxiv.org/abs/2507.21509).
+
+    Args:
+        displacements: layer -> `[..., hidden]`, of one shape.
+    """
+    layers = sorted(displacements)
+    below = [torch.zeros_like(displacements[layer]) for layer in layers[:1]] + [
+        displacements[layer] for layer in layers
+    ]
+    return {layer: displacements[layer] - before for layer, before in zip(layers, below, strict=False)}
 
 
 class Steering(ChosenTokens):

@@ -17,6 +17,7 @@ from torch import Tensor
 from gradinoc.claims.evidence.tables import COSINE, POOLED, PUSH, WINDOWS
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import takes_several
+from gradinoc.measure.steering.steered import increments
 from gradinoc.measure.training.interventions import Intervention
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
@@ -170,7 +171,7 @@ def _intervention(arm: ArmRun, folders: Folders) -> Intervention:
     kind, rows = arm.settings.intervention, arm_directions(folders, arm.settings.direction, arm.draw)
     if kind == STEER:  # in half-distances between the prompts
         lengths = half_lengths(folders[DIRECTIONS])
-        rows = {layer: lengths[layer] * each[0] for layer, each in rows.items()}
+        rows = increments({layer: lengths[layer] * each[0] for layer, each in rows.items()})
     return Intervention(kind, rows, arm.strength)
 
 

@@ -77,6 +77,12 @@ def by_hand(model, shifts, first):
     return stack
 
 
+def added(directions, row, strength):
+    """What is added at each block of the band: at the second what is beyond that of the first, which is there still."""
+    low, high = (strength * SCALES[layer] * directions[layer][row] for layer in BAND)
+    return dict(zip(BAND, (low, high - low), strict=True))
+
+
 def odds_by_hand(model, decision, shifts, off=0):
     """Mean over places of log p(trait's token) - log p(ordinary one), from a softmax over everything."""
     if not decision.places:
@@ -92,7 +98,7 @@ def expected_odds(model, decided, directions):
     return np.array([
         [
             [
-                odds_by_hand(model, each, {layer: strength * SCALES[layer] * directions[layer][row] for layer in BAND})
+                odds_by_hand(model, each, added(directions, row, strength))
                 for each in decided
             ]
             for strength in STRENGTHS
@@ -119,7 +125,7 @@ def test_log_odds_equal_one_text_at_a_time(model, decided, directions):
 @pytest.mark.parametrize("off", [-1, 1])
 def test_other_tokens_would_be_seen(decided, directions, off):
     """From the token before the last prompt token on, or from the first answer token, other numbers come out."""
-    model, shifts = frozen("llama", "plain"), {layer: 2.0 * SCALES[layer] * directions[layer][0] for layer in BAND}
+    model, shifts = frozen("llama", "plain"), added(directions, 0, 2.0)
     right, wrong = (np.array([odds_by_hand(model, each, shifts, by) for each in decided]) for by in (0, off))
     assert np.nanmax(np.abs(right - wrong)) > 0.01
 
@@ -138,7 +144,7 @@ def test_loss_of_either_form_is_measured_along_the_trait_alone(kernels, decided,
     loss = as_array(steering_effects(model, decided, directions, SCALES, STRENGTHS), "loss")
     assert np.isnan(loss[1:]).all()
     for place, strength in enumerate(STRENGTHS):
-        shifts = {layer: strength * SCALES[layer] * directions[layer][0] for layer in BAND}
+        shifts = added(directions, 0, strength)
         for row, each in enumerate(decided):
             if each.places:
                 assert loss[0, place, row] == pytest.approx(either_by_hand(model, each, shifts), rel=1e-4)

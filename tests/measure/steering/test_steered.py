@@ -15,6 +15,7 @@ from gradinoc.measure.fast import batched, completion_losses, frozen_batch, scor
 from gradinoc.measure.gradients.alignment import answer_losses
 from gradinoc.measure.passes.batches import model_inputs
 from gradinoc.measure.passes.hooks import ActivationCollector
+from gradinoc.measure.steering.steered import increments
 from gradinoc.models.blocks import decoder_blocks
 
 
@@ -49,6 +50,23 @@ def test_logits_move_as_the_final_norm_and_head_say(vector):
         state = state + 0.5 * last[layer] * (place >= first)
         unit = state / (state.square().mean() + norm.variance_epsilon).sqrt()
         torch.testing.assert_close(found[place], model.lm_head.weight @ (norm.weight * unit), **CLOSE)
+
+
+def test_increments_move_the_stream_by_what_is_meant_behind_every_block(vector):
+    """Where blocks hand on what they are given: none of them writes anything here. Whole vectors add up."""
+    model, tokens = frozen("llama"), [5, 6, 7, 8]
+    for block in decoder_blocks(model):
+        for last in (block.self_attn.o_proj, block.mlp.down_proj):
+            last.weight.data.zero_()
+
+    def moved(vectors):
+        still, steered_by = (states_by_hand(model, tokens, each, 2) for each in ({}, vectors))
+        return {layer: steered_by[layer][2:] - still[layer][2:] for layer in BAND}
+
+    for layer, found in moved(increments(vector)).items():
+        torch.testing.assert_close(found, vector[layer].expand_as(found), **CLOSE)
+    last = moved(vector)[BAND[-1]]
+    torch.testing.assert_close(last, sum(vector.values()).expand_as(last), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["llama", "rwkv"])
