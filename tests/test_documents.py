@@ -77,6 +77,8 @@ def carry_out(block: Block, folder: Path) -> None:
     if named := FILE.match(block.text):
         (folder / named[1]).write_text(block.text, encoding="utf-8")
         return
+    if block.language == "text":  # what is printed
+        return
     commands = {"python": [sys.executable, "-c", block.text], "sh": ["bash", "-euo", "pipefail", "-c", block.text]}
     assert block.language in commands, f"a block of {block.language!r} that names no file: nobody can follow it"
     run(commands[block.language], folder)

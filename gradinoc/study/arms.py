@@ -25,11 +25,12 @@ class Arm(Section):
 
     `intervention`, along the unit vector v of `direction` (see `gradinoc.measure.interventions`):
 
-    * "project": the gradient loses `strength` times its component along v (1 removes, 2 reflects, -1 doubles it);
+    * "project": the gradient loses `strength` times the component along v that it has where nothing is projected (1
+      removes, 2 reflects, -1 doubles it), behind every block of the band alike;
     * "restore": its component becomes what it is under the neutral prompt, at the last prompt token and in the answer;
-    * "steer": `strength` half-distances of v are added to the stream (preventative steering);
+    * "steer": the stream is moved along v by `strength` half-distances between the prompts (preventative steering);
     * "ablate": the stream loses its component along v;
-    * "shrink": each token's gradient is scaled to the norm that projecting would leave it.
+    * "shrink": each token's gradient has the norm that it has where the component is removed.
 
     `direction` is the trait's, that along which neutral runs moved, or the contrast of responses. With `draws` it is
     not that one but so many drawn at random, matched to it in the gradient energy that they hold, a run each, the

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,6 @@ def gradient_components(
     return components_of(model, frozen_batch(model, examples, pad), alike(bases(model, directions)), weight)
 
 
-@torch.enable_grad()
 def components_of(model: nn.Module, batch: Batch, basis: Mapping[int, Tensor], weight: float) -> dict[int, Tensor]:
     """As `gradient_components`, of a batch and `basis` rows `[rank, hidden]` by layer."""
     places = torch.cat([batch.last_prompt, batch.completion])
@@ -67,8 +67,27 @@ def components_of(model: nn.Module, batch: Batch, basis: Mapping[int, Tensor], w
     def reduce(layer: int, gradient: Tensor) -> Tensor:
         return along(gradient.flatten(0, 1)[places].to(basis[layer].dtype), basis[layer], None)
 
-    collector = GradientCollector(model, sorted(basis), reduce)
-    with _weights_held(model), collector, collector.alone(), warnings.catch_warnings():
+    return gradients_beside(model, batch, [*basis], reduce, weight)
+
+
+@torch.enable_grad()
+def gradients_beside(
+    model: nn.Module,
+    batch: Batch,
+    layers: Sequence[int],
+    reduce: Callable[[int, Tensor], Tensor],
+    weight: float,
+    within: Sequence[AbstractContextManager[Any]] = (),
+) -> dict[int, Tensor]:
+    """What `reduce` makes of each layer's gradient `[batch, seq, hidden]`, from a pass that leaves nothing behind.
+
+    Gradients are those of `weight` times the sum of the examples' losses, after the hooks in `within` have changed
+    them. No weight keeps a gradient, and collectors that are in place do not see the pass.
+    """
+    collector = GradientCollector(model, sorted(layers), reduce)
+    with _weights_held(model), collector, collector.alone(), ExitStack() as stack, warnings.catch_warnings():
+        for each in within:
+            stack.enter_context(each)
         # Reentrant checkpointing warns of prompts, of which no gradient is wanted.
         warnings.filterwarnings("ignore", "None of the inputs have requires_grad", UserWarning)
         (weight * completion_losses(model, batch).sum()).backward()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from gradinoc.measure.fast import Parts, frozen_batch
 from gradinoc.measure.interventions.ablation import Ablation
-from gradinoc.measure.interventions.bases import alike, bases
-from gradinoc.measure.interventions.components import components_of
+from gradinoc.measure.interventions.bases import alike, along, bases
+from gradinoc.measure.interventions.components import components_of, gradients_beside
 from gradinoc.measure.interventions.gradients import giving
-from gradinoc.measure.interventions.hooks import GradientHooks, projected, shrunk
+from gradinoc.measure.interventions.hooks import GradientHooks, projected
+from gradinoc.measure.passes.batches import Batch
 from gradinoc.measure.steering.chosen import ALL, ChosenTokens
 from gradinoc.measure.steering.steered import Steering
 from gradinoc.models.chat.encoding import Encoded
@@ -29,13 +32,16 @@ class Intervention:
     """What is done in every training step of a run, at every token, but where restored.
 
     Attributes:
-        kind: `"project"`: the gradient δ of each named block's output becomes δ − strength · (δ·v) v, see
-            `gradinoc.project_gradient`; `"shrink"`: δ gets, token by token, the length that this would leave it, see
-            `gradinoc.shrink_gradient`; `"restore"`: at the last prompt token and the answer's tokens, δ + strength ·
-            (a − δ·v) v, where a is the component of the same examples under the prompt of `Run.counterpart`, at the
-            weights as they are, see `gradinoc.add_gradient`; `"steer"`: h + strength · v forward, see
-            `gradinoc.steered` (preventative steering, Chen et al. 2025, https://arxiv.org/abs/2507.21509);
-            `"ablate"`: h − strength · (h·v) v forward, see `gradinoc.ablate`.
+        kind: `"project"`: the component along v of the gradient δ of each named block's output becomes 1 − strength
+            times what it is in a pass beside the step's, of the same batch, in which nothing is projected: removed at
+            1, halved at 0.5, doubled at −1, reflected at 2, behind every block alike. (`gradinoc.project_gradient`
+            changes at each block what comes from above, where it has been changed already, so that what is left goes
+            with the power of the blocks; at 1 both are the same, and no pass is made.) `"shrink"`: δ has, token by
+            token, the length that it has in such a pass in which the component is removed. `"restore"`: at the last
+            prompt token and the answer's tokens, δ + strength · (a − δ·v) v, where a is the component of the same
+            examples under the prompt of `Run.counterpart`, at the weights as they are, see `gradinoc.add_gradient`.
+            `"steer"`: h + strength · v forward, see `gradinoc.steered` (preventative steering, Chen et al. 2025,
+            https://arxiv.org/abs/2507.21509). `"ablate"`: h − strength · (h·v) v forward, see `gradinoc.ablate`.
         directions: layer (0-based block) -> v, `[hidden]`: of any length, which counts for `"steer"` alone. For the
             others `[rank, hidden]` too, with orthonormal rows.
         strength: a number.
@@ -60,6 +66,24 @@ class Arm(NamedTuple):
     interventions: Sequence[Intervention]
     examples: Sequence[Encoded]
     counterpart: Sequence[Encoded] | None
+
+
+class _Beside(NamedTuple):
+    """A run whose gradient is to have something in common with that of a pass of the same batch, beside the step's.
+
+    Attributes:
+        run: its place.
+        layers: of the intervention.
+        reduce: (layer, gradient `[tokens, hidden]` of its own tokens) -> what is had from that pass.
+        within: what is in place in it.
+        found: layer -> that, in the step to come.
+    """
+
+    run: int
+    layers: Sequence[int]
+    reduce: Callable[[int, Tensor], Tensor]
+    within: Sequence[ChosenTokens]
+    found: dict[int, Tensor]
 
 
 class _Restored(NamedTuple):
@@ -90,6 +114,7 @@ class Interventions:
     def __init__(self, model: nn.Module, arms: Sequence[Arm], parts: Parts, pad: int) -> None:
         self._model, self._arms, self._parts, self._pad = model, arms, parts, pad
         self._restored: list[_Restored] = []
+        self._beside: list[_Beside] = []
         for arm in arms:
             _ensure_counterpart(arm)
         of_run = [(run, each) for run, arm in enumerate(arms) for each in arm.interventions]
@@ -105,19 +130,52 @@ class Interventions:
             restored = _Restored(run, alike(bases(model, v)), {})
             self._restored.append(restored)
             return giving(model, v, amount, restored.components, run=own)
-        linear = what.kind == "project"
-        return GradientHooks.along(model, v, amount, projected if linear else shrunk, ALL, run=own, linear=linear)
+        if what.kind == "shrink":
+            return self._as_long(run, own, v)
+        if amount == 1:
+            return GradientHooks.along(model, v, amount, projected, ALL, run=own)
+        basis = alike(bases(model, v))
+        beside = self._made_beside(run, v, lambda layer, delta: (1 - amount) * along(delta, basis[layer], None))
+        return giving(model, v, 1.0, beside.found, ALL, own)
+
+    def _as_long(self, run: int, own: int | None, v: Mapping[int, Tensor]) -> GradientHooks:
+        """Hooks that give each token's gradient the length that it has where the component along v is removed."""
+        projecting = GradientHooks.along(self._model, v, 1.0, projected, ALL, run=own)
+
+        def length(_layer: int, delta: Tensor) -> Tensor:
+            found: Tensor = vector_norm(delta, dim=-1, keepdim=True)
+            return found
+
+        beside = self._made_beside(run, v, length, projecting)
+
+        def shortened(layer: int, delta: Tensor, _rows: Tensor | None) -> Tensor:
+            present = length(layer, delta).clamp(min=torch.finfo(delta.dtype).tiny)
+            return delta * (beside.found[layer].to(delta) / present)
+
+        return GradientHooks(self._model, sorted(v), shortened, ALL, run=own, linear=False)
+
+    def _made_beside(
+        self, run: int, layers: Iterable[int], reduce: Callable[[int, Tensor], Tensor], *within: ChosenTokens
+    ) -> _Beside:
+        own = run if len(self._arms) > 1 else None
+        changes = (each for each in self._arms[run].interventions if each.kind in IN_STREAM and each.strength)
+        stream = [_in_stream(self._model, each, own) for each in changes]
+        self._beside.append(_Beside(run, sorted(layers), reduce, (*stream, *within), {}))
+        return self._beside[-1]
 
     @contextmanager
-    def in_step(self, rows: Sequence[int]) -> Iterator[None]:
+    def in_step(self, rows: Sequence[int], batch: Batch) -> Iterator[None]:
         """Inside the block, a step's forward and backward pass, they are in place.
 
         Hooks that were in place before see gradients after they are changed, which is what weights learn from.
 
         Args:
             rows: numbers of the batch's examples, run by run, as many of each.
+            batch: these.
         """
         size = len(rows) // len(self._arms)
+        for beside in self._beside:
+            beside.found.update(self._found_beside(beside, batch, size))
         for each in self._restored:
             own = rows[each.run * size : (each.run + 1) * size]
             each.components.update(self._components(self._arms[each.run], own, each.basis))
@@ -125,6 +183,18 @@ class Interventions:
             for hooks in reversed(self._hooks):  # the last to be in place is the first that a gradient meets
                 stack.enter_context(hooks)
             yield
+
+    def _found_beside(self, beside: _Beside, batch: Batch, size: int) -> dict[int, Tensor]:
+        """What a pass of the batch has that a run's gradient is to have, at the run's own tokens."""
+        first, alone = sum(batch.parts[: beside.run]), len(self._arms) == 1
+        own = slice(None) if alone else slice(first, first + batch.parts[beside.run])
+        dtype = torch.promote_types(next(self._model.parameters()).dtype, torch.float32)
+
+        def reduce(layer: int, gradient: Tensor) -> Tensor:
+            return beside.reduce(layer, gradient.flatten(0, 1)[own].to(dtype))
+
+        self._parts.sizes = batch.parts
+        return gradients_beside(self._model, batch, beside.layers, reduce, 1 / size, beside.within)
 
     def _components(self, arm: Arm, rows: Sequence[int], basis: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Those of a run's examples under the other prompt, of the mean of their losses, as a step goes along it."""
@@ -158,7 +228,7 @@ def _in_stream(model: nn.Module, what: Intervention, run: int | None) -> ChosenT
 @contextmanager
 def intervening(
     model: nn.Module, arms: Sequence[Arm], parts: Parts, pad: int
-) -> Iterator[Callable[[Sequence[int]], AbstractContextManager[None]]]:
+) -> Iterator[Callable[[Sequence[int], Batch], AbstractContextManager[None]]]:
     """Inside the block batches are made as `Interventions` need them, whose `in_step` it gives."""
     interventions = Interventions(model, arms, parts, pad)
     with apart(model) if interventions.apart else nullcontext():

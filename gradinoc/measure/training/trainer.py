@@ -44,7 +44,7 @@ class GradientLoggingTrainer(Trainer):
 
     Several runs may be trained at once, each an adapter of its own: a batch holds the examples of all, run by run, as
     many of each. What is read stays on the model's device until the runs are over: no step waits for a transfer.
-    `around`, of the numbers of a batch's examples, is what a step's forward and backward pass are made in.
+    `around`, of the numbers of a batch's examples and of the batch, is what a step's passes are made in.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GradientLoggingTrainer(Trainer):
         parts: Parts,
         longest: int,
         kept: int = 1,
-        around: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _rows: nullcontext(),
+        around: Callable[[Sequence[int], Batch], AbstractContextManager[None]] = lambda _rows, _batch: nullcontext(),
         **arguments: Any,
     ) -> None:
         super().__init__(model, **arguments)
@@ -94,7 +94,7 @@ class GradientLoggingTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
         """Trainer's own step; afterwards the gradients are read."""
-        with self._around(inputs["rows"]):
+        with self._around(inputs["rows"], inputs["batch"]):
             loss = super().training_step(model, inputs, *rest, **named)
         if self.optimizer is not None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])
