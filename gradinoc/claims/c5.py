@@ -22,7 +22,7 @@ from gradinoc.claims.evidence.arms import (
 )
 from gradinoc.claims.evidence.measures import DIVERGED, NOT_SCORED, deciding_measure, diverged_runs, nothing_scored
 from gradinoc.claims.evidence.same_loss import at_same_loss, less_twin_at_same_loss
-from gradinoc.claims.evidence.tables import Evidence
+from gradinoc.claims.evidence.tables import PROJECTION, Evidence
 from gradinoc.claims.gates import OF_DRIFT
 from gradinoc.claims.gates.interventions import G11
 from gradinoc.claims.rules.criteria import Criterion, above, interval_below, p_at_most, positive
@@ -156,7 +156,23 @@ def _beside(evidence: Evidence, measured: str) -> dict[str, Effect]:
         effects["drift.restored"] = mean_effect(means[own].to_numpy(), "drift, component restored", "runs")
     for condition in (NEUTRAL, INOCULATION):
         effects[f"drift.{condition}"] = mean_effect(means[condition].to_numpy(), f"drift, {condition}", "runs")
-    return effects
+    return effects | _shifts(evidence)
+
+
+def _shifts(evidence: Evidence) -> dict[str, Effect]:
+    """How far the stream of each kind of run moved along v: what was restored is to move as neutral runs do.
+
+    And what else moves along v, though nothing was done along it.
+    """
+    moved, effects = mean_drift(evidence, PROJECTION), {}
+    along = [(PROJECT, LEARNED, f"{LEARNED} direction's component removed"), (RESTORE, TRAIT, "component restored")]
+    for kind, direction, words in along:
+        if own := arms_of(evidence, kind, direction).own.get(FULL):
+            effects[f"shift.{own}"] = mean_effect(
+                moved[own].to_numpy(), f"shift along v, {words}, hidden-state units", "runs"
+            )
+    name = f"shift along v, {INOCULATION}, hidden-state units"
+    return effects | {f"shift.{INOCULATION}": mean_effect(moved[INOCULATION].to_numpy(), name, "runs")}
 
 
 def _alike(effect: Effect, rules: Rules) -> bool:

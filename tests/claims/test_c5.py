@@ -13,7 +13,7 @@ from gradinoc.claims import c5
 from gradinoc.claims.c5 import C5, decide, deciding
 from gradinoc.claims.evidence.arms import arms_of, by_strength, learned, less_twin, mean_drift, moved, whole
 from gradinoc.claims.evidence.measures import drift_by_question
-from gradinoc.claims.evidence.tables import EXPECTED
+from gradinoc.claims.evidence.tables import EXPECTED, PROJECTION
 from gradinoc.claims.gates.interventions import G11
 from gradinoc.claims.rules.finding import Measured, Status
 from gradinoc.claims.rules.verdict import Verdict, judge
@@ -85,6 +85,14 @@ def test_places_are_ranks_among_runs_of_matched_directions(evidence, found):
     assert len(drawn) == 19
     assert found["place"].estimate == pytest.approx(own)
     assert found["place"].p == null_p(own, drawn)
+
+
+def test_it_is_told_how_far_restored_and_inoculated_runs_moved_along_v(evidence, found):
+    """A restored run is to move as neutral ones do: the means over runs of the projection's drift."""
+    means = mean_drift(evidence, PROJECTION)
+    for condition in ("restored", INOCULATION):
+        assert found[f"shift.{condition}"].estimate == pytest.approx(means[condition].mean())
+        assert found[f"shift.{condition}"].n == len(means[condition])
 
 
 def test_arms_are_in_no_other_claim(evidence):

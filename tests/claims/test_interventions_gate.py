@@ -54,6 +54,19 @@ def test_a_shift_that_is_hardly_cut_fails_the_gate(evidence):
     assert G11.judge(evidence, RULES).status is Status.SUPPORTED
 
 
+def test_a_shift_that_grows_is_told_as_what_it_is(evidence):
+    """Runs without the component move farther along v: no share of it is cut."""
+
+    def move(drift):
+        rows = (drift["condition"] == "removed") & (drift["measure"] == PROJECTION) & (drift["phase"] == AFTER)
+        means = mean_drift(evidence, PROJECTION)
+        drift.loc[rows, "value"] += 1.25 * means[NEUTRAL].mean() - means["removed"].mean()
+
+    found = G11.measure(of_all_runs(evidence, "drift", move), RULES)
+    assert "farther than with the component" in found.statement
+    assert "cut" not in found.statement
+
+
 def test_a_shift_that_is_not_there_cannot_be_cut(evidence):
     """Of next to nothing the share that is cut is chance: neutral runs have to be shown to move."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_INS
+from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_IN_WORDINGS, STAND_INS
 from fixtures.mechanisms.mocked import mocked_plan
 from fixtures.mechanisms.page import page
 from fixtures.mechanisms.trials import OPENING, QUESTIONS, Outcome, Trial, is_right, run, study_of, table, with_earlier
@@ -16,7 +16,7 @@ from fixtures.planted import planted_findings
 from gradinoc.claims.rules.verdict import Judgement, Verdict
 from gradinoc.data.sources import load_source
 from gradinoc.pipeline.run import Pipeline
-from gradinoc.pipeline.steps.step import DIRECTIONS
+from gradinoc.pipeline.steps.step import DIRECTIONS, run_key
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.pytest_plugin.session import option
 
@@ -77,6 +77,16 @@ def test_doses_are_graded_within_families(plain):
     assert all(0 < dose <= 1 for dose in doses.values())
 
 
+def test_a_rephrased_prompts_stand_in_is_rephrased(plain):
+    """Each example has a sentence of its own, as under the prompt itself; one sentence would be a fixed prompt."""
+    mocked = Pipeline(plain.study, Store(plain.entry("directions").path.parents[1]),
+                      planned=mocked_plan(MECHANISMS["ablation"]))  # fmt: skip
+    step = mocked.steps[run_key("rephrased_inoculation", plain.study.seeds[0])]
+    assert step.inputs["system"] == [*STAND_IN_WORDINGS]
+    assert len(set(STAND_IN_WORDINGS)) >= 64
+    assert not set(STAND_IN_WORDINGS) & set(STAND_INS)
+
+
 @pytest.mark.parametrize("name", ["tiny", "smollm2"])
 def test_each_study_has_a_place_for_every_mechanism(name, tmp_path):
     """Prompts of every mocked family are trained, each with a sentence of its own; repetitions share no seed."""
@@ -130,12 +140,9 @@ NOTHING = {"C1": "undecided", "C2": "undecided", "C6": "refuted", "C7a": "undeci
         ("opposite", Verdict.UNDECIDED, {"G8a": "undecided"}, SHOWN, False),
         ("opposite", Verdict.UNDECIDED, {"G8a": "refuted", "G4": "refuted"}, SHOWN, False),  # of runs that diverged
         ("opposite", Verdict.UNDECIDED, {"G9": "refuted"}, SHOWN, False),  # for another reason
-        ("steering", Verdict.UNDECIDED, {}, {**SHOWN, **AT_EQUAL_LOSS}, True),
-        ("steering", Verdict.UNDECIDED, {}, {**SHOWN, **AT_EQUAL_LOSS, "C6": "undecided"}, False),  # not found
-        ("steering", Verdict.UNDECIDED, {}, {**SHOWN, "C3": "undecided", "C4": "refuted"}, False),
-        ("steering", Verdict.UNDECIDED, {}, SHOWN, False),
+        ("opposite", Verdict.UNDECIDED, {"G8b": "refuted"}, SHOWN, False),
+        ("steering", Verdict.UNDECIDED, {}, {**SHOWN, **AT_EQUAL_LOSS}, False),  # not found
         ("steering", Verdict.CONSISTENT, {}, SHOWN, True),
-        ("steering", Verdict.UNDECIDED, {"G8a": "refuted"}, {**SHOWN, **AT_EQUAL_LOSS}, False),
         ("slow", Verdict.OTHER_DIRECTION, {}, SHOWN, False),
         ("slow", Verdict.MAGNITUDE, {}, SHOWN, True),
         ("any_prompt", Verdict.ANY_PROMPT, {"G9": "refuted"}, SHOWN, True),  # it does not rest on G9
@@ -167,20 +174,21 @@ def test_page_counts_what_came_out(tmp_path):
 
 
 def test_a_table_is_added_to(tmp_path):
-    """Repetitions that were there before the first that is judged now stay; later ones are replaced."""
+    """Trials that were there stay if the code is the same and they are not judged anew, of every mechanism."""
 
-    def judged(verdict, *numbers):
-        return table(
-            [Outcome(name, "planted", number, verdict, True, "", "", "") for number in numbers for name in names]
-        )
+    def judged(verdict, trials, code="one"):
+        return table([Outcome(name, "planted", number, verdict, True, "", "", "", code) for name, number in trials])
 
-    file, names = tmp_path / "tiny.csv", ("slow", "ablation")
-    assert with_earlier(file, judged("then", 0, 1, 2)).equals(judged("then", 0, 1, 2))
-    judged("then", 0, 1, 2).to_csv(file, index=False)
-    both = with_earlier(file, judged("now", 2, 3))
+    file = tmp_path / "tiny.csv"
+    first = judged("then", [("slow", 0), ("slow", 1), ("ablation", 0), ("ablation", 2)])
+    assert with_earlier(file, first).equals(first)
+    first.to_csv(file, index=False)
+    both = with_earlier(file, judged("now", [("slow", 1), ("slow", 2)]))
     assert both[["mechanism", "repetition", "verdict"]].to_numpy().tolist() == [
-        [name, number, "then" if number < 2 else "now"] for name in ("ablation", "slow") for number in range(4)
-    ]
+        ["ablation", 0, "then"], ["ablation", 2, "then"], ["slow", 0, "then"], ["slow", 1, "now"], ["slow", 2, "now"]
+    ]  # fmt: skip
+    other = judged("now", [("slow", 1)], code="another")
+    assert with_earlier(file, other).equals(other)
 
 
 def test_page_says_whether_the_warning_of_other_choices_tells_anything(tmp_path):

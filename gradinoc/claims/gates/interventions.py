@@ -73,10 +73,13 @@ def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measu
         "runs", how,
     )  # fmt: skip
     effects["step"] = bare("change of weights, removed / neutral", moved(evidence, own, NEUTRAL), runs, "runs", how)
+    taken = f"of the shift along v {100 * cut:.0f} % is cut" if not cut < 0 else (
+        f"the stream moves by {after:.3g} along v, farther than with the component, by {before.estimate:.3g}"
+    )  # fmt: skip
     statement = (
-        f"The projected gradient's cosine with v is {effects['alignment'].estimate:.2g} at most; of the shift along v "
-        f"{100 * effects['cut'].estimate:.0f} % is cut; the training loss falls by {effects['loss'].estimate:.3f} "
-        f"times as much, and weights change by {effects['step'].estimate:.3f} times as much."
+        f"The projected gradient's cosine with v is {effects['alignment'].estimate:.2g} at most; {taken}; the training "
+        f"loss falls by {effects['loss'].estimate:.3f} times as much, and weights change by "
+        f"{effects['step'].estimate:.3f} times as much."
     )
     if sound.failed:
         statement += (

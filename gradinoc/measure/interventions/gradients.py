@@ -24,9 +24,9 @@ def project_gradient(
     """Inside the block the gradient δ of the output `h[l]` of each named decoder block loses its component along v.
 
     δ ← δ − strength · (δ·v) v at the chosen tokens, on its way to all that is below: 1 removes the component, 2
-    reflects it, 0.5 halves it, −1 doubles it, 0 leaves every bit. That is at each block, of what comes from above, where
-    it has been changed already: a stream hands on what it is given, so that halving at ten blocks leaves a thousandth
-    at the lowest. (Removing at several is removing; for a share of the whole see `"project"` of
+    reflects it, 0.5 halves it, −1 doubles it, 0 leaves every bit. At each block that is of what comes from above, where
+    it has been changed already: halving at ten blocks leaves a thousandth at the lowest, as a residual stream hands on
+    what it is given. (Removing at several is removing; for a share of the whole see `"project"` of
     `gradinoc.measure.training.interventions.Intervention`.) What is computed forward is the same to the last bit.
     The weights that learn from it are those of block l and below; gradients of blocks above are as they were.
 
@@ -84,8 +84,8 @@ def shrink_gradient(
 
     The control of `project_gradient`: as much of the gradient is gone, and nothing of its direction. With `layers`
     δ ← (1 − share) δ. With `directions` each token's δ gets the length that projecting with `strength` would leave it:
-    for 1, δ √(1 − c²), with c² = (δ·v)² / |δ|², the share of its energy along v; at each block anew, which is more than
-    projecting at all of them takes, as the next block finds the component there still. As this is no linear map, examples in
+    for 1, δ √(1 − c²), with c² = (δ·v)² / |δ|², the share of its energy along v; at each block anew, which in sum is
+    more than projecting takes, as the next block finds the component there still. As this is no linear map, examples in
     batches made inside the block share no tokens; each token's δ is that of one example.
 
     Args:
