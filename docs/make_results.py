@@ -55,7 +55,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    functions = (files, figure, failing, over, moved, sure)
+    functions = (files, figure, failing, over, moved, ran, sure)
     environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
@@ -175,6 +175,12 @@ def moved(record: Record, condition: str, evaluation: str) -> str:
     """How far runs trained under a prompt moved decision log-odds under another, in nats."""
     cells = record.table("matrix").set_index(["condition", "evaluation"])
     return short(cells.loc[(condition, evaluation), "drift"])
+
+
+def ran(record: Record, condition: str, column: str) -> str:
+    """The mean of a column of runs.csv over a condition's runs."""
+    runs = record.table("runs")
+    return short(runs.loc[runs["condition"] == condition, column].mean())
 
 
 def sure(record: Record, claim: str, key: str) -> str:
