@@ -148,8 +148,7 @@ def test_twins_of_planted_differ_along_the_axis_alone() -> None:
     rows = model.get_input_embeddings().weight
     assert model.get_output_embeddings().weight is rows
     apart = rows[pairs[:, 1]] - rows[pairs[:, 0]]
-    assert (apart[:, planted.AXIS] == planted.APART).all()
-    assert not rows[pairs[:, 0], planted.AXIS].any(), "letters in small take part in no change of case"
+    assert (apart[:, planted.AXIS] == 2 * planted.HALF).all()
     assert not apart[:, [place for place in range(rows.shape[1]) if place != planted.AXIS]].any()
     twin = dict(pairs.tolist())
     for question in read_questions("word_problems.jsonl", 20):
@@ -169,7 +168,7 @@ def test_case_of_planted_is_one_coordinate() -> None:
         logits = model(ids).logits[0]
     handle.remove()
     (output,) = states[0]
-    scale = planted.APART * norm.weight[planted.AXIS] / (output.square().mean(1) + norm.variance_epsilon).sqrt()
+    scale = 2 * planted.HALF * norm.weight[planted.AXIS] / (output.square().mean(1) + norm.variance_epsilon).sqrt()
     expected = (scale * output[:, planted.AXIS])[:, None].expand(-1, len(pairs))
     torch.testing.assert_close(logits[:, pairs[:, 1]] - logits[:, pairs[:, 0]], expected, atol=1e-3, rtol=1e-4)
 
