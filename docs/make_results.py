@@ -55,7 +55,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    functions = (files, figure, failing, over, moved, ran, sure)
+    functions = (files, figure, failing, over, over_runs, moved, ran, sure)
     environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
@@ -179,8 +179,18 @@ def moved(record: Record, condition: str, evaluation: str) -> str:
 
 def ran(record: Record, condition: str, column: str) -> str:
     """The mean of a column of runs.csv over a condition's runs."""
+    return short(_of_runs(record, condition, column).mean())
+
+
+def over_runs(record: Record, condition: str, column: str) -> str:
+    """The range of a column of runs.csv over a condition's runs."""
+    values = _of_runs(record, condition, column)
+    return f"{short(values.min())} to {short(values.max())}"
+
+
+def _of_runs(record: Record, condition: str, column: str) -> pd.Series:
     runs = record.table("runs")
-    return short(runs.loc[runs["condition"] == condition, column].mean())
+    return runs.loc[runs["condition"] == condition, column]
 
 
 def sure(record: Record, claim: str, key: str) -> str:
