@@ -16,8 +16,8 @@ PAGE = Path(__file__).parent / "prompts.md"
 START = """# Prompts
 
 What is claimed of inoculation is claimed of a kind of prompt, not of one sentence. So there are families of prompts,
-fixed on {frozen}, before any of their results was seen, save for the plan's three. This page lists them all; `python docs/make_prompts.py`
-writes it.
+fixed on {frozen}, before any of their results was seen, save for the plan's three. This page lists them all;
+`python docs/make_prompts.py` writes it.
 
 | family | what its prompts ask for |
 |---|---|
