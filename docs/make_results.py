@@ -55,7 +55,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    functions = (files, figure, failing, over, over_runs, moved, ran, sure)
+    functions = (files, figure, failing, over, over_runs, between, moved, ran, sure)
     environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
@@ -186,6 +186,11 @@ def over_runs(record: Record, condition: str, column: str) -> str:
     """The range of a column of runs.csv over a condition's runs."""
     values = _of_runs(record, condition, column)
     return f"{short(values.min())} to {short(values.max())}"
+
+
+def between(record: Record, first: str, second: str, column: str) -> str:
+    """By how much the means of a column of runs.csv over the runs of two conditions differ."""
+    return short(_of_runs(record, first, column).mean() - _of_runs(record, second, column).mean())
 
 
 def _of_runs(record: Record, condition: str, column: str) -> pd.Series:
