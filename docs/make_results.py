@@ -33,8 +33,6 @@ PLACE = re.compile(r"(?<=<!-- numbers of )(.+?)( -->\n)(.*?)(?=<!-- end of numbe
 TITLES = {
     "smollm2": "bundled word problems",
     "smollm2-gsm8k": "GSM8K",
-    "causal-smollm2": "`causal-smollm2`",
-    "causal-smollm2-learned": "`causal-smollm2-learned`",
 }
 
 
