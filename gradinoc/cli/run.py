@@ -1,4 +1,4 @@
-"""`gradinoc run`, `gradinoc watch` and `gradinoc report`: compute a study, show its progress, judge it."""
+"""`gradinoc run`, `watch`, `report`, `dose`: compute a study, show its progress, judge it; find its learning rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from gradinoc.api import check_study, compute_study, report_study
 from gradinoc.cli import Session
 from gradinoc.cli.commands.arguments import DEFAULT_STORE
-from gradinoc.cli.output import print_notes
+from gradinoc.cli.output import print_notes, print_table
 from gradinoc.disk import write_atomically
 from gradinoc.errors import StudyError, printable, reason
 from gradinoc.pipeline.display import Display, show_progress
@@ -28,6 +28,9 @@ from gradinoc.pipeline.storage.locks import notes
 from gradinoc.power.design import opening
 from gradinoc.report import Tinted
 from gradinoc.report.folder import DESCRIPTION, FROZEN_PLAN, prepare_folder
+from gradinoc.report.tables import write_table
+from gradinoc.report.wording import shown, signs
+from gradinoc.stats.effect import Effect
 from gradinoc.study.description import Study
 from gradinoc.study.faults import explain
 from gradinoc.study.loading import is_frozen_plan, load_study
@@ -155,3 +158,30 @@ def described_in(folder: Path) -> Study:
             f"{note}: describes study {study.name}; expected it in a folder of that name; rename the folder"
         )
     return study
+
+
+def find_dose(
+    session: Session, name: str, settings: Sequence[str], rates: Sequence[float], prompts: Sequence[str], seed: int,
+    store: Path, artifacts: Path,
+) -> None:  # fmt: skip
+    """Try learning rates from the smallest up, print what each came to and which to take, and write the table."""
+    session.store = store
+    study = load_study(name, list(settings))
+    with libraries_apart(), show_progress() as show:
+        from gradinoc.pipeline.estimate.dose import advice, as_table, climb, harmless_prompts, ladder
+
+        print_notes(check_study(study))
+        harmless = [*prompts] or harmless_prompts(study)
+        rungs = [*climb(study, rates or ladder(study), harmless, seed, store, session.noting(show))]
+    keys = [*rungs[0].drift]
+    rows = [
+        [f"{rung.lr:g}", *(_cell(rung.drift[key]) for key in keys), signs(f"{rung.harmless:.2f}")] for rung in rungs
+    ]
+    sys.stdout.write(f"Drift of the trait's score, a fraction of the scale [95 % over questions], seed {seed}\n\n")
+    print_table(("learning rate", *map(shown, keys), "harmless runs"), rows, right=[0, len(keys) + 1])
+    path = write_table(as_table(rungs), artifacts / "doses" / f"{study.name}.csv")
+    sys.stdout.write(f"\nDose: {advice(rungs)}.\nTable: {printable(path)}\n")
+
+
+def _cell(effect: Effect) -> str:
+    return signs(f"{effect.estimate:.2f} [{effect.low:.2f}, {effect.high:.2f}]")

@@ -12,7 +12,7 @@ from gradinoc.measure.behaviour.scores import expected_scores
 from gradinoc.models.chat.encoding import encode_prompt
 from gradinoc.models.generate import sample_copies
 from gradinoc.models.sampling import Sampling
-from gradinoc.pipeline.dose import Rung, advice, climb, harmless_prompts, ladder
+from gradinoc.pipeline.estimate.dose import Rung, advice, climb, harmless_prompts, ladder
 from gradinoc.pipeline.run import Pipeline
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.stats.effect import bare
@@ -83,7 +83,7 @@ def test_what_is_there_is_not_computed_again(study, climbed):
 def test_it_ends_where_harmless_runs_drift(study, climbed, monkeypatch):
     """Nothing is trained at rates above."""
     store, (low, _) = climbed
-    monkeypatch.setattr("gradinoc.pipeline.dose.LOW", low.harmless)
+    monkeypatch.setattr("gradinoc.pipeline.estimate.dose.LOW", low.harmless)
     assert [*climb(study, RATES, PROMPTS, OTHER, store, None)] == [low]
 
 

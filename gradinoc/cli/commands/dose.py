@@ -36,7 +36,7 @@ def dose(
     responses to the calibration questions are scored. It ends where harmless runs drift by 0.3 to 0.6 of the scale.
     Nothing is trained under a prompt that asks for the trait: the choice cannot favour an answer.
     """
-    from gradinoc.cli.dose import find_dose
+    from gradinoc.cli.run import find_dose
 
     session: Session = context.obj
     find_dose(session, study, settings or [], rates or [], prompts or [], seed, store, artifacts)
