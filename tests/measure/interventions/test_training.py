@@ -198,37 +198,6 @@ def test_strength_zero_is_no_intervention(obedient, recipe, make, alone, vectors
         assert torch.equal(weights(tmp_path / kind), weights(alone["none"][1])), kind
 
 
-# --- as much as is said, behind every block
-
-
-@pytest.mark.parametrize("strength", [-1.0, 0.5, 2.0])
-def test_of_the_component_as_much_is_left_behind_every_block(
-    obedient, recipe, make, vectors, alone, strength, tmp_path
-):
-    """In the first step, in which weights are the same: 1 - strength times the ordinary run's, at all its positions.
-
-    Halving at every block what comes from the block above, halved there already, would leave ever less below.
-    """
-    run = make(tmp_path, Intervention("project", vectors, strength))
-    log = train_runs(obedient.model, [run], recipe)[0]
-    found, ordinary = (each.table.query("step == 0")["projection"].to_numpy() for each in (log, alone["none"][0]))
-    scale = np.abs(ordinary).max()
-    np.testing.assert_allclose(found, (1 - strength) * ordinary, rtol=1e-4, atol=1e-5 * scale)
-    assert scale > 0.01
-
-
-def test_a_shrunken_gradient_is_as_long_as_a_projected_one_behind_every_block(alone):
-    """In the first step, token by token; it points where it did."""
-    tables = [
-        alone[name][0].table.query("step == 0 and position != 'completion_sum'")
-        for name in ("shrink", "project", "none")
-    ]
-    shrunk, projected, ordinary = (table["grad_norm"].to_numpy() for table in tables)
-    np.testing.assert_allclose(shrunk, projected, rtol=1e-4)
-    assert (shrunk < ordinary).any()
-    assert float(tables[0]["alignment"].abs().max()) > 0.02
-
-
 # --- restored
 
 
