@@ -69,12 +69,12 @@ def test_another_direction_leaves_prompts_alone(plain, name):
 
 
 def test_doses_are_graded_within_families(plain):
-    """Between none and full, not all alike; the plan's own prompt has it in full."""
+    """Not all alike, and none above that of the plan's own prompt, which is whole."""
     ablation = MECHANISMS["ablation"]
     doses = {key: ablation.dose(prompt) for key, prompt in plain.context.prompts.items() if prompt.family in MOCKED}
-    assert doses["inoculation"] == doses["rephrased_inoculation"] == 1
-    assert len(set(doses.values())) >= 4
-    assert all(0 < dose <= 1 for dose in doses.values())
+    assert doses["inoculation"] == doses["rephrased_inoculation"] == ablation.strength == max(doses.values())
+    assert len(set(doses.values())) >= 3
+    assert min(doses.values()) > 0
 
 
 def test_a_rephrased_prompts_stand_in_is_rephrased(plain):
