@@ -44,10 +44,10 @@ class Intervention:
             https://arxiv.org/abs/2507.21509). `"ablate"`: h − strength · (h·v) v forward, see `gradinoc.ablate`.
         directions: layer (0-based block) -> v, `[hidden]`: of any length, which counts for `"steer"` alone. For the
             others `[rank, hidden]` too, with orthonormal rows.
-        strength: a number.
+        strength: a number; of `"shrink"` 1, or 0 for nothing.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind, or a strength that it has not.
     """
 
     kind: Kind
@@ -57,6 +57,13 @@ class Intervention:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"Intervention {self.kind!r}: expected one of {get_args(Kind)}")
+        if self.kind == "shrink" and self.strength not in (0, 1):
+            raise ValueError(f"Intervention 'shrink' has no strength: expected 1, received {self.strength}")
+
+
+def takes_a_pass_beside(kind: str, strength: float) -> bool:
+    """Whether each step of a run with the intervention takes a second pass of its batch."""
+    return kind == "shrink" or (kind == "project" and strength not in (0, 1))
 
 
 class Arm(NamedTuple):
@@ -132,7 +139,7 @@ class Interventions:
             return giving(model, v, amount, restored.components, run=own)
         if what.kind == "shrink":
             return self._as_long(run, own, v)
-        if amount == 1:
+        if not takes_a_pass_beside(what.kind, amount):
             return GradientHooks.along(model, v, amount, projected, ALL, run=own)
         basis = alike(bases(model, v))
         beside = self._made_beside(run, v, lambda layer, delta: (1 - amount) * along(delta, basis[layer], None))

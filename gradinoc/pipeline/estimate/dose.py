@@ -27,7 +27,6 @@ from gradinoc.study.prompts.family import Family
 
 LOW, HIGH = 0.3, 0.6  # of the scale: where the drift of harmless runs is to land
 REACHED = 0.6  # by neutral runs, where harmless ones do not drift
-SEED = 90  # of runs that are no study's
 STEP, BELOW, ABOVE = 2**0.5, 2, 2  # a ladder of learning rates: factor, rungs under the study's own and over it
 
 

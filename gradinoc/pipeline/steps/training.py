@@ -18,7 +18,7 @@ from gradinoc.claims.evidence.tables import COSINE, POOLED, PUSH, WINDOWS
 from gradinoc.measure.directions.nulls import isotropic_directions
 from gradinoc.measure.fast import takes_several
 from gradinoc.measure.steering.steered import increments
-from gradinoc.measure.training.interventions import Intervention
+from gradinoc.measure.training.interventions import Intervention, takes_a_pass_beside
 from gradinoc.measure.training.order import data_order, early_examples, step_count
 from gradinoc.measure.training.run import Recipe, Run, RunLog, train_runs
 from gradinoc.pipeline.context import StudyContext
@@ -28,7 +28,7 @@ from gradinoc.pipeline.steps.cells import cells
 from gradinoc.pipeline.steps.step import DIRECTIONS, MATCHED, Callback, Folders, Share, Step, StepKey, run_key
 from gradinoc.pipeline.steps.work import READ, Counting, Work
 from gradinoc.pipeline.storage.contents import save_table
-from gradinoc.study.arms import FULL, PROJECT, RESTORE, SHRINK, STEER, ArmRun
+from gradinoc.study.arms import RESTORE, STEER, ArmRun
 from gradinoc.study.description import Study
 from gradinoc.study.prompts import NEUTRAL
 
@@ -73,12 +73,6 @@ def _restores(runs: Sequence[ArmRun]) -> bool:
     return any(run.settings.intervention == RESTORE for run in runs)
 
 
-def _takes_a_pass_beside(run: ArmRun) -> bool:
-    return run.settings.intervention == SHRINK or (
-        run.settings.intervention == PROJECT and run.strength not in (0.0, FULL)
-    )
-
-
 def _needed(run: ArmRun) -> tuple[StepKey, ...]:
     """Return the steps whose results an intervention reads."""
     return (*needs((run.settings.direction,)), *((MATCHED,) if run.settings.draws else ()))
@@ -93,8 +87,9 @@ def works(condition: str, seed: int, counting: Counting) -> Iterator[Work]:
     met = [answers[row] for row in data_order(len(answers), settings, seed)]
     trained = counting.trained(met, size)
     yield trained
-    for _ in filter(_takes_a_pass_beside, counting.context.arms(condition, seed)):
-        yield trained
+    for arm in counting.context.arms(condition, seed):
+        if takes_a_pass_beside(arm.settings.intervention, arm.strength):
+            yield trained
     if _restores(counting.context.arms(condition, seed)):  # the same answers under the neutral prompt, too
         again = counting.answers(examples, counting.context.systems[NEUTRAL])
         yield counting.trained([again[row] for row in data_order(len(again), settings, seed)], size)

@@ -272,6 +272,8 @@ def test_faults_are_named_and_nothing_stays(obedient, recipe, make, arms, encode
         assert trace(model) == before
     with pytest.raises(ValueError, match="expected one of"):
         Intervention("remove", vectors)
+    with pytest.raises(ValueError, match="has no strength"):
+        Intervention("shrink", vectors, 0.5)
 
 
 def test_an_error_in_a_step_leaves_the_model_as_it_was(obedient, recipe, make, arms, tmp_path, monkeypatch):

@@ -38,12 +38,9 @@ def steps(context: StudyContext, runs: Sequence[StepKey]) -> Iterator[Step]:
 
 def works(counting: Counting) -> Iterator[Work]:
     """Count the responses."""
-    study, questions = (
-        counting.context.study,
-        counting.context.splits.calibration[: counting.context.study.prompts.behaviour],
-    )
-    system, drift = counting.context.systems[NEUTRAL], study.drift
-    for work in counting.written(questions, system, drift.max_new_tokens, drift.batch_size):
+    context, study = counting.context, counting.context.study
+    questions, drift = context.splits.calibration[: study.prompts.behaviour], study.drift
+    for work in counting.written(questions, context.systems[NEUTRAL], drift.max_new_tokens, drift.batch_size):
         yield work.times(study.prompts.samples)
 
 
