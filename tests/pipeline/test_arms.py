@@ -12,6 +12,9 @@ from fixtures.small_study import SMALLEST
 from gradinoc.claims.evidence.arms import largest_alignment, whole
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.pipeline.run import Pipeline
+from gradinoc.pipeline.steps import training
+from gradinoc.pipeline.steps.base_model.directions import band, half_lengths, trait_directions
+from gradinoc.pipeline.steps.step import DIRECTIONS, run_key
 from gradinoc.pipeline.storage.store import Store
 from gradinoc.report.exports.tables import write_tables
 from gradinoc.study.loading import load_study
@@ -88,3 +91,22 @@ def test_what_is_exported_has_the_runs_of_arms_too(made, tmp_path):
     assert tables["runs"].set_index("condition").loc[sorted(NAMES), "expected_score_drift"].notna().all()
     said = [json.loads(line)["condition"] for line in (tmp_path / "responses.jsonl").read_text("utf-8").splitlines()]
     assert set(said) > NAMES
+
+
+def test_a_steered_arm_moves_the_stream_by_its_half_distances_behind_every_block(made, monkeypatch):
+    """What its run adds at a block makes, with all that was added below, so much of the trait's direction."""
+    pipeline, folder, taken = made[0], made[0].entry("directions").path, []
+
+    def take(_model, runs, *_rest):
+        taken.extend(runs)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "train_runs", take)
+    with pytest.raises(InterruptedError):
+        pipeline.steps[run_key("steered", 0)].compute({DIRECTIONS: folder}, folder, lambda *_words, **_more: None)
+    (intervention,), total = taken[0].interventions, 0.0
+    lengths, v = half_lengths(folder), trait_directions(folder)
+    assert sorted(intervention.directions) == sorted(band(folder))
+    for layer in sorted(intervention.directions):
+        total = total + intervention.directions[layer]
+        np.testing.assert_allclose(total, lengths[layer] * v[layer], rtol=1e-5, atol=1e-6)

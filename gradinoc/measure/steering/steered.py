@@ -65,17 +65,16 @@ def increments(displacements: Mapping[int, Tensor]) -> dict[int, Tensor]:
 
     The lowest block has its displacement, every other one what it has beyond that of the block named below it: a
     residual stream hands on what it is given. What blocks in between make of it comes on top. Vectors that are added
-    whole at every block add up: of SmolLM2's 23 in the band, to ten times what is meant at the last. Incremental
+    whole at every block add up: at two dozen of SmolLM2's to ten times what is meant behind the last. Incremental
     vectors are those of Chen et al. 2025 (https://arxiv.org/abs/2507.21509).
 
     Args:
         displacements: layer -> `[..., hidden]`, of one shape.
     """
-    layers = sorted(displacements)
-    below = [torch.zeros_like(displacements[layer]) for layer in layers[:1]] + [
-        displacements[layer] for layer in layers
-    ]
-    return {layer: displacements[layer] - before for layer, before in zip(layers, below, strict=False)}
+    first, *others = sorted(displacements)
+    pairs = zip([first, *others], others, strict=False)
+    further = {layer: displacements[layer] - displacements[below] for below, layer in pairs}
+    return {first: displacements[first]} | further
 
 
 class Steering(ChosenTokens):
