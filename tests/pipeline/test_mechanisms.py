@@ -68,13 +68,27 @@ def test_another_direction_leaves_prompts_alone(plain, name):
     assert "elicitation" not in {key.stage for key in found}
 
 
-def test_doses_are_graded_within_families(plain):
-    """Not all alike, and none above that of the plan's own prompt, which is whole."""
-    ablation = MECHANISMS["ablation"]
-    doses = {key: ablation.dose(prompt) for key, prompt in plain.context.prompts.items() if prompt.family in MOCKED}
-    assert doses["inoculation"] == doses["rephrased_inoculation"] == ablation.strength == max(doses.values())
+@pytest.mark.parametrize("name", ["ablation", "slow"])
+def test_doses_are_graded_within_families(plain, name):
+    """Not all alike, and none as strong as that of the plan's own prompt, which is whole; a lower rate is stronger."""
+    mechanism = MECHANISMS[name]
+    of = mechanism.intervened if mechanism.intervention else mechanism.slowed
+    doses = {key: of(prompt) for key, prompt in plain.context.prompts.items() if prompt.family in MOCKED}
+    full, strongest = (mechanism.strength, max) if mechanism.intervention else (mechanism.rate, min)
+    assert doses["inoculation"] == doses["rephrased_inoculation"] == full == strongest(doses.values())
     assert len(set(doses.values())) >= 3
     assert min(doses.values()) > 0
+
+
+def test_each_run_has_its_rate(plain):
+    """The learning rate of a slowed run is graded as its prompt is; every other run has the study's."""
+    mechanism, rate = MECHANISMS["slow"], plain.study.training.lr
+    store = Store(plain.entry("directions").path.parents[1])
+    steps = Pipeline(plain.study, store, planned=mocked_plan(mechanism)).steps
+    for condition, seed in plain.study.runs:
+        prompt = plain.context.trained_under(condition, seed)
+        wanted = mechanism.slowed(prompt) if prompt.family in MOCKED else 1
+        assert steps[run_key(condition, seed)].inputs["training"]["lr"] == pytest.approx(rate * wanted)
 
 
 def test_a_rephrased_prompts_stand_in_is_rephrased(plain):
