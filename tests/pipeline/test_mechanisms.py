@@ -11,7 +11,18 @@ import pytest
 from fixtures.mechanisms.mechanism import MECHANISMS, MOCKED, STAND_IN_WORDINGS, STAND_INS
 from fixtures.mechanisms.mocked import mocked_plan
 from fixtures.mechanisms.page import page
-from fixtures.mechanisms.trials import OPENING, QUESTIONS, Outcome, Trial, is_right, run, study_of, table, with_earlier
+from fixtures.mechanisms.trials import (
+    OPENING,
+    QUESTIONS,
+    Outcome,
+    Trial,
+    code_of,
+    is_right,
+    run,
+    study_of,
+    table,
+    with_earlier,
+)
 from fixtures.planted import planted_findings
 from gradinoc.claims.rules.verdict import Judgement, Verdict
 from gradinoc.data.sources import load_source
@@ -111,6 +122,19 @@ def test_each_study_has_a_place_for_every_mechanism(name, tmp_path):
     assert len(mocked) <= len(set(STAND_INS)) == len(STAND_INS)
     assert not set(one.seeds) & set(other.seeds)
     assert one.data.seed != other.data.seed
+
+
+def test_rows_of_other_settings_are_of_other_studies(tmp_path):
+    """A key that is changed, and the file of the study itself, are in the digest that a table's rows are kept by."""
+    one, other = (study_of(Trial("ablation", name), tmp_path) for name in ("tiny", "smollm2"))
+    settings = ["drift.samples=3"]
+    digests = {
+        code_of(Trial("ablation", "tiny"), one, []),
+        code_of(Trial("ablation", "tiny"), study_of(Trial("ablation", "tiny"), tmp_path, settings), settings),
+        code_of(Trial("ablation", "smollm2"), other, []),
+    }
+    assert len(digests) == 3
+    assert code_of(Trial("slow", "tiny", 4), one, []) in digests
 
 
 def test_a_store_of_another_version_gives_no_questions(tmp_path):
