@@ -50,7 +50,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
         loader=FileSystemLoader([template.parent, RESULTS]), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=select_autoescape(("html.j2",)),
     )  # fmt: skip
-    filters = (number, estimate, brief, short, told, within, signs, cell, spaced)
+    filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
     functions = (files, figure, failing, over, over_runs, between, moved, ran, sure)
@@ -89,11 +89,6 @@ def short(value: float) -> str:
 def cell(text: str) -> str:
     """Text as it stands in a cell of a table."""
     return text.replace("|", r"\|")
-
-
-def spaced(text: str) -> str:
-    """Names of columns as words."""
-    return text.replace("_", " ")
 
 
 def files(record: Record) -> str:

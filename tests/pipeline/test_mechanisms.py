@@ -83,7 +83,7 @@ def test_another_direction_leaves_prompts_alone(plain, name):
 def test_doses_are_graded_within_families(plain, name):
     """Not all alike, and none as strong as that of the plan's own prompt, which is whole; a lower rate is stronger."""
     mechanism = MECHANISMS[name]
-    of = mechanism.intervened if mechanism.intervention else mechanism.slowed
+    of = mechanism.strength_under if mechanism.intervention else mechanism.rate_under
     doses = {key: of(prompt) for key, prompt in plain.context.prompts.items() if prompt.family in MOCKED}
     full, strongest = (mechanism.strength, max) if mechanism.intervention else (mechanism.rate, min)
     assert doses["inoculation"] == doses["rephrased_inoculation"] == full == strongest(doses.values())
@@ -98,7 +98,7 @@ def test_each_run_has_its_rate(plain):
     steps = Pipeline(plain.study, store, planned=mocked_plan(mechanism)).steps
     for condition, seed in plain.study.runs:
         prompt = plain.context.trained_under(condition, seed)
-        wanted = mechanism.slowed(prompt) if prompt.family in MOCKED else 1
+        wanted = mechanism.rate_under(prompt) if prompt.family in MOCKED else 1
         assert steps[run_key(condition, seed)].inputs["training"]["lr"] == pytest.approx(rate * wanted)
 
 
