@@ -75,14 +75,14 @@ def brief(effect: Effect | None) -> str:
     """An estimate with its interval, in two digits, from one on in three."""
     if effect is None or not effect.n:
         return "–"
-    if not math.isfinite(effect.estimate):
-        return "not measurable"
     interval = f" [{short(effect.low)}, {short(effect.high)}]" if math.isfinite(effect.low) else ""
     return short(effect.estimate) + interval
 
 
 def short(value: float) -> str:
     """A number in two digits, from one on in three."""
+    if not math.isfinite(value):
+        return "not measurable"
     return f"{value:.{2 if abs(value) < 1 else 3}g}".replace("e-0", "e−").replace("-", "−")
 
 
