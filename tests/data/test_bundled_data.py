@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from fixtures.scripts import script
 from gradinoc.data.sources import load_source
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -21,11 +20,7 @@ NUMBER = re.compile(r"\d+")
 @pytest.fixture(scope="module")
 def maker():
     """The generator, loaded by its path: `datasets` is no package, for Hugging Face's has that name."""
-    spec = importlib.util.spec_from_file_location("make_word_problems", DATASETS / "make_word_problems.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script(DATASETS / "make_word_problems.py")
 
 
 @pytest.fixture(scope="module")

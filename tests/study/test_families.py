@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.scripts import script
 from gradinoc.study.loading import load_study
 from gradinoc.study.prompts import CONDITIONS, HARMLESS, INOCULATION, LOSS_MATCHED, NEUTRAL
 from gradinoc.study.prompts.evaluation import untrained_prompts
@@ -69,9 +69,7 @@ def test_digest_turns_with_every_part_of_a_prompt():
 
 def test_page_lists_the_prompts_there_are():
     """docs/prompts.md is what docs/make_prompts.py writes; its study can be read."""
-    spec = importlib.util.spec_from_file_location("make_prompts", ROOT / "docs" / "make_prompts.py")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made = script(ROOT / "docs" / "make_prompts.py")
     assert made.page() == made.PAGE.read_text(encoding="utf-8"), "run: python docs/make_prompts.py"
     assert all(text in made.page() for trait in SHIPPED for text in (*trait.prompts.texts, *trait.prompts.manners))
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fixtures.scripts import script
 from gradinoc.claims.rules.verdict import judge
 from gradinoc.cli import main
 from gradinoc.disk import checksum, files_below
@@ -216,16 +215,13 @@ def test_command_publishes(reported, evidence, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'record'}: study small, plot16_prompts\n"
 
 
+@pytest.fixture(scope="module")
 def make_results():
     """What writes the pages of docs/results."""
-    spec = importlib.util.spec_from_file_location("make_results", DOCS / "make_results.py")
-    made = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = made  # where dataclasses look for it
-    spec.loader.exec_module(made)
-    return made
+    return script(DOCS / "make_results.py")
 
 
-def test_page_of_a_study_computed_again_has_every_number_twice(record, reported, tmp_path):
+def test_page_of_a_study_computed_again_has_every_number_twice(record, reported, make_results, tmp_path):
     """What is different is named, with what was published and what is now; the rest is counted."""
     again = tmp_path / "record" / "again"
     again.mkdir()
@@ -240,32 +236,31 @@ def test_page_of_a_study_computed_again_has_every_number_twice(record, reported,
     shutil.copy(reported / "environment.json", again)
     template = tmp_path / "page.md.j2"
     template.write_text('{% set name = "record" %}{% include "_reproduce.md.j2" %}')
-    page = make_results().rendered(template, tmp_path)
+    page = make_results.rendered(template, tmp_path)
     assert "The study **does not agree** with what was published." in page
     assert page.count("| claims.csv | C1 | status | undecided | supported |") == 1
     rows = table[table["table"] == "claims.csv"]
     assert page.count("\n| G") + page.count("\n| C") == len(rows)
 
 
-def test_gate_without_effects_fails_on_pages_too(record, tmp_path):
+def test_gate_without_effects_fails_on_pages_too(record, make_results):
     """One that found nothing to measure has a row with its status alone; counts of the others stay whole numbers."""
     claims = pd.read_csv(record.folder / "claims.csv")
     claims.loc[len(claims)] = {"claim": "G11", "status": "refuted"}
     claims.to_csv(record.folder / "claims.csv", index=False)
-    made, changed = make_results(), Record(record.folder)
-    assert made.failing(changed).split(", ")[-1] == "G11"
-    assert not [effect for effect in changed.effects.values() if re.search(r"n \d+\.", made.estimate(effect))]
+    changed = Record(record.folder)
+    assert make_results.failing(changed).split(", ")[-1] == "G11"
+    assert not [effect for effect in changed.effects.values() if re.search(r"n \d+\.", make_results.estimate(effect))]
 
 
-def test_page_of_a_study_is_is_made_of_its_record(record, tmp_path):
+def test_page_of_a_study_is_made_of_its_record(record, make_results, tmp_path):
     """Every gate and claim with its words, every effect with its estimate; what could not be measured is no number."""
-    made = make_results()
     template = tmp_path / "small.md.j2"
     template.write_text('{% extends "_study.md.j2" %}{% set record = study("record") %}')
-    page = made.rendered(template, tmp_path)
+    page = make_results.rendered(template, tmp_path)
     for key, finding in record.findings.items():
         assert f"| **{key}** | {status_word(finding)} | {finding.claim}" in page
         for effect in finding.effects:
-            assert f"| {key} | {made.cell(effect.name)} | {made.estimate(effect)} |" in page
+            assert f"| {key} | {make_results.cell(effect.name)} | {make_results.estimate(effect)} |" in page
     assert not re.search(r"\bnan\b", page)
     assert {name for name in FIGURES if f"figures/{name}.png" in page} == {*FIGURES}
