@@ -79,7 +79,7 @@ def _freeze(study: Study, store: Path, file: Path) -> None:
     digest = freeze(study, Store(store), file)
     sys.stdout.write(
         f"Frozen: {printable(file)} (SHA-256 {digest}; publish it, or commit the file). "
-        f"Run it with: gradinoc run {study.name} --frozen {printable(file)}\n\n"
+        f"Run it with: gradinoc run {printable(file)}\n\n"
     )
 
 

@@ -202,14 +202,15 @@ def test_a_report_says_that_it_matches_or_in_which_line_it_does_not(file):
 
 
 def test_the_command_line_freezes_before_anything_else(tmp_path, capsys):
-    """A file, its digest, and how to run it; a second time is a usage error."""
+    """A file, its digest, and how to run it, whatever was set; a second time is a usage error."""
     file = tmp_path / "plan.json"
     arguments = ["plan", "tiny", "--no-cost", "--no-power", f"--freeze={file}", f"--store={tmp_path / 'store'}"]
-    arguments.append(f"--artifacts={tmp_path}")
+    arguments += [f"--artifacts={tmp_path}", "--set=name=other", "--set=training.lr=0.01"]
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert load_frozen(file)[DIGEST] in said
-    assert f"gradinoc run tiny --frozen {file}" in said
+    study = load_study(said.partition("Run it with: gradinoc run ")[2].split()[0])
+    assert (study.name, study.training.lr) == ("other", 0.01)
     assert main(arguments) == 2
     assert "is there already" in capsys.readouterr().err
 
