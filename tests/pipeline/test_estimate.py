@@ -197,6 +197,17 @@ def test_more_work_costs_more():
     assert large.memory[TOTAL] > LIBRARIES + large.memory["weights"]
 
 
+@pytest.mark.parametrize("extraction", ["float32", "bfloat16"])
+def test_time_is_that_of_the_dtype_in_which_a_step_computes(monkeypatch, extraction):
+    """What loads the copy that directions are found in takes as long as its products do; nothing else does."""
+    monkeypatch.setattr(Stopwatch, "seconds", lambda _, __, dtype: 1e6 * (dtype == torch.float32))
+    wanted = ["model.dtype=bfloat16", f"model.extraction_dtype={extraction}"]
+    stages = estimate(load_study("tiny", wanted)).stages.set_index("stage")["seconds"]
+    exact = {"directions", "unrelated prompts", "kernel", "direction of the neutral drift", "attribution"}
+    assert {*stages.index[stages >= 1e6]} == (exact if extraction == "float32" else set())
+    assert exact < {*stages.index}
+
+
 def test_memory_counts_runs_trained_together_and_directions_of_every_kind():
     """Adapters and activations once a run; a row of float32 for each direction at each layer."""
     alone, together = (estimate(load_study("tiny", [f"training.together={n}"])).memory for n in (1, 9))

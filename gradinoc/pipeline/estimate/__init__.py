@@ -31,7 +31,7 @@ from gradinoc.pipeline.estimate.shapes import shapes_of
 from gradinoc.pipeline.estimate.stopwatch import Stopwatch
 from gradinoc.pipeline.estimate.workers import Timed, makespan, with_runs
 from gradinoc.pipeline.steps.plan import plan
-from gradinoc.pipeline.steps.step import DIRECTIONS, UNRELATED, Step, StepKey
+from gradinoc.pipeline.steps.step import Step, StepKey
 from gradinoc.pipeline.steps.work import Counting, Work
 from gradinoc.study.description import Study
 
@@ -48,7 +48,7 @@ class Estimate:
         stages: one row a kind of step, in order: stage, steps, tokens (forwards), flops, seconds.
         memory: what is held -> bytes, the largest at a time last.
         device: where it was measured and would be computed.
-        dtype: of everything but the directions.
+        dtype: of everything but what is computed in `model.extraction_dtype`.
         threads: of the CPU.
         weights: numbers in the model.
         rendered: its prompts, and an example.
@@ -169,7 +169,7 @@ class _Costs:
             began = time.process_time()
             self._found[alike] = list(step.works(self._counting)), time.process_time() - began
         works, tokenising = self._found[alike]  # which the step does as well
-        used = self._dtypes[step.key in (DIRECTIONS, UNRELATED)]
+        used = self._dtypes["extraction_dtype" in step.inputs]
         seconds = tokenising + sum(self._stopwatch.seconds(work, used) for work in works)
         flops = sum(self._stopwatch.shapes.flops(work) for work in works)
         return _Cost(step.kind, sum(work.tokens for work in works), flops, Timed(step.needs, seconds))
