@@ -1,17 +1,14 @@
 """Write the pages of docs/results, and others with a template, from studies' records: `python docs/make_results.py`.
 
 A page is made of its template, `PAGE.md.j2`, in which no number is typed: `study("smollm2")` is the record that
-`gradinoc export record` left in docs/smollm2. Templates whose name begins with `_` are parts of others. A page without
-a template has marked places that are filled: between `<!-- numbers of smollm2, smollm2-gsm8k -->` and
-`<!-- end of numbers -->` there is a column for each of these folders, and with `: C5, G11` behind them only rows of
-these claims.
+`gradinoc export record` left in docs/smollm2. Templates whose name begins with `_` are parts of others.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,20 +25,7 @@ from gradinoc.stats.effect import Effect
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 TEMPLATES = sorted(each for folder in (DOCS, RESULTS) for each in folder.glob("*.md.j2") if each.name[0] != "_")
-PAGES = [*dict.fromkeys([*sorted(RESULTS.glob("*.md")), *(each.with_suffix("") for each in TEMPLATES)])]
-PLACE = re.compile(r"(?<=<!-- numbers of )(.+?)( -->\n)(.*?)(?=<!-- end of numbers -->)", re.DOTALL)
-TITLES = {
-    "smollm2": "bundled word problems",
-    "smollm2-gsm8k": "GSM8K",
-}
-
-
-def page(path: Path) -> str:
-    """Return the text of a page as it should be."""
-    template = path.with_name(f"{path.name}.j2")
-    if template.is_file():
-        return rendered(template)
-    return PLACE.sub(lambda found: f"{found[1]}{found[2]}{_table(found[1])}", path.read_text("utf-8"))
+PAGES = [each.with_suffix("") for each in TEMPLATES]
 
 
 def rendered(template: Path, records: Path = DOCS) -> str:
@@ -216,33 +200,6 @@ def figure(record: Record, name: str, width: int = 80) -> str:
     return f'<img src="../{record.folder.name}/figures/{name}.png" width="{width}%" alt="{words}">'
 
 
-def _table(what: str) -> str:
-    folders, claims = (part.split(", ") if part else [] for part in what.partition(": ")[::2])
-    records = [Record(DOCS / folder) for folder in folders]
-    lines = [
-        "",
-        f"| | effect | {' | '.join(TITLES[folder] for folder in folders)} |",
-        "|---" * (2 + len(folders)) + "|",
-    ]
-    found = dict.fromkeys(claim for record in records for claim in record.table("claims")["claim"])
-    for claim in claims or found:
-        lines += _rows(claim, records)
-    return "\n".join([*lines, "", ""])
-
-
-def _rows(claim: str, records: Sequence[Record]) -> Iterator[str]:
-    """A row with what became of the claim, and one for each of its effects, in the order of the last study."""
-    states = [(record.status(claim) or "").replace("fails", "**fails**") for record in records]
-    yield f"| **{claim}** | | {' | '.join(states)} |"
-    keys = dict.fromkeys(key for record in reversed(records) for of, key in record.effects if of == claim)
-    for key in keys:
-        effects = [record.effect(claim, key) for record in records]
-        found = [effect for effect in effects if effect is not None]
-        cells = ("" if effect is None else estimate(effect) for effect in effects)
-        names = dict.fromkeys(effect.name for effect in found)  # the pair, or the prompt, may be another in each
-        yield f"| {claim} | {cell(' / '.join(names))} | {' | '.join(cells)} |"
-
-
 if __name__ == "__main__":
-    for each in PAGES:
-        each.write_text(page(each), "utf-8")
+    for template, page in zip(TEMPLATES, PAGES, strict=True):
+        page.write_text(rendered(template), "utf-8")
