@@ -118,7 +118,7 @@ def estimate(study: Study, workers: Sequence[int] = ()) -> Estimate:
     dealt = [_dealt(costs, each, workers) for each in (study, *(with_runs(study, size) for size in sizes))]
     return Estimate(
         stages=table.groupby("stage", sort=False, as_index=False).sum(),
-        memory=footprint(shapes, costs.works, study, (dtype, found_in)),
+        memory=footprint(shapes, costs.works, study, (dtype, found_in), device),
         device=device.type,
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,
@@ -152,12 +152,15 @@ class _Costs:
     ) -> None:
         self._counting, self._splits = Counting(context, tokenizer), context.splits
         self._stopwatch, self._dtypes = stopwatch, dtypes
-        self._found: dict[tuple[StepKey, int], tuple[list[Work], float]] = {}
+        self._found: dict[tuple[StepKey, int], tuple[list[Work], float, torch.dtype]] = {}
 
     @property
-    def works(self) -> list[Work]:
-        """Of every kind of step that was looked at."""
-        return [work for works, _ in self._found.values() for work in works]
+    def works(self) -> dict[torch.dtype, list[Work]]:
+        """By dtype, of every kind of step that was looked at."""
+        found: dict[torch.dtype, list[Work]] = {dtype: [] for dtype in self._dtypes}
+        for works, _, used in self._found.values():
+            found[used].extend(works)
+        return found
 
     def of(self, study: Study) -> dict[StepKey, _Cost]:
         """Return what each step takes, in the order of the plan."""
@@ -167,9 +170,9 @@ class _Costs:
         alike = replace(step.key, seed=None), len(step.needs)  # steps of other seeds with as many runs take as long
         if alike not in self._found:
             began = time.process_time()
-            self._found[alike] = list(step.works(self._counting)), time.process_time() - began
-        works, tokenising = self._found[alike]  # which the step does as well
-        used = self._dtypes["extraction_dtype" in step.inputs]
+            works, used = list(step.works(self._counting)), self._dtypes["extraction_dtype" in step.inputs]
+            self._found[alike] = works, time.process_time() - began, used
+        works, tokenising, used = self._found[alike]  # tokens are made by the step as well
         seconds = tokenising + sum(self._stopwatch.seconds(work, used) for work in works)
         flops = sum(self._stopwatch.shapes.flops(work) for work in works)
         return _Cost(step.kind, sum(work.tokens for work in works), flops, Timed(step.needs, seconds))
