@@ -56,7 +56,7 @@ def estimate(effect: Effect | None) -> str:
 
 
 def brief(effect: Effect | None) -> str:
-    """An estimate with its interval, in two digits, from one on in three."""
+    """An estimate with its interval, as `short` writes numbers."""
     if effect is None or not effect.n:
         return "–"
     interval = f" [{short(effect.low)}, {short(effect.high)}]" if math.isfinite(effect.low) else ""
@@ -64,10 +64,10 @@ def brief(effect: Effect | None) -> str:
 
 
 def short(value: float) -> str:
-    """A number in two digits, from one on in three."""
+    """A number in two digits, from what they would round to one on in three."""
     if not math.isfinite(value):
         return "not measurable"
-    return f"{value:.{2 if abs(value) < 1 else 3}g}".replace("e-0", "e−").replace("-", "−")
+    return f"{value:.{2 if abs(value) < 0.995 else 3}g}".replace("e-0", "e−").replace("-", "−")
 
 
 def cell(text: str) -> str:
