@@ -22,6 +22,7 @@ from markdown_it import MarkdownIt
 import gradinoc
 from fixtures.scripts import script
 from gradinoc.models.sources.locate import locate
+from gradinoc.report.exports.record import Record
 from gradinoc.study.loading import load_study
 
 ROOT = Path(__file__).parents[1]
@@ -258,6 +259,18 @@ def test_page_of_a_study_has_every_number_that_was_published(record):
         else:
             number = float(re.split("[ ,]", cell)[0].replace("−", "-"))
             assert number == pytest.approx(estimate, rel=6e-3), (claim, effect)
+
+
+QUOTED = re.compile(r"−?\d[\d.]*(?:e−\d+)? \[−?\d[^]]*\]")  # an estimate with its interval
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/faq.md"])
+def test_estimates_that_a_page_quotes_are_those_of_a_study(page, make_results):
+    """Where it is written by hand: each is that of an effect of a published study, digit by digit."""
+    quoted = QUOTED.findall((ROOT / page).read_text(encoding="utf-8"))
+    published = {make_results.brief(effect) for path in RECORDS for effect in Record(path).effects.values()}
+    assert len(quoted) > 3
+    assert {*quoted} - published == set()
 
 
 @pytest.mark.parametrize("template", sorted((ROOT / "docs").rglob("*.md.j2")), ids=lambda path: path.name)
