@@ -27,7 +27,7 @@ from gradinoc.report.tables import plain
 from gradinoc.report.wording import status_word
 
 DOCS = Path(__file__).parents[3] / "docs"
-FIGURES = ("plot16_prompts", "plot18_steering")
+FIGURES = ("plot15_matrix", "plot16_prompts", "plot18_steering")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_pictures_are_smaller_and_the_same(record, reported):
         paths = reported / "figures" / f"{name}.png", record.picture(name)
         before, after = (np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in paths)
         assert before.shape == after.shape
-        assert np.abs(before - after).mean() < 1
+        assert np.abs(before - after).max() < 32, "a colour bar, a few hundred points of which no two are alike"
         assert paths[1].stat().st_size < 0.6 * paths[0].stat().st_size
 
 
