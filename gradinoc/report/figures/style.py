@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -166,6 +167,20 @@ def not_measured(axes: Axes, what: str) -> None:
     axes.set(xticks=[], yticks=[])
     what = fitted(what, up_to(PANEL))
     axes.text(0.5, 0.5, f"{what}:\nnot measured", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+
+
+def shade_band(axes: Axes, band: Sequence[int], *, named: bool = False) -> None:
+    """Grey behind every stretch of neighbouring layers of the band, which may leave some out, named once."""
+    if not band:
+        return
+    breaks = [0, *(i for i in range(1, len(band)) if band[i] != band[i - 1] + 1), len(band)]
+    for start, stop in pairwise(breaks):
+        axes.axvspan(band[start] - 0.5, band[stop - 1] + 0.5, color=BAND, linewidth=0, zorder=0)
+    if named:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.12 * (high - low))
+        middle = (band[0] + band[-1]) / 2
+        axes.text(middle, 0.985, "band", transform=axes.get_xaxis_transform(), ha="center", va="top", color=SOFT)
 
 
 def note(axes: Axes, text: str) -> None:

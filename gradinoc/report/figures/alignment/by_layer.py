@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.report.figures.alignment.trait_against_others import draws_along
 from gradinoc.report.figures.prompts.families import by_families, difference, family_key, look, spread_of
 from gradinoc.report.figures.study_figure import Drawn, StudyFigure, told
-from gradinoc.report.figures.style import BAND, BESIDE, FAINT, INK, SOFT, new_figure, not_measured, styled
+from gradinoc.report.figures.style import BESIDE, FAINT, INK, SOFT, new_figure, not_measured, shade_band, styled
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import NOT_MEASURED, rounded, shown, side
 from gradinoc.stats.effect import Effect
@@ -44,7 +43,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     _draw_prompts(upper, evidence, means)
     _draw_contrast(lower, effects, random)
     for axes in (upper, lower):
-        _shade_band(axes, evidence.band, named=axes is upper)
+        shade_band(axes, evidence.band, named=axes is upper)
     lower.set_xlim(means.index.min() - 0.5, means.index.max() + 0.5)
     lower.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return Drawn(figure, *_words(evidence, rules), _table(means, effects, random))
@@ -105,20 +104,6 @@ def _draw_contrast(axes: Axes, effects: Mapping[int, Effect], random: Mapping[in
         capsize=3, marker="o", markersize=5 if len(layers) < 16 else 3, label="along v",
     )  # fmt: skip
     axes.legend(*(part[::-1] for part in axes.get_legend_handles_labels()), **{**BESIDE, "handlelength": 1.2})
-
-
-def _shade_band(axes: Axes, band: list[int], *, named: bool) -> None:
-    """Grey behind every stretch of neighbouring band layers, named once."""
-    if not band:
-        return
-    breaks = [0, *(i for i in range(1, len(band)) if band[i] != band[i - 1] + 1), len(band)]
-    for start, stop in pairwise(breaks):
-        axes.axvspan(band[start] - 0.5, band[stop - 1] + 0.5, color=BAND, linewidth=0, zorder=0)
-    if named:
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.12 * (high - low))
-        middle = (band[0] + band[-1]) / 2
-        axes.text(middle, 0.985, "band", transform=axes.get_xaxis_transform(), ha="center", va="top", color=SOFT)
 
 
 def _table(

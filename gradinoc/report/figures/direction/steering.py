@@ -27,17 +27,18 @@ TRAIT = SIDES[PROMOTE]  # v leads there; no condition's colour
 
 
 def by_strength(evidence: Evidence) -> dict[float, Effect]:
-    """Strength along v -> mean decision log-odds over questions, nats."""
+    """Strength along v -> how far decision log-odds lie above the unsteered ones, mean over questions, nats."""
     rows = evidence.steering[evidence.steering["draw"] == TRAIT_DRAW]
     wide = rows.pivot_table(index="example", columns="strength", values="log_odds")
     groups = question_groups(evidence, "steering", wide.index)
-    return {float(at): grouped_mean(wide[at], groups, f"log_odds at {at:g}") for at in wide}
+    return {float(at): grouped_mean(wide[at] - wide[0.0], groups, f"log_odds at {at:g}") for at in wide}
 
 
 def others(evidence: Evidence) -> pd.DataFrame:
-    """Mean decision log-odds along the directions of the same length: index strength, a column a draw."""
+    """The same along the directions of the same length: index strength, a column a draw."""
     rows = evidence.steering[evidence.steering["draw"] != TRAIT_DRAW]
-    return rows.pivot_table(index="strength", columns="draw", values="log_odds")
+    wide = rows.pivot_table(index="strength", columns="draw", values="log_odds")
+    return wide - wide.loc[0.0] if len(wide) else wide
 
 
 @styled
@@ -45,7 +46,7 @@ def draw(evidence: Evidence, rules: Rules) -> Drawn:
     """Above, decision log-odds by strength, v thick and others thin; below, the loss along v, with the bar of G8a."""
     figure = new_figure("Steering the frozen model", 7.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, 1])
-    upper.set_ylabel("decision log-odds (nats)")
+    upper.set_ylabel("decision log-odds\n− unsteered (nats)")
     lower.set(
         xlabel="strength α (half distances from suppressing to promoting)",
         ylabel="loss of either form\n− unsteered (nats)",
@@ -81,9 +82,10 @@ def _draw_log_odds(axes: Axes, found: dict[float, Effect], matched: pd.DataFrame
         label = f"{matched.shape[1]} directions\nof the same\nlength" if place == 0 else None
         axes.plot(matched.index, matched[draw_], color=SOFT, linewidth=0.9, alpha=0.6, label=label)
     ends = np.array([(each.estimate, each.low, each.high) for each in found.values()])
+    axes.axhline(0, color=FAINT, linewidth=1)
     axes.errorbar(
-        list(found), ends[:, 0], yerr=np.abs(ends[:, 1:].T - ends[:, 0]), color=TRAIT, linewidth=3, marker="o",
-        markersize=8, elinewidth=1.8, capsize=4, label="along v", zorder=5,
+        list(found), ends[:, 0], yerr=np.nan_to_num(np.abs(ends[:, 1:].T - ends[:, 0])), color=TRAIT, linewidth=3,
+        marker="o", markersize=8, elinewidth=1.8, capsize=4, label="along v", zorder=5,
     )  # fmt: skip
     axes.legend(*(part[::-1] for part in axes.get_legend_handles_labels()), **{**BESIDE, "handlelength": 1.2})
 
@@ -110,7 +112,7 @@ def _table(found: dict[float, Effect], rise: dict[float, Effect], evidence: Evid
         loss = rise.get(at)
         rows.append(
             {
-                "strength": at, "log_odds": effect.estimate, "low": effect.low, "high": effect.high,
+                "strength": at, "log_odds_rise": effect.estimate, "low": effect.low, "high": effect.high,
                 "others_lowest": own.min(), "others_highest": own.max(),
                 "loss_rise": loss.estimate if loss else math.nan, "loss_low": loss.low if loss else math.nan,
                 "loss_high": loss.high if loss else math.nan,
@@ -123,12 +125,13 @@ def _caption(evidence: Evidence, measured: Measured, rules: Rules) -> str:
     slope, place, loss = (measured[key] for key in ("slope", "place", "loss"))
     count = others(evidence).shape[1]
     return (
-        f"Above: mean decision log-odds (nats) of the frozen model under the neutral prompt with α times half the "
-        f"distance from the suppressing to the promoting prompt added along the direction, in every band layer from "
-        f"the last prompt token on; thick along v with 95 % intervals over questions, thin along {count} directions of "
-        f"the same length with the stream's covariance. Along v the slope is {told(slope, units='nats per unit')}, p = "
-        f"{number(place.p)} among these. Below: how far the loss of either form, trait or ordinary, rises along v, the "
-        f"bar at {rules.either_loss:g} nats; at worst by {told(replace(loss, unit='questions'), units='nats')}."
+        f"Above: how far decision log-odds (nats) of the frozen model under the neutral prompt rise, mean over "
+        f"questions, with α times half the distance from the suppressing to the promoting prompt added along the "
+        f"direction, in every band layer from the last prompt token on; thick along v with 95 % intervals over "
+        f"questions, thin along {count} directions of the same length with the stream's covariance. Along v the slope "
+        f"is {told(slope, units='nats per unit')}, p = {number(place.p)} among these. Below: how far the loss of "
+        f"either form, trait or ordinary, rises along v, the bar at {rules.either_loss:g} nats; at worst by "
+        f"{told(replace(loss, unit='questions'), units='nats')}."
     )
 
 

@@ -14,7 +14,7 @@ from gradinoc.claims.evidence.sources import difference_by, prompts_of
 from gradinoc.claims.evidence.tables import LEARNED, TRAIT_DIRECTION, Evidence
 from gradinoc.claims.evidence.wide import band_of
 from gradinoc.report.figures.prompts.families import spread_of
-from gradinoc.report.figures.style import BAND, FAINT, INK, SOFT, Look, label_ends, not_measured
+from gradinoc.report.figures.style import FAINT, INK, SOFT, Look, label_ends, not_measured, shade_band
 from gradinoc.report.numbers import if_measured
 from gradinoc.report.wording import number, rounded
 from gradinoc.stats.effect import finite
@@ -109,7 +109,7 @@ def _draw(axes: Axes, found: Layers, keys: list[str], ends: list[tuple[float, fl
     """Random directions and those of `keys`, each with its name beside it, as what `ends` at the right has."""
     layers = found.along[TRAIT_DIRECTION].index
     if len(found.band) < len(layers):
-        axes.axvspan(found.band[0] - 0.5, found.band[-1] + 0.5, color=BAND, linewidth=0, zorder=0)
+        shade_band(axes, found.band)
     axes.axhline(0, color=FAINT, linewidth=1, zorder=1)
     if len(found.random):
         at, low, high = found.random.index.to_numpy(dtype=float), found.random["low"], found.random["high"]
