@@ -6,6 +6,7 @@ A page is made of its template, `PAGE.md.j2`, in which no number is typed: `stud
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    functions = (files, figure, failing, over, over_runs, between, moved, ran, sure)
+    functions = (files, figure, failing, over, over_runs, between, moved, ran, sure, wordings)
     environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
@@ -192,11 +193,27 @@ def failing(record: Record) -> str:
     return ", ".join(gate for gate in gates if record.status(gate) == "fails") or "none"
 
 
-def figure(record: Record, name: str, width: int = 80) -> str:
-    """A picture with what it shows; nothing where the study has none."""
+def wordings(record: Record) -> list[dict[str, Any]]:
+    """A row a prompt that was measured or trained under, with its words, which stand in the study's frozen plan."""
+    planned = json.loads((RESULTS / f"{record.name}-plan.json").read_text("utf-8"))["prompts"]
+    rows = _records(record.table("prompts"))
+    return [{**row, "words": _words(planned, row["condition"])} for row in rows]
+
+
+def _words(planned: Mapping[str, Any], condition: str) -> str:
+    text = planned[condition]["text"]
+    if text is None:
+        return "(no system message; the chat template puts its own, if it has one)"
+    if text == "":
+        return "(an empty system message)"
+    return text if isinstance(text, str) else f"(for each example one of {len(text)}, as: {text[0]})"
+
+
+def figure(record: Record, name: str, width: int = 80, alt: str = "") -> str:
+    """A picture with what it shows, or `alt` where that stands beside it; nothing where the study has none."""
     if name not in record.figures:
         return ""
-    words = record.figures[name]["finding"].replace('"', "&quot;")
+    words = (alt or record.figures[name]["finding"]).replace('"', "&quot;")
     return f'<img src="../{record.folder.name}/figures/{name}.png" width="{width}%" alt="{words}">'
 
 
