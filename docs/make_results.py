@@ -22,6 +22,7 @@ from gradinoc.report.exports.record import NEEDED, Record
 from gradinoc.report.reproduction import CLAIMS, Agreement, agrees
 from gradinoc.report.wording import number, signs, status_word
 from gradinoc.stats.effect import Effect
+from gradinoc.stats.regression.prediction import FEWEST, left_out_r2
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
@@ -38,7 +39,7 @@ def rendered(template: Path, records: Path = DOCS) -> str:
     filters = (number, estimate, brief, short, told, within, signs, cell)
     environment.filters |= {each.__name__: each for each in filters} | {"word": status_word}
     names = {"study": lambda name: Record(records / name), "reproduction": lambda name: Reproduction(records / name)}
-    functions = (files, figure, failing, over, over_runs, between, moved, ran, sure, wordings)
+    functions = (files, figure, failing, over, over_runs, between, moved, ran, sure, wordings, left, bound, foretells)
     environment.globals |= names | {each.__name__: each for each in functions}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template.name).render())
 
@@ -179,6 +180,39 @@ def between(record: Record, first: str, second: str, column: str) -> str:
 def _of_runs(record: Record, condition: str, column: str) -> pd.Series:
     runs = record.table("runs")
     return runs.loc[runs["condition"] == condition, column]
+
+
+def fixed(record: Record) -> pd.DataFrame:
+    """Prompts of fixed wording that runs were trained under: family, and means over their runs of what runs.csv has."""
+    prompts = record.table("prompts").set_index("condition")
+    chosen = prompts[prompts["trained"] & (prompts["kind"] == "fixed")]
+    return chosen[["family"]].join(record.table("runs").groupby("condition").mean(numeric_only=True))
+
+
+def left(record: Record, family: str, column: str) -> str:
+    """A family's mean of a column of runs.csv, prompts as unit, as a share of neutral runs'."""
+    means = fixed(record).groupby("family")[column].mean()
+    return short(means[family] / means["neutral"])
+
+
+def bound(record: Record, family: str) -> str:
+    """Drift under the own prompt less that under unseen harmless ones, nats: mean and range of a family's prompts."""
+    cells = record.table("matrix").pivot_table(index="condition", columns="evaluation", values="drift")
+    elsewhere = cells.filter(regex="^unseen").mean(axis=1)
+    prompts = fixed(record)
+    values = [cells.loc[name, name] - elsewhere[name] for name in prompts.index[prompts["family"] == family]]
+    apart = f" ({short(min(values))} to {short(max(values))} of {len(values)} prompts)" if len(values) > 1 else ""
+    return f"{short(sum(values) / len(values))}{apart}"
+
+
+def foretells(record: Record, column: str, drift: str = "drift") -> str:
+    """How well a column of prompts.csv predicts the drift of a prompt from all others': R², and which way it goes."""
+    prompts = record.table("prompts").set_index("condition").loc[fixed(record).index]
+    known = prompts[prompts["family"] != "neutral"][[column, drift]].dropna()
+    if len(known) < FEWEST:
+        return "–"
+    way = "rising" if known.corr().iloc[0, 1] > 0 else "falling"
+    return f"{short(left_out_r2(known[column], known[drift]))}, {way}"
 
 
 def sure(record: Record, claim: str, key: str) -> str:
