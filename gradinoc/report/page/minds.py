@@ -26,6 +26,14 @@ NEEDED = {  # claim that was not run -> the arms that it takes
     "C7a": "the optimiser's own steps, and the gradient of the decision log-odds at the checkpoints of every run",
     "C7b": "the same, split at a layer into what goes along the direction and what does not",
 }
+CAUSES = {  # claim that was run -> effects that bear on cause, and what of them would change our mind
+    "C5": {
+        "share": "an upper bound below the bar: drift stays without the component; a lower bound above it: it goes",
+        "place": "p above 0.05: other directions that hold as much of the gradient do as well",
+        "restored.place": "zero: under inoculation the component, given back, brings no drift",
+    },
+    "C7b": {"share": "an upper bound below the bar: what differs does not run along the direction"},
+}
 SIDES = (
     Column("what", "what", numeric=False), *EFFECT, Column("reads", "what would change our mind", numeric=False),
 )  # fmt: skip
@@ -79,6 +87,8 @@ def _sides(judgement: Judgement, evidence: Evidence) -> Iterator[dict[str, Any]]
     yield from _rows("dose", drift, {"drift": "below the bar: there is nothing to explain"})
     for effect in dose_window(evidence):
         yield effect_row(effect, what="dose", reads="another order of the families at another dose")
+    for claim in judgement.claims:
+        yield from _rows(f"cause ({claim.key})", claim, CAUSES.get(claim.key, {}))
     for key, words in not_run(judgement.claims).items():
         yield blank_row(f"{words}: not run", what=f"cause ({key})", reads=f"it takes {NEEDED[key]}")
 
@@ -146,5 +156,7 @@ def _by(criterion: Criterion) -> str:
 
 
 def _open(judgement: Judgement) -> Iterator[str]:
+    for claim in judgement.claims:
+        yield from _rows(f"cause ({claim.key})", claim, CAUSES.get(claim.key, {}))
     for key, words in not_run(judgement.claims).items():
         yield f"{key} was not run: whether {words} is open. It takes {NEEDED[key]}."

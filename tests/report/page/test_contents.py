@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fixtures.written import COMMAND, MACHINE, RENDERED
 from gradinoc.claims.evidence.tables import Evidence
 from gradinoc.claims.rules.verdict import OPTIONAL, Judgement, judge, not_run
+from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.page import WriteUp
 from gradinoc.report.page.courses import questions, run_grid
-from gradinoc.report.page.minds import NEEDED
+from gradinoc.report.page.minds import CAUSES, NEEDED, mind
 from gradinoc.report.page.surroundings import surroundings
 from gradinoc.report.wording import markdown_text
 from gradinoc.study.description import Study
@@ -63,9 +66,20 @@ def test_the_page_shows_prompts_matrix_and_what_would_change_our_mind(
     assert trained == [name.replace("_", " ") for name in evidence.trained]
     sides = [row.locator("th").inner_text() for row in page.locator("#mind .runs").first.locator("tbody tr").all()]
     absent = not_run(judgement.claims)
-    assert [*dict.fromkeys(sides)] == ["conditionalization", "dose", *(f"cause ({key})" for key in absent)]
+    causes = [*(claim.key for claim in judgement.claims if claim.key in CAUSES), *absent]
+    assert [*dict.fromkeys(sides)] == ["conditionalization", "dose", *(f"cause ({key})" for key in causes)]
     assert all(f"{key} was not run" in page.locator("#not-run").inner_text() for key in absent)
     assert set(NEEDED) == set(OPTIONAL) >= set(absent)
+
+
+def test_what_bears_on_cause_stands_there_once_it_was_run() -> None:
+    """Of C5 and C7b the effects that decide; what was not run is told as such."""
+    made = simulate("effect", np.random.default_rng(1), seeds=5, matched=19)
+    judgement = judge(made, Rules())
+    rows = [list(row) for row in mind(judgement, made).sides.rows]
+    named = {row[1] for row in rows if row[0] == "cause (C5)"}
+    assert named == {judgement["C5"][key].name for key in CAUSES["C5"]}
+    assert not any("C5" in line for line in not_run(judgement.claims))
 
 
 def test_answers_are_the_first_seed_s_whatever_the_order_of_rows(evidence: Evidence) -> None:
