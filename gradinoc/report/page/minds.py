@@ -156,7 +156,5 @@ def _by(criterion: Criterion) -> str:
 
 
 def _open(judgement: Judgement) -> Iterator[str]:
-    for claim in judgement.claims:
-        yield from _rows(f"cause ({claim.key})", claim, CAUSES.get(claim.key, {}))
     for key, words in not_run(judgement.claims).items():
         yield f"{key} was not run: whether {words} is open. It takes {NEEDED[key]}."
