@@ -212,7 +212,7 @@ def foretells(record: Record, column: str, drift: str = "drift") -> str:
     if len(known) < FEWEST:
         return "–"
     way = "rising" if known.corr().iloc[0, 1] > 0 else "falling"
-    return f"{short(left_out_r2(known[column], known[drift]))}, {way}"
+    return f"{short(left_out_r2(known[column], known[drift]))} ({way})"
 
 
 def sure(record: Record, claim: str, key: str) -> str:
