@@ -190,9 +190,9 @@ def fixed(record: Record) -> pd.DataFrame:
 
 
 def left(record: Record, family: str, column: str) -> str:
-    """A family's mean of a column of runs.csv, prompts as unit, as a share of neutral runs'."""
+    """A family's mean of a column of runs.csv, prompts as unit, as a share of neutral runs'; – where that is zero."""
     means = fixed(record).groupby("family")[column].mean()
-    return short(means[family] / means["neutral"])
+    return short(means[family] / means["neutral"]) if means["neutral"] else "–"
 
 
 def bound(record: Record, family: str) -> str:
@@ -228,13 +228,16 @@ def failing(record: Record) -> str:
 
 
 def wordings(record: Record) -> list[dict[str, Any]]:
-    """A row a prompt that was measured or trained under, with its words, which stand in the study's frozen plan."""
-    planned = json.loads((RESULTS / f"{record.name}-plan.json").read_text("utf-8"))["prompts"]
+    """A row a prompt that was measured or trained under; its words stand in the study's frozen plan, if it has one."""
+    plan = RESULTS / f"{record.name}-plan.json"
+    planned = json.loads(plan.read_text("utf-8"))["prompts"] if plan.is_file() else {}
     rows = _records(record.table("prompts"))
     return [{**row, "words": _words(planned, row["condition"])} for row in rows]
 
 
 def _words(planned: Mapping[str, Any], condition: str) -> str:
+    if condition not in planned:
+        return "–"
     text = planned[condition]["text"]
     if text is None:
         return "(no system message; the chat template puts its own, if it has one)"

@@ -212,7 +212,7 @@ def test_command_publishes(reported, evidence, tmp_path, capsys):
     assert absent not in figures_of(evidence)
     words = [word for name in (FIGURES[0], absent) for word in ("--figure", name)]
     assert main(["export", "record", str(reported), "--out", str(tmp_path / "record"), *words]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'record'}: study small, plot16_prompts\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'record'}: study small, {FIGURES[0]}\n"
 
 
 @pytest.fixture(scope="module")
