@@ -15,10 +15,10 @@ from gradinoc.claims.evidence.arms import (
     arm_families,
     arms_of,
     by_strength,
+    compared,
     less_twin,
     mean_drift,
     removes,
-    whole,
 )
 from gradinoc.claims.evidence.measures import DIVERGED, NOT_SCORED, deciding_measure, diverged_runs, nothing_scored
 from gradinoc.claims.evidence.same_loss import at_same_loss, less_twin_at_same_loss
@@ -46,18 +46,15 @@ RESTORED_PLACE = "drift that restoring brings back, among matched directions"
 
 def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """Which share of what inoculation removes removing the component removes; its place, its dose, the way back."""
-    everything = whole(evidence)
-    if diverged_runs(everything):
-        return Measured({}, DIVERGED)
-    if nothing_scored(everything):
-        return Measured({}, NOT_SCORED)
+    if why := _not_to_be_compared(evidence, TRAIT):
+        return Measured({}, why)
     if FULL not in arms_of(evidence, PROJECT).own:
         return Measured({}, NO_ARMS)
     measured = deciding_measure(evidence, rules.ceiling)
     effects, few = _of_direction(evidence, measured, rules, TRAIT)
     if secondary:
         effects |= _beside(evidence, measured)
-    if secondary and FULL in arms_of(evidence, PROJECT, LEARNED).own:
+    if secondary and FULL in arms_of(evidence, PROJECT, LEARNED).own and not _not_to_be_compared(evidence, LEARNED):
         found, _ = _of_direction(evidence, measured, rules, LEARNED)
         effects |= {
             f"{LEARNED}.{key}": replace(each, name=f"{each.name}, the direction neutral runs moved along in v's place")
@@ -66,6 +63,12 @@ def measure(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Meas
     taken = G11.measure(evidence, rules).effects
     effects |= {key: taken[key] for key in ("loss", "step")}
     return Measured(effects, _told(effects, rules), {"smallest p": smallest_rank_p(few)} if few else {})
+
+
+def _not_to_be_compared(evidence: Evidence, direction: str) -> str:
+    """Why runs without the component along a direction cannot be compared with the others; empty where they can."""
+    runs = compared(evidence, direction)
+    return DIVERGED if diverged_runs(runs) else NOT_SCORED if nothing_scored(runs) else ""
 
 
 def _told(effects: Mapping[str, Effect], rules: Rules) -> str:
@@ -85,18 +88,17 @@ def _told(effects: Mapping[str, Effect], rules: Rules) -> str:
 def _of_direction(evidence: Evidence, measured: str, rules: Rules, direction: str) -> tuple[dict[str, Effect], int]:
     """Effects of removing and restoring a direction's component, and how few others it is compared with."""
     removed, restored = (arms_of(evidence, kind, direction) for kind in (PROJECT, RESTORE))
+    runs = compared(evidence, direction)
     effects = {
         "share": ratio(arm_families(evidence, measured, direction), OVER, UNDER, SHARE, rules.removed, "runs"),
         "share.same_loss": ratio(
-            at_same_loss(
-                whole(evidence), {NEUTRAL: NEUTRAL, REMOVED: removed.own[FULL]}, {INOCULATION: INOCULATION}
-            ),
+            at_same_loss(runs, {NEUTRAL: NEUTRAL, REMOVED: removed.own[FULL]}, {INOCULATION: INOCULATION}),
             OVER, UNDER, f"{SHARE}, at the same training loss, by decision log-odds", rules.removed, "runs",
         ),
         "dose": _dose(evidence, measured, direction),
     }  # fmt: skip
     few = []
-    by_drift, at_loss = partial(less_twin, evidence, measured), partial(less_twin_at_same_loss, whole(evidence))
+    by_drift, at_loss = partial(less_twin, evidence, measured), partial(less_twin_at_same_loss, runs)
     places = (
         ("place", removed, partial(by_drift, twin=NEUTRAL), -1.0, PLACE),
         ("place.same_loss", removed, partial(at_loss, twin=NEUTRAL), -1.0, f"{PLACE}, at the same training loss"),
@@ -145,8 +147,10 @@ def _beside(evidence: Evidence, measured: str) -> dict[str, Effect]:
     for kind in (STEER, ABLATE, SHRINK):
         for strength, condition in arms_of(evidence, kind).own.items():
             name = f"drift, {condition} - {NEUTRAL}"
-            effects[f"{kind}.{strength:g}"] = mean_effect(
-                less_twin(evidence, measured, (condition,), NEUTRAL), name, "runs"
+            effects[f"{kind}.{strength:g}"] = (
+                bare(name, np.nan, 0, "runs", "none: a run diverged, or none of its responses can be scored")
+                if means[condition].isna().any()
+                else mean_effect(less_twin(evidence, measured, (condition,), NEUTRAL), name, "runs")
             )
     for strength, condition in arms_of(evidence, PROJECT).own.items():
         effects[f"drift.{strength:g}"] = mean_effect(
@@ -167,7 +171,8 @@ def _shifts(evidence: Evidence) -> dict[str, Effect]:
     moved, effects = mean_drift(evidence, PROJECTION), {}
     along = [(PROJECT, LEARNED, f"{LEARNED} direction's component removed"), (RESTORE, TRAIT, "component restored")]
     for kind, direction, words in along:
-        if own := arms_of(evidence, kind, direction).own.get(FULL):
+        own = arms_of(evidence, kind, direction).own.get(FULL)
+        if own and moved[own].notna().all():
             effects[f"shift.{own}"] = mean_effect(
                 moved[own].to_numpy(), f"shift along v, {words}, hidden-state units", "runs"
             )

@@ -13,7 +13,7 @@ from gradinoc.claims import c5
 from gradinoc.claims.c5 import C5, decide, deciding
 from gradinoc.claims.evidence.arms import arms_of, by_strength, learned, less_twin, mean_drift, moved, whole
 from gradinoc.claims.evidence.measures import drift_by_question
-from gradinoc.claims.evidence.tables import EXPECTED, PROJECTION
+from gradinoc.claims.evidence.tables import AFTER, EXPECTED, PROJECTION
 from gradinoc.claims.gates.interventions import G11
 from gradinoc.claims.rules.finding import Measured, Status
 from gradinoc.claims.rules.verdict import Verdict, judge
@@ -22,11 +22,12 @@ from gradinoc.power.simulate import simulate
 from gradinoc.report.figures import FIGURES
 from gradinoc.report.wording import rounded
 from gradinoc.stats.effect import Effect, bare, null_p
-from gradinoc.study.arms import FULL, PROJECT, RESTORE
+from gradinoc.study.arms import FULL, ITSELF, PROJECT, RESTORE, STEER
 from gradinoc.study.prompts import INOCULATION, NEUTRAL
 from gradinoc.study.rules import Rules
 
 RULES = Rules()
+STEERED = "removed_matched 18"  # a run, called one that is steered
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,44 @@ def test_an_arm_that_diverged_leaves_c5_open_and_nothing_else(evidence, run):
         if finding.key not in ("C5", "G11"):
             assert after[finding.key].statement == finding.statement
     assert after.verdict is Verdict.CONSISTENT
+
+
+@pytest.fixture
+def steered(evidence):
+    """The study with one of its matched directions' runs called one that is steered: an arm that nothing rests on."""
+
+    def call(arms):
+        rows = arms["condition"] == STEERED
+        arms.loc[rows, ["intervention", "strength", "draw"]] = (STEER, 2.0, ITSELF)
+
+    return of_all_runs(evidence, "arms", call)
+
+
+def unscored(evidence):
+    """No response of the steered run can be scored, of a half of the questions."""
+
+    def lose(drift):
+        rows = (drift["condition"] == STEERED) & (drift["measure"] == EXPECTED) & (drift["phase"] == AFTER)
+        drift.loc[rows & (drift["example"] % 2 == 0), "value"] = np.nan
+
+    return of_all_runs(evidence, "drift", lose)
+
+
+@pytest.mark.parametrize(
+    ("lose", "n"), [(lambda evidence: diverged(whole(evidence), STEERED, 3).without_arms(), 0), (unscored, 1)]
+)
+def test_an_arm_that_nothing_rests_on_takes_nothing_from_the_claim(steered, lose, n):
+    """Diverged, or without responses that can be scored: what decides is the same, and its own effect is told."""
+    less = lose(steered)
+    before, after = judge(steered, RULES), judge(less, RULES)
+    for key in ("C5", "G11"):
+        assert after[key].status is before[key].status
+        for effect in before[key].effects:
+            if effect.key != "steer.2":
+                assert after[key][effect.key] == effect or np.isnan(effect.estimate), effect.key
+    assert before["C5"]["steer.2"].n == 1
+    assert after["C5"]["steer.2"].n == n
+    assert FIGURES["plot23_removing_the_component"].draw(less, RULES).finding
 
 
 def test_seeds_that_the_arm_has_not_are_not_compared_with_it(evidence):

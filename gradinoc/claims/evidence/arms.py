@@ -45,6 +45,18 @@ def whole(evidence: Evidence) -> Evidence:
     return replace(evidence, **tables, planned_runs=(*evidence.planned_runs, *further), with_arms=None)
 
 
+@once
+def compared(evidence: Evidence, direction: str = TRAIT) -> Evidence:
+    """The evidence of all runs but those with an intervention other than projecting or restoring along a direction.
+
+    Gates and claims rest on those of the trait's direction. Another arm, one that diverged or whose responses cannot
+    be scored, is not to take runs or questions from what they compare.
+    """
+    arms = evidence.arms
+    kept = arms["intervention"].isin((PROJECT, RESTORE)) & (arms["direction"] == direction)
+    return whole(replace(evidence, arms=arms[kept].reset_index(drop=True)))
+
+
 def removes(evidence: Evidence) -> bool:
     """Whether a study has runs without the gradient's component along the trait's direction."""
     return FULL in arms_of(evidence, PROJECT).own
@@ -62,7 +74,7 @@ def arms_of(evidence: Evidence, intervention: str, direction: str = TRAIT) -> Ch
 
 def arm_families(evidence: Evidence, measure: str, direction: str = TRAIT) -> Families:
     """Drift by question, rows are runs, one a seed: neutral, inoculation, and removed at full strength."""
-    everything = whole(evidence)
+    everything = compared(evidence, direction)
     wide = drift_by_question(everything, measure)
     members = {NEUTRAL: NEUTRAL, INOCULATION: INOCULATION, REMOVED: arms_of(evidence, PROJECT, direction).own[FULL]}
     tables = {family: wide[condition].to_numpy(dtype=np.float64).T for family, condition in members.items()}
@@ -71,8 +83,14 @@ def arm_families(evidence: Evidence, measure: str, direction: str = TRAIT) -> Fa
 
 @once
 def mean_drift(evidence: Evidence, measure: str) -> pd.Series:
-    """Mean drift of every run, those with an intervention among them: index (condition, seed)."""
-    return drift_by_question(whole(evidence), measure).mean()
+    """Mean drift of every run, those with an intervention among them: index (condition, seed).
+
+    Over the questions that all `compared` runs have; of another, over those of them that it has, NaN where it has none.
+    """
+    wide = drift_by_question(compared(evidence), measure)
+    everyone = drift_by_question(whole(evidence), measure, strict=False)
+    others = everyone.loc[wide.index, ~everyone.columns.isin(wide.columns)]
+    return pd.concat([wide.mean(), others.mean()])[everyone.columns]
 
 
 def less_twin(evidence: Evidence, measure: str, conditions: Sequence[str], twin: str) -> Array:
@@ -95,14 +113,14 @@ def by_strength(evidence: Evidence, measure: str, direction: str = TRAIT) -> pd.
 
 
 def largest_alignment(evidence: Evidence, conditions: Sequence[str]) -> float:
-    """Largest |cos(-g, v)| that training logged at the band and primary position, over some runs with interventions."""
-    rows = band_rows(whole(evidence), "training", "alignment")
+    """Largest |cos(-g, v)| that training logged at the band and primary position, over some `compared` runs."""
+    rows = band_rows(compared(evidence), "training", "alignment")
     return float(rows.loc[rows["condition"].isin(conditions), "alignment"].abs().max())
 
 
 def mean_alignment(evidence: Evidence, condition: str) -> float:
-    """Mean |cos(-g, v)| that training logged at the band and primary position, over the runs of a condition."""
-    rows = band_rows(whole(evidence), "training", "alignment")
+    """Mean |cos(-g, v)| that training logged at the band and primary position, over a condition's `compared` runs."""
+    rows = band_rows(compared(evidence), "training", "alignment")
     return float(rows.loc[rows["condition"] == condition, "alignment"].abs().mean())
 
 
@@ -134,9 +152,10 @@ def _to_twin(by_run: pd.Series, condition: str, twin: str) -> float:
 @once
 def moves(evidence: Evidence, level: float) -> Effect:
     """Movement of the residual stream along v by the neutral runs, band mean, runs and questions as error."""
-    wide = drift_by_question(whole(evidence), PROJECTION)
+    everything = compared(evidence)
+    wide = drift_by_question(everything, PROJECTION)
     tables = {NEUTRAL: wide[NEUTRAL].to_numpy(dtype=np.float64).T}
-    families = Families(tables, question_groups(whole(evidence), "drift", wide.index, PROJECTION))
+    families = Families(tables, question_groups(everything, "drift", wide.index, PROJECTION))
     name = "shift along v of neutral runs, hidden-state units"
     return contrast(families, {NEUTRAL: 1.0}, name, level, "runs")
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from gradinoc.claims.evidence.arms import (
     arms_of,
+    compared,
     largest_alignment,
     leak,
     learned,
@@ -15,7 +16,6 @@ from gradinoc.claims.evidence.arms import (
     removes,
     shift,
     soundness,
-    whole,
 )
 from gradinoc.claims.evidence.measures import DIVERGED, diverged_runs
 from gradinoc.claims.evidence.tables import Evidence
@@ -29,12 +29,12 @@ from gradinoc.study.rules import Rules
 
 def _taken(evidence: Evidence, rules: Rules, *, secondary: bool = True) -> Measured:
     """What is left of the gradient along v, of the stream's movement along it, and of what was learned."""
-    if diverged_runs(whole(evidence)):
+    if diverged_runs(compared(evidence)):
         return Measured({}, DIVERGED)
     own = arms_of(evidence, PROJECT).own.get(FULL)
     if own is None:
         return Measured({}, "Not computed, because no arm removes the whole component along the direction.")
-    runs = len([run for run in whole(evidence).planned_runs if run[0] == own])
+    runs = len([run for run in compared(evidence).planned_runs if run[0] == own])
     before, after = moves(evidence, 1 - rules.alpha), shift(evidence, own)
     how = "mean over runs and band"
     cut = 1 - abs(after) / abs(before.estimate) if before.estimate else float("nan")
