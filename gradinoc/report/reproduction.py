@@ -115,7 +115,9 @@ def _runs(banked: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[dict[str, Any]]
     of_prompts = banked[columns].groupby(level="condition")
     several = (of_prompts.count() - 1).clip(lower=0).sum()  # degrees of freedom
     sums = ((banked[columns] - of_prompts.transform("mean")) ** 2).sum()
-    spreads = np.sqrt(sums / several.where(several > 0)).where(sums > 0)  # what no seed changes has no noise to tell
+    spreads = np.sqrt(sums / several.where(several > 0))
+    rounding = ROUNDING * banked[columns].abs().max()
+    spreads = spreads.where(spreads > rounding)  # what no seed changes has no noise to tell
     for (condition, seed), old, new in _both(banked[columns], fresh.reindex(columns=columns)):
         for name in columns:
             row = {"row": f"{condition}/{seed}", "quantity": name}

@@ -154,6 +154,14 @@ def test_cell_of_the_matrix_is_judged_by_its_interval(fresh):
     assert agrees(reproduction(read_banked(BANKED), fresh))
 
 
+def test_rounding_is_no_noise(fresh):
+    """What every run has alike, but for rounding, has none: a score before training."""
+    change(fresh, RUNS, {"condition": "neutral", "seed": 1}, "score_ood_pre", 0.5)
+    row = found(fresh, table=RUNS)
+    assert [*row["quantity"]] == ["score_ood_pre"]
+    assert [*row["agreement"]] == [Agreement.UNTOLD]
+
+
 def test_noise_of_runs_is_of_those_that_were_measured(tmp_path):
     """Missing numbers are none; what no seed changes has no noise; whole seeds are seeds however they are written."""
     seeds = [*range(10)]
